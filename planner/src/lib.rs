@@ -1,0 +1,21 @@
+//! Every decision about addresses and ENIs, and nothing else: values and `now` go in, commands come out.
+//!
+//! The crate owns the pool's state machine, the warm policy and the instance limits. It must not know tokio, AWS,
+//! Kubernetes, netlink, the clock, randomness from outside its seed, or the environment: a decision that needs one of
+//! them gets it as an argument. Whoever drives it ([`Planner::on`]) feeds [`Event`]s and carries out [`Command`]s.
+
+#![forbid(unsafe_code)]
+
+pub mod command;
+pub mod config;
+pub mod event;
+pub mod limits;
+pub mod names;
+pub mod time;
+
+pub use command::{Amount, Command, Refusal};
+pub use config::Config;
+pub use event::{Answer, Class, Event, Failure, Observed, Restored};
+pub use limits::InstanceType;
+pub use names::{Attachment, EniId, Mac, Op, Pod, Sandbox, SubnetId, Ticket};
+pub use time::Mono;

@@ -1,0 +1,72 @@
+//! The names of things: newtypes for everything that crosses the planner's edge.
+
+use std::{fmt, net::Ipv4Addr};
+
+macro_rules! string_name {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub String);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(s: &str) -> Self {
+                Self(s.to_owned())
+            }
+        }
+    };
+}
+
+string_name!(/// An elastic network interface: `eni-…`.
+    EniId);
+string_name!(/// The bond between an ENI and an instance: `eni-attach-…`.
+    Attachment);
+string_name!(/// A subnet: `subnet-…`.
+    SubnetId);
+
+/// A hardware address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// The primary key of a CNI attachment (CNI specification, "Section 2: Execution Protocol").
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sandbox {
+    pub network: String,
+    pub container_id: String,
+    pub ifname: String,
+}
+
+/// Who asked. Only for people to read: no decision rests on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+}
+
+/// One ADD that waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// One command under way outside; its [`crate::Answer`] carries the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Op(pub u64);
+
+/// Where an address lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    pub address: Ipv4Addr,
+    pub eni: EniId,
+}
