@@ -10,27 +10,62 @@ use crate::{Attachment, EniId, Mac, Op, Pod, Sandbox, SubnetId, Ticket};
 pub enum Command {
     /// Wire `sandbox` with `address`, which lives on `eni`; then answer the ticket and send `Wired` or `Unwired`.
     /// `known`: the sandbox already has its wiring (a repeated ADD); only the answer is wanted, no event.
-    Grant { ticket: Ticket, sandbox: Sandbox, pod: Pod, address: Ipv4Addr, eni: EniId, index: u16, known: bool },
+    Grant {
+        ticket: Ticket,
+        sandbox: Sandbox,
+        pod: Pod,
+        address: Ipv4Addr,
+        eni: EniId,
+        index: u16,
+        known: bool,
+    },
     /// Turn the ticket down.
-    Refuse { ticket: Ticket, sandbox: Sandbox, refusal: Refusal },
+    Refuse {
+        ticket: Ticket,
+        sandbox: Sandbox,
+        refusal: Refusal,
+    },
 
     /// CreateNetworkInterface with tags, groups and `amount` in one call. `token` is the ClientToken: the same for
     /// every repetition of this intent.
-    CreateEni { op: Op, token: String, subnet: SubnetId, amount: Amount },
+    CreateEni {
+        op: Op,
+        token: String,
+        subnet: SubnetId,
+        amount: Amount,
+    },
     /// AttachNetworkInterface.
-    AttachEni { op: Op, eni: EniId, card: u16, device: u16 },
+    AttachEni {
+        op: Op,
+        eni: EniId,
+        card: u16,
+        device: u16,
+    },
     /// ModifyNetworkInterfaceAttribute: delete the ENI with the instance. Its failure harms no pod.
-    DeleteOnTermination { op: Op, eni: EniId, attachment: Attachment },
+    DeleteOnTermination {
+        op: Op,
+        eni: EniId,
+        attachment: Attachment,
+    },
     /// Host side: wait for the link with `mac`, give it its address, table, rule and mark chain.
     ConfigureEni(Box<ConfigureEni>),
     /// AssignPrivateIpAddresses by count.
     Assign { op: Op, eni: EniId, amount: Amount },
     /// UnassignPrivateIpAddresses.
-    Unassign { op: Op, eni: EniId, addresses: Vec<Ipv4Addr>, prefixes: Vec<Ipv4Net> },
+    Unassign {
+        op: Op,
+        eni: EniId,
+        addresses: Vec<Ipv4Addr>,
+        prefixes: Vec<Ipv4Net>,
+    },
     /// Host side: take the ENI's rule, table and mark chain away.
     DeconfigureEni { op: Op, eni: EniId },
     /// DetachNetworkInterface; answered once EC2 says that it is detached.
-    DetachEni { op: Op, eni: EniId, attachment: Attachment },
+    DetachEni {
+        op: Op,
+        eni: EniId,
+        attachment: Attachment,
+    },
     /// DeleteNetworkInterface; "not found" is success.
     DeleteEni { op: Op, eni: EniId },
     /// DescribeNetworkInterfaces for this node, because our view may be wrong.
@@ -66,7 +101,11 @@ pub enum Refusal {
     /// No free address came in time; growth is under way or was just asked for.
     Empty { waited: Duration, growing: String },
     /// The subnet is out of addresses; EC2 is asked again after `retry_in`.
-    Exhausted { subnet: SubnetId, since: Duration, retry_in: Duration },
+    Exhausted {
+        subnet: SubnetId,
+        since: Duration,
+        retry_in: Duration,
+    },
     /// EC2 throttles this account.
     Throttled { retry_in: Duration },
     /// IAM denies an action that growth needs.
@@ -82,20 +121,39 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PodLimit { limit, used, why } => write!(f, "all {limit} pod addresses are taken ({used} in use): {why}"),
-            Self::Empty { waited, growing } => write!(f, "no free address after {:.1} s; {growing}", waited.as_secs_f32()),
-            Self::Exhausted { subnet, since, retry_in } => write!(
+            Self::PodLimit { limit, used, why } => write!(
+                f,
+                "all {limit} pod addresses are taken ({used} in use): {why}"
+            ),
+            Self::Empty { waited, growing } => write!(
+                f,
+                "no free address after {:.1} s; {growing}",
+                waited.as_secs_f32()
+            ),
+            Self::Exhausted {
+                subnet,
+                since,
+                retry_in,
+            } => write!(
                 f,
                 "subnet {subnet} has had no free address for {} s; asking again in {} s",
                 since.as_secs(),
                 retry_in.as_secs()
             ),
             Self::Throttled { retry_in } => {
-                write!(f, "EC2 throttles this account; asking again in {} s", retry_in.as_secs())
+                write!(
+                    f,
+                    "EC2 throttles this account; asking again in {} s",
+                    retry_in.as_secs()
+                )
             }
             Self::Denied { action } => write!(f, "IAM denies {action}"),
             Self::Unreachable { message, retry_in } => {
-                write!(f, "EC2 cannot be used: {message}; asking again in {} s", retry_in.as_secs())
+                write!(
+                    f,
+                    "EC2 cannot be used: {message}; asking again in {} s",
+                    retry_in.as_secs()
+                )
             }
             Self::EniLimit { why } => write!(f, "no ENI can be added: {why}"),
             Self::Stopping => f.write_str("the daemon is shutting down"),

@@ -9,7 +9,12 @@ use crate::{Attachment, EniId, Mac, Mono, Op, Pod, Sandbox, SubnetId, Ticket};
 #[derive(Clone, Debug)]
 pub enum Event {
     /// A pod wants an address; an answer later than `deadline` is of no use to it.
-    Add { ticket: Ticket, sandbox: Sandbox, pod: Pod, deadline: Mono },
+    Add {
+        ticket: Ticket,
+        sandbox: Sandbox,
+        pod: Pod,
+        deadline: Mono,
+    },
     /// The asker is gone; forget the ticket if it still waits.
     Cancel { ticket: Ticket },
     /// The sandbox's network stands and its record is durable: reserved becomes assigned.
@@ -19,7 +24,10 @@ pub enum Event {
     /// The sandbox's network is gone and its record freed: assigned becomes cooling. Unknown sandboxes are ignored.
     Left { sandbox: Sandbox },
     /// The answer to the command that carried `op`. Each op is answered exactly once.
-    Answered { op: Op, result: Result<Answer, Failure> },
+    Answered {
+        op: Op,
+        result: Result<Answer, Failure>,
+    },
     /// What the daemon knew before it was restarted. At most once, before anything else.
     Restore(Restored),
     /// EC2's complete list of what is attached to this instance, unasked (at start).
@@ -34,9 +42,14 @@ pub enum Event {
 #[derive(Clone, Debug)]
 pub enum Answer {
     Created(Observed),
-    Attached { attachment: Attachment },
+    Attached {
+        attachment: Attachment,
+    },
     /// EC2 gave exactly these, and only these are new.
-    Assigned { addresses: Vec<Ipv4Addr>, prefixes: Vec<Ipv4Net> },
+    Assigned {
+        addresses: Vec<Ipv4Addr>,
+        prefixes: Vec<Ipv4Net>,
+    },
     /// The answer to [`crate::Command::Describe`]: every ENI that is attached here or tagged as this node's.
     Described(Vec<Observed>),
     /// Done, with nothing to tell.

@@ -16,6 +16,6 @@ pub mod time;
 pub use command::{Amount, Command, Refusal};
 pub use config::Config;
 pub use event::{Answer, Class, Event, Failure, Observed, Restored};
-pub use limits::InstanceType;
+pub use limits::{InstanceType, PodLimit};
 pub use names::{Attachment, EniId, Mac, Op, Pod, Sandbox, SubnetId, Ticket};
 pub use time::Mono;
