@@ -1,0 +1,413 @@
+//! Owns the names that cross the boundary: each is checked once, here, and carried as its own type from then on.
+//!
+//! None of them is ever used as a path or given to a shell; the kernel sees interface names only.
+
+use std::fmt;
+
+use crate::v1;
+
+/// A name that breaks its rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing there.
+    #[error("{what} is empty")]
+    Empty {
+        /// What the name is of.
+        what: &'static str,
+    },
+    /// Too long.
+    #[error("{what} has {len} bytes, more than {max}")]
+    TooLong {
+        /// What the name is of.
+        what: &'static str,
+        /// Bytes it has.
+        len: usize,
+        /// Bytes it may have.
+        max: usize,
+    },
+    /// A character that does not belong there.
+    #[error("{what} has {found:?} at byte {at}")]
+    Character {
+        /// What the name is of.
+        what: &'static str,
+        /// The first such character.
+        found: char,
+        /// Its offset.
+        at: usize,
+    },
+    /// Well-formed, but with a meaning of its own to somebody else.
+    #[error("{what} may not be {name:?}")]
+    Reserved {
+        /// What the name is of.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+}
+
+/// A string newtype whose only constructor is `TryFrom<&str>`.
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $check:path) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The checked text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<&str> for $name {
+            type Error = NameError;
+
+            fn try_from(text: &str) -> Result<Self, NameError> {
+                $check(text)?;
+                Ok(Self(text.to_owned()))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(name: $name) -> Self {
+                name.0
+            }
+        }
+    };
+}
+
+name!(
+    /// A network's name: letters, digits, `_`, `.`, `-`, first a letter or digit (CNI specification), at most 255 bytes.
+    NetworkName,
+    network_name
+);
+name!(
+    /// A container's id: as a network's name, at most 128 bytes and without `..`.
+    ContainerId,
+    container_id
+);
+name!(
+    /// An interface's name as the kernel takes it literally: 1 to 15 bytes; not `.` or `..`; no `/`, `:`, `%` (which
+    /// asks the kernel to number the link), whitespace or control character.
+    IfName,
+    if_name
+);
+name!(
+    /// What host-end names begin with: 1 to 4 bytes, so that eleven hexadecimal digits follow; not `eth`, `lo` or
+    /// `vlan`, which are other links' names.
+    VethPrefix,
+    veth_prefix
+);
+name!(
+    /// A Kubernetes namespace: RFC 1123 label, at most 63 bytes.
+    PodNamespace,
+    pod_namespace
+);
+name!(
+    /// A pod's name: RFC 1123 subdomain, at most 253 bytes.
+    PodName,
+    pod_name
+);
+name!(
+    /// A pod's uid: letters, digits and `-`, at most 128 bytes (static pods have a hash, not a UUID).
+    PodUid,
+    pod_uid
+);
+
+fn length(what: &'static str, text: &str, max: usize) -> Result<(), NameError> {
+    match text.len() {
+        0 => Err(NameError::Empty { what }),
+        len if len > max => Err(NameError::TooLong { what, len, max }),
+        _ => Ok(()),
+    }
+}
+
+/// Every character satisfies `good`, which is told the character's offset.
+fn characters(
+    what: &'static str,
+    text: &str,
+    good: impl Fn(usize, char) -> bool,
+) -> Result<(), NameError> {
+    match text.char_indices().find(|(at, c)| !good(*at, *c)) {
+        Some((at, found)) => Err(NameError::Character { what, found, at }),
+        None => Ok(()),
+    }
+}
+
+fn cni_identifier(at: usize, c: char) -> bool {
+    c.is_ascii_alphanumeric() || (at > 0 && matches!(c, '_' | '.' | '-'))
+}
+
+fn network_name(text: &str) -> Result<(), NameError> {
+    let what = "network name";
+    length(what, text, 255)?;
+    characters(what, text, cni_identifier)
+}
+
+fn container_id(text: &str) -> Result<(), NameError> {
+    let what = "container id";
+    length(what, text, 128)?;
+    characters(what, text, cni_identifier)?;
+    match text.find("..") {
+        Some(at) => Err(NameError::Character {
+            what,
+            found: '.',
+            at: at + 1,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn interface_characters(what: &'static str, text: &str) -> Result<(), NameError> {
+    characters(what, text, |_, c| {
+        !(c.is_whitespace() || c.is_control() || matches!(c, '/' | ':' | '%'))
+    })
+}
+
+fn if_name(text: &str) -> Result<(), NameError> {
+    let what = "interface name";
+    length(what, text, 15)?;
+    interface_characters(what, text)?;
+    reserved(what, text, &[".", ".."])
+}
+
+fn veth_prefix(text: &str) -> Result<(), NameError> {
+    let what = "veth prefix";
+    length(what, text, 4)?;
+    interface_characters(what, text)?;
+    reserved(what, text, &["eth", "lo", "vlan"])
+}
+
+fn reserved(what: &'static str, text: &str, names: &[&str]) -> Result<(), NameError> {
+    if names.contains(&text) {
+        let name = text.to_owned();
+        return Err(NameError::Reserved { what, name });
+    }
+    Ok(())
+}
+
+fn label(what: &'static str, text: &str, max: usize, dots: bool) -> Result<(), NameError> {
+    length(what, text, max)?;
+    let last = text.len() - 1;
+    characters(what, text, |at, c| match c {
+        'a'..='z' | '0'..='9' => true,
+        '-' => at > 0 && at < last,
+        '.' => dots && at > 0 && at < last && !text[at + 1..].starts_with(['.', '-']),
+        _ => false,
+    })
+}
+
+fn pod_namespace(text: &str) -> Result<(), NameError> {
+    label("pod namespace", text, 63, false)
+}
+
+fn pod_name(text: &str) -> Result<(), NameError> {
+    label("pod name", text, 253, true)
+}
+
+fn pod_uid(text: &str) -> Result<(), NameError> {
+    let what = "pod uid";
+    length(what, text, 128)?;
+    characters(what, text, |_, c| c.is_ascii_alphanumeric() || c == '-')
+}
+
+/// The smallest MTU a network configuration may ask for: what IPv4 obliges every host to accept.
+pub const MTU_MIN: u32 = 576;
+/// The largest MTU a network configuration may ask for: what an ENI carries inside a VPC.
+pub const MTU_MAX: u32 = 9001;
+
+/// What the CNI specification calls an attachment: the primary key of everything.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SandboxKey {
+    /// The network's name.
+    pub network: NetworkName,
+    /// The sandbox' id.
+    pub container_id: ContainerId,
+    /// The interface inside it.
+    pub ifname: IfName,
+}
+
+impl fmt::Display for SandboxKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.network, self.container_id, self.ifname)
+    }
+}
+
+impl TryFrom<v1::Sandbox> for SandboxKey {
+    type Error = NameError;
+
+    fn try_from(wire: v1::Sandbox) -> Result<Self, NameError> {
+        Ok(Self {
+            network: wire.network.as_str().try_into()?,
+            container_id: wire.container_id.as_str().try_into()?,
+            ifname: wire.ifname.as_str().try_into()?,
+        })
+    }
+}
+
+impl From<SandboxKey> for v1::Sandbox {
+    fn from(key: SandboxKey) -> Self {
+        Self {
+            network: key.network.into(),
+            container_id: key.container_id.into(),
+            ifname: key.ifname.into(),
+        }
+    }
+}
+
+/// Which pod a sandbox is for, so far as the runtime said. Never a key: two sandboxes of one pod may live at a time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodIdentity {
+    /// `K8S_POD_NAMESPACE`.
+    pub namespace: Option<PodNamespace>,
+    /// `K8S_POD_NAME`.
+    pub name: Option<PodName>,
+    /// `K8S_POD_UID`.
+    pub uid: Option<PodUid>,
+}
+
+impl TryFrom<v1::Pod> for PodIdentity {
+    type Error = NameError;
+
+    fn try_from(wire: v1::Pod) -> Result<Self, NameError> {
+        Ok(Self {
+            namespace: optional(&wire.namespace)?,
+            name: optional(&wire.name)?,
+            uid: optional(&wire.uid)?,
+        })
+    }
+}
+
+impl From<PodIdentity> for v1::Pod {
+    fn from(pod: PodIdentity) -> Self {
+        Self {
+            namespace: pod.namespace.map(Into::into).unwrap_or_default(),
+            name: pod.name.map(Into::into).unwrap_or_default(),
+            uid: pod.uid.map(Into::into).unwrap_or_default(),
+        }
+    }
+}
+
+/// Reads a name of the wire, where the empty string is absence.
+///
+/// # Errors
+/// Those of the name's own type.
+pub fn optional<'a, T: TryFrom<&'a str>>(text: &'a str) -> Result<Option<T>, T::Error> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.try_into().map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good<T: for<'a> TryFrom<&'a str, Error = NameError> + fmt::Display>(texts: &[&str]) {
+        for text in texts {
+            let name = T::try_from(text).unwrap_or_else(|e| panic!("{text:?}: {e}"));
+            assert_eq!(name.to_string(), *text);
+        }
+    }
+
+    fn bad<T: for<'a> TryFrom<&'a str, Error = NameError> + fmt::Debug>(texts: &[&str]) {
+        for text in texts {
+            assert!(T::try_from(text).is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn network_names_follow_the_specification() {
+        good::<NetworkName>(&["a", "aws-cni", "0_.-", &"n".repeat(255)]);
+        bad::<NetworkName>(&["", "-a", ".a", "a b", "a/b", "ä", &"n".repeat(256)]);
+    }
+
+    #[test]
+    fn container_ids_follow_the_specification_and_never_climb() {
+        good::<ContainerId>(&["a1", "cnitool-77383ca0a0715733ca6f", &"f".repeat(128)]);
+        bad::<ContainerId>(&["", "..", "a..b", "a/b", "a b", "a\n", &"f".repeat(129)]);
+    }
+
+    #[test]
+    fn interface_names_are_taken_literally_by_the_kernel() {
+        good::<IfName>(&["eth0", "net1", "a", "123456789012345", "..."]);
+        bad::<IfName>(&[
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a:b",
+            "a b",
+            "a\tb",
+            "eth%d",
+            "a\0",
+            "1234567890123456",
+        ]);
+    }
+
+    #[test]
+    fn veth_prefixes_leave_room_for_the_hash() {
+        good::<VethPrefix>(&["eni", "cali", "v"]);
+        bad::<VethPrefix>(&["", "eth", "lo", "vlan", "toolg", "a/b", "a%d"]);
+    }
+
+    #[test]
+    fn pod_names_are_rfc_1123() {
+        good::<PodNamespace>(&["kube-system", "a", "0"]);
+        bad::<PodNamespace>(&["", "A", "a.b", "-a", "a-", "a_b", &"a".repeat(64)]);
+        good::<PodName>(&["web-0", "a.b-c.d", &"a".repeat(253)]);
+        bad::<PodName>(&[
+            "",
+            "a..b",
+            "a.-b",
+            ".a",
+            "a.",
+            "a;b",
+            "a=b",
+            &"a".repeat(254),
+        ]);
+        good::<PodUid>(&[
+            "0b3f7a7e-3f0b-4a39-9a0e-0f4f6d1c2b3a",
+            "6a1f9c0de4b5d6e7f8091a2b3c4d5e6f",
+        ]);
+        bad::<PodUid>(&["", "a b", "a/b"]);
+    }
+
+    #[test]
+    fn errors_name_operand_and_place() {
+        let error = ContainerId::try_from("ab/c").unwrap_err();
+        assert_eq!(error.to_string(), "container id has '/' at byte 2");
+        let error = IfName::try_from("1234567890123456").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "interface name has 16 bytes, more than 15"
+        );
+    }
+
+    #[test]
+    fn sandbox_keys_survive_the_wire() {
+        let wire = v1::Sandbox {
+            network: "aws-cni".to_owned(),
+            container_id: "c0ffee".to_owned(),
+            ifname: "eth0".to_owned(),
+        };
+        let key = SandboxKey::try_from(wire.clone()).unwrap();
+        assert_eq!(key.to_string(), "aws-cni/c0ffee/eth0");
+        assert_eq!(v1::Sandbox::from(key), wire);
+        assert!(SandboxKey::try_from(v1::Sandbox::default()).is_err());
+    }
+
+    #[test]
+    fn absent_pod_fields_are_empty_on_the_wire() {
+        let pod = PodIdentity::try_from(v1::Pod::default()).unwrap();
+        assert_eq!(pod, PodIdentity::default());
+        assert_eq!(v1::Pod::from(pod), v1::Pod::default());
+    }
+}

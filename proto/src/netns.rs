@@ -1,0 +1,171 @@
+//! Owns the proof that a descriptor is a network namespace, and the namespace's identity. Opens nothing and enters nothing.
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{fstat, fstatfs};
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
+
+/// `statfs` type of nsfs, the file system that namespaces are files of (linux/magic.h).
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+/// linux/sched.h; what `NS_GET_NSTYPE` answers for a network namespace.
+const CLONE_NEWNET: i32 = 0x4000_0000;
+
+/// Which namespace: device and inode of its nsfs file. Unique among living namespaces; an inode number may be reused
+/// once its namespace has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    /// Device of nsfs.
+    pub dev: u64,
+    /// The number that `net:[…]` shows.
+    pub ino: u64,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "net:[{}]", self.ino)
+    }
+}
+
+/// Why a descriptor is not accepted as a network namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// A regular file, a FIFO, a directory: anything outside nsfs.
+    #[error("not a namespace (file system type {magic:#x}, mode {mode:#o})")]
+    NotANamespace {
+        /// What `fstatfs` says.
+        magic: u64,
+        /// What `fstat` says.
+        mode: u32,
+    },
+    /// A namespace, but of mounts, processes, users…
+    #[error("a namespace, but not of the network (type {nstype:#x})")]
+    OtherNamespace {
+        /// The `CLONE_NEW*` flag of its type.
+        nstype: i32,
+    },
+    /// The kernel refused a question.
+    #[error("{op} failed")]
+    Io {
+        /// System call.
+        op: &'static str,
+        /// What it answered.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Checks that `fd` is a network namespace and says which.
+///
+/// # Errors
+/// See [`NetnsError`].
+pub fn identify(fd: BorrowedFd<'_>) -> Result<Identity, NetnsError> {
+    let io = |op| {
+        move |errno: rustix::io::Errno| NetnsError::Io {
+            op,
+            source: errno.into(),
+        }
+    };
+    let stat = fstat(fd).map_err(io("fstat"))?;
+    let magic = fstatfs(fd).map_err(io("fstatfs"))?.f_type;
+    let magic = u64::try_from(magic).unwrap_or(0);
+    // First the file system: the ioctl's number means something else to a device.
+    if magic != NSFS_MAGIC {
+        return Err(NetnsError::NotANamespace {
+            magic,
+            mode: stat.st_mode,
+        });
+    }
+    match nstype(fd).map_err(io("ioctl NS_GET_NSTYPE"))? {
+        CLONE_NEWNET => Ok(Identity {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        }),
+        nstype => Err(NetnsError::OtherNamespace { nstype }),
+    }
+}
+
+/// Asks a namespace for its `CLONE_NEW*` type.
+fn nstype(fd: BorrowedFd<'_>) -> rustix::io::Result<i32> {
+    #[expect(unsafe_code, reason = "rustix has no wrapper for NS_GET_NSTYPE")]
+    // SAFETY: `fd` is open for as long as it is borrowed, and `GetNsType` passes no memory to the kernel.
+    unsafe {
+        ioctl(fd, GetNsType)
+    }
+}
+
+/// `NS_GET_NSTYPE`, `_IO(0xb7, 0x3)` of linux/nsfs.h: no argument, the answer is the return value.
+struct GetNsType;
+
+#[expect(
+    unsafe_code,
+    reason = "the trait of every ioctl that rustix does not know"
+)]
+// SAFETY: the opcode takes no argument, so the null pointer is never followed, and nothing is read back through it.
+unsafe impl Ioctl for GetNsType {
+    type Output = i32;
+    const IS_MUTATING: bool = false;
+
+    fn opcode(&self) -> Opcode {
+        opcode::none(0xb7, 3)
+    }
+
+    fn as_ptr(&mut self) -> *mut rustix::ffi::c_void {
+        std::ptr::null_mut()
+    }
+
+    unsafe fn output_from_ptr(
+        answer: IoctlOutput,
+        _argument: *mut rustix::ffi::c_void,
+    ) -> rustix::io::Result<i32> {
+        Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn own_network_namespace_is_identified() {
+        let file = File::open("/proc/self/ns/net").unwrap();
+        let meta = file.metadata().unwrap();
+        let found = identify(file.as_fd()).unwrap();
+        assert_eq!((found.dev, found.ino), (meta.dev(), meta.ino()));
+        let link = std::fs::read_link("/proc/self/ns/net").unwrap();
+        assert_eq!(link.to_str().unwrap(), found.to_string());
+    }
+
+    #[test]
+    fn other_kinds_of_namespace_are_refused() {
+        for kind in ["mnt", "uts", "ipc", "pid", "user"] {
+            let file = File::open(format!("/proc/self/ns/{kind}")).unwrap();
+            assert!(
+                matches!(
+                    identify(file.as_fd()),
+                    Err(NetnsError::OtherNamespace { .. })
+                ),
+                "{kind}"
+            );
+        }
+    }
+
+    #[test]
+    fn files_and_devices_are_refused() {
+        for path in ["/dev/null", "/proc/self/status", "/"] {
+            let file = File::open(path).unwrap();
+            assert!(
+                matches!(
+                    identify(file.as_fd()),
+                    Err(NetnsError::NotANamespace { .. })
+                ),
+                "{path}"
+            );
+        }
+    }
+}
