@@ -1,0 +1,97 @@
+//! Every number that Hawser writes into a kernel: marks, groups, tables, priorities, the gateway.
+//!
+//! Owns the values and the reason for each; must not hold logic beyond arithmetic on them. The values that upstream
+//! also uses are upstream's, so that a node can be read with the same eyes after a migration.
+
+use std::net::Ipv4Addr;
+
+/// Every pod's next hop. Link-local, so it can never be a VPC address; no interface owns it, pods reach it by a
+/// permanent neighbour entry.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+/// `rtm_protocol` and `FRA_PROTOCOL` of every route and rule we make, so that a dump tells ours from foreign ones.
+/// 107 is unassigned in the kernel's header and in iproute2's `rt_protos`.
+pub const PROTOCOL: u8 = 107;
+
+/// Link group of a pod's host end: base plus the index of the pod's ENI. Nothing else on a node uses groups near
+/// 0x6b00 (upstream uses none, administrators count from 1).
+pub const GROUP_BASE: u32 = 0x6b00;
+
+/// Largest ENI index: the mark carries it in seven bits, [`MARK_ENI_MASK`].
+pub const MAX_ENI_INDEX: u16 = 0x7f;
+
+/// Table of the local pods' /32 routes. Upstream's ENI tables are `device + 1` and `10000 + 100·card + device`, branch
+/// ENIs take 101–220, the kernel 253–255; the group base is clear of all of them for any card below 173, and reads as
+/// ours in `ip rule`.
+pub const PODS_TABLE: u32 = GROUP_BASE;
+
+/// Every packet → [`PODS_TABLE`]: local pods win over every ENI table, at the cost of one /32 lookup whatever the
+/// number of pods.
+pub const RULE_PODS: u32 = 512;
+/// [`MARK_PRIMARY`] → main: what must leave by the primary ENI.
+pub const RULE_PRIMARY: u32 = 1024;
+/// Mark → ENI table, one per secondary ENI. After the primary's rule: its bit outranks an ENI index.
+pub const RULE_ENI: u32 = 1536;
+/// From an ENI's own address → its table: the host's traffic through that ENI. Just before main (32766).
+pub const RULE_ENI_ADDRESS: u32 = 32765;
+
+/// The bits of the packet mark that are ours. kube-proxy owns 0x4000 and 0x8000, Calico the upper half.
+pub const MARK_MASK: u32 = 0xff;
+/// The bits that carry the ENI index; 0 is the primary, which needs no rule.
+pub const MARK_ENI_MASK: u32 = 0x7f;
+/// "Leave by the primary ENI": `NodePort` replies and off-VPC traffic. The same bit as in upstream's connection mark.
+pub const MARK_PRIMARY: u32 = 0x80;
+
+/// Route table of the ENI at `device` on network card `card`. The primary ENI (card 0, device 0) is served by main,
+/// and its number (1) stays unused, as upstream leaves it.
+#[must_use]
+pub const fn eni_table(card: u32, device: u32) -> u32 {
+    if card == 0 {
+        device + 1
+    } else {
+        10_000 + 100 * card + device
+    }
+}
+
+/// Link group of the pods that live on ENI `index`.
+#[must_use]
+pub const fn group(index: u16) -> u32 {
+    GROUP_BASE + index as u32
+}
+
+/// The ENI index behind a link group, or `None` when the group is not one of ours.
+#[must_use]
+pub fn index_of_group(group: u32) -> Option<u16> {
+    let index = u16::try_from(group.checked_sub(GROUP_BASE)?).ok()?;
+    (index <= MAX_ENI_INDEX).then_some(index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_upstreams() {
+        assert_eq!(eni_table(0, 1), 2);
+        assert_eq!(eni_table(0, 14), 15);
+        assert_eq!(eni_table(1, 1), 10_101);
+        assert_eq!(eni_table(31, 15), 13_115);
+    }
+
+    #[test]
+    fn no_table_of_a_real_instance_is_the_pods_table() {
+        let clash = (0..64)
+            .flat_map(|card| (0..100).map(move |device| eni_table(card, device)))
+            .find(|t| *t == PODS_TABLE);
+        assert_eq!(clash, None);
+        assert!(!(101..=220).contains(&PODS_TABLE) && !(253..=255).contains(&PODS_TABLE));
+    }
+
+    #[test]
+    fn groups_and_indices_are_inverse_and_bounded() {
+        assert_eq!(index_of_group(group(5)), Some(5));
+        assert_eq!(index_of_group(GROUP_BASE - 1), None);
+        assert_eq!(index_of_group(0), None);
+        assert_eq!(index_of_group(group(MAX_ENI_INDEX) + 1), None);
+    }
+}

@@ -1,0 +1,30 @@
+//! Blocking rtnetlink: one socket per namespace, requests as values, batches in one system call.
+//!
+//! Owns how requests are sent, matched with their answers and explained when the kernel refuses them. Requests are
+//! built by the verb modules ([`link`], [`addr`], [`route`], [`neigh`], [`rule`]) and say nothing about policy. A
+//! socket belongs for life to the namespace it was opened in, whoever holds it later.
+
+mod channel;
+mod error;
+mod monitor;
+mod request;
+mod socket;
+
+pub mod addr;
+pub mod link;
+pub mod neigh;
+pub mod route;
+pub mod rule;
+
+pub(crate) use channel::{Channel, Frame, align4};
+pub use error::Error;
+pub use monitor::{Event, Monitor, Topic, wait_for_link_by_mac};
+pub use nix::errno::Errno;
+pub use request::Request;
+pub use socket::{Report, Socket};
+
+/// A MAC address, in the order in which it is written.
+pub type Mac = [u8; 6];
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,345 @@
+//! Links: veth pairs, changes, IPv4 device settings, look-ups.
+//!
+//! Builds requests and reads answers; decides nothing. Links are addressed by index wherever the caller has one: a
+//! name may belong to another link by the time the kernel reads the request.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use netlink_packet_core::{DefaultNla, NLM_F_ECHO};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecUnspec, InetDevConf, InfoData, InfoKind, InfoVeth, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
+
+use super::{Error, Mac, Request, Socket};
+
+/// One end of a veth pair as it shall be created. `None` leaves the choice to the kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// At most 15 bytes.
+    pub name: &'a str,
+    /// In bytes.
+    pub mtu: Option<u32>,
+    /// Set at creation, so that udev's `MACAddressPolicy=persistent` leaves it alone.
+    pub mac: Option<Mac>,
+    /// Link group; 0 is the default group.
+    pub group: u32,
+    /// Only honoured on the near end: the kernel answers `ENOTCONN` to a peer that shall be created up.
+    pub up: bool,
+}
+
+/// A link as the kernel reports it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Link {
+    /// Interface index, unique in its namespace.
+    pub index: u32,
+    /// Interface name.
+    pub name: String,
+    /// `None` for links without an Ethernet address, such as tunnels.
+    pub mac: Option<Mac>,
+    /// In bytes.
+    pub mtu: u32,
+    /// Link group.
+    pub group: u32,
+    /// Administratively up (`IFF_UP`).
+    pub up: bool,
+    /// `IFLA_LINK`: for a veth the index of the other end, in that end's namespace.
+    pub peer: Option<u32>,
+    /// Kind of a virtual link (`veth`, `vlan`); `None` for hardware.
+    pub kind: Option<String>,
+    /// `net.ipv4.conf.<link>.rp_filter`, when the answer carries the IPv4 settings.
+    pub rp_filter: Option<i32>,
+}
+
+/// IPv4 settings of a device that can be set over rtnetlink, which works where `/proc/sys` is read-only. The numbers
+/// are `IPV4_DEVCONF_*` of the kernel's `ip.h`, which count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum InetConf {
+    /// `forwarding`.
+    Forwarding = 1,
+    /// `proxy_arp`.
+    ProxyArp = 3,
+    /// `rp_filter`: 0 off, 1 strict, 2 loose. The kernel uses the larger of this and `all`.
+    RpFilter = 8,
+    /// `arp_announce`.
+    ArpAnnounce = 18,
+    /// `arp_ignore`.
+    ArpIgnore = 19,
+    /// `accept_local`.
+    AcceptLocal = 23,
+}
+
+/// Changes to an existing link; `None` leaves a property as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change<'a> {
+    /// Administrative state.
+    pub up: Option<bool>,
+    /// In bytes.
+    pub mtu: Option<u32>,
+    /// Ethernet address.
+    pub mac: Option<Mac>,
+    /// Link group.
+    pub group: Option<u32>,
+    /// New name; the link must be down on kernels before 6.2.
+    pub name: Option<&'a str>,
+    /// Moves the link. An RCU grace period (16 ms): create links where they belong instead.
+    pub netns: Option<BorrowedFd<'a>>,
+}
+
+/// Creates a veth pair: `near` in the socket's namespace, `far` in `netns` (or with it, when `None`), in one request.
+#[must_use]
+pub fn add_veth(near: &End<'_>, far: &End<'_>, netns: Option<BorrowedFd<'_>>) -> Request {
+    let mut peer = end(&End { up: false, ..*far });
+    if let Some(fd) = netns {
+        peer.attributes.push(LinkAttribute::NetNsFd(fd.as_raw_fd()));
+    }
+    let mut message = end(near);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    Request::create("veth add", RouteNetlinkMessage::NewLink(message))
+}
+
+/// Asks for the created object to be sent back with the verdict. For links only kernels from 6.2 comply.
+pub(crate) fn echo(mut request: Request) -> Request {
+    request.flags |= NLM_F_ECHO;
+    request
+}
+
+/// Changes link `index`.
+#[must_use]
+pub fn set(index: u32, change: &Change<'_>) -> Request {
+    let mut message = of(index);
+    if let Some(up) = change.up {
+        message.header.change_mask = LinkFlags::Up;
+        message.header.flags = if up {
+            LinkFlags::Up
+        } else {
+            LinkFlags::empty()
+        };
+    }
+    let attributes = &mut message.attributes;
+    attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+    attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    attributes.extend(change.group.map(LinkAttribute::Group));
+    attributes.extend(
+        change
+            .name
+            .map(|name| LinkAttribute::IfName(name.to_owned())),
+    );
+    attributes.extend(
+        change
+            .netns
+            .map(|fd| LinkAttribute::NetNsFd(fd.as_raw_fd())),
+    );
+    Request::ack("link set", RouteNetlinkMessage::SetLink(message), 0)
+}
+
+/// Sets link `index` up.
+#[must_use]
+pub fn up(index: u32) -> Request {
+    set(
+        index,
+        &Change {
+            up: Some(true),
+            ..Change::default()
+        },
+    )
+}
+
+/// Sets IPv4 device settings of link `index`.
+#[must_use]
+pub fn set_inet_conf(index: u32, settings: &[(InetConf, u32)]) -> Request {
+    const IFLA_INET_CONF: u16 = 1;
+    const NLA_F_NESTED: u16 = 0x8000;
+    // In requests each setting is an attribute of its own; only answers are the plain array that the packet crate
+    // models. A zero cannot be told from "unset" in its request form, so the attributes are laid out here.
+    let mut nested = Vec::with_capacity(8 * settings.len());
+    for (setting, value) in settings {
+        nested.extend_from_slice(&8u16.to_ne_bytes());
+        nested.extend_from_slice(&(*setting as u16).to_ne_bytes());
+        nested.extend_from_slice(&value.to_ne_bytes());
+    }
+    let inet = AfSpecInet::Other(DefaultNla::new(IFLA_INET_CONF | NLA_F_NESTED, nested));
+    let mut message = of(index);
+    message
+        .attributes
+        .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet(vec![
+            inet,
+        ])]));
+    Request::ack(
+        "link set inet conf",
+        RouteNetlinkMessage::SetLink(message),
+        0,
+    )
+}
+
+/// Deletes link `index`; for a veth its peer goes too. Waits for an RCU grace period.
+#[must_use]
+pub fn del(index: u32) -> Request {
+    Request::ack("link del", RouteNetlinkMessage::DelLink(of(index)), 0)
+}
+
+/// Deletes the link of this name.
+#[must_use]
+pub fn del_by_name(name: &str) -> Request {
+    Request::ack("link del", RouteNetlinkMessage::DelLink(named(name)), 0)
+}
+
+/// Asks for link `index`, without its counters.
+#[must_use]
+pub fn get(index: u32) -> Request {
+    Request::ack(
+        "link get",
+        RouteNetlinkMessage::GetLink(without_stats(of(index))),
+        0,
+    )
+}
+
+/// Asks for the link of this name, without its counters.
+#[must_use]
+pub fn get_by_name(name: &str) -> Request {
+    Request::ack(
+        "link get",
+        RouteNetlinkMessage::GetLink(without_stats(named(name))),
+        0,
+    )
+}
+
+/// Asks for all links of the socket's namespace, without their counters.
+#[must_use]
+pub fn dump() -> Request {
+    Request::dump(
+        "link dump",
+        RouteNetlinkMessage::GetLink(without_stats(LinkMessage::default())),
+    )
+}
+
+impl Socket {
+    /// The link of this name, if there is one.
+    ///
+    /// # Errors
+    /// Any failure but "no such link".
+    pub fn link_by_name(&mut self, name: &str) -> Result<Option<Link>, Error> {
+        self.one_link(&get_by_name(name))
+    }
+
+    /// The link with this index, if there is one.
+    ///
+    /// # Errors
+    /// Any failure but "no such link".
+    pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, Error> {
+        self.one_link(&get(index))
+    }
+
+    /// All links of the namespace.
+    ///
+    /// # Errors
+    /// As [`Socket::dump`].
+    pub fn links(&mut self) -> Result<Vec<Link>, Error> {
+        Ok(self
+            .dump(&dump())?
+            .iter()
+            .filter_map(Link::from_message)
+            .collect())
+    }
+
+    fn one_link(&mut self, request: &Request) -> Result<Option<Link>, Error> {
+        match self.get(request) {
+            Ok(answers) => Ok(answers.iter().find_map(Link::from_message)),
+            Err(e) if e.is(Errno::ENODEV) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl Link {
+    /// Reads a `RTM_NEWLINK` or `RTM_DELLINK`; `None` for any other message.
+    #[must_use]
+    pub fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
+        let (RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) =
+            message
+        else {
+            return None;
+        };
+        let header = &message.header;
+        let mut link = Self {
+            index: header.index,
+            up: header.flags.contains(LinkFlags::Up),
+            ..Self::default()
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok(),
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::Group(group) => link.group = *group,
+                LinkAttribute::Link(index) => link.peer = Some(*index),
+                LinkAttribute::LinkInfo(info) => link.kind = kind(info),
+                LinkAttribute::AfSpecUnspec(families) => link.rp_filter = rp_filter(families),
+                _ => {}
+            }
+        }
+        Some(link)
+    }
+}
+
+fn kind(info: &[LinkInfo]) -> Option<String> {
+    info.iter().find_map(|i| match i {
+        LinkInfo::Kind(kind) => Some(kind.to_string()),
+        _ => None,
+    })
+}
+
+fn rp_filter(families: &[AfSpecUnspec]) -> Option<i32> {
+    let inet = families.iter().find_map(|f| match f {
+        AfSpecUnspec::Inet(inet) => Some(inet),
+        _ => None,
+    })?;
+    inet.iter().find_map(|i| match i {
+        AfSpecInet::DevConf(InetDevConf { rp_filter, .. }) => Some(*rp_filter),
+        _ => None,
+    })
+}
+
+fn of(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
+fn named(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message
+        .attributes
+        .push(LinkAttribute::IfName(name.to_owned()));
+    message
+}
+
+fn end(end: &End<'_>) -> LinkMessage {
+    let mut message = named(end.name);
+    message.header.interface_family = AddressFamily::Unspec;
+    if end.up {
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+    }
+    message.attributes.extend(end.mtu.map(LinkAttribute::Mtu));
+    message
+        .attributes
+        .extend(end.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    if end.group != 0 {
+        message.attributes.push(LinkAttribute::Group(end.group));
+    }
+    message
+}
+
+fn without_stats(mut message: LinkMessage) -> LinkMessage {
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
+}

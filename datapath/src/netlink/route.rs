@@ -1,0 +1,230 @@
+//! IPv4 routes. Builds requests and reads answers; decides nothing.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
+};
+pub use netlink_packet_route::route::{RouteScope as Scope, RouteType as Kind};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Error, Request, Socket};
+use crate::constants::PROTOCOL;
+
+/// The main table.
+pub const MAIN: u32 = 254;
+/// The table of the namespace's own addresses, kept by the kernel.
+pub const LOCAL: u32 = 255;
+
+/// An IPv4 route with one next hop, or none (blackhole, unreachable).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Destination; /0 is the default route.
+    pub dst: Ipv4Net,
+    /// Table number.
+    pub table: u32,
+    /// `Link` for destinations on the wire, `Universe` for those behind a gateway.
+    pub scope: Scope,
+    /// `Unicast`, `BlackHole`, `Unreachable` and so on.
+    pub kind: Kind,
+    /// Who made it (`rtm_protocol`).
+    pub protocol: u8,
+    /// Next hop.
+    pub gateway: Option<Ipv4Addr>,
+    /// Index of the outgoing link.
+    pub oif: Option<u32>,
+    /// Source address that local sockets get.
+    pub source: Option<Ipv4Addr>,
+    /// Lower wins; part of the route's identity. The kernel reports none for 0.
+    pub metric: Option<u32>,
+    /// The gateway is taken to be on the link whatever the routes say.
+    pub onlink: bool,
+}
+
+impl Route {
+    /// `dst` is on the wire of link `oif`. Ours by protocol.
+    #[must_use]
+    pub const fn link(dst: Ipv4Net, oif: u32, table: u32) -> Self {
+        Self {
+            dst,
+            table,
+            scope: Scope::Link,
+            kind: Kind::Unicast,
+            protocol: PROTOCOL,
+            gateway: None,
+            oif: Some(oif),
+            source: None,
+            metric: None,
+            onlink: false,
+        }
+    }
+
+    /// `dst` is behind `gateway`, on link `oif`. Ours by protocol.
+    #[must_use]
+    pub const fn via(dst: Ipv4Net, gateway: Ipv4Addr, oif: u32, table: u32) -> Self {
+        Self {
+            scope: Scope::Universe,
+            gateway: Some(gateway),
+            ..Self::link(dst, oif, table)
+        }
+    }
+
+    /// `dst` goes nowhere: [`Kind::BlackHole`] drops silently, [`Kind::Unreachable`] answers with ICMP.
+    #[must_use]
+    pub const fn nowhere(dst: Ipv4Net, kind: Kind, table: u32) -> Self {
+        Self {
+            scope: Scope::Universe,
+            kind,
+            oif: None,
+            ..Self::link(dst, 0, table)
+        }
+    }
+
+    /// Reads a `RTM_NEWROUTE` or `RTM_DELROUTE`; `None` for any other message or family, and for routes with several
+    /// next hops (none are ours).
+    #[must_use]
+    pub fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
+        let (RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message)) =
+            message
+        else {
+            return None;
+        };
+        let header = &message.header;
+        if header.address_family != AddressFamily::Inet {
+            return None;
+        }
+        let mut route = Self {
+            dst: Ipv4Net::new(Ipv4Addr::UNSPECIFIED, header.destination_prefix_length).ok()?,
+            table: header.table.into(),
+            scope: header.scope,
+            kind: header.kind,
+            protocol: header.protocol.into(),
+            gateway: None,
+            oif: None,
+            source: None,
+            metric: None,
+            onlink: header.flags.contains(RouteFlags::Onlink),
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
+                    route.dst = Ipv4Net::new(*ip, header.destination_prefix_length).ok()?;
+                }
+                RouteAttribute::Table(table) => route.table = *table,
+                RouteAttribute::Gateway(RouteAddress::Inet(ip)) => route.gateway = Some(*ip),
+                RouteAttribute::Oif(index) => route.oif = Some(*index),
+                RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => route.source = Some(*ip),
+                RouteAttribute::Priority(metric) => route.metric = Some(*metric),
+                RouteAttribute::MultiPath(_) => return None,
+                _ => {}
+            }
+        }
+        Some(route)
+    }
+}
+
+/// Adds the route; `EEXIST` when the table has one for the same destination and metric.
+#[must_use]
+pub fn add(route: &Route) -> Request {
+    Request::create("route add", RouteNetlinkMessage::NewRoute(message(route)))
+}
+
+/// Adds the route or replaces, without a gap, the first one for the same destination and metric.
+#[must_use]
+pub fn replace(route: &Route) -> Request {
+    Request::replace(
+        "route replace",
+        RouteNetlinkMessage::NewRoute(message(route)),
+    )
+}
+
+/// Removes the route that matches in every given property; `ESRCH` when there is none.
+#[must_use]
+pub fn del(route: &Route) -> Request {
+    Request::ack(
+        "route del",
+        RouteNetlinkMessage::DelRoute(message(route)),
+        0,
+    )
+}
+
+/// Removes the first route to `dst` in `table`, whatever its link and protocol.
+#[must_use]
+pub fn del_by_dst(dst: Ipv4Net, table: u32) -> Request {
+    // Scope "nowhere" is the wildcard of a deletion, as are type and protocol "unspecified".
+    let any = Route {
+        scope: Scope::NoWhere,
+        kind: Kind::Unspec,
+        protocol: 0,
+        oif: None,
+        ..Route::link(dst, 0, table)
+    };
+    Request::ack("route del", RouteNetlinkMessage::DelRoute(message(&any)), 0)
+}
+
+/// Asks for all IPv4 routes, or those of one table (kernels before 4.20 ignore the filter).
+#[must_use]
+pub fn dump(table: Option<u32>) -> Request {
+    let mut message = RouteMessage::default();
+    message.header.address_family = AddressFamily::Inet;
+    message.attributes.extend(table.map(RouteAttribute::Table));
+    Request::dump("route dump", RouteNetlinkMessage::GetRoute(message))
+}
+
+impl Socket {
+    /// All IPv4 routes of the namespace, or those of one table.
+    ///
+    /// # Errors
+    /// As [`Socket::dump`]; a table that was never written to is empty.
+    pub fn routes(&mut self, table: Option<u32>) -> Result<Vec<Route>, Error> {
+        let messages = match self.dump(&dump(table)) {
+            Err(e) if e.is_gone() => return Ok(Vec::new()),
+            other => other?,
+        };
+        let all = messages.iter().filter_map(Route::from_message);
+        Ok(all.filter(|r| table.is_none_or(|t| r.table == t)).collect())
+    }
+}
+
+fn message(route: &Route) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header = RouteHeader {
+        address_family: AddressFamily::Inet,
+        destination_prefix_length: route.dst.prefix_len(),
+        source_prefix_length: 0,
+        tos: 0,
+        // Numbers above 255 go into an attribute, and then this must be RT_TABLE_UNSPEC.
+        table: u8::try_from(route.table).unwrap_or(0),
+        protocol: RouteProtocol::from(route.protocol),
+        scope: route.scope,
+        kind: route.kind,
+        flags: if route.onlink {
+            RouteFlags::Onlink
+        } else {
+            RouteFlags::empty()
+        },
+    };
+    let attributes = &mut message.attributes;
+    if route.table > 255 {
+        attributes.push(RouteAttribute::Table(route.table));
+    }
+    if route.dst.prefix_len() > 0 {
+        attributes.push(RouteAttribute::Destination(RouteAddress::Inet(
+            route.dst.addr(),
+        )));
+    }
+    attributes.extend(
+        route
+            .gateway
+            .map(|ip| RouteAttribute::Gateway(RouteAddress::Inet(ip))),
+    );
+    attributes.extend(route.oif.map(RouteAttribute::Oif));
+    attributes.extend(
+        route
+            .source
+            .map(|ip| RouteAttribute::PrefSource(RouteAddress::Inet(ip))),
+    );
+    attributes.extend(route.metric.map(RouteAttribute::Priority));
+    message
+}

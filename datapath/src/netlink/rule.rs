@@ -1,0 +1,178 @@
+//! IPv4 policy routing rules. Builds requests and reads answers; decides nothing.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use netlink_packet_route::route::RouteProtocol;
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Error, Request, Socket};
+use crate::constants::PROTOCOL;
+
+/// A rule that sends what it matches to a table. Two rules of one priority may differ only in their match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Lower is asked first.
+    pub priority: u32,
+    /// Table to look into.
+    pub table: u32,
+    /// Value and mask of the packet mark.
+    pub mark: Option<(u32, u32)>,
+    /// Source prefix.
+    pub from: Option<Ipv4Net>,
+    /// Destination prefix.
+    pub to: Option<Ipv4Net>,
+    /// Name of the incoming link.
+    pub iif: Option<String>,
+    /// Who made it; 0 where the kernel does not say (before 4.17).
+    pub protocol: u8,
+}
+
+impl Rule {
+    /// Everything → `table`. Ours by protocol.
+    #[must_use]
+    pub const fn all(priority: u32, table: u32) -> Self {
+        Self {
+            priority,
+            table,
+            mark: None,
+            from: None,
+            to: None,
+            iif: None,
+            protocol: PROTOCOL,
+        }
+    }
+
+    /// Packets whose mark is `value` under `mask` → `table`.
+    #[must_use]
+    pub fn mark(priority: u32, value: u32, mask: u32, table: u32) -> Self {
+        Self {
+            mark: Some((value, mask)),
+            ..Self::all(priority, table)
+        }
+    }
+
+    /// Packets from the host address `from` → `table`.
+    #[must_use]
+    pub fn from(priority: u32, from: Ipv4Addr, table: u32) -> Self {
+        Self {
+            from: Some(from.into()),
+            ..Self::all(priority, table)
+        }
+    }
+
+    /// Reads a `RTM_NEWRULE` or `RTM_DELRULE`; `None` for any other message or family, and for rules that do not lead
+    /// to a table.
+    #[must_use]
+    pub fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
+        let (RouteNetlinkMessage::NewRule(message) | RouteNetlinkMessage::DelRule(message)) =
+            message
+        else {
+            return None;
+        };
+        let header = &message.header;
+        if header.family != AddressFamily::Inet || header.action != RuleAction::ToTable {
+            return None;
+        }
+        let mut rule = Self {
+            protocol: 0,
+            ..Self::all(0, header.table.into())
+        };
+        // The kernel leaves the mask out when it is all ones, and both when there is no mark.
+        let (mut mark, mut mask) = (None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                RuleAttribute::Priority(priority) => rule.priority = *priority,
+                RuleAttribute::Table(table) => rule.table = *table,
+                RuleAttribute::FwMark(value) => mark = Some(*value),
+                RuleAttribute::FwMask(value) => mask = Some(*value),
+                RuleAttribute::Source(IpAddr::V4(ip)) => {
+                    rule.from = Ipv4Net::new(*ip, header.src_len).ok()
+                }
+                RuleAttribute::Destination(IpAddr::V4(ip)) => {
+                    rule.to = Ipv4Net::new(*ip, header.dst_len).ok()
+                }
+                RuleAttribute::Iifname(name) => rule.iif = Some(name.clone()),
+                RuleAttribute::Protocol(protocol) => rule.protocol = (*protocol).into(),
+                _ => {}
+            }
+        }
+        if mark.is_some() || mask.is_some_and(|m| m != 0) {
+            rule.mark = Some((mark.unwrap_or(0), mask.unwrap_or(u32::MAX)));
+        }
+        Some(rule)
+    }
+
+    /// The same match, priority and table, whoever made it: the kernel would not tell the two apart.
+    #[must_use]
+    pub fn same(&self, other: &Self) -> bool {
+        *self
+            == Self {
+                protocol: self.protocol,
+                ..other.clone()
+            }
+    }
+}
+
+/// Adds the rule; `EEXIST` when there is an equal one.
+#[must_use]
+pub fn add(rule: &Rule) -> Request {
+    Request::create("rule add", RouteNetlinkMessage::NewRule(message(rule)))
+}
+
+/// Removes the first rule that matches in every given property; `ENOENT` when there is none.
+#[must_use]
+pub fn del(rule: &Rule) -> Request {
+    Request::ack("rule del", RouteNetlinkMessage::DelRule(message(rule)), 0)
+}
+
+/// Asks for all IPv4 rules.
+#[must_use]
+pub fn dump() -> Request {
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet;
+    Request::dump("rule dump", RouteNetlinkMessage::GetRule(message))
+}
+
+impl Socket {
+    /// All IPv4 rules of the namespace that lead to a table, in the order in which the kernel asks them.
+    ///
+    /// # Errors
+    /// As [`Socket::dump`].
+    pub fn rules(&mut self) -> Result<Vec<Rule>, Error> {
+        Ok(self
+            .dump(&dump())?
+            .iter()
+            .filter_map(Rule::from_message)
+            .collect())
+    }
+}
+
+fn message(rule: &Rule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.action = RuleAction::ToTable;
+    message.header.table = u8::try_from(rule.table).unwrap_or(0);
+    let attributes = &mut message.attributes;
+    attributes.push(RuleAttribute::Priority(rule.priority));
+    if rule.table > 255 {
+        attributes.push(RuleAttribute::Table(rule.table));
+    }
+    if let Some((value, mask)) = rule.mark {
+        attributes.extend([RuleAttribute::FwMark(value), RuleAttribute::FwMask(mask)]);
+    }
+    if let Some(net) = rule.from {
+        message.header.src_len = net.prefix_len();
+        attributes.push(RuleAttribute::Source(IpAddr::V4(net.addr())));
+    }
+    if let Some(net) = rule.to {
+        message.header.dst_len = net.prefix_len();
+        attributes.push(RuleAttribute::Destination(IpAddr::V4(net.addr())));
+    }
+    attributes.extend(rule.iif.clone().map(RuleAttribute::Iifname));
+    if rule.protocol != 0 {
+        attributes.push(RuleAttribute::Protocol(RouteProtocol::from(rule.protocol)));
+    }
+    message
+}

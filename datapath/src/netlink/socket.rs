@@ -1,0 +1,310 @@
+//! The request/answer side of a route socket: sequence numbers, batches, dumps.
+//!
+//! Owns the matching of answers with requests. Knows what a message is made of only as far as the packet crate does.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use netlink_packet_core::{
+    Emitable, NLM_F_DUMP_INTR, NetlinkMessage, NetlinkPayload, NlasIterator,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+use tracing::trace;
+
+use super::channel::HEADER;
+use super::{Channel, Error, Frame, Request, align4};
+use crate::netns::Netns;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// The error is followed by attributes that explain it.
+const NLM_F_ACK_TLVS: u16 = 0x200;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// Requests per datagram. Every one is answered before `sendmsg` returns, and the answers must fit into the default
+/// receive buffer (208 KiB; a small answer is charged about 1 KiB), or the kernel drops some and says `ENOBUFS`.
+const BATCH: usize = 64;
+
+/// A dump that concurrent changes disturb this often is given up.
+const DUMP_ATTEMPTS: u32 = 10;
+
+/// A blocking `NETLINK_ROUTE` socket. It acts in the namespace in which it was opened, from whatever thread or process.
+#[derive(Debug)]
+pub struct Socket {
+    channel: Channel,
+    seq: u32,
+    out: Vec<u8>,
+}
+
+/// What became of each request of a batch, in their order.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Report {
+    /// One result per request. The kernel goes on after a failure, and so does this list.
+    pub results: Vec<Result<(), Error>>,
+}
+
+impl Report {
+    /// The first failure, if any.
+    ///
+    /// # Errors
+    /// That failure.
+    pub fn ok(self) -> Result<(), Error> {
+        self.results.into_iter().collect()
+    }
+}
+
+impl Socket {
+    /// Opens a socket in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// [`Error::Socket`] when the kernel has none to give.
+    pub fn open() -> Result<Self, Error> {
+        Channel::open(SockProtocol::NetlinkRoute, 0).map(Self::new)
+    }
+
+    /// Opens a socket in `netns`, on a thread that enters it and dies.
+    ///
+    /// # Errors
+    /// As [`Socket::open`], and [`Error::Namespace`] when the namespace cannot be entered.
+    pub fn open_in(netns: &Netns) -> Result<Self, Error> {
+        netns.run(Self::open).map_err(|source| Error::Namespace {
+            op: "open socket",
+            source,
+        })?
+    }
+
+    /// Takes over a socket that another process opened, handed over by `SCM_RIGHTS`. Its timeouts, subscriptions,
+    /// blocking mode and pending answers are reset; its port stays (a bound netlink socket cannot change it).
+    ///
+    /// # Errors
+    /// [`Error::NotRouteNetlink`] when it is anything else.
+    pub fn from_fd(fd: OwnedFd) -> Result<Self, Error> {
+        Channel::adopt(fd).map(Self::new)
+    }
+
+    fn new(channel: Channel) -> Self {
+        Self {
+            channel,
+            seq: 0,
+            out: Vec::new(),
+        }
+    }
+
+    /// The namespace this socket acts in. Needs `CAP_NET_ADMIN` over it.
+    ///
+    /// # Errors
+    /// [`Error::Socket`] without that capability.
+    pub fn netns(&self) -> Result<Netns, Error> {
+        self.channel.netns()
+    }
+
+    /// Sends one request and waits for the kernel's verdict.
+    ///
+    /// # Errors
+    /// The verdict, or a failure of the socket.
+    pub fn apply(&mut self, request: &Request) -> Result<(), Error> {
+        self.exchange(std::slice::from_ref(request), |_, _| {})?
+            .ok()
+    }
+
+    /// Sends all requests in as few datagrams as possible (one up to 64), and collects every verdict.
+    ///
+    /// # Errors
+    /// Only when the socket fails. Refused requests are in the report.
+    pub fn batch(&mut self, requests: &[Request]) -> Result<Report, Error> {
+        let mut report = Report::default();
+        for chunk in requests.chunks(BATCH) {
+            report
+                .results
+                .extend(self.exchange(chunk, |_, _| {})?.results);
+        }
+        Ok(report)
+    }
+
+    /// Sends a request for one object and returns the answer.
+    ///
+    /// # Errors
+    /// The kernel's verdict (`ENODEV` and the like when there is no such object), or a failure of the socket.
+    pub fn get(&mut self, request: &Request) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        let mut answers = Vec::new();
+        self.exchange(std::slice::from_ref(request), |_, frame| {
+            answers.push(parse(request.op, frame))
+        })?
+        .ok()?;
+        answers.into_iter().collect()
+    }
+
+    /// Lists objects. A dump that the kernel flags as interrupted is repeated.
+    ///
+    /// # Errors
+    /// The kernel's verdict, [`Error::Interrupted`] when no attempt was left in peace, or a failure of the socket.
+    pub fn dump(&mut self, request: &Request) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        self.channel.enlarge();
+        for _ in 0..DUMP_ATTEMPTS {
+            if let Some(messages) = self.dump_once(request)? {
+                return Ok(messages);
+            }
+        }
+        Err(Error::Interrupted {
+            op: request.op,
+            attempts: DUMP_ATTEMPTS,
+        })
+    }
+
+    /// `None` when the kernel flagged the dump as inconsistent.
+    fn dump_once(&mut self, request: &Request) -> Result<Option<Vec<RouteNetlinkMessage>>, Error> {
+        let seq = self.send(std::slice::from_ref(request))?;
+        let port = self.channel.port;
+        let mut messages = Vec::new();
+        let mut interrupted = false;
+        loop {
+            for frame in self.channel.receive(request.op)? {
+                let frame = frame?;
+                if frame.seq != seq || frame.port != port {
+                    trace!(seq = frame.seq, "stale netlink answer skipped");
+                    continue;
+                }
+                interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
+                match frame.kind {
+                    NLMSG_ERROR => verdict(request.op, &frame)?,
+                    NLMSG_DONE => {
+                        verdict(request.op, &frame)?;
+                        return Ok((!interrupted).then_some(messages));
+                    }
+                    _ => messages.push(parse(request.op, frame)?),
+                }
+            }
+        }
+    }
+
+    /// Sends `requests` in one datagram; `answer` gets every frame that is not a verdict, with the request's position.
+    pub(crate) fn exchange(
+        &mut self,
+        requests: &[Request],
+        mut answer: impl FnMut(usize, Frame<'_>),
+    ) -> Result<Report, Error> {
+        let first = self.send(requests)?;
+        let port = self.channel.port;
+        let mut results: Vec<Option<Result<(), Error>>> = requests.iter().map(|_| None).collect();
+        let mut pending = requests.len();
+        while pending > 0 {
+            let op = results
+                .iter()
+                .position(Option::is_none)
+                .map_or("", |i| requests[i].op);
+            for frame in self.channel.receive(op)? {
+                let frame = frame?;
+                let position = usize::try_from(frame.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
+                let Some(request) = requests.get(position).filter(|_| frame.port == port) else {
+                    // The answer to a request that an earlier call gave up on.
+                    trace!(seq = frame.seq, "stale netlink answer skipped");
+                    continue;
+                };
+                if frame.kind == NLMSG_ERROR {
+                    let verdict = verdict(request.op, &frame);
+                    trace!(seq = frame.seq, op = request.op, refused = ?verdict.as_ref().err(), "netlink verdict");
+                    pending -= usize::from(results[position].is_none());
+                    results[position] = Some(verdict);
+                } else {
+                    trace!(
+                        seq = frame.seq,
+                        op = request.op,
+                        kind = frame.kind,
+                        "netlink answer"
+                    );
+                    answer(position, frame);
+                }
+            }
+        }
+        Ok(Report {
+            results: results.into_iter().flatten().collect(),
+        })
+    }
+
+    /// Serialises `requests` into the reused buffer and sends it. Returns the first one's sequence number.
+    fn send(&mut self, requests: &[Request]) -> Result<u32, Error> {
+        let first = self.seq.wrapping_add(1);
+        self.out.clear();
+        for request in requests {
+            self.seq = self.seq.wrapping_add(1);
+            trace!(seq = self.seq, op = request.op, flags = request.flags, message = ?request.message, "netlink request");
+            append(&mut self.out, request, self.seq);
+        }
+        self.channel
+            .send(requests.first().map_or("empty batch", |r| r.op), &self.out)?;
+        Ok(first)
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
+/// Writes one message after the others, without copying it first as the packet crate's own framing would.
+fn append(out: &mut Vec<u8>, request: &Request, seq: u32) {
+    let start = out.len();
+    let length = HEADER + request.message.buffer_len();
+    out.resize(start + align4(length), 0);
+    let (header, payload) = out[start..start + length].split_at_mut(HEADER);
+    header[0..4].copy_from_slice(
+        &u32::try_from(length)
+            .expect("a message is far below 4 GiB")
+            .to_ne_bytes(),
+    );
+    header[4..6].copy_from_slice(&request.message.message_type().to_ne_bytes());
+    header[6..8].copy_from_slice(&request.flags.to_ne_bytes());
+    header[8..12].copy_from_slice(&seq.to_ne_bytes());
+    request.message.emit(payload);
+}
+
+/// The verdict in an `NLMSG_ERROR` or `NLMSG_DONE`, with the kernel's explanation when it gave one.
+fn verdict(op: &'static str, frame: &Frame<'_>) -> Result<(), Error> {
+    let payload = frame.payload();
+    let code = match payload.get(..4) {
+        Some(bytes) => i32::from_ne_bytes(bytes.try_into().expect("four bytes were taken")),
+        // An empty NLMSG_DONE is a success on old kernels.
+        None if frame.kind == NLMSG_DONE => 0,
+        None => return Err(Error::Truncated { op }),
+    };
+    if code == 0 {
+        return Ok(());
+    }
+    let errno = Errno::from_raw(code.saturating_neg());
+    Err(Error::Kernel {
+        op,
+        errno,
+        message: explanation(frame),
+    })
+}
+
+/// The text of the extended acknowledgement. It follows the code and, in an error, the header of the refused request
+/// (only the header: `NETLINK_CAP_ACK` is set).
+fn explanation(frame: &Frame<'_>) -> Option<String> {
+    if frame.flags & NLM_F_ACK_TLVS == 0 {
+        return None;
+    }
+    let skip = if frame.kind == NLMSG_ERROR { 4 + 16 } else { 4 };
+    let attributes = NlasIterator::new(frame.payload().get(skip..)?);
+    let text = attributes
+        .flatten()
+        .find(|a| a.kind() == NLMSGERR_ATTR_MSG)?;
+    Some(
+        String::from_utf8_lossy(text.value())
+            .trim_end_matches('\0')
+            .to_owned(),
+    )
+}
+
+fn parse(op: &'static str, frame: Frame<'_>) -> Result<RouteNetlinkMessage, Error> {
+    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(frame.raw)
+        .map_err(|source| Error::Decode { op, source })?;
+    trace!(seq = frame.seq, op, message = ?message.payload, "netlink answer");
+    match message.payload {
+        NetlinkPayload::InnerMessage(inner) => Ok(inner),
+        _ => Err(Error::Truncated { op }),
+    }
+}
