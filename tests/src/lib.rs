@@ -1,1 +1,11 @@
-//! placeholder
+//! A laboratory: a simulated VPC with whole nodes in it, each running the real daemon and executing the real plugin.
+//!
+//! Used by the integration tests and by the demo. It starts processes and makes namespaces, and ends both; it decides
+//! nothing about addresses or networks.
+
+pub mod binaries;
+pub mod lab;
+pub mod node;
+pub mod ping;
+pub mod plugin;
+pub mod sandbox;

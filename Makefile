@@ -1,0 +1,47 @@
+# Hawser: every command a contributor needs. `make` alone lists them.
+#
+# Build products live outside the checkout, so that a fresh clone on the same machine builds quickly.
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/hawser/target
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+export HAWSER_PLUGIN := $(CARGO_TARGET_DIR)/$(HOST)/plugin/hawser
+export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/debug/ipamd
+CARGO := cargo --locked
+
+.PHONY: help tools build plugin demo test bench fmt lint ci
+
+help: ## List the commands
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+tools: ## Install what is missing on a fresh Debian machine
+	@sh tests/tools.sh
+
+# Static, so that it runs on any host libc and starts as fast as the kernel can exec. The flag is given per target:
+# as plain RUSTFLAGS it would also reach build scripts and throw away every other cached build.
+plugin: tools
+	@echo "== building the plugin (static)"
+	@CARGO_TARGET_$(subst -,_,$(shell echo $(HOST) | tr a-z A-Z))_RUSTFLAGS="-C target-feature=+crt-static" \
+	  $(CARGO) build -q --profile plugin -p cni-plugin --target $(HOST)
+
+build: plugin ## Build everything (the EC2 client takes minutes, once)
+	@echo "== building daemon, simulator and lab (the first time takes about five minutes: aws-sdk-ec2)"
+	@$(CARGO) build -q --workspace
+
+demo: build ## Two nodes, a simulated VPC, pods that talk: the main job, watched
+	@$(CARGO) run -q -p e2e --bin demo
+
+test: build ## Run every test
+	@echo "== testing"
+	@$(CARGO) nextest run --workspace --no-fail-fast
+
+bench: ## Print the planner's cost per event
+	@$(CARGO) run -q --release -p benches --bin planner
+
+fmt: ## Format the sources
+	@cargo fmt --all
+
+lint: ## Format check and clippy, warnings denied
+	@echo "== format" && cargo fmt --all --check
+	@echo "== clippy" && $(CARGO) clippy -q --workspace --all-targets -- -D warnings
+
+ci: tools lint test ## What a submission must pass

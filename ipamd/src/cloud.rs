@@ -1,0 +1,125 @@
+//! EC2 as the daemon sees it: nine calls, their answers, and what can go wrong with them.
+//!
+//! [`Ec2`] is the seam: production talks to AWS through [`aws`], simulations implement it in process. Whoever
+//! implements it encodes, sends once and decodes; retries, pacing and meaning belong to [`executor`] and the planner.
+
+pub mod aws;
+pub mod class;
+pub mod executor;
+pub mod identity;
+
+use std::{collections::BTreeMap, future::Future, net::Ipv4Addr, pin::Pin};
+
+use ipnet::Ipv4Net;
+use planner::{Amount, Attachment, EniId, Mac, SubnetId};
+
+/// One EC2 action with its parameters.
+#[derive(Clone, Debug)]
+pub enum Call {
+    CreateNetworkInterface {
+        token: String,
+        subnet: SubnetId,
+        groups: Vec<String>,
+        description: String,
+        tags: BTreeMap<String, String>,
+        amount: Amount,
+    },
+    AttachNetworkInterface { eni: EniId, instance: String, card: u16, device: u16 },
+    DeleteOnTermination { eni: EniId, attachment: Attachment },
+    DetachNetworkInterface { attachment: Attachment },
+    DeleteNetworkInterface { eni: EniId },
+    AssignPrivateIpAddresses { eni: EniId, amount: Amount },
+    UnassignPrivateIpAddresses { eni: EniId, addresses: Vec<Ipv4Addr>, prefixes: Vec<Ipv4Net> },
+    /// DescribeNetworkInterfaces by filters (never by a list of ids: one unknown id fails the whole call); every page.
+    DescribeNetworkInterfaces { filters: Vec<(String, String)> },
+    DescribeSubnets { subnets: Vec<SubnetId> },
+}
+
+impl Call {
+    /// The action's name in the EC2 API, as IAM policies and metrics spell it.
+    #[must_use]
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::CreateNetworkInterface { .. } => "CreateNetworkInterface",
+            Self::AttachNetworkInterface { .. } => "AttachNetworkInterface",
+            Self::DeleteOnTermination { .. } => "ModifyNetworkInterfaceAttribute",
+            Self::DetachNetworkInterface { .. } => "DetachNetworkInterface",
+            Self::DeleteNetworkInterface { .. } => "DeleteNetworkInterface",
+            Self::AssignPrivateIpAddresses { .. } => "AssignPrivateIpAddresses",
+            Self::UnassignPrivateIpAddresses { .. } => "UnassignPrivateIpAddresses",
+            Self::DescribeNetworkInterfaces { .. } => "DescribeNetworkInterfaces",
+            Self::DescribeSubnets { .. } => "DescribeSubnets",
+        }
+    }
+
+    /// Whether sending it twice does no more than sending it once: reads, calls with a ClientToken, and calls whose
+    /// repetition EC2 answers with an error that we read as success.
+    #[must_use]
+    pub const fn repeatable(&self) -> bool {
+        !matches!(
+            self,
+            Self::AttachNetworkInterface { .. }
+                | Self::AssignPrivateIpAddresses { .. }
+                | Self::UnassignPrivateIpAddresses { .. }
+        )
+    }
+}
+
+/// What EC2 answered.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    Interface(Interface),
+    Attached(Attachment),
+    Assigned { addresses: Vec<Ipv4Addr>, prefixes: Vec<Ipv4Net> },
+    Interfaces(Vec<Interface>),
+    Subnets(Vec<(SubnetId, Ipv4Net)>),
+    Done,
+}
+
+/// An ENI in EC2's own terms, before any judgement about whose it is.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    pub eni: EniId,
+    pub mac: Mac,
+    pub subnet: SubnetId,
+    pub primary: Ipv4Addr,
+    pub secondary: Vec<Ipv4Addr>,
+    pub prefixes: Vec<Ipv4Net>,
+    /// `interface`, `efa`, `trunk`, …
+    pub kind: String,
+    /// Requester-managed, or managed by an operator such as EKS Auto Mode.
+    pub managed_by_aws: bool,
+    pub tags: BTreeMap<String, String>,
+    pub bond: Option<Bond>,
+}
+
+/// How an [`Interface`] is attached.
+#[derive(Clone, Debug)]
+pub struct Bond {
+    pub attachment: Attachment,
+    pub instance: Option<String>,
+    pub card: u16,
+    pub device: u16,
+    /// `attaching`, `attached`, `detaching`, `detached`.
+    pub status: String,
+}
+
+/// A call that did not succeed. [`class`] says what it means.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{action}: {message}")]
+pub struct CallError {
+    pub action: &'static str,
+    /// EC2's error code; `None` if no answer could be read.
+    pub code: Option<String>,
+    pub message: String,
+    /// True if the request cannot have taken effect: it was never sent, or EC2 refused it.
+    pub refused: bool,
+}
+
+pub type CallFuture<'a> = Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send + 'a>>;
+
+/// The power to call EC2.
+pub trait Ec2: Send + Sync {
+    /// Sends `call` once and waits for its answer, at most as long as the configured timeout.
+    fn call(&self, call: Call) -> CallFuture<'_>;
+}

@@ -1,0 +1,292 @@
+//! The daemon's settings: read once from an injected source, parsed into types, every mistake reported together.
+//!
+//! Names, defaults and precedence are the AWS VPC CNI's, so that a node's environment can be kept. This file must not
+//! touch the process environment, files or the network.
+
+use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+/// Where settings come from: the process environment in production, a map in tests.
+pub trait Strings {
+    fn get(&self, name: &str) -> Option<String>;
+}
+
+impl Strings for BTreeMap<&str, &str> {
+    fn get(&self, name: &str) -> Option<String> {
+        BTreeMap::get(self, name).map(|s| (*s).to_owned())
+    }
+}
+
+/// The process environment. The only place that reads it.
+#[derive(Clone, Copy, Debug)]
+pub struct Environment;
+
+impl Strings for Environment {
+    #[expect(clippy::disallowed_methods, reason = "the one implementation of Strings over the environment")]
+    fn get(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+}
+
+/// Everything that `ipamd run` needs to know before it asks anybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub pool: planner::Config,
+    pub network: Network,
+    pub cloud: Cloud,
+    pub paths: Paths,
+    /// `/metrics` is served here (`DISABLE_METRICS` turns it off). Upstream's port is 61678.
+    pub metrics: Option<SocketAddr>,
+    /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
+    pub log_level: tracing::Level,
+}
+
+/// What pods' links look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// `AWS_VPC_ENI_MTU`: bytes, on every managed ENI.
+    pub eni_mtu: u32,
+    /// `POD_MTU`, or the ENIs'.
+    pub pod_mtu: u32,
+    /// `AWS_VPC_K8S_CNI_VETHPREFIX`: at most four characters before the hash.
+    pub veth_prefix: String,
+}
+
+/// What EC2 is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cloud {
+    /// `CLUSTER_NAME`.
+    pub cluster: Option<String>,
+    /// `ADDITIONAL_ENI_TAGS`, a JSON object of strings.
+    pub extra_tags: BTreeMap<String, String>,
+    /// `MANAGE_UNTAGGED_ENI`: adopt attached ENIs that carry no tag of ours.
+    pub manage_untagged: bool,
+    /// `HTTP_TIMEOUT`: the most one EC2 or metadata call may take.
+    pub timeout: Duration,
+}
+
+/// Where the daemon keeps things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    /// `HAWSER_RUN_DIR`: the socket and the state file; created 0700.
+    pub run_dir: PathBuf,
+}
+
+impl Paths {
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("ipamd.sock")
+    }
+
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.run_dir.join("state")
+    }
+}
+
+/// Every setting that could not be used, one line each.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Mistakes(pub Vec<String>);
+
+impl Config {
+    /// Reads every setting; a variable that is unset or empty means its default.
+    ///
+    /// # Errors
+    /// [`Mistakes`] lists each variable whose text cannot be used, with the text and what would be accepted.
+    pub fn read(source: &dyn Strings) -> Result<Self, Mistakes> {
+        let mut read = Reader { source, mistakes: Vec::new() };
+        let config = Self {
+            pool: read.pool(),
+            network: read.network(),
+            cloud: read.cloud(),
+            paths: Paths { run_dir: read.or("HAWSER_RUN_DIR", "a path", PathBuf::from("/run/hawser")) },
+            metrics: read.metrics(),
+            log_level: read.log_level(),
+        };
+        read.check_family();
+        if read.mistakes.is_empty() { Ok(config) } else { Err(Mistakes(read.mistakes)) }
+    }
+}
+
+struct Reader<'a> {
+    source: &'a dyn Strings,
+    mistakes: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn text(&self, name: &str) -> Option<String> {
+        self.source.get(name).filter(|text| !text.is_empty())
+    }
+
+    fn wrong(&mut self, name: &str, text: impl Display, wanted: &str) {
+        self.mistakes.push(format!("{name}={text}: expected {wanted}"));
+    }
+
+    fn maybe<T: FromStr>(&mut self, name: &str, wanted: &str) -> Option<T> {
+        let text = self.text(name)?;
+        let parsed = text.trim().parse().ok();
+        if parsed.is_none() {
+            self.wrong(name, text, wanted);
+        }
+        parsed
+    }
+
+    fn or<T: FromStr>(&mut self, name: &str, wanted: &str, default: T) -> T {
+        self.maybe(name, wanted).unwrap_or(default)
+    }
+
+    /// The spellings that Go's `strconv.ParseBool` takes, which is what manifests in the field are written for.
+    fn flag(&mut self, name: &str, default: bool) -> bool {
+        match self.text(name).as_deref() {
+            None => default,
+            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
+            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
+            Some(text) => {
+                let text = text.to_owned();
+                self.wrong(name, text, "true or false");
+                default
+            }
+        }
+    }
+
+    fn mtu(&mut self, name: &str, default: u32) -> u32 {
+        let mtu = self.or(name, "bytes from 576 to 9001", default);
+        if !(576..=9001).contains(&mtu) {
+            self.wrong(name, mtu, "bytes from 576 to 9001");
+        }
+        mtu
+    }
+
+    fn pool(&mut self) -> planner::Config {
+        const COUNT: &str = "a whole number, 0 or more";
+        let default = planner::Config::default();
+        // Zero is how manifests write "not set" for the two IP targets.
+        let target = |n: Option<u32>| n.filter(|&n| n > 0);
+        planner::Config {
+            warm_eni_target: self.or("WARM_ENI_TARGET", COUNT, default.warm_eni_target),
+            warm_ip_target: target(self.maybe("WARM_IP_TARGET", COUNT)),
+            minimum_ip_target: target(self.maybe("MINIMUM_IP_TARGET", COUNT)),
+            warm_prefix_target: self.or("WARM_PREFIX_TARGET", COUNT, default.warm_prefix_target),
+            max_eni: self.maybe::<u16>("MAX_ENI", COUNT).filter(|&n| n > 0),
+            prefix_delegation: self.flag("ENABLE_PREFIX_DELEGATION", default.prefix_delegation),
+            cooldown: Duration::from_secs(self.or("IP_COOLDOWN_PERIOD", "seconds, 0 or more", 30)),
+            manage_cordoned: self.flag("AWS_MANAGE_ENIS_NON_SCHEDULABLE", default.manage_cordoned),
+            provisioning: !self.flag("DISABLE_NETWORK_RESOURCE_PROVISIONING", false),
+        }
+    }
+
+    fn network(&mut self) -> Network {
+        let eni_mtu = self.mtu("AWS_VPC_ENI_MTU", 9001);
+        let veth_prefix = self.text("AWS_VPC_K8S_CNI_VETHPREFIX").unwrap_or_else(|| "eni".to_owned());
+        if let Err(why) = proto::names::VethPrefix::try_from(veth_prefix.as_str()) {
+            self.mistakes.push(format!("AWS_VPC_K8S_CNI_VETHPREFIX={veth_prefix}: {why}"));
+        }
+        Network { eni_mtu, pod_mtu: self.mtu("POD_MTU", eni_mtu), veth_prefix }
+    }
+
+    fn cloud(&mut self) -> Cloud {
+        let timeout = self.or("HTTP_TIMEOUT", "seconds, 10 or more", 10_u64);
+        Cloud {
+            cluster: self.text("CLUSTER_NAME"),
+            extra_tags: self.extra_tags(),
+            manage_untagged: self.flag("MANAGE_UNTAGGED_ENI", true),
+            timeout: Duration::from_secs(timeout.max(10)),
+        }
+    }
+
+    fn extra_tags(&mut self) -> BTreeMap<String, String> {
+        let Some(text) = self.text("ADDITIONAL_ENI_TAGS") else { return BTreeMap::new() };
+        match serde_json::from_str::<BTreeMap<String, String>>(&text) {
+            // Upstream's rule: nobody may forge the tags by which nodes tell their ENIs.
+            Ok(tags) => tags.into_iter().filter(|(key, _)| !key.contains("k8s.amazonaws.com")).collect(),
+            Err(_) => {
+                self.wrong("ADDITIONAL_ENI_TAGS", text, "a JSON object of strings");
+                BTreeMap::new()
+            }
+        }
+    }
+
+    fn metrics(&mut self) -> Option<SocketAddr> {
+        let address = self.or("HAWSER_METRICS_ADDRESS", "an address and port", SocketAddr::from(([0, 0, 0, 0], 61678)));
+        (!self.flag("DISABLE_METRICS", false)).then_some(address)
+    }
+
+    fn log_level(&mut self) -> tracing::Level {
+        let text = self.text("AWS_VPC_K8S_CNI_LOGLEVEL").unwrap_or_else(|| "INFO".to_owned());
+        match text.to_ascii_uppercase().as_str() {
+            "DEBUG" => tracing::Level::DEBUG,
+            "INFO" => tracing::Level::INFO,
+            "WARN" => tracing::Level::WARN,
+            "ERROR" | "FATAL" => tracing::Level::ERROR,
+            _ => {
+                self.wrong("AWS_VPC_K8S_CNI_LOGLEVEL", text, "DEBUG, INFO, WARN, ERROR or FATAL");
+                tracing::Level::INFO
+            }
+        }
+    }
+
+    fn check_family(&mut self) {
+        if self.flag("ENABLE_IPv6", false) {
+            self.wrong("ENABLE_IPv6", "true", "false: this version serves IPv4 only");
+        }
+        if !self.flag("ENABLE_IPv4", true) {
+            self.wrong("ENABLE_IPv4", "false", "true: this version serves IPv4 only");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&'static str, &'static str)]) -> Result<Config, Mistakes> {
+        Config::read(&pairs.iter().copied().collect::<BTreeMap<_, _>>())
+    }
+
+    #[test]
+    fn an_empty_environment_gives_upstreams_defaults() {
+        let config = read(&[]).unwrap();
+        assert_eq!(config.pool, planner::Config::default());
+        assert_eq!(config.network, Network { eni_mtu: 9001, pod_mtu: 9001, veth_prefix: "eni".into() });
+        assert_eq!(config.paths.socket(), PathBuf::from("/run/hawser/ipamd.sock"));
+        assert_eq!(config.metrics, Some("0.0.0.0:61678".parse().unwrap()));
+    }
+
+    #[test]
+    fn every_mistake_is_named_at_once() {
+        let Mistakes(lines) = read(&[
+            ("WARM_ENI_TARGET", "one"),
+            ("AWS_VPC_ENI_MTU", "100"),
+            ("AWS_VPC_K8S_CNI_VETHPREFIX", "vlan"),
+            ("DISABLE_METRICS", "yes"),
+            ("ADDITIONAL_ENI_TAGS", "[]"),
+            ("ENABLE_IPv6", "true"),
+        ])
+        .unwrap_err();
+        let all = lines.join("\n");
+        for name in ["WARM_ENI_TARGET", "AWS_VPC_ENI_MTU", "VETHPREFIX", "DISABLE_METRICS", "ENI_TAGS", "ENABLE_IPv6"] {
+            assert!(all.contains(name), "{name} is missing from:\n{all}");
+        }
+    }
+
+    #[test]
+    fn zero_means_unset_for_the_ip_targets_and_max_eni() {
+        let pool = read(&[("WARM_IP_TARGET", "0"), ("MINIMUM_IP_TARGET", "0"), ("MAX_ENI", "0")]).unwrap().pool;
+        assert_eq!((pool.warm_ip_target, pool.minimum_ip_target, pool.max_eni), (None, None, None));
+    }
+
+    #[test]
+    fn pod_mtu_follows_the_enis_unless_set() {
+        assert_eq!(read(&[("AWS_VPC_ENI_MTU", "1500")]).unwrap().network.pod_mtu, 1500);
+        assert_eq!(read(&[("AWS_VPC_ENI_MTU", "1500"), ("POD_MTU", "1400")]).unwrap().network.pod_mtu, 1400);
+    }
+
+    #[test]
+    fn extra_tags_cannot_forge_ownership() {
+        let tags = read(&[("ADDITIONAL_ENI_TAGS", r#"{"team":"net","node.k8s.amazonaws.com/instance_id":"i-0"}"#)])
+            .unwrap()
+            .cloud
+            .extra_tags;
+        assert_eq!(tags, BTreeMap::from([("team".to_owned(), "net".to_owned())]));
+    }
+}

@@ -1,0 +1,165 @@
+//! The gRPC face: checks what arrives, starts the verb detached from the connection, and translates the answer.
+//!
+//! A handler's future is dropped when its caller goes away (a plugin that was killed looks just so), and a half-done
+//! verb must never be: so each runs as work of its own, and the handler only waits for it.
+
+use std::{pin::Pin, time::Duration};
+
+use planner::{Pod, Sandbox};
+use proto::{
+    address,
+    names::{self, PodIdentity, SandboxKey, VethPrefix},
+    refusal::Refusal,
+    v1::{self, Reason, node_server::Node},
+};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    clock,
+    listener::Brought,
+    pool::Pool,
+    refusals,
+    sandboxes::{Add, Sandboxes},
+    snapshot,
+    store::Record,
+    supervise::Detached,
+};
+
+/// The longest an ADD may wait, whatever it asks for.
+const ADD_LIMIT: Duration = Duration::from_secs(60);
+/// Kept back from the caller's deadline, so that a refusal still reaches it.
+const ANSWER_MARGIN: Duration = Duration::from_millis(250);
+
+/// The service. One clone per connection.
+#[derive(Clone, Debug)]
+pub struct Service {
+    pub sandboxes: Sandboxes,
+    pub pool: Pool,
+    pub detached: Detached,
+}
+
+impl Service {
+    async fn detach<T: Send + 'static>(
+        &self,
+        verb: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        match self.detached.spawn(verb).await {
+            Ok(Ok(reply)) => Ok(Response::new(reply)),
+            Ok(Err(refusal)) => Err(refusal.into()),
+            Err(died) => Err(Status::internal(format!("the request's task died: {died}"))),
+        }
+    }
+}
+
+type Snapshots = Pin<Box<dyn Stream<Item = Result<v1::Snapshot, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Node for Service {
+    async fn add(&self, request: Request<v1::AddRequest>) -> Result<Response<v1::AddReply>, Status> {
+        let handed = handed(&request);
+        let add = read_add(request.into_inner(), handed)?;
+        let sandboxes = self.sandboxes.clone();
+        self.detach(async move { sandboxes.add(add).await.map(|record| reply(&record)) }).await
+    }
+
+    async fn del(&self, request: Request<v1::DelRequest>) -> Result<Response<v1::DelReply>, Status> {
+        let sandbox = read_sandbox(request.into_inner().sandbox)?;
+        let sandboxes = self.sandboxes.clone();
+        self.detach(async move { sandboxes.del(&sandbox).await.map(|()| v1::DelReply {}) }).await
+    }
+
+    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckReply>, Status> {
+        let handed = handed(&request).ok_or_else(no_descriptors)?;
+        let request = request.into_inner();
+        let sandbox = read_sandbox(request.sandbox)?;
+        let address = match request.address.as_slice() {
+            [] => None,
+            bytes => Some(address::ipv4("address", bytes).map_err(|e| refusals::invalid(&e))?),
+        };
+        let sandboxes = self.sandboxes.clone();
+        self.detach(async move {
+            sandboxes.check(&sandbox, address, handed).await.map(|()| v1::CheckReply {})
+        })
+        .await
+    }
+
+    async fn gc(&self, request: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {
+        let v1::GcRequest { network, valid } = request.into_inner();
+        let valid: Vec<_> = valid.into_iter().map(|a| (a.container_id, a.ifname)).collect();
+        let sandboxes = self.sandboxes.clone();
+        self.detach(async move {
+            sandboxes.gc(&network, &valid).await.map(|released| v1::GcReply { released })
+        })
+        .await
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+        let pool = self.pool.snapshot().await.map_err(|_| refusals::stopping(Reason::Stopping))?;
+        match pool.cannot_add {
+            None => Ok(Response::new(v1::StatusReply {})),
+            Some(refusal) => Err(refusals::of_pool(refusal).into()),
+        }
+    }
+
+    type InspectStream = Snapshots;
+
+    async fn inspect(&self, _: Request<v1::InspectRequest>) -> Result<Response<Snapshots>, Status> {
+        let pool = self.pool.snapshot().await.map_err(|_| refusals::stopping(Reason::Stopping))?;
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(snapshot::to_wire(&pool))))))
+    }
+}
+
+fn handed<T>(request: &Request<T>) -> Option<proto::handover::Handed> {
+    request.extensions().get::<Brought>().and_then(Brought::take)
+}
+
+fn no_descriptors() -> Status {
+    refusals::invalid(&"the connection brought no descriptors of the sandbox").into()
+}
+
+fn read_sandbox(sandbox: Option<v1::Sandbox>) -> Result<Sandbox, Status> {
+    let key = SandboxKey::try_from(sandbox.unwrap_or_default()).map_err(|e| refusals::invalid(&e))?;
+    Ok(Sandbox {
+        network: key.network.into(),
+        container_id: key.container_id.into(),
+        ifname: key.ifname.into(),
+    })
+}
+
+fn read_add(request: v1::AddRequest, handed: Option<proto::handover::Handed>) -> Result<Add, Status> {
+    let sandbox = read_sandbox(request.sandbox)?;
+    let pod = PodIdentity::try_from(request.pod.unwrap_or_default()).map_err(|e| refusals::invalid(&e))?;
+    let text = |name: Option<String>| name.unwrap_or_default();
+    let veth_prefix: Option<VethPrefix> =
+        names::optional(&request.veth_prefix).map_err(|e| refusals::invalid(&e))?;
+    let mtu = match request.mtu {
+        0 => None,
+        mtu if (names::MTU_MIN..=names::MTU_MAX).contains(&mtu) => Some(mtu),
+        mtu => return Err(refusals::invalid(&format!("mtu {mtu} is out of range")).into()),
+    };
+    let wait = Duration::from_millis(request.deadline_ms.into()).saturating_sub(ANSWER_MARGIN).min(ADD_LIMIT);
+    Ok(Add {
+        sandbox,
+        pod: Pod {
+            namespace: text(pod.namespace.map(Into::into)),
+            name: text(pod.name.map(Into::into)),
+            uid: text(pod.uid.map(Into::into)),
+        },
+        deadline: clock::now() + wait,
+        veth_prefix: veth_prefix.map(Into::into),
+        mtu,
+        handed: handed.ok_or_else(no_descriptors)?,
+    })
+}
+
+fn reply(record: &Record) -> v1::AddReply {
+    let link = |name: &str, mac: planner::Mac| v1::Link { name: name.to_owned(), mac: mac.0.into(), mtu: record.mtu };
+    v1::AddReply {
+        address: record.address.octets().into(),
+        gateway: datapath::constants::GATEWAY.octets().into(),
+        host: Some(link(&record.host_name, record.host_mac)),
+        pod: Some(link(&record.sandbox.ifname, record.pod_mac)),
+        eni: record.eni.0.clone(),
+    }
+}

@@ -1,0 +1,209 @@
+//! The daemon's handle on the node's network. One thread owns the netlink socket that programs the host, so the host's
+//! state has one writer; link removal, which waits for the kernel, has a thread of its own and delays no ADD.
+
+use std::{
+    os::fd::AsFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use datapath::{
+    host::{self, EniLink},
+    netlink::{self, Socket},
+    netns::{Netns, NetnsError, NetnsId},
+    pod::{self, AddError, HostSide, PodLink},
+};
+use planner::{Class, Failure, Mac, command::ConfigureEni};
+use proto::handover::Handed;
+
+use crate::{
+    config,
+    metrics::Metrics,
+    refusals::chain,
+    store::Record,
+    worker::{Gone, Worker},
+};
+
+/// How long an attached ENI may take to appear as a link. EC2's tail is about ten seconds.
+const LINK_LIMIT: Duration = Duration::from_secs(60);
+
+/// Why a pod could not be wired, or its wiring not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    #[error("the sandbox has an interface \"{0}\" already")]
+    InterfaceExists(String),
+    #[error("the network namespace cannot be used")]
+    Netns(#[source] NetnsError),
+    #[error("the kernel refused")]
+    Kernel(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
+/// See the module. Cloning gives another handle on the same threads.
+#[derive(Clone, Debug)]
+pub struct HostNet {
+    writer: Worker<Socket>,
+    reaper: Worker<Socket>,
+    own: NetnsId,
+    eni_mtu: u32,
+    metrics: Arc<Metrics>,
+}
+
+impl HostNet {
+    /// Opens the sockets in the namespace of the calling thread and prepares the node (rules, sysctls, nft table).
+    ///
+    /// # Errors
+    /// What the kernel refused, with the object it refused.
+    pub fn start(primary: Mac, network: &config::Network, metrics: Arc<Metrics>) -> Result<Self, host::HostError> {
+        let own = Netns::current().map_err(|e| host::HostError::from(std::io::Error::other(e)))?.id();
+        let settings = host::HostConfig { primary_mac: primary.0, mtu: network.eni_mtu };
+        let writer = Worker::start("datapath", move || {
+            let mut socket = Socket::open()?;
+            host::prepare(&mut socket, &settings)?;
+            Ok::<_, host::HostError>(socket)
+        })?;
+        let reaper = Worker::start("reaper", || Ok::<_, host::HostError>(Socket::open()?))?;
+        Ok(Self { writer, reaper, own, eni_mtu: network.eni_mtu, metrics })
+    }
+
+    /// Wires one pod, completely or not at all.
+    ///
+    /// # Errors
+    /// [`WireError`]; then nothing of the attempt remains in the kernel.
+    pub async fn wire(&self, link: PodLink, handed: Handed) -> Result<(), WireError> {
+        let own = self.own;
+        self.writer
+            .run(move |host| {
+                let (netns, mut pod) = enter(handed, own)?;
+                pod::add(host, &mut pod, netns.as_fd(), &link).map_err(|error| match error {
+                    AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
+                    other => WireError::Kernel(other.into()),
+                })
+            })
+            .await??;
+        Ok(())
+    }
+
+    /// Makes the pod's address unreachable; the returned future ends once its link is gone too. The link's removal is
+    /// under way whether or not anybody waits for it.
+    pub async fn unwire(&self, link: PodLink) -> impl Future<Output = ()> + Send + use<> {
+        let names = [link.host_name.clone()];
+        let unrouted = self.writer.run(move |host| pod::unroute(host, &link)).await;
+        if let Ok(Err(error)) = unrouted {
+            tracing::error!(link = names[0], error = chain(&error), "could not remove a pod's route");
+        }
+        let metrics = self.metrics.clone();
+        let removal = self.reaper.run(move |host| {
+            if let Err(error) = pod::unlink_many(host, &names) {
+                metrics.link_removal_failed();
+                tracing::error!(link = names[0], error = chain(&error), "could not remove a pod's link");
+            }
+        });
+        async move { drop(removal.await) }
+    }
+
+    /// What differs between the kernel and the pod's desired state, one line each.
+    ///
+    /// # Errors
+    /// [`WireError`] if the kernel could not be asked.
+    pub async fn check(&self, link: PodLink, handed: Handed) -> Result<Vec<String>, WireError> {
+        let own = self.own;
+        self.writer
+            .run(move |host| {
+                let (_netns, mut pod) = enter(handed, own)?;
+                let drifts = pod::check(host, &mut pod, &link).map_err(|e| WireError::Kernel(e.into()))?;
+                Ok(drifts.iter().map(ToString::to_string).collect())
+            })
+            .await?
+    }
+
+    /// Every pod link that stands in the kernel.
+    ///
+    /// # Errors
+    /// [`WireError`] if the kernel could not be asked.
+    pub async fn list(&self) -> Result<Vec<HostSide>, WireError> {
+        self.writer.run(|host| pod::list(host).map_err(|e| WireError::Kernel(e.into()))).await?
+    }
+
+    /// Waits for the ENI's link and sets it up. The wait happens beside the writer: a link that never comes delays nobody.
+    ///
+    /// # Errors
+    /// [`Class::Host`], with the kernel's word.
+    pub async fn configure(&self, eni: ConfigureEni) -> Result<(), Failure> {
+        let link = self.eni_link(&eni);
+        let mac = link.mac;
+        let appeared = tokio::task::spawn_blocking(move || netlink::wait_for_link_by_mac(mac, deadline(LINK_LIMIT))).await;
+        match appeared {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Err(failure(&eni, &error)),
+            Err(_) => return Err(failure(&eni, &Gone)),
+        }
+        let done = self.writer.run(move |host| host::add_eni(host, &link, deadline(Duration::from_secs(1)))).await;
+        match done {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(failure(&eni, &error)),
+            Err(error) => Err(failure(&eni, &error)),
+        }
+    }
+
+    /// Takes the ENI's rules, table and mark chain away. The link itself goes with the attachment.
+    ///
+    /// # Errors
+    /// [`Class::Host`], with the kernel's word.
+    pub async fn deconfigure(&self, eni: ConfigureEni) -> Result<(), Failure> {
+        let link = self.eni_link(&eni);
+        match self.writer.run(move |host| host::remove_eni(host, &link)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(failure(&eni, &error)),
+            Err(error) => Err(failure(&eni, &error)),
+        }
+    }
+
+    fn eni_link(&self, eni: &ConfigureEni) -> EniLink {
+        EniLink {
+            mac: eni.mac.0,
+            primary: eni.primary,
+            subnet: eni.subnet_cidr,
+            table: datapath::constants::eni_table(eni.card, eni.device),
+            index: eni.index,
+            mtu: self.eni_mtu,
+        }
+    }
+}
+
+/// The kernel's side of a record.
+#[must_use]
+pub fn link_of(record: &Record) -> PodLink {
+    PodLink {
+        host_name: record.host_name.clone(),
+        pod_name: record.sandbox.ifname.clone(),
+        address: record.address,
+        mtu: record.mtu,
+        index: record.index,
+        host_mac: record.host_mac.0,
+        pod_mac: record.pod_mac.0,
+    }
+}
+
+/// Trusts nothing that came over the socket: it must be a network namespace, not the host's own, and the netlink socket
+/// must belong to that very namespace.
+fn enter(handed: Handed, own: NetnsId) -> Result<(Netns, Socket), WireError> {
+    let netns = Netns::from_fd(handed.netns).map_err(WireError::Netns)?;
+    let socket = Socket::from_fd(handed.netlink).map_err(|e| WireError::Kernel(e.into()))?;
+    let home = socket.netns().map_err(|e| WireError::Kernel(e.into()))?.id();
+    if netns.id() == own || home != netns.id() {
+        let what = if netns.id() == own { "it is the host's own" } else { "the netlink socket is of another one" };
+        return Err(WireError::Kernel(what.into()));
+    }
+    Ok((netns, socket))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a blocking wait in the kernel's time, on a thread outside tokio")]
+fn deadline(limit: Duration) -> Instant {
+    Instant::now() + limit
+}
+
+fn failure(eni: &ConfigureEni, error: &dyn std::error::Error) -> Failure {
+    Failure { class: Class::Host, message: format!("could not set up {} ({}): {}", eni.eni, eni.mac, chain(error)) }
+}

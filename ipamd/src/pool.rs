@@ -1,0 +1,241 @@
+//! The task that owns the planner: the only writer of the pool's state.
+//!
+//! It feeds the planner events and starts what the planner commands. It waits for nothing: EC2 calls and host work run
+//! beside it and come back as events, so one slow call delays nobody.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
+
+use planner::{Answer, Command, Event, Failure, Mono, Op, Planner, Pod, Refusal, Sandbox, Ticket, command::ConfigureEni};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    clock,
+    cloud::executor::Executor,
+    hostnet::HostNet,
+    supervise::Detached,
+};
+
+/// Requests that may stand in the pool's queue; beyond it askers wait to be let in.
+const QUEUE: usize = 4096;
+
+/// An address for one sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub address: std::net::Ipv4Addr,
+    pub eni: planner::EniId,
+    pub index: u16,
+    /// The sandbox has its wiring already: this repeats an earlier answer, and neither `wired` nor `unwired` follows.
+    pub known: bool,
+}
+
+enum Message {
+    Add { sandbox: Sandbox, pod: Pod, deadline: Mono, reply: oneshot::Sender<Result<Grant, Refusal>> },
+    Event(Event),
+    Snapshot(oneshot::Sender<planner::Snapshot>),
+}
+
+/// A handle on the pool.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    messages: mpsc::Sender<Message>,
+}
+
+/// The pool's task has ended: the daemon is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the address pool has shut down")]
+pub struct Closed;
+
+impl Pool {
+    /// Asks for an address and waits for it until `deadline`.
+    ///
+    /// # Errors
+    /// The planner's refusal; [`Refusal::Stopping`] if the pool has ended.
+    pub async fn add(&self, sandbox: Sandbox, pod: Pod, deadline: Mono) -> Result<Grant, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.messages.send(Message::Add { sandbox, pod, deadline, reply }).await;
+        sent.map_err(|_| Refusal::Stopping)?;
+        answer.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Tells the pool what happened.
+    pub async fn tell(&self, event: Event) {
+        // A pool that has ended has no more state to keep right.
+        drop(self.messages.send(Message::Event(event)).await);
+    }
+
+    /// The pool as it stands.
+    ///
+    /// # Errors
+    /// [`Closed`] if the pool has ended.
+    pub async fn snapshot(&self) -> Result<planner::Snapshot, Closed> {
+        let (reply, answer) = oneshot::channel();
+        self.messages.send(Message::Snapshot(reply)).await.map_err(|_| Closed)?;
+        answer.await.map_err(|_| Closed)
+    }
+}
+
+/// The task's own side: planner, effects, and who waits for what.
+pub struct Driver {
+    planner: Planner,
+    executor: Executor,
+    host: HostNet,
+    detached: Detached,
+    messages: mpsc::Receiver<Message>,
+    /// For answers of the work that it starts.
+    handle: Pool,
+    next_ticket: u64,
+    waiting: HashMap<Ticket, oneshot::Sender<Result<Grant, Refusal>>>,
+    /// ENIs that the host was told to set up, for taking them down again.
+    configured: BTreeMap<planner::EniId, ConfigureEni>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("waiting", &self.waiting.len()).finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    #[must_use]
+    pub fn new(
+        planner: Planner,
+        executor: Executor,
+        host: HostNet,
+        detached: Detached,
+    ) -> (Pool, Self) {
+        let (sender, messages) = mpsc::channel(QUEUE);
+        let handle = Pool { messages: sender };
+        let driver = Self {
+            planner,
+            executor,
+            host,
+            detached,
+            messages,
+            handle: handle.clone(),
+            next_ticket: 0,
+            waiting: HashMap::new(),
+            configured: BTreeMap::new(),
+        };
+        (handle, driver)
+    }
+
+    /// Runs until the daemon tells it to stop by [`Event::Node`] with `stopping` and drops the task.
+    pub async fn run(mut self) {
+        loop {
+            let now = clock::now();
+            let timer = self.planner.next_deadline().map_or(Duration::from_secs(3600), |at| at.since(now));
+            // Both arms are cancel-safe: `recv` loses no message and `sleep` has no state. Biased, so that a flood of
+            // timers cannot starve requests; requests cannot starve timers, since a due Tick also fires on any event.
+            let event = tokio::select! {
+                biased;
+                message = self.messages.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                () = tokio::time::sleep(timer) => Some(Event::Tick),
+            };
+            if let Some(event) = event {
+                self.feed(event);
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) -> Option<Event> {
+        match message {
+            Message::Add { sandbox, pod, deadline, reply } => {
+                let ticket = Ticket(self.next_ticket);
+                self.next_ticket += 1;
+                self.waiting.insert(ticket, reply);
+                Some(Event::Add { ticket, sandbox, pod, deadline })
+            }
+            Message::Event(event) => Some(event),
+            Message::Snapshot(reply) => {
+                // Whoever asked may have gone.
+                drop(reply.send(self.planner.snapshot(clock::now())));
+                None
+            }
+        }
+    }
+
+    fn feed(&mut self, event: Event) {
+        let now = clock::now();
+        let mut commands = self.planner.on(event, now);
+        let due = self.planner.next_deadline().is_some_and(|at| at <= now);
+        if due {
+            commands.extend(self.planner.on(Event::Tick, now));
+        }
+        for command in commands {
+            self.start(command);
+        }
+    }
+
+    fn start(&mut self, command: Command) {
+        match command {
+            Command::Grant { ticket, sandbox, address, eni, index, known, .. } => {
+                self.answer(ticket, sandbox, Ok(Grant { address, eni, index, known }));
+            }
+            Command::Refuse { ticket, sandbox, refusal } => {
+                tracing::info!(?sandbox, %refusal, "refused an address");
+                self.answer(ticket, sandbox, Err(refusal));
+            }
+            Command::ConfigureEni(eni) => {
+                self.configured.insert(eni.eni.clone(), (*eni).clone());
+                let (op, host) = (eni.op, self.host.clone());
+                self.in_background(op, async move { host.configure(*eni).await.map(|()| Answer::Done) });
+            }
+            Command::DeconfigureEni { op, eni } => {
+                let known = self.configured.remove(&eni);
+                let host = self.host.clone();
+                self.in_background(op, async move {
+                    match known {
+                        Some(eni) => host.deconfigure(eni).await.map(|()| Answer::Done),
+                        None => Ok(Answer::Done),
+                    }
+                });
+            }
+            command => {
+                tracing::info!(?command, "asking EC2");
+                let executor = self.executor.clone();
+                let op = op_of(&command);
+                self.in_background(op, async move { executor.run(command).await });
+            }
+        }
+    }
+
+    /// Starts work and turns its result into the event that the planner waits for.
+    fn in_background(&self, op: Op, work: impl Future<Output = Result<Answer, Failure>> + Send + 'static) {
+        let pool = self.handle.clone();
+        drop(self.detached.spawn(async move {
+            let result = work.await;
+            pool.tell(Event::Answered { op, result }).await;
+        }));
+    }
+
+    fn answer(&mut self, ticket: Ticket, sandbox: Sandbox, answer: Result<Grant, Refusal>) {
+        let Some(reply) = self.waiting.remove(&ticket) else { return };
+        // The asker waits detached from its connection, so it is gone only if its task died: take the address back.
+        if let Err(Ok(Grant { known: false, .. })) = reply.send(answer) {
+            let pool = self.handle.clone();
+            drop(self.detached.spawn(async move { pool.tell(Event::Unwired { sandbox }).await }));
+        }
+    }
+}
+
+fn op_of(command: &Command) -> Op {
+    match command {
+        Command::CreateEni { op, .. }
+        | Command::AttachEni { op, .. }
+        | Command::DeleteOnTermination { op, .. }
+        | Command::Assign { op, .. }
+        | Command::Unassign { op, .. }
+        | Command::DeconfigureEni { op, .. }
+        | Command::DetachEni { op, .. }
+        | Command::DeleteEni { op, .. }
+        | Command::Describe { op } => *op,
+        Command::ConfigureEni(eni) => eni.op,
+        Command::Grant { .. } | Command::Refuse { .. } => unreachable!("answers to pods carry no op"),
+    }
+}

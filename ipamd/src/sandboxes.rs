@@ -1,0 +1,252 @@
+//! The verbs as transactions: address, kernel and durable record change together or not at all.
+//!
+//! Order is the promise. ADD: address reserved → network wired → record durable → address assigned → answered, and each
+//! failure undoes what came before it. DEL: address unreachable → record freed → address cooling → answered; the link
+//! itself is removed after the answer. One operation at a time per sandbox; different sandboxes never wait for each
+//! other here.
+
+mod busy;
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use planner::{Event, Mac, Mono, Pod, Sandbox};
+use proto::{handover::Handed, refusal::Refusal, v1::Reason};
+
+use self::busy::{Busy, Turn};
+use crate::{
+    clock, config,
+    hostnet::{HostNet, link_of},
+    metrics::Metrics,
+    pool::Pool,
+    refusals,
+    store::{Record, Store, StoreError},
+    supervise::Detached,
+    worker::{Gone, Worker},
+};
+
+/// An ADD as it arrives, already checked.
+#[derive(Debug)]
+pub struct Add {
+    pub sandbox: Sandbox,
+    pub pod: Pod,
+    /// No answer is of use after this.
+    pub deadline: Mono,
+    pub veth_prefix: Option<String>,
+    pub mtu: Option<u32>,
+    pub handed: Handed,
+}
+
+/// Every sandbox of this node. Cloning gives another handle.
+#[derive(Clone, Debug)]
+pub struct Sandboxes {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    pool: Pool,
+    host: HostNet,
+    store: Worker<Store>,
+    network: config::Network,
+    cooldown: Duration,
+    metrics: Arc<Metrics>,
+    detached: Detached,
+    busy: Busy,
+    /// What the store holds. Changed only by whoever holds the sandbox's turn.
+    records: Mutex<BTreeMap<Sandbox, Record>>,
+}
+
+impl Sandboxes {
+    #[must_use]
+    pub fn new(
+        pool: Pool,
+        host: HostNet,
+        store: Worker<Store>,
+        records: Vec<Record>,
+        config: &config::Config,
+        metrics: Arc<Metrics>,
+        detached: Detached,
+    ) -> Self {
+        let records = records.into_iter().map(|record| (record.sandbox.clone(), record)).collect();
+        Self {
+            shared: Arc::new(Shared {
+                pool,
+                host,
+                store,
+                network: config.network.clone(),
+                cooldown: config.pool.cooldown,
+                metrics,
+                detached,
+                busy: Busy::default(),
+                records: Mutex::new(records),
+            }),
+        }
+    }
+
+    /// Grants an address and wires the sandbox; for a sandbox that stands already, says again what it was told.
+    ///
+    /// # Errors
+    /// A refusal, after which nothing of the attempt remains.
+    pub async fn add(&self, request: Add) -> Result<Record, Refusal> {
+        let begun = clock::now();
+        let result = self.add_in_turn(request).await;
+        let outcome = result.as_ref().map_or_else(|refusal| refusal.reason.as_str_name(), |_| "ok");
+        self.shared.metrics.add(outcome, clock::now().since(begun));
+        result
+    }
+
+    async fn add_in_turn(&self, request: Add) -> Result<Record, Refusal> {
+        let shared = &self.shared;
+        let turn = shared.busy.turn(&request.sandbox).await;
+        let asked = shared.pool.add(request.sandbox.clone(), request.pod.clone(), request.deadline);
+        let grant = tokio::select! {
+            granted = asked => granted.map_err(refusals::of_pool)?,
+            // The runtime has given the sandbox up. Dropping `asked` hands the address back if it is granted yet.
+            () = turn.called_off() => return Err(refusals::deleted(&request.sandbox)),
+        };
+        if grant.known {
+            return self.record(&request.sandbox).ok_or_else(|| refusals::no_record(&request.sandbox));
+        }
+        let record = self.plan(&request, grant);
+        match self.stand_up(&record, request.handed).await {
+            Ok(()) => {
+                shared.records.lock().expect("no holder panics").insert(record.sandbox.clone(), record.clone());
+                shared.pool.tell(Event::Wired { sandbox: record.sandbox.clone() }).await;
+                Ok(record)
+            }
+            Err(refusal) => {
+                shared.pool.tell(Event::Unwired { sandbox: record.sandbox }).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    fn plan(&self, request: &Add, grant: crate::pool::Grant) -> Record {
+        let sandbox = &request.sandbox;
+        let prefix = request.veth_prefix.as_deref().unwrap_or(&self.shared.network.veth_prefix);
+        let parts = [sandbox.network.as_str(), sandbox.container_id.as_str(), sandbox.ifname.as_str()];
+        Record {
+            host_name: datapath::pod::host_name(prefix, &parts),
+            host_mac: Mac(datapath::pod::mac(&parts, "host")),
+            pod_mac: Mac(datapath::pod::mac(&parts, "pod")),
+            mtu: request.mtu.unwrap_or(self.shared.network.pod_mtu),
+            sandbox: request.sandbox.clone(),
+            pod: request.pod.clone(),
+            address: grant.address,
+            eni: grant.eni,
+            index: grant.index,
+        }
+    }
+
+    /// Kernel first, record second: a crash between the two leaves a link that no record claims, which the start
+    /// removes, and never a record of a pod that has no network.
+    async fn stand_up(&self, record: &Record, handed: Handed) -> Result<(), Refusal> {
+        let begun = clock::now();
+        let wiring = link_of(record);
+        self.shared.host.wire(wiring.clone(), handed).await.map_err(|e| refusals::of_wiring(&wiring, &e))?;
+        self.shared.metrics.wired(clock::now().since(begun));
+        let written = record.clone();
+        match self.shared.store.run(move |store| store.put(&written)).await {
+            Ok(Ok(())) => Ok(()),
+            failed => {
+                self.shared.host.unwire(wiring).await.await;
+                Err(store_failed(failed))
+            }
+        }
+    }
+
+    /// Takes the sandbox's network away and frees its address. A sandbox that is not known is success.
+    ///
+    /// # Errors
+    /// A refusal if the record could not be freed; the address is unreachable all the same, and a repetition finishes.
+    pub async fn del(&self, sandbox: &Sandbox) -> Result<(), Refusal> {
+        let begun = clock::now();
+        let shared = &self.shared;
+        shared.busy.call_off(sandbox);
+        let turn = shared.busy.turn(sandbox).await;
+        let result = match self.record(sandbox) {
+            Some(record) => self.take_down(record, turn).await,
+            None => Ok(()),
+        };
+        let outcome = result.as_ref().map_or_else(|refusal: &Refusal| refusal.reason.as_str_name(), |()| "ok");
+        shared.metrics.del(outcome, clock::now().since(begun));
+        result
+    }
+
+    async fn take_down(&self, record: Record, turn: Turn) -> Result<(), Refusal> {
+        let shared = &self.shared;
+        let removal = shared.host.unwire(link_of(&record)).await;
+        // The turn ends with the link: an ADD that comes again for this sandbox must not meet the old one, and the
+        // removal, which goes by name, must not meet the new one.
+        drop(shared.detached.spawn(async move {
+            removal.await;
+            drop(turn);
+        }));
+        let until = clock::now() + shared.cooldown;
+        let freed = record.clone();
+        match shared.store.run(move |store| store.release(&freed, until)).await {
+            Ok(Ok(())) => {}
+            failed => return Err(store_failed(failed)),
+        }
+        shared.records.lock().expect("no holder panics").remove(&record.sandbox);
+        shared.pool.tell(Event::Left { sandbox: record.sandbox }).await;
+        Ok(())
+    }
+
+    /// Compares record and kernel with what ADD answered.
+    ///
+    /// # Errors
+    /// Unknown sandbox, or every difference found.
+    pub async fn check(&self, sandbox: &Sandbox, address: Option<Ipv4Addr>, handed: Handed) -> Result<(), Refusal> {
+        let _turn = self.shared.busy.turn(sandbox).await;
+        let record = self.record(sandbox).ok_or_else(|| refusals::no_record(sandbox))?;
+        if let Some(claimed) = address.filter(|claimed| *claimed != record.address) {
+            return Err(refusals::drift(sandbox, &format!("prevResult has {claimed}, the record {}", record.address)));
+        }
+        let wiring = link_of(&record);
+        match self.shared.host.check(wiring.clone(), handed).await {
+            Ok(drifts) if drifts.is_empty() => Ok(()),
+            Ok(drifts) => Err(refusals::drift(sandbox, &drifts.join("; "))),
+            Err(error) => Err(refusals::of_wiring(&wiring, &error)),
+        }
+    }
+
+    /// Deletes every sandbox of `network` that is not in `valid` and says how many there were.
+    ///
+    /// # Errors
+    /// The first refusal, after all others have been tried.
+    pub async fn gc(&self, network: &str, valid: &[(String, String)]) -> Result<u32, Refusal> {
+        let doomed: Vec<Sandbox> = {
+            let records = self.shared.records.lock().expect("no holder panics");
+            let listed = |sandbox: &Sandbox| {
+                valid.iter().any(|(id, ifname)| *id == sandbox.container_id && *ifname == sandbox.ifname)
+            };
+            records.keys().filter(|sandbox| sandbox.network == network && !listed(sandbox)).cloned().collect()
+        };
+        let mut released = 0;
+        let mut refused = None;
+        for sandbox in &doomed {
+            match self.del(sandbox).await {
+                Ok(()) => released += 1,
+                Err(refusal) => refused = refused.or(Some(refusal)),
+            }
+        }
+        refused.map_or(Ok(released), Err)
+    }
+
+    fn record(&self, sandbox: &Sandbox) -> Option<Record> {
+        self.shared.records.lock().expect("no holder panics").get(sandbox).cloned()
+    }
+}
+
+fn store_failed(failed: Result<Result<(), StoreError>, Gone>) -> Refusal {
+    match failed {
+        Ok(Err(error)) => refusals::of_store(&error),
+        _ => refusals::stopping(Reason::Store),
+    }
+}

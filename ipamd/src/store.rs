@@ -1,0 +1,260 @@
+//! What must survive a restart: which sandbox holds which address. One transaction per change, on disk before any reply.
+//!
+//! The file belongs to one boot of one machine: namespaces and links do not outlive the kernel, so a file of another
+//! boot is set aside. A lock keeps a second daemon out. This file decides nothing about the pool.
+
+use std::{
+    collections::BTreeMap,
+    fs::{File, TryLockError},
+    io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use planner::{EniId, Mac, Mono, Pod, Sandbox};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize};
+
+const SANDBOXES: TableDefinition<'_, &str, &str> = TableDefinition::new("sandboxes");
+const COOLING: TableDefinition<'_, u32, u64> = TableDefinition::new("cooling");
+const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
+
+/// The layout of the tables. A file of another version is set aside, not guessed at.
+const VERSION: &str = "1";
+
+/// One wired sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub sandbox: Sandbox,
+    pub pod: Pod,
+    pub address: Ipv4Addr,
+    pub eni: EniId,
+    /// The ENI's index, from which marks and link groups are made.
+    pub index: u16,
+    pub host_name: String,
+    pub host_mac: Mac,
+    pub pod_mac: Mac,
+    pub mtu: u32,
+}
+
+/// What an opened file holds.
+#[derive(Debug, Default)]
+pub struct Contents {
+    pub records: Vec<Record>,
+    pub cooling: Vec<(Ipv4Addr, Mono)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("another ipamd holds the lock \"{}\"", path.display())]
+    Locked { path: PathBuf },
+    #[error("could not {operation} \"{}\"", path.display())]
+    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    #[error("could not {operation} the state file \"{}\"", path.display())]
+    Database { operation: &'static str, path: PathBuf, source: Box<redb::Error> },
+}
+
+/// The open file.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    path: PathBuf,
+    /// Held for the life of the process; the kernel lets go of it however the process ends.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens or creates the file for this `boot` (the kernel's boot id).
+    ///
+    /// A file that cannot be read, or is of another version or boot, is renamed to `<path>.<why>` and a new one begun.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] if another daemon runs; else what the file system or the database says.
+    pub fn open(path: &Path, boot: &str) -> Result<(Self, Contents), StoreError> {
+        let lock = lock(&path.with_extension("lock"))?;
+        let (database, contents) = match usable(path, boot) {
+            Ok(opened) => opened,
+            Err(why) => {
+                if path.exists() {
+                    set_aside(path, why)?;
+                }
+                usable(path, boot).map_err(|why| StoreError::Io {
+                    operation: "create",
+                    path: path.to_owned(),
+                    source: io::Error::other(why),
+                })?
+            }
+        };
+        Ok((Self { database, path: path.to_owned(), _lock: lock }, contents))
+    }
+
+    /// Writes one sandbox; durable when this returns.
+    ///
+    /// # Errors
+    /// What the database says; then nothing has changed.
+    pub fn put(&self, record: &Record) -> Result<(), StoreError> {
+        let (key, value) = encode(record);
+        self.change("write", |transaction| {
+            transaction.open_table(SANDBOXES)?.insert(key.as_str(), value.as_str())?;
+            transaction.open_table(COOLING)?.remove(u32::from(record.address))?;
+            Ok(())
+        })
+    }
+
+    /// Forgets one sandbox and notes until when its address rests; durable when this returns.
+    ///
+    /// # Errors
+    /// What the database says; then nothing has changed.
+    pub fn release(&self, record: &Record, cooling_until: Mono) -> Result<(), StoreError> {
+        let until = u64::try_from(cooling_until.since_epoch().as_millis()).unwrap_or(u64::MAX);
+        self.change("release in", |transaction| {
+            transaction.open_table(SANDBOXES)?.remove(key(&record.sandbox).as_str())?;
+            transaction.open_table(COOLING)?.insert(u32::from(record.address), until)?;
+            Ok(())
+        })
+    }
+
+    fn change(
+        &self,
+        operation: &'static str,
+        body: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), StoreError> {
+        let all = || -> Result<(), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            body(&transaction)?;
+            Ok(transaction.commit()?)
+        };
+        let wrap =
+            |source| StoreError::Database { operation, path: self.path.clone(), source: Box::new(source) };
+        all().map_err(wrap)
+    }
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let wrap = |source| StoreError::Io { operation: "lock", path: path.to_owned(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(wrap)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(wrap(source)),
+    }
+}
+
+fn set_aside(path: &Path, why: &str) -> Result<(), StoreError> {
+    let aside = path.with_extension(why);
+    tracing::error!(?path, ?aside, why, "state file cannot be used; set aside, beginning a new one");
+    std::fs::rename(path, &aside).map_err(|source| StoreError::Io {
+        operation: "set aside",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Opens the file and reads all of it; the error is the word that a file set aside gets as its extension.
+fn usable(path: &Path, boot: &str) -> Result<(Database, Contents), &'static str> {
+    let database = Database::create(path).map_err(|_| "corrupt")?;
+    let about = about(&database, boot).map_err(|_| "corrupt")?;
+    match about {
+        (version, _) if version != VERSION => return Err("version"),
+        (_, written) if written != boot => return Err("boot"),
+        _ => {}
+    }
+    let contents = read(&database).map_err(|_| "corrupt")?.ok_or("corrupt")?;
+    Ok((database, contents))
+}
+
+/// The file's version and boot id, written now if it is new.
+fn about(database: &Database, boot: &str) -> Result<(String, String), redb::Error> {
+    let transaction = database.begin_write()?;
+    let found = {
+        let mut table = transaction.open_table(ABOUT)?;
+        let mut ensure = |name: &str, value: &str| -> Result<String, redb::Error> {
+            let known = table.get(name)?.map(|known| known.value().to_owned());
+            if known.is_none() {
+                table.insert(name, value)?;
+            }
+            Ok(known.unwrap_or_else(|| value.to_owned()))
+        };
+        (ensure("version", VERSION)?, ensure("boot", boot)?)
+    };
+    drop(transaction.open_table(SANDBOXES)?);
+    drop(transaction.open_table(COOLING)?);
+    transaction.commit()?;
+    Ok(found)
+}
+
+fn read(database: &Database) -> Result<Option<Contents>, redb::Error> {
+    let transaction = database.begin_read()?;
+    let mut contents = Contents::default();
+    for entry in transaction.open_table(SANDBOXES)?.iter()? {
+        let (_, value) = entry?;
+        let Some(record) = decode(value.value()) else { return Ok(None) };
+        contents.records.push(record);
+    }
+    for entry in transaction.open_table(COOLING)?.iter()? {
+        let (address, until) = entry?;
+        let until = Mono::from_epoch(std::time::Duration::from_millis(until.value()));
+        contents.cooling.push((Ipv4Addr::from(address.value()), until));
+    }
+    Ok(Some(contents))
+}
+
+/// The form on disk. Kept apart from [`Record`], so that the program may change its types and not the file.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    network: String,
+    container_id: String,
+    ifname: String,
+    pod: BTreeMap<String, String>,
+    address: Ipv4Addr,
+    eni: String,
+    index: u16,
+    host_name: String,
+    host_mac: [u8; 6],
+    pod_mac: [u8; 6],
+    mtu: u32,
+}
+
+fn key(sandbox: &Sandbox) -> String {
+    // None of the three may hold a NUL: the request's validation sees to it.
+    format!("{}\0{}\0{}", sandbox.network, sandbox.container_id, sandbox.ifname)
+}
+
+fn encode(record: &Record) -> (String, String) {
+    let Sandbox { network, container_id, ifname } = record.sandbox.clone();
+    let Pod { namespace, name, uid } = record.pod.clone();
+    let stored = Stored {
+        network,
+        container_id,
+        ifname,
+        pod: [("namespace", namespace), ("name", name), ("uid", uid)].map(|(k, v)| (k.to_owned(), v)).into(),
+        address: record.address,
+        eni: record.eni.0.clone(),
+        index: record.index,
+        host_name: record.host_name.clone(),
+        host_mac: record.host_mac.0,
+        pod_mac: record.pod_mac.0,
+        mtu: record.mtu,
+    };
+    (key(&record.sandbox), serde_json::to_string(&stored).expect("plain data serialises"))
+}
+
+fn decode(text: &str) -> Option<Record> {
+    let mut stored: Stored = serde_json::from_str(text).ok()?;
+    let mut part = |name| stored.pod.remove(name).unwrap_or_default();
+    let pod = Pod { namespace: part("namespace"), name: part("name"), uid: part("uid") };
+    Some(Record {
+        sandbox: Sandbox { network: stored.network, container_id: stored.container_id, ifname: stored.ifname },
+        pod,
+        address: stored.address,
+        eni: EniId(stored.eni),
+        index: stored.index,
+        host_name: stored.host_name,
+        host_mac: Mac(stored.host_mac),
+        pod_mac: Mac(stored.pod_mac),
+        mtu: stored.mtu,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+use std::time::Duration;
+
+use super::*;
+
+fn record(container: &str, address: [u8; 4]) -> Record {
+    Record {
+        sandbox: Sandbox { network: "hawser".into(), container_id: container.into(), ifname: "eth0".into() },
+        pod: Pod { namespace: "default".into(), name: "web-0".into(), uid: "u".into() },
+        address: address.into(),
+        eni: EniId::from("eni-1"),
+        index: 1,
+        host_name: "eni0123456789a".into(),
+        host_mac: Mac([2, 0, 0, 0, 0, 1]),
+        pod_mac: Mac([2, 0, 0, 0, 0, 2]),
+        mtu: 9001,
+    }
+}
+
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("hawser-store-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("state")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+#[test]
+fn a_record_and_a_cooldown_survive_reopening() {
+    let place = Place::new("survive");
+    let (kept, gone) = (record("a", [10, 0, 0, 5]), record("b", [10, 0, 0, 6]));
+    let until = Mono::from_epoch(Duration::from_millis(1234));
+    let (store, contents) = Store::open(&place.file(), "boot-1").unwrap();
+    assert!(contents.records.is_empty());
+    store.put(&kept).unwrap();
+    store.put(&gone).unwrap();
+    store.release(&gone, until).unwrap();
+    drop(store);
+    let (_, contents) = Store::open(&place.file(), "boot-1").unwrap();
+    assert_eq!(contents.records, [kept]);
+    assert_eq!(contents.cooling, [(gone.address, until)]);
+}
+
+#[test]
+fn granting_an_address_ends_its_cooldown_in_the_same_transaction() {
+    let place = Place::new("regrant");
+    let (store, _) = Store::open(&place.file(), "boot-1").unwrap();
+    let first = record("a", [10, 0, 0, 5]);
+    store.put(&first).unwrap();
+    store.release(&first, Mono::ZERO).unwrap();
+    store.put(&record("b", [10, 0, 0, 5])).unwrap();
+    drop(store);
+    assert!(Store::open(&place.file(), "boot-1").unwrap().1.cooling.is_empty());
+}
+
+#[test]
+fn a_second_daemon_is_kept_out() {
+    let place = Place::new("lock");
+    let _held = Store::open(&place.file(), "boot-1").unwrap();
+    assert!(matches!(Store::open(&place.file(), "boot-1"), Err(StoreError::Locked { .. })));
+}
+
+#[test]
+fn a_file_of_another_boot_is_set_aside() {
+    let place = Place::new("boot");
+    let (store, _) = Store::open(&place.file(), "boot-1").unwrap();
+    store.put(&record("a", [10, 0, 0, 5])).unwrap();
+    drop(store);
+    let (_, contents) = Store::open(&place.file(), "boot-2").unwrap();
+    assert!(contents.records.is_empty());
+    assert!(place.file().with_extension("boot").exists());
+}
+
+#[test]
+fn a_corrupt_file_is_kept_for_study_and_replaced() {
+    let place = Place::new("corrupt");
+    std::fs::write(place.file(), b"this is not a database").unwrap();
+    let (store, contents) = Store::open(&place.file(), "boot-1").unwrap();
+    assert!(contents.records.is_empty());
+    store.put(&record("a", [10, 0, 0, 5])).unwrap();
+    assert_eq!(std::fs::read(place.file().with_extension("corrupt")).unwrap(), b"this is not a database");
+}

@@ -1,0 +1,100 @@
+//! A thread that owns one thing and does blocking work on it, one job after the other.
+//!
+//! The host's network has one writer: the thread that owns its netlink socket. Async code hands it closures.
+
+use std::{io, sync::mpsc, thread};
+
+use tokio::sync::oneshot;
+
+type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
+
+/// A handle on the thread; the thread ends when all handles are gone.
+#[derive(Debug)]
+pub struct Worker<T> {
+    jobs: mpsc::Sender<Job<T>>,
+}
+
+impl<T> Clone for Worker<T> {
+    fn clone(&self) -> Self {
+        Self { jobs: self.jobs.clone() }
+    }
+}
+
+/// The thread is gone: it panicked, or the daemon is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("worker thread has ended")]
+pub struct Gone;
+
+impl<T: 'static> Worker<T> {
+    /// Starts the thread and makes its thing on it.
+    ///
+    /// # Errors
+    /// What `make` answers, or the operating system's refusal to start a thread.
+    pub fn start<E>(name: &str, make: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<Self, E>
+    where
+        E: From<io::Error> + Send + 'static,
+    {
+        let (jobs, queue) = mpsc::channel::<Job<T>>();
+        let (made, outcome) = mpsc::sync_channel(1);
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let mut thing = match make() {
+                Ok(thing) => thing,
+                Err(error) => return drop(made.send(Err(error))),
+            };
+            drop(made.send(Ok(())));
+            for job in queue {
+                job(&mut thing);
+            }
+        })?;
+        let died = |_| Err(io::Error::other("worker thread died at its start").into());
+        outcome.recv().unwrap_or_else(died)?;
+        Ok(Self { jobs })
+    }
+
+    /// Runs `job` on the thread and gives its result.
+    ///
+    /// The job is queued at once, so jobs run in the order of the calls, and runs even if the caller stops waiting.
+    ///
+    /// # Errors
+    /// [`Gone`] if the thread has ended, or ends before the job does.
+    pub fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut T) -> R + Send + 'static,
+    ) -> impl Future<Output = Result<R, Gone>> + use<R, T> {
+        let (reply, result) = oneshot::channel();
+        let queued = self.jobs.send(Box::new(move |thing| drop(reply.send(job(thing)))));
+        async move {
+            queued.map_err(|_| Gone)?;
+            result.await.map_err(|_| Gone)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn jobs_run_in_the_order_of_the_calls_even_unawaited() {
+        let worker = Worker::start("test", || Ok::<_, io::Error>(Vec::new())).unwrap();
+        drop(worker.run(|seen| seen.push(1)));
+        let second = worker.run(|seen| {
+            seen.push(2);
+            seen.clone()
+        });
+        assert_eq!(second.await, Ok(vec![1, 2]));
+    }
+
+    #[tokio::test]
+    async fn a_failed_start_is_told() {
+        let failed = Worker::<()>::start("test", || Err(io::Error::other("no")));
+        assert_eq!(failed.unwrap_err().to_string(), "no");
+    }
+
+    #[tokio::test]
+    async fn a_job_that_panics_is_told_to_its_caller_and_the_next() {
+        let worker = Worker::start("test", || Ok::<_, io::Error>(())).unwrap();
+        assert_eq!(worker.run(|()| panic!("on purpose")).await, Err::<(), _>(Gone));
+        assert_eq!(worker.run(|()| ()).await, Err(Gone));
+    }
+}

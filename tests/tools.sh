@@ -1,0 +1,28 @@
+#!/bin/sh
+# Installs what building and testing need and this machine lacks. Quiet where nothing is missing.
+set -eu
+
+missing=""
+need() { # command package
+    command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$missing $2"
+}
+need gcc gcc
+need ip iproute2
+need nft nftables
+need containerd containerd
+need runc runc
+need busybox busybox-static
+need setpriv util-linux
+
+if [ -n "$missing" ]; then
+    command -v apt-get >/dev/null || { echo "tools: please install:$missing" >&2; exit 1; }
+    as_root=""
+    [ "$(id -u)" = 0 ] || as_root="sudo"
+    echo "== installing:$missing"
+    $as_root apt-get update -qq
+    # shellcheck disable=SC2086 -- a list of words on purpose
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+command -v cargo >/dev/null || { echo "tools: Rust is missing: install rustup and the toolchain that Cargo.toml's rust-version names" >&2; exit 1; }
+cargo nextest --version >/dev/null 2>&1 || { echo "== installing cargo-nextest"; cargo install -q --locked cargo-nextest; }
