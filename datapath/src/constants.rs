@@ -17,6 +17,10 @@ pub const PROTOCOL: u8 = 107;
 /// 0x6b00 (upstream uses none, administrators count from 1).
 pub const GROUP_BASE: u32 = 0x6b00;
 
+/// Link group of pod links that are being deleted together: one request deletes a whole group. Outside the range of
+/// the indices, so such a link no longer counts as a pod's.
+pub const GROUP_DYING: u32 = GROUP_BASE + 0xff;
+
 /// Largest ENI index: the mark carries it in seven bits, [`MARK_ENI_MASK`].
 pub const MAX_ENI_INDEX: u16 = 0x7f;
 
@@ -92,6 +96,7 @@ mod tests {
         assert_eq!(index_of_group(group(5)), Some(5));
         assert_eq!(index_of_group(GROUP_BASE - 1), None);
         assert_eq!(index_of_group(0), None);
+        assert_eq!(index_of_group(GROUP_DYING), None);
         assert_eq!(index_of_group(group(MAX_ENI_INDEX) + 1), None);
     }
 }

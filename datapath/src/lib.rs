@@ -7,6 +7,7 @@
 pub mod constants;
 pub mod netlink;
 pub mod netns;
+pub mod pod;
 
 #[cfg(test)]
 mod testing;

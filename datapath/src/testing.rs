@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use nix::libc;
+
 use crate::netlink::Socket;
 use crate::netns::Netns;
 
@@ -17,9 +19,10 @@ pub(crate) fn socket_in(netns: &Netns) -> Socket {
 }
 
 /// Links, addresses, routes of every table, rules and permanent neighbours, as iproute2 prints them: an eye that is
-/// not our own. Counters and ages are not in it.
+/// not our own. Counters, ages and the carrier (which follows its cause by a
+/// moment) are not in it.
 pub(crate) fn snapshot(netns: &Netns) -> String {
-    let show = "ip -o link | sed 's/ \\(qlen\\|state\\) [^ ]*//g'; ip -o -4 addr; ip -4 route show table all; ip rule; \
+    let show = "ip -o link | sed 's/ \\(qlen\\|state\\) [^ ]*//g; s/NO-CARRIER,\\|,LOWER_UP\\|,M-DOWN//g'; ip -o -4 addr; ip -4 route show table all; ip rule; \
                 ip -4 neigh show nud permanent; nft list ruleset";
     run_in(netns, &["sh", "-ec", show])
 }
@@ -33,4 +36,24 @@ pub(crate) fn run_in(netns: &Netns, command: &[&str]) -> String {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?} failed: {stderr}");
     String::from_utf8(output.stdout).expect("text")
+}
+
+/// Drops every capability of the calling thread but `CAP_NET_ADMIN`, for good. Capabilities belong to threads; libc
+/// has no wrapper that would spread this to the others.
+pub(crate) fn keep_only_net_admin() {
+    const VERSION_3: u32 = 0x2008_0522;
+    const NET_ADMIN: u32 = 1 << 12;
+    let header = [VERSION_3, 0];
+    // Effective, permitted, inheritable; twice, for capabilities 0–31 and 32–63.
+    let data = [NET_ADMIN, NET_ADMIN, 0, 0, 0, 0];
+    #[expect(unsafe_code, reason = "a system call that neither nix nor std wraps")]
+    // SAFETY: both arrays have the layout of `cap_user_header_t` and of two `cap_user_data_t`, and outlive the call;
+    // the kernel only writes the version into the header when it does not know it.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
+    assert_eq!(
+        result,
+        0,
+        "dropping capabilities: {}",
+        std::io::Error::last_os_error()
+    );
 }

@@ -113,7 +113,22 @@ pub(crate) fn echo(mut request: Request) -> Request {
 /// Changes link `index`.
 #[must_use]
 pub fn set(index: u32, change: &Change<'_>) -> Request {
-    let mut message = of(index);
+    changed(of(index), change)
+}
+
+/// Changes the link of this name. A new name cannot be among the changes: the request would be looking for it.
+#[must_use]
+pub fn set_by_name(name: &str, change: &Change<'_>) -> Request {
+    changed(
+        named(name),
+        &Change {
+            name: None,
+            ..*change
+        },
+    )
+}
+
+fn changed(mut message: LinkMessage, change: &Change<'_>) -> Request {
     if let Some(up) = change.up {
         message.header.change_mask = LinkFlags::Up;
         message.header.flags = if up {
@@ -188,6 +203,14 @@ pub fn del(index: u32) -> Request {
 #[must_use]
 pub fn del_by_name(name: &str) -> Request {
     Request::ack("link del", RouteNetlinkMessage::DelLink(named(name)), 0)
+}
+
+/// Deletes every link of `group`, together and thus in one RCU grace period; `ENODEV` when there is none.
+#[must_use]
+pub fn del_group(group: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::Group(group));
+    Request::ack("link del group", RouteNetlinkMessage::DelLink(message), 0)
 }
 
 /// Asks for link `index`, without its counters.

@@ -172,7 +172,32 @@ pub fn dump(table: Option<u32>) -> Request {
     Request::dump("route dump", RouteNetlinkMessage::GetRoute(message))
 }
 
+/// Asks for the IPv4 routes of one table over one link.
+#[must_use]
+pub fn dump_over(table: u32, oif: u32) -> Request {
+    let mut request = dump(Some(table));
+    if let RouteNetlinkMessage::GetRoute(message) = &mut request.message {
+        message.attributes.push(RouteAttribute::Oif(oif));
+    }
+    request
+}
+
 impl Socket {
+    /// The IPv4 routes of one table over one link.
+    ///
+    /// # Errors
+    /// As [`Socket::routes`].
+    pub fn routes_over(&mut self, table: u32, oif: u32) -> Result<Vec<Route>, Error> {
+        let messages = match self.dump(&dump_over(table, oif)) {
+            Err(e) if e.is_gone() => return Ok(Vec::new()),
+            other => other?,
+        };
+        let all = messages.iter().filter_map(Route::from_message);
+        Ok(all
+            .filter(|r| r.table == table && r.oif == Some(oif))
+            .collect())
+    }
+
     /// All IPv4 routes of the namespace, or those of one table.
     ///
     /// # Errors

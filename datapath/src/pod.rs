@@ -1,0 +1,81 @@
+//! One pod's network: a veth pair, an address, two routes, two neighbours, and a route to it on the host.
+//!
+//! Owns the hot path (design §4.1): the shape of a wired pod, how it is made, taken down, compared and found again.
+//! Must not choose addresses, names or ENIs; those come in a [`PodLink`]. Nothing here enters a namespace: the pod's
+//! side is programmed through a socket that was opened there.
+
+mod add;
+mod del;
+mod name;
+mod observe;
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use crate::constants::{GATEWAY, PODS_TABLE, group};
+use crate::netlink::Mac;
+use crate::netlink::link::End;
+use crate::netlink::route::{MAIN, Route};
+
+pub use add::{AddError, Step, Wired, add, add_observed};
+pub use del::{PodRef, unlink, unlink_many, unroute};
+pub use name::{host_name, local_mac, upstream_host_name};
+pub use observe::{Drift, HostSide, Side, check, list};
+
+/// Everything about one wired pod: what ADD makes, CHECK compares with, and DEL takes away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodLink {
+    /// Name of the host end, at most 15 bytes; see [`host_name`].
+    pub host_name: String,
+    /// Name of the pod's interface (`CNI_IFNAME`), at most 15 bytes.
+    pub pod_name: String,
+    /// The pod's address, set as /32.
+    pub address: Ipv4Addr,
+    /// Of both ends, in bytes.
+    pub mtu: u32,
+    /// Index of the ENI that owns the address; 0 is the primary. Becomes the host end's link group.
+    pub index: u16,
+    /// MAC address of the host end, which the pod resolves its gateway to.
+    pub host_mac: Mac,
+    /// MAC address of the pod's end.
+    pub pod_mac: Mac,
+}
+
+impl PodLink {
+    fn host_end(&self) -> End<'_> {
+        End {
+            name: &self.host_name,
+            mtu: Some(self.mtu),
+            mac: Some(self.host_mac),
+            group: group(self.index),
+            up: true,
+        }
+    }
+
+    fn pod_end(&self) -> End<'_> {
+        End {
+            name: &self.pod_name,
+            mtu: Some(self.mtu),
+            mac: Some(self.pod_mac),
+            group: 0,
+            up: false,
+        }
+    }
+
+    /// The pod's two routes: the gateway is on the wire, everything else is behind it.
+    fn pod_routes(pod_index: u32) -> [Route; 2] {
+        let everywhere = Ipv4Net::default();
+        [
+            Route::link(GATEWAY.into(), pod_index, MAIN),
+            Route::via(everywhere, GATEWAY, pod_index, MAIN),
+        ]
+    }
+
+    fn host_route(&self, host_index: u32) -> Route {
+        Route::link(self.address.into(), host_index, PODS_TABLE)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,325 @@
+//! ADD: three datagrams to the kernel, and their undoing.
+//!
+//! Owns the hot path. Everything is validated before the first change; after it, any failure takes everything back.
+
+use std::os::fd::BorrowedFd;
+
+use netlink_packet_core::NlasIterator;
+use tracing::debug;
+
+use super::PodLink;
+use crate::constants::{GATEWAY, MAX_ENI_INDEX, index_of_group};
+use crate::netlink::addr::{self, Address};
+use crate::netlink::link::{self, InetConf};
+use crate::netlink::{Errno, Error, Frame, Socket, neigh, route};
+use crate::netns::{Netns, NetnsId};
+
+/// The parts of an ADD, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The pair is made, each end in its namespace.
+    Pair,
+    /// The pod's end is up, addressed and routed.
+    PodSide,
+    /// The host knows the way to the pod.
+    HostSide,
+}
+
+/// A pod's network as it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wired {
+    /// Interface index of the host end, in the host's namespace.
+    pub host_index: u32,
+    /// Interface index of the pod's end, in the pod's namespace.
+    pub pod_index: u32,
+}
+
+/// Why a pod could not be wired. Nothing of it is left, except where [`AddError::Refused`] says so.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    /// The description cannot be wired by any kernel.
+    #[error("invalid {field}: {value:?}")]
+    Invalid {
+        /// Which part of the description.
+        field: &'static str,
+        /// What it was.
+        value: String,
+    },
+    /// The pod already has an interface of this name.
+    #[error("interface {name} exists already in the pod's network namespace")]
+    InterfaceExists {
+        /// The pod's interface name.
+        name: String,
+    },
+    /// The host end's name belongs to a link that is not one of ours.
+    #[error("host link {name} exists already and is not a pod link")]
+    HostNameTaken {
+        /// The host end's name.
+        name: String,
+    },
+    /// The host has a route to this address already: some other sandbox may be using it.
+    #[error("address {address} is still routed to another pod")]
+    AddressInUse {
+        /// The address.
+        address: std::net::Ipv4Addr,
+    },
+    /// The descriptor is no network namespace (any more).
+    #[error("the pod's network namespace is gone")]
+    NamespaceGone,
+    /// The socket was opened in another namespace than the one that was handed over with it.
+    #[error("the pod's netlink socket belongs to namespace {socket:?}, not {netns:?}")]
+    NamespaceMismatch {
+        /// Where the socket acts.
+        socket: NetnsId,
+        /// The pod's namespace.
+        netns: NetnsId,
+    },
+    /// The kernel refused a step, or a socket failed in it.
+    #[error("{step:?}{}", if left_behind.is_some() { ", and the host end could not be removed" } else { "" })]
+    Refused {
+        /// The step.
+        step: Step,
+        /// The kernel's reason.
+        #[source]
+        source: Error,
+        /// Why the host end is still there, if it is.
+        left_behind: Option<Error>,
+    },
+}
+
+/// Wires a pod (design §4.1). `host` acts in the host's namespace, `pod` in the pod's, which `netns` refers to.
+///
+/// # Errors
+/// [`AddError`]; whatever was made is unmade first.
+pub fn add(
+    host: &mut Socket,
+    pod: &mut Socket,
+    netns: BorrowedFd<'_>,
+    link: &PodLink,
+) -> Result<Wired, AddError> {
+    add_observed(host, pod, netns, link, |_| {})
+}
+
+/// As [`add`]; `done` is called after each step, for a caller who measures them.
+///
+/// # Errors
+/// As [`add`].
+pub fn add_observed(
+    host: &mut Socket,
+    pod: &mut Socket,
+    netns: BorrowedFd<'_>,
+    link: &PodLink,
+    mut done: impl FnMut(Step),
+) -> Result<Wired, AddError> {
+    validate(link)?;
+    same_namespace(pod, netns)?;
+    let wired = make_pair(host, netns, link)?;
+    done(Step::Pair);
+    wire_pod(pod, link, wired.pod_index)
+        .map_err(|e| undo(host, wired, refused(Step::PodSide, e)))?;
+    done(Step::PodSide);
+    wire_host(host, link, wired.host_index).map_err(|e| undo(host, wired, e))?;
+    done(Step::HostSide);
+    Ok(wired)
+}
+
+fn validate(link: &PodLink) -> Result<(), AddError> {
+    let invalid = |field, value: &dyn ToString| {
+        Err(AddError::Invalid {
+            field,
+            value: value.to_string(),
+        })
+    };
+    if !is_interface_name(&link.host_name) {
+        return invalid("host interface name", &link.host_name);
+    }
+    if !is_interface_name(&link.pod_name) {
+        return invalid("pod interface name", &link.pod_name);
+    }
+    if link.index > MAX_ENI_INDEX {
+        return invalid("ENI index", &link.index);
+    }
+    let a = link.address;
+    if a.is_unspecified()
+        || a.is_loopback()
+        || a.is_multicast()
+        || a.is_broadcast()
+        || a.is_link_local()
+    {
+        return invalid("pod address", &a);
+    }
+    Ok(())
+}
+
+/// The kernel's own rule (`dev_valid_name`).
+fn is_interface_name(name: &str) -> bool {
+    let forbidden = |c: char| c == '/' || c == ':' || c == '\0' || c.is_ascii_whitespace();
+    (1..=15).contains(&name.len()) && name != "." && name != ".." && !name.contains(forbidden)
+}
+
+/// Interface indices are small numbers that every pod shares: through a socket of another pod, this one's address
+/// would land on that one's interface. Costs about a microsecond.
+fn same_namespace(pod: &Socket, netns: BorrowedFd<'_>) -> Result<(), AddError> {
+    let copy = netns
+        .try_clone_to_owned()
+        .map_err(|_| AddError::NamespaceGone)?;
+    let netns = Netns::from_fd(copy)
+        .map_err(|_| AddError::NamespaceGone)?
+        .id();
+    let socket = pod.netns().map_err(|e| refused(Step::PodSide, e))?.id();
+    if socket == netns {
+        Ok(())
+    } else {
+        Err(AddError::NamespaceMismatch { socket, netns })
+    }
+}
+
+/// Step 1, repeated once when a half-made earlier attempt is in the way.
+fn make_pair(host: &mut Socket, netns: BorrowedFd<'_>, link: &PodLink) -> Result<Wired, AddError> {
+    match try_pair(host, netns, link) {
+        Err(e) if e.is(Errno::EEXIST) => {}
+        other => return other.map_err(|e| pair_failed(host, link, e)),
+    }
+    // EEXIST does not say which of the two names was taken.
+    let name = &link.host_name;
+    let Some(holder) = host
+        .link_by_name(name)
+        .map_err(|e| refused(Step::Pair, e))?
+    else {
+        return Err(AddError::InterfaceExists {
+            name: link.pod_name.clone(),
+        });
+    };
+    if holder.kind.as_deref() != Some("veth") || index_of_group(holder.group).is_none() {
+        return Err(AddError::HostNameTaken { name: name.clone() });
+    }
+    debug!(host_end = %name, "an earlier attempt's link is replaced");
+    host.apply(&link::del(holder.index))
+        .map_err(|e| refused(Step::Pair, e))?;
+    match try_pair(host, netns, link) {
+        Err(e) if e.is(Errno::EEXIST) => Err(AddError::InterfaceExists {
+            name: link.pod_name.clone(),
+        }),
+        other => other.map_err(|e| pair_failed(host, link, e)),
+    }
+}
+
+/// One `RTM_NEWLINK`, whose echo tells both indices: the host end's own, and in `IFLA_LINK` the other end's. No
+/// look-up, no second request, and no guess at a free index (which the kernel would let us dictate for both ends).
+/// Links are echoed from Linux 6.2 on; before, the host end is asked for.
+fn try_pair(host: &mut Socket, netns: BorrowedFd<'_>, link: &PodLink) -> Result<Wired, Error> {
+    let request = link::echo(link::add_veth(
+        &link.host_end(),
+        &link.pod_end(),
+        Some(netns),
+    ));
+    let mut wired = None;
+    host.exchange(std::slice::from_ref(&request), |_, frame| {
+        wired = wired.or(indices(&frame))
+    })?
+    .ok()?;
+    if let Some(wired) = wired {
+        return Ok(wired);
+    }
+    let host_end = host.link_by_name(&link.host_name)?;
+    let both = host_end.and_then(|l| {
+        Some(Wired {
+            host_index: l.index,
+            pod_index: l.peer?,
+        })
+    });
+    both.ok_or(Error::Truncated { op: "link get" })
+}
+
+/// The two indices in an echoed link, without decoding its sixty other attributes.
+fn indices(frame: &Frame<'_>) -> Option<Wired> {
+    const IFINFOMSG: usize = 16;
+    const IFLA_LINK: u16 = 5;
+    let payload = frame.payload();
+    let number = |bytes: &[u8]| Some(u32::from_ne_bytes(bytes.try_into().ok()?));
+    let host_index = number(payload.get(4..8)?)?;
+    let mut attributes = NlasIterator::new(payload.get(IFINFOMSG..)?);
+    let peer = attributes.find_map(|a| a.ok().filter(|a| a.kind() == IFLA_LINK))?;
+    Some(Wired {
+        host_index,
+        pod_index: number(peer.value())?,
+    })
+}
+
+/// The kernel unmakes a pair that it refuses. When its answer was lost instead, the pair may be there.
+fn pair_failed(host: &mut Socket, link: &PodLink, source: Error) -> AddError {
+    if source.errno() == Some(Errno::EBADF) {
+        return AddError::NamespaceGone;
+    }
+    let left_behind = match source {
+        Error::Kernel { .. } => None,
+        _ => host
+            .apply(&link::del_by_name(&link.host_name))
+            .err()
+            .filter(|e| !e.is_gone()),
+    };
+    AddError::Refused {
+        step: Step::Pair,
+        source,
+        left_behind,
+    }
+}
+
+/// Step 2, in the pod: the link, the address, the way out. The order matters: routes need the link up, the default
+/// route needs its gateway reachable. The loopback is the runtime's.
+fn wire_pod(pod: &mut Socket, link: &PodLink, index: u32) -> Result<(), Error> {
+    let [gateway, default] = PodLink::pod_routes(index);
+    let requests = [
+        link::up(index),
+        addr::add(&Address::host(index, link.address)),
+        route::add(&gateway),
+        route::add(&default),
+        neigh::set_permanent(index, GATEWAY, link.host_mac),
+    ];
+    pod.batch(&requests)?.ok()
+}
+
+/// Step 3, on the host: the strict source check before the route, which is what makes the pod reachable.
+fn wire_host(host: &mut Socket, link: &PodLink, index: u32) -> Result<(), AddError> {
+    let requests = [
+        link::set_inet_conf(index, &[(InetConf::RpFilter, 1)]),
+        neigh::set_permanent(index, link.address, link.pod_mac),
+        // Never "replace": a route that is already there is evidence that another pod has this address.
+        route::add(&link.host_route(index)),
+    ];
+    let failed = |e| refused(Step::HostSide, e);
+    let report = host.batch(&requests).map_err(failed)?;
+    match report.ok() {
+        Err(e) if e.is(Errno::EEXIST) => Err(AddError::AddressInUse {
+            address: link.address,
+        }),
+        other => other.map_err(failed),
+    }
+}
+
+/// The inverse of all three steps is one: with the host end go its peer and every address, route and neighbour on
+/// either, including those that the failing step still made.
+fn undo(host: &mut Socket, wired: Wired, error: AddError) -> AddError {
+    let result = host.apply(&link::del(wired.host_index));
+    let left = result.err().filter(|e| !e.is_gone());
+    match error {
+        AddError::Refused {
+            step,
+            source,
+            left_behind,
+        } => AddError::Refused {
+            step,
+            source,
+            left_behind: left_behind.or(left),
+        },
+        other => other,
+    }
+}
+
+fn refused(step: Step, source: Error) -> AddError {
+    AddError::Refused {
+        step,
+        source,
+        left_behind: None,
+    }
+}

@@ -1,0 +1,104 @@
+//! Names and MAC addresses of pod links. Pure; randomness comes from the caller.
+
+use sha1::{Digest, Sha1};
+
+use crate::netlink::Mac;
+
+/// Digits of the hash in a host-end name. With a prefix of four, such as `vlan`, the name has 15 bytes, the most that
+/// the kernel takes.
+const DIGITS: usize = 11;
+
+/// Name of a host end: `prefix` and 11 hex digits that depend on all of `parts` and on where one ends. The parts
+/// should include container id and interface name, so that two sandboxes of one pod never share a name.
+#[must_use]
+pub fn host_name(prefix: &str, parts: &[&str]) -> String {
+    let mut hash = Sha1::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        // None of the parts can contain a zero byte: they come from environment variables.
+        hash.update([0]);
+    }
+    named(prefix, hash)
+}
+
+/// The name that upstream gives: from the SHA-1 of `<namespace>.<pod>`. Calico's Felix computes the same when it is
+/// chained, and expects to find the link under it.
+#[must_use]
+pub fn upstream_host_name(prefix: &str, namespace: &str, pod: &str) -> String {
+    named(
+        prefix,
+        Sha1::new()
+            .chain_update(namespace)
+            .chain_update(".")
+            .chain_update(pod),
+    )
+}
+
+/// Makes six random bytes a valid MAC address: unicast, and locally administered, so it cannot be a vendor's.
+#[must_use]
+pub const fn local_mac(mut random: Mac) -> Mac {
+    random[0] = (random[0] | 0x02) & !0x01;
+    random
+}
+
+fn named(prefix: &str, hash: Sha1) -> String {
+    let mut name = prefix.to_owned();
+    name.extend(
+        hash.finalize()
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 0xf])
+            .take(DIGITS)
+            .map(hex_digit),
+    );
+    name
+}
+
+fn hex_digit(nibble: u8) -> char {
+    char::from(b"0123456789abcdef"[usize::from(nibble)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstreams_names_are_upstreams() {
+        let coredns =
+            |prefix| upstream_host_name(prefix, "kube-system", "coredns-57ff979f67-qqbdh");
+        assert_eq!(coredns("eni"), "enib5faff8a083");
+        assert_eq!(coredns("vlan"), "vlanb5faff8a083");
+        assert_eq!(
+            upstream_host_name("eni", "default", "sample-pod"),
+            "enicc21c2d7785"
+        );
+        assert_eq!(
+            upstream_host_name("eni", "default", "sample-pod.1"),
+            "enia0b7655f3c9"
+        );
+    }
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        assert_ne!(
+            host_name("eni", &["ab", "c"]),
+            host_name("eni", &["a", "bc"])
+        );
+        assert_ne!(
+            host_name("eni", &["id", "eth0"]),
+            host_name("eni", &["id", "eth1"])
+        );
+        assert_eq!(host_name("abcd", &["id", "eth0"]).len(), 15);
+    }
+
+    #[test]
+    fn any_six_bytes_become_a_local_unicast_address() {
+        for first in 0..=u8::MAX {
+            let mac = local_mac([first, 1, 2, 3, 4, 5]);
+            assert_eq!(mac[0] & 0b11, 0b10);
+            assert_eq!(
+                (mac[0] & !0b11, &mac[1..]),
+                (first & !0b11, &[1, 2, 3, 4, 5][..])
+            );
+        }
+    }
+}

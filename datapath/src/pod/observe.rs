@@ -1,0 +1,231 @@
+//! What the kernel has, against what a [`PodLink`] says; and which pods the kernel has at all.
+//!
+//! Reads only.
+
+use std::net::Ipv4Addr;
+
+use super::PodLink;
+use crate::constants::{GATEWAY, PODS_TABLE, group, index_of_group};
+use crate::netlink::addr::Address;
+use crate::netlink::link::Link;
+use crate::netlink::neigh::Neighbour;
+use crate::netlink::route::{MAIN, Route};
+use crate::netlink::{Error, Mac, Socket};
+
+/// An end of the pair, and the namespace it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The host's.
+    Host,
+    /// The pod's.
+    Pod,
+}
+
+/// One difference between a pod's network as it is and as it ought to be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the texts say it")]
+pub enum Drift {
+    #[error("{side:?} link is missing")]
+    LinkMissing { side: Side },
+    #[error("{side:?} link is down")]
+    LinkDown { side: Side },
+    #[error("{side:?} link has MTU {have} instead of {want}")]
+    Mtu { side: Side, want: u32, have: u32 },
+    #[error("{side:?} link has MAC {have:02x?} instead of {want:02x?}")]
+    Mac {
+        side: Side,
+        want: Mac,
+        have: Option<Mac>,
+    },
+    #[error("the two links are not ends of one pair")]
+    NotPaired,
+    #[error("host link is in group {have:#x} instead of {want:#x}")]
+    Group { want: u32, have: u32 },
+    #[error("host link does not check sources (rp_filter {have})")]
+    RpFilter { have: i32 },
+    #[error("pod link lacks address {address}")]
+    AddressMissing { address: Ipv4Addr },
+    #[error("pod lacks the route to its gateway")]
+    GatewayRouteMissing,
+    #[error("pod lacks its default route")]
+    DefaultRouteMissing,
+    #[error("host lacks the route to {address}")]
+    HostRouteMissing { address: Ipv4Addr },
+    #[error("{side:?} lacks the permanent neighbour {address}")]
+    NeighbourMissing { side: Side, address: Ipv4Addr },
+}
+
+/// A pod's host end as found in the kernel, for a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostSide {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Interface name.
+    pub name: String,
+    /// Index of its ENI, from the link group.
+    pub index: u16,
+    /// MAC address of the host end.
+    pub mac: Option<Mac>,
+    /// The address that the host routes to it; `None` when an ADD or a DEL was cut short.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// Compares the kernel with `link`. Empty means that all is as [`add`](super::add) made it. What a pod added to its
+/// own namespace is its own business.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn check(host: &mut Socket, pod: &mut Socket, link: &PodLink) -> Result<Vec<Drift>, Error> {
+    let mut drift = Vec::new();
+    let host_end = host.link_by_name(&link.host_name)?;
+    let pod_end = pod.link_by_name(&link.pod_name)?;
+    let ends = [
+        (Side::Host, &host_end, link.host_mac),
+        (Side::Pod, &pod_end, link.pod_mac),
+    ];
+    for (side, end, mac) in ends {
+        match end {
+            None => drift.push(Drift::LinkMissing { side }),
+            Some(end) => compare_link(side, end, link.mtu, mac, &mut drift),
+        }
+    }
+    if let (Some(h), Some(p)) = (&host_end, &pod_end)
+        && (h.peer, p.peer) != (Some(p.index), Some(h.index))
+    {
+        drift.push(Drift::NotPaired);
+    }
+    if let Some(end) = &host_end {
+        compare_host(host, end, link, &mut drift)?;
+    }
+    if let Some(end) = &pod_end {
+        compare_pod(pod, end.index, link, &mut drift)?;
+    }
+    Ok(drift)
+}
+
+/// Every pod link of the host's namespace, by link group, with the address that is routed to it.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn list(host: &mut Socket) -> Result<Vec<HostSide>, Error> {
+    let links = host.links()?;
+    let routes = host.routes(Some(PODS_TABLE))?;
+    let routed = |link: &Link| {
+        routes
+            .iter()
+            .find(|r| r.oif == Some(link.index) && r.dst.prefix_len() == 32)
+    };
+    let ours = links.iter().filter_map(|link| {
+        let index = index_of_group(link.group)?;
+        let address = routed(link).map(|r| r.dst.addr());
+        Some(HostSide {
+            ifindex: link.index,
+            name: link.name.clone(),
+            index,
+            mac: link.mac,
+            address,
+        })
+    });
+    Ok(ours.collect())
+}
+
+fn compare_link(side: Side, end: &Link, mtu: u32, mac: Mac, drift: &mut Vec<Drift>) {
+    if !end.up {
+        drift.push(Drift::LinkDown { side });
+    }
+    if end.mtu != mtu {
+        drift.push(Drift::Mtu {
+            side,
+            want: mtu,
+            have: end.mtu,
+        });
+    }
+    if end.mac != Some(mac) {
+        drift.push(Drift::Mac {
+            side,
+            want: mac,
+            have: end.mac,
+        });
+    }
+}
+
+fn compare_host(
+    host: &mut Socket,
+    end: &Link,
+    link: &PodLink,
+    drift: &mut Vec<Drift>,
+) -> Result<(), Error> {
+    let want = group(link.index);
+    if end.group != want {
+        drift.push(Drift::Group {
+            want,
+            have: end.group,
+        });
+    }
+    if end.rp_filter.is_some_and(|have| have != 1) {
+        drift.extend(end.rp_filter.map(|have| Drift::RpFilter { have }));
+    }
+    let address = link.address;
+    if !has_route(
+        &host.routes_over(PODS_TABLE, end.index)?,
+        &link.host_route(end.index),
+    ) {
+        drift.push(Drift::HostRouteMissing { address });
+    }
+    let want = Neighbour {
+        index: end.index,
+        address,
+        mac: link.pod_mac,
+        permanent: true,
+    };
+    if !host.neighbours(Some(end.index))?.contains(&want) {
+        drift.push(Drift::NeighbourMissing {
+            side: Side::Host,
+            address,
+        });
+    }
+    Ok(())
+}
+
+fn compare_pod(
+    pod: &mut Socket,
+    index: u32,
+    link: &PodLink,
+    drift: &mut Vec<Drift>,
+) -> Result<(), Error> {
+    let address = link.address;
+    if !pod
+        .addresses(Some(index))?
+        .contains(&Address::host(index, address))
+    {
+        drift.push(Drift::AddressMissing { address });
+    }
+    let routes = pod.routes_over(MAIN, index)?;
+    let [gateway, default] = PodLink::pod_routes(index);
+    if !has_route(&routes, &gateway) {
+        drift.push(Drift::GatewayRouteMissing);
+    }
+    if !has_route(&routes, &default) {
+        drift.push(Drift::DefaultRouteMissing);
+    }
+    let want = Neighbour {
+        index,
+        address: GATEWAY,
+        mac: link.host_mac,
+        permanent: true,
+    };
+    if !pod.neighbours(Some(index))?.contains(&want) {
+        drift.push(Drift::NeighbourMissing {
+            side: Side::Pod,
+            address: GATEWAY,
+        });
+    }
+    Ok(())
+}
+
+/// A route that leads the same way does, whoever made it: a service mesh may have replaced ours by an equal one.
+fn has_route(routes: &[Route], want: &Route) -> bool {
+    routes
+        .iter()
+        .any(|r| (r.dst, r.gateway, r.oif, r.kind) == (want.dst, want.gateway, want.oif, want.kind))
+}

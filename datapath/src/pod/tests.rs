@@ -1,0 +1,663 @@
+//! Pods, wired for real. "Nothing is left" is asked of iproute2, not of our own code.
+
+use std::io::ErrorKind;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use super::*;
+use crate::constants::{GROUP_BASE, GROUP_DYING, RULE_PODS};
+use crate::netlink::link::{Change, InetConf};
+use crate::netlink::rule::Rule;
+use crate::netlink::{Errno, Socket, addr, link, route, rule};
+use crate::netns::Netns;
+use crate::testing::{keep_only_net_admin, netns, run_in, snapshot, socket_in};
+
+/// A host, and one pod that is not wired yet.
+struct Lab {
+    host_ns: Netns,
+    host: Socket,
+    pod_ns: Netns,
+    pod: Socket,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let host_ns = netns();
+        let host = socket_in(&host_ns);
+        let (pod_ns, pod) = pod();
+        Self {
+            host_ns,
+            host,
+            pod_ns,
+            pod,
+        }
+    }
+
+    fn add(&mut self, link: &PodLink) -> Result<Wired, AddError> {
+        add(&mut self.host, &mut self.pod, self.pod_ns.as_fd(), link)
+    }
+
+    fn check(&mut self, link: &PodLink) -> Vec<Drift> {
+        check(&mut self.host, &mut self.pod, link).unwrap()
+    }
+
+    fn snapshot(&self) -> (String, String) {
+        (snapshot(&self.host_ns), snapshot(&self.pod_ns))
+    }
+
+    /// `add` must fail, and leave both namespaces as they are now.
+    fn refuses(&mut self, link: &PodLink) -> AddError {
+        let before = self.snapshot();
+        let error = self.add(link).unwrap_err();
+        assert_eq!(self.snapshot(), before, "after {error}");
+        error
+    }
+}
+
+fn pod() -> (Netns, Socket) {
+    let netns = netns();
+    let socket = socket_in(&netns);
+    (netns, socket)
+}
+
+fn pod_link(i: u8) -> PodLink {
+    PodLink {
+        host_name: host_name("eni", &[&i.to_string(), "eth0"]),
+        pod_name: "eth0".to_owned(),
+        address: Ipv4Addr::new(10, 0, 0, i),
+        mtu: 9001,
+        index: 1,
+        host_mac: local_mac([0, 0, 0, 0, 0, i]),
+        pod_mac: local_mac([4, 0, 0, 0, 0, i]),
+    }
+}
+
+fn reference(link: &PodLink) -> PodRef {
+    PodRef {
+        host_name: link.host_name.clone(),
+        address: link.address,
+    }
+}
+
+/// Lines with their padding taken out.
+fn lines(text: &str) -> Vec<String> {
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.lines().map(words).collect()
+}
+
+#[test]
+fn a_wired_pod_is_what_iproute2_calls_one() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    let wired = lab.add(&link).unwrap();
+    assert_eq!(lab.check(&link), []);
+
+    let in_pod = run_in(
+        &lab.pod_ns,
+        &[
+            "sh",
+            "-c",
+            "ip -o -4 a show eth0 | cut -d'\\\\' -f1; ip r; ip n",
+        ],
+    );
+    let peer = lab.host.link_by_index(wired.host_index).unwrap().unwrap();
+    assert_eq!(peer.peer, Some(wired.pod_index));
+    assert_eq!(
+        lines(&in_pod),
+        [
+            &format!(
+                "{}: eth0 inet 10.0.0.5/32 scope global eth0",
+                wired.pod_index
+            ),
+            "default via 169.254.1.1 dev eth0 proto 107",
+            "169.254.1.1 dev eth0 proto 107 scope link",
+            "169.254.1.1 dev eth0 lladdr 02:00:00:00:00:05 PERMANENT",
+        ]
+    );
+    let show = format!("ip r show table 27392; ip n show dev {}", link.host_name);
+    assert_eq!(
+        lines(&run_in(&lab.host_ns, &["sh", "-c", &show])),
+        [
+            &format!("10.0.0.5 dev {} proto 107 scope link", link.host_name),
+            "10.0.0.5 lladdr 06:00:00:00:00:05 PERMANENT",
+        ]
+    );
+}
+
+#[test]
+fn add_then_del_leaves_nothing() {
+    let mut lab = Lab::new();
+    let before = lab.snapshot();
+    let link = pod_link(5);
+    lab.add(&link).unwrap();
+    assert_ne!(lab.snapshot(), before);
+
+    unroute(&mut lab.host, &reference(&link)).unwrap();
+    assert_eq!(
+        lab.check(&link),
+        [Drift::HostRouteMissing {
+            address: link.address
+        }]
+    );
+    unlink(&mut lab.host, &link.host_name).unwrap();
+    assert_eq!(lab.snapshot(), before);
+
+    // Again, and for a pod that never was: absence is success.
+    unroute(&mut lab.host, &reference(&link)).unwrap();
+    unlink(&mut lab.host, &link.host_name).unwrap();
+    unlink_many(&mut lab.host, &[&link.host_name]).unwrap();
+    assert_eq!(lab.snapshot(), before);
+}
+
+#[test]
+fn a_late_repetition_of_del_does_not_cut_off_the_next_owner() {
+    let mut lab = Lab::new();
+    let first = pod_link(5);
+    lab.add(&first).unwrap();
+    unroute(&mut lab.host, &reference(&first)).unwrap();
+
+    let (second_ns, mut second_pod) = pod();
+    let second = PodLink {
+        host_name: "enisecond".to_owned(),
+        ..first.clone()
+    };
+    add(&mut lab.host, &mut second_pod, second_ns.as_fd(), &second).unwrap();
+    unroute(&mut lab.host, &reference(&first)).unwrap();
+    unlink(&mut lab.host, &first.host_name).unwrap();
+    unroute(&mut lab.host, &reference(&first)).unwrap();
+    assert_eq!(check(&mut lab.host, &mut second_pod, &second).unwrap(), []);
+}
+
+#[test]
+fn many_links_go_together_and_only_they() {
+    let mut lab = Lab::new();
+    let stays = pod_link(1);
+    lab.add(&stays).unwrap();
+    let pods: Vec<_> = (2..6).map(|i| (pod(), pod_link(i))).collect();
+    for ((ns, _), link) in &pods {
+        add(&mut lab.host, &mut socket_in(ns), ns.as_fd(), link).unwrap();
+    }
+    let mut names: Vec<_> = pods
+        .iter()
+        .map(|(_, link)| link.host_name.as_str())
+        .collect();
+    names.push("absent");
+    unlink_many(&mut lab.host, &names).unwrap();
+    let left: Vec<_> = list(&mut lab.host)
+        .unwrap()
+        .into_iter()
+        .map(|s| s.name)
+        .collect();
+    assert_eq!(left, [stays.host_name.clone()]);
+    assert_eq!(lab.check(&stays), []);
+}
+
+#[test]
+fn links_doomed_before_a_crash_are_no_pods_and_go_with_the_next() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    let wired = lab.add(&link).unwrap();
+    let doom = Change {
+        group: Some(GROUP_DYING),
+        ..Change::default()
+    };
+    lab.host.apply(&link::set(wired.host_index, &doom)).unwrap();
+    assert_eq!(list(&mut lab.host).unwrap(), []);
+    unlink_many(&mut lab.host, &[]).unwrap();
+    assert_eq!(lab.host.link_by_index(wired.host_index).unwrap(), None);
+}
+
+#[test]
+fn an_occupied_interface_name_is_told() {
+    let mut lab = Lab::new();
+    lab.add(&pod_link(5)).unwrap();
+    let error = lab.refuses(&pod_link(6));
+    assert!(
+        matches!(&error, AddError::InterfaceExists { name } if name == "eth0"),
+        "{error}"
+    );
+    assert_eq!(lab.check(&pod_link(5)), []);
+}
+
+#[test]
+fn an_earlier_attempts_link_is_replaced() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    // As an ADD leaves it that died after its first step.
+    let half = link::add_veth(&link.host_end(), &link.pod_end(), Some(lab.pod_ns.as_fd()));
+    lab.host.apply(&half).unwrap();
+    lab.add(&link).unwrap();
+    assert_eq!(lab.check(&link), []);
+    // And one that ran to its end without anybody hearing of it.
+    lab.add(&link).unwrap();
+    assert_eq!(lab.check(&link), []);
+}
+
+#[test]
+fn an_earlier_attempts_link_and_an_occupied_interface_name_at_once() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    let stranger = link::End {
+        name: "eth0",
+        group: 0,
+        ..pod_link(9).host_end()
+    };
+    lab.pod
+        .apply(&link::add_veth(
+            &stranger,
+            &link::End {
+                name: "x",
+                ..pod_link(9).pod_end()
+            },
+            None,
+        ))
+        .unwrap();
+    let elsewhere = link::End {
+        name: "y",
+        ..link.pod_end()
+    };
+    lab.host
+        .apply(&link::add_veth(&link.host_end(), &elsewhere, None))
+        .unwrap();
+    let error = lab.add(&link).unwrap_err();
+    assert!(matches!(error, AddError::InterfaceExists { .. }), "{error}");
+    assert_eq!(lab.host.link_by_name(&link.host_name).unwrap(), None);
+}
+
+#[test]
+fn a_strangers_link_is_left_alone() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    let stranger = link::End {
+        group: 0,
+        ..link.host_end()
+    };
+    lab.host
+        .apply(&link::add_veth(
+            &stranger,
+            &link::End {
+                name: "x",
+                ..link.pod_end()
+            },
+            None,
+        ))
+        .unwrap();
+    let error = lab.refuses(&link);
+    assert!(matches!(error, AddError::HostNameTaken { .. }), "{error}");
+}
+
+#[test]
+fn a_refused_pair_leaves_nothing() {
+    let mut lab = Lab::new();
+    let error = lab.refuses(&PodLink {
+        mtu: 70_000,
+        ..pod_link(5)
+    });
+    let AddError::Refused {
+        step: Step::Pair,
+        source,
+        left_behind: None,
+    } = error
+    else {
+        panic!("{error}")
+    };
+    assert!(source.is(Errno::EINVAL), "{source}");
+}
+
+#[test]
+fn a_refused_pod_side_leaves_nothing() {
+    let mut lab = Lab::new();
+    // Another interface with a default route: the pod has two owners.
+    let other = link::End {
+        name: "net1",
+        ..pod_link(9).host_end()
+    };
+    lab.pod
+        .apply(&link::add_veth(
+            &other,
+            &link::End {
+                name: "x",
+                ..pod_link(9).pod_end()
+            },
+            None,
+        ))
+        .unwrap();
+    let index = lab.pod.link_by_name("net1").unwrap().unwrap().index;
+    let default = Route::link(Ipv4Net::default(), index, MAIN);
+    lab.pod.apply(&route::add(&default)).unwrap();
+
+    let error = lab.refuses(&pod_link(5));
+    let AddError::Refused {
+        step: Step::PodSide,
+        source,
+        left_behind: None,
+    } = error
+    else {
+        panic!("{error}")
+    };
+    assert!(source.is(Errno::EEXIST), "{source}");
+}
+
+#[test]
+fn an_address_that_is_routed_already_is_refused_and_stays_with_its_owner() {
+    let mut lab = Lab::new();
+    let owner = pod_link(5);
+    lab.add(&owner).unwrap();
+    let mut second = Lab {
+        host_ns: lab.host_ns,
+        host: lab.host,
+        pod_ns: netns(),
+        pod: lab.pod,
+    };
+    let mut owner_pod = std::mem::replace(&mut second.pod, socket_in(&second.pod_ns));
+
+    let error = second.refuses(&PodLink {
+        host_name: "enisecond".to_owned(),
+        ..owner.clone()
+    });
+    assert!(
+        matches!(error, AddError::AddressInUse { address } if address == owner.address),
+        "{error}"
+    );
+    assert_eq!(check(&mut second.host, &mut owner_pod, &owner).unwrap(), []);
+}
+
+#[test]
+fn what_cannot_be_wired_is_refused_before_anything_is_touched() {
+    let mut lab = Lab::new();
+    let base = pod_link(5);
+    let invalid = [
+        (
+            "host interface name",
+            PodLink {
+                host_name: "sixteen-bytes-xx".to_owned(),
+                ..base.clone()
+            },
+        ),
+        (
+            "pod interface name",
+            PodLink {
+                pod_name: "a/b".to_owned(),
+                ..base.clone()
+            },
+        ),
+        (
+            "pod interface name",
+            PodLink {
+                pod_name: String::new(),
+                ..base.clone()
+            },
+        ),
+        (
+            "ENI index",
+            PodLink {
+                index: 128,
+                ..base.clone()
+            },
+        ),
+        (
+            "pod address",
+            PodLink {
+                address: Ipv4Addr::new(224, 0, 0, 1),
+                ..base.clone()
+            },
+        ),
+        (
+            "pod address",
+            PodLink {
+                address: Ipv4Addr::UNSPECIFIED,
+                ..base
+            },
+        ),
+    ];
+    for (what, link) in invalid {
+        let error = lab.refuses(&link);
+        assert!(
+            matches!(error, AddError::Invalid { field, .. } if field == what),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_namespace_that_is_none_is_told() {
+    let mut lab = Lab::new();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let error = add(&mut lab.host, &mut lab.pod, file.as_fd(), &pod_link(5)).unwrap_err();
+    assert!(matches!(error, AddError::NamespaceGone), "{error}");
+}
+
+#[test]
+fn a_socket_of_another_pod_is_refused() {
+    let mut lab = Lab::new();
+    lab.pod = socket_in(&netns());
+    let error = lab.refuses(&pod_link(5));
+    assert!(
+        matches!(error, AddError::NamespaceMismatch { .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_end_of_the_namespace_takes_everything_along() {
+    let mut lab = Lab::new();
+    let before = snapshot(&lab.host_ns);
+    let mut monitor =
+        crate::netlink::Monitor::open_in(&lab.host_ns, &[crate::netlink::Topic::Links]).unwrap();
+    lab.add(&pod_link(5)).unwrap();
+    let Lab {
+        host_ns,
+        mut host,
+        pod_ns,
+        pod,
+    } = lab;
+    drop((pod_ns, pod));
+    while !list(&mut host).unwrap().is_empty() {
+        monitor
+            .next(Duration::from_secs(10))
+            .unwrap()
+            .expect("the kernel cleans up within seconds");
+    }
+    assert_eq!(snapshot(&host_ns), before);
+}
+
+#[test]
+fn every_drift_is_named() {
+    let mut lab = Lab::new();
+    let want = pod_link(5);
+    let wired = lab.add(&want).unwrap();
+    let (host, pod) = (wired.host_index, wired.pod_index);
+    let address = want.address;
+
+    // The kernel forgets a link's neighbours when its MAC address changes.
+    let mac = [2, 9, 9, 9, 9, 9];
+    let change = Change {
+        mtu: Some(1500),
+        mac: Some(mac),
+        group: Some(GROUP_BASE),
+        ..Change::default()
+    };
+    lab.host.apply(&link::set(host, &change)).unwrap();
+    lab.host
+        .apply(&link::set_inet_conf(host, &[(InetConf::RpFilter, 0)]))
+        .unwrap();
+    lab.host
+        .apply(&route::del_by_dst(address.into(), PODS_TABLE))
+        .unwrap();
+    let side = Side::Host;
+    let on_host = vec![
+        Drift::Mtu {
+            side,
+            want: 9001,
+            have: 1500,
+        },
+        Drift::Mac {
+            side,
+            want: want.host_mac,
+            have: Some(mac),
+        },
+        Drift::Group {
+            want: GROUP_BASE + 1,
+            have: GROUP_BASE,
+        },
+        Drift::RpFilter { have: 0 },
+        Drift::HostRouteMissing { address },
+        Drift::NeighbourMissing { side, address },
+    ];
+    assert_eq!(lab.check(&want), on_host);
+
+    lab.pod
+        .apply(&addr::del(&addr::Address::host(pod, address)))
+        .unwrap();
+    lab.pod
+        .apply(&link::set(
+            pod,
+            &Change {
+                up: Some(false),
+                ..Change::default()
+            },
+        ))
+        .unwrap();
+    let side = Side::Pod;
+    let on_pod = [
+        Drift::LinkDown { side },
+        Drift::AddressMissing { address },
+        Drift::GatewayRouteMissing,
+        Drift::DefaultRouteMissing,
+        Drift::NeighbourMissing {
+            side,
+            address: GATEWAY,
+        },
+    ];
+    let drift = lab.check(&want);
+    assert!(
+        on_pod.iter().chain(&on_host).all(|d| drift.contains(d)),
+        "{drift:?}"
+    );
+    assert_eq!(drift.len(), on_pod.len() + on_host.len());
+
+    unlink(&mut lab.host, &want.host_name).unwrap();
+    let both = [Side::Host, Side::Pod].map(|side| Drift::LinkMissing { side });
+    assert_eq!(lab.check(&want), both);
+}
+
+#[test]
+fn pods_are_found_again() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    let wired = lab.add(&link).unwrap();
+    let stranger = link::End {
+        name: "x",
+        group: 0,
+        ..pod_link(9).host_end()
+    };
+    lab.host
+        .apply(&link::add_veth(
+            &stranger,
+            &link::End {
+                name: "y",
+                ..stranger
+            },
+            None,
+        ))
+        .unwrap();
+    let found = HostSide {
+        ifindex: wired.host_index,
+        name: link.host_name.clone(),
+        index: 1,
+        mac: Some(link.host_mac),
+        address: Some(link.address),
+    };
+    assert_eq!(list(&mut lab.host).unwrap(), std::slice::from_ref(&found));
+    unroute(&mut lab.host, &reference(&link)).unwrap();
+    assert_eq!(
+        list(&mut lab.host).unwrap(),
+        [HostSide {
+            address: None,
+            ..found
+        }]
+    );
+}
+
+/// The promise behind the daemon's privileges: with `CAP_NET_ADMIN` alone, and refused by `setns`, it wires pods.
+#[test]
+fn net_admin_is_enough() {
+    let Lab {
+        host_ns,
+        mut host,
+        pod_ns,
+        mut pod,
+    } = Lab::new();
+    let link = pod_link(5);
+    let before = snapshot(&host_ns);
+    std::thread::scope(|scope| {
+        let unprivileged = || {
+            keep_only_net_admin();
+            let refused = pod_ns.run(|| ()).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
+            add(&mut host, &mut pod, pod_ns.as_fd(), &link).unwrap();
+            assert_eq!(check(&mut host, &mut pod, &link).unwrap(), []);
+            unroute(&mut host, &reference(&link)).unwrap();
+            unlink(&mut host, &link.host_name).unwrap();
+        };
+        scope.spawn(unprivileged).join().unwrap();
+    });
+    assert_eq!(snapshot(&host_ns), before);
+}
+
+/// Two pods of one host talk; what comes from a borrowed address is dropped. No waiting for silence: the honest
+/// datagram was sent after the forged one, and arrives first.
+#[test]
+fn a_pod_cannot_borrow_an_address() {
+    let mut lab = Lab::new();
+    lab.host
+        .apply(&rule::add(&Rule::all(RULE_PODS, PODS_TABLE)))
+        .unwrap();
+    // A fresh namespace may inherit the machine's settings.
+    run_in(
+        &lab.host_ns,
+        &[
+            "sysctl",
+            "-qw",
+            "net.ipv4.ip_forward=1",
+            "net.ipv4.conf.all.rp_filter=0",
+        ],
+    );
+    let (receiver_ns, mut receiver) = pod();
+    let wired = lab.add(&pod_link(5)).unwrap();
+    add(
+        &mut lab.host,
+        &mut receiver,
+        receiver_ns.as_fd(),
+        &pod_link(6),
+    )
+    .unwrap();
+    let forged = Ipv4Addr::new(10, 0, 0, 6).octets();
+    let forged = Ipv4Addr::from([forged[0], forged[1], forged[2], 77]);
+    lab.pod
+        .apply(&addr::add(&addr::Address::host(wired.pod_index, forged)))
+        .unwrap();
+
+    let inbox = receiver_ns
+        .run(|| UdpSocket::bind((pod_link(6).address, 7000)).unwrap())
+        .unwrap();
+    inbox
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    for source in [forged, pod_link(5).address] {
+        let outbox = lab
+            .pod_ns
+            .run(|| UdpSocket::bind((source, 0)).unwrap())
+            .unwrap();
+        outbox
+            .send_to(source.to_string().as_bytes(), inbox.local_addr().unwrap())
+            .unwrap();
+    }
+    let mut text = [0; 32];
+    let (length, from) = inbox.recv_from(&mut text).unwrap();
+    assert_eq!(
+        (&text[..length], from.ip()),
+        (&b"10.0.0.5"[..], pod_link(5).address.into())
+    );
+}
