@@ -1,1 +1,134 @@
-fn main() {}
+//! `hawser`, the CNI plugin: turns one call of a container runtime into one call of the node's daemon.
+//!
+//! Owns the order of work and the process' two outputs: one JSON on stdout, at most a line on stderr. Keeps no state,
+//! programs no network, and is gone after a millisecond.
+
+mod add;
+mod check;
+mod client;
+mod conf;
+mod del;
+mod env;
+mod error;
+mod gc;
+mod json;
+mod netns;
+mod result;
+mod status;
+mod version;
+
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read, Write};
+
+use serde_json::Value;
+
+use crate::conf::Conf;
+use crate::env::{Variables, Verb};
+use crate::error::{Failure, code};
+use crate::version::Version;
+
+fn main() {
+    std::panic::set_hook(Box::new(report_panic));
+    // SIGPIPE is ignored from the start, as in every Rust program: a closed stdout is a failed write.
+    let variables = Variables(|name: &str| std::env::var_os(name));
+    let answered = match variables.verb() {
+        Ok(None) => {
+            about();
+            return;
+        }
+        Ok(Some(verb)) => {
+            let (version, outcome) = run(verb, &variables, std::io::stdin());
+            answer(verb.name(), version, outcome)
+        }
+        Err(error) => answer("", Version::LATEST, Err(error.into())),
+    };
+    // Not by returning: nothing is left that would have to be torn down.
+    std::process::exit(i32::from(!answered));
+}
+
+/// The outcome of one call, and the protocol version to report it in.
+fn run<F: Fn(&str) -> Option<OsString>>(
+    verb: Verb,
+    variables: &Variables<F>,
+    stdin: impl Read + IsTerminal,
+) -> (Version, Result<Option<Value>, Failure>) {
+    if verb == Verb::Version {
+        let (version, result) = version::answer(stdin);
+        return (version, Ok(Some(result)));
+    }
+    if let Err(error) = variables.require(verb) {
+        return (Version::LATEST, Err(error.into()));
+    }
+    match Conf::read(stdin, verb) {
+        Ok(conf) => (conf.version, dispatch(verb, variables, &conf)),
+        Err(error) => (Version::LATEST, Err(error.into())),
+    }
+}
+
+fn dispatch<F: Fn(&str) -> Option<OsString>>(
+    verb: Verb,
+    variables: &Variables<F>,
+    conf: &Conf,
+) -> Result<Option<Value>, Failure> {
+    match verb {
+        Verb::Add => add::run(&variables.attachment()?, variables.pod()?, conf).map(Some),
+        Verb::Del => del::run(&variables.attachment()?, conf).map(|()| None),
+        Verb::Check => check::run(&variables.attachment()?, conf).map(|()| None),
+        Verb::Status => status::run(conf).map(|()| None),
+        Verb::Gc => gc::run(conf).map(|()| None),
+        // Answered before the configuration is read.
+        Verb::Version => Ok(None),
+    }
+}
+
+/// Prints the one JSON, and says whether the call succeeded. The specification has no result for DEL, CHECK, STATUS
+/// and GC: they print nothing if they succeed.
+fn answer(verb: &str, version: Version, outcome: Result<Option<Value>, Failure>) -> bool {
+    match outcome {
+        Ok(None) => true,
+        Ok(Some(result)) => print(&result),
+        Err(failure) => {
+            note(format_args!(
+                "{verb}: code {}: {}",
+                failure.code, failure.msg
+            ));
+            print(&failure.to_json(version));
+            false
+        }
+    }
+}
+
+/// Writes `json` to stdout in one piece. A runtime that no longer listens gets a failed call, and will send a DEL.
+fn print(json: &Value) -> bool {
+    let mut line = json.to_string();
+    line.push('\n');
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(line.as_bytes()).is_ok() && stdout.flush().is_ok()
+}
+
+/// One line on stderr, which runtimes put into their log. A closed stderr is nobody's problem.
+fn note(line: std::fmt::Arguments<'_>) {
+    let _lost = writeln!(std::io::stderr(), "hawser {line}");
+}
+
+fn about() {
+    note(format_args!(
+        "{}: CNI plugin for AWS VPCs; protocol versions {}",
+        env!("CARGO_PKG_VERSION"),
+        version::supported().join(", ")
+    ));
+}
+
+/// Even a defect answers in the protocol; the abort that follows makes the exit status non-zero.
+fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    #[derive(Debug, thiserror::Error)]
+    #[error("the plugin failed at a point where it cannot: {what}")]
+    struct Defect {
+        what: String,
+    }
+    let defect = Defect {
+        what: panic.to_string(),
+    };
+    let failure = Failure::new(code::INTERNAL, &defect, "please report this");
+    answer("", Version::LATEST, Err(failure));
+}

@@ -1,0 +1,42 @@
+//! ADD: proves the namespace, hands its descriptors to the daemon, and gives the daemon's answer the shape of the
+//! protocol version that was asked for.
+
+use proto::names::PodIdentity;
+use proto::v1::AddRequest;
+use serde_json::Value;
+
+use crate::client::Daemon;
+use crate::conf::Conf;
+use crate::env::{Attachment, Verb};
+use crate::error::Failure;
+use crate::netns::open_for;
+use crate::result::Granted;
+
+pub fn run(attachment: &Attachment, pod: PodIdentity, conf: &Conf) -> Result<Value, Failure> {
+    // Everything is checked before anything is asked for.
+    let link = conf.link()?;
+    let prev = conf.prev_result()?;
+    let sandbox = attachment.netns.as_deref().unwrap_or_default();
+    let descriptors = open_for(attachment)?;
+    let request = AddRequest {
+        sandbox: Some(attachment.key(&conf.name).into()),
+        pod: Some(pod.into()),
+        deadline_ms: 0,
+        veth_prefix: link.veth_prefix.map(Into::into).unwrap_or_default(),
+        mtu: link.mtu.unwrap_or(0),
+    };
+    let daemon = Daemon {
+        socket: &conf.socket,
+        within: conf.deadline(Verb::Add),
+        descriptors: Some(&descriptors),
+    };
+    let reply = daemon.call(|mut client, deadline_ms| {
+        let request = AddRequest {
+            deadline_ms,
+            ..request.clone()
+        };
+        async move { client.add(request).await }
+    })?;
+    let granted = Granted::try_from(reply)?;
+    Ok(granted.to_json(conf.version, sandbox, prev)?)
+}

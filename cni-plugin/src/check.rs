@@ -1,0 +1,33 @@
+//! CHECK: asks the daemon whether its record and the kernel still agree with what ADD answered.
+
+use proto::v1::CheckRequest;
+
+use crate::client::Daemon;
+use crate::conf::{Conf, ConfError};
+use crate::env::{Attachment, Verb};
+use crate::error::Failure;
+use crate::netns::open_for;
+use crate::result::address_in;
+
+pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
+    let prev = conf.prev_result()?.ok_or(ConfError::Absent {
+        verb: Verb::Check.name(),
+        key: "prevResult",
+    })?;
+    let address = address_in(prev, attachment.ifname.as_str())?;
+    let descriptors = open_for(attachment)?;
+    let request = CheckRequest {
+        sandbox: Some(attachment.key(&conf.name).into()),
+        address: address.octets().to_vec(),
+    };
+    let daemon = Daemon {
+        socket: &conf.socket,
+        within: conf.deadline(Verb::Check),
+        descriptors: Some(&descriptors),
+    };
+    daemon.call(|mut client, _| {
+        let request = request.clone();
+        async move { client.check(request).await }
+    })?;
+    Ok(())
+}

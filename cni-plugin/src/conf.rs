@@ -1,0 +1,309 @@
+//! Owns the network configuration on stdin: bounded reading, the keys this plugin knows, and their rules. Keys it does
+//! not know are somebody else's (`type`, `runtimeConfig`, `disableCheck`…) and ignored.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proto::names::{MTU_MAX, MTU_MIN, NameError, NetworkName, VethPrefix};
+use serde_json::{Map, Value};
+
+use crate::env::Verb;
+use crate::error::{Failure, code};
+use crate::json;
+use crate::version::{self, Version};
+
+/// Largest configuration in bytes, `prevResult` and the pod's annotations included.
+const SIZE_MAX: u64 = 1024 * 1024;
+/// Where the daemon listens unless the configuration says otherwise.
+const SOCKET: &str = "/run/hawser/ipamd.sock";
+
+/// What is wrong with the configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfError {
+    #[error("cannot read the network configuration from stdin")]
+    Read { source: std::io::Error },
+    #[error("the network configuration has more than {SIZE_MAX} bytes")]
+    TooLarge,
+    #[error("the network configuration on stdin is not JSON")]
+    NotJson { source: serde_json::Error },
+    #[error("the network configuration is {found} where an object was expected")]
+    NotAnObject { found: &'static str },
+    #[error("{key} is {found} where {want} was expected")]
+    Type {
+        key: &'static str,
+        found: &'static str,
+        want: &'static str,
+    },
+    #[error(
+        "cniVersion {found:?} is not served, only {}",
+        version::supported().join(", ")
+    )]
+    Version { found: String },
+    #[error("{verb} does not exist in cniVersion {found}, only from {since} on")]
+    VerbTooNew {
+        verb: &'static str,
+        found: &'static str,
+        since: &'static str,
+    },
+    #[error("the network configuration has no name")]
+    NoName,
+    #[error("{key} is malformed")]
+    Name {
+        key: &'static str,
+        source: NameError,
+    },
+    #[error("mtu is {found} where a number from {MTU_MIN} to {MTU_MAX} was expected")]
+    Mtu { found: String },
+    #[error("deadlineSeconds is {found} where a number above zero was expected")]
+    Deadline { found: String },
+    #[error("socket is {found:?} where an absolute path was expected")]
+    Socket { found: String },
+    #[error("{verb} needs {key}, which the network configuration lacks")]
+    Absent {
+        verb: &'static str,
+        key: &'static str,
+    },
+    #[error("{key} has an entry without a string {field}")]
+    Entry {
+        key: &'static str,
+        field: &'static str,
+    },
+    #[error("prevResult has no IPv4 address on {ifname}")]
+    NoAddress { ifname: String },
+}
+
+impl ConfError {
+    fn code(&self) -> u32 {
+        match self {
+            Self::Read { .. } => code::IO,
+            Self::TooLarge
+            | Self::NotJson { .. }
+            | Self::NotAnObject { .. }
+            | Self::Type { .. } => code::DECODE,
+            Self::Version { .. } | Self::VerbTooNew { .. } => code::INCOMPATIBLE_VERSION,
+            Self::NoName
+            | Self::Name { .. }
+            | Self::Mtu { .. }
+            | Self::Deadline { .. }
+            | Self::Socket { .. }
+            | Self::Absent { .. }
+            | Self::Entry { .. }
+            | Self::NoAddress { .. } => code::CONFIG,
+        }
+    }
+}
+
+impl From<ConfError> for Failure {
+    fn from(error: ConfError) -> Self {
+        let details = match &error {
+            ConfError::Version { .. } => serde_json::json!({"supported": version::supported()}),
+            _ => Value::Null,
+        };
+        let details = match details {
+            Value::Null => String::new(),
+            details => details.to_string(),
+        };
+        Self::new(error.code(), &error, &details)
+    }
+}
+
+/// What every verb needs of the configuration. Other keys are read by the verb that needs them, so that a key that only
+/// ADD looks at never stands in the way of a DEL.
+#[derive(Debug, Clone)]
+pub struct Conf {
+    pub version: Version,
+    pub name: NetworkName,
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// Shortens the verbs' own deadlines; never lengthens them.
+    deadline: Option<Duration>,
+    object: Map<String, Value>,
+}
+
+impl Conf {
+    /// Reads and checks stdin for `verb`.
+    pub fn read(stdin: impl Read, verb: Verb) -> Result<Self, ConfError> {
+        let object = object(&bounded(stdin)?)?;
+        let name = match text(&object, "name")? {
+            None | Some("") => return Err(ConfError::NoName),
+            Some(name) => NetworkName::try_from(name).map_err(|source| ConfError::Name {
+                key: "name",
+                source,
+            })?,
+        };
+        let version = version_of(&object)?;
+        if version < verb.since() {
+            return Err(ConfError::VerbTooNew {
+                verb: verb.name(),
+                found: version.as_str(),
+                since: verb.since().as_str(),
+            });
+        }
+        Ok(Self {
+            version,
+            name,
+            socket: socket(&object)?,
+            deadline: deadline(&object)?,
+            object,
+        })
+    }
+
+    /// How long `verb` may take under this configuration.
+    pub fn deadline(&self, verb: Verb) -> Duration {
+        self.deadline
+            .map_or(verb.deadline(), |own| own.min(verb.deadline()))
+    }
+
+    /// The result of the plugins before this one in the chain; JSON's `null` is absence.
+    pub fn prev_result(&self) -> Result<Option<&Map<String, Value>>, ConfError> {
+        match self.object.get("prevResult") {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(result)) => Ok(Some(result)),
+            Some(other) => Err(ConfError::Type {
+                key: "prevResult",
+                found: kind(other),
+                want: "an object",
+            }),
+        }
+    }
+
+    /// A key of the configuration as it came.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.object.get(key)
+    }
+
+    /// What ADD is to make of the pod's link.
+    pub fn link(&self) -> Result<LinkConf, ConfError> {
+        let veth_prefix = match text(&self.object, "vethPrefix")? {
+            None | Some("") => None,
+            Some(prefix) => {
+                let key = "vethPrefix";
+                let prefix = VethPrefix::try_from(prefix);
+                Some(prefix.map_err(|source| ConfError::Name { key, source })?)
+            }
+        };
+        let mtu = mtu(self.object.get("mtu"))?;
+        Ok(LinkConf { veth_prefix, mtu })
+    }
+}
+
+/// Settings of a pod's link; absent means the daemon's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkConf {
+    pub veth_prefix: Option<VethPrefix>,
+    pub mtu: Option<u32>,
+}
+
+/// The version that a VERSION caller sent, if it is one that is served.
+pub fn asked_version(stdin: impl Read) -> Option<Version> {
+    let object = object(&bounded(stdin).ok()?).ok()?;
+    version_of(&object).ok()
+}
+
+fn bounded(stdin: impl Read) -> Result<Vec<u8>, ConfError> {
+    let mut bytes = Vec::with_capacity(4096);
+    stdin
+        .take(SIZE_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| ConfError::Read { source })?;
+    match u64::try_from(bytes.len()) {
+        Ok(len) if len <= SIZE_MAX => Ok(bytes),
+        _ => Err(ConfError::TooLarge),
+    }
+}
+
+fn object(bytes: &[u8]) -> Result<Map<String, Value>, ConfError> {
+    match json::parse(bytes).map_err(|source| ConfError::NotJson { source })? {
+        Value::Object(object) => Ok(object),
+        other => Err(ConfError::NotAnObject {
+            found: kind(&other),
+        }),
+    }
+}
+
+/// An absent version means 0.1.0 by the specification.
+fn version_of(object: &Map<String, Value>) -> Result<Version, ConfError> {
+    let found = match text(object, "cniVersion")? {
+        None | Some("") => "0.1.0",
+        Some(found) => found,
+    };
+    Version::parse(found).ok_or_else(|| ConfError::Version {
+        found: found.chars().take(64).collect(),
+    })
+}
+
+fn socket(object: &Map<String, Value>) -> Result<PathBuf, ConfError> {
+    match text(object, "socket")? {
+        None => Ok(SOCKET.into()),
+        Some(path) if path.starts_with('/') => Ok(path.into()),
+        Some(path) => Err(ConfError::Socket {
+            found: path.chars().take(128).collect(),
+        }),
+    }
+}
+
+fn deadline(object: &Map<String, Value>) -> Result<Option<Duration>, ConfError> {
+    let Some(value) = object.get("deadlineSeconds") else {
+        return Ok(None);
+    };
+    let seconds = value.as_f64().filter(|seconds| *seconds > 0.0);
+    match seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+        Some(deadline) => Ok(Some(deadline)),
+        None => Err(ConfError::Deadline {
+            found: shorten(value),
+        }),
+    }
+}
+
+/// Upstream's template writes the MTU as a string, people write a number. Empty is what the template makes of an unset
+/// variable.
+fn mtu(value: Option<&Value>) -> Result<Option<u32>, ConfError> {
+    let number = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) if text.is_empty() => return Ok(None),
+        // Not by `parse` alone: it takes "+1500".
+        Some(Value::String(text)) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
+        Some(value) => value.as_u64(),
+    };
+    match number.and_then(|number: u64| u32::try_from(number).ok()) {
+        Some(mtu) if (MTU_MIN..=MTU_MAX).contains(&mtu) => Ok(Some(mtu)),
+        _ => Err(ConfError::Mtu {
+            found: value.map(shorten).unwrap_or_default(),
+        }),
+    }
+}
+
+fn shorten(value: &Value) -> String {
+    value.to_string().chars().take(64).collect()
+}
+
+fn text<'a>(
+    object: &'a Map<String, Value>,
+    key: &'static str,
+) -> Result<Option<&'a str>, ConfError> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(other) => Err(ConfError::Type {
+            key,
+            found: kind(other),
+            want: "a string",
+        }),
+    }
+}
+
+/// What a value is, for an error message.
+pub fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! DEL: asks the daemon to take everything back. Its own record decides, so nothing else that may be missing or broken
+//! by now (the namespace, `prevResult`, `CNI_ARGS`, settings of the link) stands in the way.
+
+use std::path::Path;
+
+use nix::sys::signal::{SigSet, Signal};
+use proto::v1::DelRequest;
+
+use crate::client::Daemon;
+use crate::conf::Conf;
+use crate::env::{Attachment, Verb};
+use crate::error::Failure;
+use crate::netns::{Netns, NetnsError};
+
+pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
+    refuse_own_namespace(attachment)?;
+    // A DEL once begun is worth finishing: the runtime may drop it for good. Blocked and not ignored, as that needs no
+    // handler; the signal is gone with the process.
+    let mut terminate = SigSet::empty();
+    terminate.add(Signal::SIGTERM);
+    // It cannot fail with a valid set, and if it did, DEL would still be right.
+    let _unchanged = terminate.thread_block();
+
+    let request = DelRequest {
+        sandbox: Some(attachment.key(&conf.name).into()),
+    };
+    // Without descriptors: the daemon removes the host's end, and the kernel the other with it.
+    let daemon = Daemon {
+        socket: &conf.socket,
+        within: conf.deadline(Verb::Del),
+        descriptors: None,
+    };
+    daemon.call(|mut client, _| {
+        let request = request.clone();
+        async move { client.del(request).await }
+    })?;
+    Ok(())
+}
+
+/// The host's own namespace in a DEL is a caller's mistake that ADD would have refused. Any other trouble with the path
+/// means that the namespace is gone: a bind mount that was taken away leaves a regular file behind.
+fn refuse_own_namespace(attachment: &Attachment) -> Result<(), NetnsError> {
+    let Some(path) = &attachment.netns else {
+        return Ok(());
+    };
+    match Netns::open(Path::new(path), attachment.netns_override) {
+        Err(error @ NetnsError::Own { .. }) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}

@@ -1,0 +1,143 @@
+//! Owns the error that a runtime reads: code, message, details. Every module's own error becomes one of these, and
+//! nothing else does.
+
+use std::error::Error;
+
+use proto::refusal::{Refusal, safe_text};
+use serde_json::{Value, json};
+
+use crate::version::Version;
+
+/// Error codes of the CNI specification that the plugin itself gives; the rest come from `proto::refusal`'s table.
+pub mod code {
+    /// The protocol version is not served, or does not have this verb.
+    pub const INCOMPATIBLE_VERSION: u32 = 1;
+    /// A `CNI_*` variable is missing or malformed.
+    pub const ENVIRONMENT: u32 = 4;
+    /// Reading or writing failed.
+    pub const IO: u32 = 5;
+    /// The configuration is no JSON of the expected shape.
+    pub const DECODE: u32 = 6;
+    /// The configuration is understood and wrong.
+    pub const CONFIG: u32 = 7;
+    /// The network namespace is no such thing, or the wrong one.
+    pub const NETNS: u32 = 8;
+    /// The same call may succeed later.
+    pub const TRY_AGAIN: u32 = 11;
+    /// STATUS: an ADD would fail.
+    pub const NOT_AVAILABLE: u32 = 50;
+    /// A defect of this plugin.
+    pub const INTERNAL: u32 = 999;
+}
+
+/// A failed call, in the words of the CNI specification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// See [`code`].
+    pub code: u32,
+    /// What went wrong, operands included.
+    pub msg: String,
+    /// What the reader can do; may be empty.
+    pub details: String,
+}
+
+impl Failure {
+    /// A failure from an error: its message and those of its causes, once each.
+    pub fn new(code: u32, error: &dyn Error, details: &str) -> Self {
+        let mut msg = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Some libraries print their cause themselves.
+            if !msg.ends_with(&text) {
+                msg.push_str(": ");
+                msg.push_str(&text);
+            }
+            source = cause.source();
+        }
+        Self {
+            code,
+            // A runtime greps error texts; see there.
+            msg: safe_text(&msg),
+            details: safe_text(details),
+        }
+    }
+
+    /// The same failure under another code.
+    pub fn with_code(self, code: u32) -> Self {
+        Self { code, ..self }
+    }
+
+    /// The object that goes to stdout.
+    pub fn to_json(&self, version: Version) -> Value {
+        json!({
+            "cniVersion": version.as_str(),
+            "code": self.code,
+            "msg": self.msg,
+            "details": self.details,
+        })
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let details = match refusal.retry_after {
+            Some(after) => format!(
+                "{} (try again after {} ms)",
+                refusal.remedy,
+                after.as_millis()
+            ),
+            None => refusal.remedy.clone(),
+        };
+        Self::new(refusal.cni_code(), &refusal, details.trim_start())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proto::refusal::Reason;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot open {path}")]
+    struct Outer {
+        path: &'static str,
+        source: std::io::Error,
+    }
+
+    #[test]
+    fn chain_is_printed_once_and_made_safe() {
+        let error = Outer {
+            path: "/run/netns/a",
+            source: std::io::Error::from_raw_os_error(2),
+        };
+        let failure = Failure::new(code::NETNS, &error, "look");
+        assert_eq!(
+            failure.msg,
+            "cannot open /run/netns/a: path is absent (os error 2)"
+        );
+    }
+
+    #[test]
+    fn refusal_keeps_code_cause_and_remedy() {
+        let refusal = Refusal::new(
+            Reason::PodLimit,
+            "737 of 737 addresses are in use",
+            "add a node",
+            Some(Duration::from_secs(2)),
+        );
+        let json = Failure::from(refusal).to_json(Version::V0_4_0);
+        assert_eq!(
+            json,
+            serde_json::json!({
+                "cniVersion": "0.4.0",
+                "code": 11,
+                "msg": "737 of 737 addresses are in use",
+                "details": "add a node (try again after 2000 ms)",
+            })
+        );
+    }
+}

@@ -1,0 +1,166 @@
+//! Owns the shape of an ADD's result in each protocol version, and what CHECK reads back from one. Everything named in
+//! it exists: no dummy entries, nothing smuggled from ADD to DEL.
+
+use std::net::Ipv4Addr;
+
+use proto::address::{AddressError, Mac, ipv4, mac};
+use proto::v1::{AddReply, Link};
+use serde_json::{Map, Value, json};
+
+use crate::conf::{ConfError, kind};
+use crate::error::{Failure, code};
+use crate::version::Version;
+
+/// A reply of the daemon that no result can be made of.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplyError {
+    #[error("ipamd answered without {field}")]
+    Absent { field: &'static str },
+    #[error("ipamd answered with a malformed address")]
+    Address {
+        #[from]
+        source: AddressError,
+    },
+}
+
+impl From<ReplyError> for Failure {
+    fn from(error: ReplyError) -> Self {
+        Self::new(
+            code::INTERNAL,
+            &error,
+            "plugin and ipamd may be of incompatible versions",
+        )
+    }
+}
+
+/// One end of the pod's link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    pub name: String,
+    pub mac: Mac,
+    pub mtu: u32,
+}
+
+/// What ADD answers, before it has the shape of a version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Granted {
+    pub address: Ipv4Addr,
+    pub gateway: Ipv4Addr,
+    pub host: Interface,
+    pub pod: Interface,
+}
+
+impl TryFrom<AddReply> for Granted {
+    type Error = ReplyError;
+
+    fn try_from(reply: AddReply) -> Result<Self, ReplyError> {
+        Ok(Self {
+            address: ipv4("address", &reply.address)?,
+            gateway: ipv4("gateway", &reply.gateway)?,
+            host: interface("host", reply.host)?,
+            pod: interface("pod", reply.pod)?,
+        })
+    }
+}
+
+fn interface(field: &'static str, link: Option<Link>) -> Result<Interface, ReplyError> {
+    let link = link.ok_or(ReplyError::Absent { field })?;
+    Ok(Interface {
+        mac: mac(field, &link.mac)?,
+        name: link.name,
+        mtu: link.mtu,
+    })
+}
+
+impl Granted {
+    /// The result in the shape of `version`, behind whatever the plugins before this one in the chain have put there.
+    pub fn to_json(
+        &self,
+        version: Version,
+        sandbox: &str,
+        prev: Option<&Map<String, Value>>,
+    ) -> Result<Value, ConfError> {
+        let mut result = prev.cloned().unwrap_or_default();
+        result.insert("cniVersion".to_owned(), version.as_str().into());
+
+        let interfaces = list(&mut result, "interfaces")?;
+        interfaces.push(interface_json(&self.host, "", version));
+        interfaces.push(interface_json(&self.pod, sandbox, version));
+        let pod_index = interfaces.len() - 1;
+
+        let mut ip = json!({
+            "interface": pod_index,
+            "address": format!("{}/32", self.address),
+            "gateway": self.gateway.to_string(),
+        });
+        // 1.0.0 took the family out: the address says it.
+        if version < Version::V1_0_0 {
+            ip["version"] = "4".into();
+        }
+        list(&mut result, "ips")?.push(ip);
+
+        let default = json!({"dst": "0.0.0.0/0", "gw": self.gateway.to_string()});
+        list(&mut result, "routes")?.push(default);
+        Ok(Value::Object(result))
+    }
+}
+
+fn interface_json(interface: &Interface, sandbox: &str, version: Version) -> Value {
+    let mut json = json!({
+        "name": interface.name,
+        "mac": interface.mac.to_string(),
+        "sandbox": sandbox,
+    });
+    if version >= Version::V1_1_0 && interface.mtu > 0 {
+        json["mtu"] = interface.mtu.into();
+    }
+    json
+}
+
+/// The array under `key`; absent and `null` become an empty one.
+fn list<'a>(
+    result: &'a mut Map<String, Value>,
+    key: &'static str,
+) -> Result<&'a mut Vec<Value>, ConfError> {
+    let value = result.entry(key).or_insert(Value::Null);
+    if value.is_null() {
+        *value = Value::Array(Vec::new());
+    }
+    let found = kind(value);
+    value.as_array_mut().ok_or(ConfError::Type {
+        key,
+        found,
+        want: "an array",
+    })
+}
+
+/// The IPv4 address that an earlier result gives to `ifname` inside a sandbox. Additions of other plugins are passed
+/// over; an address that names no interface counts if there is no better one.
+pub fn address_in(prev: &Map<String, Value>, ifname: &str) -> Result<Ipv4Addr, ConfError> {
+    let array = |key: &str| prev.get(key).and_then(Value::as_array);
+    let interfaces = array("interfaces").map_or(&[][..], Vec::as_slice);
+    let ours = |ip: &Value| {
+        let index = ip["interface"].as_u64()?;
+        let interface = interfaces.get(usize::try_from(index).ok()?)?;
+        let inside = interface["sandbox"].as_str().is_some_and(|s| !s.is_empty());
+        Some(inside && interface["name"] == ifname)
+    };
+    let ips = array("ips").map_or(&[][..], Vec::as_slice);
+    let named = ips.iter().filter(|ip| ours(ip) == Some(true));
+    let unnamed = ips.iter().filter(|ip| ip["interface"].is_null());
+    named
+        .chain(unnamed)
+        .find_map(ip_address)
+        .ok_or_else(|| ConfError::NoAddress {
+            ifname: ifname.to_owned(),
+        })
+}
+
+fn ip_address(ip: &Value) -> Option<Ipv4Addr> {
+    let text = ip["address"].as_str()?;
+    let (address, _length) = text.split_once('/')?;
+    address.parse().ok()
+}
+
+#[cfg(test)]
+mod tests;

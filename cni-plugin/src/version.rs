@@ -1,0 +1,95 @@
+//! VERSION, and the one table of protocol versions that everything else asks.
+
+use std::io::{IsTerminal, Read};
+
+use serde_json::{Value, json};
+
+use crate::conf;
+
+/// A version of the CNI protocol that this plugin serves, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    V0_3_0,
+    V0_3_1,
+    V0_4_0,
+    V1_0_0,
+    V1_1_0,
+}
+
+/// 0.1.0 and 0.2.0 are left out: their results have no interfaces, and no runtime that Kubernetes supports asks for them.
+const TABLE: [(Version, &str); 5] = [
+    (Version::V0_3_0, "0.3.0"),
+    (Version::V0_3_1, "0.3.1"),
+    (Version::V0_4_0, "0.4.0"),
+    (Version::V1_0_0, "1.0.0"),
+    (Version::V1_1_0, "1.1.0"),
+];
+
+impl Version {
+    /// What an answer is written in when the caller's own version is not known.
+    pub const LATEST: Self = Self::V1_1_0;
+
+    /// Looks the text of a `cniVersion` up.
+    pub fn parse(text: &str) -> Option<Self> {
+        TABLE
+            .iter()
+            .find(|(_, name)| *name == text)
+            .map(|(version, _)| *version)
+    }
+
+    /// The text that goes into a `cniVersion`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V0_3_0 => "0.3.0",
+            Self::V0_3_1 => "0.3.1",
+            Self::V0_4_0 => "0.4.0",
+            Self::V1_0_0 => "1.0.0",
+            Self::V1_1_0 => "1.1.0",
+        }
+    }
+}
+
+/// All versions served, oldest first.
+pub fn supported() -> Vec<&'static str> {
+    TABLE.iter().map(|(_, name)| *name).collect()
+}
+
+/// Answers VERSION. Echoes the caller's version if it sent one that is served, and succeeds whatever stdin holds.
+pub fn answer(stdin: impl Read + IsTerminal) -> (Version, Value) {
+    // Somebody who tries this by hand is not made to type an end of file.
+    let asked = if stdin.is_terminal() {
+        None
+    } else {
+        conf::asked_version(stdin)
+    };
+    let version = asked.unwrap_or(Version::LATEST);
+    let result = json!({
+        "cniVersion": version.as_str(),
+        "supportedVersions": supported(),
+    });
+    (version, result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_and_names_agree_and_are_ordered() {
+        for window in TABLE.windows(2) {
+            assert!(window[0].0 < window[1].0);
+        }
+        for (version, name) in TABLE {
+            assert_eq!(version.as_str(), name);
+            assert_eq!(Version::parse(name), Some(version));
+        }
+        assert_eq!(TABLE.last().map(|row| row.0), Some(Version::LATEST));
+    }
+
+    #[test]
+    fn unknown_versions_are_unknown() {
+        for text in ["", "0.1.0", "0.2.0", "1.0", "9.9.9", "1.1.0 "] {
+            assert_eq!(Version::parse(text), None, "{text:?}");
+        }
+    }
+}
