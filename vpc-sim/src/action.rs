@@ -1,0 +1,55 @@
+//! The EC2 actions that are simulated: the key of throttling, latency, faults and the call log.
+
+use std::fmt;
+
+macro_rules! actions {
+    ($($name:ident),* $(,)?) => {
+        /// An EC2 Query API action.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Action { $($name),* }
+
+        impl Action {
+            /// Every action that is simulated.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The word in `Action=`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name)),* }
+            }
+
+            /// The action of that name, if it is simulated.
+            #[must_use]
+            pub fn parse(name: &str) -> Option<Self> {
+                match name { $(stringify!($name) => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+actions!(
+    AssignIpv6Addresses,
+    AssignPrivateIpAddresses,
+    AttachNetworkInterface,
+    CreateNetworkInterface,
+    CreateTags,
+    DeleteNetworkInterface,
+    DeleteTags,
+    DescribeInstanceTypes,
+    DescribeInstances,
+    DescribeNetworkInterfaces,
+    DescribeSecurityGroups,
+    DescribeSubnets,
+    DescribeTags,
+    DescribeVpcs,
+    DetachNetworkInterface,
+    ModifyNetworkInterfaceAttribute,
+    UnassignIpv6Addresses,
+    UnassignPrivateIpAddresses,
+);
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

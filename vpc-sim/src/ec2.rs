@@ -1,0 +1,42 @@
+//! The EC2 Query API: form parameters in, XML out. A thin face: it decodes, asks the world, encodes.
+//!
+//! Owns the wire (`params`, `decode`, `encode`, `xml`), the server and its call log. It decides nothing about EC2's
+//! rules, with one exception: every parameter of a request must be understood, or nothing is done. The signature is
+//! neither required nor verified.
+
+mod decode;
+mod encode;
+mod params;
+mod server;
+mod xml;
+
+use std::time::Duration;
+
+use self::params::Params;
+pub(crate) use self::server::router;
+use crate::{action::Action, error::ApiError, world::World};
+
+/// The only version of the API.
+pub const VERSION: &str = "2016-11-15";
+
+/// Carries one request out. The answer is the whole XML document.
+///
+/// # Errors
+/// What EC2 would answer; [`error_document`] is its XML.
+pub fn call(
+    world: &mut World,
+    action: Action,
+    form: Vec<(String, String)>,
+    request: &str,
+    now: Duration,
+) -> Result<String, ApiError> {
+    let params = Params::new(form)?;
+    let body = decode::run(world, action, params, now)?;
+    Ok(xml::document(&format!("{action}Response"), request, &body))
+}
+
+/// The XML of a refusal.
+#[must_use]
+pub fn error_document(error: &ApiError, request: &str) -> String {
+    xml::error(error.code(), &error.to_string(), request)
+}

@@ -1,0 +1,81 @@
+//! What a test can tell IMDS to do: faults by path, throttling, forgetting tokens.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::token::Tokens;
+use crate::ids::InstanceId;
+
+/// The next `times` requests whose path starts with `path` are delayed, and answer `status` if there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImdsFault {
+    pub path: String,
+    pub times: u32,
+    pub delay: Duration,
+    /// 401, 404, 429, 500…; none: delayed only.
+    pub status: Option<u16>,
+}
+
+/// The state of IMDS that is not the world's.
+#[derive(Clone, Debug, Default)]
+pub struct ImdsScript {
+    tokens: Tokens,
+    faults: Vec<ImdsFault>,
+    /// Requests per second and instance; EC2 publishes no figure.
+    rate: Option<f64>,
+    levels: BTreeMap<InstanceId, (f64, Duration)>,
+}
+
+impl ImdsScript {
+    /// Queues a fault.
+    pub fn push(&mut self, fault: ImdsFault) {
+        self.faults.push(fault);
+    }
+
+    /// Every token is invalid from now on.
+    pub fn revoke_tokens(&mut self) {
+        self.tokens.revoke_all();
+    }
+
+    /// Answers 429 to an instance that asks more often than this, per second; a second's worth may come at once.
+    pub fn throttle(&mut self, rate: Option<f64>) {
+        self.rate = rate;
+        self.levels.clear();
+    }
+
+    pub(super) fn take_fault(&mut self, path: &str) -> Option<ImdsFault> {
+        self.faults.retain(|f| f.times > 0);
+        let fault = self.faults.iter_mut().find(|f| path.starts_with(&f.path))?;
+        fault.times -= 1;
+        Some(fault.clone())
+    }
+
+    pub(super) fn issue(
+        &mut self,
+        instance: InstanceId,
+        ttl: u64,
+        now: Duration,
+    ) -> Option<String> {
+        self.admit(&instance, now)
+            .then(|| self.tokens.issue(instance, ttl, now))
+    }
+
+    pub(super) fn accepts(&self, token: &str, instance: &InstanceId, now: Duration) -> bool {
+        self.tokens.accepts(token, instance, now)
+    }
+
+    pub(super) fn admit(&mut self, instance: &InstanceId, now: Duration) -> bool {
+        let Some(rate) = self.rate else { return true };
+        let (level, at) = self.levels.entry(instance.clone()).or_insert((rate, now));
+        *level = now
+            .saturating_sub(*at)
+            .as_secs_f64()
+            .mul_add(rate, *level)
+            .min(rate);
+        *at = now;
+        let admitted = *level >= 1.0;
+        if admitted {
+            *level -= 1.0;
+        }
+        admitted
+    }
+}

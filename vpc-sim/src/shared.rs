@@ -1,0 +1,70 @@
+//! What the faces share: the world behind a lock, scripts, and the call log. Threads that follow the world wait on it.
+
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{calls::Call, clock::Clock, faults::Faults, imds::ImdsScript, world::World};
+
+#[derive(Debug)]
+pub struct Shared {
+    world: Mutex<World>,
+    changed: Condvar,
+    faults: Mutex<Faults>,
+    calls: Mutex<Vec<Call>>,
+    imds: Mutex<ImdsScript>,
+    clock: Clock,
+}
+
+/// A test that panicked while it held a lock has failed already; the others may go on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(world: World) -> Self {
+        Self {
+            world: Mutex::new(world),
+            changed: Condvar::new(),
+            faults: Mutex::default(),
+            calls: Mutex::default(),
+            imds: Mutex::default(),
+            clock: Clock::start(),
+        }
+    }
+
+    pub fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        lock(&self.world)
+    }
+
+    pub fn faults(&self) -> MutexGuard<'_, Faults> {
+        lock(&self.faults)
+    }
+
+    pub fn calls(&self) -> MutexGuard<'_, Vec<Call>> {
+        lock(&self.calls)
+    }
+
+    pub fn imds(&self) -> MutexGuard<'_, ImdsScript> {
+        lock(&self.imds)
+    }
+
+    /// Tells whoever waits that the world is another.
+    pub fn touch(&self) {
+        self.changed.notify_all();
+    }
+
+    /// Sleeps until somebody touched the world, it has something due, or `most` is over.
+    pub fn wait<'a>(&self, world: MutexGuard<'a, World>, most: Duration) -> MutexGuard<'a, World> {
+        let due = world
+            .next_deadline()
+            .map_or(most, |at| at.saturating_sub(self.now()));
+        let waited = self.changed.wait_timeout(world, due.min(most));
+        waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}

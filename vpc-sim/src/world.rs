@@ -1,0 +1,379 @@
+//! One region of EC2, in memory: subnets, interfaces, addresses, instances, and the rules between them.
+//!
+//! Owns the truth (the ledger that tests check the daemon against). Pure: it reads no clock, waits for nothing, and
+//! draws from its own seed; every method is told what time it is, and what is due by then has happened. It must not
+//! know HTTP, namespaces or threads: those drive it, and follow [`World::take_changes`].
+
+mod address;
+mod assign;
+mod attach;
+pub mod describe;
+mod interface;
+mod lag;
+mod launch;
+mod match_filter;
+pub mod model;
+mod pool;
+pub mod request;
+mod settle;
+mod tags;
+mod throttle;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+
+pub(crate) use self::match_filter::hypervisor;
+use self::{
+    lag::Shadows,
+    model::{Change, Instance, NetworkInterface, SecurityGroup, Subnet, Tags, Vpc},
+    pool::{Pool, V4_BLOCK, V6_BLOCK},
+    request::CreateNetworkInterface,
+    settle::Timers,
+    throttle::Buckets,
+};
+pub use self::{
+    lag::{ImdsInterface, ImdsLag},
+    launch::{LaunchInstance, ManagedInterface},
+};
+use crate::{
+    action::Action,
+    error::{ApiError, Resource},
+    ids::{EniId, GroupId, InstanceId, Rng, SubnetId, VpcId},
+    latency::Latency,
+};
+
+/// Quotas that AWS raises on request; the defaults are an account's first day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    pub interfaces: usize,
+    pub groups_per_interface: usize,
+    pub tags_per_resource: usize,
+}
+
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            interfaces: 5000,
+            groups_per_interface: 5,
+            tags_per_resource: 50,
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct WorldConfig {
+    pub seed: u64,
+    pub region: String,
+    pub account: String,
+    pub latency: Latency,
+    /// Whether calls are throttled per API.
+    pub throttling: bool,
+    pub quotas: Quotas,
+}
+
+impl Default for WorldConfig {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            region: "us-west-2".to_owned(),
+            account: "123456789012".to_owned(),
+            latency: Latency::none(),
+            throttling: false,
+            quotas: Quotas::default(),
+        }
+    }
+}
+
+/// A subnet and what is taken in it.
+#[derive(Clone, Debug)]
+struct Place {
+    subnet: Subnet,
+    v4: Pool,
+    v6: Option<Pool>,
+}
+
+/// One purpose, one generator: switching latency on does not change who gets which address.
+#[derive(Clone, Debug)]
+struct Dice {
+    ids: Rng,
+    addresses: Rng,
+    delays: Rng,
+}
+
+/// The region.
+#[derive(Clone, Debug)]
+pub struct World {
+    region: String,
+    account: String,
+    latency: Latency,
+    quotas: Quotas,
+    dice: Dice,
+    buckets: Option<Buckets>,
+    vpcs: BTreeMap<VpcId, Vpc>,
+    places: BTreeMap<SubnetId, Place>,
+    /// Where instances go that name no subnet.
+    first_subnet: Option<SubnetId>,
+    groups: BTreeMap<GroupId, SecurityGroup>,
+    instances: BTreeMap<InstanceId, Instance>,
+    interfaces: BTreeMap<EniId, NetworkInterface>,
+    /// ClientToken to the request it came with and the interface it made.
+    tokens: BTreeMap<String, (CreateNetworkInterface, NetworkInterface)>,
+    /// Addresses and prefixes that EC2 has assigned but the fabric does not deliver yet.
+    unusable: BTreeSet<(EniId, ipnet::IpNet)>,
+    timers: Timers,
+    changes: Vec<Change>,
+    shadows: Shadows,
+}
+
+impl World {
+    #[must_use]
+    pub fn new(config: WorldConfig) -> Self {
+        let WorldConfig {
+            seed,
+            region,
+            account,
+            latency,
+            throttling,
+            quotas,
+        } = config;
+        Self {
+            region,
+            account,
+            latency,
+            quotas,
+            dice: Dice {
+                ids: Rng::new(seed, 1),
+                addresses: Rng::new(seed, 2),
+                delays: Rng::new(seed, 3),
+            },
+            buckets: throttling.then(Buckets::default),
+            vpcs: BTreeMap::new(),
+            places: BTreeMap::new(),
+            first_subnet: None,
+            groups: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            interfaces: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            unusable: BTreeSet::new(),
+            timers: Timers::default(),
+            changes: Vec::new(),
+            shadows: Shadows::default(),
+        }
+    }
+
+    /// A VPC with its default security group.
+    pub fn add_vpc(&mut self, cidrs: Vec<Ipv4Net>, ipv6: Vec<Ipv6Net>) -> VpcId {
+        let id = VpcId::draw(&mut self.dice.ids);
+        let default_group = self.add_group(&id, "default", "default VPC security group");
+        let vpc = Vpc {
+            id: id.clone(),
+            cidrs,
+            ipv6,
+            default_group,
+            tags: Tags::new(),
+        };
+        self.vpcs.insert(id.clone(), vpc);
+        id
+    }
+
+    /// A security group. Its rules are not simulated.
+    pub fn add_group(&mut self, vpc: &VpcId, name: &str, description: &str) -> GroupId {
+        let id = GroupId::draw(&mut self.dice.ids);
+        let group = SecurityGroup {
+            id: id.clone(),
+            vpc: vpc.clone(),
+            name: name.to_owned(),
+            description: description.to_owned(),
+            tags: Tags::new(),
+        };
+        self.groups.insert(id.clone(), group);
+        id
+    }
+
+    /// A subnet: /16 to /28, and /64 in IPv6. `zone` is the letter that follows the region's name.
+    ///
+    /// # Panics
+    /// If `cidr` or `ipv6` has another length: the topology is the test's own, not a request.
+    pub fn add_subnet(
+        &mut self,
+        vpc: &VpcId,
+        cidr: Ipv4Net,
+        ipv6: Option<Ipv6Net>,
+        zone: char,
+    ) -> SubnetId {
+        assert!(
+            (16..=28).contains(&cidr.prefix_len()),
+            "a subnet is /16 to /28, not {cidr}"
+        );
+        assert!(
+            ipv6.is_none_or(|n| n.prefix_len() == 64),
+            "an IPv6 subnet is a /64, not {ipv6:?}"
+        );
+        let id = SubnetId::draw(&mut self.dice.ids);
+        let subnet = Subnet {
+            id: id.clone(),
+            vpc: vpc.clone(),
+            zone: format!("{}{zone}", self.region),
+            cidr: cidr.trunc(),
+            ipv6: ipv6.map(|n| n.trunc()),
+            tags: Tags::new(),
+        };
+        let v4 = Pool::new(
+            u32::from(cidr.network()).into(),
+            32,
+            cidr.prefix_len(),
+            V4_BLOCK,
+        );
+        let v6 = ipv6.map(|n| Pool::new(n.network().into(), 128, 64, V6_BLOCK));
+        self.places.insert(id.clone(), Place { subnet, v4, v6 });
+        self.first_subnet.get_or_insert_with(|| id.clone());
+        id
+    }
+
+    /// Marks an address as taken by nobody we know: other tenants of the subnet, and the way to fragment it. False if
+    /// it cannot be taken.
+    pub fn occupy(&mut self, subnet: &SubnetId, address: IpAddr) -> bool {
+        let Some(place) = self.places.get_mut(subnet) else {
+            return false;
+        };
+        match address {
+            IpAddr::V4(a) => place.v4.take(u32::from(a).into()).is_ok(),
+            IpAddr::V6(a) => place.v6.as_mut().is_some_and(|p| p.take(a.into()).is_ok()),
+        }
+    }
+
+    /// The opposite of [`World::occupy`].
+    pub fn vacate(&mut self, subnet: &SubnetId, address: IpAddr) {
+        let Some(place) = self.places.get_mut(subnet) else {
+            return;
+        };
+        match address {
+            IpAddr::V4(a) => place.v4.give_back(u32::from(a).into()),
+            IpAddr::V6(a) => place.v6.iter_mut().for_each(|p| p.give_back(a.into())),
+        }
+    }
+
+    /// Switches throttling on (with full buckets) or off.
+    pub fn set_throttling(&mut self, on: bool) {
+        self.buckets = on.then(Buckets::default);
+    }
+
+    pub fn set_latency(&mut self, latency: Latency) {
+        self.latency = latency;
+    }
+
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    #[must_use]
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    #[must_use]
+    pub fn vpc(&self, id: &VpcId) -> Option<&Vpc> {
+        self.vpcs.get(id)
+    }
+
+    #[must_use]
+    pub fn subnet(&self, id: &SubnetId) -> Option<&Subnet> {
+        self.places.get(id).map(|p| &p.subnet)
+    }
+
+    pub fn subnets(&self) -> impl Iterator<Item = &Subnet> {
+        self.places.values().map(|p| &p.subnet)
+    }
+
+    pub fn vpcs(&self) -> impl Iterator<Item = &Vpc> {
+        self.vpcs.values()
+    }
+
+    #[must_use]
+    pub fn group(&self, id: &GroupId) -> Option<&SecurityGroup> {
+        self.groups.get(id)
+    }
+
+    #[must_use]
+    pub fn instance(&self, id: &InstanceId) -> Option<&Instance> {
+        self.instances.get(id)
+    }
+
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.values()
+    }
+
+    #[must_use]
+    pub fn interface(&self, id: &EniId) -> Option<&NetworkInterface> {
+        self.interfaces.get(id)
+    }
+
+    pub fn interfaces(&self) -> impl Iterator<Item = &NetworkInterface> {
+        self.interfaces.values()
+    }
+
+    /// The interface that EC2 says owns `address`, attached or not.
+    #[must_use]
+    pub fn owner_of(&self, address: impl Into<IpAddr>) -> Option<&NetworkInterface> {
+        let address = address.into();
+        self.interfaces.values().find(|e| e.owns(address))
+    }
+
+    /// The subnet that was added first.
+    #[must_use]
+    pub const fn first_subnet(&self) -> Option<&SubnetId> {
+        self.first_subnet.as_ref()
+    }
+
+    /// `availableIpAddressCount` of a subnet, IPv4.
+    #[must_use]
+    pub fn available(&self, subnet: &SubnetId) -> u128 {
+        self.places.get(subnet).map_or(0, |p| p.v4.available())
+    }
+
+    /// How long a call of `action` takes, drawn anew each time: half before it takes effect, half after.
+    pub fn draw_call_latency(&mut self, action: Action) -> Duration {
+        self.latency.call(action, &mut self.dice.delays)
+    }
+
+    /// The start of every call: what is due happens, then the account's bucket is asked. `narrow`: filtered or paged.
+    fn begin(&mut self, action: Action, narrow: bool, now: Duration) -> Result<(), ApiError> {
+        self.advance(now);
+        let admitted = self
+            .buckets
+            .as_mut()
+            .is_none_or(|b| b.admit(action, narrow, now));
+        if admitted {
+            Ok(())
+        } else {
+            Err(ApiError::Throttled)
+        }
+    }
+
+    fn place(&self, id: &SubnetId) -> Result<&Place, ApiError> {
+        self.places
+            .get(id)
+            .ok_or_else(|| ApiError::not_found(Resource::Subnet, id))
+    }
+
+    fn eni(&self, id: &EniId) -> Result<&NetworkInterface, ApiError> {
+        self.interfaces
+            .get(id)
+            .ok_or_else(|| ApiError::not_found(Resource::Interface, id))
+    }
+
+    fn eni_mut(&mut self, id: &EniId) -> Result<&mut NetworkInterface, ApiError> {
+        self.interfaces
+            .get_mut(id)
+            .ok_or_else(|| ApiError::not_found(Resource::Interface, id))
+    }
+}

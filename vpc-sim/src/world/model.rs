@@ -1,0 +1,234 @@
+//! What the world is made of. Values: whoever holds one holds a copy.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::ids::{AttachmentId, EniId, GroupId, InstanceId, Mac, SubnetId, VpcId};
+
+/// Keys to values.
+pub type Tags = BTreeMap<String, String>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vpc {
+    pub id: VpcId,
+    /// In the order they were associated; the first is the VPC's own.
+    pub cidrs: Vec<Ipv4Net>,
+    pub ipv6: Vec<Ipv6Net>,
+    /// Used by an interface that names no group.
+    pub default_group: GroupId,
+    pub tags: Tags,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    pub id: SubnetId,
+    pub vpc: VpcId,
+    pub zone: String,
+    pub cidr: Ipv4Net,
+    pub ipv6: Option<Ipv6Net>,
+    pub tags: Tags,
+}
+
+impl Subnet {
+    /// The VPC router: base plus one.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.cidr.network()) + 1)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecurityGroup {
+    pub id: GroupId,
+    pub vpc: VpcId,
+    pub name: String,
+    pub description: String,
+    pub tags: Tags,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceState {
+    Running,
+    Terminated,
+}
+
+impl InstanceState {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Terminated => "terminated",
+        }
+    }
+
+    /// `instanceState.code`.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Running => 16,
+            Self::Terminated => 48,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub instance_type: String,
+    pub state: InstanceState,
+    pub subnet: SubnetId,
+    pub vpc: VpcId,
+    pub zone: String,
+    /// The interface at card 0, device 0.
+    pub primary: EniId,
+    /// The role whose credentials IMDS serves.
+    pub role: String,
+    pub launched: Duration,
+    pub tags: Tags,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InterfaceType {
+    #[default]
+    Interface,
+    Efa,
+    EfaOnly,
+    Trunk,
+    Branch,
+}
+
+impl InterfaceType {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interface => "interface",
+            Self::Efa => "efa",
+            Self::EfaOnly => "efa-only",
+            Self::Trunk => "trunk",
+            Self::Branch => "branch",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [
+            Self::Interface,
+            Self::Efa,
+            Self::EfaOnly,
+            Self::Trunk,
+            Self::Branch,
+        ]
+        .into_iter()
+        .find(|t| t.name() == name)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachmentState {
+    Attaching,
+    Attached,
+    Detaching,
+}
+
+impl AttachmentState {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Attaching => "attaching",
+            Self::Attached => "attached",
+            Self::Detaching => "detaching",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    pub id: AttachmentId,
+    pub instance: InstanceId,
+    pub card: u32,
+    pub device: u32,
+    pub state: AttachmentState,
+    pub delete_on_termination: bool,
+    pub at: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkInterface {
+    pub id: EniId,
+    pub subnet: SubnetId,
+    pub vpc: VpcId,
+    pub zone: String,
+    pub mac: Mac,
+    pub description: String,
+    pub groups: Vec<GroupId>,
+    pub interface_type: InterfaceType,
+    /// Made and kept by an AWS service: not the customer's to change.
+    pub requester_managed: bool,
+    pub source_dest_check: bool,
+    pub attachment: Option<Attachment>,
+    /// The primary address first.
+    pub ipv4: Vec<Ipv4Addr>,
+    pub ipv4_prefixes: Vec<Ipv4Net>,
+    pub ipv6: Vec<Ipv6Addr>,
+    pub ipv6_prefixes: Vec<Ipv6Net>,
+    pub tags: Tags,
+}
+
+impl NetworkInterface {
+    /// `status`, as far as the attachment decides it.
+    #[must_use]
+    pub const fn status(&self) -> &'static str {
+        if self.attachment.is_some() {
+            "in-use"
+        } else {
+            "available"
+        }
+    }
+
+    /// The address that never leaves the interface; `efa-only` has none.
+    #[must_use]
+    pub fn primary(&self) -> Option<Ipv4Addr> {
+        self.ipv4.first().copied()
+    }
+
+    /// Everything the fabric delivers here, each as a network.
+    #[must_use]
+    pub fn owned(&self) -> Vec<IpNet> {
+        let four = self.ipv4.iter().map(|a| IpNet::from(IpAddr::from(*a)));
+        let six = self.ipv6.iter().map(|a| IpNet::from(IpAddr::from(*a)));
+        let four_nets = self.ipv4_prefixes.iter().copied().map(IpNet::from);
+        let six_nets = self.ipv6_prefixes.iter().copied().map(IpNet::from);
+        four.chain(four_nets).chain(six).chain(six_nets).collect()
+    }
+
+    /// Whether `address` belongs here, alone or as a member of a prefix.
+    #[must_use]
+    pub fn owns(&self, address: IpAddr) -> bool {
+        self.owned().iter().any(|n| n.contains(&address))
+    }
+}
+
+/// Something the fabric has to follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The interface is attached: a device appears, and these destinations are delivered to it.
+    Attached {
+        eni: NetworkInterface,
+        delivers: Vec<IpNet>,
+    },
+    /// A detach began: packets are dropped at once, the device is still there.
+    Cut { eni: EniId },
+    /// The device is gone.
+    Detached { eni: EniId, instance: InstanceId },
+    /// An address or prefix of an attached interface became usable.
+    Added { eni: EniId, net: IpNet },
+    /// An address or prefix of an attached interface is gone.
+    Removed { eni: EniId, net: IpNet },
+    /// The source and destination check of an attached interface.
+    Check { eni: EniId, enabled: bool },
+}
