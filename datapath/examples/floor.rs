@@ -1,110 +1,138 @@
-//! Times every step of `pod::add` over many fresh namespaces, for comparison with a bare netlink program in C.
+//! Times every step of `pod::add` over many fresh namespaces, and compares with a bare netlink program.
 //!
-//! Run as root: `cargo run --release -p datapath --example floor [namespaces]`. Works in a namespace of its own.
+//! `cargo run --release -p datapath --example floor [namespaces] [program]`, as root. Works in a namespace of its own.
+//! `program` is called with the number of namespaces and prints a line like `pod side batch p50 100 us …` per step.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a measurement reads the clock and its arguments"
+)]
+
+use std::os::fd::AsFd;
+use std::process::Command;
 use std::time::Instant;
 
 use datapath::netlink::Socket;
 use datapath::netns::Netns;
-use datapath::pod::{self, PodLink};
+use datapath::pod::{self, PodLink, PodRef};
+
+/// What is timed, and what the bare program calls the same thing.
+const STEPS: [(&str, Option<&str>); 6] = [
+    ("adopt socket", None),
+    ("pair", Some("veth direct in netns")),
+    ("pod side", Some("pod side batch")),
+    ("host side", Some("host route")),
+    ("whole add", None),
+    ("unroute", None),
+];
 
 fn main() {
-    let count: u32 = std::env::args()
-        .nth(1)
+    let mut arguments = std::env::args().skip(1);
+    let count = arguments
+        .next()
         .map_or(500, |n| n.parse().expect("a number of namespaces"));
+    let bare = arguments
+        .next()
+        .map(|program| bare_floor(&program, count))
+        .unwrap_or_default();
     let host = Netns::create().expect("a namespace; run as root");
-    host.run(|| measure(count)).expect("entering the namespace");
+    host.run(|| measure(count, &bare))
+        .expect("entering the namespace");
 }
 
-fn measure(count: u32) {
+/// The medians that the bare program prints, by its name for the step.
+fn bare_floor(program: &str, count: u16) -> Vec<(String, f64)> {
+    let output = Command::new(program)
+        .arg(count.to_string())
+        .output()
+        .expect("the bare program");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let median = |line: &str| {
+        let (name, rest) = line.split_once(" p50 ")?;
+        Some((
+            name.trim().to_owned(),
+            rest.split_whitespace().next()?.parse().ok()?,
+        ))
+    };
+    text.lines().filter_map(median).collect()
+}
+
+fn measure(count: u16, bare: &[(String, f64)]) {
     let mut host = Socket::open().expect("a netlink socket");
-    let mut times: [Vec<f64>; 6] = Default::default();
-    let mut names = Vec::new();
     let pods: Vec<Netns> = (0..count)
         .map(|_| Netns::create().expect("a namespace"))
         .collect();
-    for (i, netns) in (1..).zip(&pods) {
-        let link = pod_link(i);
-        let raw = Socket::open_in(netns).expect("a socket in the pod");
-        let fd = std::os::fd::AsFd::as_fd(&raw)
-            .try_clone_to_owned()
-            .expect("a copy");
-        let start = now();
-        let mut socket = Socket::from_fd(fd).expect("the handed-over socket");
-        let adopted = now();
-        let mut marks = vec![adopted];
-        let fd = std::os::fd::AsFd::as_fd(netns);
-        pod::add_observed(&mut host, &mut socket, fd, &link, |_| marks.push(now())).expect("wired");
-        times[0].push(micros(start, adopted));
-        for step in 0..3 {
-            times[step + 1].push(micros(marks[step], marks[step + 1]));
+    let links: Vec<PodLink> = (1..=count).map(pod_link).collect();
+    let mut times: [Vec<f64>; STEPS.len()] = Default::default();
+    for (netns, link) in pods.iter().zip(&links) {
+        // As the plugin hands it over.
+        let theirs = Socket::open_in(netns).expect("a socket in the pod");
+        let theirs = theirs.as_fd().try_clone_to_owned().expect("a copy");
+        let start = Instant::now();
+        let mut pod = Socket::from_fd(theirs).expect("the handed-over socket");
+        let mut marks = vec![start, Instant::now()];
+        pod::add_observed(&mut host, &mut pod, netns.as_fd(), link, |_| {
+            marks.push(Instant::now())
+        })
+        .expect("wired");
+        for (times, pair) in times.iter_mut().zip(marks.windows(2)) {
+            times.push(micros(pair[0], pair[1]));
         }
-        times[4].push(micros(start, marks[3]));
-        names.push((link.host_name, link.address));
+        times[4].push(micros(start, marks[4]));
     }
-    for (host_name, address) in &names {
-        let start = now();
-        let pod = pod::PodRef {
-            host_name: host_name.clone(),
-            address: *address,
+    for link in &links {
+        let start = Instant::now();
+        let pod = PodRef {
+            host_name: link.host_name.clone(),
+            address: link.address,
         };
         pod::unroute(&mut host, &pod).expect("unrouted");
-        times[5].push(micros(start, now()));
+        times[5].push(micros(start, Instant::now()));
     }
-    let labels = [
-        "adopt socket",
-        "pair",
-        "pod side",
-        "host side",
-        "whole add",
-        "unroute",
-    ];
-    for (label, times) in labels.iter().zip(&mut times) {
+    report(&mut times, bare);
+    delete(&mut host, &links);
+}
+
+fn report(times: &mut [Vec<f64>; STEPS.len()], bare: &[(String, f64)]) {
+    for ((label, same), times) in STEPS.iter().zip(times) {
         times.sort_by(f64::total_cmp);
         let at = |percent: usize| times[times.len() * percent / 100];
-        println!("{label:<14} p50 {:7.1} us   p99 {:7.1} us", at(50), at(99));
+        print!("{label:<16} p50 {:7.1} us   p99 {:7.1} us", at(50), at(99));
+        match bare.iter().find(|(name, _)| Some(name.as_str()) == *same) {
+            Some((_, floor)) => {
+                println!("   bare p50 {floor:6.0} us   ratio {:.2}", at(50) / floor)
+            }
+            None => println!(),
+        }
     }
-    delete(
-        &mut host,
-        &names
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect::<Vec<_>>(),
-    );
 }
 
-/// One by one, then fifty at a time.
-fn delete(host: &mut Socket, names: &[&str]) {
-    let (single, batched) = names.split_at(names.len().min(10));
-    for (label, chunk) in [("unlink", 1), ("unlink_many/50", 50)] {
-        let names = if chunk == 1 { single } else { batched };
-        let start = now();
-        for chunk in names.chunks(chunk) {
+/// A few one by one, the others fifty at a time.
+fn delete(host: &mut Socket, links: &[PodLink]) {
+    let names: Vec<&str> = links.iter().map(|link| link.host_name.as_str()).collect();
+    let (single, batched) = names.split_at(names.len().min(20));
+    for (label, names, together) in [("unlink", single, 1), ("unlink 50", batched, 50)] {
+        let start = Instant::now();
+        for chunk in names.chunks(together) {
             pod::unlink_many(host, chunk).expect("unlinked");
         }
-        println!(
-            "{label:<14} {:7.1} us each",
-            micros(start, now()) / names.len().max(1) as f64
-        );
+        let each = micros(start, Instant::now())
+            / f64::from(u32::try_from(names.len()).unwrap_or(u32::MAX));
+        println!("{label:<16} {each:11.1} us each");
     }
 }
 
-fn pod_link(i: u32) -> PodLink {
-    let mac = |kind| pod::local_mac([kind, 0, 0, 0, (i >> 8) as u8, i as u8]);
+fn pod_link(i: u16) -> PodLink {
+    let [high, low] = i.to_be_bytes();
     PodLink {
         host_name: pod::host_name("eni", &[&i.to_string(), "eth0"]),
         pod_name: "eth0".to_owned(),
-        address: std::net::Ipv4Addr::from(0x0a00_0000 + i),
+        address: std::net::Ipv4Addr::new(10, 0, high, low),
         mtu: 9001,
-        index: (i % 4) as u16,
-        host_mac: mac(0),
-        pod_mac: mac(4),
+        index: i % 4,
+        host_mac: pod::local_mac([0, 0, 0, 0, high, low]),
+        pod_mac: pod::local_mac([4, 0, 0, 0, high, low]),
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 fn micros(from: Instant, to: Instant) -> f64 {

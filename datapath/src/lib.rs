@@ -5,8 +5,10 @@
 //! own. Must not know AWS, Kubernetes or an async runtime, and enters no namespace that it was not handed.
 
 pub mod constants;
+pub mod host;
 pub mod netlink;
 pub mod netns;
+pub mod nft;
 pub mod pod;
 
 #[cfg(test)]

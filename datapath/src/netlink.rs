@@ -21,10 +21,16 @@ pub use error::Error;
 pub use monitor::{Event, Monitor, Topic, wait_for_link_by_mac};
 pub use nix::errno::Errno;
 pub use request::Request;
+pub(crate) use socket::verdict;
 pub use socket::{Report, Socket};
 
 /// A MAC address, in the order in which it is written.
 pub type Mac = [u8; 6];
+
+/// As `ip link` writes it.
+pub(crate) fn mac_text(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
 
 #[cfg(test)]
 mod tests;

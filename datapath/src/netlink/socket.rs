@@ -262,7 +262,7 @@ fn append(out: &mut Vec<u8>, request: &Request, seq: u32) {
 }
 
 /// The verdict in an `NLMSG_ERROR` or `NLMSG_DONE`, with the kernel's explanation when it gave one.
-fn verdict(op: &'static str, frame: &Frame<'_>) -> Result<(), Error> {
+pub(crate) fn verdict(op: &'static str, frame: &Frame<'_>) -> Result<(), Error> {
     let payload = frame.payload();
     let code = match payload.get(..4) {
         Some(bytes) => i32::from_ne_bytes(bytes.try_into().expect("four bytes were taken")),

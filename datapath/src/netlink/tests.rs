@@ -201,13 +201,7 @@ fn routes_live_in_their_table() {
         27_392,
     );
     let hole = Route::nowhere(net("10.9.0.0/16"), Kind::BlackHole, 27_392);
-    // The gateway of the default route is only found where lookups go, which is main.
-    let in_main = Route {
-        table: route::MAIN,
-        ..onlink
-    };
     let all = [
-        route::add(&in_main),
         route::add(&onlink),
         route::add(&default),
         route::replace(&hole),

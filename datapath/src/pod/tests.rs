@@ -98,7 +98,7 @@ fn a_wired_pod_is_what_iproute2_calls_one() {
         &[
             "sh",
             "-c",
-            "ip -o -4 a show eth0 | cut -d'\\\\' -f1; ip r; ip n",
+            "ip -o -4 a show eth0 | cut -d'\\' -f1; ip r; ip n",
         ],
     );
     let peer = lab.host.link_by_index(wired.host_index).unwrap().unwrap();
@@ -189,7 +189,7 @@ fn many_links_go_together_and_only_they() {
         .into_iter()
         .map(|s| s.name)
         .collect();
-    assert_eq!(left, [stays.host_name.clone()]);
+    assert_eq!(left, std::slice::from_ref(&stays.host_name));
     assert_eq!(lab.check(&stays), []);
 }
 

@@ -1,0 +1,174 @@
+//! The node's own network: rules, ENI tables, device settings, the marking of packets (design §4.2).
+//!
+//! Owns everything on a node that does not belong to one pod. Each function brings what is there to what shall be
+//! there, by difference: what is right is not touched, what is missing is added, and only then is what is wrong taken
+//! away. So all of them may be repeated at any time, under traffic. Other programs' rules and routes are told by
+//! their protocol number, and left alone.
+
+mod eni;
+mod rules;
+mod sysctl;
+
+use std::time::Duration;
+
+use crate::constants::{MAX_ENI_INDEX, PODS_TABLE, RULE_PODS, index_of_group};
+use crate::netlink::link::{self, Change, InetConf, Link};
+use crate::netlink::rule::Rule;
+use crate::netlink::{Error, Mac, Socket};
+use crate::netns::Netns;
+use crate::nft::{Nft, Ruleset};
+
+pub use eni::{EniLink, add_eni, remove_eni};
+
+/// Loose source check. An ENI must accept what comes back over it although the main table would answer by another.
+const LOOSE: u32 = 2;
+
+/// What a node needs before its first pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostConfig {
+    /// MAC address of the primary ENI.
+    pub primary_mac: Mac,
+    /// MTU of the primary ENI, in bytes.
+    pub mtu: u32,
+}
+
+/// Why the node cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// IPv4 forwarding is off, and we may not switch it on.
+    #[error("net.ipv4.ip_forward is 0 and /proc/sys cannot be written: set it on the node")]
+    ForwardingOff {
+        /// Why it cannot be written: `EROFS` in a container without privileges.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A setting could not be read.
+    #[error("cannot read {path}")]
+    Sysctl {
+        /// The file.
+        path: &'static str,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No link has this MAC address, or none appeared in time.
+    #[error("no network interface with MAC {}", crate::netlink::mac_text(*mac))]
+    LinkMissing {
+        /// The address.
+        mac: Mac,
+    },
+    /// An index that cannot be a secondary ENI's.
+    #[error("ENI index {index} is not within 1..={MAX_ENI_INDEX}")]
+    Index {
+        /// The index.
+        index: u16,
+    },
+    /// A subnet without room for a gateway.
+    #[error("subnet {subnet} has no gateway address")]
+    Subnet {
+        /// The subnet.
+        subnet: ipnet::Ipv4Net,
+    },
+    /// The kernel refused something, or a socket failed.
+    #[error("{what}")]
+    Netlink {
+        /// What was being brought about.
+        what: &'static str,
+        /// The cause.
+        #[source]
+        source: Error,
+    },
+}
+
+/// Puts an operation's name on a netlink error.
+trait During<T> {
+    fn during(self, what: &'static str) -> Result<T, HostError>;
+}
+
+impl<T> During<T> for Result<T, Error> {
+    fn during(self, what: &'static str) -> Result<T, HostError> {
+        self.map_err(|source| HostError::Netlink { what, source })
+    }
+}
+
+/// Brings about what every pod of the node relies on: forwarding, the rule that lets local pods win, the primary ENI's
+/// settings, the marking of packets for the ENIs that are set up already. The calling thread must be in the socket's
+/// namespace. Returns the primary ENI's link.
+///
+/// Rule 1024 (marked packets to main) comes with what makes that mark.
+///
+/// # Errors
+/// [`HostError`]; what was done before the failure stays, as a repetition would do it again.
+pub fn prepare(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
+    sysctl::ensure_forwarding()?;
+    let primary = crate::netlink::wait_for_link_by_mac(socket, config.primary_mac, Duration::ZERO)
+        .during("find the primary ENI")?
+        .ok_or(HostError::LinkMissing {
+            mac: config.primary_mac,
+        })?;
+    ensure_link(socket, &primary, config.mtu)?;
+
+    let pods = Rule::all(RULE_PODS, PODS_TABLE);
+    let rival = |r: &Rule| r.priority == RULE_PODS;
+    rules::ensure(socket, &pods, rival)?;
+
+    let ruleset = Ruleset {
+        enis: rules::marked_enis(socket)?,
+        check_source: sysctl::source_check_is_loose()?,
+    };
+    nft(socket)?.replace(&ruleset).during("set up nftables")?;
+    Ok(primary)
+}
+
+/// Number of pod links on the node, for a log line or a metric.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn pod_links(socket: &mut Socket) -> Result<usize, Error> {
+    Ok(socket
+        .links()?
+        .iter()
+        .filter(|link| index_of_group(link.group).is_some())
+        .count())
+}
+
+/// Up, of the right MTU, with a loose source check. Nothing is sent when all is so.
+fn ensure_link(socket: &mut Socket, link: &Link, mtu: u32) -> Result<(), HostError> {
+    let mut requests = Vec::new();
+    if !link.up || link.mtu != mtu {
+        let change = Change {
+            up: Some(true),
+            mtu: (link.mtu != mtu).then_some(mtu),
+            ..Change::default()
+        };
+        requests.push(link::set(link.index, &change));
+    }
+    if link.rp_filter != Some(2) {
+        requests.push(link::set_inet_conf(
+            link.index,
+            &[(InetConf::RpFilter, LOOSE)],
+        ));
+    }
+    socket
+        .batch(&requests)
+        .and_then(crate::netlink::Report::ok)
+        .during("set up the ENI's link")
+}
+
+/// A netfilter socket in the namespace of `socket`, which must be the calling thread's.
+fn nft(socket: &Socket) -> Result<Nft, HostError> {
+    let op = "open nftables";
+    let nft = Nft::open().during(op)?;
+    let same = socket
+        .netns()
+        .and_then(|a| nft.netns().map(|b: Netns| a.id() == b.id()))
+        .during(op)?;
+    if same {
+        Ok(nft)
+    } else {
+        Err(Error::ForeignNamespace { op }).during(op)
+    }
+}
+
+#[cfg(test)]
+mod tests;

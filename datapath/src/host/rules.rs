@@ -1,0 +1,55 @@
+//! Policy rules by difference: ours are known by their protocol number, and a rule is added before its rivals go.
+
+use std::collections::BTreeSet;
+
+use super::{During, HostError};
+use crate::constants::{MARK_ENI_MASK, MAX_ENI_INDEX, PROTOCOL, RULE_ENI};
+use crate::netlink::rule::{self, Rule};
+use crate::netlink::{Error, Socket};
+
+/// Makes sure that `wanted` is there, and then that of our own rules no other one is that `rival` matches.
+pub(super) fn ensure(
+    socket: &mut Socket,
+    wanted: &Rule,
+    rival: impl Fn(&Rule) -> bool,
+) -> Result<(), HostError> {
+    let what = "set up rules";
+    let present = socket.rules().during(what)?;
+    if !present.iter().any(|r| r.same(wanted)) {
+        socket.apply(&rule::add(wanted)).during(what)?;
+    }
+    let wrong = present
+        .iter()
+        .filter(|r| r.protocol == PROTOCOL && !r.same(wanted) && rival(r));
+    let requests: Vec<_> = wrong.map(rule::del).collect();
+    socket.batch(&requests).and_then(all_gone).during(what)
+}
+
+/// Our rules that lead to `table`.
+pub(super) fn leading_to(socket: &mut Socket, table: u32) -> Result<Vec<Rule>, Error> {
+    let mut rules = socket.rules()?;
+    rules.retain(|r| r.protocol == PROTOCOL && r.table == table);
+    Ok(rules)
+}
+
+/// Indices of the ENIs that are set up, by their rules.
+pub(super) fn marked_enis(socket: &mut Socket) -> Result<BTreeSet<u16>, HostError> {
+    let rules = socket.rules().during("list rules")?;
+    let ours = rules
+        .iter()
+        .filter(|r| r.protocol == PROTOCOL && r.priority == RULE_ENI);
+    let marks = ours.filter_map(|r| r.mark.filter(|(_, mask)| *mask == MARK_ENI_MASK));
+    let indices = marks.filter_map(|(value, _)| u16::try_from(value).ok());
+    Ok(indices
+        .filter(|index| (1..=MAX_ENI_INDEX).contains(index))
+        .collect())
+}
+
+/// Of deletions: gone already is as good.
+pub(super) fn all_gone(report: crate::netlink::Report) -> Result<(), Error> {
+    report
+        .results
+        .into_iter()
+        .filter(|r| !r.as_ref().is_err_and(Error::is_gone))
+        .collect()
+}

@@ -1,0 +1,460 @@
+//! The node's network for real: a host with two ENIs, each on a wire of its own.
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::AsFd;
+
+use super::*;
+use crate::constants::eni_table;
+use crate::netlink::addr::{self, Address};
+use crate::netlink::link::End;
+use crate::netlink::route::{MAIN, Route};
+use crate::netlink::{Monitor, Topic};
+use crate::pod::{self, PodLink};
+use crate::testing::{netns, run_in, snapshot, socket_in};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+struct Lab {
+    host: Netns,
+    socket: Socket,
+    /// The wires, and the VPC's router at the far end of each.
+    wires: [Netns; 2],
+}
+
+fn mac(i: u8) -> Mac {
+    [2, 0, 0, 0, 1, i]
+}
+
+fn config() -> HostConfig {
+    HostConfig {
+        primary_mac: mac(0),
+        mtu: 9001,
+    }
+}
+
+fn eni() -> EniLink {
+    EniLink {
+        mac: mac(1),
+        primary: Ipv4Addr::new(10, 0, 0, 20),
+        subnet: "10.0.0.0/24".parse().unwrap(),
+        table: eni_table(0, 1),
+        index: 1,
+        mtu: 9001,
+    }
+}
+
+impl Lab {
+    /// `eth0` with its address and default route, as a node boots; `eth1` just attached, down.
+    fn new() -> Self {
+        let host = netns();
+        let mut socket = socket_in(&host);
+        let wires = [netns(), netns()];
+        for (i, wire) in (0..).zip(&wires) {
+            let name = format!("eth{i}");
+            let near = End {
+                name: &name,
+                mtu: None,
+                mac: Some(mac(i)),
+                group: 0,
+                up: i == 0,
+            };
+            let far = End {
+                name: "wire",
+                mac: None,
+                up: false,
+                ..near
+            };
+            socket
+                .apply(&link::add_veth(&near, &far, Some(wire.as_fd())))
+                .unwrap();
+            let router = "sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.wire.rp_filter=0; \
+                          ip link set wire mtu 9001 up; ip addr add 10.0.0.1/24 dev wire";
+            run_in(wire, &["sh", "-ec", router]);
+        }
+        let boot = "sysctl -qw net.ipv4.ip_forward=0 net.ipv4.conf.all.rp_filter=0; \
+                    ip addr add 10.0.0.10/24 dev eth0; ip route add default via 10.0.0.1";
+        run_in(&host, &["sh", "-ec", boot]);
+        Self {
+            host,
+            socket,
+            wires,
+        }
+    }
+
+    /// Runs in the host's namespace, as the daemon does.
+    fn on_host<R: Send>(&mut self, f: impl FnOnce(&mut Socket) -> R + Send) -> R {
+        let socket = &mut self.socket;
+        self.host.run(|| f(socket)).unwrap()
+    }
+
+    fn set_up(&mut self) {
+        self.on_host(|socket| {
+            prepare(socket, &config()).unwrap();
+            add_eni(socket, &eni(), PATIENCE).unwrap();
+        });
+    }
+
+    fn show(&self, command: &str) -> Vec<String> {
+        let text = run_in(&self.host, &["sh", "-ec", command]);
+        text.lines()
+            .map(|l| l.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect()
+    }
+
+    fn add_pod(&mut self, i: u8, index: u16) -> Netns {
+        let netns = netns();
+        let link = pod_link(i, index);
+        pod::add(
+            &mut self.socket,
+            &mut socket_in(&netns),
+            netns.as_fd(),
+            &link,
+        )
+        .unwrap();
+        netns
+    }
+}
+
+fn pod_link(i: u8, index: u16) -> PodLink {
+    PodLink {
+        host_name: pod::host_name("eni", &[&i.to_string(), "eth0"]),
+        pod_name: "eth0".to_owned(),
+        address: Ipv4Addr::new(10, 0, 0, i),
+        mtu: 9001,
+        index,
+        host_mac: pod::local_mac([0, 0, 0, 0, 0, i]),
+        pod_mac: pod::local_mac([4, 0, 0, 0, 0, i]),
+    }
+}
+
+#[test]
+fn a_node_is_set_up_as_designed() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    assert_eq!(
+        lab.show("ip rule"),
+        [
+            "0: from all lookup local",
+            "512: from all lookup 27392 proto 107",
+            "1536: from all fwmark 0x1/0x7f lookup 2 proto 107",
+            "32765: from 10.0.0.20 lookup 2 proto 107",
+            "32766: from all lookup main",
+            "32767: from all lookup default",
+        ]
+    );
+    assert_eq!(
+        lab.show("ip route show table 2"),
+        [
+            "default via 10.0.0.1 dev eth1 proto 107",
+            "10.0.0.1 dev eth1 proto 107 scope link"
+        ]
+    );
+    assert_eq!(
+        lab.show("ip route"),
+        [
+            "default via 10.0.0.1 dev eth0",
+            "10.0.0.0/24 dev eth0 proto kernel scope link src 10.0.0.10"
+        ]
+    );
+    let settings = "cd /proc/sys/net/ipv4; cat ip_forward conf/eth0/rp_filter conf/eth1/rp_filter; \
+                    cat /sys/class/net/eth0/mtu 2>/dev/null || true";
+    assert_eq!(lab.show(settings)[..3], ["1", "2", "2"]);
+    let links = lab.socket.links().unwrap();
+    let mtus: Vec<_> = links
+        .iter()
+        .filter(|l| l.name.starts_with("eth"))
+        .map(|l| (l.mtu, l.up))
+        .collect();
+    assert_eq!(mtus, [(9001, true), (9001, true)]);
+    assert!(
+        lab.show("nft list ruleset")
+            .contains(&"27393 : jump eni_1 }".to_owned())
+    );
+}
+
+#[test]
+fn setting_up_again_changes_nothing_and_takes_nothing_away_in_between() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    let before = snapshot(&lab.host);
+    let topics = [Topic::Links, Topic::Addresses, Topic::Routes, Topic::Rules];
+    let mut monitor = Monitor::open_in(&lab.host, &topics).unwrap();
+    lab.set_up();
+    assert_eq!(
+        monitor.next(Duration::ZERO).unwrap(),
+        None,
+        "not even a notification"
+    );
+    assert_eq!(snapshot(&lab.host), before);
+}
+
+#[test]
+fn what_is_wrong_is_put_right() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    let right = snapshot(&lab.host);
+    let meddle = "ip rule del pref 512; ip rule add pref 512 lookup 500 proto 107; \
+                  ip rule del pref 1536; ip rule add pref 1536 fwmark 1/0x7f lookup 7 proto 107; \
+                  ip rule add pref 32765 from 10.0.0.99 lookup 2 proto 107; \
+                  ip route replace default via 10.0.0.1 dev eth1 mtu 1200 proto static table 2; \
+                  ip route add 10.9.0.0/16 dev eth1 proto 107 table 2; \
+                  ip addr del 10.0.0.20/24 dev eth1; ip addr add 10.0.0.33/24 dev eth1; \
+                  ip addr add 10.0.0.20/24 dev eth1; ip link set eth1 mtu 1500; \
+                  sysctl -qw net.ipv4.conf.eth1.rp_filter=1 net.ipv4.ip_forward=0; nft delete table ip hawser";
+    lab.show(meddle);
+    assert_ne!(snapshot(&lab.host), right);
+    lab.set_up();
+    assert_eq!(snapshot(&lab.host), right);
+    assert_eq!(
+        lab.show("cat /proc/sys/net/ipv4/conf/eth1/rp_filter"),
+        ["2"]
+    );
+}
+
+#[test]
+fn what_is_not_ours_stays() {
+    let mut lab = Lab::new();
+    let foreign = "ip rule add pref 512 to 10.0.0.200 lookup main; ip rule add pref 1536 from 10.0.0.200 lookup 2; \
+                   ip route add 192.0.2.0/24 dev eth0 table 2; nft add table ip theirs";
+    lab.show(foreign);
+    lab.set_up();
+    lab.on_host(|socket| remove_eni(socket, 1, eni().table).unwrap());
+    let rules = lab.show("ip rule");
+    assert!(
+        rules.contains(&"512: from all to 10.0.0.200 lookup main".to_owned()),
+        "{rules:?}"
+    );
+    assert!(
+        rules.contains(&"1536: from 10.0.0.200 lookup 2".to_owned()),
+        "{rules:?}"
+    );
+    assert_eq!(
+        lab.show("ip route show table 2"),
+        ["192.0.2.0/24 dev eth0 scope link"]
+    );
+    assert_eq!(
+        lab.show("nft list table ip theirs"),
+        ["table ip theirs {", "}"]
+    );
+}
+
+#[test]
+fn a_removed_eni_leaves_nothing_but_its_link() {
+    let mut lab = Lab::new();
+    lab.on_host(|socket| prepare(socket, &config()).unwrap());
+    let rules = lab.show("ip rule; nft list ruleset");
+    lab.on_host(|socket| {
+        add_eni(socket, &eni(), PATIENCE).unwrap();
+        remove_eni(socket, 1, eni().table).unwrap();
+        remove_eni(socket, 1, eni().table).unwrap();
+    });
+    assert_eq!(lab.show("ip rule; nft list ruleset"), rules);
+    assert_eq!(lab.socket.routes(Some(eni().table)).unwrap(), []);
+}
+
+#[test]
+fn an_eni_that_is_still_being_attached_is_waited_for() {
+    let mut lab = Lab::new();
+    let late = EniLink {
+        mac: mac(9),
+        ..eni()
+    };
+    lab.on_host(|socket| {
+        prepare(socket, &config()).unwrap();
+        let error = add_eni(socket, &late, Duration::from_millis(1)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no network interface with MAC 02:00:00:00:01:09"
+        );
+    });
+    let Lab { host, socket, .. } = &mut lab;
+    let host: &Netns = host;
+    std::thread::scope(|scope| {
+        let add = || {
+            host.run(|| add_eni(&mut Socket::open().unwrap(), &late, PATIENCE))
+                .unwrap()
+        };
+        let waiter = scope.spawn(add);
+        let near = End {
+            name: "eth9",
+            mtu: None,
+            mac: Some(late.mac),
+            group: 0,
+            up: false,
+        };
+        let far = End {
+            name: "far9",
+            mac: None,
+            ..near
+        };
+        socket.apply(&link::add_veth(&near, &far, None)).unwrap();
+        waiter.join().unwrap().unwrap();
+    });
+    assert!(!lab.socket.routes(Some(late.table)).unwrap().is_empty());
+}
+
+#[test]
+fn what_cannot_be_set_up_is_told() {
+    let mut lab = Lab::new();
+    lab.on_host(|socket| {
+        let no_primary = HostConfig { primary_mac: mac(7), ..config() };
+        assert!(matches!(prepare(socket, &no_primary), Err(HostError::LinkMissing { mac: m }) if m == mac(7)));
+        for index in [0, 128] {
+            let error = add_eni(socket, &EniLink { index, ..eni() }, PATIENCE).unwrap_err();
+            assert!(matches!(error, HostError::Index { index: i } if i == index));
+        }
+        let elsewhere = EniLink { subnet: "10.1.0.0/24".parse().unwrap(), ..eni() };
+        assert!(matches!(add_eni(socket, &elsewhere, PATIENCE), Err(HostError::Subnet { .. })));
+    });
+    // On a thread of another namespace the nftables and the sysctls would be another host's.
+    let error = add_eni(&mut lab.socket, &eni(), PATIENCE).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            HostError::Netlink {
+                source: Error::ForeignNamespace { .. },
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn read_only_sysctls_matter_only_where_forwarding_is_off() {
+    let mut lab = Lab::new();
+    let read_only = |socket: &mut Socket| {
+        // A mount namespace of this thread's own, as a container has one.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+        nix::mount::mount(none, "/", none, private, none).unwrap();
+        let bind = nix::mount::MsFlags::MS_BIND;
+        nix::mount::mount(Some("/proc/sys"), "/proc/sys", none, bind, none).unwrap();
+        let remount = bind | nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_RDONLY;
+        nix::mount::mount(none, "/proc/sys", none, remount, none).unwrap();
+        prepare(socket, &config()).map(|_| ())
+    };
+    let error = lab.on_host(read_only).unwrap_err();
+    assert!(matches!(error, HostError::ForwardingOff { .. }), "{error}");
+    lab.show("sysctl -qw net.ipv4.ip_forward=1");
+    lab.on_host(read_only).unwrap();
+}
+
+#[test]
+fn the_number_of_rules_does_not_depend_on_the_number_of_pods() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    let _first = lab.add_pod(100, 1);
+    let objects = |lab: &Lab| (lab.show("ip rule"), lab.show("nft list ruleset"));
+    let with_one = objects(&lab);
+    let _others: Vec<_> = (101..140)
+        .map(|i| lab.add_pod(i, u16::from(i % 2)))
+        .collect();
+    assert_eq!(pod_links(&mut lab.socket).unwrap(), 40);
+    assert_eq!(objects(&lab), with_one);
+}
+
+#[test]
+fn each_pod_leaves_by_the_eni_of_its_address() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    for (i, index) in [(11, 0), (21, 1)] {
+        let pod = lab.add_pod(i, index);
+        let wire = &lab.wires[usize::from(index)];
+        let inbox = wire
+            .run(|| UdpSocket::bind("10.0.0.1:7000").unwrap())
+            .unwrap();
+        inbox.set_read_timeout(Some(PATIENCE)).unwrap();
+        let outbox = pod.run(|| UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
+        outbox.send_to(b"x", "10.0.0.1:7000").unwrap();
+        let (_, from) = inbox.recv_from(&mut [0; 8]).unwrap();
+        assert_eq!(from.ip(), Ipv4Addr::new(10, 0, 0, i));
+    }
+}
+
+#[test]
+fn two_pods_of_different_enis_meet_on_the_node() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    let (a, b) = (lab.add_pod(11, 0), lab.add_pod(21, 1));
+    let inbox = a
+        .run(|| UdpSocket::bind("10.0.0.11:7000").unwrap())
+        .unwrap();
+    inbox.set_read_timeout(Some(PATIENCE)).unwrap();
+    b.run(|| {
+        UdpSocket::bind("0.0.0.0:0")
+            .unwrap()
+            .send_to(b"x", "10.0.0.11:7000")
+            .unwrap()
+    })
+    .unwrap();
+    let (_, from) = inbox.recv_from(&mut [0; 8]).unwrap();
+    assert_eq!(from.ip(), Ipv4Addr::new(10, 0, 0, 21));
+}
+
+/// `net.ipv4.conf.all.rp_filter=2`, as systemd sets it on some distributions, turns the pods' strict check off.
+#[test]
+fn a_pod_cannot_borrow_an_address_where_the_kernels_own_check_is_loose() {
+    let mut lab = Lab::new();
+    lab.show("sysctl -qw net.ipv4.conf.all.rp_filter=2");
+    lab.set_up();
+    assert!(
+        lab.show("nft list ruleset")
+            .contains(&"iifgroup 27392/25 fib saddr . iif oif missing drop".to_owned())
+    );
+    let (sender, receiver) = (lab.add_pod(11, 0), lab.add_pod(21, 1));
+    let eth0 = socket_in(&sender)
+        .link_by_name("eth0")
+        .unwrap()
+        .unwrap()
+        .index;
+    let forged = Ipv4Addr::new(10, 0, 0, 77);
+    socket_in(&sender)
+        .apply(&addr::add(&Address::host(eth0, forged)))
+        .unwrap();
+    let inbox = receiver
+        .run(|| UdpSocket::bind("10.0.0.21:7000").unwrap())
+        .unwrap();
+    inbox.set_read_timeout(Some(PATIENCE)).unwrap();
+    for source in [forged, Ipv4Addr::new(10, 0, 0, 11)] {
+        let outbox = sender
+            .run(|| UdpSocket::bind((source, 0)).unwrap())
+            .unwrap();
+        outbox.send_to(b"x", "10.0.0.21:7000").unwrap();
+    }
+    let (_, from) = inbox.recv_from(&mut [0; 8]).unwrap();
+    assert_eq!(from.ip(), Ipv4Addr::new(10, 0, 0, 11));
+}
+
+/// After a restart the table is made anew, with the ENIs that the rules tell of.
+#[test]
+fn a_restart_does_not_stop_marking() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    let before = lab.show("nft list ruleset");
+    lab.on_host(|socket| prepare(socket, &config()).unwrap());
+    assert_eq!(lab.show("nft list ruleset"), before);
+}
+
+#[test]
+fn a_node_without_pods_routes_as_before() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    let main = lab.socket.routes(Some(MAIN)).unwrap();
+    let default = main
+        .iter()
+        .find(|r: &&Route| r.dst.prefix_len() == 0)
+        .unwrap();
+    assert_eq!(default.gateway, Some(Ipv4Addr::new(10, 0, 0, 1)));
+    let found = lab.show("ip -o route get 10.0.0.1");
+    assert!(
+        found[0].starts_with("10.0.0.1 dev eth0 src 10.0.0.10"),
+        "{found:?}"
+    );
+    let found = lab.show("ip -o route get 8.8.8.8 from 10.0.0.20");
+    assert!(
+        found[0].contains("via 10.0.0.1 dev eth1 table 2"),
+        "{found:?}"
+    );
+}

@@ -1,0 +1,324 @@
+//! Transactions: messages between a begin and an end, encoded into one datagram, applied all or not at all.
+//!
+//! Owns the wire format of tables, chains, rules, maps and elements. Knows nothing of what they are for.
+
+use tracing::trace;
+
+use super::expr::{Expr, Verdict, value};
+use crate::netlink::{Channel, Error, align4, verdict};
+
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_APPEND: u16 = 0x800;
+const NLMSG_ERROR: u16 = 2;
+
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const NFTABLES: u16 = 10;
+const AF_INET: u8 = 2;
+
+const NEWTABLE: u16 = 0;
+const DELTABLE: u16 = 2;
+const NEWCHAIN: u16 = 3;
+const DELCHAIN: u16 = 5;
+const NEWRULE: u16 = 6;
+const DELRULE: u16 = 8;
+const NEWSET: u16 = 9;
+const NEWSETELEM: u16 = 12;
+const DELSETELEM: u16 = 14;
+
+/// Where in the packet's way a chain is entered, and in which order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hook {
+    pub(super) number: u32,
+    pub(super) priority: i32,
+}
+
+impl Hook {
+    pub(super) const PREROUTING: u32 = 0;
+}
+
+/// A chain; without a hook only other chains lead there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chain<'a> {
+    pub(super) name: &'a str,
+    pub(super) hook: Option<Hook>,
+}
+
+/// One transaction on one table.
+#[derive(Debug)]
+pub(super) struct Batch {
+    table: &'static str,
+    out: Encoder,
+    /// What each message does, and where in the buffer it starts.
+    messages: Vec<(&'static str, usize)>,
+}
+
+impl Batch {
+    pub(super) fn new(table: &'static str) -> Self {
+        let mut batch = Self {
+            table,
+            out: Encoder::default(),
+            messages: Vec::new(),
+        };
+        batch.frame("nft begin", BATCH_BEGIN, NLM_F_REQUEST, 0, NFTABLES, |_| {});
+        batch
+    }
+
+    pub(super) fn add_table(&mut self) {
+        let table = self.table;
+        self.message("nft add table", NEWTABLE, NLM_F_CREATE, |out| {
+            out.string(TABLE_NAME, table)
+        });
+    }
+
+    pub(super) fn del_table(&mut self) {
+        let table = self.table;
+        self.message("nft delete table", DELTABLE, 0, |out| {
+            out.string(TABLE_NAME, table)
+        });
+    }
+
+    pub(super) fn add_chain(&mut self, chain: &Chain<'_>) {
+        let table = self.table;
+        self.message("nft add chain", NEWCHAIN, NLM_F_CREATE, |out| {
+            out.string(CHAIN_TABLE, table);
+            out.string(CHAIN_NAME, chain.name);
+            let Some(hook) = chain.hook else { return };
+            out.string(CHAIN_TYPE, "filter");
+            out.number(CHAIN_POLICY, NF_ACCEPT);
+            out.nest(CHAIN_HOOK, |out| {
+                out.number(HOOK_NUM, hook.number);
+                out.number(HOOK_PRIORITY, hook.priority.cast_unsigned());
+            });
+        });
+    }
+
+    pub(super) fn del_chain(&mut self, name: &str) {
+        let table = self.table;
+        self.message("nft delete chain", DELCHAIN, 0, |out| {
+            out.string(CHAIN_TABLE, table);
+            out.string(CHAIN_NAME, name);
+        });
+    }
+
+    /// Deletes all rules of a chain.
+    pub(super) fn flush_chain(&mut self, chain: &str) {
+        let table = self.table;
+        self.message("nft flush chain", DELRULE, 0, |out| {
+            out.string(RULE_TABLE, table);
+            out.string(RULE_CHAIN, chain);
+        });
+    }
+
+    pub(super) fn add_rule(&mut self, chain: &str, expressions: &[Expr<'_>]) {
+        let table = self.table;
+        self.message(
+            "nft add rule",
+            NEWRULE,
+            NLM_F_CREATE | NLM_F_APPEND,
+            |out| {
+                out.string(RULE_TABLE, table);
+                out.string(RULE_CHAIN, chain);
+                out.nest(RULE_EXPRESSIONS, |out| {
+                    expressions.iter().for_each(|e| e.encode(out))
+                });
+            },
+        );
+    }
+
+    /// A map from link group to verdict.
+    pub(super) fn add_verdict_map(&mut self, name: &str) {
+        // Types are nft's own business; the kernel only hands them back.
+        const DEVGROUP: u32 = 35;
+        const VERDICT: u32 = 0xffff_ff00;
+        const MAP: u32 = 8;
+        // So is this: without it nft would print the groups in the wrong byte order.
+        const KEYS_ARE_HOST_ORDER: [u8; 18] =
+            [0, 4, 1, 0, 0, 0, 1, 4, 0, 0, 0, 0, 6, 4, 0, 0, 0, 0];
+        let table = self.table;
+        self.message("nft add map", NEWSET, NLM_F_CREATE, |out| {
+            out.string(SET_TABLE, table);
+            out.string(SET_NAME, name);
+            out.number(SET_FLAGS, MAP);
+            out.number(SET_KEY_TYPE, DEVGROUP);
+            out.number(SET_KEY_LEN, 4);
+            out.number(SET_DATA_TYPE, VERDICT);
+            out.number(SET_DATA_LEN, 0);
+            // An identifier within the transaction, which the kernel insists on.
+            out.number(SET_ID, 1);
+            out.bytes(SET_USERDATA, &KEYS_ARE_HOST_ORDER);
+        });
+    }
+
+    pub(super) fn add_element(&mut self, map: &str, key: u32, to: Verdict<'_>) {
+        self.element("nft add element", NEWSETELEM, NLM_F_CREATE, map, |out| {
+            value(out, ELEM_KEY, key);
+            out.nest(ELEM_DATA, |out| to.encode(out));
+        });
+    }
+
+    pub(super) fn del_element(&mut self, map: &str, key: u32) {
+        self.element("nft delete element", DELSETELEM, 0, map, |out| {
+            value(out, ELEM_KEY, key)
+        });
+    }
+
+    fn element(
+        &mut self,
+        op: &'static str,
+        kind: u16,
+        flags: u16,
+        map: &str,
+        body: impl FnOnce(&mut Encoder),
+    ) {
+        let table = self.table;
+        self.message(op, kind, flags, |out| {
+            out.string(ELEMENTS_TABLE, table);
+            out.string(ELEMENTS_SET, map);
+            out.nest(ELEMENTS, |out| out.nest(1, body));
+        });
+    }
+
+    fn message(
+        &mut self,
+        op: &'static str,
+        kind: u16,
+        flags: u16,
+        body: impl FnOnce(&mut Encoder),
+    ) {
+        self.frame(
+            op,
+            NFTABLES << 8 | kind,
+            NLM_F_REQUEST | flags,
+            AF_INET,
+            0,
+            body,
+        );
+    }
+
+    fn frame(
+        &mut self,
+        op: &'static str,
+        kind: u16,
+        flags: u16,
+        family: u8,
+        resource: u16,
+        body: impl FnOnce(&mut Encoder),
+    ) {
+        let out = &mut self.out.0;
+        let start = out.len();
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&kind.to_ne_bytes());
+        out.extend_from_slice(&flags.to_ne_bytes());
+        // Sequence number (set when sent) and port; then the generic netfilter header.
+        out.extend_from_slice(&[0; 8]);
+        out.extend_from_slice(&[family, 0]);
+        out.extend_from_slice(&resource.to_be_bytes());
+        body(&mut self.out);
+        let length = u32::try_from(self.out.0.len() - start).expect("a message is far below 4 GiB");
+        self.out.0[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+        self.messages.push((op, start));
+    }
+
+    /// Sends the transaction and waits for the kernel's verdict on it.
+    ///
+    /// Only the last message asks for an answer, so that a large transaction cannot overrun the receive buffer.
+    /// Refused messages are answered unasked, and in order; a failure of the transaction as a whole is the answer to
+    /// its begin, and comes first.
+    pub(super) fn send(mut self, channel: &mut Channel, seq: &mut u32) -> Result<(), Error> {
+        let (_, last) = *self.messages.last().expect("a batch starts with its begin");
+        self.out.0[last + 6] |= u8::try_from(NLM_F_ACK).expect("a small flag");
+        let last = self.messages.len() - 1;
+        self.frame("nft end", BATCH_END, NLM_F_REQUEST, 0, NFTABLES, |_| {});
+        let first = seq.wrapping_add(1);
+        for (_, start) in &self.messages {
+            *seq = seq.wrapping_add(1);
+            self.out.0[start + 8..start + 12].copy_from_slice(&seq.to_ne_bytes());
+        }
+        trace!(seq = first, messages = ?self.messages, bytes = self.out.0.len(), "nft transaction");
+        channel.send("nft transaction", &self.out.0)?;
+        let port = channel.port;
+        loop {
+            for frame in channel.receive("nft transaction")? {
+                let frame = frame?;
+                let position = usize::try_from(frame.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
+                let Some((op, _)) = self.messages.get(position).filter(|_| frame.port == port)
+                else {
+                    trace!(seq = frame.seq, "stale netlink answer skipped");
+                    continue;
+                };
+                if frame.kind == NLMSG_ERROR {
+                    verdict(op, &frame)?;
+                    if position == last {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A growing message: attributes, nested or not, padded as netlink wants them.
+#[derive(Debug, Default)]
+pub(super) struct Encoder(Vec<u8>);
+
+impl Encoder {
+    pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) {
+        let length = u16::try_from(4 + value.len()).expect("our attributes are small");
+        self.0.extend_from_slice(&length.to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(align4(self.0.len()), 0);
+    }
+
+    /// Zero-terminated.
+    pub(super) fn string(&mut self, kind: u16, value: &str) {
+        let mut terminated = value.as_bytes().to_vec();
+        terminated.push(0);
+        self.bytes(kind, &terminated);
+    }
+
+    /// In network byte order, as all numbers of netfilter.
+    pub(super) fn number(&mut self, kind: u16, value: u32) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    pub(super) fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+        const NLA_F_NESTED: u16 = 0x8000;
+        let start = self.0.len();
+        self.bytes(kind | NLA_F_NESTED, &[]);
+        body(self);
+        let length = u16::try_from(self.0.len() - start).expect("our attributes are small");
+        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+    }
+}
+
+// Attribute numbers, from linux/netfilter/nf_tables.h.
+const TABLE_NAME: u16 = 1;
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
+const CHAIN_TYPE: u16 = 7;
+const NF_ACCEPT: u32 = 1;
+const HOOK_NUM: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
+const RULE_TABLE: u16 = 1;
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+const SET_TABLE: u16 = 1;
+const SET_NAME: u16 = 2;
+const SET_FLAGS: u16 = 3;
+const SET_KEY_TYPE: u16 = 4;
+const SET_KEY_LEN: u16 = 5;
+const SET_DATA_TYPE: u16 = 6;
+const SET_DATA_LEN: u16 = 7;
+const SET_ID: u16 = 10;
+const SET_USERDATA: u16 = 13;
+const ELEMENTS_TABLE: u16 = 1;
+const ELEMENTS_SET: u16 = 2;
+const ELEMENTS: u16 = 3;
+const ELEM_KEY: u16 = 1;
+const ELEM_DATA: u16 = 2;
