@@ -6,11 +6,15 @@ missing=""
 need() { # command package
     command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$missing $2"
 }
+need_file() { # path package
+    [ -e "$1" ] || missing="$missing $2"
+}
 need gcc gcc
 need ip iproute2
 need nft nftables
 need containerd containerd
 need runc runc
+need_file /usr/lib/cni/loopback containernetworking-plugins # containerd executes it for every sandbox
 need busybox busybox-static
 need setpriv util-linux
 

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc, thread};
 
-use axum::{Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
+use axum::{
+    Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+};
 use tokio::net::TcpListener;
 
 use crate::{metrics::Metrics, pool::Pool, snapshot};
@@ -17,18 +19,30 @@ struct Shared {
 ///
 /// # Errors
 /// What the operating system says about the address or the thread.
-pub fn start(address: SocketAddr, pool: Pool, metrics: Arc<Metrics>) -> std::io::Result<SocketAddr> {
+pub fn start(
+    address: SocketAddr,
+    pool: Pool,
+    metrics: Arc<Metrics>,
+) -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let bound = listener.local_addr()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let routes = Router::new().route("/metrics", get(text)).with_state(Shared { pool, metrics });
-    thread::Builder::new().name("admin".to_owned()).spawn(move || {
-        let served = runtime.block_on(async move { axum::serve(TcpListener::from_std(listener)?, routes).await });
-        if let Err(error) = served {
-            tracing::error!(%error, "metrics are no longer served");
-        }
-    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let routes = Router::new()
+        .route("/metrics", get(text))
+        .with_state(Shared { pool, metrics });
+    thread::Builder::new()
+        .name("admin".to_owned())
+        .spawn(move || {
+            let served = runtime.block_on(async move {
+                axum::serve(TcpListener::from_std(listener)?, routes).await
+            });
+            if let Err(error) = served {
+                tracing::error!(%error, "metrics are no longer served");
+            }
+        })?;
     Ok(bound)
 }
 

@@ -10,13 +10,17 @@ use planner::Mono;
 /// written down before one still means the same after it, and no change of the wall clock can stretch it.
 #[must_use]
 pub fn now() -> Mono {
-    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has had CLOCK_BOOTTIME since 2.6.39");
+    let time =
+        clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has had CLOCK_BOOTTIME since 2.6.39");
     Mono::from_epoch(Duration::from(time))
 }
 
 /// The wall clock as RFC 3339, for tags and records that people read.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the wall clock"
+)]
 pub fn wall_rfc3339() -> String {
     let now = DateTime::from(std::time::SystemTime::now());
     // Formatting fails only for years that the format cannot hold.

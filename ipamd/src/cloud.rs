@@ -24,15 +24,38 @@ pub enum Call {
         tags: BTreeMap<String, String>,
         amount: Amount,
     },
-    AttachNetworkInterface { eni: EniId, instance: String, card: u16, device: u16 },
-    DeleteOnTermination { eni: EniId, attachment: Attachment },
-    DetachNetworkInterface { attachment: Attachment },
-    DeleteNetworkInterface { eni: EniId },
-    AssignPrivateIpAddresses { eni: EniId, amount: Amount },
-    UnassignPrivateIpAddresses { eni: EniId, addresses: Vec<Ipv4Addr>, prefixes: Vec<Ipv4Net> },
+    AttachNetworkInterface {
+        eni: EniId,
+        instance: String,
+        card: u16,
+        device: u16,
+    },
+    DeleteOnTermination {
+        eni: EniId,
+        attachment: Attachment,
+    },
+    DetachNetworkInterface {
+        attachment: Attachment,
+    },
+    DeleteNetworkInterface {
+        eni: EniId,
+    },
+    AssignPrivateIpAddresses {
+        eni: EniId,
+        amount: Amount,
+    },
+    UnassignPrivateIpAddresses {
+        eni: EniId,
+        addresses: Vec<Ipv4Addr>,
+        prefixes: Vec<Ipv4Net>,
+    },
     /// DescribeNetworkInterfaces by filters (never by a list of ids: one unknown id fails the whole call); every page.
-    DescribeNetworkInterfaces { filters: Vec<(String, String)> },
-    DescribeSubnets { subnets: Vec<SubnetId> },
+    DescribeNetworkInterfaces {
+        filters: Vec<(String, String)>,
+    },
+    DescribeSubnets {
+        subnets: Vec<SubnetId>,
+    },
 }
 
 impl Call {
@@ -70,7 +93,10 @@ impl Call {
 pub enum Reply {
     Interface(Interface),
     Attached(Attachment),
-    Assigned { addresses: Vec<Ipv4Addr>, prefixes: Vec<Ipv4Net> },
+    Assigned {
+        addresses: Vec<Ipv4Addr>,
+        prefixes: Vec<Ipv4Net>,
+    },
     Interfaces(Vec<Interface>),
     Subnets(Vec<(SubnetId, Ipv4Net)>),
     Done,

@@ -3,7 +3,10 @@
 //! Names, defaults and precedence are the AWS VPC CNI's, so that a node's environment can be kept. This file must not
 //! touch the process environment, files or the network.
 
-use std::{collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr,
+    time::Duration,
+};
 
 /// Where settings come from: the process environment in production, a map in tests.
 pub trait Strings {
@@ -21,7 +24,10 @@ impl Strings for BTreeMap<&str, &str> {
 pub struct Environment;
 
 impl Strings for Environment {
-    #[expect(clippy::disallowed_methods, reason = "the one implementation of Strings over the environment")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one implementation of Strings over the environment"
+    )]
     fn get(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }
@@ -94,17 +100,26 @@ impl Config {
     /// # Errors
     /// [`Mistakes`] lists each variable whose text cannot be used, with the text and what would be accepted.
     pub fn read(source: &dyn Strings) -> Result<Self, Mistakes> {
-        let mut read = Reader { source, mistakes: Vec::new() };
+        let mut read = Reader {
+            source,
+            mistakes: Vec::new(),
+        };
         let config = Self {
             pool: read.pool(),
             network: read.network(),
             cloud: read.cloud(),
-            paths: Paths { run_dir: read.or("HAWSER_RUN_DIR", "a path", PathBuf::from("/run/hawser")) },
+            paths: Paths {
+                run_dir: read.or("HAWSER_RUN_DIR", "a path", PathBuf::from("/run/hawser")),
+            },
             metrics: read.metrics(),
             log_level: read.log_level(),
         };
         read.check_family();
-        if read.mistakes.is_empty() { Ok(config) } else { Err(Mistakes(read.mistakes)) }
+        if read.mistakes.is_empty() {
+            Ok(config)
+        } else {
+            Err(Mistakes(read.mistakes))
+        }
     }
 }
 
@@ -119,7 +134,8 @@ impl Reader<'_> {
     }
 
     fn wrong(&mut self, name: &str, text: impl Display, wanted: &str) {
-        self.mistakes.push(format!("{name}={text}: expected {wanted}"));
+        self.mistakes
+            .push(format!("{name}={text}: expected {wanted}"));
     }
 
     fn maybe<T: FromStr>(&mut self, name: &str, wanted: &str) -> Option<T> {
@@ -177,11 +193,18 @@ impl Reader<'_> {
 
     fn network(&mut self) -> Network {
         let eni_mtu = self.mtu("AWS_VPC_ENI_MTU", 9001);
-        let veth_prefix = self.text("AWS_VPC_K8S_CNI_VETHPREFIX").unwrap_or_else(|| "eni".to_owned());
+        let veth_prefix = self
+            .text("AWS_VPC_K8S_CNI_VETHPREFIX")
+            .unwrap_or_else(|| "eni".to_owned());
         if let Err(why) = proto::names::VethPrefix::try_from(veth_prefix.as_str()) {
-            self.mistakes.push(format!("AWS_VPC_K8S_CNI_VETHPREFIX={veth_prefix}: {why}"));
+            self.mistakes
+                .push(format!("AWS_VPC_K8S_CNI_VETHPREFIX={veth_prefix}: {why}"));
         }
-        Network { eni_mtu, pod_mtu: self.mtu("POD_MTU", eni_mtu), veth_prefix }
+        Network {
+            eni_mtu,
+            pod_mtu: self.mtu("POD_MTU", eni_mtu),
+            veth_prefix,
+        }
     }
 
     fn cloud(&mut self) -> Cloud {
@@ -195,10 +218,15 @@ impl Reader<'_> {
     }
 
     fn extra_tags(&mut self) -> BTreeMap<String, String> {
-        let Some(text) = self.text("ADDITIONAL_ENI_TAGS") else { return BTreeMap::new() };
+        let Some(text) = self.text("ADDITIONAL_ENI_TAGS") else {
+            return BTreeMap::new();
+        };
         match serde_json::from_str::<BTreeMap<String, String>>(&text) {
             // Upstream's rule: nobody may forge the tags by which nodes tell their ENIs.
-            Ok(tags) => tags.into_iter().filter(|(key, _)| !key.contains("k8s.amazonaws.com")).collect(),
+            Ok(tags) => tags
+                .into_iter()
+                .filter(|(key, _)| !key.contains("k8s.amazonaws.com"))
+                .collect(),
             Err(_) => {
                 self.wrong("ADDITIONAL_ENI_TAGS", text, "a JSON object of strings");
                 BTreeMap::new()
@@ -207,19 +235,29 @@ impl Reader<'_> {
     }
 
     fn metrics(&mut self) -> Option<SocketAddr> {
-        let address = self.or("HAWSER_METRICS_ADDRESS", "an address and port", SocketAddr::from(([0, 0, 0, 0], 61678)));
+        let address = self.or(
+            "HAWSER_METRICS_ADDRESS",
+            "an address and port",
+            SocketAddr::from(([0, 0, 0, 0], 61678)),
+        );
         (!self.flag("DISABLE_METRICS", false)).then_some(address)
     }
 
     fn log_level(&mut self) -> tracing::Level {
-        let text = self.text("AWS_VPC_K8S_CNI_LOGLEVEL").unwrap_or_else(|| "INFO".to_owned());
+        let text = self
+            .text("AWS_VPC_K8S_CNI_LOGLEVEL")
+            .unwrap_or_else(|| "INFO".to_owned());
         match text.to_ascii_uppercase().as_str() {
             "DEBUG" => tracing::Level::DEBUG,
             "INFO" => tracing::Level::INFO,
             "WARN" => tracing::Level::WARN,
             "ERROR" | "FATAL" => tracing::Level::ERROR,
             _ => {
-                self.wrong("AWS_VPC_K8S_CNI_LOGLEVEL", text, "DEBUG, INFO, WARN, ERROR or FATAL");
+                self.wrong(
+                    "AWS_VPC_K8S_CNI_LOGLEVEL",
+                    text,
+                    "DEBUG, INFO, WARN, ERROR or FATAL",
+                );
                 tracing::Level::INFO
             }
         }
@@ -227,10 +265,18 @@ impl Reader<'_> {
 
     fn check_family(&mut self) {
         if self.flag("ENABLE_IPv6", false) {
-            self.wrong("ENABLE_IPv6", "true", "false: this version serves IPv4 only");
+            self.wrong(
+                "ENABLE_IPv6",
+                "true",
+                "false: this version serves IPv4 only",
+            );
         }
         if !self.flag("ENABLE_IPv4", true) {
-            self.wrong("ENABLE_IPv4", "false", "true: this version serves IPv4 only");
+            self.wrong(
+                "ENABLE_IPv4",
+                "false",
+                "true: this version serves IPv4 only",
+            );
         }
     }
 }
@@ -247,8 +293,18 @@ mod tests {
     fn an_empty_environment_gives_upstreams_defaults() {
         let config = read(&[]).unwrap();
         assert_eq!(config.pool, planner::Config::default());
-        assert_eq!(config.network, Network { eni_mtu: 9001, pod_mtu: 9001, veth_prefix: "eni".into() });
-        assert_eq!(config.paths.socket(), PathBuf::from("/run/hawser/ipamd.sock"));
+        assert_eq!(
+            config.network,
+            Network {
+                eni_mtu: 9001,
+                pod_mtu: 9001,
+                veth_prefix: "eni".into()
+            }
+        );
+        assert_eq!(
+            config.paths.socket(),
+            PathBuf::from("/run/hawser/ipamd.sock")
+        );
         assert_eq!(config.metrics, Some("0.0.0.0:61678".parse().unwrap()));
     }
 
@@ -264,29 +320,63 @@ mod tests {
         ])
         .unwrap_err();
         let all = lines.join("\n");
-        for name in ["WARM_ENI_TARGET", "AWS_VPC_ENI_MTU", "VETHPREFIX", "DISABLE_METRICS", "ENI_TAGS", "ENABLE_IPv6"] {
+        for name in [
+            "WARM_ENI_TARGET",
+            "AWS_VPC_ENI_MTU",
+            "VETHPREFIX",
+            "DISABLE_METRICS",
+            "ENI_TAGS",
+            "ENABLE_IPv6",
+        ] {
             assert!(all.contains(name), "{name} is missing from:\n{all}");
         }
     }
 
     #[test]
     fn zero_means_unset_for_the_ip_targets_and_max_eni() {
-        let pool = read(&[("WARM_IP_TARGET", "0"), ("MINIMUM_IP_TARGET", "0"), ("MAX_ENI", "0")]).unwrap().pool;
-        assert_eq!((pool.warm_ip_target, pool.minimum_ip_target, pool.max_eni), (None, None, None));
+        let pool = read(&[
+            ("WARM_IP_TARGET", "0"),
+            ("MINIMUM_IP_TARGET", "0"),
+            ("MAX_ENI", "0"),
+        ])
+        .unwrap()
+        .pool;
+        assert_eq!(
+            (pool.warm_ip_target, pool.minimum_ip_target, pool.max_eni),
+            (None, None, None)
+        );
     }
 
     #[test]
     fn pod_mtu_follows_the_enis_unless_set() {
-        assert_eq!(read(&[("AWS_VPC_ENI_MTU", "1500")]).unwrap().network.pod_mtu, 1500);
-        assert_eq!(read(&[("AWS_VPC_ENI_MTU", "1500"), ("POD_MTU", "1400")]).unwrap().network.pod_mtu, 1400);
+        assert_eq!(
+            read(&[("AWS_VPC_ENI_MTU", "1500")])
+                .unwrap()
+                .network
+                .pod_mtu,
+            1500
+        );
+        assert_eq!(
+            read(&[("AWS_VPC_ENI_MTU", "1500"), ("POD_MTU", "1400")])
+                .unwrap()
+                .network
+                .pod_mtu,
+            1400
+        );
     }
 
     #[test]
     fn extra_tags_cannot_forge_ownership() {
-        let tags = read(&[("ADDITIONAL_ENI_TAGS", r#"{"team":"net","node.k8s.amazonaws.com/instance_id":"i-0"}"#)])
-            .unwrap()
-            .cloud
-            .extra_tags;
-        assert_eq!(tags, BTreeMap::from([("team".to_owned(), "net".to_owned())]));
+        let tags = read(&[(
+            "ADDITIONAL_ENI_TAGS",
+            r#"{"team":"net","node.k8s.amazonaws.com/instance_id":"i-0"}"#,
+        )])
+        .unwrap()
+        .cloud
+        .extra_tags;
+        assert_eq!(
+            tags,
+            BTreeMap::from([("team".to_owned(), "net".to_owned())])
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use planner::{Event, InstanceType, Planner, limits};
+use planner::{Event, Planner, limits};
 use proto::v1::node_server::NodeServer;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -45,8 +45,8 @@ pub enum DaemonError {
     Store(#[from] StoreError),
     #[error("could not learn who this node is")]
     Identity(#[from] MetadataError),
-    #[error("instance type \"{name}\" is in no table of limits{near}")]
-    UnknownInstanceType { name: String, near: String },
+    #[error("could not tell what this instance can hold")]
+    InstanceType(#[from] planner::limits::UnknownType),
     #[error("could not prepare the node's network")]
     Host(#[from] datapath::host::HostError),
     #[error("could not compare records with the kernel")]
@@ -72,14 +72,20 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let me = Arc::new(Identity::read(config.cloud.timeout).await?);
     tracing::info!(instance = me.instance, kind = me.instance_type, address = %me.address, "this node");
     let host = HostNet::start(me.mac, &config.network, metrics.clone())?;
-    let (restored, records) = recovery::agree(&store, contents, &host, config.pool.cooldown).await?;
+    let (restored, records) =
+        recovery::agree(&store, contents, &host, config.pool.cooldown).await?;
 
     let aws = Arc::new(Aws::new(me.region.clone(), config.cloud.timeout).await);
     let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone());
     let inventory = inventory(&executor).await?;
 
     let (detached, drain) = supervise::detached();
-    let planner = Planner::new(config.pool.clone(), limits_of(&me.instance_type)?, me.subnet.clone(), seed(&boot));
+    let planner = Planner::new(
+        config.pool.clone(),
+        limits::require(&me.instance_type)?.clone(),
+        me.subnet.clone(),
+        seed(&boot),
+    );
     let (pool, driver) = Driver::new(planner, executor, host.clone(), detached.clone());
     let mut supervisor = Supervisor::default();
     supervisor.critical("pool", driver.run());
@@ -87,19 +93,33 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     pool.tell(Event::Inventory(inventory)).await;
 
     let sandboxes = sandboxes(&config, &pool, host, store, records, &metrics, &detached)?;
-    let service = Service { sandboxes, pool: pool.clone(), detached: detached.clone() };
+    let service = Service {
+        sandboxes,
+        pool: pool.clone(),
+        detached: detached.clone(),
+        me,
+        metrics: metrics.clone(),
+    };
     let stop = serve(&config, service, &mut supervisor, detached)?;
     if let Some(address) = config.metrics {
-        let bound = admin::start(address, pool.clone(), metrics).map_err(|e| serve_error("metrics", e))?;
+        let bound =
+            admin::start(address, pool.clone(), metrics).map_err(|e| serve_error("metrics", e))?;
         tracing::info!(%bound, "serving metrics");
     }
     tracing::info!(socket = ?config.paths.socket(), "ready");
 
     let ended = until_told(&mut supervisor).await;
-    pool.tell(Event::Node { schedulable: true, stopping: true }).await;
+    pool.tell(Event::Node {
+        schedulable: true,
+        stopping: true,
+    })
+    .await;
     stop.send(()).await.ok();
     if !drain.finished(DRAIN_LIMIT).await {
-        tracing::warn!(seconds = DRAIN_LIMIT.as_secs(), "requests were still under way at the end");
+        tracing::warn!(
+            seconds = DRAIN_LIMIT.as_secs(),
+            "requests were still under way at the end"
+        );
     }
     tracing::info!("stopped");
     ended
@@ -107,7 +127,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
 async fn until_told(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
     let hook = |kind| signal(kind).map_err(|source| serve_error("signals", source));
-    let (mut term, mut int) = (hook(SignalKind::terminate())?, hook(SignalKind::interrupt())?);
+    let (mut term, mut int) = (
+        hook(SignalKind::terminate())?,
+        hook(SignalKind::interrupt())?,
+    );
     tokio::select! {
         _ = term.recv() => Ok(()),
         _ = int.recv() => Ok(()),
@@ -122,15 +145,22 @@ fn serve(
     detached: Detached,
 ) -> Result<mpsc::Sender<()>, DaemonError> {
     let path = config.paths.socket();
-    let listener = listener::bind(&path).map_err(|source| serve_error(&format!("\"{}\"", path.display()), source))?;
+    let listener = listener::bind(&path)
+        .map_err(|source| serve_error(&format!("\"{}\"", path.display()), source))?;
     let (ready, connections) = mpsc::channel(64);
     supervisor.critical("listener", listener::accept(listener, ready, detached));
     let (stop, mut stopped) = mpsc::channel::<()>(1);
     let node = NodeServer::new(service).max_decoding_message_size(REQUEST_LIMIT);
     supervisor.critical("grpc", async move {
-        let told = async move { drop(stopped.recv().await) };
-        let server = Server::builder().max_concurrent_streams(16).add_service(node);
-        if let Err(error) = server.serve_with_incoming_shutdown(ReceiverStream::new(connections), told).await {
+        // Told to stop, or nobody left who could tell.
+        let told = async move { stopped.recv().await.unwrap_or_default() };
+        let server = Server::builder()
+            .max_concurrent_streams(16)
+            .add_service(node);
+        if let Err(error) = server
+            .serve_with_incoming_shutdown(ReceiverStream::new(connections), told)
+            .await
+        {
             tracing::error!(%error, "gRPC server failed");
         }
     });
@@ -146,8 +176,17 @@ fn sandboxes(
     metrics: &Arc<Metrics>,
     detached: &Detached,
 ) -> Result<Sandboxes, DaemonError> {
-    let store = Worker::start("store", move || Ok::<_, io::Error>(store)).map_err(|e| serve_error("the store", e))?;
-    Ok(Sandboxes::new(pool.clone(), host, store, records, config, metrics.clone(), detached.clone()))
+    let store = Worker::start("store", move || Ok::<_, io::Error>(store))
+        .map_err(|e| serve_error("the store", e))?;
+    Ok(Sandboxes::new(
+        pool.clone(),
+        host,
+        store,
+        records,
+        config,
+        metrics.clone(),
+        detached.clone(),
+    ))
 }
 
 /// EC2's word on what is attached here, which nothing else can replace; asked until it comes or start-up must fail.
@@ -161,26 +200,31 @@ async fn inventory(executor: &Executor) -> Result<Vec<planner::Observed>, Daemon
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(10));
     }
-    executor.inventory().await.map_err(|failure| DaemonError::Inventory { message: failure.message })
-}
-
-fn limits_of(name: &str) -> Result<InstanceType, DaemonError> {
-    limits::lookup(name).cloned().ok_or_else(|| {
-        let near = limits::near(name).join(", ");
-        let near = if near.is_empty() { String::new() } else { format!("; did you mean {near}?") };
-        DaemonError::UnknownInstanceType { name: name.to_owned(), near }
-    })
+    executor
+        .inventory()
+        .await
+        .map_err(|failure| DaemonError::Inventory {
+            message: failure.message,
+        })
 }
 
 fn make_run_dir(config: &Config) -> Result<(), DaemonError> {
     use std::os::unix::fs::DirBuilderExt;
     let path = &config.paths.run_dir;
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|source| DaemonError::RunDirectory { path: path.clone(), source })
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
+    made.map_err(|source| DaemonError::RunDirectory {
+        path: path.clone(),
+        source,
+    })
 }
 
 fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
 }
 
 /// Differs between nodes and starts, so that a fleet's back-offs and ClientTokens do not fall together.
@@ -192,5 +236,8 @@ fn seed(boot: &str) -> u64 {
 }
 
 fn serve_error(what: &str, source: io::Error) -> DaemonError {
-    DaemonError::Serve { what: what.to_owned(), source }
+    DaemonError::Serve {
+        what: what.to_owned(),
+        source,
+    }
 }

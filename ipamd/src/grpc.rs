@@ -3,7 +3,7 @@
 //! A handler's future is dropped when its caller goes away (a plugin that was killed looks just so), and a half-done
 //! verb must never be: so each runs as work of its own, and the handler only waits for it.
 
-use std::{pin::Pin, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use planner::{Pod, Sandbox};
 use proto::{
@@ -17,7 +17,9 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     clock,
+    cloud::identity::Identity,
     listener::Brought,
+    metrics::Metrics,
     pool::Pool,
     refusals,
     sandboxes::{Add, Sandboxes},
@@ -37,14 +39,27 @@ pub struct Service {
     pub sandboxes: Sandboxes,
     pub pool: Pool,
     pub detached: Detached,
+    pub me: Arc<Identity>,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Service {
     async fn detach<T: Send + 'static>(
         &self,
+        name: &'static str,
         verb: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
-        match self.detached.spawn(verb).await {
+        let metrics = self.metrics.clone();
+        let begun = clock::now();
+        let counted = async move {
+            let result = verb.await;
+            let outcome = result
+                .as_ref()
+                .map_or_else(|refusal| refusal.reason.as_str_name(), |_| "ok");
+            metrics.request(name, outcome, clock::now().since(begun));
+            result
+        };
+        match self.detached.spawn(counted).await {
             Ok(Ok(reply)) => Ok(Response::new(reply)),
             Ok(Err(refusal)) => Err(refusal.into()),
             Err(died) => Err(Status::internal(format!("the request's task died: {died}"))),
@@ -56,20 +71,35 @@ type Snapshots = Pin<Box<dyn Stream<Item = Result<v1::Snapshot, Status>> + Send>
 
 #[tonic::async_trait]
 impl Node for Service {
-    async fn add(&self, request: Request<v1::AddRequest>) -> Result<Response<v1::AddReply>, Status> {
+    async fn add(
+        &self,
+        request: Request<v1::AddRequest>,
+    ) -> Result<Response<v1::AddReply>, Status> {
         let handed = handed(&request);
         let add = read_add(request.into_inner(), handed)?;
         let sandboxes = self.sandboxes.clone();
-        self.detach(async move { sandboxes.add(add).await.map(|record| reply(&record)) }).await
+        self.detach("add", async move {
+            sandboxes.add(add).await.map(|record| reply(&record))
+        })
+        .await
     }
 
-    async fn del(&self, request: Request<v1::DelRequest>) -> Result<Response<v1::DelReply>, Status> {
+    async fn del(
+        &self,
+        request: Request<v1::DelRequest>,
+    ) -> Result<Response<v1::DelReply>, Status> {
         let sandbox = read_sandbox(request.into_inner().sandbox)?;
         let sandboxes = self.sandboxes.clone();
-        self.detach(async move { sandboxes.del(&sandbox).await.map(|()| v1::DelReply {}) }).await
+        self.detach("del", async move {
+            sandboxes.del(&sandbox).await.map(|()| v1::DelReply {})
+        })
+        .await
     }
 
-    async fn check(&self, request: Request<v1::CheckRequest>) -> Result<Response<v1::CheckReply>, Status> {
+    async fn check(
+        &self,
+        request: Request<v1::CheckRequest>,
+    ) -> Result<Response<v1::CheckReply>, Status> {
         let handed = handed(&request).ok_or_else(no_descriptors)?;
         let request = request.into_inner();
         let sandbox = read_sandbox(request.sandbox)?;
@@ -78,40 +108,65 @@ impl Node for Service {
             bytes => Some(address::ipv4("address", bytes).map_err(|e| refusals::invalid(&e))?),
         };
         let sandboxes = self.sandboxes.clone();
-        self.detach(async move {
-            sandboxes.check(&sandbox, address, handed).await.map(|()| v1::CheckReply {})
+        self.detach("check", async move {
+            sandboxes
+                .check(&sandbox, address, handed)
+                .await
+                .map(|()| v1::CheckReply {})
         })
         .await
     }
 
     async fn gc(&self, request: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {
         let v1::GcRequest { network, valid } = request.into_inner();
-        let valid: Vec<_> = valid.into_iter().map(|a| (a.container_id, a.ifname)).collect();
+        let valid: Vec<_> = valid
+            .into_iter()
+            .map(|a| (a.container_id, a.ifname))
+            .collect();
         let sandboxes = self.sandboxes.clone();
-        self.detach(async move {
-            sandboxes.gc(&network, &valid).await.map(|released| v1::GcReply { released })
+        self.detach("gc", async move {
+            sandboxes
+                .gc(&network, &valid)
+                .await
+                .map(|released| v1::GcReply { released })
         })
         .await
     }
 
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
-        let pool = self.pool.snapshot().await.map_err(|_| refusals::stopping(Reason::Stopping))?;
-        match pool.cannot_add {
+    async fn status(
+        &self,
+        _: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        let pool = self
+            .pool
+            .snapshot()
+            .await
+            .map_err(|_| refusals::stopping(Reason::Stopping))?;
+        match snapshot::cannot_add(&pool) {
             None => Ok(Response::new(v1::StatusReply {})),
-            Some(refusal) => Err(refusals::of_pool(refusal).into()),
+            Some(refusal) => Err(refusal.into()),
         }
     }
 
     type InspectStream = Snapshots;
 
     async fn inspect(&self, _: Request<v1::InspectRequest>) -> Result<Response<Snapshots>, Status> {
-        let pool = self.pool.snapshot().await.map_err(|_| refusals::stopping(Reason::Stopping))?;
-        Ok(Response::new(Box::pin(tokio_stream::once(Ok(snapshot::to_wire(&pool))))))
+        let pool = self
+            .pool
+            .snapshot()
+            .await
+            .map_err(|_| refusals::stopping(Reason::Stopping))?;
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(
+            snapshot::to_wire(&pool, &self.me.instance, &self.me.instance_type),
+        )))))
     }
 }
 
 fn handed<T>(request: &Request<T>) -> Option<proto::handover::Handed> {
-    request.extensions().get::<Brought>().and_then(Brought::take)
+    request
+        .extensions()
+        .get::<Brought>()
+        .and_then(Brought::take)
 }
 
 fn no_descriptors() -> Status {
@@ -119,7 +174,8 @@ fn no_descriptors() -> Status {
 }
 
 fn read_sandbox(sandbox: Option<v1::Sandbox>) -> Result<Sandbox, Status> {
-    let key = SandboxKey::try_from(sandbox.unwrap_or_default()).map_err(|e| refusals::invalid(&e))?;
+    let key =
+        SandboxKey::try_from(sandbox.unwrap_or_default()).map_err(|e| refusals::invalid(&e))?;
     Ok(Sandbox {
         network: key.network.into(),
         container_id: key.container_id.into(),
@@ -127,9 +183,13 @@ fn read_sandbox(sandbox: Option<v1::Sandbox>) -> Result<Sandbox, Status> {
     })
 }
 
-fn read_add(request: v1::AddRequest, handed: Option<proto::handover::Handed>) -> Result<Add, Status> {
+fn read_add(
+    request: v1::AddRequest,
+    handed: Option<proto::handover::Handed>,
+) -> Result<Add, Status> {
     let sandbox = read_sandbox(request.sandbox)?;
-    let pod = PodIdentity::try_from(request.pod.unwrap_or_default()).map_err(|e| refusals::invalid(&e))?;
+    let pod = PodIdentity::try_from(request.pod.unwrap_or_default())
+        .map_err(|e| refusals::invalid(&e))?;
     let text = |name: Option<String>| name.unwrap_or_default();
     let veth_prefix: Option<VethPrefix> =
         names::optional(&request.veth_prefix).map_err(|e| refusals::invalid(&e))?;
@@ -138,7 +198,9 @@ fn read_add(request: v1::AddRequest, handed: Option<proto::handover::Handed>) ->
         mtu if (names::MTU_MIN..=names::MTU_MAX).contains(&mtu) => Some(mtu),
         mtu => return Err(refusals::invalid(&format!("mtu {mtu} is out of range")).into()),
     };
-    let wait = Duration::from_millis(request.deadline_ms.into()).saturating_sub(ANSWER_MARGIN).min(ADD_LIMIT);
+    let wait = Duration::from_millis(request.deadline_ms.into())
+        .saturating_sub(ANSWER_MARGIN)
+        .min(ADD_LIMIT);
     Ok(Add {
         sandbox,
         pod: Pod {
@@ -154,7 +216,11 @@ fn read_add(request: v1::AddRequest, handed: Option<proto::handover::Handed>) ->
 }
 
 fn reply(record: &Record) -> v1::AddReply {
-    let link = |name: &str, mac: planner::Mac| v1::Link { name: name.to_owned(), mac: mac.0.into(), mtu: record.mtu };
+    let link = |name: &str, mac: planner::Mac| v1::Link {
+        name: name.to_owned(),
+        mac: mac.0.into(),
+        mtu: record.mtu,
+    };
     v1::AddReply {
         address: record.address.octets().into(),
         gateway: datapath::constants::GATEWAY.octets().into(),

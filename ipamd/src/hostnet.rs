@@ -1,17 +1,13 @@
 //! The daemon's handle on the node's network. One thread owns the netlink socket that programs the host, so the host's
 //! state has one writer; link removal, which waits for the kernel, has a thread of its own and delays no ADD.
 
-use std::{
-    os::fd::AsFd,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use datapath::{
     host::{self, EniLink},
     netlink::{self, Socket},
     netns::{Netns, NetnsError, NetnsId},
-    pod::{self, AddError, HostSide, PodLink},
+    pod::{self, AddError, HostSide, PodLink, PodRef},
 };
 use planner::{Class, Failure, Mac, command::ConfigureEni};
 use proto::handover::Handed;
@@ -40,6 +36,11 @@ pub enum WireError {
     Gone(#[from] Gone),
 }
 
+/// The link of an attached ENI did not come.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("no link with its MAC appeared within {} s", LINK_LIMIT.as_secs())]
+struct NoLink;
+
 /// See the module. Cloning gives another handle on the same threads.
 #[derive(Clone, Debug)]
 pub struct HostNet {
@@ -55,16 +56,31 @@ impl HostNet {
     ///
     /// # Errors
     /// What the kernel refused, with the object it refused.
-    pub fn start(primary: Mac, network: &config::Network, metrics: Arc<Metrics>) -> Result<Self, host::HostError> {
-        let own = Netns::current().map_err(|e| host::HostError::from(std::io::Error::other(e)))?.id();
-        let settings = host::HostConfig { primary_mac: primary.0, mtu: network.eni_mtu };
+    pub fn start(
+        primary: Mac,
+        network: &config::Network,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, host::HostError> {
+        let own = Netns::current()
+            .map_err(|e| host::HostError::from(std::io::Error::other(e)))?
+            .id();
+        let settings = host::HostConfig {
+            primary_mac: primary.0,
+            mtu: network.eni_mtu,
+        };
         let writer = Worker::start("datapath", move || {
             let mut socket = Socket::open()?;
             host::prepare(&mut socket, &settings)?;
             Ok::<_, host::HostError>(socket)
         })?;
         let reaper = Worker::start("reaper", || Ok::<_, host::HostError>(Socket::open()?))?;
-        Ok(Self { writer, reaper, own, eni_mtu: network.eni_mtu, metrics })
+        Ok(Self {
+            writer,
+            reaper,
+            own,
+            eni_mtu: network.eni_mtu,
+            metrics,
+        })
     }
 
     /// Wires one pod, completely or not at all.
@@ -76,10 +92,12 @@ impl HostNet {
         self.writer
             .run(move |host| {
                 let (netns, mut pod) = enter(handed, own)?;
-                pod::add(host, &mut pod, netns.as_fd(), &link).map_err(|error| match error {
-                    AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
-                    other => WireError::Kernel(other.into()),
-                })
+                pod::add(host, &mut pod, netns.as_fd(), &link)
+                    .map(drop)
+                    .map_err(|error| match error {
+                        AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
+                        other => WireError::Kernel(other.into()),
+                    })
             })
             .await??;
         Ok(())
@@ -87,20 +105,29 @@ impl HostNet {
 
     /// Makes the pod's address unreachable; the returned future ends once its link is gone too. The link's removal is
     /// under way whether or not anybody waits for it.
-    pub async fn unwire(&self, link: PodLink) -> impl Future<Output = ()> + Send + use<> {
-        let names = [link.host_name.clone()];
-        let unrouted = self.writer.run(move |host| pod::unroute(host, &link)).await;
+    pub async fn unwire(&self, pod: PodRef) -> impl Future<Output = ()> + Send + use<> {
+        let name = pod.host_name.clone();
+        let unrouted = self.writer.run(move |host| pod::unroute(host, &pod)).await;
         if let Ok(Err(error)) = unrouted {
-            tracing::error!(link = names[0], error = chain(&error), "could not remove a pod's route");
+            tracing::error!(
+                link = name,
+                error = chain(&error),
+                "could not remove a pod's route"
+            );
         }
         let metrics = self.metrics.clone();
         let removal = self.reaper.run(move |host| {
-            if let Err(error) = pod::unlink_many(host, &names) {
+            if let Err(error) = pod::unlink(host, &name) {
                 metrics.link_removal_failed();
-                tracing::error!(link = names[0], error = chain(&error), "could not remove a pod's link");
+                tracing::error!(
+                    link = name,
+                    error = chain(&error),
+                    "could not remove a pod's link"
+                );
             }
         });
-        async move { drop(removal.await) }
+        // A reaper that is gone leaves the link to the namespace's end.
+        async move { removal.await.unwrap_or_default() }
     }
 
     /// What differs between the kernel and the pod's desired state, one line each.
@@ -112,7 +139,8 @@ impl HostNet {
         self.writer
             .run(move |host| {
                 let (_netns, mut pod) = enter(handed, own)?;
-                let drifts = pod::check(host, &mut pod, &link).map_err(|e| WireError::Kernel(e.into()))?;
+                let drifts =
+                    pod::check(host, &mut pod, &link).map_err(|e| WireError::Kernel(e.into()))?;
                 Ok(drifts.iter().map(ToString::to_string).collect())
             })
             .await?
@@ -123,7 +151,9 @@ impl HostNet {
     /// # Errors
     /// [`WireError`] if the kernel could not be asked.
     pub async fn list(&self) -> Result<Vec<HostSide>, WireError> {
-        self.writer.run(|host| pod::list(host).map_err(|e| WireError::Kernel(e.into()))).await?
+        self.writer
+            .run(|host| pod::list(host).map_err(|e| WireError::Kernel(e.into())))
+            .await?
     }
 
     /// Waits for the ENI's link and sets it up. The wait happens beside the writer: a link that never comes delays nobody.
@@ -133,13 +163,17 @@ impl HostNet {
     pub async fn configure(&self, eni: ConfigureEni) -> Result<(), Failure> {
         let link = self.eni_link(&eni);
         let mac = link.mac;
-        let appeared = tokio::task::spawn_blocking(move || netlink::wait_for_link_by_mac(mac, deadline(LINK_LIMIT))).await;
-        match appeared {
-            Ok(Ok(_)) => {}
+        let wait = move || netlink::wait_for_link_by_mac(&mut Socket::open()?, mac, LINK_LIMIT);
+        match tokio::task::spawn_blocking(wait).await {
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None)) => return Err(failure(&eni, &NoLink)),
             Ok(Err(error)) => return Err(failure(&eni, &error)),
             Err(_) => return Err(failure(&eni, &Gone)),
         }
-        let done = self.writer.run(move |host| host::add_eni(host, &link, deadline(Duration::from_secs(1)))).await;
+        let done = self
+            .writer
+            .run(move |host| host::add_eni(host, &link, Duration::from_secs(1)))
+            .await;
         match done {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(failure(&eni, &error)),
@@ -153,7 +187,11 @@ impl HostNet {
     /// [`Class::Host`], with the kernel's word.
     pub async fn deconfigure(&self, eni: ConfigureEni) -> Result<(), Failure> {
         let link = self.eni_link(&eni);
-        match self.writer.run(move |host| host::remove_eni(host, &link)).await {
+        match self
+            .writer
+            .run(move |host| host::remove_eni(host, &link))
+            .await
+        {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(failure(&eni, &error)),
             Err(error) => Err(failure(&eni, &error)),
@@ -165,10 +203,19 @@ impl HostNet {
             mac: eni.mac.0,
             primary: eni.primary,
             subnet: eni.subnet_cidr,
-            table: datapath::constants::eni_table(eni.card, eni.device),
+            table: datapath::constants::eni_table(eni.card.into(), eni.device.into()),
             index: eni.index,
             mtu: self.eni_mtu,
         }
+    }
+}
+
+/// What taking a record's pod down needs.
+#[must_use]
+pub fn ref_of(record: &Record) -> PodRef {
+    PodRef {
+        host_name: record.host_name.clone(),
+        address: record.address,
     }
 }
 
@@ -186,24 +233,27 @@ pub fn link_of(record: &Record) -> PodLink {
     }
 }
 
-/// Trusts nothing that came over the socket: it must be a network namespace, not the host's own, and the netlink socket
-/// must belong to that very namespace.
+/// Trusts nothing that came over the socket: it must be a network namespace and not the host's own. That the netlink
+/// socket belongs to it is `pod::add`'s to check.
 fn enter(handed: Handed, own: NetnsId) -> Result<(Netns, Socket), WireError> {
     let netns = Netns::from_fd(handed.netns).map_err(WireError::Netns)?;
-    let socket = Socket::from_fd(handed.netlink).map_err(|e| WireError::Kernel(e.into()))?;
-    let home = socket.netns().map_err(|e| WireError::Kernel(e.into()))?.id();
-    if netns.id() == own || home != netns.id() {
-        let what = if netns.id() == own { "it is the host's own" } else { "the netlink socket is of another one" };
-        return Err(WireError::Kernel(what.into()));
+    if netns.id() == own {
+        return Err(WireError::Kernel(
+            "it is the host's own network namespace".into(),
+        ));
     }
+    let socket = Socket::from_fd(handed.netlink).map_err(|e| WireError::Kernel(e.into()))?;
     Ok((netns, socket))
 }
 
-#[expect(clippy::disallowed_methods, reason = "a blocking wait in the kernel's time, on a thread outside tokio")]
-fn deadline(limit: Duration) -> Instant {
-    Instant::now() + limit
-}
-
 fn failure(eni: &ConfigureEni, error: &dyn std::error::Error) -> Failure {
-    Failure { class: Class::Host, message: format!("could not set up {} ({}): {}", eni.eni, eni.mac, chain(error)) }
+    Failure {
+        class: Class::Host,
+        message: format!(
+            "could not set up {} ({}): {}",
+            eni.eni,
+            eni.mac,
+            chain(error)
+        ),
+    }
 }

@@ -35,7 +35,10 @@ const CONNECTIONS: usize = 1024;
 /// What the file system says.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(dir) = path.parent() {
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)?;
     }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -49,7 +52,11 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Accepts for ever; connections whose preamble is good come out of `ready`.
-pub async fn accept(listener: UnixListener, ready: mpsc::Sender<io::Result<Connection>>, detached: Detached) {
+pub async fn accept(
+    listener: UnixListener,
+    ready: mpsc::Sender<io::Result<Connection>>,
+    detached: Detached,
+) {
     let seats = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let seat = seats.clone().acquire_owned().await.expect("never closed");
@@ -66,7 +73,15 @@ pub async fn accept(listener: UnixListener, ready: mpsc::Sender<io::Result<Conne
         drop(detached.spawn(async move {
             match tokio::time::timeout(PREAMBLE_LIMIT, greet(stream)).await {
                 Ok(Ok((stream, handed))) => {
-                    drop(ready.send(Ok(Connection { stream, handed, _seat: seat })).await);
+                    drop(
+                        ready
+                            .send(Ok(Connection {
+                                stream,
+                                handed,
+                                _seat: seat,
+                            }))
+                            .await,
+                    );
                 }
                 Ok(Err(error)) => tracing::warn!(%error, "refused a connection"),
                 Err(_) => tracing::warn!("refused a connection that sent no preamble"),
@@ -78,9 +93,14 @@ pub async fn accept(listener: UnixListener, ready: mpsc::Sender<io::Result<Conne
 async fn greet(stream: UnixStream) -> io::Result<(UnixStream, Brought)> {
     let peer = stream.peer_cred()?;
     if peer.uid() != 0 {
-        return Err(io::Error::other(format!("peer has uid {}, not 0", peer.uid())));
+        return Err(io::Error::other(format!(
+            "peer has uid {}, not 0",
+            peer.uid()
+        )));
     }
-    let preamble = stream.async_io(Interest::READABLE, || handover::receive(stream.as_fd())).await?;
+    let preamble = stream
+        .async_io(Interest::READABLE, || handover::receive(stream.as_fd()))
+        .await?;
     let handed = match preamble {
         Preamble::Bare => None,
         Preamble::Handed(handed) => Some(handed),
@@ -116,13 +136,21 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 

@@ -4,9 +4,17 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
 
 /// Installs the subscriber. Our own crates log at `level`; libraries only what they warn about.
 pub fn start(level: tracing::Level) {
-    let ours = ["ipamd", "datapath", "planner"].map(|name| format!("{name}={level}")).join(",");
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).parse_lossy(ours);
-    let subscriber = fmt().json().flatten_event(true).with_env_filter(filter).with_writer(std::io::stderr);
+    let ours = ["ipamd", "datapath", "planner"]
+        .map(|name| format!("{name}={level}"))
+        .join(",");
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::WARN.into())
+        .parse_lossy(ours);
+    let subscriber = fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     // A second call can only be a test's; the first one stands.
     drop(subscriber.try_init());
 }

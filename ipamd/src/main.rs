@@ -46,7 +46,9 @@ enum Command {
 const USAGE: u8 = 64;
 
 fn main() -> ExitCode {
-    let Arguments { command: Command::Run } = Arguments::parse();
+    let Arguments {
+        command: Command::Run,
+    } = Arguments::parse();
     let config = match config::Config::read(&config::Environment) {
         Ok(config) => config,
         Err(mistakes) => {
@@ -56,9 +58,14 @@ fn main() -> ExitCode {
     };
     log::start(config.log_level);
     tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(daemon::run(config)).map_err(|error| refusals::chain(&error)),
+        Ok(runtime) => runtime
+            .block_on(daemon::run(config))
+            .map_err(|error| refusals::chain(&error)),
         Err(error) => Err(format!("could not start the runtime: {error}")),
     };
     match ended {

@@ -18,10 +18,15 @@ struct Ec2Labels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct VerbLabels {
+struct RequestLabels {
     verb: &'static str,
     /// `ok`, or the refusal's reason.
     result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerbLabels {
+    verb: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -35,10 +40,9 @@ pub struct Metrics {
     registry: Registry,
     ec2_calls: Family<Ec2Labels, Counter>,
     ec2_seconds: Histogram,
-    verbs: Family<VerbLabels, Counter>,
-    add_seconds: Histogram,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Family<VerbLabels, Histogram, fn() -> Histogram>,
     wire_seconds: Histogram,
-    del_seconds: Histogram,
     enis: Gauge,
     eni_max: Gauge,
     total: Gauge,
@@ -51,11 +55,11 @@ pub struct Metrics {
 /// The pool's figures at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolGauges {
-    pub enis: usize,
-    pub eni_max: u16,
-    pub waiting: usize,
+    pub enis: u32,
+    pub eni_max: u32,
+    pub waiting: u32,
     /// Addresses by state.
-    pub by_state: [(&'static str, usize); 6],
+    pub by_state: [(&'static str, u32); 6],
 }
 
 impl Metrics {
@@ -65,47 +69,102 @@ impl Metrics {
         let r = &mut registry;
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         r.register("hawser_build", "Which build this is", build);
-        let seconds = || Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0]);
         Self {
-            ec2_calls: registered(r, "hawser_ec2_calls", "EC2 calls by action and result", Family::default()),
-            ec2_seconds: registered(r, "hawser_ec2_call_seconds", "How long EC2 calls took", seconds()),
-            verbs: registered(r, "hawser_requests", "Requests by verb and result", Family::default()),
-            add_seconds: registered(r, "hawser_add_seconds", "ADD, from request to answer", seconds()),
-            wire_seconds: registered(r, "hawser_add_wire_seconds", "The datapath's share of an ADD", seconds()),
-            del_seconds: registered(r, "hawser_del_seconds", "DEL, from request to answer", seconds()),
-            enis: registered(r, "awscni_eni_allocated", "ENIs in the pool", Gauge::default()),
-            eni_max: registered(r, "awscni_eni_max", "ENIs that the pool may hold", Gauge::default()),
-            total: registered(r, "awscni_total_ip_addresses", "Pod addresses held", Gauge::default()),
-            assigned: registered(r, "awscni_assigned_ip_addresses", "Pod addresses in use", Gauge::default()),
-            addresses: registered(r, "hawser_addresses", "Pod addresses by state", Family::default()),
-            waiting: registered(r, "hawser_waiting_adds", "ADDs that wait for an address", Gauge::default()),
-            link_removal_failures: registered(r, "hawser_link_removal_failures", "Links not removed after DEL", Counter::default()),
+            ec2_calls: registered(
+                r,
+                "hawser_ec2_calls",
+                "EC2 calls by action and result",
+                Family::default(),
+            ),
+            ec2_seconds: registered(
+                r,
+                "hawser_ec2_call_seconds",
+                "How long EC2 calls took",
+                seconds(),
+            ),
+            requests: registered(
+                r,
+                "hawser_requests",
+                "Requests by verb and result",
+                Family::default(),
+            ),
+            request_seconds: registered(
+                r,
+                "hawser_request_seconds",
+                "From request to answer, by verb",
+                Family::new_with_constructor(seconds as fn() -> Histogram),
+            ),
+            wire_seconds: registered(
+                r,
+                "hawser_add_wire_seconds",
+                "The datapath's share of an ADD",
+                seconds(),
+            ),
+            enis: registered(
+                r,
+                "awscni_eni_allocated",
+                "ENIs in the pool",
+                Gauge::default(),
+            ),
+            eni_max: registered(
+                r,
+                "awscni_eni_max",
+                "ENIs that the pool may hold",
+                Gauge::default(),
+            ),
+            total: registered(
+                r,
+                "awscni_total_ip_addresses",
+                "Pod addresses held",
+                Gauge::default(),
+            ),
+            assigned: registered(
+                r,
+                "awscni_assigned_ip_addresses",
+                "Pod addresses in use",
+                Gauge::default(),
+            ),
+            addresses: registered(
+                r,
+                "hawser_addresses",
+                "Pod addresses by state",
+                Family::default(),
+            ),
+            waiting: registered(
+                r,
+                "hawser_waiting_adds",
+                "ADDs that wait for an address",
+                Gauge::default(),
+            ),
+            link_removal_failures: registered(
+                r,
+                "hawser_link_removal_failures",
+                "Links not removed after DEL",
+                Counter::default(),
+            ),
             registry,
         }
     }
 
     pub fn ec2_call(&self, action: &'static str, failure: Option<&str>, took: Duration) {
         let result = failure.unwrap_or("ok").to_owned();
-        self.ec2_calls.get_or_create(&Ec2Labels { action, result }).inc();
+        self.ec2_calls
+            .get_or_create(&Ec2Labels { action, result })
+            .inc();
         self.ec2_seconds.observe(took.as_secs_f64());
     }
 
-    pub fn add(&self, result: &'static str, took: Duration) {
-        self.verbs.get_or_create(&VerbLabels { verb: "add", result }).inc();
-        self.add_seconds.observe(took.as_secs_f64());
+    pub fn request(&self, verb: &'static str, result: &'static str, took: Duration) {
+        self.requests
+            .get_or_create(&RequestLabels { verb, result })
+            .inc();
+        self.request_seconds
+            .get_or_create(&VerbLabels { verb })
+            .observe(took.as_secs_f64());
     }
 
     pub fn wired(&self, took: Duration) {
         self.wire_seconds.observe(took.as_secs_f64());
-    }
-
-    pub fn del(&self, result: &'static str, took: Duration) {
-        self.verbs.get_or_create(&VerbLabels { verb: "del", result }).inc();
-        self.del_seconds.observe(took.as_secs_f64());
-    }
-
-    pub fn verb(&self, verb: &'static str, result: &'static str) {
-        self.verbs.get_or_create(&VerbLabels { verb, result }).inc();
     }
 
     pub fn link_removal_failed(&self) {
@@ -113,15 +172,17 @@ impl Metrics {
     }
 
     pub fn pool(&self, pool: &PoolGauges) {
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.enis.set(count(pool.enis));
+        self.enis.set(pool.enis.into());
         self.eni_max.set(pool.eni_max.into());
-        self.waiting.set(count(pool.waiting));
-        self.total.set(count(pool.by_state.iter().map(|(_, n)| n).sum()));
+        self.waiting.set(pool.waiting.into());
+        self.total
+            .set(pool.by_state.iter().map(|&(_, n)| i64::from(n)).sum());
         for &(state, n) in &pool.by_state {
-            self.addresses.get_or_create(&StateLabels { state }).set(count(n));
+            self.addresses
+                .get_or_create(&StateLabels { state })
+                .set(n.into());
             if state == "assigned" {
-                self.assigned.set(count(n));
+                self.assigned.set(n.into());
             }
         }
     }
@@ -139,6 +200,13 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// From half a millisecond, the kernel's floor for one pod, to the longest wait for an address.
+fn seconds() -> Histogram {
+    Histogram::new([
+        0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0,
+    ])
 }
 
 fn registered<M: prometheus_client::registry::Metric + Clone>(

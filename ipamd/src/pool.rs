@@ -8,15 +8,13 @@ use std::{
     time::Duration,
 };
 
-use planner::{Answer, Command, Event, Failure, Mono, Op, Planner, Pod, Refusal, Sandbox, Ticket, command::ConfigureEni};
+use planner::{
+    Answer, Command, Event, Failure, Mono, Op, Planner, Pod, Refusal, Sandbox, Ticket,
+    command::ConfigureEni,
+};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{
-    clock,
-    cloud::executor::Executor,
-    hostnet::HostNet,
-    supervise::Detached,
-};
+use crate::{clock, cloud::executor::Executor, hostnet::HostNet, supervise::Detached};
 
 /// Requests that may stand in the pool's queue; beyond it askers wait to be let in.
 const QUEUE: usize = 4096;
@@ -32,7 +30,12 @@ pub struct Grant {
 }
 
 enum Message {
-    Add { sandbox: Sandbox, pod: Pod, deadline: Mono, reply: oneshot::Sender<Result<Grant, Refusal>> },
+    Add {
+        sandbox: Sandbox,
+        pod: Pod,
+        deadline: Mono,
+        reply: oneshot::Sender<Result<Grant, Refusal>>,
+    },
     Event(Event),
     Snapshot(oneshot::Sender<planner::Snapshot>),
 }
@@ -55,7 +58,15 @@ impl Pool {
     /// The planner's refusal; [`Refusal::Stopping`] if the pool has ended.
     pub async fn add(&self, sandbox: Sandbox, pod: Pod, deadline: Mono) -> Result<Grant, Refusal> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.messages.send(Message::Add { sandbox, pod, deadline, reply }).await;
+        let sent = self
+            .messages
+            .send(Message::Add {
+                sandbox,
+                pod,
+                deadline,
+                reply,
+            })
+            .await;
         sent.map_err(|_| Refusal::Stopping)?;
         answer.await.unwrap_or(Err(Refusal::Stopping))
     }
@@ -72,7 +83,10 @@ impl Pool {
     /// [`Closed`] if the pool has ended.
     pub async fn snapshot(&self) -> Result<planner::Snapshot, Closed> {
         let (reply, answer) = oneshot::channel();
-        self.messages.send(Message::Snapshot(reply)).await.map_err(|_| Closed)?;
+        self.messages
+            .send(Message::Snapshot(reply))
+            .await
+            .map_err(|_| Closed)?;
         answer.await.map_err(|_| Closed)
     }
 }
@@ -94,7 +108,9 @@ pub struct Driver {
 
 impl std::fmt::Debug for Driver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Driver").field("waiting", &self.waiting.len()).finish_non_exhaustive()
+        f.debug_struct("Driver")
+            .field("waiting", &self.waiting.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -126,7 +142,10 @@ impl Driver {
     pub async fn run(mut self) {
         loop {
             let now = clock::now();
-            let timer = self.planner.next_deadline().map_or(Duration::from_secs(3600), |at| at.since(now));
+            let timer = self
+                .planner
+                .next_deadline()
+                .map_or(Duration::from_secs(3600), |at| at.since(now));
             // Both arms are cancel-safe: `recv` loses no message and `sleep` has no state. Biased, so that a flood of
             // timers cannot starve requests; requests cannot starve timers, since a due Tick also fires on any event.
             let event = tokio::select! {
@@ -145,11 +164,21 @@ impl Driver {
 
     fn take(&mut self, message: Message) -> Option<Event> {
         match message {
-            Message::Add { sandbox, pod, deadline, reply } => {
+            Message::Add {
+                sandbox,
+                pod,
+                deadline,
+                reply,
+            } => {
                 let ticket = Ticket(self.next_ticket);
                 self.next_ticket += 1;
                 self.waiting.insert(ticket, reply);
-                Some(Event::Add { ticket, sandbox, pod, deadline })
+                Some(Event::Add {
+                    ticket,
+                    sandbox,
+                    pod,
+                    deadline,
+                })
             }
             Message::Event(event) => Some(event),
             Message::Snapshot(reply) => {
@@ -174,17 +203,40 @@ impl Driver {
 
     fn start(&mut self, command: Command) {
         match command {
-            Command::Grant { ticket, sandbox, address, eni, index, known, .. } => {
-                self.answer(ticket, sandbox, Ok(Grant { address, eni, index, known }));
+            Command::Grant {
+                ticket,
+                sandbox,
+                address,
+                eni,
+                index,
+                known,
+                ..
+            } => {
+                self.answer(
+                    ticket,
+                    sandbox,
+                    Ok(Grant {
+                        address,
+                        eni,
+                        index,
+                        known,
+                    }),
+                );
             }
-            Command::Refuse { ticket, sandbox, refusal } => {
+            Command::Refuse {
+                ticket,
+                sandbox,
+                refusal,
+            } => {
                 tracing::info!(?sandbox, %refusal, "refused an address");
                 self.answer(ticket, sandbox, Err(refusal));
             }
             Command::ConfigureEni(eni) => {
                 self.configured.insert(eni.eni.clone(), (*eni).clone());
                 let (op, host) = (eni.op, self.host.clone());
-                self.in_background(op, async move { host.configure(*eni).await.map(|()| Answer::Done) });
+                self.in_background(op, async move {
+                    host.configure(*eni).await.map(|()| Answer::Done)
+                });
             }
             Command::DeconfigureEni { op, eni } => {
                 let known = self.configured.remove(&eni);
@@ -206,7 +258,11 @@ impl Driver {
     }
 
     /// Starts work and turns its result into the event that the planner waits for.
-    fn in_background(&self, op: Op, work: impl Future<Output = Result<Answer, Failure>> + Send + 'static) {
+    fn in_background(
+        &self,
+        op: Op,
+        work: impl Future<Output = Result<Answer, Failure>> + Send + 'static,
+    ) {
         let pool = self.handle.clone();
         drop(self.detached.spawn(async move {
             let result = work.await;
@@ -215,11 +271,16 @@ impl Driver {
     }
 
     fn answer(&mut self, ticket: Ticket, sandbox: Sandbox, answer: Result<Grant, Refusal>) {
-        let Some(reply) = self.waiting.remove(&ticket) else { return };
+        let Some(reply) = self.waiting.remove(&ticket) else {
+            return;
+        };
         // The asker waits detached from its connection, so it is gone only if its task died: take the address back.
         if let Err(Ok(Grant { known: false, .. })) = reply.send(answer) {
             let pool = self.handle.clone();
-            drop(self.detached.spawn(async move { pool.tell(Event::Unwired { sandbox }).await }));
+            drop(
+                self.detached
+                    .spawn(async move { pool.tell(Event::Unwired { sandbox }).await }),
+            );
         }
     }
 }
@@ -236,6 +297,8 @@ fn op_of(command: &Command) -> Op {
         | Command::DeleteEni { op, .. }
         | Command::Describe { op } => *op,
         Command::ConfigureEni(eni) => eni.op,
-        Command::Grant { .. } | Command::Refuse { .. } => unreachable!("answers to pods carry no op"),
+        Command::Grant { .. } | Command::Refuse { .. } => {
+            unreachable!("answers to pods carry no op")
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! What a restarted daemon believes: a pod lives if record and kernel agree on it. Runs once, before anything is served.
 
+use datapath::pod::PodRef;
 use planner::Restored;
 
 use crate::{
     clock,
-    hostnet::{HostNet, WireError, link_of},
+    hostnet::{HostNet, WireError, ref_of},
     store::{Contents, Record, Store, StoreError},
 };
 
@@ -36,21 +37,44 @@ pub async fn agree(
             link.name == record.host_name && link.address == Some(record.address)
         };
         if links.iter().any(|link| stands(&link)) {
-            let Record { sandbox, pod, address, eni, .. } = record.clone();
+            let Record {
+                sandbox,
+                pod,
+                address,
+                eni,
+                ..
+            } = record.clone();
             restored.assigned.push((sandbox, pod, address, eni));
             live.push(record);
         } else {
             tracing::info!(address = %record.address, pod = record.pod.name, "pod left while the daemon was away");
             let until = now + cooldown;
             store.release(&record, until)?;
-            host.unwire(link_of(&record)).await.await;
+            host.unwire(ref_of(&record)).await.await;
             restored.cooling.push((record.address, until));
         }
     }
-    for link in links.iter().filter(|link| live.iter().all(|record| record.host_name != link.name)) {
-        tracing::warn!(link = link.name, "removing a pod link that no record claims");
-        host.remove_stray(link.clone()).await;
+    for link in links
+        .iter()
+        .filter(|link| live.iter().all(|record| record.host_name != link.name))
+    {
+        tracing::warn!(
+            link = link.name,
+            "removing a pod link that no record claims"
+        );
+        let address = link.address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
+        host.unwire(PodRef {
+            host_name: link.name.clone(),
+            address,
+        })
+        .await
+        .await;
     }
-    restored.cooling.extend(contents.cooling.into_iter().filter(|&(_, until)| until > now));
+    restored.cooling.extend(
+        contents
+            .cooling
+            .into_iter()
+            .filter(|&(_, until)| until > now),
+    );
     Ok((restored, live))
 }

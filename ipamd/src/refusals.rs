@@ -6,10 +6,7 @@ use datapath::pod::PodLink;
 use planner::Sandbox;
 use proto::{refusal::Refusal, v1::Reason};
 
-use crate::{
-    hostnet::WireError,
-    store::StoreError,
-};
+use crate::{hostnet::WireError, store::StoreError};
 
 const SOON: Duration = Duration::from_secs(1);
 
@@ -28,20 +25,36 @@ pub fn of_pool(refused: planner::Refusal) -> Refusal {
             "lower the kubelet's max-pods to what `ipamd max-pods` prints, or use a larger instance type",
             None,
         ),
-        P::Empty { .. } => (Reason::PoolEmpty, "wait for the growth under way, or raise WARM_IP_TARGET", Some(SOON)),
-        P::Exhausted { retry_in, .. } => {
-            (Reason::SubnetExhausted, "free addresses in the subnet, or give the node another one", Some(retry_in))
-        }
-        P::Throttled { retry_in } => {
-            (Reason::Ec2Throttled, "find what spends the account's EC2 request budget", Some(retry_in))
-        }
-        P::Denied { .. } => (Reason::Ec2Denied, "allow the action in the node role's IAM policy", Some(SOON)),
-        P::Unreachable { retry_in, .. } => {
-            (Reason::Ec2Unreachable, "check the node's route to the EC2 endpoint and its DNS", Some(retry_in))
-        }
-        P::EniLimit { .. } => {
-            (Reason::EniLimit, "detach interfaces that do not serve pods, or raise MAX_ENI if it is the limit", None)
-        }
+        P::Empty { .. } => (
+            Reason::PoolEmpty,
+            "wait for the growth under way, or raise WARM_IP_TARGET",
+            Some(SOON),
+        ),
+        P::Exhausted { retry_in, .. } => (
+            Reason::SubnetExhausted,
+            "free addresses in the subnet, or give the node another one",
+            Some(retry_in),
+        ),
+        P::Throttled { retry_in } => (
+            Reason::Ec2Throttled,
+            "find what spends the account's EC2 request budget",
+            Some(retry_in),
+        ),
+        P::Denied { .. } => (
+            Reason::Ec2Denied,
+            "allow the action in the node role's IAM policy",
+            Some(SOON),
+        ),
+        P::Unreachable { retry_in, .. } => (
+            Reason::Ec2Unreachable,
+            "check the node's route to the EC2 endpoint and its DNS",
+            Some(retry_in),
+        ),
+        P::EniLimit { .. } => (
+            Reason::EniLimit,
+            "detach interfaces that do not serve pods, or raise MAX_ENI if it is the limit",
+            None,
+        ),
         P::Stopping => return stopping(Reason::Stopping),
     };
     refusal(reason, cause, remedy, retry)
@@ -50,51 +63,106 @@ pub fn of_pool(refused: planner::Refusal) -> Refusal {
 /// The daemon is on its way out, or has lost the part named by `reason`.
 #[must_use]
 pub fn stopping(reason: Reason) -> Refusal {
-    refusal(reason, "ipamd is shutting down".into(), "nothing: the request is repeated by the runtime", Some(SOON))
+    refusal(
+        reason,
+        "ipamd is shutting down".into(),
+        "nothing: the request is repeated by the runtime",
+        Some(SOON),
+    )
 }
 
 #[must_use]
 pub fn deleted(sandbox: &Sandbox) -> Refusal {
-    let cause = format!("sandbox {} was deleted while its ADD waited for an address", sandbox.container_id);
-    refusal(Reason::SandboxDeleted, cause, "nothing: the runtime makes a new sandbox", None)
+    let cause = format!(
+        "sandbox {} was deleted while its ADD waited for an address",
+        sandbox.container_id
+    );
+    refusal(
+        Reason::SandboxDeleted,
+        cause,
+        "nothing: the runtime makes a new sandbox",
+        None,
+    )
 }
 
 #[must_use]
 pub fn no_record(sandbox: &Sandbox) -> Refusal {
-    let cause = format!("no record of {} {} in network {}", sandbox.container_id, sandbox.ifname, sandbox.network);
-    refusal(Reason::UnknownSandbox, cause, "delete the pod: its sandbox was never, or is no longer, wired", None)
+    let cause = format!(
+        "no record of {} {} in network {}",
+        sandbox.container_id, sandbox.ifname, sandbox.network
+    );
+    refusal(
+        Reason::UnknownSandbox,
+        cause,
+        "delete the pod: its sandbox was never, or is no longer, wired",
+        None,
+    )
 }
 
 #[must_use]
 pub fn drift(sandbox: &Sandbox, differences: &str) -> Refusal {
-    let cause = format!("sandbox {} differs from its record: {differences}", sandbox.container_id);
-    refusal(Reason::Drift, cause, "find what else configures the node's network; delete the pod to renew it", None)
+    let cause = format!(
+        "sandbox {} differs from its record: {differences}",
+        sandbox.container_id
+    );
+    refusal(
+        Reason::Drift,
+        cause,
+        "find what else configures the node's network; delete the pod to renew it",
+        None,
+    )
 }
 
 #[must_use]
 pub fn of_store(error: &StoreError) -> Refusal {
     let cause = chain(error);
-    refusal(Reason::Store, cause, "check space and permissions of the daemon's run directory", Some(SOON))
+    refusal(
+        Reason::Store,
+        cause,
+        "check space and permissions of the daemon's run directory",
+        Some(SOON),
+    )
 }
 
 #[must_use]
 pub fn invalid(what: &dyn std::fmt::Display) -> Refusal {
-    refusal(Reason::InvalidRequest, what.to_string(), "check that plugin and daemon are of one release", None)
+    refusal(
+        Reason::InvalidRequest,
+        what.to_string(),
+        "check that plugin and daemon are of one release",
+        None,
+    )
 }
 
 /// What the datapath said about one sandbox's wiring.
 #[must_use]
 pub fn of_wiring(link: &PodLink, error: &WireError) -> Refusal {
-    let cause = format!("could not wire {} for {}: {}", link.host_name, link.address, chain(error));
+    let cause = format!(
+        "could not wire {} for {}: {}",
+        link.host_name,
+        link.address,
+        chain(error)
+    );
     match error {
-        WireError::InterfaceExists(_) => {
-            refusal(Reason::InterfaceExists, cause, "let only one network configure this interface name", None)
-        }
-        WireError::Netns(_) => refusal(Reason::NetnsInvalid, cause, "nothing: the sandbox has ended", None),
+        WireError::InterfaceExists(_) => refusal(
+            Reason::InterfaceExists,
+            cause,
+            "let only one network configure this interface name",
+            None,
+        ),
+        WireError::Netns(_) => refusal(
+            Reason::NetnsInvalid,
+            cause,
+            "nothing: the sandbox has ended",
+            None,
+        ),
         WireError::Gone(_) => stopping(Reason::Datapath),
-        WireError::Kernel(_) => {
-            refusal(Reason::Datapath, cause, "see the daemon's log; the runtime tries again", Some(SOON))
-        }
+        WireError::Kernel(_) => refusal(
+            Reason::Datapath,
+            cause,
+            "see the daemon's log; the runtime tries again",
+            Some(SOON),
+        ),
     }
 }
 

@@ -9,6 +9,7 @@ mod busy;
 
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
     net::Ipv4Addr,
     sync::{Arc, Mutex},
     time::Duration,
@@ -20,7 +21,7 @@ use proto::{handover::Handed, refusal::Refusal, v1::Reason};
 use self::busy::{Busy, Turn};
 use crate::{
     clock, config,
-    hostnet::{HostNet, link_of},
+    hostnet::{HostNet, link_of, ref_of},
     metrics::Metrics,
     pool::Pool,
     refusals,
@@ -72,7 +73,10 @@ impl Sandboxes {
         metrics: Arc<Metrics>,
         detached: Detached,
     ) -> Self {
-        let records = records.into_iter().map(|record| (record.sandbox.clone(), record)).collect();
+        let records = records
+            .into_iter()
+            .map(|record| (record.sandbox.clone(), record))
+            .collect();
         Self {
             shared: Arc::new(Shared {
                 pool,
@@ -93,34 +97,46 @@ impl Sandboxes {
     /// # Errors
     /// A refusal, after which nothing of the attempt remains.
     pub async fn add(&self, request: Add) -> Result<Record, Refusal> {
-        let begun = clock::now();
-        let result = self.add_in_turn(request).await;
-        let outcome = result.as_ref().map_or_else(|refusal| refusal.reason.as_str_name(), |_| "ok");
-        self.shared.metrics.add(outcome, clock::now().since(begun));
-        result
-    }
-
-    async fn add_in_turn(&self, request: Add) -> Result<Record, Refusal> {
         let shared = &self.shared;
         let turn = shared.busy.turn(&request.sandbox).await;
-        let asked = shared.pool.add(request.sandbox.clone(), request.pod.clone(), request.deadline);
+        let asked = shared.pool.add(
+            request.sandbox.clone(),
+            request.pod.clone(),
+            request.deadline,
+        );
         let grant = tokio::select! {
             granted = asked => granted.map_err(refusals::of_pool)?,
             // The runtime has given the sandbox up. Dropping `asked` hands the address back if it is granted yet.
             () = turn.called_off() => return Err(refusals::deleted(&request.sandbox)),
         };
         if grant.known {
-            return self.record(&request.sandbox).ok_or_else(|| refusals::no_record(&request.sandbox));
+            return self
+                .record(&request.sandbox)
+                .ok_or_else(|| refusals::no_record(&request.sandbox));
         }
         let record = self.plan(&request, grant);
         match self.stand_up(&record, request.handed).await {
             Ok(()) => {
-                shared.records.lock().expect("no holder panics").insert(record.sandbox.clone(), record.clone());
-                shared.pool.tell(Event::Wired { sandbox: record.sandbox.clone() }).await;
+                shared
+                    .records
+                    .lock()
+                    .expect("no holder panics")
+                    .insert(record.sandbox.clone(), record.clone());
+                shared
+                    .pool
+                    .tell(Event::Wired {
+                        sandbox: record.sandbox.clone(),
+                    })
+                    .await;
                 Ok(record)
             }
             Err(refusal) => {
-                shared.pool.tell(Event::Unwired { sandbox: record.sandbox }).await;
+                shared
+                    .pool
+                    .tell(Event::Unwired {
+                        sandbox: record.sandbox,
+                    })
+                    .await;
                 Err(refusal)
             }
         }
@@ -128,12 +144,19 @@ impl Sandboxes {
 
     fn plan(&self, request: &Add, grant: crate::pool::Grant) -> Record {
         let sandbox = &request.sandbox;
-        let prefix = request.veth_prefix.as_deref().unwrap_or(&self.shared.network.veth_prefix);
-        let parts = [sandbox.network.as_str(), sandbox.container_id.as_str(), sandbox.ifname.as_str()];
+        let prefix = request
+            .veth_prefix
+            .as_deref()
+            .unwrap_or(&self.shared.network.veth_prefix);
+        let parts = [
+            sandbox.network.as_str(),
+            sandbox.container_id.as_str(),
+            sandbox.ifname.as_str(),
+        ];
         Record {
             host_name: datapath::pod::host_name(prefix, &parts),
-            host_mac: Mac(datapath::pod::mac(&parts, "host")),
-            pod_mac: Mac(datapath::pod::mac(&parts, "pod")),
+            host_mac: mac(sandbox, "host"),
+            pod_mac: mac(sandbox, "pod"),
             mtu: request.mtu.unwrap_or(self.shared.network.pod_mtu),
             sandbox: request.sandbox.clone(),
             pod: request.pod.clone(),
@@ -148,13 +171,22 @@ impl Sandboxes {
     async fn stand_up(&self, record: &Record, handed: Handed) -> Result<(), Refusal> {
         let begun = clock::now();
         let wiring = link_of(record);
-        self.shared.host.wire(wiring.clone(), handed).await.map_err(|e| refusals::of_wiring(&wiring, &e))?;
+        self.shared
+            .host
+            .wire(wiring.clone(), handed)
+            .await
+            .map_err(|e| refusals::of_wiring(&wiring, &e))?;
         self.shared.metrics.wired(clock::now().since(begun));
         let written = record.clone();
-        match self.shared.store.run(move |store| store.put(&written)).await {
+        match self
+            .shared
+            .store
+            .run(move |store| store.put(&written))
+            .await
+        {
             Ok(Ok(())) => Ok(()),
             failed => {
-                self.shared.host.unwire(wiring).await.await;
+                self.shared.host.unwire(ref_of(record)).await.await;
                 Err(store_failed(failed))
             }
         }
@@ -165,22 +197,18 @@ impl Sandboxes {
     /// # Errors
     /// A refusal if the record could not be freed; the address is unreachable all the same, and a repetition finishes.
     pub async fn del(&self, sandbox: &Sandbox) -> Result<(), Refusal> {
-        let begun = clock::now();
         let shared = &self.shared;
         shared.busy.call_off(sandbox);
         let turn = shared.busy.turn(sandbox).await;
-        let result = match self.record(sandbox) {
+        match self.record(sandbox) {
             Some(record) => self.take_down(record, turn).await,
             None => Ok(()),
-        };
-        let outcome = result.as_ref().map_or_else(|refusal: &Refusal| refusal.reason.as_str_name(), |()| "ok");
-        shared.metrics.del(outcome, clock::now().since(begun));
-        result
+        }
     }
 
     async fn take_down(&self, record: Record, turn: Turn) -> Result<(), Refusal> {
         let shared = &self.shared;
-        let removal = shared.host.unwire(link_of(&record)).await;
+        let removal = shared.host.unwire(ref_of(&record)).await;
         // The turn ends with the link: an ADD that comes again for this sandbox must not meet the old one, and the
         // removal, which goes by name, must not meet the new one.
         drop(shared.detached.spawn(async move {
@@ -189,12 +217,25 @@ impl Sandboxes {
         }));
         let until = clock::now() + shared.cooldown;
         let freed = record.clone();
-        match shared.store.run(move |store| store.release(&freed, until)).await {
+        match shared
+            .store
+            .run(move |store| store.release(&freed, until))
+            .await
+        {
             Ok(Ok(())) => {}
             failed => return Err(store_failed(failed)),
         }
-        shared.records.lock().expect("no holder panics").remove(&record.sandbox);
-        shared.pool.tell(Event::Left { sandbox: record.sandbox }).await;
+        shared
+            .records
+            .lock()
+            .expect("no holder panics")
+            .remove(&record.sandbox);
+        shared
+            .pool
+            .tell(Event::Left {
+                sandbox: record.sandbox,
+            })
+            .await;
         Ok(())
     }
 
@@ -202,11 +243,21 @@ impl Sandboxes {
     ///
     /// # Errors
     /// Unknown sandbox, or every difference found.
-    pub async fn check(&self, sandbox: &Sandbox, address: Option<Ipv4Addr>, handed: Handed) -> Result<(), Refusal> {
+    pub async fn check(
+        &self,
+        sandbox: &Sandbox,
+        address: Option<Ipv4Addr>,
+        handed: Handed,
+    ) -> Result<(), Refusal> {
         let _turn = self.shared.busy.turn(sandbox).await;
-        let record = self.record(sandbox).ok_or_else(|| refusals::no_record(sandbox))?;
+        let record = self
+            .record(sandbox)
+            .ok_or_else(|| refusals::no_record(sandbox))?;
         if let Some(claimed) = address.filter(|claimed| *claimed != record.address) {
-            return Err(refusals::drift(sandbox, &format!("prevResult has {claimed}, the record {}", record.address)));
+            return Err(refusals::drift(
+                sandbox,
+                &format!("prevResult has {claimed}, the record {}", record.address),
+            ));
         }
         let wiring = link_of(&record);
         match self.shared.host.check(wiring.clone(), handed).await {
@@ -224,9 +275,15 @@ impl Sandboxes {
         let doomed: Vec<Sandbox> = {
             let records = self.shared.records.lock().expect("no holder panics");
             let listed = |sandbox: &Sandbox| {
-                valid.iter().any(|(id, ifname)| *id == sandbox.container_id && *ifname == sandbox.ifname)
+                valid
+                    .iter()
+                    .any(|(id, ifname)| *id == sandbox.container_id && *ifname == sandbox.ifname)
             };
-            records.keys().filter(|sandbox| sandbox.network == network && !listed(sandbox)).cloned().collect()
+            records
+                .keys()
+                .filter(|sandbox| sandbox.network == network && !listed(sandbox))
+                .cloned()
+                .collect()
         };
         let mut released = 0;
         let mut refused = None;
@@ -240,7 +297,12 @@ impl Sandboxes {
     }
 
     fn record(&self, sandbox: &Sandbox) -> Option<Record> {
-        self.shared.records.lock().expect("no holder panics").get(sandbox).cloned()
+        self.shared
+            .records
+            .lock()
+            .expect("no holder panics")
+            .get(sandbox)
+            .cloned()
     }
 }
 
@@ -249,4 +311,13 @@ fn store_failed(failed: Result<Result<(), StoreError>, Gone>) -> Refusal {
         Ok(Err(error)) => refusals::of_store(&error),
         _ => refusals::stopping(Reason::Store),
     }
+}
+
+/// A MAC that is the same for every repetition of one sandbox's ADD and differs between sandboxes. Kept in the record,
+/// so the hash may change between releases.
+fn mac(sandbox: &Sandbox, end: &str) -> Mac {
+    let mut hasher = DefaultHasher::new();
+    (sandbox, end).hash(&mut hasher);
+    let [a, b, c, d, e, f, ..] = hasher.finish().to_be_bytes();
+    Mac(datapath::pod::local_mac([a, b, c, d, e, f]))
 }

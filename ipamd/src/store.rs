@@ -49,9 +49,17 @@ pub enum StoreError {
     #[error("another ipamd holds the lock \"{}\"", path.display())]
     Locked { path: PathBuf },
     #[error("could not {operation} \"{}\"", path.display())]
-    Io { operation: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     #[error("could not {operation} the state file \"{}\"", path.display())]
-    Database { operation: &'static str, path: PathBuf, source: Box<redb::Error> },
+    Database {
+        operation: &'static str,
+        path: PathBuf,
+        source: Box<redb::Error>,
+    },
 }
 
 /// The open file.
@@ -85,7 +93,14 @@ impl Store {
                 })?
             }
         };
-        Ok((Self { database, path: path.to_owned(), _lock: lock }, contents))
+        Ok((
+            Self {
+                database,
+                path: path.to_owned(),
+                _lock: lock,
+            },
+            contents,
+        ))
     }
 
     /// Writes one sandbox; durable when this returns.
@@ -95,8 +110,12 @@ impl Store {
     pub fn put(&self, record: &Record) -> Result<(), StoreError> {
         let (key, value) = encode(record);
         self.change("write", |transaction| {
-            transaction.open_table(SANDBOXES)?.insert(key.as_str(), value.as_str())?;
-            transaction.open_table(COOLING)?.remove(u32::from(record.address))?;
+            transaction
+                .open_table(SANDBOXES)?
+                .insert(key.as_str(), value.as_str())?;
+            transaction
+                .open_table(COOLING)?
+                .remove(u32::from(record.address))?;
             Ok(())
         })
     }
@@ -108,8 +127,12 @@ impl Store {
     pub fn release(&self, record: &Record, cooling_until: Mono) -> Result<(), StoreError> {
         let until = u64::try_from(cooling_until.since_epoch().as_millis()).unwrap_or(u64::MAX);
         self.change("release in", |transaction| {
-            transaction.open_table(SANDBOXES)?.remove(key(&record.sandbox).as_str())?;
-            transaction.open_table(COOLING)?.insert(u32::from(record.address), until)?;
+            transaction
+                .open_table(SANDBOXES)?
+                .remove(key(&record.sandbox).as_str())?;
+            transaction
+                .open_table(COOLING)?
+                .insert(u32::from(record.address), until)?;
             Ok(())
         })
     }
@@ -124,25 +147,44 @@ impl Store {
             body(&transaction)?;
             Ok(transaction.commit()?)
         };
-        let wrap =
-            |source| StoreError::Database { operation, path: self.path.clone(), source: Box::new(source) };
+        let wrap = |source| StoreError::Database {
+            operation,
+            path: self.path.clone(),
+            source: Box::new(source),
+        };
         all().map_err(wrap)
     }
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {
-    let wrap = |source| StoreError::Io { operation: "lock", path: path.to_owned(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(wrap)?;
+    let wrap = |source| StoreError::Io {
+        operation: "lock",
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(wrap)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.to_owned() }),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
+            path: path.to_owned(),
+        }),
         Err(TryLockError::Error(source)) => Err(wrap(source)),
     }
 }
 
 fn set_aside(path: &Path, why: &str) -> Result<(), StoreError> {
     let aside = path.with_extension(why);
-    tracing::error!(?path, ?aside, why, "state file cannot be used; set aside, beginning a new one");
+    tracing::error!(
+        ?path,
+        ?aside,
+        why,
+        "state file cannot be used; set aside, beginning a new one"
+    );
     std::fs::rename(path, &aside).map_err(|source| StoreError::Io {
         operation: "set aside",
         path: path.to_owned(),
@@ -188,13 +230,17 @@ fn read(database: &Database) -> Result<Option<Contents>, redb::Error> {
     let mut contents = Contents::default();
     for entry in transaction.open_table(SANDBOXES)?.iter()? {
         let (_, value) = entry?;
-        let Some(record) = decode(value.value()) else { return Ok(None) };
+        let Some(record) = decode(value.value()) else {
+            return Ok(None);
+        };
         contents.records.push(record);
     }
     for entry in transaction.open_table(COOLING)?.iter()? {
         let (address, until) = entry?;
         let until = Mono::from_epoch(std::time::Duration::from_millis(until.value()));
-        contents.cooling.push((Ipv4Addr::from(address.value()), until));
+        contents
+            .cooling
+            .push((Ipv4Addr::from(address.value()), until));
     }
     Ok(Some(contents))
 }
@@ -217,17 +263,30 @@ struct Stored {
 
 fn key(sandbox: &Sandbox) -> String {
     // None of the three may hold a NUL: the request's validation sees to it.
-    format!("{}\0{}\0{}", sandbox.network, sandbox.container_id, sandbox.ifname)
+    format!(
+        "{}\0{}\0{}",
+        sandbox.network, sandbox.container_id, sandbox.ifname
+    )
 }
 
 fn encode(record: &Record) -> (String, String) {
-    let Sandbox { network, container_id, ifname } = record.sandbox.clone();
-    let Pod { namespace, name, uid } = record.pod.clone();
+    let Sandbox {
+        network,
+        container_id,
+        ifname,
+    } = record.sandbox.clone();
+    let Pod {
+        namespace,
+        name,
+        uid,
+    } = record.pod.clone();
     let stored = Stored {
         network,
         container_id,
         ifname,
-        pod: [("namespace", namespace), ("name", name), ("uid", uid)].map(|(k, v)| (k.to_owned(), v)).into(),
+        pod: [("namespace", namespace), ("name", name), ("uid", uid)]
+            .map(|(k, v)| (k.to_owned(), v))
+            .into(),
         address: record.address,
         eni: record.eni.0.clone(),
         index: record.index,
@@ -236,15 +295,26 @@ fn encode(record: &Record) -> (String, String) {
         pod_mac: record.pod_mac.0,
         mtu: record.mtu,
     };
-    (key(&record.sandbox), serde_json::to_string(&stored).expect("plain data serialises"))
+    (
+        key(&record.sandbox),
+        serde_json::to_string(&stored).expect("plain data serialises"),
+    )
 }
 
 fn decode(text: &str) -> Option<Record> {
     let mut stored: Stored = serde_json::from_str(text).ok()?;
     let mut part = |name| stored.pod.remove(name).unwrap_or_default();
-    let pod = Pod { namespace: part("namespace"), name: part("name"), uid: part("uid") };
+    let pod = Pod {
+        namespace: part("namespace"),
+        name: part("name"),
+        uid: part("uid"),
+    };
     Some(Record {
-        sandbox: Sandbox { network: stored.network, container_id: stored.container_id, ifname: stored.ifname },
+        sandbox: Sandbox {
+            network: stored.network,
+            container_id: stored.container_id,
+            ifname: stored.ifname,
+        },
         pod,
         address: stored.address,
         eni: EniId(stored.eni),

@@ -12,7 +12,11 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Starts a task whose end, for whatever reason, is the end of the daemon.
-    pub fn critical(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn critical(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         self.tasks.spawn(async move {
             task.await;
             name
@@ -50,7 +54,10 @@ pub fn detached() -> (Detached, Drain) {
 }
 
 impl Detached {
-    #[expect(clippy::disallowed_methods, reason = "this is where spawned work gets its owner")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is where spawned work gets its owner"
+    )]
     pub fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,

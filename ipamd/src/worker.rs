@@ -16,7 +16,9 @@ pub struct Worker<T> {
 
 impl<T> Clone for Worker<T> {
     fn clone(&self) -> Self {
-        Self { jobs: self.jobs.clone() }
+        Self {
+            jobs: self.jobs.clone(),
+        }
     }
 }
 
@@ -30,22 +32,27 @@ impl<T: 'static> Worker<T> {
     ///
     /// # Errors
     /// What `make` answers, or the operating system's refusal to start a thread.
-    pub fn start<E>(name: &str, make: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<Self, E>
+    pub fn start<E>(
+        name: &str,
+        make: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<Self, E>
     where
         E: From<io::Error> + Send + 'static,
     {
         let (jobs, queue) = mpsc::channel::<Job<T>>();
         let (made, outcome) = mpsc::sync_channel(1);
-        thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let mut thing = match make() {
-                Ok(thing) => thing,
-                Err(error) => return drop(made.send(Err(error))),
-            };
-            drop(made.send(Ok(())));
-            for job in queue {
-                job(&mut thing);
-            }
-        })?;
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let mut thing = match make() {
+                    Ok(thing) => thing,
+                    Err(error) => return drop(made.send(Err(error))),
+                };
+                drop(made.send(Ok(())));
+                for job in queue {
+                    job(&mut thing);
+                }
+            })?;
         let died = |_| Err(io::Error::other("worker thread died at its start").into());
         outcome.recv().unwrap_or_else(died)?;
         Ok(Self { jobs })
@@ -57,12 +64,15 @@ impl<T: 'static> Worker<T> {
     ///
     /// # Errors
     /// [`Gone`] if the thread has ended, or ends before the job does.
-    pub fn run<R: Send + 'static>(
-        &self,
-        job: impl FnOnce(&mut T) -> R + Send + 'static,
-    ) -> impl Future<Output = Result<R, Gone>> + use<R, T> {
+    pub fn run<R, F>(&self, job: F) -> impl Future<Output = Result<R, Gone>> + use<R, F, T>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut T) -> R + Send + 'static,
+    {
         let (reply, result) = oneshot::channel();
-        let queued = self.jobs.send(Box::new(move |thing| drop(reply.send(job(thing)))));
+        let queued = self
+            .jobs
+            .send(Box::new(move |thing| drop(reply.send(job(thing)))));
         async move {
             queued.map_err(|_| Gone)?;
             result.await.map_err(|_| Gone)
@@ -94,7 +104,10 @@ mod tests {
     #[tokio::test]
     async fn a_job_that_panics_is_told_to_its_caller_and_the_next() {
         let worker = Worker::start("test", || Ok::<_, io::Error>(())).unwrap();
-        assert_eq!(worker.run(|()| panic!("on purpose")).await, Err::<(), _>(Gone));
+        assert_eq!(
+            worker.run(|()| panic!("on purpose")).await,
+            Err::<(), _>(Gone)
+        );
         assert_eq!(worker.run(|()| ()).await, Err(Gone));
     }
 }

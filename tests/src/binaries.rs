@@ -20,9 +20,18 @@ pub fn ipamd() -> PathBuf {
     find("HAWSER_IPAMD")
 }
 
-#[expect(clippy::disallowed_methods, reason = "the lab is configured by make, through the environment")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the lab is configured by make, through the environment"
+)]
 fn find(variable: &str) -> PathBuf {
-    let path = std::env::var(variable).map(PathBuf::from).unwrap_or_default();
-    assert!(path.is_file(), "{variable} names no binary ({}): run `make test` or `make demo`", path.display());
+    let path = std::env::var(variable)
+        .map(PathBuf::from)
+        .unwrap_or_default();
+    assert!(
+        path.is_file(),
+        "{variable} names no binary ({}): run `make test` or `make demo`",
+        path.display()
+    );
     path
 }

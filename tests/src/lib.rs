@@ -4,6 +4,8 @@
 //! nothing about addresses or networks.
 
 pub mod binaries;
+pub mod containerd;
+pub mod inspect;
 pub mod lab;
 pub mod node;
 pub mod ping;

@@ -11,8 +11,8 @@ use nix::{
     errno::Errno,
     sys::{
         socket::{
-            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, recv, sendto, setsockopt,
-            socket, sockopt::ReceiveTimeout,
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, recv,
+            sendto, setsockopt, socket, sockopt::ReceiveTimeout,
         },
         time::TimeVal,
     },
@@ -26,7 +26,12 @@ const IP_HEADER: usize = 20;
 ///
 /// # Errors
 /// If the namespace or the socket cannot be used. An unreachable destination is `None`, not an error.
-pub fn ping(netns: &Netns, source: Option<Ipv4Addr>, to: Ipv4Addr, limit: Duration) -> io::Result<Option<Duration>> {
+pub fn ping(
+    netns: &Netns,
+    source: Option<Ipv4Addr>,
+    to: Ipv4Addr,
+    limit: Duration,
+) -> io::Result<Option<Duration>> {
     netns.run(|| echo(source, to, limit))?
 }
 
@@ -50,25 +55,46 @@ fn now() -> Instant {
 }
 
 fn echo(source: Option<Ipv4Addr>, to: Ipv4Addr, limit: Duration) -> io::Result<Option<Duration>> {
-    let fd = socket(AddressFamily::Inet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Icmp)?;
+    let fd = socket(
+        AddressFamily::Inet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::Icmp,
+    )?;
     setsockopt(&fd, ReceiveTimeout, &TimeVal::new(0, 50_000))?;
     if let Some(source) = source {
-        bind(std::os::fd::AsRawFd::as_raw_fd(&fd), &SockaddrIn::from(SocketAddrV4::new(source, 0)))?;
+        bind(
+            std::os::fd::AsRawFd::as_raw_fd(&fd),
+            &SockaddrIn::from(SocketAddrV4::new(source, 0)),
+        )?;
     }
     // Several pings may be under way in one namespace: the identifier tells their replies apart.
     let id = u16::try_from(std::process::id() & 0x7fff).unwrap_or_default() ^ thread_salt();
     let request = request(id);
     let begun = now();
     let target = SockaddrIn::from(SocketAddrV4::new(to, 0));
-    match sendto(std::os::fd::AsRawFd::as_raw_fd(&fd), &request, &target, MsgFlags::empty()) {
+    match sendto(
+        std::os::fd::AsRawFd::as_raw_fd(&fd),
+        &request,
+        &target,
+        MsgFlags::empty(),
+    ) {
         Ok(_) => {}
-        Err(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EPERM | Errno::EINVAL) => return Ok(None),
+        Err(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EPERM | Errno::EINVAL) => {
+            return Ok(None);
+        }
         Err(errno) => return Err(errno.into()),
     }
     let mut buffer = [0; 256];
     while begun.elapsed() < limit {
-        match recv(std::os::fd::AsRawFd::as_raw_fd(&fd), &mut buffer, MsgFlags::empty()) {
-            Ok(n) if is_reply(buffer.get(..n).unwrap_or_default(), to, id) => return Ok(Some(begun.elapsed())),
+        match recv(
+            std::os::fd::AsRawFd::as_raw_fd(&fd),
+            &mut buffer,
+            MsgFlags::empty(),
+        ) {
+            Ok(n) if is_reply(buffer.get(..n).unwrap_or_default(), to, id) => {
+                return Ok(Some(begun.elapsed()));
+            }
             Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -95,7 +121,9 @@ fn request(id: u16) -> [u8; 16] {
 
 /// RFC 1071.
 fn checksum(packet: &[u8]) -> u16 {
-    let words = packet.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)));
+    let words = packet
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

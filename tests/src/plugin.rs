@@ -47,7 +47,13 @@ impl Outcome {
     /// Message and details of the error, in one text.
     #[must_use]
     pub fn error_text(&self) -> String {
-        let text = |key: &str| self.json.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |key: &str| {
+            self.json
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         format!("{} {}", text("msg"), text("details"))
     }
 
@@ -67,7 +73,9 @@ impl Invocation {
     /// `verb` for one sandbox, with the configuration that a conflist of ours becomes.
     #[must_use]
     pub fn new(verb: &str, container_id: &str, netns: Option<&Path>, socket: &Path) -> Self {
-        let netns = netns.map(|path| path.display().to_string()).unwrap_or_default();
+        let netns = netns
+            .map(|path| path.display().to_string())
+            .unwrap_or_default();
         let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME=pod-{container_id}");
         let variables = [
             ("CNI_COMMAND", verb),
@@ -77,9 +85,12 @@ impl Invocation {
             ("CNI_ARGS", &args),
             ("CNI_PATH", "/opt/cni/bin"),
         ];
-        let conf = json!({ "cniVersion": "1.0.0", "name": "hawser", "type": "hawser", "socket": socket });
+        let conf =
+            json!({ "cniVersion": "1.0.0", "name": "hawser", "type": "hawser", "socket": socket });
         Self {
-            variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            variables: variables
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
             stdin: conf.to_string(),
         }
     }

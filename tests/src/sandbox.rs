@@ -23,11 +23,18 @@ pub fn enter() -> Result<(), String> {
         format!("cannot make namespaces ({errno}): run as root, or allow user namespaces (sysctl user.max_user_namespaces)")
     })?;
     if !uid.is_root() {
-        map_root(uid.as_raw(), gid.as_raw()).map_err(|e| format!("cannot become root in a user namespace: {e}"))?;
+        map_root(uid.as_raw(), gid.as_raw())
+            .map_err(|e| format!("cannot become root in a user namespace: {e}"))?;
     }
     // Mounts made here must not travel back to the machine.
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .map_err(|errno| format!("cannot make mounts private: {errno}"))
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .map_err(|errno| format!("cannot make mounts private: {errno}"))
 }
 
 fn map_root(uid: u32, gid: u32) -> io::Result<()> {

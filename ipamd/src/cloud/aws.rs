@@ -4,14 +4,15 @@
 //! (EC2 has no ClientToken there). Endpoints follow the SDK's variables (`AWS_ENDPOINT_URL_EC2`,
 //! `AWS_EC2_METADATA_SERVICE_ENDPOINT`), credentials its default chain.
 
-use std::{error::Error as _, io, net::Ipv4Addr, time::Duration};
+use std::{io, net::Ipv4Addr, time::Duration};
 
 use aws_config::{AppName, BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_ec2::{
     Client,
     error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
     types::{
-        Filter, NetworkInterface, NetworkInterfaceAttachmentChanges, ResourceType, Tag, TagSpecification,
+        Filter, NetworkInterface, NetworkInterfaceAttachmentChanges, ResourceType, Tag,
+        TagSpecification,
     },
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -37,17 +38,31 @@ impl Aws {
             .http_client(http_client())
             .timeout_config(timeouts)
             .retry_config(RetryConfig::disabled())
-            .app_name(AppName::new(concat!("hawser-", env!("CARGO_PKG_VERSION"))).expect("a name of legal characters"))
+            .app_name(
+                AppName::new(concat!("hawser-", env!("CARGO_PKG_VERSION")))
+                    .expect("a name of legal characters"),
+            )
             .load()
             .await;
-        Self { client: Client::new(&config) }
+        Self {
+            client: Client::new(&config),
+        }
     }
 
     async fn send(&self, call: Call) -> Result<Reply, CallError> {
         let action = call.action();
         match call {
-            Call::CreateNetworkInterface { token, subnet, groups, description, tags, amount } => {
-                let tags = tags.into_iter().map(|(key, value)| Tag::builder().key(key).value(value).build());
+            Call::CreateNetworkInterface {
+                token,
+                subnet,
+                groups,
+                description,
+                tags,
+                amount,
+            } => {
+                let tags = tags
+                    .into_iter()
+                    .map(|(key, value)| Tag::builder().key(key).value(value).build());
                 let request = self
                     .client
                     .create_network_interface()
@@ -66,10 +81,17 @@ impl Aws {
                     Amount::Prefixes(n) => request.ipv4_prefix_count(n.into()),
                 };
                 let out = request.send().await.map_err(|e| failed(action, &e))?;
-                let eni = out.network_interface().ok_or_else(|| unreadable(action, "no networkInterface"))?;
+                let eni = out
+                    .network_interface()
+                    .ok_or_else(|| unreadable(action, "no networkInterface"))?;
                 Ok(Reply::Interface(interface(action, eni)?))
             }
-            Call::AttachNetworkInterface { eni, instance, card, device } => {
+            Call::AttachNetworkInterface {
+                eni,
+                instance,
+                card,
+                device,
+            } => {
                 let out = self
                     .client
                     .attach_network_interface()
@@ -80,7 +102,9 @@ impl Aws {
                     .send()
                     .await
                     .map_err(|e| failed(action, &e))?;
-                let id = out.attachment_id().ok_or_else(|| unreadable(action, "no attachmentId"))?;
+                let id = out
+                    .attachment_id()
+                    .ok_or_else(|| unreadable(action, "no attachmentId"))?;
                 Ok(Reply::Attached(Attachment::from(id)))
             }
             Call::DeleteOnTermination { eni, attachment } => {
@@ -88,43 +112,84 @@ impl Aws {
                     .attachment_id(attachment.0)
                     .delete_on_termination(true)
                     .build();
-                let request = self.client.modify_network_interface_attribute().network_interface_id(eni.0);
+                let request = self
+                    .client
+                    .modify_network_interface_attribute()
+                    .network_interface_id(eni.0);
                 done(action, request.attachment(change).send().await)
             }
-            Call::DetachNetworkInterface { attachment } => {
-                done(action, self.client.detach_network_interface().attachment_id(attachment.0).send().await)
+            Call::DetachNetworkInterface { attachment } => done(
+                action,
+                self.client
+                    .detach_network_interface()
+                    .attachment_id(attachment.0)
+                    .send()
+                    .await,
+            ),
+            Call::DeleteNetworkInterface { eni } => done(
+                action,
+                self.client
+                    .delete_network_interface()
+                    .network_interface_id(eni.0)
+                    .send()
+                    .await,
+            ),
+            Call::AssignPrivateIpAddresses { eni, amount } => {
+                self.assign(action, eni, amount).await
             }
-            Call::DeleteNetworkInterface { eni } => {
-                done(action, self.client.delete_network_interface().network_interface_id(eni.0).send().await)
-            }
-            Call::AssignPrivateIpAddresses { eni, amount } => self.assign(action, eni, amount).await,
-            Call::UnassignPrivateIpAddresses { eni, addresses, prefixes } => {
+            Call::UnassignPrivateIpAddresses {
+                eni,
+                addresses,
+                prefixes,
+            } => {
                 let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
                 let request = self
                     .client
                     .unassign_private_ip_addresses()
                     .network_interface_id(eni.0)
-                    .set_private_ip_addresses(some(addresses.iter().map(ToString::to_string).collect()))
+                    .set_private_ip_addresses(some(
+                        addresses.iter().map(ToString::to_string).collect(),
+                    ))
                     .set_ipv4_prefixes(some(prefixes.iter().map(ToString::to_string).collect()));
                 done(action, request.send().await)
             }
-            Call::DescribeNetworkInterfaces { filters } => self.describe_interfaces(action, filters).await,
+            Call::DescribeNetworkInterfaces { filters } => {
+                self.describe_interfaces(action, filters).await
+            }
             Call::DescribeSubnets { subnets } => self.describe_subnets(action, subnets).await,
         }
     }
 
-    async fn assign(&self, action: &'static str, eni: EniId, amount: Amount) -> Result<Reply, CallError> {
-        let request = self.client.assign_private_ip_addresses().network_interface_id(eni.0);
+    async fn assign(
+        &self,
+        action: &'static str,
+        eni: EniId,
+        amount: Amount,
+    ) -> Result<Reply, CallError> {
+        let request = self
+            .client
+            .assign_private_ip_addresses()
+            .network_interface_id(eni.0);
         let request = match amount {
             Amount::Addresses(n) => request.secondary_private_ip_address_count(n.into()),
             Amount::Prefixes(n) => request.ipv4_prefix_count(n.into()),
         };
         let out = request.send().await.map_err(|e| failed(action, &e))?;
-        let addresses = out.assigned_private_ip_addresses().iter().filter_map(|a| a.private_ip_address());
-        let prefixes = out.assigned_ipv4_prefixes().iter().filter_map(|p| p.ipv4_prefix());
+        let addresses = out
+            .assigned_private_ip_addresses()
+            .iter()
+            .filter_map(|a| a.private_ip_address());
+        let prefixes = out
+            .assigned_ipv4_prefixes()
+            .iter()
+            .filter_map(|p| p.ipv4_prefix());
         Ok(Reply::Assigned {
-            addresses: addresses.map(|text| parse(action, text)).collect::<Result<_, _>>()?,
-            prefixes: prefixes.map(|text| parse(action, text)).collect::<Result<_, _>>()?,
+            addresses: addresses
+                .map(|text| parse(action, text))
+                .collect::<Result<_, _>>()?,
+            prefixes: prefixes
+                .map(|text| parse(action, text))
+                .collect::<Result<_, _>>()?,
         })
     }
 
@@ -133,7 +198,9 @@ impl Aws {
         action: &'static str,
         filters: Vec<(String, String)>,
     ) -> Result<Reply, CallError> {
-        let filters = filters.into_iter().map(|(name, value)| Filter::builder().name(name).values(value).build());
+        let filters = filters
+            .into_iter()
+            .map(|(name, value)| Filter::builder().name(name).values(value).build());
         let mut pages = self
             .client
             .describe_network_interfaces()
@@ -154,10 +221,23 @@ impl Aws {
         Ok(Reply::Interfaces(found))
     }
 
-    async fn describe_subnets(&self, action: &'static str, subnets: Vec<SubnetId>) -> Result<Reply, CallError> {
+    async fn describe_subnets(
+        &self,
+        action: &'static str,
+        subnets: Vec<SubnetId>,
+    ) -> Result<Reply, CallError> {
         let ids = subnets.into_iter().map(|subnet| subnet.0).collect();
-        let filter = Filter::builder().name("subnet-id").set_values(Some(ids)).build();
-        let out = self.client.describe_subnets().filters(filter).send().await.map_err(|e| failed(action, &e))?;
+        let filter = Filter::builder()
+            .name("subnet-id")
+            .set_values(Some(ids))
+            .build();
+        let out = self
+            .client
+            .describe_subnets()
+            .filters(filter)
+            .send()
+            .await
+            .map_err(|e| failed(action, &e))?;
         let mut found = Vec::new();
         for subnet in out.subnets() {
             if let (Some(id), Some(cidr)) = (subnet.subnet_id(), subnet.cidr_block()) {
@@ -176,10 +256,15 @@ impl Ec2 for Aws {
 
 /// The one TLS stack: rustls with ring.
 pub fn http_client() -> aws_smithy_runtime_api::client::http::SharedHttpClient {
-    aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https()
 }
 
-fn done<O, E, R>(action: &'static str, result: Result<O, SdkError<E, R>>) -> Result<Reply, CallError>
+fn done<O, E, R>(
+    action: &'static str,
+    result: Result<O, SdkError<E, R>>,
+) -> Result<Reply, CallError>
 where
     SdkError<E, R>: ProvideErrorMetadata,
     E: std::error::Error + 'static,
@@ -198,16 +283,21 @@ where
     let refused = match error {
         SdkError::ConstructionFailure(_) => true,
         SdkError::ServiceError(_) => code.is_some(),
-        SdkError::DispatchFailure(failure) => {
-            failure.as_connector_error().is_some_and(|e| e.is_user() || never_connected(e))
-        }
+        SdkError::DispatchFailure(failure) => failure
+            .as_connector_error()
+            .is_some_and(|e| e.is_user() || never_connected(e)),
         _ => false,
     };
     let message = match (&code, error.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         _ => DisplayErrorContext(error).to_string(),
     };
-    CallError { action, code, message, refused }
+    CallError {
+        action,
+        code,
+        message,
+        refused,
+    }
 }
 
 /// Whether the chain below `error` says that no byte of the request left this host.
@@ -216,7 +306,10 @@ fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut cause = error.source();
     while let Some(e) = cause {
         if let Some(e) = e.downcast_ref::<io::Error>() {
-            return matches!(e.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable);
+            return matches!(
+                e.kind(),
+                ConnectionRefused | HostUnreachable | NetworkUnreachable
+            );
         }
         cause = e.source();
     }
@@ -224,7 +317,12 @@ fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn unreadable(action: &'static str, what: &str) -> CallError {
-    CallError { action, code: None, message: format!("answer cannot be used: {what}"), refused: false }
+    CallError {
+        action,
+        code: None,
+        message: format!("answer cannot be used: {what}"),
+        refused: false,
+    }
 }
 
 fn parse<T: std::str::FromStr>(action: &'static str, text: &str) -> Result<T, CallError> {
@@ -233,12 +331,19 @@ fn parse<T: std::str::FromStr>(action: &'static str, text: &str) -> Result<T, Ca
 
 fn interface(action: &'static str, eni: &NetworkInterface) -> Result<Interface, CallError> {
     let need = |what: Option<&str>, name: &str| {
-        what.map(str::to_owned).ok_or_else(|| unreadable(action, &format!("interface without {name}")))
+        what.map(str::to_owned)
+            .ok_or_else(|| unreadable(action, &format!("interface without {name}")))
     };
-    let secondary = eni.private_ip_addresses().iter().filter(|a| a.primary() != Some(true));
+    let secondary = eni
+        .private_ip_addresses()
+        .iter()
+        .filter(|a| a.primary() != Some(true));
     let prefixes = eni.ipv4_prefixes().iter().filter_map(|p| p.ipv4_prefix());
     let operator = eni.operator().and_then(|o| o.managed()).unwrap_or(false);
-    let tags = eni.tag_set().iter().filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())));
+    let tags = eni
+        .tag_set()
+        .iter()
+        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())));
     Ok(Interface {
         eni: EniId(need(eni.network_interface_id(), "id")?),
         mac: mac(action, &need(eni.mac_address(), "MAC")?)?,
@@ -248,8 +353,12 @@ fn interface(action: &'static str, eni: &NetworkInterface) -> Result<Interface, 
             .filter_map(|a| a.private_ip_address())
             .map(|text| parse::<Ipv4Addr>(action, text))
             .collect::<Result<_, _>>()?,
-        prefixes: prefixes.map(|text| parse(action, text)).collect::<Result<_, _>>()?,
-        kind: eni.interface_type().map_or_else(|| "interface".to_owned(), |kind| kind.as_str().to_owned()),
+        prefixes: prefixes
+            .map(|text| parse(action, text))
+            .collect::<Result<_, _>>()?,
+        kind: eni
+            .interface_type()
+            .map_or_else(|| "interface".to_owned(), |kind| kind.as_str().to_owned()),
         managed_by_aws: eni.requester_managed().unwrap_or(false) || operator,
         tags: tags.collect(),
         bond: eni.attachment().and_then(|a| {
@@ -258,7 +367,9 @@ fn interface(action: &'static str, eni: &NetworkInterface) -> Result<Interface, 
                 instance: a.instance_id().map(str::to_owned),
                 card: u16::try_from(a.network_card_index().unwrap_or(0)).ok()?,
                 device: u16::try_from(a.device_index().unwrap_or(0)).ok()?,
-                status: a.status().map_or_else(String::new, |s| s.as_str().to_owned()),
+                status: a
+                    .status()
+                    .map_or_else(String::new, |s| s.as_str().to_owned()),
             })
         }),
     })

@@ -15,7 +15,10 @@ pub fn classify(call: &Call, error: &CallError) -> Failure {
         None => Class::Ambiguous,
         Some(code) => by_code(call, code, &error.message),
     };
-    Failure { class, message: error.to_string() }
+    Failure {
+        class,
+        message: error.to_string(),
+    }
 }
 
 fn by_code(call: &Call, code: &str, message: &str) -> Class {
@@ -24,19 +27,31 @@ fn by_code(call: &Call, code: &str, message: &str) -> Class {
         "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "EC2ThrottledException" => {
             Class::Throttled { retry_after: None }
         }
-        "InsufficientFreeAddressesInSubnet" => Class::Exhausted { subnet: subnet_of(call) },
-        "InsufficientCidrBlocks" => Class::Fragmented { subnet: subnet_of(call) },
+        "InsufficientFreeAddressesInSubnet" => Class::Exhausted {
+            subnet: subnet_of(call),
+        },
+        "InsufficientCidrBlocks" => Class::Fragmented {
+            subnet: subnet_of(call),
+        },
         // A subnet smaller than the request itself answers this instead of the codes above.
-        "InvalidParameterValue" if message.contains("sufficient free") => Class::Exhausted { subnet: subnet_of(call) },
+        "InvalidParameterValue" if message.contains("sufficient free") => Class::Exhausted {
+            subnet: subnet_of(call),
+        },
         "InvalidParameterValue" if message.contains("in use") => Class::InUse,
-        "InvalidParameterValue" if message.contains("already has an interface attached") => Class::InUse,
-        "InvalidNetworkInterface.InUse" | "IncorrectState" => Class::InUse,
-        "PrivateIpAddressLimitExceeded" | "AttachmentLimitExceeded" | "NetworkInterfaceLimitExceeded" => Class::Limit,
-        "UnauthorizedOperation" | "AccessDenied" | "AuthFailure" => {
-            Class::Denied { action: format!("ec2:{}", call.action()) }
+        "InvalidParameterValue" if message.contains("already has an interface attached") => {
+            Class::InUse
         }
+        "InvalidNetworkInterface.InUse" | "IncorrectState" => Class::InUse,
+        "PrivateIpAddressLimitExceeded"
+        | "AttachmentLimitExceeded"
+        | "NetworkInterfaceLimitExceeded" => Class::Limit,
+        "UnauthorizedOperation" | "AccessDenied" | "AuthFailure" => Class::Denied {
+            action: format!("ec2:{}", call.action()),
+        },
         code if code.ends_with(".NotFound") => Class::NotFound,
-        "InternalError" | "InternalFailure" | "Unavailable" | "ServiceUnavailable" if !call.repeatable() => {
+        "InternalError" | "InternalFailure" | "Unavailable" | "ServiceUnavailable"
+            if !call.repeatable() =>
+        {
             Class::Ambiguous
         }
         _ => Class::Transient,
@@ -58,7 +73,10 @@ mod tests {
     use super::*;
 
     fn assign() -> Call {
-        Call::AssignPrivateIpAddresses { eni: EniId::from("eni-1"), amount: Amount::Addresses(5) }
+        Call::AssignPrivateIpAddresses {
+            eni: EniId::from("eni-1"),
+            amount: Amount::Addresses(5),
+        }
     }
 
     fn create() -> Call {
@@ -73,43 +91,100 @@ mod tests {
     }
 
     fn class(call: &Call, code: &str, message: &str) -> Class {
-        let error = CallError { action: call.action(), code: Some(code.into()), message: message.into(), refused: true };
+        let error = CallError {
+            action: call.action(),
+            code: Some(code.into()),
+            message: message.into(),
+            refused: true,
+        };
         classify(call, &error).class
     }
 
     #[test]
     fn every_code_has_its_meaning() {
-        let exhausted = Class::Exhausted { subnet: SubnetId::from("subnet-1") };
+        let exhausted = Class::Exhausted {
+            subnet: SubnetId::from("subnet-1"),
+        };
         let table: &[(Call, &str, &str, Class)] = &[
-            (create(), "RequestLimitExceeded", "", Class::Throttled { retry_after: None }),
-            (create(), "InsufficientFreeAddressesInSubnet", "", exhausted.clone()),
-            (create(), "InsufficientCidrBlocks", "", Class::Fragmented { subnet: SubnetId::from("subnet-1") }),
-            (create(), "InvalidParameterValue", "There aren't sufficient free Ipv4 addresses or prefixes", exhausted),
+            (
+                create(),
+                "RequestLimitExceeded",
+                "",
+                Class::Throttled { retry_after: None },
+            ),
+            (
+                create(),
+                "InsufficientFreeAddressesInSubnet",
+                "",
+                exhausted.clone(),
+            ),
+            (
+                create(),
+                "InsufficientCidrBlocks",
+                "",
+                Class::Fragmented {
+                    subnet: SubnetId::from("subnet-1"),
+                },
+            ),
+            (
+                create(),
+                "InvalidParameterValue",
+                "There aren't sufficient free Ipv4 addresses or prefixes",
+                exhausted,
+            ),
             (assign(), "PrivateIpAddressLimitExceeded", "", Class::Limit),
-            (assign(), "InvalidNetworkInterfaceID.NotFound", "", Class::NotFound),
-            (assign(), "Client.UnauthorizedOperation", "", Class::Denied { action: "ec2:AssignPrivateIpAddresses".into() }),
+            (
+                assign(),
+                "InvalidNetworkInterfaceID.NotFound",
+                "",
+                Class::NotFound,
+            ),
+            (
+                assign(),
+                "Client.UnauthorizedOperation",
+                "",
+                Class::Denied {
+                    action: "ec2:AssignPrivateIpAddresses".into(),
+                },
+            ),
             (assign(), "InternalError", "", Class::Ambiguous),
             (create(), "InternalError", "", Class::Transient),
             (
-                Call::DeleteNetworkInterface { eni: EniId::from("eni-1") },
+                Call::DeleteNetworkInterface {
+                    eni: EniId::from("eni-1"),
+                },
                 "InvalidParameterValue",
                 "Network interface 'eni-1' is currently in use.",
                 Class::InUse,
             ),
         ];
         for (call, code, message, want) in table {
-            assert_eq!(class(call, code, message), *want, "{} {code} {message}", call.action());
+            assert_eq!(
+                class(call, code, message),
+                *want,
+                "{} {code} {message}",
+                call.action()
+            );
         }
     }
 
     #[test]
     fn a_lost_reply_is_ambiguous_only_where_repeating_would_do_it_twice() {
         let lost = |call: &Call, refused| {
-            let error = CallError { action: call.action(), code: None, message: "timed out".into(), refused };
+            let error = CallError {
+                action: call.action(),
+                code: None,
+                message: "timed out".into(),
+                refused,
+            };
             classify(call, &error).class
         };
         assert_eq!(lost(&assign(), false), Class::Ambiguous);
         assert_eq!(lost(&assign(), true), Class::Transient);
-        assert_eq!(lost(&create(), false), Class::Transient, "the ClientToken makes it safe to repeat");
+        assert_eq!(
+            lost(&create(), false),
+            Class::Transient,
+            "the ClientToken makes it safe to repeat"
+        );
     }
 }

@@ -35,15 +35,28 @@ pub struct Executor {
 
 impl std::fmt::Debug for Executor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Executor").field("instance", &self.me.instance).finish_non_exhaustive()
+        f.debug_struct("Executor")
+            .field("instance", &self.me.instance)
+            .finish_non_exhaustive()
     }
 }
 
 impl Executor {
     #[must_use]
-    pub fn new(ec2: Arc<dyn Ec2>, me: Arc<Identity>, settings: config::Cloud, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        ec2: Arc<dyn Ec2>,
+        me: Arc<Identity>,
+        settings: config::Cloud,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let subnets = BTreeMap::from([(me.subnet.clone(), me.subnet_cidr)]);
-        Self { ec2, me, settings: Arc::new(settings), metrics, subnets: Arc::new(Mutex::new(subnets)) }
+        Self {
+            ec2,
+            me,
+            settings: Arc::new(settings),
+            metrics,
+            subnets: Arc::new(Mutex::new(subnets)),
+        }
     }
 
     /// Carries out one EC2 command.
@@ -55,7 +68,12 @@ impl Executor {
     /// If `command` is not an EC2 command: those belong to the host or to the waiting pod.
     pub async fn run(&self, command: Command) -> Result<Answer, Failure> {
         match command {
-            Command::CreateEni { token, subnet, amount, .. } => {
+            Command::CreateEni {
+                token,
+                subnet,
+                amount,
+                ..
+            } => {
                 let call = Call::CreateNetworkInterface {
                     token,
                     subnet,
@@ -69,26 +87,60 @@ impl Executor {
                     other => Err(unexpected(&other)),
                 }
             }
-            Command::AttachEni { eni, card, device, .. } => {
+            Command::AttachEni {
+                eni, card, device, ..
+            } => {
                 let instance = self.me.instance.clone();
-                match self.call(Call::AttachNetworkInterface { eni, instance, card, device }).await? {
+                match self
+                    .call(Call::AttachNetworkInterface {
+                        eni,
+                        instance,
+                        card,
+                        device,
+                    })
+                    .await?
+                {
                     Reply::Attached(attachment) => Ok(Answer::Attached { attachment }),
                     other => Err(unexpected(&other)),
                 }
             }
             Command::Assign { eni, amount, .. } => {
-                match self.call(Call::AssignPrivateIpAddresses { eni, amount }).await? {
-                    Reply::Assigned { addresses, prefixes } => Ok(Answer::Assigned { addresses, prefixes }),
+                match self
+                    .call(Call::AssignPrivateIpAddresses { eni, amount })
+                    .await?
+                {
+                    Reply::Assigned {
+                        addresses,
+                        prefixes,
+                    } => Ok(Answer::Assigned {
+                        addresses,
+                        prefixes,
+                    }),
                     other => Err(unexpected(&other)),
                 }
             }
-            Command::Unassign { eni, addresses, prefixes, .. } => {
-                self.done(Call::UnassignPrivateIpAddresses { eni, addresses, prefixes }).await
+            Command::Unassign {
+                eni,
+                addresses,
+                prefixes,
+                ..
+            } => {
+                self.done(Call::UnassignPrivateIpAddresses {
+                    eni,
+                    addresses,
+                    prefixes,
+                })
+                .await
             }
-            Command::DeleteOnTermination { eni, attachment, .. } => {
-                self.done(Call::DeleteOnTermination { eni, attachment }).await
+            Command::DeleteOnTermination {
+                eni, attachment, ..
+            } => {
+                self.done(Call::DeleteOnTermination { eni, attachment })
+                    .await
             }
-            Command::DetachEni { eni, attachment, .. } => self.detach(eni, attachment).await,
+            Command::DetachEni {
+                eni, attachment, ..
+            } => self.detach(eni, attachment).await,
             Command::DeleteEni { eni, .. } => self.done(Call::DeleteNetworkInterface { eni }).await,
             Command::Describe { .. } => Ok(Answer::Described(self.inventory().await?)),
             Command::Grant { .. }
@@ -105,15 +157,27 @@ impl Executor {
     pub async fn inventory(&self) -> Result<Vec<Observed>, Failure> {
         let instance = &self.me.instance;
         let mut found = BTreeMap::new();
-        for name in ["attachment.instance-id".to_owned(), format!("tag:{INSTANCE_TAG}")] {
+        for name in [
+            "attachment.instance-id".to_owned(),
+            format!("tag:{INSTANCE_TAG}"),
+        ] {
             let filters = vec![(name, instance.clone())];
-            match self.call(Call::DescribeNetworkInterfaces { filters }).await? {
-                Reply::Interfaces(enis) => found.extend(enis.into_iter().map(|eni| (eni.eni.clone(), eni))),
+            match self
+                .call(Call::DescribeNetworkInterfaces { filters })
+                .await?
+            {
+                Reply::Interfaces(enis) => {
+                    found.extend(enis.into_iter().map(|eni| (eni.eni.clone(), eni)))
+                }
                 other => return Err(unexpected(&other)),
             }
         }
         // An ENI of ours that somebody attached to another instance is no longer this node's business.
-        found.retain(|_, eni| eni.bond.as_ref().is_none_or(|bond| bond.instance.as_ref() == Some(instance)));
+        found.retain(|_, eni| {
+            eni.bond
+                .as_ref()
+                .is_none_or(|bond| bond.instance.as_ref() == Some(instance))
+        });
         let mut inventory = Vec::with_capacity(found.len());
         for eni in found.into_values() {
             inventory.push(self.judge(eni).await?);
@@ -125,7 +189,10 @@ impl Executor {
         let action = call.action();
         let begun = tokio::time::Instant::now();
         let result = self.ec2.call(call.clone()).await;
-        let outcome = result.as_ref().err().map(|e: &CallError| e.code.as_deref().unwrap_or("no_answer"));
+        let outcome = result
+            .as_ref()
+            .err()
+            .map(|e: &CallError| e.code.as_deref().unwrap_or("no_answer"));
         self.metrics.ec2_call(action, outcome, begun.elapsed());
         match result {
             Ok(reply) => {
@@ -162,14 +229,26 @@ impl Executor {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(30));
             let filters = vec![("network-interface-id".to_owned(), eni.0.clone())];
-            if let Reply::Interfaces(found) = self.call(Call::DescribeNetworkInterfaces { filters }).await?
-                && found.iter().all(|eni| eni.bond.as_ref().is_none_or(|bond| bond.status == "detached"))
+            if let Reply::Interfaces(found) = self
+                .call(Call::DescribeNetworkInterfaces { filters })
+                .await?
+                && found.iter().all(|eni| {
+                    eni.bond
+                        .as_ref()
+                        .is_none_or(|bond| bond.status == "detached")
+                })
             {
                 return Ok(Answer::Done);
             }
         }
-        let message = format!("{eni} is still attached {} s after DetachNetworkInterface", DETACH_LIMIT.as_secs());
-        Err(Failure { class: Class::InUse, message })
+        let message = format!(
+            "{eni} is still attached {} s after DetachNetworkInterface",
+            DETACH_LIMIT.as_secs()
+        );
+        Err(Failure {
+            class: Class::InUse,
+            message,
+        })
     }
 
     /// Puts EC2's description of an ENI into the planner's terms: above all, whether it is ours to manage.
@@ -184,12 +263,15 @@ impl Executor {
             Some(_) => true,
             None => tagged_ours || self.settings.manage_untagged,
         };
-        let attached = eni.bond.filter(|bond| bond.status != "detached").map(|bond| event::Bond {
-            attachment: bond.attachment,
-            card: bond.card,
-            device: bond.device,
-            settled: bond.status == "attached",
-        });
+        let attached = eni
+            .bond
+            .filter(|bond| bond.status != "detached")
+            .map(|bond| event::Bond {
+                attachment: bond.attachment,
+                card: bond.card,
+                device: bond.device,
+                settled: bond.status == "attached",
+            });
         Ok(Observed {
             subnet_cidr: self.subnet_cidr(&eni.subnet).await?,
             eni: eni.eni,
@@ -205,18 +287,35 @@ impl Executor {
     }
 
     async fn subnet_cidr(&self, subnet: &SubnetId) -> Result<Ipv4Net, Failure> {
-        let known = self.subnets.lock().expect("no holder panics").get(subnet).copied();
+        let known = self
+            .subnets
+            .lock()
+            .expect("no holder panics")
+            .get(subnet)
+            .copied();
         if let Some(cidr) = known {
             return Ok(cidr);
         }
-        let reply = self.call(Call::DescribeSubnets { subnets: vec![subnet.clone()] }).await?;
-        let Reply::Subnets(found) = reply else { return Err(unexpected(&reply)) };
-        let cidr = found.into_iter().find(|(id, _)| id == subnet).map(|(_, cidr)| cidr);
+        let reply = self
+            .call(Call::DescribeSubnets {
+                subnets: vec![subnet.clone()],
+            })
+            .await?;
+        let Reply::Subnets(found) = reply else {
+            return Err(unexpected(&reply));
+        };
+        let cidr = found
+            .into_iter()
+            .find(|(id, _)| id == subnet)
+            .map(|(_, cidr)| cidr);
         let cidr = cidr.ok_or_else(|| Failure {
             class: Class::NotFound,
             message: format!("subnet {subnet} is not visible to this account"),
         })?;
-        self.subnets.lock().expect("no holder panics").insert(subnet.clone(), cidr);
+        self.subnets
+            .lock()
+            .expect("no holder panics")
+            .insert(subnet.clone(), cidr);
         Ok(cidr)
     }
 
@@ -236,5 +335,8 @@ impl Executor {
 }
 
 fn unexpected(reply: &Reply) -> Failure {
-    Failure { class: Class::Transient, message: format!("EC2 client answered with the wrong kind of reply: {reply:?}") }
+    Failure {
+        class: Class::Transient,
+        message: format!("EC2 client answered with the wrong kind of reply: {reply:?}"),
+    }
 }

@@ -24,7 +24,6 @@ pub struct Identity {
     pub subnet_cidr: Ipv4Net,
     /// New ENIs get the primary's security groups.
     pub security_groups: Vec<String>,
-    pub vpc_cidrs: Vec<Ipv4Net>,
 }
 
 /// The metadata service could not be read.
@@ -47,7 +46,10 @@ impl Identity {
     /// [`MetadataError`] names the key, after the SDK's own retries within `timeout` per key.
     pub async fn read(timeout: Duration) -> Result<Self, MetadataError> {
         let provider = ProviderConfig::default().with_http_client(aws::http_client());
-        let client = Client::builder().configure(&provider).operation_timeout(timeout).build();
+        let client = Client::builder()
+            .configure(&provider)
+            .operation_timeout(timeout)
+            .build();
         let imds = Metadata { client };
         let mac = imds.text("/latest/meta-data/mac").await?;
         let card = format!("/latest/meta-data/network/interfaces/macs/{mac}");
@@ -57,10 +59,14 @@ impl Identity {
             region: imds.text("/latest/meta-data/placement/region").await?,
             address: imds.parsed("/latest/meta-data/local-ipv4").await?,
             subnet: SubnetId(imds.text(&format!("{card}/subnet-id")).await?),
-            subnet_cidr: imds.parsed(&format!("{card}/subnet-ipv4-cidr-block")).await?,
+            subnet_cidr: imds
+                .parsed(&format!("{card}/subnet-ipv4-cidr-block"))
+                .await?,
             security_groups: imds.lines(&format!("{card}/security-group-ids")).await?,
-            vpc_cidrs: imds.parsed_lines(&format!("{card}/vpc-ipv4-cidr-blocks")).await?,
-            mac: parse_mac(&mac).ok_or(MetadataError::Unusable { key: "mac".into(), text: mac })?,
+            mac: parse_mac(&mac).ok_or(MetadataError::Unusable {
+                key: "mac".into(),
+                text: mac,
+            })?,
         })
     }
 }
@@ -78,16 +84,19 @@ impl Metadata {
 
     async fn parsed<T: std::str::FromStr>(&self, key: &str) -> Result<T, MetadataError> {
         let text = self.text(key).await?;
-        text.parse().map_err(|_| MetadataError::Unusable { key: key.to_owned(), text })
+        text.parse().map_err(|_| MetadataError::Unusable {
+            key: key.to_owned(),
+            text,
+        })
     }
 
     async fn lines(&self, key: &str) -> Result<Vec<String>, MetadataError> {
-        Ok(self.text(key).await?.lines().map(|line| line.trim().to_owned()).collect())
-    }
-
-    async fn parsed_lines<T: std::str::FromStr>(&self, key: &str) -> Result<Vec<T>, MetadataError> {
-        let unusable = |text: &str| MetadataError::Unusable { key: key.to_owned(), text: text.to_owned() };
-        self.lines(key).await?.iter().map(|line| line.parse().map_err(|_| unusable(line))).collect()
+        Ok(self
+            .text(key)
+            .await?
+            .lines()
+            .map(|line| line.trim().to_owned())
+            .collect())
     }
 }
 
@@ -97,7 +106,10 @@ pub fn parse_mac(text: &str) -> Option<Mac> {
     let mut bytes = [0; 6];
     let mut parts = text.split(':');
     for byte in &mut bytes {
-        *byte = parts.next().filter(|part| part.len() == 2).and_then(|part| u8::from_str_radix(part, 16).ok())?;
+        *byte = parts
+            .next()
+            .filter(|part| part.len() == 2)
+            .and_then(|part| u8::from_str_radix(part, 16).ok())?;
     }
     parts.next().is_none().then_some(Mac(bytes))
 }
@@ -108,8 +120,17 @@ mod tests {
 
     #[test]
     fn a_mac_is_six_bytes_or_nothing() {
-        assert_eq!(parse_mac("0a:58:00:00:00:ff"), Some(Mac([0x0a, 0x58, 0, 0, 0, 0xff])));
-        for text in ["", "0a:58:00:00:00", "0a:58:00:00:00:ff:00", "0a:58:00:00:00:fg", "a:58:00:00:00:ff"] {
+        assert_eq!(
+            parse_mac("0a:58:00:00:00:ff"),
+            Some(Mac([0x0a, 0x58, 0, 0, 0, 0xff]))
+        );
+        for text in [
+            "",
+            "0a:58:00:00:00",
+            "0a:58:00:00:00:ff:00",
+            "0a:58:00:00:00:fg",
+            "a:58:00:00:00:ff",
+        ] {
             assert_eq!(parse_mac(text), None, "{text}");
         }
     }

@@ -33,12 +33,20 @@ impl Busy {
     pub async fn turn(&self, sandbox: &Sandbox) -> Turn {
         let seat = self.seat(sandbox);
         let guard = seat.turn.clone().lock_owned().await;
-        Turn { seat, _guard: guard }
+        Turn {
+            seat,
+            _guard: guard,
+        }
     }
 
     /// Tells whoever works on `sandbox` now that its result is no longer wanted.
     pub fn call_off(&self, sandbox: &Sandbox) {
-        let seat = self.seats.lock().expect("no holder panics").get(sandbox).and_then(Weak::upgrade);
+        let seat = self
+            .seats
+            .lock()
+            .expect("no holder panics")
+            .get(sandbox)
+            .and_then(Weak::upgrade);
         if let Some(seat) = seat {
             // Wakes only who listens at this moment: a DEL must not call off an ADD that comes after it.
             seat.called_off.notify_waiters();
@@ -75,7 +83,11 @@ mod tests {
     use super::*;
 
     fn sandbox(id: &str) -> Sandbox {
-        Sandbox { network: "n".into(), container_id: id.into(), ifname: "eth0".into() }
+        Sandbox {
+            network: "n".into(),
+            container_id: id.into(),
+            ifname: "eth0".into(),
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -99,7 +111,11 @@ mod tests {
         waiting.await;
         drop(turn);
         let later = busy.turn(&sandbox("a")).await;
-        assert!(timeout(Duration::from_millis(1), later.called_off()).await.is_err());
+        assert!(
+            timeout(Duration::from_millis(1), later.called_off())
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test]

@@ -4,8 +4,16 @@ use super::*;
 
 fn record(container: &str, address: [u8; 4]) -> Record {
     Record {
-        sandbox: Sandbox { network: "hawser".into(), container_id: container.into(), ifname: "eth0".into() },
-        pod: Pod { namespace: "default".into(), name: "web-0".into(), uid: "u".into() },
+        sandbox: Sandbox {
+            network: "hawser".into(),
+            container_id: container.into(),
+            ifname: "eth0".into(),
+        },
+        pod: Pod {
+            namespace: "default".into(),
+            name: "web-0".into(),
+            uid: "u".into(),
+        },
         address: address.into(),
         eni: EniId::from("eni-1"),
         index: 1,
@@ -61,14 +69,23 @@ fn granting_an_address_ends_its_cooldown_in_the_same_transaction() {
     store.release(&first, Mono::ZERO).unwrap();
     store.put(&record("b", [10, 0, 0, 5])).unwrap();
     drop(store);
-    assert!(Store::open(&place.file(), "boot-1").unwrap().1.cooling.is_empty());
+    assert!(
+        Store::open(&place.file(), "boot-1")
+            .unwrap()
+            .1
+            .cooling
+            .is_empty()
+    );
 }
 
 #[test]
 fn a_second_daemon_is_kept_out() {
     let place = Place::new("lock");
     let _held = Store::open(&place.file(), "boot-1").unwrap();
-    assert!(matches!(Store::open(&place.file(), "boot-1"), Err(StoreError::Locked { .. })));
+    assert!(matches!(
+        Store::open(&place.file(), "boot-1"),
+        Err(StoreError::Locked { .. })
+    ));
 }
 
 #[test]
@@ -89,5 +106,8 @@ fn a_corrupt_file_is_kept_for_study_and_replaced() {
     let (store, contents) = Store::open(&place.file(), "boot-1").unwrap();
     assert!(contents.records.is_empty());
     store.put(&record("a", [10, 0, 0, 5])).unwrap();
-    assert_eq!(std::fs::read(place.file().with_extension("corrupt")).unwrap(), b"this is not a database");
+    assert_eq!(
+        std::fs::read(place.file().with_extension("corrupt")).unwrap(),
+        b"this is not a database"
+    );
 }

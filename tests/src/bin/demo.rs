@@ -1,0 +1,226 @@
+//! The main job, watched: a simulated VPC, two nodes, pods placed by executing the plugin, and pings between all of them.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use e2e::{
+    inspect::inspect,
+    lab::Lab,
+    node::{Node, Pod},
+    ping::ping,
+    sandbox,
+};
+use vpc_sim::SimConfig;
+
+const KIND: &str = "m5.large";
+const PODS: usize = 12;
+
+fn main() -> ExitCode {
+    match sandbox::enter()
+        .map_err(io::Error::other)
+        .and_then(|()| demo())
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo() -> io::Result<()> {
+    println!("Hawser demo: a VPC on this machine, in namespaces that end with this command.\n");
+    step("a simulated EC2, its metadata service and the VPC's fabric");
+    let lab = Lab::start(SimConfig::default())?;
+    println!(
+        "   EC2 API at {}, instance metadata at {}",
+        lab.sim.ec2_endpoint(),
+        lab.sim.imds_endpoint()
+    );
+
+    step(&format!(
+        "two {KIND} nodes, each with a daemon that holds CAP_NET_ADMIN and nothing else"
+    ));
+    let nodes = [launch(&lab)?, launch(&lab)?];
+
+    step(&format!(
+        "{PODS} pods on each node, placed by executing the CNI plugin as a runtime does"
+    ));
+    let placed = [place(&nodes[0], "red")?, place(&nodes[1], "blue")?];
+
+    step("every pod pings every pod of the other node, over the fabric");
+    let [red, blue] = &placed;
+    ping_all("red → blue", red, blue)?;
+    ping_all("blue → red", blue, red)?;
+    step("and every pod of its own node");
+    ping_all("red → red", red, red)?;
+
+    step("what the nodes hold");
+    for (node, pods) in nodes.iter().zip(&placed) {
+        show(node, pods)?;
+    }
+    show_calls(&lab);
+
+    step("taking it all down");
+    for (node, pods) in nodes.iter().zip(placed) {
+        take_down(node, pods)?;
+    }
+    println!("\nDone. Nothing of it is left on this machine.");
+    Ok(())
+}
+
+fn step(what: &str) {
+    println!("── {what}");
+}
+
+#[expect(clippy::disallowed_methods, reason = "the demo shows real timings")]
+fn timed<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Duration)> {
+    let begun = Instant::now();
+    work().map(|result| (result, begun.elapsed()))
+}
+
+fn launch(lab: &Lab) -> io::Result<Node> {
+    let (node, took) = timed(|| lab.node(KIND, &[]))?;
+    println!(
+        "   {}  {:<12} ready after {} ms",
+        node.instance.id,
+        node.instance.address,
+        took.as_millis()
+    );
+    Ok(node)
+}
+
+fn place(node: &Node, colour: &str) -> io::Result<Vec<Pod>> {
+    let pods: Vec<Pod> = (0..PODS)
+        .map(|n| node.add_pod(&format!("{colour}-{n}")))
+        .collect::<io::Result<_>>()?;
+    let took = pods.iter().map(|pod| pod.added.took).collect();
+    println!(
+        "   {colour:<5} {} ADDs, start of process to end: {}",
+        pods.len(),
+        spread(took)
+    );
+    Ok(pods)
+}
+
+fn ping_all(title: &str, from: &[Pod], to: &[Pod]) -> io::Result<()> {
+    let (mut took, mut silent) = (Vec::new(), Vec::new());
+    for source in from {
+        for target in to
+            .iter()
+            .filter(|target| target.address() != source.address())
+        {
+            match ping(
+                &source.netns,
+                None,
+                target.address(),
+                Duration::from_secs(2),
+            )? {
+                Some(round_trip) => took.push(round_trip),
+                None => silent.push((source.address(), target.address())),
+            }
+        }
+    }
+    println!(
+        "   {title:<11} {} of {} answered, {}",
+        took.len(),
+        took.len() + silent.len(),
+        spread(took)
+    );
+    if silent.is_empty() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("no answer between {silent:?}")))
+    }
+}
+
+/// Median and worst, in the unit that reads best.
+fn spread(mut took: Vec<Duration>) -> String {
+    took.sort_unstable();
+    let show = |d: Option<&Duration>| {
+        d.map_or_else(
+            || "–".to_owned(),
+            |d| format!("{:.2} ms", d.as_secs_f64() * 1e3),
+        )
+    };
+    format!(
+        "median {}, worst {}",
+        show(took.get(took.len() / 2)),
+        show(took.last())
+    )
+}
+
+fn show(node: &Node, pods: &[Pod]) -> io::Result<()> {
+    let snapshot = inspect(&node.socket())?;
+    println!(
+        "\n   {} {}: {}",
+        node.instance.id, snapshot.instance_type, snapshot.pod_limit_why
+    );
+    println!(
+        "   {:<23} {:>6}  {:<13} {:>5} {:>5}  pods",
+        "ENI", "device", "primary", "used", "free"
+    );
+    for eni in &snapshot.enis {
+        let state = |state: &str| {
+            eni.addresses
+                .iter()
+                .filter(|address| address.state == state)
+                .count()
+        };
+        let mut held: Vec<String> = Vec::new();
+        for address in &eni.addresses {
+            let at = ipv4(&address.address);
+            held.extend(
+                pods.iter()
+                    .filter(|pod| Some(pod.address()) == at)
+                    .map(|pod| format!("{} {}", pod.id, pod.address())),
+            );
+        }
+        let primary = ipv4(&eni.primary)
+            .map(|address| address.to_string())
+            .unwrap_or_default();
+        let (used, free) = (state("assigned"), state("free"));
+        println!(
+            "   {:<23} {:>6}  {primary:<13} {used:>5} {free:>5}  {}",
+            eni.id,
+            eni.device_index,
+            held.first().map_or("", String::as_str)
+        );
+        for pod in held.iter().skip(1) {
+            println!("   {:>58}  {pod}", "");
+        }
+    }
+    Ok(())
+}
+
+fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
+    <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from)
+}
+
+fn show_calls(lab: &Lab) {
+    let mut calls = std::collections::BTreeMap::new();
+    for call in lab.sim.calls() {
+        *calls.entry(call.action).or_insert(0) += 1;
+    }
+    println!("\n   EC2 calls of both nodes together:");
+    for (action, count) in calls {
+        println!("   {count:>4} {action}");
+    }
+    println!();
+}
+
+fn take_down(node: &Node, pods: Vec<Pod>) -> io::Result<()> {
+    let count = pods.len();
+    let took = pods
+        .into_iter()
+        .map(|pod| node.delete_pod(pod).map(|out| out.took))
+        .collect::<io::Result<_>>()?;
+    println!("   {} {count} DELs: {}", node.instance.id, spread(took));
+    Ok(())
+}

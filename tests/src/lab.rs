@@ -1,0 +1,123 @@
+//! The lab itself: one simulated VPC, a directory of its own, and nodes on demand. Everything ends with the value.
+
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use vpc_sim::{LaunchInstance, Sim, SimConfig};
+
+use crate::{
+    inspect::inspect,
+    node::{Node, Pod},
+    ping,
+};
+
+static LABS: AtomicU32 = AtomicU32::new(0);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Lab {
+    pub sim: Sim,
+    dir: PathBuf,
+    nodes: AtomicU32,
+}
+
+impl Lab {
+    /// A VPC with one subnet and no nodes. EC2 answers without delay unless `sim` says otherwise.
+    ///
+    /// # Errors
+    /// If namespaces cannot be made or servers not be bound.
+    pub fn start(sim: SimConfig) -> io::Result<Self> {
+        let number = LABS.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("hawser-lab-{}-{number}", std::process::id()));
+        fs::create_dir_all(&dir)?;
+        let sim = Sim::start(sim).map_err(io::Error::other)?;
+        Ok(Self {
+            sim,
+            dir,
+            nodes: AtomicU32::new(0),
+        })
+    }
+
+    /// Launches an instance of `kind` and starts a daemon on it with `settings` in its environment.
+    ///
+    /// # Errors
+    /// If either fails; the daemon's log is in the error.
+    pub fn node(&self, kind: &str, settings: &[(&str, &str)]) -> io::Result<Node> {
+        let mut node = self.bare_node(kind, settings)?;
+        node.start_daemon(&self.sim.ec2_endpoint())?;
+        Ok(node)
+    }
+
+    /// Launches an instance without starting its daemon.
+    ///
+    /// # Errors
+    /// If the instance cannot be launched.
+    pub fn bare_node(&self, kind: &str, settings: &[(&str, &str)]) -> io::Result<Node> {
+        let launch = LaunchInstance {
+            instance_type: kind.to_owned(),
+            ..LaunchInstance::default()
+        };
+        let instance = self.sim.launch_instance(launch).map_err(io::Error::other)?;
+        let number = self.nodes.fetch_add(1, Ordering::Relaxed);
+        Node::new(instance, self.dir.join(format!("node-{number}")), settings)
+    }
+
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // Namespace files are mounts: they go with the process's mount namespace if they are still there.
+        drop(fs::remove_dir_all(&self.dir));
+    }
+}
+
+/// Waits until `condition` holds, looking again every few milliseconds, at most `limit`.
+#[expect(clippy::disallowed_methods, reason = "the lab waits in real time")]
+pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let begun = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if begun.elapsed() >= limit {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The pair of pods whose echo was not answered, if any: each of `from` pings each of `to` from inside its namespace.
+///
+/// # Errors
+/// If a namespace cannot be entered.
+pub fn unanswered(from: &[Pod], to: &[Pod]) -> io::Result<Vec<(Ipv4Addr, Ipv4Addr)>> {
+    let mut silent = Vec::new();
+    for source in from {
+        for target in to {
+            let (a, b) = (source.address(), target.address());
+            if a != b && ping::ping(&source.netns, None, b, Duration::from_secs(2))?.is_none() {
+                silent.push((a, b));
+            }
+        }
+    }
+    Ok(silent)
+}
+
+/// How many addresses of the node are in `state`.
+///
+/// # Errors
+/// If the daemon cannot be asked.
+pub fn count(node: &Node, state: &str) -> io::Result<usize> {
+    let snapshot = inspect(&node.socket())?;
+    let addresses = snapshot.enis.iter().flat_map(|eni| &eni.addresses);
+    Ok(addresses.filter(|address| address.state == state).count())
+}

@@ -1,0 +1,281 @@
+//! One node of the lab: an instance's namespace, the daemon running in it, and pods placed by executing the plugin.
+
+use std::{
+    fs::{self, File},
+    io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use datapath::{
+    netlink::{self, Socket},
+    netns::Netns,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use vpc_sim::Instance;
+
+use crate::{
+    binaries,
+    plugin::{Invocation, Outcome},
+};
+
+/// How long the daemon may take to become ready. Generous: labs run beside other labs.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// An instance with a daemon on it.
+#[derive(Debug)]
+pub struct Node {
+    pub instance: Instance,
+    dir: PathBuf,
+    settings: Vec<(String, String)>,
+    daemon: Option<Child>,
+}
+
+/// A pod's sandbox: its namespace, and what ADD answered.
+#[derive(Debug)]
+pub struct Pod {
+    pub id: String,
+    pub netns: Netns,
+    pub path: PathBuf,
+    pub added: Outcome,
+}
+
+impl Pod {
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.added.address()
+    }
+}
+
+impl Node {
+    /// A node whose daemon is not started yet. `dir` must exist and be this node's alone.
+    ///
+    /// # Errors
+    /// If the directory for the pods' namespaces cannot be made.
+    pub fn new(instance: Instance, dir: PathBuf, settings: &[(&str, &str)]) -> io::Result<Self> {
+        fs::create_dir_all(dir.join("netns"))?;
+        let settings = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Ok(Self {
+            instance,
+            dir,
+            settings,
+            daemon: None,
+        })
+    }
+
+    #[must_use]
+    pub fn netns(&self) -> &Netns {
+        &self.instance.netns
+    }
+
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("run/ipamd.sock")
+    }
+
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("ipamd.log")).unwrap_or_default()
+    }
+
+    /// Starts the daemon with CAP_NET_ADMIN as its only capability and waits until it says that it is ready.
+    ///
+    /// # Errors
+    /// If it ends or is not ready in time; the error holds its log.
+    pub fn start_daemon(&mut self, ec2_endpoint: &str) -> io::Result<()> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("ipamd.log"))?;
+        let before = self.log().matches("\"ready\"").count();
+        let mut command = self.daemon_command(ec2_endpoint);
+        command.stdout(Stdio::null()).stderr(log);
+        self.daemon = Some(self.netns().run(move || command.spawn())??);
+        self.wait_ready(before)
+    }
+
+    /// Runs another daemon beside the first, to its end.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn start_second_daemon(&mut self, ec2_endpoint: &str) -> io::Result<std::process::Output> {
+        let mut command = self.daemon_command(ec2_endpoint);
+        self.netns().run(move || command.output())?
+    }
+
+    fn daemon_command(&self, ec2_endpoint: &str) -> Command {
+        let mut command = Command::new("setpriv");
+        // Root with an emptied bounding set: exec gives uid 0 no more than what is left in it.
+        command
+            .args([
+                "--bounding-set",
+                "-all,+net_admin",
+                "--inh-caps",
+                "-all",
+                "--",
+            ])
+            .arg(binaries::ipamd())
+            .arg("run")
+            .env_clear()
+            .env("HAWSER_RUN_DIR", self.dir.join("run"))
+            .env("HAWSER_METRICS_ADDRESS", "127.0.0.1:61678")
+            .env("AWS_ENDPOINT_URL_EC2", ec2_endpoint)
+            .env("RUST_BACKTRACE", "1")
+            .envs(self.settings.iter().cloned())
+            .stdin(Stdio::null());
+        command
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the lab measures real time")]
+    fn wait_ready(&mut self, ready_before: usize) -> io::Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < READY_LIMIT {
+            if self.log().matches("\"ready\"").count() > ready_before {
+                return Ok(());
+            }
+            if let Some(status) = self
+                .daemon
+                .as_mut()
+                .and_then(|daemon| daemon.try_wait().transpose())
+            {
+                return Err(io::Error::other(format!(
+                    "ipamd ended ({:?}):\n{}",
+                    status?,
+                    self.log()
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(io::Error::other(format!(
+            "ipamd is not ready after {READY_LIMIT:?}:\n{}",
+            self.log()
+        )))
+    }
+
+    /// The daemon's process id.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.daemon
+            .as_ref()
+            .map(Child::id)
+            .expect("the daemon runs")
+    }
+
+    /// Sends SIGTERM and waits for the end: whether it was a clean one.
+    ///
+    /// # Errors
+    /// If the process cannot be signalled or waited for.
+    pub fn stop_daemon(&mut self) -> io::Result<bool> {
+        self.end_daemon(Signal::SIGTERM)
+    }
+
+    /// Sends SIGKILL.
+    ///
+    /// # Errors
+    /// If the process cannot be signalled or waited for.
+    pub fn kill_daemon(&mut self) -> io::Result<()> {
+        self.end_daemon(Signal::SIGKILL).map(drop)
+    }
+
+    fn end_daemon(&mut self, signal: Signal) -> io::Result<bool> {
+        let Some(mut daemon) = self.daemon.take() else {
+            return Ok(true);
+        };
+        if daemon.try_wait()?.is_none() {
+            kill(
+                Pid::from_raw(i32::try_from(daemon.id()).expect("pids are positive")),
+                signal,
+            )?;
+        }
+        Ok(daemon.wait()?.success())
+    }
+
+    /// Makes a sandbox as a runtime would: a namespace bound to a path.
+    ///
+    /// # Errors
+    /// If the namespace cannot be made or bound.
+    pub fn sandbox(&self, id: &str) -> io::Result<(Netns, PathBuf)> {
+        let netns = Netns::create()?;
+        let path = self.dir.join("netns").join(format!("cni-{id}"));
+        netns.bind(&path)?;
+        Ok((netns, path))
+    }
+
+    /// An ADD for a sandbox, not yet run.
+    #[must_use]
+    pub fn invocation(&self, verb: &str, id: &str, netns: Option<&Path>) -> Invocation {
+        Invocation::new(verb, id, netns, &self.socket())
+    }
+
+    /// Makes a sandbox and adds it.
+    ///
+    /// # Errors
+    /// If the sandbox cannot be made, or ADD fails: the error holds what it answered.
+    pub fn add_pod(&self, id: &str) -> io::Result<Pod> {
+        let (netns, path) = self.sandbox(id)?;
+        let added = self.invocation("ADD", id, Some(&path)).run(self.netns())?;
+        if !added.succeeded() {
+            return Err(io::Error::other(format!(
+                "ADD {id} failed: {added:?}\n{}",
+                self.log()
+            )));
+        }
+        Ok(Pod {
+            id: id.to_owned(),
+            netns,
+            path,
+            added,
+        })
+    }
+
+    /// Deletes the pod: DEL, then the end of its namespace.
+    ///
+    /// # Errors
+    /// If DEL fails or the namespace cannot be unbound.
+    pub fn delete_pod(&self, pod: Pod) -> io::Result<Outcome> {
+        let deleted = self
+            .invocation("DEL", &pod.id, Some(&pod.path))
+            .run(self.netns())?;
+        if !deleted.succeeded() {
+            return Err(io::Error::other(format!(
+                "DEL {} failed: {deleted:?}",
+                pod.id
+            )));
+        }
+        Netns::unbind(&pod.path)?;
+        Ok(deleted)
+    }
+}
+
+/// Makes an interface of this name in the calling thread's namespace, so that nobody else can.
+///
+/// # Errors
+/// What the kernel says.
+pub fn occupy(name: &str) -> Result<(), netlink::Error> {
+    let end = |name| netlink::link::End {
+        name,
+        mtu: None,
+        mac: None,
+        group: 0,
+        up: false,
+    };
+    Socket::open()?.apply(&netlink::link::add_veth(&end(name), &end("occupier"), None))
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Best effort: the daemon is ours, and the test is over.
+        drop(self.kill_daemon());
+    }
+}

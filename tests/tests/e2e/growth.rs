@@ -1,0 +1,88 @@
+//! How the pool grows, seen from outside: EC2's ledger and the pods' waits.
+
+use std::time::Duration;
+
+use e2e::lab::{Lab, count, eventually};
+use vpc_sim::SimConfig;
+
+use crate::{Outcome, trials};
+
+trials!(
+    a_warm_eni_stands_ready,
+    an_eni_costs_three_calls,
+    forty_pods_at_once_are_all_served
+);
+
+fn a_warm_eni_stands_ready() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("m5.large", &[])?;
+    // WARM_ENI_TARGET=1: one ENI's worth of free addresses, 9 of them.
+    assert!(
+        eventually(Duration::from_secs(20), || count(&node, "free")
+            .is_ok_and(|n| n >= 9)),
+        "{}",
+        node.log()
+    );
+    node.add_pod("pod0")?;
+    assert!(
+        eventually(Duration::from_secs(20), || count(&node, "free")
+            .is_ok_and(|n| n >= 9)),
+        "the spare ENI was not replaced\n{}",
+        node.log()
+    );
+    Ok(())
+}
+
+fn an_eni_costs_three_calls() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("m5.large", &[("WARM_IP_TARGET", "10")])?;
+    assert!(
+        eventually(Duration::from_secs(20), || count(&node, "free")
+            .is_ok_and(|n| n >= 10)),
+        "{}",
+        node.log()
+    );
+    let changing: Vec<String> = lab
+        .sim
+        .calls()
+        .into_iter()
+        .map(|call| call.action)
+        .filter(|action| !action.starts_with("Describe"))
+        .collect();
+    let of = |action: &str| changing.iter().filter(|a| *a == action).count();
+    assert_eq!(of("CreateNetworkInterface"), 1, "{changing:?}");
+    assert_eq!(of("AttachNetworkInterface"), 1, "{changing:?}");
+    assert_eq!(of("ModifyNetworkInterfaceAttribute"), 1, "{changing:?}");
+    assert!(
+        of("AssignPrivateIpAddresses") <= 1 && changing.len() <= 4,
+        "{changing:?}"
+    );
+    Ok(())
+}
+
+fn forty_pods_at_once_are_all_served() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("m5.xlarge", &[])?;
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..40)
+            .map(|n| {
+                scope.spawn({
+                    let node = &node;
+                    move || node.add_pod(&format!("pod{n}"))
+                })
+            })
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("an ADD's thread does not panic"))
+            .collect()
+    });
+    let mut addresses = Vec::new();
+    for result in results {
+        addresses.push(result?.address());
+    }
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 40, "no two pods share an address");
+    Ok(())
+}

@@ -1,0 +1,223 @@
+//! Pods and daemons that come, go, fail half-way and come again.
+
+use std::time::Duration;
+
+use datapath::netlink::{self, Socket};
+use e2e::{
+    lab::{Lab, count, eventually},
+    node::{Node, occupy},
+    ping::ping,
+};
+use vpc_sim::SimConfig;
+
+use crate::{Outcome, trials};
+
+trials!(
+    after_del_nothing_is_left,
+    a_failed_add_leaves_nothing,
+    the_daemon_holds_no_capability_but_net_admin,
+    a_restarted_daemon_knows_its_pods,
+    a_killed_daemon_loses_no_pod_and_no_address,
+    a_second_daemon_is_refused,
+    metrics_are_served,
+);
+
+/// Links, routes of every table and neighbours of the node: what must be the same before ADD and after DEL.
+fn kernel_state(node: &Node) -> std::io::Result<Vec<String>> {
+    node.netns()
+        .run(|| -> Result<Vec<String>, netlink::Error> {
+            let mut socket = Socket::open()?;
+            let mut lines: Vec<String> = socket
+                .links()?
+                .into_iter()
+                .map(|link| format!("link {}", link.name))
+                .collect();
+            lines.extend(
+                socket
+                    .routes(None)?
+                    .into_iter()
+                    .map(|route| format!("route {route:?}")),
+            );
+            lines.sort();
+            Ok(lines)
+        })?
+        .map_err(std::io::Error::other)
+}
+
+fn settled(node: &Node, free: usize) -> bool {
+    eventually(Duration::from_secs(20), || {
+        count(node, "free").is_ok_and(|n| n == free)
+    })
+}
+
+fn after_del_nothing_is_left() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node(
+        "t3.small",
+        &[("WARM_IP_TARGET", "3"), ("IP_COOLDOWN_PERIOD", "0")],
+    )?;
+    assert!(settled(&node, 3), "{}", node.log());
+    let before = kernel_state(&node)?;
+    let pods: Vec<_> = (0..3)
+        .map(|n| node.add_pod(&format!("pod{n}")))
+        .collect::<Result<_, _>>()?;
+    assert_ne!(before, kernel_state(&node)?);
+    let addresses: Vec<_> = pods.iter().map(e2e::node::Pod::address).collect();
+    for pod in pods {
+        node.delete_pod(pod)?;
+    }
+    for address in addresses {
+        assert!(
+            ping(node.netns(), None, address, Duration::from_millis(200))?.is_none(),
+            "{address} still answers"
+        );
+    }
+    assert!(eventually(Duration::from_secs(20), || count(
+        &node, "assigned"
+    )
+    .is_ok_and(|n| n == 0)));
+    // WARM_IP_TARGET may have grown an ENI meanwhile; pod links and their routes must be gone all the same.
+    let left: Vec<_> = kernel_state(&node)?
+        .into_iter()
+        .filter(|line| line.contains("link eni"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new());
+    Ok(())
+}
+
+fn a_failed_add_leaves_nothing() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[("WARM_IP_TARGET", "3")])?;
+    assert!(settled(&node, 3), "{}", node.log());
+    let before = kernel_state(&node)?;
+    let (netns, path) = node.sandbox("taken")?;
+    // The interface is there already: CNI conformance, row 16.
+    netns.run(|| occupy("eth0"))??;
+    let refused = node
+        .invocation("ADD", "taken", Some(&path))
+        .run(node.netns())?;
+    assert!(
+        !refused.succeeded() && refused.error_text().contains("eth0"),
+        "{refused:?}"
+    );
+    assert_eq!(kernel_state(&node)?, before);
+    assert_eq!((count(&node, "free")?, count(&node, "reserved")?), (3, 0));
+    Ok(())
+}
+
+fn the_daemon_holds_no_capability_but_net_admin() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[])?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid()))?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .unwrap_or_default()
+        .trim();
+    assert_eq!(
+        u64::from_str_radix(effective, 16)?,
+        1 << 12,
+        "CAP_NET_ADMIN is capability 12"
+    );
+    // And with that it did all its work, growth included.
+    for n in 0..5 {
+        node.add_pod(&format!("pod{n}"))?;
+    }
+    Ok(())
+}
+
+fn a_restarted_daemon_knows_its_pods() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node("t3.small", &[])?;
+    let pods: Vec<_> = (0..4)
+        .map(|n| node.add_pod(&format!("pod{n}")))
+        .collect::<Result<_, _>>()?;
+    assert!(
+        node.stop_daemon()?,
+        "SIGTERM must end it cleanly\n{}",
+        node.log()
+    );
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    assert_eq!(count(&node, "assigned")?, 4);
+    let again = node
+        .invocation("ADD", "pod0", Some(&pods[0].path))
+        .run(node.netns())?;
+    assert_eq!(
+        again.address(),
+        pods[0].address(),
+        "a repeated ADD answers what the first one did"
+    );
+    let fresh = node.add_pod("fresh")?;
+    assert!(
+        pods.iter().all(|pod| pod.address() != fresh.address()),
+        "an address in use was granted again"
+    );
+    Ok(())
+}
+
+fn a_killed_daemon_loses_no_pod_and_no_address() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let (mut node, other) = (lab.node("t3.small", &[])?, lab.node("t3.small", &[])?);
+    let pods: Vec<_> = (0..4)
+        .map(|n| node.add_pod(&format!("pod{n}")))
+        .collect::<Result<_, _>>()?;
+    let target = other.add_pod("target")?;
+    node.kill_daemon()?;
+    for pod in &pods {
+        assert!(
+            ping(&pod.netns, None, target.address(), Duration::from_secs(2))?.is_some(),
+            "traffic needs no daemon"
+        );
+    }
+    // A pod whose namespace ends while the daemon is away is noticed at its start.
+    let mut pods = pods;
+    let gone = pods.remove(0);
+    datapath::netns::Netns::unbind(&gone.path)?;
+    drop(gone);
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    assert!(
+        eventually(Duration::from_secs(5), || count(&node, "assigned")
+            .is_ok_and(|n| n == 3)),
+        "{}",
+        node.log()
+    );
+    for pod in &pods {
+        assert!(ping(&pod.netns, None, target.address(), Duration::from_secs(2))?.is_some());
+    }
+    Ok(())
+}
+
+fn a_second_daemon_is_refused() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node("t3.small", &[])?;
+    let first = node.pid();
+    let refused = node.start_second_daemon(&lab.sim.ec2_endpoint())?;
+    assert!(!refused.status.success());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("another ipamd holds the lock"), "{said}");
+    assert_eq!(node.pid(), first);
+    node.add_pod("pod0")?;
+    Ok(())
+}
+
+fn metrics_are_served() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[])?;
+    node.add_pod("pod0")?;
+    let text = node.netns().run(|| -> std::io::Result<String> {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect("127.0.0.1:61678")?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    })??;
+    for line in [
+        "awscni_assigned_ip_addresses 1",
+        "hawser_requests_total{verb=\"add\",result=\"ok\"} 1",
+        "# EOF",
+    ] {
+        assert!(text.contains(line), "{line} is missing from:\n{text}");
+    }
+    Ok(())
+}

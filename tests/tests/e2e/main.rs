@@ -1,0 +1,46 @@
+//! Every test that needs whole nodes, in one binary. `main` enters the sandbox before any thread exists.
+
+#![forbid(unsafe_code)]
+
+mod conformance;
+mod growth;
+mod lifecycle;
+mod limits;
+mod traffic;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// What a test answers.
+type Outcome = Result<(), Failed>;
+
+/// Names tests after the functions that they are.
+macro_rules! trials {
+    ($($function:ident),* $(,)?) => {
+        pub fn trials() -> Vec<libtest_mimic::Trial> {
+            let module = module_path!().rsplit("::").next().unwrap_or_default();
+            vec![$(libtest_mimic::Trial::test(format!("{module}::{}", stringify!($function)), $function)),*]
+        }
+    };
+}
+pub(crate) use trials;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    // Listing must work anywhere; running must not: a test that cannot have its namespaces fails, it is not skipped.
+    if !arguments.list
+        && let Err(why) = e2e::sandbox::enter()
+    {
+        eprintln!("e2e: {why}");
+        return ExitCode::FAILURE;
+    }
+    let suites: [Vec<Trial>; 5] = [
+        conformance::trials(),
+        growth::trials(),
+        lifecycle::trials(),
+        limits::trials(),
+        traffic::trials(),
+    ];
+    libtest_mimic::run(&arguments, suites.into_iter().flatten().collect()).exit_code()
+}
