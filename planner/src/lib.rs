@@ -9,13 +9,22 @@
 pub mod command;
 pub mod config;
 pub mod event;
+mod gate;
 pub mod limits;
+mod machine;
 pub mod names;
+mod policy;
+mod pool;
+mod rng;
+pub mod snapshot;
 pub mod time;
+mod waiting;
 
 pub use command::{Amount, Command, Refusal};
 pub use config::Config;
 pub use event::{Answer, Class, Event, Failure, Observed, Restored};
 pub use limits::{InstanceType, PodLimit};
+pub use machine::Planner;
 pub use names::{Attachment, EniId, Mac, Op, Pod, Sandbox, SubnetId, Ticket};
+pub use snapshot::Snapshot;
 pub use time::Mono;

@@ -1,0 +1,325 @@
+//! Back-off after failures: which calls must wait, until when, and for what reason.
+//!
+//! A gate never decides what to call; it only says "not yet". One gate shuts one thing (the account, an action, a
+//! subnet), so that a failure stops nothing but its own kind.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{Class, Mono, SubnetId, event::Failure, rng::Rng};
+
+/// A gate's cause is still worth telling this long after it opened again: the retry may be under way.
+const RECENT: Duration = Duration::from_secs(60);
+
+/// What is asked of EC2 or of the host. Denials are kept per action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    Create,
+    Attach,
+    Modify,
+    Configure,
+    Assign,
+    Unassign,
+    Deconfigure,
+    Detach,
+    Delete,
+    Describe,
+}
+
+impl Action {
+    /// The host's own actions wait for no gate of EC2's.
+    pub(crate) const fn on_host(self) -> bool {
+        matches!(self, Self::Configure | Self::Deconfigure)
+    }
+
+    /// When an answer is overdue. The shell has its own, shorter deadlines; these keep a lost answer from blocking an
+    /// ENI for ever. Detaching is slow by nature (seconds, minutes at worst).
+    pub(crate) const fn patience(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Detach => 240,
+            Self::Attach | Self::Configure | Self::Delete => 60,
+            _ => 30,
+        })
+    }
+
+    /// The EC2 operation, for people.
+    pub(crate) const fn api(self) -> &'static str {
+        match self {
+            Self::Create => "CreateNetworkInterface",
+            Self::Attach => "AttachNetworkInterface",
+            Self::Modify => "ModifyNetworkInterfaceAttribute",
+            Self::Configure => "configuring the interface",
+            Self::Assign => "AssignPrivateIpAddresses",
+            Self::Unassign => "UnassignPrivateIpAddresses",
+            Self::Deconfigure => "removing the interface's routes",
+            Self::Detach => "DetachNetworkInterface",
+            Self::Delete => "DeleteNetworkInterface",
+            Self::Describe => "DescribeNetworkInterfaces",
+        }
+    }
+}
+
+/// First delay and longest delay; each failure in a row doubles.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub first: Duration,
+    pub cap: Duration,
+}
+
+const fn pace(first_ms: u64, cap_s: u64) -> Pace {
+    Pace {
+        first: Duration::from_millis(first_ms),
+        cap: Duration::from_secs(cap_s),
+    }
+}
+
+pub(crate) const THROTTLED: Pace = pace(1_000, 60);
+pub(crate) const TRANSIENT: Pace = pace(500, 30);
+/// ec2-and-faults §7 row 11: not above two minutes, for a neighbour may free addresses any time.
+pub(crate) const EXHAUSTED: Pace = pace(10_000, 120);
+/// Blocks of sixteen come back only as whole groups of pods leave.
+pub(crate) const FRAGMENTED: Pace = pace(120_000, 600);
+/// Somebody has to edit a policy; I4 bounds it from above.
+pub(crate) const DENIED: Pace = pace(60_000, 300);
+pub(crate) const LIMIT: Pace = pace(60_000, 300);
+pub(crate) const HOST: Pace = pace(10_000, 120);
+/// One ENI's own next step.
+pub(crate) const STEP: Pace = pace(1_000, 30);
+pub(crate) const TERMINATION: Pace = pace(30_000, 600);
+
+/// One back-off. Shut while `now < until`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gate {
+    until: Mono,
+    tries: u32,
+    /// When the present row of failures began.
+    since: Mono,
+}
+
+impl Gate {
+    /// Shuts the gate after a failure. Failures that arrive while it is shut belong to calls sent before: they do not
+    /// lengthen the back-off, or ten parallel calls would count as ten rounds.
+    pub(crate) fn hit(&mut self, pace: Pace, floor: Option<Duration>, rng: &mut Rng, now: Mono) {
+        if self.tries == 0 {
+            self.since = now;
+        }
+        if self.shut(now) {
+            return;
+        }
+        let delay = pace
+            .first
+            .saturating_mul(1 << self.tries.min(16))
+            .min(pace.cap);
+        self.tries += 1;
+        self.until = now + rng.jitter(delay).max(floor.unwrap_or_default());
+    }
+
+    /// A success ends the row, unless it belongs to a call sent before the gate was shut.
+    pub(crate) const fn pass(&mut self, now: Mono) {
+        if !self.shut(now) {
+            self.tries = 0;
+        }
+    }
+
+    pub(crate) const fn shut(&self, now: Mono) -> bool {
+        now.since_epoch().as_nanos() < self.until.since_epoch().as_nanos()
+    }
+
+    /// Whether this gate explains why nothing came: shut, or opened so lately that the retry has no answer yet.
+    pub(crate) fn blames(&self, now: Mono) -> bool {
+        self.tries > 0 && now < self.until + RECENT
+    }
+
+    pub(crate) const fn until(&self) -> Mono {
+        self.until
+    }
+
+    pub(crate) const fn since(&self) -> Mono {
+        self.since
+    }
+}
+
+/// What is known about one subnet's room.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SubnetGate {
+    pub(crate) exhausted: Gate,
+    pub(crate) fragmented: Gate,
+    /// The most to ask for in one call while the subnet is scarce: halved by refusals, doubled by successes.
+    pub(crate) cap: Option<u32>,
+}
+
+/// All gates.
+#[derive(Clone, Debug)]
+pub(crate) struct Gates {
+    pub(crate) throttled: Gate,
+    pub(crate) transient: Gate,
+    pub(crate) limit: Gate,
+    pub(crate) host: Gate,
+    pub(crate) denied: BTreeMap<Action, (Gate, String)>,
+    pub(crate) subnets: BTreeMap<SubnetId, SubnetGate>,
+    /// The last message of a failure that names no better cause, for the refusal.
+    pub(crate) trouble: Option<(Mono, String)>,
+    rng: Rng,
+}
+
+impl Gates {
+    pub(crate) const fn new(rng: Rng) -> Self {
+        Self {
+            throttled: Gate {
+                until: Mono::ZERO,
+                tries: 0,
+                since: Mono::ZERO,
+            },
+            transient: Gate {
+                until: Mono::ZERO,
+                tries: 0,
+                since: Mono::ZERO,
+            },
+            limit: Gate {
+                until: Mono::ZERO,
+                tries: 0,
+                since: Mono::ZERO,
+            },
+            host: Gate {
+                until: Mono::ZERO,
+                tries: 0,
+                since: Mono::ZERO,
+            },
+            denied: BTreeMap::new(),
+            subnets: BTreeMap::new(),
+            trouble: None,
+            rng,
+        }
+    }
+
+    /// Whether `action` may be called now, as far as the account and IAM go.
+    pub(crate) fn open(&self, action: Action, now: Mono) -> bool {
+        action.on_host()
+            || !(self.throttled.shut(now)
+                || self.transient.shut(now)
+                || self
+                    .denied
+                    .get(&action)
+                    .is_some_and(|(gate, _)| gate.shut(now)))
+    }
+
+    /// A failure's effect beyond the object it hit. Subnet failures are [`Gates::scarce`]'s.
+    pub(crate) fn failed(&mut self, action: Action, failure: &Failure, now: Mono) {
+        match &failure.class {
+            Class::Throttled { retry_after } => {
+                self.throttled
+                    .hit(THROTTLED, *retry_after, &mut self.rng, now)
+            }
+            Class::Transient => {
+                self.transient.hit(TRANSIENT, None, &mut self.rng, now);
+                self.trouble(action, &failure.message, now);
+            }
+            Class::Denied { action: name } => {
+                let (gate, known) = self.denied.entry(action).or_default();
+                known.clone_from(name);
+                gate.hit(DENIED, None, &mut self.rng, now);
+            }
+            Class::Host => {
+                self.host.hit(HOST, None, &mut self.rng, now);
+                self.trouble(action, &failure.message, now);
+            }
+            Class::Limit => self.trouble(action, &failure.message, now),
+            Class::Ambiguous | Class::NotFound | Class::InUse => {
+                self.trouble(action, &failure.message, now)
+            }
+            Class::Exhausted { .. } | Class::Fragmented { .. } => {}
+        }
+    }
+
+    pub(crate) fn trouble(&mut self, action: Action, message: &str, now: Mono) {
+        self.trouble = Some((now, format!("{}: {message}", action.api())));
+    }
+
+    pub(crate) fn passed(&mut self, action: Action, now: Mono) {
+        if action.on_host() {
+            self.host.pass(now);
+            return;
+        }
+        self.throttled.pass(now);
+        self.transient.pass(now);
+        if let Some((gate, _)) = self.denied.get_mut(&action) {
+            gate.pass(now);
+        }
+    }
+
+    /// The subnet refused `asked` addresses: ask for half at once, and rest only when a single one is refused.
+    pub(crate) fn scarce(&mut self, subnet: &SubnetId, asked: u32, now: Mono) {
+        let gate = self.subnets.entry(subnet.clone()).or_default();
+        if asked > 1 {
+            let half = asked / 2;
+            gate.cap = Some(gate.cap.map_or(half, |cap| cap.min(half)));
+            if gate.exhausted.tries == 0 {
+                gate.exhausted.since = now;
+            }
+        } else {
+            gate.cap = Some(1);
+            gate.exhausted.hit(EXHAUSTED, None, &mut self.rng, now);
+        }
+    }
+
+    pub(crate) fn fragmented(&mut self, subnet: &SubnetId, now: Mono) {
+        self.subnets
+            .entry(subnet.clone())
+            .or_default()
+            .fragmented
+            .hit(FRAGMENTED, None, &mut self.rng, now);
+    }
+
+    /// The subnet gave what was asked: be bolder, until nothing holds us back.
+    pub(crate) fn plentiful(&mut self, subnet: &SubnetId, most: u32, prefixes: bool, now: Mono) {
+        if let Some(gate) = self.subnets.get_mut(subnet) {
+            gate.exhausted.pass(now);
+            if prefixes {
+                gate.fragmented.pass(now);
+            }
+            gate.cap = gate
+                .cap
+                .map(|cap| cap.saturating_mul(2))
+                .filter(|cap| *cap < most);
+        }
+    }
+
+    pub(crate) fn exhausted(&self, subnet: &SubnetId, now: Mono) -> bool {
+        self.subnets
+            .get(subnet)
+            .is_some_and(|gate| gate.exhausted.shut(now))
+    }
+
+    pub(crate) fn is_fragmented(&self, subnet: &SubnetId, now: Mono) -> bool {
+        self.subnets
+            .get(subnet)
+            .is_some_and(|gate| gate.fragmented.shut(now))
+    }
+
+    pub(crate) fn cap(&self, subnet: &SubnetId) -> Option<u32> {
+        self.subnets.get(subnet).and_then(|gate| gate.cap)
+    }
+
+    pub(crate) fn hit_limit(&mut self, now: Mono) {
+        self.limit.hit(LIMIT, None, &mut self.rng, now);
+    }
+
+    /// A jittered delay for one ENI's next try.
+    pub(crate) fn delay(&mut self, pace: Pace, tries: u32) -> Duration {
+        let full = pace.first.saturating_mul(1 << tries.min(16)).min(pace.cap);
+        self.rng.jitter(full)
+    }
+
+    /// Every moment at which a gate opens.
+    pub(crate) fn openings(&self) -> impl Iterator<Item = Mono> + '_ {
+        let subnets = self
+            .subnets
+            .values()
+            .flat_map(|gate| [gate.exhausted.until(), gate.fragmented.until()]);
+        let denied = self.denied.values().map(|(gate, _)| gate.until());
+        [&self.throttled, &self.transient, &self.limit, &self.host]
+            .into_iter()
+            .map(Gate::until)
+            .chain(denied)
+            .chain(subnets)
+    }
+}

@@ -1,0 +1,350 @@
+//! [`Planner::on`]: one event in, commands out.
+//!
+//! Every event is handled in the same three moves: note what time has changed, note what the event changed, then bring
+//! everything that follows from the present state into line (`settle`). Nothing is remembered as "to do": what is to
+//! be done is read off the state each time, so a lost or late answer can only delay a step, never lose it.
+
+mod answers;
+mod grow;
+mod lifecycle;
+mod reconcile;
+mod refuse;
+mod shrink;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    Command, Config, EniId, Event, InstanceType, Mono, Op, Pod, PodLimit, Refusal, Sandbox,
+    SubnetId, Ticket,
+    gate::{Action, Gates},
+    limits,
+    policy::{Flow, Policy, Stock},
+    pool::{Key, Pool, block::SlotState},
+    rng::Rng,
+    snapshot::Counters,
+    waiting::Waiting,
+};
+
+/// The pure decision maker of one node. See the crate's documentation.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    config: Config,
+    instance: InstanceType,
+    policy: Policy,
+    limit: PodLimit,
+    primary_subnet: SubnetId,
+
+    pool: Pool,
+    waiting: Waiting,
+    gates: Gates,
+    ops: BTreeMap<Op, Pending>,
+    next_op: u64,
+    describe: Describe,
+    tokens: Rng,
+
+    /// ENIs attached here that are not ours: they count against the limit and are never touched. Value: card, device.
+    unmanaged: BTreeMap<EniId, (u16, u16)>,
+    /// EC2 has told us at least once what is attached. Before that nothing is created or given back.
+    inventoried: bool,
+    schedulable: bool,
+    stopping: bool,
+    /// Since when there has been something to give back.
+    surplus_since: Option<Mono>,
+    /// Since when a need for growth waits for company.
+    gathering: Option<Mono>,
+    counters: Counters,
+    now: Mono,
+}
+
+/// A command whose answer is awaited.
+#[derive(Clone, Debug)]
+struct Pending {
+    action: Action,
+    /// `None` for Describe, which belongs to no ENI.
+    key: Option<Key>,
+    sent: Mono,
+}
+
+/// Reading EC2's list again.
+#[derive(Clone, Debug, Default)]
+struct Describe {
+    op: Option<Op>,
+    /// Wanted, and not before when.
+    at: Option<Mono>,
+    failures: u32,
+    /// Reads in a row that left something in doubt; each makes the next wait longer.
+    unsettled: u32,
+}
+
+impl Planner {
+    /// A planner that knows nothing yet. `seed` feeds jitter and client tokens: it must differ from start to start, or
+    /// EC2 would take a new ENI for a repetition of an old one.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        instance: InstanceType,
+        primary_subnet: SubnetId,
+        seed: u64,
+    ) -> Self {
+        Self {
+            policy: Policy::new(&config, &instance),
+            limit: limits::pod_limit(&instance, &config),
+            config,
+            instance,
+            primary_subnet,
+            pool: Pool::default(),
+            waiting: Waiting::default(),
+            gates: Gates::new(Rng::new(seed, 1)),
+            ops: BTreeMap::new(),
+            next_op: 1,
+            describe: Describe::default(),
+            tokens: Rng::new(seed, 2),
+            unmanaged: BTreeMap::new(),
+            inventoried: false,
+            schedulable: true,
+            stopping: false,
+            surplus_since: None,
+            gathering: None,
+            counters: Counters::default(),
+            now: Mono::ZERO,
+        }
+    }
+
+    /// Takes one event and returns what is to be done, in order. `now` never runs backwards; if it does, it is held.
+    pub fn on(&mut self, event: Event, now: Mono) -> Vec<Command> {
+        self.now = self.now.max(now);
+        let now = self.now;
+        let mut out = Vec::new();
+        self.pool.warm_up(now);
+        self.overdue(now);
+        match event {
+            Event::Add {
+                ticket,
+                sandbox,
+                pod,
+                deadline,
+            } => self.add(ticket, sandbox, pod, deadline, &mut out),
+            Event::Cancel { ticket } => {
+                self.waiting.drop_ticket(ticket);
+            }
+            Event::Wired { sandbox } => self.wired(&sandbox, &mut out),
+            Event::Unwired { sandbox } => {
+                if self.pool.unwired(&sandbox, now) {
+                    self.waiting.requeue(&sandbox);
+                }
+            }
+            Event::Left { sandbox } => {
+                if self.pool.left(&sandbox, self.config.cooldown, now) {
+                    self.waiting.requeue(&sandbox);
+                }
+            }
+            Event::Answered { op, result } => self.answered(op, result),
+            Event::Restore(restored) => self.restore(restored),
+            Event::Inventory(list) => self.inventory(&list),
+            Event::Node {
+                schedulable,
+                stopping,
+            } => {
+                self.schedulable = schedulable;
+                self.stopping = stopping;
+            }
+            Event::Tick => {}
+        }
+        self.settle(&mut out);
+        out
+    }
+
+    /// Brings what follows from the state into line. The order matters: pods are served before anything is judged
+    /// missing, growth is asked for before anybody is told that none is coming, and nothing is given back that a
+    /// waiting pod could use.
+    fn settle(&mut self, out: &mut Vec<Command>) {
+        self.serve(out);
+        self.grow(out);
+        self.refuse(out);
+        self.shrink(out);
+        self.advance(out);
+        self.look(out);
+    }
+
+    fn add(
+        &mut self,
+        ticket: Ticket,
+        sandbox: Sandbox,
+        pod: Pod,
+        deadline: Mono,
+        out: &mut Vec<Command>,
+    ) {
+        self.counters.adds += 1;
+        let state = self
+            .pool
+            .place_of(&sandbox)
+            .and_then(|place| self.pool.state_of(place));
+        match state {
+            Some(SlotState::Assigned) => self.grant_again(ticket, sandbox, pod, out),
+            // Its outcome is known soon, and must be the same for both (ec2-and-faults §7 row 29).
+            Some(_) => self.waiting.ride(ticket, &sandbox, pod, deadline, self.now),
+            None if self.stopping => self.turn_down(ticket, sandbox, Refusal::Stopping, out),
+            None if self.waiting.is_queued(&sandbox) => {
+                self.waiting.join(ticket, &sandbox, pod, deadline, self.now)
+            }
+            None if self.pool.held() + self.waiting.queued() >= self.limit.addresses => {
+                let refusal = self.pod_limit_reached();
+                self.turn_down(ticket, sandbox, refusal, out);
+            }
+            None => self.waiting.join(ticket, &sandbox, pod, deadline, self.now),
+        }
+    }
+
+    fn wired(&mut self, sandbox: &Sandbox, out: &mut Vec<Command>) {
+        if self.pool.wired(sandbox, self.now) {
+            for (ticket, _) in self
+                .waiting
+                .take(sandbox)
+                .into_iter()
+                .flat_map(|waiter| waiter.tickets)
+            {
+                self.grant_again(ticket, sandbox.clone(), Pod::default(), out);
+            }
+        }
+    }
+
+    /// Answers a sandbox that is already wired with the address it has.
+    fn grant_again(
+        &mut self,
+        ticket: Ticket,
+        sandbox: Sandbox,
+        asked_by: Pod,
+        out: &mut Vec<Command>,
+    ) {
+        let Some(place) = self.pool.place_of(&sandbox) else {
+            return;
+        };
+        let Some(eni) = self.pool.get(place.key) else {
+            return;
+        };
+        let holder = eni
+            .slot(place.address)
+            .and_then(|slot| slot.holder.as_ref());
+        let (Some(id), pod) = (eni.id.clone(), holder.map_or(asked_by, |h| h.pod.clone())) else {
+            return;
+        };
+        let index = eni.index.unwrap_or_default();
+        self.counters.repeated += 1;
+        out.push(Command::Grant {
+            ticket,
+            sandbox,
+            pod,
+            address: place.address,
+            eni: id,
+            index,
+            known: true,
+        });
+    }
+
+    /// Gives free addresses to those who wait, in order.
+    fn serve(&mut self, out: &mut Vec<Command>) {
+        while let Some((sandbox, waiter)) = self.waiting.first() {
+            let (sandbox, pod) = (sandbox.clone(), waiter.pod.clone());
+            let Some(place) = self.pool.reserve(&sandbox, &pod, self.now) else {
+                return;
+            };
+            let eni = self.pool.get(place.key);
+            let named = eni.and_then(|eni| Some((eni.id.clone()?, eni.index?)));
+            let (Some((eni, index)), Some(ticket)) = (named, self.waiting.serve_first()) else {
+                return;
+            };
+            self.counters.grants += 1;
+            out.push(Command::Grant {
+                ticket,
+                sandbox,
+                pod,
+                address: place.address,
+                eni,
+                index,
+                known: false,
+            });
+        }
+    }
+
+    /// When [`Event::Tick`] is due, if nothing else happens before. Always later than the last event's time.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Mono> {
+        let ops = self
+            .ops
+            .values()
+            .map(|pending| pending.sent + pending.action.patience());
+        let enis = self.pool.enis().flat_map(|eni| self.deadlines_of(eni));
+        let surplus = self.surplus_since.map(|since| since + shrink::PERSIST);
+        let gathered = self.gathering.map(|since| since + grow::GATHER);
+        let moments = [
+            self.pool.next_warm(),
+            self.waiting.next_deadline(),
+            self.describe.at,
+            surplus,
+            gathered,
+        ];
+        moments
+            .into_iter()
+            .flatten()
+            .chain(ops)
+            .chain(enis)
+            .chain(self.gates.openings())
+            // What was due by now has been dealt with; listing it again would only spin the caller.
+            .filter(|moment| *moment > self.now)
+            .min()
+    }
+
+    fn pending(&mut self, action: Action, key: Option<Key>) -> Op {
+        let op = Op(self.next_op);
+        self.next_op += 1;
+        self.ops.insert(
+            op,
+            Pending {
+                action,
+                key,
+                sent: self.now,
+            },
+        );
+        op
+    }
+
+    fn stock(&self) -> Stock {
+        Stock::from(&self.pool.stock())
+    }
+
+    fn flow(&self) -> Flow {
+        let incoming = self.pool.enis().map(|eni| self.incoming(eni)).sum();
+        let warm = self.schedulable || self.config.manage_cordoned;
+        Flow {
+            incoming,
+            waiting: self.waiting.queued(),
+            warm,
+        }
+    }
+
+    /// Whether the pool may call EC2 to change anything.
+    const fn may_change(&self) -> bool {
+        self.config.provisioning && self.inventoried && !self.stopping
+    }
+
+    fn want_describe(&mut self, delay: Duration) {
+        let at = self.now + delay;
+        self.describe.at = Some(self.describe.at.map_or(at, |known| known.min(at)));
+    }
+
+    /// ENI slots of the instance that nothing occupies.
+    fn eni_room(&self) -> u16 {
+        let card = self.instance.default_card;
+        let ours = self.pool.enis().filter(|eni| eni.occupies()).count();
+        let foreign = self
+            .unmanaged
+            .values()
+            .filter(|(on, _)| *on == card)
+            .count();
+        let taken = u16::try_from(ours + foreign).unwrap_or(u16::MAX);
+        self.instance.eni_cap(&self.config).saturating_sub(taken)
+    }
+}

@@ -1,0 +1,219 @@
+//! Growth: what to ask EC2 for, sized by the pods that wait and the warm targets, in one call per ENI.
+//!
+//! Existing ENIs are filled first, then new ones are created, several at once if one cannot hold the demand. What is
+//! under way counts as got, so nothing is asked for twice; what is slow or in trouble does not, so nothing waits for it.
+
+use std::time::Duration;
+
+use super::Planner;
+use crate::{
+    Amount, Command, SubnetId,
+    gate::Action,
+    limits::PREFIX_SIZE,
+    policy::Need,
+    pool::{
+        Key,
+        eni::{Asked, Eni, HOPEFUL, Phase, Trust},
+    },
+};
+
+/// Pods come in bursts, one event each. A call that waits this long for the rest of its burst costs a hundredth of an
+/// EC2 round trip, and saves a second one for every ENI.
+pub(super) const GATHER: Duration = Duration::from_millis(10);
+
+/// What an ENI can do for the demand.
+enum Offer {
+    /// Ask it for up to this many slots now.
+    Now(u16),
+    /// It will be asked for up to this many slots as soon as its present business is done.
+    Soon(u16),
+    Nothing,
+}
+
+impl Planner {
+    pub(super) fn grow(&mut self, out: &mut Vec<Command>) {
+        if !self.may_change() {
+            return;
+        }
+        let mut need = self.policy.short(&self.stock(), &self.flow());
+        if need.addresses == 0 {
+            self.gathering = None;
+            return;
+        }
+        let since = *self.gathering.get_or_insert(self.now);
+        if self.now < since + GATHER {
+            return;
+        }
+        self.gathering = None;
+        for key in self.by_fullness() {
+            if need.addresses == 0 {
+                return;
+            }
+            match self.offer(key) {
+                Offer::Now(slots) => self.assign(key, slots, &mut need, out),
+                Offer::Soon(slots) => {
+                    need.addresses = need.addresses.saturating_sub(self.worth(slots))
+                }
+                Offer::Nothing => {}
+            }
+        }
+        self.create(need);
+    }
+
+    /// Ready ENIs first, then those on their way; the fullest first among equals.
+    fn by_fullness(&self) -> Vec<Key> {
+        let open = self
+            .pool
+            .iter()
+            .filter(|(_, eni)| eni.trust == Trust::Sound && !eni.leaving());
+        let mut keys: Vec<_> = open
+            .map(|(key, eni)| {
+                (
+                    !eni.grantable(),
+                    std::cmp::Reverse(eni.counts().held),
+                    eni.device,
+                    key,
+                )
+            })
+            .collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(.., key)| key).collect()
+    }
+
+    fn offer(&self, key: Key) -> Offer {
+        let Some(eni) = self.pool.get(key) else {
+            return Offer::Nothing;
+        };
+        let room = eni.room(self.instance.slots_per_eni());
+        let hopeful = eni.grantable() || eni.hopeful(self.now);
+        if room == 0 || !hopeful || self.gates.exhausted(&eni.subnet, self.now) {
+            return Offer::Nothing;
+        }
+        if eni.suspect.is_some() {
+            return if eni.clears_up(self.now) {
+                Offer::Soon(room)
+            } else {
+                Offer::Nothing
+            };
+        }
+        if let Some(asked) = eni.assign {
+            return if self.now < asked.since + HOPEFUL {
+                Offer::Soon(room)
+            } else {
+                Offer::Nothing
+            };
+        }
+        match eni.phase {
+            Phase::Creating => Offer::Soon(room),
+            _ if !self.gates.open(Action::Assign, self.now) => Offer::Nothing,
+            _ if self.probing(&eni.subnet) => Offer::Soon(room),
+            _ => Offer::Now(room),
+        }
+    }
+
+    /// A scarce subnet is asked by one call at a time, or every parallel refusal would halve the next question.
+    fn probing(&self, subnet: &SubnetId) -> bool {
+        self.gates.cap(subnet).is_some()
+            && self
+                .pool
+                .enis()
+                .any(|eni| eni.subnet == *subnet && eni.asked().is_some() && eni.suspect.is_none())
+    }
+
+    fn assign(&mut self, key: Key, room: u16, need: &mut Need, out: &mut Vec<Command>) {
+        let Some((id, subnet)) = self
+            .pool
+            .get(key)
+            .and_then(|eni| Some((eni.id.clone()?, eni.subnet.clone())))
+        else {
+            return;
+        };
+        let amount = self.amount(&subnet, room, *need);
+        let op = self.pending(Action::Assign, Some(key));
+        let since = self.now;
+        if let Some(eni) = self.pool.get_mut(key) {
+            eni.assign = Some(Asked { op, amount, since });
+        }
+        // The rest of its room is as good as asked for: the next call follows this one's answer.
+        need.addresses = need
+            .addresses
+            .saturating_sub(self.worth(room).max(amount.addresses()));
+        self.counters.count(Action::Assign);
+        out.push(Command::Assign {
+            op,
+            eni: id,
+            amount,
+        });
+    }
+
+    /// Plans ENIs for what is still missing. [`Planner::advance`] sends the calls: creating is an ENI's first step.
+    fn create(&mut self, mut need: Need) {
+        let subnet = self.primary_subnet.clone();
+        let shut = self.gates.limit.shut(self.now) || self.gates.host.shut(self.now);
+        let closed = [Action::Create, Action::Attach]
+            .iter()
+            .any(|action| !self.gates.open(*action, self.now));
+        if shut || closed || self.gates.exhausted(&subnet, self.now) {
+            return;
+        }
+        for _ in 0..self.eni_room() {
+            if need.addresses == 0 || self.probing(&subnet) {
+                return;
+            }
+            let amount = self.amount(&subnet, self.instance.slots_per_eni(), need);
+            let token = format!(
+                "hawser-{:016x}{:016x}",
+                self.tokens.next(),
+                self.tokens.next()
+            );
+            let card = self.instance.default_card;
+            self.pool
+                .insert(Eni::intended(subnet.clone(), token, amount, card, self.now));
+            need.addresses = need
+                .addresses
+                .saturating_sub(self.worth(self.instance.slots_per_eni()));
+        }
+    }
+
+    /// How much to ask for: what is needed, bounded by the ENI's room and by what the subnet was last able to give.
+    fn amount(&self, subnet: &SubnetId, room: u16, need: Need) -> Amount {
+        let prefixes = self.policy.prefixes && !self.gates.is_fragmented(subnet, self.now);
+        let wish = if prefixes {
+            need.addresses.div_ceil(PREFIX_SIZE)
+        } else {
+            need.addresses
+        };
+        let wish = u16::try_from(wish).unwrap_or(u16::MAX);
+        let full = if need.fill { room } else { room.min(wish) };
+        let cap = self
+            .gates
+            .cap(subnet)
+            .map_or(u16::MAX, |cap| u16::try_from(cap).unwrap_or(u16::MAX));
+        let n = full.min(cap).max(1);
+        if prefixes {
+            Amount::Prefixes(n)
+        } else {
+            Amount::Addresses(n)
+        }
+    }
+
+    /// Addresses that this many slots can hold in the pool's mode.
+    fn worth(&self, slots: u16) -> u32 {
+        u32::from(slots) * if self.policy.prefixes { PREFIX_SIZE } else { 1 }
+    }
+
+    /// Addresses of this ENI that will be grantable soon.
+    pub(super) fn incoming(&self, eni: &Eni) -> u32 {
+        if eni.trust != Trust::Sound {
+            return 0;
+        }
+        if eni.grantable() {
+            let fresh = eni.assign.filter(|asked| self.now < asked.since + HOPEFUL);
+            return fresh.map_or(0, |asked| asked.amount.addresses());
+        }
+        if !eni.hopeful(self.now) {
+            return 0;
+        }
+        eni.counts().free + eni.asked().map_or(0, Amount::addresses)
+    }
+}

@@ -1,0 +1,224 @@
+//! Issues each ENI's next step. Which step that is, the ENI's phase says; when, its gates and back-off.
+
+use std::time::Duration;
+
+use super::Planner;
+use crate::{
+    Command, Mono,
+    command::ConfigureEni,
+    gate::Action,
+    pool::{
+        Key,
+        eni::{CLEARS_UP, Eni, HOPEFUL, Termination},
+    },
+};
+
+impl Planner {
+    /// Takes every step that is due.
+    pub(super) fn advance(&mut self, out: &mut Vec<Command>) {
+        // A node on its way out keeps what it has: a detach cut short would leak the ENI (upstream #1927).
+        if self.stopping {
+            return;
+        }
+        for key in self.pool.keys() {
+            let Some(eni) = self.pool.get(key) else {
+                continue;
+            };
+            if let Some(action) = eni.due(self.now).filter(|action| self.allowed(*action)) {
+                self.issue(key, action, out);
+            }
+            self.settle_termination(key, out);
+        }
+    }
+
+    fn allowed(&self, action: Action) -> bool {
+        action.on_host() || (self.may_change() && self.gates.open(action, self.now))
+    }
+
+    fn issue(&mut self, key: Key, action: Action, out: &mut Vec<Command>) {
+        let device = if action == Action::Attach {
+            self.device_for(key)
+        } else {
+            None
+        };
+        let index = self
+            .pool
+            .get(key)
+            .and_then(|eni| eni.index.or_else(|| self.pool.index_for(eni)));
+        let op = self.pending(action, Some(key));
+        let Some(eni) = self.pool.get_mut(key) else {
+            return;
+        };
+        let command = match action {
+            Action::Create => Self::create_command(eni, op),
+            Action::Attach => {
+                eni.device = device;
+                eni.id
+                    .clone()
+                    .zip(device)
+                    .map(|(id, device)| Command::AttachEni {
+                        op,
+                        eni: id,
+                        card: eni.card,
+                        device,
+                    })
+            }
+            Action::Configure => {
+                eni.index = index;
+                Self::configure_command(eni, op)
+            }
+            Action::Deconfigure => eni
+                .id
+                .clone()
+                .map(|id| Command::DeconfigureEni { op, eni: id }),
+            Action::Detach => {
+                let bond = eni.id.clone().zip(eni.attachment.clone());
+                bond.map(|(id, attachment)| Command::DetachEni {
+                    op,
+                    eni: id,
+                    attachment,
+                })
+            }
+            Action::Delete => eni.id.clone().map(|id| Command::DeleteEni { op, eni: id }),
+            Action::Modify | Action::Assign | Action::Unassign | Action::Describe => None,
+        };
+        match command {
+            Some(command) => {
+                eni.op = Some(op);
+                self.counters.count(action);
+                out.push(command);
+            }
+            None => {
+                self.ops.remove(&op);
+            }
+        }
+    }
+
+    fn create_command(eni: &Eni, op: crate::Op) -> Option<Command> {
+        let intent = eni.intent.as_ref()?;
+        let (token, subnet) = (intent.token.clone(), eni.subnet.clone());
+        Some(Command::CreateEni {
+            op,
+            token,
+            subnet,
+            amount: intent.amount,
+        })
+    }
+
+    fn configure_command(eni: &Eni, op: crate::Op) -> Option<Command> {
+        Some(Command::ConfigureEni(Box::new(ConfigureEni {
+            op,
+            eni: eni.id.clone()?,
+            mac: eni.mac,
+            primary: eni.address?,
+            subnet_cidr: eni.subnet_cidr,
+            card: eni.card,
+            device: eni.device?,
+            index: eni.index?,
+        })))
+    }
+
+    /// The device number to attach at: the lowest that neither we nor, as far as we know, anyone else uses. After a
+    /// refusal the next one is tried, for EC2's own list may lag (ec2-and-faults §7 row 4).
+    fn device_for(&self, key: Key) -> Option<u16> {
+        let eni = self.pool.get(key)?;
+        let foreign = |device| self.unmanaged.values().any(|at| *at == (eni.card, device));
+        let ours = |device| {
+            self.pool
+                .iter()
+                .any(|(other, e)| other != key && e.card == eni.card && e.device == Some(device))
+        };
+        let refused = eni.device.filter(|_| eni.tries > 0);
+        (1..=127).find(|device| {
+            !foreign(*device) && !ours(*device) && refused.is_none_or(|last| *device > last)
+        })
+    }
+
+    fn settle_termination(&mut self, key: Key, out: &mut Vec<Command>) {
+        let now = self.now;
+        let Some(eni) = self
+            .pool
+            .get(key)
+            .filter(|eni| !eni.leaving() && eni.suspect.is_none())
+        else {
+            return;
+        };
+        let Termination::Wanted {
+            op: None,
+            tries,
+            at,
+        } = eni.termination
+        else {
+            return;
+        };
+        let Some((id, attachment)) = eni.id.clone().zip(eni.attachment.clone()) else {
+            return;
+        };
+        if now < at || !self.allowed(Action::Modify) {
+            return;
+        }
+        let op = self.pending(Action::Modify, Some(key));
+        if let Some(eni) = self.pool.get_mut(key) {
+            eni.termination = Termination::Wanted {
+                op: Some(op),
+                tries,
+                at,
+            };
+        }
+        self.counters.count(Action::Modify);
+        out.push(Command::DeleteOnTermination {
+            op,
+            eni: id,
+            attachment,
+        });
+    }
+
+    /// Asks EC2 for its list, if somebody wants it.
+    pub(super) fn look(&mut self, out: &mut Vec<Command>) {
+        let due = self.describe.at.is_some_and(|at| at <= self.now);
+        if !due
+            || self.describe.op.is_some()
+            || self.stopping
+            || !self.gates.open(Action::Describe, self.now)
+        {
+            return;
+        }
+        let op = self.pending(Action::Describe, None);
+        self.describe.op = Some(op);
+        self.describe.at = None;
+        self.counters.count(Action::Describe);
+        out.push(Command::Describe { op });
+    }
+
+    /// Every moment at which something about this ENI changes by itself.
+    pub(super) fn deadlines_of(&self, eni: &Eni) -> impl Iterator<Item = Mono> + use<> {
+        let retry = Some(eni.retry_at);
+        let termination = match eni.termination {
+            Termination::Wanted { at, .. } => Some(at),
+            Termination::Settled => None,
+        };
+        // While a pod waits, growth turns elsewhere once this one has been slow for too long.
+        let waiting = self.waiting.queued() > 0;
+        let slow = waiting.then_some(eni.phase_since + HOPEFUL);
+        let unclear = eni
+            .suspect
+            .filter(|_| waiting)
+            .map(|since| since + CLEARS_UP);
+        let asked = eni
+            .assign
+            .filter(|_| waiting)
+            .map(|asked| asked.since + HOPEFUL);
+        let age = Some(eni.since + super::shrink::MIN_LIFE);
+        [retry, termination, slow, unclear, asked, age]
+            .into_iter()
+            .flatten()
+    }
+
+    /// Puts the next try of an ENI's step off.
+    pub(super) fn postpone(&mut self, key: Key, delay: Duration) {
+        let now = self.now;
+        if let Some(eni) = self.pool.get_mut(key) {
+            eni.retry_at = now + delay;
+        }
+    }
+}

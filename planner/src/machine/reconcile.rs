@@ -1,0 +1,362 @@
+//! EC2's lists against our books.
+//!
+//! A list is a witness, not the truth: it may be older than what we did since it was asked for, miss what is new and
+//! show what is gone. So it may add, and it may put in doubt; it removes only what it has twice not shown, some time
+//! apart, and what no pod uses (ec2-and-faults §7 rows 16, 18, 19; I5).
+
+use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+
+use ipnet::Ipv4Net;
+
+use super::Planner;
+use crate::{
+    EniId, Mono, Pod, Restored, Sandbox,
+    event::Observed,
+    pool::{
+        Key,
+        block::{Doubt, SlotState},
+        eni::{Eni, Phase, Termination, Trust},
+    },
+};
+
+/// EC2's lists may lag this far behind its own answers.
+const LAG: Duration = Duration::from_secs(10);
+/// How far apart two lists must be to count as two witnesses.
+const GRACE: Duration = Duration::from_secs(30);
+/// Reading again while an attachment is neither here nor there.
+const UNSETTLED: Duration = Duration::from_secs(3);
+/// An attachment that has been neither for so long is given up (ec2-and-faults §7 row 5).
+const ATTACH_LIMIT: Duration = Duration::from_secs(60);
+/// Reading again while something is in doubt: the first wait, doubling to the longest.
+const CONFIRM: Duration = Duration::from_secs(30);
+const CONFIRM_CAP: Duration = Duration::from_secs(600);
+
+impl Planner {
+    /// The list that came unasked: how old it is, nobody said.
+    pub(super) fn inventory(&mut self, list: &[Observed]) {
+        self.reconcile(list, self.now - LAG);
+    }
+
+    pub(super) fn described(&mut self, list: &[Observed], sent: Mono) {
+        self.describe.op = None;
+        self.describe.failures = 0;
+        self.reconcile(list, sent);
+    }
+
+    fn reconcile(&mut self, list: &[Observed], sent: Mono) {
+        self.inventoried = true;
+        self.unmanaged.clear();
+        let mut seen = BTreeSet::new();
+        // Attached ones first: whether a loose one is wanted depends on what is attached.
+        let (bound, loose): (Vec<_>, Vec<_>) = list
+            .iter()
+            .partition(|observed| observed.attached.is_some());
+        for observed in bound.into_iter().chain(loose) {
+            seen.extend(self.match_up(observed, sent));
+        }
+        for key in self.pool.keys() {
+            let old = self
+                .pool
+                .get(key)
+                .is_some_and(|eni| eni.id.is_some() && eni.since <= sent);
+            if old && !seen.contains(&key) {
+                self.not_listed(key);
+            }
+            if let Some(eni) = self
+                .pool
+                .get_mut(key)
+                .filter(|eni| eni.suspect.is_some_and(|since| since <= sent))
+            {
+                // For an ENI whose creation got lost: the same token asks again, and gets the same ENI if there is one.
+                eni.suspect = None;
+            }
+        }
+        self.follow_up();
+    }
+
+    fn match_up(&mut self, observed: &Observed, sent: Mono) -> Option<Key> {
+        let known = self.pool.key_of(&observed.eni);
+        let bond = observed.attached.as_ref();
+        let ours = bond.is_none_or(|bond| bond.card == self.instance.default_card);
+        let primary = bond.is_some_and(|bond| ours && bond.device == 0);
+        if (observed.managed && ours) || primary {
+            return match known {
+                Some(key) => {
+                    self.compare(key, observed, sent);
+                    Some(key)
+                }
+                None => self.adopt(observed),
+            };
+        }
+        if let Some(eni) = known.and_then(|key| self.pool.get_mut(key)) {
+            eni.trust = Trust::Unmanaged;
+        } else if let Some(bond) = bond {
+            self.unmanaged
+                .insert(observed.eni.clone(), (bond.card, bond.device));
+        }
+        known
+    }
+
+    /// An ENI that is ours and that we did not know.
+    fn adopt(&mut self, observed: &Observed) -> Option<Key> {
+        let now = self.now;
+        if self.pool.was_deleted(&observed.eni, now) {
+            return None;
+        }
+        let card = self.instance.default_card;
+        let key = match &observed.attached {
+            Some(bond) => {
+                let phase = if bond.settled {
+                    Phase::Configuring
+                } else {
+                    Phase::Unattached
+                };
+                let mut eni = Eni::observed(observed, card, phase, now);
+                eni.suspect = (!bond.settled).then_some(now);
+                self.pool.insert(eni)
+            }
+            None if !observed.tagged_ours || !self.config.provisioning => return None,
+            None => self.adopt_loose(observed),
+        };
+        self.take_blocks(key, &observed.addresses, &observed.prefixes);
+        Some(key)
+    }
+
+    /// A detached ENI with our tag: the fruit of a Create whose answer got lost, or the rest of a former life. It is
+    /// attached if the pool wants one, else deleted (ec2-and-faults §7 rows 1, 2).
+    fn adopt_loose(&mut self, observed: &Observed) -> Key {
+        let now = self.now;
+        let card = self.instance.default_card;
+        let lost = self
+            .pool
+            .iter()
+            .find(|(_, eni)| eni.phase == Phase::Creating && eni.suspect.is_some());
+        if let Some(key) = lost.map(|(key, _)| key) {
+            if let Some(eni) = self.pool.get_mut(key) {
+                eni.intent = None;
+                eni.suspect = None;
+                eni.learn(observed, card);
+                eni.enter(Phase::Unattached, now);
+            }
+            return key;
+        }
+        let wanted =
+            self.eni_room() > 0 && self.policy.short(&self.stock(), &self.flow()).addresses > 0;
+        let phase = if wanted {
+            Phase::Unattached
+        } else {
+            Phase::Deleting
+        };
+        let mut eni = Eni::observed(observed, card, phase, now);
+        eni.card = card;
+        self.pool.insert(eni)
+    }
+
+    /// An ENI that both sides know.
+    fn compare(&mut self, key: Key, observed: &Observed, sent: Mono) {
+        let now = self.now;
+        let card = self.instance.default_card;
+        let Some(eni) = self.pool.get_mut(key) else {
+            return;
+        };
+        let fresh = eni.phase_since > sent;
+        let remembered = eni.address.is_none();
+        if observed.attached.is_some() || eni.phase == Phase::Unattached {
+            eni.trust = Trust::Sound;
+        }
+        match (&observed.attached, eni.phase) {
+            // Our step is younger than the list.
+            _ if fresh => {}
+            (Some(bond), Phase::Unattached) if eni.op.is_none() => {
+                eni.learn(observed, card);
+                if bond.settled {
+                    eni.termination = Termination::Wanted {
+                        op: None,
+                        tries: 0,
+                        at: now,
+                    };
+                    eni.enter(Phase::Configuring, now);
+                } else if now >= eni.phase_since + ATTACH_LIMIT {
+                    eni.condemned = true;
+                    eni.enter(Phase::Detaching, now);
+                } else {
+                    eni.suspect = Some(now);
+                }
+            }
+            (Some(_), Phase::Deleting) if eni.op.is_none() => {
+                eni.learn(observed, card);
+                eni.enter(Phase::Detaching, now);
+            }
+            (Some(_), Phase::Configuring | Phase::Ready) => eni.learn(observed, card),
+            (None, Phase::Detaching) if eni.op.is_none() => self.detached(key),
+            (None, Phase::Configuring | Phase::Ready) => {
+                return self.not_listed(key);
+            }
+            _ => {}
+        }
+        if remembered {
+            self.complete(key, observed);
+        }
+        if self.pool.get(key).is_some_and(|eni| !eni.leaving()) {
+            self.compare_blocks(key, observed, sent);
+        }
+    }
+
+    /// An ENI that only its pods remembered now has a face.
+    fn complete(&mut self, key: Key, observed: &Observed) {
+        let card = self.instance.default_card;
+        if let Some(eni) = self.pool.get_mut(key) {
+            eni.learn(observed, card);
+        }
+        let index = self.pool.get(key).and_then(|eni| self.pool.index_for(eni));
+        if let Some(eni) = self.pool.get_mut(key) {
+            eni.index = index;
+        }
+    }
+
+    fn compare_blocks(&mut self, key: Key, observed: &Observed, sent: Mono) {
+        let now = self.now;
+        let singles = observed
+            .addresses
+            .iter()
+            .map(|address| Ipv4Net::from(*address));
+        let listed: BTreeSet<Ipv4Net> = singles
+            .chain(observed.prefixes.iter().map(Ipv4Net::trunc))
+            .collect();
+        for net in &listed {
+            if !self.pool.was_returned(key, *net, now) {
+                self.pool.add_block(key, *net, now);
+            }
+        }
+        let Some(eni) = self.pool.get_mut(key) else {
+            return;
+        };
+        let (unasked, nets) = (
+            eni.unassign.is_none(),
+            eni.blocks.keys().copied().collect::<Vec<_>>(),
+        );
+        let mut gone = Vec::new();
+        for net in nets {
+            let shown = listed.contains(&net);
+            let drop = eni.with_block(net, |block| {
+                if shown {
+                    block.doubt = None;
+                    // The Unassign that failed did nothing.
+                    block.releasing &= !unasked;
+                    return false;
+                }
+                if block.since + LAG > sent {
+                    return false;
+                }
+                let since = block.doubt.get_or_insert(Doubt { since: now }).since;
+                block.idle() && ((block.releasing && unasked) || now >= since + GRACE)
+            });
+            gone.extend((drop == Some(true)).then_some(net));
+        }
+        for net in gone {
+            self.pool.drop_block(key, net, now);
+        }
+    }
+
+    /// EC2 does not show an ENI as ours and attached. Its pods keep their addresses, nobody new gets one.
+    fn not_listed(&mut self, key: Key) {
+        let now = self.now;
+        let Some(eni) = self.pool.get_mut(key) else {
+            return;
+        };
+        match eni.phase {
+            Phase::Deleting if eni.op.is_none() => return self.pool.remove(key, now),
+            Phase::Detaching if eni.op.is_none() => return self.detached(key),
+            Phase::Creating | Phase::Draining | Phase::Detaching | Phase::Deleting => return,
+            Phase::Unattached | Phase::Configuring | Phase::Ready => {}
+        }
+        let (since, reads) = match eni.trust {
+            Trust::Missing { since, reads } => (since, reads),
+            _ => (now, 0),
+        };
+        let confirmed = reads >= 1 && now >= since + GRACE;
+        eni.trust = Trust::Missing {
+            since,
+            reads: if confirmed { 2 } else { 1 },
+        };
+        if confirmed && eni.idle() && !eni.primary {
+            eni.attachment = None;
+            eni.enter(Phase::Draining, now);
+        }
+    }
+
+    /// What a list left open is looked at again, at growing intervals.
+    fn follow_up(&mut self) {
+        if self.pool.enis().any(|eni| eni.suspect.is_some()) {
+            self.want_describe(UNSETTLED);
+        }
+        let quarantined = |eni: &Eni| {
+            !eni.leaving()
+                && (eni.trust != Trust::Sound
+                    || eni.blocks.values().any(|block| block.doubt.is_some()))
+        };
+        if !self.pool.enis().any(quarantined) {
+            self.describe.unsettled = 0;
+            return;
+        }
+        let delay = CONFIRM
+            .saturating_mul(1 << self.describe.unsettled.min(16))
+            .min(CONFIRM_CAP);
+        self.describe.unsettled += 1;
+        self.want_describe(delay);
+    }
+
+    /// What the daemon knew before it was restarted. These ENIs are usable at once, for the kernel has kept them up;
+    /// they are configured again all the same, to put right what changed meanwhile.
+    pub(super) fn restore(&mut self, restored: Restored) {
+        let now = self.now;
+        let mut enis = restored.enis;
+        // By device, so that indices come out as before the restart.
+        enis.sort_by_key(|observed| observed.attached.as_ref().map(|bond| bond.device));
+        for observed in enis.iter().filter(|observed| observed.attached.is_some()) {
+            let mut eni = Eni::observed(
+                observed,
+                self.instance.default_card,
+                Phase::Configuring,
+                now,
+            );
+            eni.carries = true;
+            eni.index = self.pool.index_for(&eni);
+            let key = self.pool.insert(eni);
+            self.take_blocks(key, &observed.addresses, &observed.prefixes);
+        }
+        for (sandbox, pod, address, id) in restored.assigned {
+            self.restore_one(&sandbox, &pod, address, &id);
+        }
+        for (address, until) in restored.cooling {
+            self.pool.rest(address, until, now);
+        }
+    }
+
+    /// A live pod's address is never dropped, whether or not the rest of the record explains it: forgetting it would
+    /// grant it to another (upstream #3824).
+    fn restore_one(&mut self, sandbox: &Sandbox, pod: &Pod, address: Ipv4Addr, id: &EniId) {
+        let now = self.now;
+        let key = self.pool.key_of(id).unwrap_or_else(|| {
+            self.pool.insert(Eni::remembered(
+                id.clone(),
+                self.primary_subnet.clone(),
+                now,
+            ))
+        });
+        if self
+            .pool
+            .get(key)
+            .is_some_and(|eni| eni.slot(address).is_none())
+        {
+            self.pool.add_block(key, Ipv4Net::from(address), now);
+        }
+        if self
+            .pool
+            .put(key, address, sandbox, pod, SlotState::Assigned, now)
+            .is_none()
+        {
+            self.counters.conflicts += 1;
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Turning ADDs down, and finding the cause that helps the operator most.
+
+use std::time::Duration;
+
+use super::Planner;
+use crate::{
+    Command, PodLimit, Refusal, Sandbox, SubnetId, Ticket,
+    gate::{Action, Gate},
+    limits::PREFIX_SIZE,
+    pool::eni::Phase,
+};
+
+/// A message older than this explains nothing any more.
+const TROUBLE_FRESH: Duration = Duration::from_secs(60);
+
+impl Planner {
+    /// Turns down whoever cannot be helped any more, or not in time.
+    pub(super) fn refuse(&mut self, out: &mut Vec<Command>) {
+        if self.stopping {
+            while let Some(sandbox) = self.waiting.last() {
+                self.dismiss(&sandbox, &Refusal::Stopping, out);
+            }
+        }
+        while let Some(expired) = self.waiting.expire(self.now) {
+            let waited = self.now.since(expired.since);
+            let refusal = self.cause(&expired.sandbox, waited);
+            self.turn_down(expired.ticket, expired.sandbox, refusal, out);
+        }
+        // Those who came last are the ones for whom nothing can ever come.
+        while let Some(sandbox) = self.waiting.last().filter(|_| self.hopeless()) {
+            let refusal = self.dead_end();
+            self.dismiss(&sandbox, &refusal, out);
+        }
+    }
+
+    fn dismiss(&mut self, sandbox: &Sandbox, refusal: &Refusal, out: &mut Vec<Command>) {
+        for (ticket, _) in self
+            .waiting
+            .take(sandbox)
+            .into_iter()
+            .flat_map(|waiter| waiter.tickets)
+        {
+            self.turn_down(ticket, sandbox.clone(), refusal.clone(), out);
+        }
+    }
+
+    pub(super) fn turn_down(
+        &mut self,
+        ticket: Ticket,
+        sandbox: Sandbox,
+        refusal: Refusal,
+        out: &mut Vec<Command>,
+    ) {
+        self.counters.refused(&refusal);
+        out.push(Command::Refuse {
+            ticket,
+            sandbox,
+            refusal,
+        });
+    }
+
+    pub(super) fn pod_limit_reached(&self) -> Refusal {
+        let PodLimit {
+            addresses: limit,
+            derivation: why,
+        } = self.limit.clone();
+        Refusal::PodLimit {
+            limit,
+            used: self.pool.held(),
+            why,
+        }
+    }
+
+    /// More wait than could be served if everything that may grow grew and everything that rests had rested: only
+    /// another pod's end could help. Unknown until EC2 told what is attached.
+    fn hopeless(&self) -> bool {
+        let held: u32 = self
+            .pool
+            .enis()
+            .filter(|eni| eni.occupies())
+            .map(|eni| eni.counts().held)
+            .sum();
+        self.inventoried && held + self.waiting.queued() > self.potential()
+    }
+
+    /// Addresses that this node could ever have, as things stand.
+    fn potential(&self) -> u32 {
+        let unit = if self.policy.prefixes { PREFIX_SIZE } else { 1 };
+        let slots = u32::from(self.instance.slots_per_eni());
+        let enis = self.pool.enis().filter(|eni| eni.occupies());
+        if !self.config.provisioning {
+            // What is quarantined may heal.
+            return enis
+                .map(|eni| eni.counts().total() + eni.counts().quarantined)
+                .sum();
+        }
+        let ours: u32 = enis
+            .map(|eni| {
+                let extra: usize = eni
+                    .blocks
+                    .values()
+                    .filter(|block| block.is_prefix())
+                    .map(|b| b.slots.len() - 1)
+                    .sum();
+                let held = u32::try_from(eni.blocks.len() + extra).unwrap_or(u32::MAX);
+                let open =
+                    slots.saturating_sub(u32::try_from(eni.blocks.len()).unwrap_or(u32::MAX));
+                held + open * unit
+            })
+            .sum();
+        let room = if self.gates.limit.shut(self.now) {
+            0
+        } else {
+            self.eni_room()
+        };
+        ours + u32::from(room) * slots * unit
+    }
+
+    fn dead_end(&self) -> Refusal {
+        if !self.config.provisioning {
+            let growing =
+                "the pool may not grow: DISABLE_NETWORK_RESOURCE_PROVISIONING is set".to_owned();
+            return Refusal::Empty {
+                waited: Duration::ZERO,
+                growing,
+            };
+        }
+        if self.pool.held() >= self.limit.addresses {
+            self.pod_limit_reached()
+        } else {
+            self.eni_limit()
+        }
+    }
+
+    fn eni_limit(&self) -> Refusal {
+        let cap = self.instance.eni_cap(&self.config);
+        let ours = self.pool.enis().filter(|eni| eni.occupies()).count();
+        let foreign = self
+            .unmanaged
+            .values()
+            .filter(|(card, _)| *card == self.instance.default_card)
+            .count();
+        let mut why = format!(
+            "{} may have {cap} ENIs; {ours} are the pool's",
+            self.instance.name
+        );
+        if foreign > 0 {
+            why.push_str(&format!(", {foreign} are not managed by it"));
+        }
+        if self.gates.limit.blames(self.now) {
+            why.push_str(", and EC2 refused another");
+        }
+        Refusal::EniLimit { why }
+    }
+
+    /// Why nothing came in time. The most specific cause wins: who is told "throttled" while IAM denies the call looks
+    /// in the wrong place.
+    fn cause(&self, sandbox: &Sandbox, waited: Duration) -> Refusal {
+        let now = self.now;
+        let retry_in = |gate: &Gate| gate.until().since(now);
+        if self.pool.place_of(sandbox).is_some() {
+            return Refusal::Empty {
+                waited,
+                growing: "the same sandbox is still being wired".to_owned(),
+            };
+        }
+        if self.pool.held() >= self.limit.addresses {
+            return self.pod_limit_reached();
+        }
+        if let Some((_, name)) = self.denial() {
+            return Refusal::Denied { action: name };
+        }
+        if self.gates.throttled.blames(now) {
+            return Refusal::Throttled {
+                retry_in: retry_in(&self.gates.throttled),
+            };
+        }
+        if let Some((subnet, gate)) = self.exhausted() {
+            return Refusal::Exhausted {
+                subnet,
+                since: now.since(gate.since()),
+                retry_in: retry_in(gate),
+            };
+        }
+        if !self.inventoried {
+            let message = "its list of this node's interfaces has not come yet".to_owned();
+            return Refusal::Unreachable {
+                message,
+                retry_in: Duration::ZERO,
+            };
+        }
+        if self.gates.limit.blames(now) && !self.anything_coming() {
+            return self.eni_limit();
+        }
+        if let Some((_, message)) = self
+            .gates
+            .trouble
+            .as_ref()
+            .filter(|(at, _)| now.since(*at) < TROUBLE_FRESH)
+        {
+            let retry_in = retry_in(&self.gates.transient).max(retry_in(&self.gates.host));
+            return Refusal::Unreachable {
+                message: message.clone(),
+                retry_in,
+            };
+        }
+        Refusal::Empty {
+            waited,
+            growing: self.growing(),
+        }
+    }
+
+    fn denial(&self) -> Option<(Action, String)> {
+        let needed = [
+            Action::Create,
+            Action::Attach,
+            Action::Assign,
+            Action::Describe,
+        ];
+        let denied = |action: &Action| {
+            self.gates
+                .denied
+                .get(action)
+                .filter(|(gate, _)| gate.blames(self.now))
+        };
+        needed
+            .into_iter()
+            .find_map(|action| denied(&action).map(|(_, name)| (action, name.clone())))
+    }
+
+    fn exhausted(&self) -> Option<(SubnetId, &Gate)> {
+        let mut gates = self
+            .gates
+            .subnets
+            .iter()
+            .map(|(subnet, gate)| (subnet, &gate.exhausted));
+        gates
+            .find(|(_, gate)| gate.blames(self.now))
+            .map(|(subnet, gate)| (subnet.clone(), gate))
+    }
+
+    fn anything_coming(&self) -> bool {
+        self.pool.enis().any(|eni| self.incoming(eni) > 0)
+    }
+
+    fn growing(&self) -> String {
+        if !self.config.provisioning {
+            return "the pool may not grow: DISABLE_NETWORK_RESOURCE_PROVISIONING is set"
+                .to_owned();
+        }
+        let coming = |phase| self.pool.enis().filter(|eni| eni.phase == phase).count();
+        let (creating, attaching, configuring) = (
+            coming(Phase::Creating),
+            coming(Phase::Unattached),
+            coming(Phase::Configuring),
+        );
+        let assigning = self.pool.enis().filter(|eni| eni.assign.is_some()).count();
+        let cooling = self.stock().cooling;
+        format!(
+            "ENIs being created: {creating}, attached: {attaching}, brought up: {configuring}, given addresses: \
+             {assigning}; {cooling} addresses are cooling down"
+        )
+    }
+}

@@ -1,0 +1,144 @@
+//! Giving back what is not needed: whole idle ENIs first, then single addresses or prefixes.
+//!
+//! Only a surplus that has lasted is given back, so that the wake of a finished job does not cost three EC2 calls a
+//! minute. Never touches the primary ENI, nor an address with a pod, a reservation or a rest on it.
+
+use std::{cmp::Reverse, time::Duration};
+
+use ipnet::Ipv4Net;
+
+use super::Planner;
+use crate::{
+    Command,
+    gate::Action,
+    policy::Stock,
+    pool::{
+        Key,
+        eni::{Eni, Phase},
+    },
+};
+
+/// How long a surplus must last before it is given back; upstream leaves as long between two shrinks.
+pub(super) const PERSIST: Duration = Duration::from_secs(30);
+/// The least age of an ENI to be given back (upstream's figure).
+pub(super) const MIN_LIFE: Duration = Duration::from_secs(60);
+
+impl Planner {
+    /// Marks what is to be given back, once the surplus has lasted.
+    pub(super) fn shrink(&mut self, out: &mut Vec<Command>) {
+        let quiet = self.may_change() && self.waiting.queued() == 0 && self.flow().incoming == 0;
+        let surplus = quiet && (self.surplus_blocks() > 0 || self.surplus_eni().is_some());
+        if !surplus {
+            self.surplus_since = None;
+            return;
+        }
+        let since = *self.surplus_since.get_or_insert(self.now);
+        if self.now < since + PERSIST {
+            return;
+        }
+        self.surplus_since = None;
+        while let Some(key) = self.surplus_eni() {
+            let now = self.now;
+            if let Some(eni) = self.pool.get_mut(key) {
+                eni.enter(Phase::Draining, now);
+            }
+        }
+        self.give_back_blocks(out);
+    }
+
+    /// Blocks above the targets, as far as one may give them back at present.
+    fn surplus_blocks(&self) -> u32 {
+        if !self.gates.open(Action::Unassign, self.now) {
+            return 0;
+        }
+        self.policy.over(&self.stock())
+    }
+
+    /// The idle ENI that the pool can best do without: the one with the fewest addresses, the youngest device first.
+    fn surplus_eni(&self) -> Option<Key> {
+        let cordoned = !self.schedulable && !self.config.manage_cordoned;
+        if cordoned || !self.gates.open(Action::Detach, self.now) {
+            return None;
+        }
+        let stock = self.stock();
+        let spare = |eni: &Eni| {
+            self.deletable(eni) && self.policy.spares(&stock, &Stock::from(eni.counts()))
+        };
+        self.pool
+            .iter()
+            .filter(|(_, eni)| spare(eni))
+            .min_by_key(|(_, eni)| (eni.counts().total(), Reverse(eni.device)))
+            .map(|(key, _)| key)
+    }
+
+    fn deletable(&self, eni: &Eni) -> bool {
+        eni.grantable()
+            && eni.phase == Phase::Ready
+            && !eni.primary
+            && eni.idle()
+            && self.now >= eni.since + MIN_LIFE
+            && eni.suspect.is_none()
+            && eni.assign.is_none()
+            && eni.unassign.is_none()
+    }
+
+    /// Unassigns what is over, from the emptiest ENIs, so that whole ENIs become free.
+    fn give_back_blocks(&mut self, out: &mut Vec<Command>) {
+        let mut over = self.surplus_blocks();
+        let mut keys: Vec<_> = self
+            .pool
+            .iter()
+            .filter(|(_, eni)| {
+                eni.grantable()
+                    && eni.suspect.is_none()
+                    && eni.unassign.is_none()
+                    && eni.assign.is_none()
+            })
+            .map(|(key, eni)| (eni.primary, eni.counts().held, Reverse(eni.device), key))
+            .collect();
+        keys.sort_unstable();
+        for (.., key) in keys {
+            let nets = self.spare_blocks(key, over);
+            if !nets.is_empty() {
+                over -= u32::try_from(nets.len()).unwrap_or(over).min(over);
+                self.unassign(key, &nets, out);
+            }
+        }
+    }
+
+    /// Up to `count` wholly free blocks of the pool's kind.
+    fn spare_blocks(&self, key: Key, count: u32) -> Vec<Ipv4Net> {
+        let Some(eni) = self.pool.get(key) else {
+            return Vec::new();
+        };
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        let kind = |prefix: bool| prefix == self.policy.prefixes;
+        let free = eni
+            .blocks
+            .values()
+            .filter(|b| kind(b.is_prefix()) && b.usable() && b.counts.free == b.counts.total());
+        free.map(|block| block.net).take(count).collect()
+    }
+
+    fn unassign(&mut self, key: Key, nets: &[Ipv4Net], out: &mut Vec<Command>) {
+        let op = self.pending(Action::Unassign, Some(key));
+        let Some(eni) = self.pool.get_mut(key) else {
+            return;
+        };
+        let Some(id) = eni.id.clone() else { return };
+        eni.unassign = Some(op);
+        for net in nets {
+            eni.with_block(*net, |block| block.releasing = true);
+        }
+        let (prefixes, singles): (Vec<Ipv4Net>, Vec<Ipv4Net>) =
+            nets.iter().partition(|net| net.prefix_len() < 32);
+        let addresses = singles.iter().map(Ipv4Net::addr).collect();
+        self.counters.count(Action::Unassign);
+        out.push(Command::Unassign {
+            op,
+            eni: id,
+            addresses,
+            prefixes,
+        });
+    }
+}

@@ -1,0 +1,614 @@
+//! Every class of failure, and the rows of the fault model that are the planner's (ec2-and-faults §7).
+
+use std::time::Duration;
+
+use super::world::{Fault, World, sandbox};
+use crate::{
+    Amount, Class, Command, Config, Event, Refusal, SubnetId,
+    gate::Action,
+    snapshot::{AddressState, Phase},
+};
+
+fn ip_targets(warm: u32, minimum: u32) -> Config {
+    Config {
+        warm_ip_target: Some(warm),
+        minimum_ip_target: Some(minimum),
+        ..Config::default()
+    }
+}
+
+fn throttled() -> Fault {
+    Fault::Refuse(Class::Throttled { retry_after: None })
+}
+
+fn denied(action: &str) -> Fault {
+    Fault::Refuse(Class::Denied {
+        action: action.into(),
+    })
+}
+
+fn subnet() -> SubnetId {
+    "subnet-1".into()
+}
+
+fn many(fault: &Fault) -> Vec<Fault> {
+    vec![fault.clone(); 1000]
+}
+
+fn count(world: &World, from: usize, f: fn(&Command) -> bool) -> usize {
+    world.log[from..].iter().filter(|c| f(c)).count()
+}
+
+/// A node whose primary ENI is full, so that the next pod needs a second one.
+fn full() -> World {
+    let mut world = World::new(
+        "m5.large",
+        Config {
+            warm_eni_target: 0,
+            ..Config::default()
+        },
+    );
+    for n in 0..9 {
+        world.send(Event::Tick);
+        world.add(n);
+    }
+    world
+}
+
+fn attached(world: &World) -> usize {
+    world
+        .enis
+        .values()
+        .filter(|eni| eni.observed.attached.is_some())
+        .count()
+}
+
+/// Row 1.
+#[test]
+fn a_lost_create_is_repeated_with_its_token_and_makes_one_eni() {
+    let mut world = full();
+    world.fault(Action::Create, [Fault::LoseReply]);
+    let ticket = world.add(9);
+    world.run(10);
+    assert!(world.granted.contains_key(&ticket));
+    assert_eq!((world.enis.len(), attached(&world)), (2, 2));
+    assert_eq!(world.planner.counters().describes, 1);
+}
+
+/// Row 1, and EC2's list does not show it yet.
+#[test]
+fn a_lost_create_that_was_not_done_is_repeated_with_its_token() {
+    let mut world = full();
+    world.fault(Action::Create, [Fault::Refuse(Class::Ambiguous)]);
+    let ticket = world.add(9);
+    world.run(10);
+    assert!(world.granted.contains_key(&ticket));
+    let tokens = world.log.iter().filter_map(|c| match c {
+        Command::CreateEni { token, .. } => Some(token.clone()),
+        _ => None,
+    });
+    let tokens: Vec<_> = tokens.collect();
+    assert!(tokens.len() == 2 && tokens[0] == tokens[1], "{tokens:?}");
+}
+
+/// Row 2.
+#[test]
+fn a_loose_eni_of_ours_is_deleted_if_unwanted_and_attached_if_wanted() {
+    let mut world = World::bare("m5.large", ip_targets(0, 1));
+    world.create(Amount::Addresses(3));
+    world.start();
+    assert_eq!(
+        (world.enis.len(), attached(&world)),
+        (2, 2),
+        "one address is wanted, and it has three"
+    );
+
+    let mut world = World::bare(
+        "m5.large",
+        Config {
+            provisioning: true,
+            ..ip_targets(0, 1)
+        },
+    );
+    let primary = world.enis.keys().next().unwrap().clone();
+    world.give(&primary, Amount::Addresses(2));
+    world.send(Event::Inventory(world.listing()));
+    world.run(5);
+    world.create(Amount::Addresses(3));
+    world.send(Event::Inventory(world.listing()));
+    world.run(10);
+    assert_eq!((world.enis.len(), attached(&world)), (1, 1));
+}
+
+/// Row 3.
+#[test]
+fn a_lost_attach_is_looked_up_before_it_is_repeated() {
+    let mut world = full();
+    world.fault(Action::Attach, [Fault::LoseReply]);
+    let ticket = world.add(9);
+    world.run(10);
+    assert!(world.granted.contains_key(&ticket));
+    assert_eq!(world.planner.counters().attaches, 1);
+}
+
+/// Row 4.
+#[test]
+fn an_occupied_device_number_is_passed_over() {
+    let mut world = full();
+    let foreign = world.foreign(1, false);
+    world.enis.get_mut(&foreign).unwrap().observed.managed = false;
+    let ticket = world.add(9);
+    world.run(20);
+    assert!(
+        world.granted.contains_key(&ticket),
+        "{:?}",
+        world.planner.snapshot(world.now).enis
+    );
+}
+
+/// Row 6.
+#[test]
+fn an_unknown_foreign_eni_makes_ec2_refuse_and_the_pool_learn() {
+    let mut world = full();
+    world.foreign(1, false);
+    world.foreign(2, false);
+    let ticket = world.add(9);
+    world.run(30);
+    assert!(
+        matches!(world.refused[&ticket], Refusal::EniLimit { .. }),
+        "{:?}",
+        world.refused
+    );
+    assert_eq!(
+        world.enis.len(),
+        3,
+        "the ENI that found no place is deleted"
+    );
+    let from = world.log.len();
+    world.run(600);
+    assert_eq!(
+        count(&world, from, |c| matches!(c, Command::CreateEni { .. })),
+        0
+    );
+}
+
+/// Row 7.
+#[test]
+fn a_failed_delete_on_termination_harms_no_pod_and_is_tried_again() {
+    let mut world = full();
+    world.fault(Action::Modify, vec![Fault::Refuse(Class::NotFound); 3]);
+    let ticket = world.add(9);
+    world.run(5);
+    assert!(world.granted.contains_key(&ticket));
+    world.run(600);
+    assert_eq!(world.planner.counters().modifies, 4);
+}
+
+/// Row 8.
+#[test]
+fn a_lost_assign_is_never_repeated_blindly() {
+    let mut world = World::bare("m5.large", ip_targets(3, 0));
+    world.fault(Action::Assign, [Fault::LoseReply]);
+    world.start();
+    assert_eq!(world.planner.totals().free, 3);
+    assert_eq!(
+        (
+            world.planner.counters().assigns,
+            world.planner.counters().describes
+        ),
+        (1, 1)
+    );
+}
+
+/// Row 10.
+#[test]
+fn an_eni_limit_that_we_did_not_know_of_is_read_from_ec2() {
+    let mut world = World::new("m5.large", ip_targets(3, 0));
+    let primary = world.enis.keys().next().unwrap().clone();
+    world.give(&primary, Amount::Addresses(5));
+    for n in 0..3 {
+        world.add(n);
+    }
+    world.run(5);
+    assert_eq!(
+        world.planner.totals().free,
+        5,
+        "the five that somebody else put there are adopted"
+    );
+}
+
+/// Row 11.
+#[test]
+fn fragments_serve_single_addresses_and_prefixes_return_later() {
+    let config = Config {
+        prefix_delegation: true,
+        ..ip_targets(4, 0)
+    };
+    let mut world = World::bare("m5.large", config);
+    world.fragmented = true;
+    world.start();
+    assert_eq!(
+        (world.planner.totals().prefixes, world.planner.totals().free),
+        (0, 9)
+    );
+    world.fragmented = false;
+    world.run(700);
+    for n in 0..7 {
+        world.add(n);
+    }
+    world.run(10);
+    assert_eq!(world.planner.totals().prefixes, 1);
+}
+
+/// Row 12.
+#[test]
+fn an_exhausted_subnet_is_named_and_asked_ever_less_often() {
+    let mut world = World::bare("m5.large", ip_targets(2, 0));
+    world.left = 0;
+    world.start();
+    let ticket = world.add_within(1, 30);
+    world.run(40);
+    match &world.refused[&ticket] {
+        Refusal::Exhausted {
+            subnet: named,
+            retry_in,
+            ..
+        } => {
+            assert_eq!(*named, subnet());
+            assert!(*retry_in <= Duration::from_secs(120));
+        }
+        other => panic!("{other:?}"),
+    }
+    let from = world.log.len();
+    world.run(3600);
+    let calls = world.calls_since(from).len();
+    assert!(
+        (30..=70).contains(&calls),
+        "one call per one to two minutes, not {calls} in an hour"
+    );
+    world.left = 100;
+    world.run(150);
+    assert_eq!(world.planner.totals().free, 2);
+}
+
+#[test]
+fn a_scarce_subnet_gives_what_it_has() {
+    let mut world = World::bare("m5.large", Config::default());
+    world.left = 5;
+    world.start();
+    assert_eq!(world.planner.totals().free, 5, "nine were asked for");
+}
+
+/// Row 13.
+#[test]
+fn throttling_is_waited_out_and_warm_pods_go_on() {
+    let mut world = World::new("m5.large", Config::default());
+    world.fault(Action::Create, many(&throttled()));
+    world.fault(Action::Assign, many(&throttled()));
+    let tickets: Vec<_> = (0..9).map(|n| world.add(n)).collect();
+    assert!(
+        tickets
+            .iter()
+            .all(|ticket| world.granted.contains_key(ticket))
+    );
+    let waits = world.add(9);
+    let from = world.log.len();
+    world.run(600);
+    assert!(matches!(world.refused[&waits], Refusal::Throttled { .. }));
+    assert!(
+        world.calls_since(from).len() < 40,
+        "{}",
+        world.calls_since(from).len()
+    );
+    world.faults.clear();
+    let later = world.add(10);
+    world.run(70);
+    assert!(world.granted.contains_key(&later) || world.refused.contains_key(&later));
+    let last = world.add(11);
+    world.run(10);
+    assert!(world.granted.contains_key(&last));
+}
+
+/// Row 14.
+#[test]
+fn a_denied_action_is_the_cause_and_rests_alone() {
+    let mut world = full();
+    world.fault(Action::Create, many(&denied("ec2:CreateNetworkInterface")));
+    let ticket = world.add(9);
+    world.run(61);
+    assert_eq!(
+        world.refused[&ticket],
+        Refusal::Denied {
+            action: "ec2:CreateNetworkInterface".into()
+        }
+    );
+    let from = world.log.len();
+    world.add(10);
+    world.run(600);
+    assert!(count(&world, from, |c| matches!(c, Command::CreateEni { .. })) <= 5);
+}
+
+#[test]
+fn a_denied_unassign_does_not_stop_growth() {
+    let mut world = World::new("m5.large", ip_targets(1, 3));
+    world.fault(
+        Action::Unassign,
+        many(&denied("ec2:UnassignPrivateIpAddresses")),
+    );
+    for n in 0..5 {
+        world.add(n);
+    }
+    world.run(5);
+    for n in 0..5 {
+        world.left(n);
+    }
+    world.run(200);
+    assert!(
+        world.planner.totals().free >= 5,
+        "the addresses that EC2 would not take are usable again"
+    );
+    let tickets: Vec<_> = (10..20).map(|n| world.add(n)).collect();
+    world.run(10);
+    assert!(
+        tickets
+            .iter()
+            .all(|ticket| world.granted.contains_key(ticket))
+    );
+}
+
+/// Row 15.
+#[test]
+fn an_outage_is_named_and_survived() {
+    let mut world = full();
+    world.fault(Action::Create, vec![Fault::Refuse(Class::Transient); 8]);
+    let ticket = world.add_within(9, 20);
+    world.run(20);
+    assert!(
+        matches!(world.refused[&ticket], Refusal::Unreachable { .. }),
+        "{:?}",
+        world.refused
+    );
+    world.run(300);
+    let ticket = world.add(10);
+    world.run(60);
+    assert!(world.granted.contains_key(&ticket));
+}
+
+/// Rows 5 and 21, and W31: what hangs has a deadline of its own and blocks nobody else.
+#[test]
+fn a_call_without_answer_blocks_nobody_else() {
+    let mut world = full();
+    world.fault(Action::Attach, [Fault::Silence]);
+    let ticket = world.add(9);
+    world.run(30);
+    assert!(
+        world.granted.contains_key(&ticket),
+        "the second ENI takes over after twenty seconds"
+    );
+    world.run(300);
+    let phases: Vec<_> = world
+        .planner
+        .snapshot(world.now)
+        .enis
+        .iter()
+        .map(|eni| eni.phase)
+        .collect();
+    assert!(
+        phases.iter().all(|phase| *phase == Phase::Ready),
+        "the silent one was found attached: {phases:?}"
+    );
+}
+
+#[test]
+fn a_link_that_never_comes_costs_its_eni() {
+    let mut world = full();
+    world.fault(Action::Configure, vec![Fault::Refuse(Class::Host); 4]);
+    world.add(9);
+    world.run(300);
+    let tickets = world.add(10);
+    world.run(10);
+    assert!(world.granted.contains_key(&tickets));
+    assert_eq!(world.planner.counters().deletes, 1);
+}
+
+/// Row 16: a stale list neither removes nor frees.
+#[test]
+fn one_list_without_our_eni_removes_nothing() {
+    let mut world = full();
+    world.add(9);
+    world.run(60);
+    let mut list = world.listing();
+    list.retain(|observed| {
+        observed
+            .attached
+            .as_ref()
+            .is_some_and(|bond| bond.device == 0)
+    });
+    let from = world.log.len();
+    world.send(Event::Inventory(list));
+    let ticket = world.add(10);
+    assert!(
+        !world.granted.contains_key(&ticket),
+        "its addresses rest meanwhile"
+    );
+    world.run(59);
+    assert!(
+        world.granted.contains_key(&ticket),
+        "the next list heals it"
+    );
+    assert_eq!(
+        count(&world, from, |c| matches!(
+            c,
+            Command::DeconfigureEni { .. } | Command::DetachEni { .. }
+        )),
+        0
+    );
+}
+
+/// Row 18.
+#[test]
+fn an_eni_that_vanished_keeps_its_pods_until_they_leave() {
+    let mut world = full();
+    world.add(9);
+    world.run(60);
+    let lost = world
+        .enis
+        .iter()
+        .find(|(_, eni)| eni.observed.attached.as_ref().unwrap().device == 1)
+        .unwrap()
+        .0
+        .clone();
+    world.enis.remove(&lost);
+    world.send(Event::Inventory(world.listing()));
+    world.run(120);
+    let eni = |world: &World| {
+        world
+            .planner
+            .snapshot(world.now)
+            .enis
+            .into_iter()
+            .find(|eni| eni.id.as_ref() == Some(&lost))
+    };
+    let view = eni(&world).expect("its pod is still there");
+    assert!(
+        view.missing
+            && view
+                .addresses
+                .iter()
+                .all(|a| a.state == AddressState::Quarantined)
+    );
+    let repeated = world.add(9);
+    assert!(
+        world.granted[&repeated].2,
+        "DEL and repeated ADD still work"
+    );
+    let fresh = world.add(10);
+    world.run(30);
+    assert!(
+        world.granted.contains_key(&fresh),
+        "its slot is used by another"
+    );
+    world.left(9);
+    world.run(2000);
+    assert!(eni(&world).is_none(), "nothing leaks for ever");
+}
+
+/// Row 19.
+#[test]
+fn an_address_that_was_moved_away_is_quarantined_and_heals() {
+    let mut world = World::new("m5.large", ip_targets(2, 2));
+    let ticket = world.add(1);
+    world.run(60);
+    let address = world.granted[&ticket].1;
+    let primary = world.enis.keys().next().unwrap().clone();
+    world
+        .enis
+        .get_mut(&primary)
+        .unwrap()
+        .observed
+        .addresses
+        .retain(|other| *other != address);
+    world.stolen.insert(address);
+    world.send(Event::Inventory(world.listing()));
+    let state = |world: &World| {
+        let snapshot = world.planner.snapshot(world.now);
+        snapshot
+            .enis
+            .iter()
+            .flat_map(|eni| &eni.addresses)
+            .find(|a| a.address == address)
+            .map(|a| (a.state, a.sandbox.clone()))
+    };
+    assert_eq!(
+        state(&world),
+        Some((AddressState::Quarantined, Some(sandbox(1))))
+    );
+    world
+        .enis
+        .get_mut(&primary)
+        .unwrap()
+        .observed
+        .addresses
+        .push(address);
+    world.send(Event::Inventory(world.listing()));
+    assert_eq!(
+        state(&world),
+        Some((AddressState::Assigned, Some(sandbox(1))))
+    );
+
+    world
+        .enis
+        .get_mut(&primary)
+        .unwrap()
+        .observed
+        .addresses
+        .retain(|other| *other != address);
+    world.send(Event::Inventory(world.listing()));
+    world.left(1);
+    world.run(2000);
+    assert_eq!(
+        state(&world),
+        None,
+        "without a pod, and twice not listed, it is given up"
+    );
+}
+
+/// Row 20.
+#[test]
+fn an_eni_that_is_no_longer_ours_is_left_alone() {
+    let mut world = full();
+    world.add(9);
+    world.run(60);
+    let foreign = world
+        .enis
+        .iter()
+        .find(|(_, eni)| eni.observed.attached.as_ref().unwrap().device == 1)
+        .unwrap()
+        .0
+        .clone();
+    world.enis.get_mut(&foreign).unwrap().observed.managed = false;
+    world.send(Event::Inventory(world.listing()));
+    world.left(9);
+    let from = world.log.len();
+    world.run(3600);
+    let touched = world.log[from..].iter().any(|c| match c {
+        Command::Assign { eni, .. }
+        | Command::Unassign { eni, .. }
+        | Command::DetachEni { eni, .. } => *eni == foreign,
+        Command::DeleteEni { eni, .. } | Command::DeconfigureEni { eni, .. } => *eni == foreign,
+        _ => false,
+    });
+    assert!(!touched);
+}
+
+#[test]
+fn no_growth_before_ec2_told_what_is_attached() {
+    let mut world = World::bare("m5.large", Config::default());
+    let ticket = world.add_within(1, 10);
+    world.run(10);
+    assert_eq!(world.calls_since(0).len(), 0);
+    assert!(matches!(
+        world.refused[&ticket],
+        Refusal::Unreachable { .. }
+    ));
+}
+
+#[test]
+fn an_answer_after_its_deadline_makes_us_look() {
+    let mut world = World::bare("m5.large", ip_targets(3, 0));
+    world.latency = Duration::from_secs(45);
+    world.start();
+    world.latency = Duration::from_millis(500);
+    world.run(300);
+    let held: usize = world
+        .enis
+        .values()
+        .map(|eni| eni.observed.addresses.len())
+        .sum();
+    let totals = world.planner.totals();
+    assert_eq!(
+        usize::try_from(totals.free + totals.quarantined).unwrap(),
+        held,
+        "our books agree with EC2's"
+    );
+}

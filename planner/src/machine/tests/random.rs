@@ -1,0 +1,288 @@
+//! Random runs against a model. The world's ledger is the model: it knows who lives where, what rests and what EC2
+//! has, and fails on the spot (I1, I2, I3, I5, answers exactly once, ticks that change nothing). The seed is printed
+//! by the panic's message; `HAWSER_SEED` is not needed: put the seed into `regressions`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::world::{Fault, World, sandbox};
+use crate::{Class, Command, Config, Event, Ticket, gate::Action, rng::Rng, snapshot::Phase};
+
+const ACTIONS: [Action; 10] = [
+    Action::Create,
+    Action::Attach,
+    Action::Modify,
+    Action::Configure,
+    Action::Assign,
+    Action::Unassign,
+    Action::Deconfigure,
+    Action::Detach,
+    Action::Delete,
+    Action::Describe,
+];
+
+struct Run {
+    rng: Rng,
+    world: World,
+    /// Tickets and when they must have their answer.
+    due: BTreeMap<Ticket, crate::Mono>,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed, 9);
+        let config = config(&mut rng);
+        let kind = ["t3.small", "m5.large", "t3.medium"][pick(&mut rng, 3)];
+        let mut world = World::bare(kind, config);
+        if pick(&mut rng, 4) == 0 {
+            world.foreign(1, false);
+        }
+        if pick(&mut rng, 5) == 0 {
+            world.left = pick(&mut rng, 40);
+        }
+        world.latency = Duration::from_millis(u64::try_from(50 + pick(&mut rng, 4000)).unwrap());
+        Self {
+            rng,
+            world,
+            due: BTreeMap::new(),
+        }
+    }
+
+    fn pick(&mut self, n: usize) -> usize {
+        pick(&mut self.rng, n)
+    }
+
+    fn sandbox(&mut self) -> u32 {
+        u32::try_from(self.pick(14)).unwrap()
+    }
+
+    fn step(&mut self) {
+        match self.pick(20) {
+            0..=6 => {
+                let n = self.sandbox();
+                let seconds = 1 + self.pick(60) as u64;
+                let ticket = self.world.add_within(n, seconds);
+                self.due
+                    .insert(ticket, self.world.now + Duration::from_secs(seconds));
+            }
+            7..=10 => {
+                let n = self.sandbox();
+                // The shell lets no DEL in while the same sandbox is being wired.
+                if !self.world.unwired.contains(&sandbox(n)) {
+                    self.world.left(n);
+                }
+            }
+            11 => self.world.auto_wire = !self.world.auto_wire,
+            12 | 13 => self.wire(),
+            14 => self.fault(),
+            15 => {
+                let open: Vec<_> = self.world.asked.iter().copied().collect();
+                if !open.is_empty() {
+                    let ticket = open[self.pick(open.len())];
+                    self.world.asked.remove(&ticket);
+                    self.due.remove(&ticket);
+                    self.world.send(Event::Cancel { ticket });
+                }
+            }
+            16 => {
+                let schedulable = self.pick(3) > 0;
+                self.world.send(Event::Node {
+                    schedulable,
+                    stopping: false,
+                });
+            }
+            17 => {
+                let list = self.world.listing();
+                self.world.send(Event::Inventory(list));
+            }
+            _ => {
+                let seconds = self.pick(45) as u64;
+                self.world.run(seconds);
+            }
+        }
+        let seconds = u64::from(self.pick(3) == 0);
+        self.world.run(seconds);
+        self.on_time();
+    }
+
+    /// Wires or gives up what waits for it.
+    fn wire(&mut self) {
+        for one in std::mem::take(&mut self.world.unwired) {
+            if self.pick(4) == 0 {
+                self.world.live.remove(&one);
+                self.world.send(Event::Unwired { sandbox: one });
+            } else {
+                self.world.send(Event::Wired { sandbox: one });
+            }
+        }
+    }
+
+    fn fault(&mut self) {
+        let action = ACTIONS[self.pick(ACTIONS.len())];
+        let fault = match self.pick(11) {
+            0 => Fault::LoseReply,
+            1 => Fault::Silence,
+            2 => Fault::Refuse(Class::Throttled {
+                retry_after: Some(Duration::from_secs(3)),
+            }),
+            3 => Fault::Refuse(Class::Exhausted {
+                subnet: "subnet-1".into(),
+            }),
+            4 => Fault::Refuse(Class::Fragmented {
+                subnet: "subnet-1".into(),
+            }),
+            5 => Fault::Refuse(Class::Limit),
+            6 => Fault::Refuse(Class::NotFound),
+            7 => Fault::Refuse(Class::Denied {
+                action: "ec2:Something".into(),
+            }),
+            8 => Fault::Refuse(Class::InUse),
+            9 => Fault::Refuse(Class::Transient),
+            _ => Fault::Refuse(Class::Ambiguous),
+        };
+        // The host fails in its own way; and NotFound must not be a lie, for it is believed.
+        let fault = match fault {
+            Fault::Refuse(_) if action.on_host() => Fault::Refuse(Class::Host),
+            Fault::Refuse(Class::NotFound) => Fault::Refuse(Class::Transient),
+            other => other,
+        };
+        let times = 1 + self.pick(3);
+        self.world.fault(action, vec![fault; times]);
+    }
+
+    /// I8: every ticket has its answer by its deadline.
+    fn on_time(&mut self) {
+        let open = &self.world.asked;
+        self.due.retain(|ticket, _| open.contains(ticket));
+        for (ticket, due) in &self.due {
+            assert!(
+                self.world.now <= *due,
+                "{ticket:?} was due at {due:?}, now {:?}",
+                self.world.now
+            );
+        }
+    }
+
+    /// After the faults: I4 (nothing leaks), I9 (nothing is called for), and pods are served or told why not.
+    fn settle(&mut self) {
+        self.world.faults.clear();
+        self.world.auto_wire = true;
+        self.world.send(Event::Node {
+            schedulable: true,
+            stopping: false,
+        });
+        self.wire();
+        self.world.left = 10_000;
+        self.world.run(1800);
+        self.on_time();
+        let from = self.world.log.len();
+        self.world.run(3600);
+        let calls = self.world.calls_since(from);
+        assert!(calls.is_empty(), "idle at its target, and calls {calls:?}");
+        let snapshot = self.world.planner.snapshot(self.world.now);
+        assert_eq!(snapshot.in_flight, 0);
+        for eni in &snapshot.enis {
+            assert!(eni.phase == Phase::Ready && eni.usable, "{eni:#?}");
+        }
+        self.books_agree();
+        let ticket = self.world.add(99);
+        self.world.run(61);
+        assert!(!self.world.asked.contains(&ticket));
+        let full = self.world.live.len() >= self.world.max_enis.min(3) * self.world.slots;
+        assert!(
+            self.world.granted.contains_key(&ticket) || full || !self.has_room(),
+            "{:?}",
+            self.world.refused[&ticket]
+        );
+    }
+
+    fn has_room(&self) -> bool {
+        let totals = self.world.planner.totals();
+        totals.free > 0
+    }
+
+    /// What EC2 has for us and what we think we have are the same.
+    fn books_agree(&self) {
+        let snapshot = self.world.planner.snapshot(self.world.now);
+        let ours: BTreeMap<_, usize> = snapshot
+            .enis
+            .iter()
+            .map(|eni| (eni.id.clone().unwrap(), eni.addresses.len()))
+            .collect();
+        let managed = self.world.enis.values().filter(|eni| eni.observed.managed);
+        let theirs: BTreeMap<_, usize> = managed
+            .map(|eni| &eni.observed)
+            .map(|seen| {
+                (
+                    seen.eni.clone(),
+                    seen.addresses.len() + 16 * seen.prefixes.len(),
+                )
+            })
+            .collect();
+        assert_eq!(ours, theirs);
+    }
+}
+
+fn pick(rng: &mut Rng, n: usize) -> usize {
+    usize::try_from(rng.next() % u64::try_from(n).unwrap()).unwrap()
+}
+
+fn config(rng: &mut Rng) -> Config {
+    let base = Config {
+        prefix_delegation: pick(rng, 3) == 0,
+        ..Config::default()
+    };
+    match pick(rng, 5) {
+        0 => base,
+        1 => Config {
+            warm_eni_target: 0,
+            warm_prefix_target: 0,
+            ..base
+        },
+        2 => Config {
+            warm_ip_target: Some(2),
+            ..base
+        },
+        3 => Config {
+            minimum_ip_target: Some(4),
+            ..base
+        },
+        _ => Config {
+            warm_ip_target: Some(1),
+            minimum_ip_target: Some(3),
+            max_eni: Some(2),
+            ..base
+        },
+    }
+}
+
+fn play(seed: u64) {
+    let mut run = Run::new(seed);
+    run.world.start();
+    for _ in 0..120 {
+        run.step();
+    }
+    run.settle();
+    assert!(
+        run.world
+            .log
+            .iter()
+            .any(|c| matches!(c, Command::Grant { .. } | Command::Refuse { .. }))
+    );
+}
+
+fn play_all(seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(|| play(seed));
+        assert!(outcome.is_ok(), "seed {seed} fails; see the panic above");
+    }
+}
+
+#[test]
+fn random_runs_a() {
+    play_all(0..400);
+}
+
+#[test]
+fn random_runs_b() {
+    play_all(10_000..10_400);
+}

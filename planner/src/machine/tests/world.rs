@@ -1,0 +1,624 @@
+//! A tiny EC2 and kernel that carry out commands, late and faultily if told so, and keep the ledger that the
+//! invariants are checked against. It shares no code with the planner's own books.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use ipnet::Ipv4Net;
+
+use crate::{
+    Amount, Answer, Class, Command, Config, EniId, Event, Failure, Mac, Mono, Observed, Op,
+    Planner, Pod, Refusal, Sandbox, Ticket, event::Bond, gate::Action, limits::require,
+    machine::Planner as Machine,
+};
+
+pub fn sandbox(n: u32) -> Sandbox {
+    Sandbox {
+        network: "hawser".into(),
+        container_id: format!("c{n}"),
+        ifname: "eth0".into(),
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct WorldEni {
+    pub observed: Observed,
+    pub configured: bool,
+}
+
+/// What happens to one call.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Nothing is done.
+    Refuse(Class),
+    /// It is done, and the answer says that nobody knows.
+    LoseReply,
+    /// It is done, and no answer ever comes.
+    Silence,
+}
+
+pub struct World {
+    pub planner: Planner,
+    pub now: Mono,
+    pub latency: Duration,
+    pub cooldown: Duration,
+    pub max_enis: usize,
+    pub slots: usize,
+    pub enis: BTreeMap<EniId, WorldEni>,
+    /// Addresses that the subnet still has.
+    pub left: usize,
+    /// No whole /28 is left.
+    pub fragmented: bool,
+    /// The next faults per action, first come first hit.
+    pub faults: BTreeMap<Action, Vec<Fault>>,
+    pub log: Vec<Command>,
+    pub granted: BTreeMap<Ticket, (Sandbox, Ipv4Addr, bool)>,
+    pub refused: BTreeMap<Ticket, Refusal>,
+    pub asked: BTreeSet<Ticket>,
+    /// Who lives where, by the world's own account: (sandbox → address).
+    pub live: BTreeMap<Sandbox, Ipv4Addr>,
+    pub rested: BTreeMap<Ipv4Addr, Mono>,
+    pub auto_wire: bool,
+    pub unwired: Vec<Sandbox>,
+    answers: BTreeMap<(Mono, u64), (Op, Result<Answer, Failure>)>,
+    by_token: BTreeMap<String, EniId>,
+    next: u32,
+    seq: u64,
+    next_ticket: u64,
+    /// Addresses that another actor moved away: the ledger forgives their absence.
+    pub stolen: BTreeSet<Ipv4Addr>,
+}
+
+impl World {
+    /// A node with its primary ENI and no pod address, inventoried and settled.
+    pub fn new(instance: &str, config: Config) -> Self {
+        let mut world = Self::bare(instance, config);
+        world.start();
+        world
+    }
+
+    pub fn bare(instance: &str, config: Config) -> Self {
+        let kind = require(instance).unwrap().clone();
+        let (max_enis, slots) = (
+            usize::from(kind.max_enis),
+            usize::from(kind.slots_per_eni()),
+        );
+        let cooldown = config.cooldown;
+        let mut world = Self {
+            planner: Machine::new(config, kind, "subnet-1".into(), 42),
+            now: Mono::from_epoch(Duration::from_secs(1000)),
+            latency: Duration::from_millis(500),
+            cooldown,
+            max_enis,
+            slots,
+            enis: BTreeMap::new(),
+            left: 100_000,
+            fragmented: false,
+            faults: BTreeMap::new(),
+            log: Vec::new(),
+            granted: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            live: BTreeMap::new(),
+            rested: BTreeMap::new(),
+            auto_wire: true,
+            unwired: Vec::new(),
+            answers: BTreeMap::new(),
+            by_token: BTreeMap::new(),
+            next: 0,
+            seq: 0,
+            next_ticket: 0,
+            stolen: BTreeSet::new(),
+        };
+        world.foreign(0, true);
+        world
+    }
+
+    pub fn start(&mut self) {
+        let list = self.listing();
+        self.send(Event::Inventory(list));
+        self.run(60);
+    }
+
+    /// The daemon starts anew: it knows nothing, and no old answer reaches it.
+    pub fn restart(&mut self, instance: &str, config: Config) {
+        self.planner = Machine::new(
+            config,
+            require(instance).unwrap().clone(),
+            "subnet-1".into(),
+            43,
+        );
+        self.answers.clear();
+        self.granted.clear();
+        self.log.clear();
+    }
+
+    /// An ENI that was there before us.
+    pub fn foreign(&mut self, device: u16, managed: bool) -> EniId {
+        let id = self.create(Amount::Addresses(0));
+        let bond = Bond {
+            attachment: format!("attach-{id}").as_str().into(),
+            card: 0,
+            device,
+            settled: true,
+        };
+        let eni = self.enis.get_mut(&id).unwrap();
+        eni.observed.attached = Some(bond);
+        eni.observed.managed = managed;
+        eni.observed.tagged_ours = managed;
+        id
+    }
+
+    pub fn listing(&self) -> Vec<Observed> {
+        self.enis.values().map(|eni| eni.observed.clone()).collect()
+    }
+
+    fn address(&mut self) -> Ipv4Addr {
+        self.next += 1;
+        Ipv4Addr::from(0x0a00_0000 + self.next)
+    }
+
+    fn prefix(&mut self) -> Ipv4Net {
+        self.next = (self.next / 16 + 1) * 16;
+        let net = Ipv4Net::new(Ipv4Addr::from(0x0a00_0000 + self.next), 28).unwrap();
+        self.next += 15;
+        net
+    }
+
+    pub fn create(&mut self, amount: Amount) -> EniId {
+        let id = EniId(format!("eni-{}", self.next));
+        let observed = Observed {
+            eni: id.clone(),
+            mac: Mac::default(),
+            subnet: "subnet-1".into(),
+            subnet_cidr: "10.0.0.0/8".parse().unwrap(),
+            primary: self.address(),
+            addresses: Vec::new(),
+            prefixes: Vec::new(),
+            attached: None,
+            managed: true,
+            tagged_ours: true,
+        };
+        self.enis.insert(
+            id.clone(),
+            WorldEni {
+                observed,
+                configured: false,
+            },
+        );
+        self.give(&id, amount);
+        id
+    }
+
+    pub fn give(&mut self, id: &EniId, amount: Amount) -> Answer {
+        let (mut addresses, mut prefixes) = (Vec::new(), Vec::new());
+        match amount {
+            Amount::Addresses(n) => addresses.extend((0..n).map(|_| self.address())),
+            Amount::Prefixes(n) => prefixes.extend((0..n).map(|_| self.prefix())),
+        }
+        self.left -= addresses.len() + 16 * prefixes.len();
+        let observed = &mut self.enis.get_mut(id).unwrap().observed;
+        observed.addresses.extend(&addresses);
+        observed.prefixes.extend(&prefixes);
+        Answer::Assigned {
+            addresses,
+            prefixes,
+        }
+    }
+
+    pub fn fault(&mut self, action: Action, faults: impl IntoIterator<Item = Fault>) {
+        self.faults.entry(action).or_default().extend(faults);
+    }
+
+    pub fn send(&mut self, event: Event) -> Vec<Command> {
+        let commands = self.planner.on(event, self.now);
+        let mut wired = Vec::new();
+        for command in &commands {
+            self.take(command, &mut wired);
+            self.log.push(command.clone());
+        }
+        for sandbox in wired {
+            if self.auto_wire {
+                self.send(Event::Wired { sandbox });
+            } else {
+                self.unwired.push(sandbox);
+            }
+        }
+        self.check();
+        commands
+    }
+
+    pub fn add(&mut self, n: u32) -> Ticket {
+        self.add_within(n, 60)
+    }
+
+    pub fn add_within(&mut self, n: u32, seconds: u64) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.asked.insert(ticket);
+        let deadline = self.now + Duration::from_secs(seconds);
+        self.send(Event::Add {
+            ticket,
+            sandbox: sandbox(n),
+            pod: Pod::default(),
+            deadline,
+        });
+        ticket
+    }
+
+    pub fn left(&mut self, n: u32) {
+        if let Some(address) = self.live.remove(&sandbox(n)) {
+            self.rested.insert(address, self.now);
+        }
+        self.send(Event::Left {
+            sandbox: sandbox(n),
+        });
+    }
+
+    /// Lets time pass: answers arrive and deadlines come due, in order.
+    pub fn run(&mut self, seconds: u64) {
+        let end = self.now + Duration::from_secs(seconds);
+        loop {
+            let answer = self.answers.keys().next().copied();
+            let tick = self.planner.next_deadline();
+            let next = [answer.map(|(at, _)| at), tick]
+                .into_iter()
+                .flatten()
+                .min()
+                .filter(|at| *at <= end);
+            let Some(at) = next else { break };
+            self.now = self.now.max(at);
+            match answer.filter(|(due, _)| *due <= at) {
+                Some(key) => {
+                    let (op, result) = self.answers.remove(&key).unwrap();
+                    self.send(Event::Answered { op, result });
+                }
+                None => {
+                    self.send(Event::Tick);
+                    assert!(
+                        self.planner.next_deadline().is_none_or(|at| at > self.now),
+                        "a tick that changes nothing"
+                    );
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    fn answer(&mut self, op: Op, result: Result<Answer, Failure>) {
+        self.seq += 1;
+        self.answers
+            .insert((self.now + self.latency, self.seq), (op, result));
+    }
+
+    fn take(&mut self, command: &Command, wired: &mut Vec<Sandbox>) {
+        let (op, action) = match command {
+            Command::Grant {
+                ticket,
+                sandbox,
+                address,
+                eni,
+                index,
+                known,
+                ..
+            } => {
+                return self.granted(*ticket, sandbox, *address, eni, *index, *known, wired);
+            }
+            Command::Refuse {
+                ticket, refusal, ..
+            } => {
+                assert!(self.asked.remove(ticket), "{ticket:?} answered twice");
+                self.refused.insert(*ticket, refusal.clone());
+                return;
+            }
+            Command::CreateEni { op, .. } => (*op, Action::Create),
+            Command::AttachEni { op, .. } => (*op, Action::Attach),
+            Command::DeleteOnTermination { op, .. } => (*op, Action::Modify),
+            Command::ConfigureEni(what) => (what.op, Action::Configure),
+            Command::Assign { op, .. } => (*op, Action::Assign),
+            Command::Unassign { op, .. } => (*op, Action::Unassign),
+            Command::DeconfigureEni { op, .. } => (*op, Action::Deconfigure),
+            Command::DetachEni { op, .. } => (*op, Action::Detach),
+            Command::DeleteEni { op, .. } => (*op, Action::Delete),
+            Command::Describe { op } => (*op, Action::Describe),
+        };
+        let fault = self
+            .faults
+            .get_mut(&action)
+            .filter(|faults| !faults.is_empty())
+            .map(|faults| faults.remove(0));
+        let failure = |class| {
+            Err(Failure {
+                class,
+                message: "as told".into(),
+            })
+        };
+        match fault {
+            Some(Fault::Refuse(class)) => self.answer(op, failure(class)),
+            Some(Fault::LoseReply) => {
+                let _applied = self.apply(command);
+                self.answer(op, failure(Class::Ambiguous));
+            }
+            Some(Fault::Silence) => {
+                let _applied = self.apply(command);
+            }
+            None => {
+                let result = self.apply(command).map_err(|class| Failure {
+                    class,
+                    message: "EC2 says no".into(),
+                });
+                self.answer(op, result);
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
+    fn granted(
+        &mut self,
+        ticket: Ticket,
+        sandbox: &Sandbox,
+        address: Ipv4Addr,
+        id: &EniId,
+        index: u16,
+        known: bool,
+        wired: &mut Vec<Sandbox>,
+    ) {
+        assert!(self.asked.remove(&ticket), "{ticket:?} answered twice");
+        if known {
+            assert_eq!(
+                self.live.get(sandbox),
+                Some(&address),
+                "a repeated ADD gets the same address"
+            );
+        } else {
+            // I1, I2, I3.
+            assert!(
+                !self.live.values().any(|other| *other == address),
+                "{address} has two owners"
+            );
+            assert!(
+                !self.live.contains_key(sandbox),
+                "{sandbox:?} has two addresses"
+            );
+            let eni = self.enis.get(id).expect("granted on an ENI that exists");
+            assert!(
+                eni.observed.attached.is_some() && eni.configured,
+                "{id} does not carry traffic"
+            );
+            assert_eq!(
+                index == 0,
+                eni.observed
+                    .attached
+                    .as_ref()
+                    .is_some_and(|bond| bond.device == 0)
+            );
+            assert!(
+                self.owns(id, address) || self.stolen.contains(&address),
+                "{address} is not on {id}"
+            );
+            let rest = self.rested.get(&address).map(|at| self.now.since(*at));
+            assert!(
+                rest.is_none_or(|rest| rest >= self.cooldown),
+                "{address} rested {rest:?} only"
+            );
+            self.live.insert(sandbox.clone(), address);
+            wired.push(sandbox.clone());
+        }
+        self.granted
+            .insert(ticket, (sandbox.clone(), address, known));
+    }
+
+    fn owns(&self, id: &EniId, address: Ipv4Addr) -> bool {
+        let observed = &self.enis[id].observed;
+        observed.addresses.contains(&address)
+            || observed.prefixes.iter().any(|net| net.contains(&address))
+    }
+
+    /// No living pod's address on this ENI, and the ENI is ours (I5).
+    fn assert_idle(&self, id: &EniId, what: &str) {
+        let Some(eni) = self.enis.get(id) else { return };
+        assert!(eni.observed.managed, "{what} of {id}, which is not ours");
+        assert!(
+            eni.observed
+                .attached
+                .as_ref()
+                .is_none_or(|bond| bond.device != 0),
+            "{what} of the primary ENI"
+        );
+        if eni.observed.attached.is_some() {
+            let user = self.live.values().find(|address| self.owns(id, **address));
+            assert_eq!(user, None, "{what} of {id} under a pod");
+        }
+    }
+
+    fn apply(&mut self, command: &Command) -> Result<Answer, Class> {
+        let exhausted = Class::Exhausted {
+            subnet: "subnet-1".into(),
+        };
+        match command {
+            Command::CreateEni { token, amount, .. } => {
+                if let Some(id) = self
+                    .by_token
+                    .get(token)
+                    .filter(|id| self.enis.contains_key(id))
+                {
+                    return Ok(Answer::Created(self.enis[id].observed.clone()));
+                }
+                self.affordable(*amount, exhausted)?;
+                let id = self.create(*amount);
+                self.by_token.insert(token.clone(), id.clone());
+                Ok(Answer::Created(self.enis[&id].observed.clone()))
+            }
+            Command::AttachEni {
+                eni, card, device, ..
+            } => self.attach(eni, *card, *device),
+            Command::ConfigureEni(what) => {
+                let eni = self.enis.get_mut(&what.eni).ok_or(Class::Host)?;
+                eni.observed.attached.as_ref().ok_or(Class::Host)?;
+                eni.configured = true;
+                Ok(Answer::Done)
+            }
+            Command::Assign { eni, amount, .. } => {
+                let observed = &self.enis.get(eni).ok_or(Class::NotFound)?.observed;
+                assert!(observed.managed, "{eni} is not ours");
+                let used = observed.addresses.len() + observed.prefixes.len();
+                if used + usize::from(amount.slots()) > self.slots {
+                    return Err(Class::Limit);
+                }
+                self.affordable(*amount, exhausted)?;
+                Ok(self.give(eni, *amount))
+            }
+            Command::Unassign {
+                eni,
+                addresses,
+                prefixes,
+                ..
+            } => self.unassign(eni, addresses, prefixes),
+            Command::DeconfigureEni { eni, .. } => {
+                self.assert_idle(eni, "deconfiguring");
+                if let Some(eni) = self.enis.get_mut(eni) {
+                    eni.configured = false;
+                }
+                Ok(Answer::Done)
+            }
+            Command::DetachEni { eni, .. } => {
+                self.assert_idle(eni, "detaching");
+                let eni = self.enis.get_mut(eni).ok_or(Class::NotFound)?;
+                eni.observed.attached.take().ok_or(Class::NotFound)?;
+                Ok(Answer::Done)
+            }
+            Command::DeleteEni { eni, .. } => {
+                self.assert_idle(eni, "deleting");
+                if self
+                    .enis
+                    .get(eni)
+                    .ok_or(Class::NotFound)?
+                    .observed
+                    .attached
+                    .is_some()
+                {
+                    return Err(Class::InUse);
+                }
+                self.enis.remove(eni);
+                Ok(Answer::Done)
+            }
+            Command::DeleteOnTermination { .. } => Ok(Answer::Done),
+            Command::Describe { .. } => Ok(Answer::Described(self.listing())),
+            Command::Grant { .. } | Command::Refuse { .. } => unreachable!("no call"),
+        }
+    }
+
+    fn affordable(&self, amount: Amount, exhausted: Class) -> Result<(), Class> {
+        if matches!(amount, Amount::Prefixes(_)) && self.fragmented {
+            return Err(Class::Fragmented {
+                subnet: "subnet-1".into(),
+            });
+        }
+        let need = usize::try_from(amount.addresses()).unwrap();
+        if need > self.left {
+            Err(exhausted)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn attach(&mut self, id: &EniId, card: u16, device: u16) -> Result<Answer, Class> {
+        let bonds: Vec<_> = self
+            .enis
+            .values()
+            .filter_map(|eni| eni.observed.attached.as_ref())
+            .collect();
+        if bonds.iter().any(|bond| bond.device == device) {
+            return Err(Class::InUse);
+        }
+        if bonds.len() >= self.max_enis {
+            return Err(Class::Limit);
+        }
+        let eni = self.enis.get_mut(id).ok_or(Class::NotFound)?;
+        if eni.observed.attached.is_some() {
+            return Err(Class::InUse);
+        }
+        let attachment = crate::Attachment(format!("attach-{id}"));
+        eni.observed.attached = Some(Bond {
+            attachment: attachment.clone(),
+            card,
+            device,
+            settled: true,
+        });
+        Ok(Answer::Attached { attachment })
+    }
+
+    fn unassign(
+        &mut self,
+        id: &EniId,
+        addresses: &[Ipv4Addr],
+        prefixes: &[Ipv4Net],
+    ) -> Result<Answer, Class> {
+        for address in self.live.values() {
+            assert!(
+                !addresses.contains(address),
+                "{address} is taken from under a pod"
+            );
+            assert!(
+                !prefixes.iter().any(|net| net.contains(address)),
+                "{address} is taken from under a pod"
+            );
+        }
+        let recent = |at: &Mono| self.now.since(*at) < self.cooldown;
+        for address in self
+            .rested
+            .iter()
+            .filter(|(_, at)| recent(at))
+            .map(|(address, _)| address)
+        {
+            assert!(
+                !addresses.contains(address),
+                "{address} is given back while it rests"
+            );
+            assert!(
+                !prefixes.iter().any(|net| net.contains(address)),
+                "{address} is given back while it rests"
+            );
+        }
+        let observed = &mut self.enis.get_mut(id).ok_or(Class::NotFound)?.observed;
+        let before = observed.addresses.len() + observed.prefixes.len();
+        observed
+            .addresses
+            .retain(|address| !addresses.contains(address));
+        observed.prefixes.retain(|net| !prefixes.contains(net));
+        if before - observed.addresses.len() - observed.prefixes.len()
+            != addresses.len() + prefixes.len()
+        {
+            return Err(Class::InUse);
+        }
+        self.left += addresses.len() + 16 * prefixes.len();
+        Ok(Answer::Done)
+    }
+
+    fn check(&self) {
+        self.planner.pool().check();
+        let attached = self
+            .enis
+            .values()
+            .filter(|eni| eni.observed.attached.is_some())
+            .count();
+        assert!(attached <= self.max_enis);
+    }
+
+    /// Commands to EC2 since a point in the log.
+    pub fn calls_since(&self, from: usize) -> Vec<&Command> {
+        let local = |c: &&Command| {
+            !matches!(
+                c,
+                Command::Grant { .. }
+                    | Command::Refuse { .. }
+                    | Command::ConfigureEni(_)
+                    | Command::DeconfigureEni { .. }
+            )
+        };
+        self.log[from..].iter().filter(local).collect()
+    }
+}

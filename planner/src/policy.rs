@@ -1,0 +1,196 @@
+//! How many addresses the pool wants, and how many it can spare: upstream's formulas as pure functions.
+//!
+//! Source: `WARM_ENI_TARGET`, `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`, `WARM_PREFIX_TARGET` of the AWS VPC CNI, reference
+//! pages §4.3 to §4.5. Two differences on purpose: an address in cooldown is not available (upstream counts it, says
+//! "enough", and then fails the ADD: #1700, #2896), and pods that wait are part of the demand.
+
+use crate::{Config, InstanceType, limits, limits::PREFIX_SIZE, pool::block::Counts};
+
+/// The targets in force, made of configuration and instance type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    pub warm_enis: u32,
+    /// 0 means undefined, as upstream has it.
+    pub warm_addresses: u32,
+    /// 0 means undefined.
+    pub minimum: u32,
+    pub warm_prefixes: u32,
+    /// Slots per ENI that can serve pods.
+    pub slots: u32,
+    pub prefixes: bool,
+    /// Upstream's `maxPods`: the pool never holds more.
+    pub pod_limit: u32,
+}
+
+/// What the pool has, in addresses unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stock {
+    /// Grantable now; cooling is not.
+    pub free: u32,
+    /// Reserved or assigned.
+    pub used: u32,
+    pub cooling: u32,
+    /// Usable /28 blocks.
+    pub prefixes: u32,
+    /// Blocks with neither pod nor rest on them.
+    pub free_prefixes: u32,
+}
+
+impl Stock {
+    #[must_use]
+    pub(crate) const fn total(&self) -> u32 {
+        self.free + self.used + self.cooling
+    }
+
+    #[must_use]
+    const fn minus(&self, other: &Self) -> Self {
+        Self {
+            free: self.free.saturating_sub(other.free),
+            used: self.used.saturating_sub(other.used),
+            cooling: self.cooling.saturating_sub(other.cooling),
+            prefixes: self.prefixes.saturating_sub(other.prefixes),
+            free_prefixes: self.free_prefixes.saturating_sub(other.free_prefixes),
+        }
+    }
+}
+
+impl From<&Counts> for Stock {
+    fn from(counts: &Counts) -> Self {
+        Self {
+            free: counts.free,
+            used: counts.reserved + counts.assigned,
+            cooling: counts.cooling,
+            prefixes: counts.prefixes,
+            free_prefixes: counts.free_prefixes,
+        }
+    }
+}
+
+/// What is on its way in and who waits for it, in addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flow {
+    pub incoming: u32,
+    pub waiting: u32,
+    /// Whether warm targets count; false on a cordoned node, where only waiting pods do.
+    pub warm: bool,
+}
+
+/// Addresses to get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub addresses: u32,
+    /// The unit of growth is a whole ENI: fill each that is touched (`WARM_ENI_TARGET`).
+    pub fill: bool,
+}
+
+impl Policy {
+    #[must_use]
+    pub(crate) fn new(config: &Config, instance: &InstanceType) -> Self {
+        Self {
+            warm_enis: config.warm_eni_target,
+            warm_addresses: config.warm_ip_target.unwrap_or(0),
+            minimum: config.minimum_ip_target.unwrap_or(0),
+            warm_prefixes: config.warm_prefix_target,
+            slots: u32::from(instance.slots_per_eni()),
+            prefixes: instance.prefix_mode(config),
+            pod_limit: limits::pod_limit(instance, config).addresses,
+        }
+    }
+
+    /// Either IP target set: `WARM_ENI_TARGET` and `WARM_PREFIX_TARGET` are ignored.
+    #[must_use]
+    pub(crate) const fn by_addresses(&self) -> bool {
+        self.warm_addresses != 0 || self.minimum != 0
+    }
+
+    /// Addresses to get now. In prefix mode a multiple of sixteen.
+    #[must_use]
+    pub(crate) fn short(&self, stock: &Stock, flow: &Flow) -> Need {
+        let total = stock.total() + flow.incoming;
+        let left = self.pod_limit.saturating_sub(total);
+        let avail = i64::from(stock.free) + i64::from(flow.incoming) - i64::from(flow.waiting);
+        let fill = flow.warm && !self.by_addresses() && !self.prefixes;
+        let wish = if flow.warm {
+            self.wish(stock, flow, avail, total)
+        } else {
+            -avail
+        };
+        let short = u32::try_from(wish.max(0)).unwrap_or(u32::MAX).min(left);
+        let addresses = if self.prefixes {
+            short.div_ceil(PREFIX_SIZE) * PREFIX_SIZE
+        } else {
+            short
+        };
+        Need { addresses, fill }
+    }
+
+    fn wish(&self, stock: &Stock, flow: &Flow, avail: i64, total: u32) -> i64 {
+        let prefix = i64::from(PREFIX_SIZE);
+        if self.by_addresses() {
+            let floor = i64::from(self.minimum) - i64::from(total);
+            return (i64::from(self.warm_addresses) - avail).max(floor);
+        }
+        let (target, unit) = if self.prefixes {
+            (self.warm_prefixes, prefix)
+        } else {
+            (self.warm_enis, self.slots.into())
+        };
+        let low = i64::from(target) * unit - avail;
+        if target == 0 {
+            // 0 means "grow only when nothing is left" (upstream #587), and then by one unit.
+            return if avail <= 0 { 1 - avail } else { 0 };
+        }
+        if self.prefixes && low > 0 {
+            let coming = i64::from(stock.free_prefixes) + i64::from(flow.incoming / PREFIX_SIZE);
+            return low.max((i64::from(target) - coming) * prefix);
+        }
+        low
+    }
+
+    /// Blocks that can be given back singly: addresses, or wholly free prefixes in prefix mode. Never so many that
+    /// the pool were short afterwards.
+    #[must_use]
+    pub(crate) fn over(&self, stock: &Stock) -> u32 {
+        let busy = stock.used + stock.cooling;
+        if self.prefixes {
+            let keep = if self.by_addresses() {
+                (busy + self.warm_addresses)
+                    .div_ceil(PREFIX_SIZE)
+                    .max(self.minimum.div_ceil(PREFIX_SIZE))
+            } else {
+                stock.prefixes - stock.free_prefixes.min(stock.prefixes) + self.warm_prefixes
+            };
+            let spare = stock.free_prefixes.min(stock.prefixes.saturating_sub(keep));
+            // With a target of 0 the last free address stays, or giving it back would at once ask for it again.
+            let last = if self.by_addresses() {
+                u32::MAX
+            } else {
+                stock.free.saturating_sub(1) / PREFIX_SIZE
+            };
+            return spare.min(last);
+        }
+        if !self.by_addresses() {
+            return 0;
+        }
+        stock
+            .free
+            .saturating_sub(self.warm_addresses)
+            .min(stock.total().saturating_sub(self.minimum))
+    }
+
+    /// Whether the pool can do without an idle ENI: the others must be enough for every target.
+    #[must_use]
+    pub(crate) fn spares(&self, stock: &Stock, eni: &Stock) -> bool {
+        let rest = stock.minus(eni);
+        let quiet = Flow {
+            warm: true,
+            ..Flow::default()
+        };
+        let by_prefix = self.prefixes && !self.by_addresses();
+        self.short(&rest, &quiet).addresses == 0
+            && (!by_prefix || rest.free_prefixes >= self.warm_prefixes)
+    }
+}
+
+#[cfg(test)]
+mod tests;

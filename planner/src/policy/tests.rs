@@ -1,0 +1,277 @@
+//! Upstream's reference vectors (reference page §4.7), by name, against the formulas; and our differences, by name.
+
+use super::*;
+use crate::limits::require;
+
+/// 3 ENIs of 3 pod addresses each.
+fn t3_small(config: Config) -> Policy {
+    Policy::new(&config, require("t3.small").unwrap())
+}
+
+fn p3dn(config: Config) -> Policy {
+    Policy::new(&config, require("p3dn.24xlarge").unwrap())
+}
+
+fn ip_targets(warm: u32, minimum: u32) -> Config {
+    Config {
+        warm_ip_target: Some(warm),
+        minimum_ip_target: Some(minimum),
+        ..Config::default()
+    }
+}
+
+fn warm_enis(target: u32) -> Config {
+    Config {
+        warm_eni_target: target,
+        ..Config::default()
+    }
+}
+
+fn prefixes(config: Config) -> Config {
+    Config {
+        prefix_delegation: true,
+        ..config
+    }
+}
+
+const QUIET: Flow = Flow {
+    incoming: 0,
+    waiting: 0,
+    warm: true,
+};
+
+fn single(total: u32, used: u32) -> Stock {
+    Stock {
+        free: total - used,
+        used,
+        ..Stock::default()
+    }
+}
+
+fn blocks(count: u32, used: u32) -> Stock {
+    let free_prefixes = count - used.div_ceil(16);
+    Stock {
+        free: count * 16 - used,
+        used,
+        prefixes: count,
+        free_prefixes,
+        ..Stock::default()
+    }
+}
+
+/// What the pool holds once it has grown for `pods`: (ENIs with addresses, addresses). Fills one ENI after the other,
+/// as the machine does.
+fn grown(policy: &Policy, pods: u32) -> (u32, u32) {
+    let mut total = 0;
+    loop {
+        let used = pods.min(total);
+        let waiting = pods - used;
+        let need = policy.short(&single(total, used), &Flow { waiting, ..QUIET });
+        if need.addresses == 0 {
+            return (total.div_ceil(policy.slots), total);
+        }
+        total += need.addresses;
+        if need.fill {
+            total = total.next_multiple_of(policy.slots);
+        }
+    }
+}
+
+fn grown_prefixes(policy: &Policy, pods: u32) -> u32 {
+    let mut count = 0;
+    loop {
+        let used = pods.min(count * 16);
+        let need = policy.short(
+            &blocks(count, used),
+            &Flow {
+                waiting: pods - used,
+                ..QUIET
+            },
+        );
+        if need.addresses == 0 {
+            return count;
+        }
+        count += need.addresses / 16;
+    }
+}
+
+macro_rules! vectors {
+    ($($name:ident: $actual:expr => $expect:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            assert_eq!($actual, $expect);
+        })*
+    };
+}
+
+fn short(policy: &Policy, stock: &Stock) -> u32 {
+    policy.short(stock, &QUIET).addresses
+}
+
+fn short_over(config: Config, stock: Stock) -> (u32, u32) {
+    // The instance must not be the limit here.
+    let policy = Policy {
+        pod_limit: 1000,
+        ..t3_small(config)
+    };
+    let unit = if policy.prefixes { 16 } else { 1 };
+    (short(&policy, &stock) / unit, policy.over(&stock))
+}
+
+vectors! {
+    v01_single_w5_empty: short_over(ip_targets(5, 0), single(0, 0)) => (5, 0);
+    v02_single_w5_two_held: short_over(ip_targets(5, 0), single(2, 0)) => (3, 0);
+    v03_single_w5_five_held: short_over(ip_targets(5, 0), single(5, 0)) => (0, 0);
+    v04_prefix_w5_none: short_over(prefixes(ip_targets(5, 0)), blocks(0, 0)) => (1, 0);
+    v05_prefix_w5_two_empty: short_over(prefixes(ip_targets(5, 0)), blocks(2, 0)) => (0, 1);
+    v06_prefix_w5_one: short_over(prefixes(ip_targets(5, 0)), blocks(1, 0)) => (0, 0);
+
+    v07_e1_one_of_three_is_low: short(&t3_small(warm_enis(1)), &single(3, 1)) > 0 => true;
+    v08_e0_one_of_three_is_not_low: short(&t3_small(warm_enis(0)), &single(3, 1)) => 0;
+    v09_e0_three_of_three_is_low: short(&t3_small(warm_enis(0)), &single(3, 3)) > 0 => true;
+    v10_pod_limit_stops_growth: short(&Policy { pod_limit: 3, ..t3_small(ip_targets(5, 0)) }, &single(3, 0)) => 0;
+
+    v11_t3_e1_no_pods: grown(&t3_small(warm_enis(1)), 0) => (1, 3);
+    v12_t3_e1_five_pods: grown(&t3_small(warm_enis(1)), 5) => (3, 9);
+    v13_t3_w1_m1_five_pods: grown(&t3_small(ip_targets(1, 1)), 5) => (2, 6);
+    v14_t3_w2_m5_no_pods: grown(&t3_small(ip_targets(2, 5)), 0) => (2, 5);
+    v15_t3_w2_m5_five_pods: grown(&t3_small(ip_targets(2, 5)), 5) => (3, 7);
+    v16_p3dn_w5_m10_no_pods: grown(&p3dn(ip_targets(5, 10)), 0) => (1, 10);
+    v17_p3dn_w5_m10_seven_pods: grown(&p3dn(ip_targets(5, 10)), 7) => (1, 12);
+    v18_p3dn_w5_m10_fifteen_pods: grown(&p3dn(ip_targets(5, 10)), 15) => (1, 20);
+    v19_p3dn_w5_m10_fortyfive_pods: grown(&p3dn(ip_targets(5, 10)), 45) => (2, 50);
+
+    v20_prefix_p1_no_pods: grown_prefixes(&t3_small(prefixes(Config::default())), 0) => 1;
+    v21_prefix_p1_five_pods: grown_prefixes(&t3_small(prefixes(Config::default())), 5) => 2;
+    v22_prefix_p1_sixteen_pods: grown_prefixes(&t3_small(prefixes(Config::default())), 16) => 2;
+    v23_prefix_p1_seventeen_pods: grown_prefixes(&t3_small(prefixes(Config::default())), 17) => 3;
+    v24_prefix_p1_fiftyeight_pods: grown_prefixes(&t3_small(prefixes(Config::default())), 58) => 5;
+    v25_prefix_w1_m1_five_pods: grown_prefixes(&t3_small(prefixes(ip_targets(1, 1))), 5) => 1;
+    v26_prefix_w1_m1_seventeen_pods: grown_prefixes(&t3_small(prefixes(ip_targets(1, 1))), 17) => 2;
+    v27_prefix_w1_m1_fiftyeight_pods: grown_prefixes(&t3_small(prefixes(ip_targets(1, 1))), 58) => 4;
+}
+
+/// Which of ENI-2 (2 free) and ENI-3 (1 free) may go, beside ENI-1 (primary, 2 of 2 used).
+fn deletable(warm: u32, minimum: u32, third: bool) -> Vec<&'static str> {
+    let policy = t3_small(ip_targets(warm, minimum));
+    let (two, three) = (single(2, 0), single(1, 0));
+    let all = if third { single(5, 2) } else { single(4, 2) };
+    let mut names = Vec::new();
+    if policy.spares(&all, &two) {
+        names.push("ENI-2");
+    }
+    if third && policy.spares(&all, &three) {
+        names.push("ENI-3");
+    }
+    names
+}
+
+vectors! {
+    v28_delete_w3_m1: deletable(3, 1, true) => Vec::<&str>::new();
+    v29_delete_w1_m5: deletable(1, 5, true) => Vec::<&str>::new();
+    v30_delete_w2_m4: deletable(2, 4, true) => vec!["ENI-3"];
+    v31_delete_w0_m3: deletable(0, 3, false) => Vec::<&str>::new();
+    v32_delete_w0_m2: deletable(0, 2, false) => vec!["ENI-2"];
+}
+
+/// Upstream says "not low" here and then fails the ADD (#1700): three addresses in cooldown are three that no pod gets.
+#[test]
+fn differs_cooling_is_not_available() {
+    let resting = Stock {
+        free: 0,
+        used: 0,
+        cooling: 3,
+        ..Stock::default()
+    };
+    assert_eq!(short(&t3_small(ip_targets(3, 0)), &resting), 3);
+    assert!(short(&t3_small(warm_enis(0)), &resting) > 0);
+}
+
+/// The same from the other side: a resting prefix is not a free one, or it would be given back and missed at once.
+#[test]
+fn differs_cooling_is_no_surplus() {
+    let stock = Stock {
+        free: 28,
+        cooling: 4,
+        prefixes: 2,
+        free_prefixes: 1,
+        ..Stock::default()
+    };
+    let policy = t3_small(prefixes(ip_targets(14, 0)));
+    assert_eq!(policy.over(&stock), 0);
+}
+
+/// Waiting pods are demand on top of the warm target, in the same question.
+#[test]
+fn differs_waiting_pods_are_demand() {
+    let policy = Policy {
+        pod_limit: 1000,
+        ..t3_small(ip_targets(2, 0))
+    };
+    let flow = Flow {
+        incoming: 3,
+        waiting: 10,
+        warm: true,
+    };
+    assert_eq!(policy.short(&single(0, 0), &flow).addresses, 9);
+}
+
+#[test]
+fn a_cordoned_node_grows_for_waiting_pods_alone() {
+    let policy = t3_small(warm_enis(1));
+    let flow = |waiting| Flow {
+        waiting,
+        ..Flow::default()
+    };
+    assert_eq!(policy.short(&single(0, 0), &flow(0)).addresses, 0);
+    assert_eq!(
+        policy.short(&single(0, 0), &flow(2)),
+        Need {
+            addresses: 2,
+            fill: false
+        }
+    );
+}
+
+/// Giving back must never make the pool short, or it would ask and give back for ever.
+#[test]
+fn shrinking_never_makes_short() {
+    let configs = [
+        ip_targets(3, 0),
+        ip_targets(0, 5),
+        ip_targets(2, 6),
+        warm_enis(0),
+        warm_enis(1),
+    ];
+    let both = configs
+        .into_iter()
+        .flat_map(|config| [config.clone(), prefixes(config)]);
+    let warm = (0..4).map(|target| {
+        prefixes(Config {
+            warm_prefix_target: target,
+            ..Config::default()
+        })
+    });
+    for policy in both.chain(warm).map(t3_small) {
+        for (count, used) in (0..=9).flat_map(|count| (0..=count).map(move |used| (count, used))) {
+            let unit = if policy.prefixes { 16 } else { 1 };
+            let stock = if policy.prefixes {
+                blocks(count, used)
+            } else {
+                single(count, used)
+            };
+            let over = policy.over(&stock);
+            let after = Stock {
+                free: stock.free - over * unit,
+                prefixes: stock.prefixes.saturating_sub(over),
+                free_prefixes: stock.free_prefixes.saturating_sub(over),
+                ..stock
+            };
+            let short = short(&policy, &after);
+            assert!(
+                over == 0 || short == 0,
+                "{policy:?} {stock:?} over {over}, then short {short}"
+            );
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The pool: every ENI of this node, its addresses, and which sandbox holds which.
+//!
+//! Owns I1 (one sandbox per address), the cooldown (I3) and the choice of the address to grant. It must not know why
+//! the pool grows or shrinks, nor talk to EC2: it has no commands.
+
+pub(crate) mod block;
+pub(crate) mod eni;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use ipnet::Ipv4Net;
+
+use crate::{EniId, Mono, Pod, Sandbox};
+use block::{Counts, Holder, SlotState};
+use eni::Eni;
+
+/// Our own name for an ENI: it has one before EC2 gave it an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key(u32);
+
+/// EC2 may list for a while what it has just taken back (eventual consistency); upstream waits as long.
+const STALE_LISTS: Duration = Duration::from_secs(60);
+/// ENI ids are never used again, so this one may be generous.
+const STALE_ENIS: Duration = Duration::from_secs(600);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub key: Key,
+    pub address: Ipv4Addr,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pool {
+    enis: BTreeMap<Key, Eni>,
+    holders: BTreeMap<Sandbox, Place>,
+    cooling: BTreeSet<(Mono, Key, Ipv4Addr)>,
+    /// Resting addresses on no ENI that we know: they rest on if they come back.
+    resting: BTreeMap<Ipv4Addr, Mono>,
+    /// Blocks that EC2 took back, and until when a list that shows them is stale.
+    returned: BTreeMap<(Key, Ipv4Net), Mono>,
+    /// Deleted ENIs, likewise.
+    deleted: BTreeMap<EniId, Mono>,
+    next_key: u32,
+}
+
+impl Pool {
+    pub(crate) fn insert(&mut self, eni: Eni) -> Key {
+        let key = Key(self.next_key);
+        self.next_key += 1;
+        self.enis.insert(key, eni);
+        key
+    }
+
+    /// Forgets an ENI for good. Callers see to it that no sandbox is on it; what rests, rests on.
+    pub(crate) fn remove(&mut self, key: Key, now: Mono) {
+        let Some(eni) = self.enis.remove(&key) else {
+            return;
+        };
+        if let Some(id) = eni.id {
+            self.deleted.insert(id, now + STALE_ENIS);
+        }
+        self.returned.retain(|(owner, _), _| *owner != key);
+        let orphans: Vec<_> = self
+            .cooling
+            .iter()
+            .filter(|(_, owner, _)| *owner == key)
+            .copied()
+            .collect();
+        for orphan in orphans {
+            self.cooling.remove(&orphan);
+            self.resting.insert(orphan.2, orphan.0);
+        }
+        self.holders.retain(|_, place| place.key != key);
+    }
+
+    pub(crate) fn get(&self, key: Key) -> Option<&Eni> {
+        self.enis.get(&key)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut Eni> {
+        self.enis.get_mut(&key)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &Eni)> {
+        self.enis.iter().map(|(key, eni)| (*key, eni))
+    }
+
+    pub(crate) fn enis(&self) -> impl Iterator<Item = &Eni> {
+        self.enis.values()
+    }
+
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        self.enis.keys().copied().collect()
+    }
+
+    pub(crate) fn key_of(&self, id: &EniId) -> Option<Key> {
+        self.iter()
+            .find(|(_, eni)| eni.id.as_ref() == Some(id))
+            .map(|(key, _)| key)
+    }
+
+    pub(crate) fn was_deleted(&self, id: &EniId, now: Mono) -> bool {
+        self.deleted.get(id).is_some_and(|until| now < *until)
+    }
+
+    pub(crate) fn was_returned(&self, key: Key, net: Ipv4Net, now: Mono) -> bool {
+        self.returned
+            .get(&(key, net))
+            .is_some_and(|until| now < *until)
+    }
+
+    /// Sandboxes with an address.
+    pub(crate) fn held(&self) -> u32 {
+        u32::try_from(self.holders.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn place_of(&self, sandbox: &Sandbox) -> Option<Place> {
+        self.holders.get(sandbox).copied()
+    }
+
+    pub(crate) fn state_of(&self, place: Place) -> Option<SlotState> {
+        Some(self.get(place.key)?.slot(place.address)?.state)
+    }
+
+    /// Reserves the best free address: from the fullest ENI, so that whole ENIs become free (upstream's random choice
+    /// spreads pods until none ever does); ties go to the lowest device.
+    pub(crate) fn reserve(&mut self, sandbox: &Sandbox, pod: &Pod, now: Mono) -> Option<Place> {
+        let (key, _) = self
+            .iter()
+            .filter(|(_, eni)| eni.counts().free > 0 && eni.grantable())
+            .min_by_key(|(_, eni)| (std::cmp::Reverse(eni.counts().held), eni.device))?;
+        let address = self.get(key)?.pick()?;
+        self.put(key, address, sandbox, pod, SlotState::Reserved, now)
+    }
+
+    /// Puts a sandbox on an address that nobody holds.
+    pub(crate) fn put(
+        &mut self,
+        key: Key,
+        address: Ipv4Addr,
+        sandbox: &Sandbox,
+        pod: &Pod,
+        state: SlotState,
+        now: Mono,
+    ) -> Option<Place> {
+        let holder = Holder {
+            sandbox: sandbox.clone(),
+            pod: pod.clone(),
+        };
+        let put = self.get_mut(key)?.with_slot(address, |slot| {
+            if slot.holder.is_some() || slot.state != SlotState::Free {
+                return false;
+            }
+            slot.state = state;
+            slot.since = now;
+            slot.holder = Some(Box::new(holder));
+            true
+        })?;
+        let place = Place { key, address };
+        put.then(|| self.holders.insert(sandbox.clone(), place))?;
+        Some(place)
+    }
+
+    /// Reserved becomes assigned. False if the sandbox holds no reservation.
+    pub(crate) fn wired(&mut self, sandbox: &Sandbox, now: Mono) -> bool {
+        let Some(place) = self.place_of(sandbox) else {
+            return false;
+        };
+        let wired = self.get_mut(place.key).and_then(|eni| {
+            eni.with_slot(place.address, |slot| {
+                let reserved = slot.state == SlotState::Reserved;
+                if reserved {
+                    slot.state = SlotState::Assigned;
+                    slot.since = now;
+                }
+                reserved
+            })
+        });
+        wired == Some(true)
+    }
+
+    /// Reserved becomes free, with no cooldown: nobody ever saw the address. False if there is no reservation.
+    pub(crate) fn unwired(&mut self, sandbox: &Sandbox, now: Mono) -> bool {
+        let Some(place) = self.place_of(sandbox) else {
+            return false;
+        };
+        if self.state_of(place) != Some(SlotState::Reserved) {
+            return false;
+        }
+        self.vacate(sandbox, place, SlotState::Free, now);
+        true
+    }
+
+    /// The sandbox is gone: its address rests. False if it had none.
+    pub(crate) fn left(&mut self, sandbox: &Sandbox, cooldown: Duration, now: Mono) -> bool {
+        let Some(place) = self.place_of(sandbox) else {
+            return false;
+        };
+        let until = now + cooldown;
+        self.vacate(sandbox, place, SlotState::Cooling { until }, now);
+        self.cooling.insert((until, place.key, place.address));
+        self.warm_up(now);
+        true
+    }
+
+    fn vacate(&mut self, sandbox: &Sandbox, place: Place, state: SlotState, now: Mono) {
+        self.holders.remove(sandbox);
+        if let Some(eni) = self.get_mut(place.key) {
+            eni.with_slot(place.address, |slot| {
+                slot.state = state;
+                slot.since = now;
+                slot.holder = None;
+                if state != SlotState::Free {
+                    slot.released = now;
+                }
+            });
+        }
+    }
+
+    /// Makes an address rest until a given time, wherever it is; remembered if it is nowhere.
+    pub(crate) fn rest(&mut self, address: Ipv4Addr, until: Mono, now: Mono) {
+        self.resting.insert(address, until);
+        for key in self.keys() {
+            self.settle_resting(key, now);
+        }
+    }
+
+    /// Adds a block that EC2 gave. An address that was resting elsewhere goes on resting.
+    pub(crate) fn add_block(&mut self, key: Key, net: Ipv4Net, now: Mono) {
+        self.returned.remove(&(key, net));
+        if let Some(eni) = self.get_mut(key) {
+            eni.add_block(net, now);
+            self.settle_resting(key, now);
+        }
+    }
+
+    fn settle_resting(&mut self, key: Key, now: Mono) {
+        self.resting.retain(|_, until| now < *until);
+        let Some(eni) = self.enis.get_mut(&key) else {
+            return;
+        };
+        let cooling = &mut self.cooling;
+        self.resting.retain(|address, until| {
+            let rests = eni.with_slot(*address, |slot| {
+                let free = slot.state == SlotState::Free;
+                if free {
+                    slot.state = SlotState::Cooling { until: *until };
+                    slot.since = now;
+                    slot.released = now;
+                }
+                free
+            });
+            if rests == Some(true) {
+                cooling.insert((*until, key, *address));
+            }
+            rests.is_none()
+        });
+    }
+
+    /// EC2 took a block back, or never had it.
+    pub(crate) fn drop_block(&mut self, key: Key, net: Ipv4Net, now: Mono) {
+        if let Some(eni) = self.get_mut(key) {
+            eni.remove_block(&net);
+        }
+        self.returned.retain(|_, until| now < *until);
+        self.returned.insert((key, net), now + STALE_LISTS);
+    }
+
+    /// Ends the rest of every address whose cooldown is over.
+    pub(crate) fn warm_up(&mut self, now: Mono) {
+        while let Some((until, key, address)) = self
+            .cooling
+            .first()
+            .copied()
+            .filter(|(until, ..)| *until <= now)
+        {
+            self.cooling.pop_first();
+            if let Some(eni) = self.enis.get_mut(&key) {
+                eni.with_slot(address, |slot| {
+                    if slot.state == (SlotState::Cooling { until }) {
+                        slot.state = SlotState::Free;
+                        slot.since = now;
+                    }
+                });
+            }
+        }
+        self.deleted.retain(|_, until| now < *until);
+    }
+
+    pub(crate) fn next_warm(&self) -> Option<Mono> {
+        self.cooling.first().map(|(until, ..)| *until)
+    }
+
+    /// What the ENIs that may serve pods hold in all.
+    pub(crate) fn stock(&self) -> Counts {
+        let mut counts = Counts::default();
+        for eni in self.enis().filter(|eni| eni.grantable()) {
+            counts += *eni.counts();
+        }
+        counts
+    }
+
+    /// An index for marks, link groups and chains. The device number is preferred: it is the one small number that
+    /// EC2 gives back after a restart, and link groups of running pods were made from it.
+    pub(crate) fn index_for(&self, eni: &Eni) -> Option<u16> {
+        if eni.primary {
+            return Some(0);
+        }
+        let taken = |index: u16| self.enis().any(|other| other.index == Some(index));
+        let wish = eni
+            .device
+            .filter(|device| eni.card == 0 && (1..=127).contains(device));
+        wish.filter(|index| !taken(*index))
+            .or_else(|| (1..=127).find(|index| !taken(*index)))
+    }
+
+    /// The record and the addresses tell the same story (I1). For tests and debug builds.
+    #[cfg(test)]
+    pub(crate) fn check(&self) {
+        for (sandbox, place) in &self.holders {
+            let slot = self
+                .get(place.key)
+                .and_then(|eni| eni.slot(place.address))
+                .expect("a holder's address exists");
+            assert_eq!(slot.holder.as_ref().map(|h| &h.sandbox), Some(sandbox));
+            assert!(matches!(
+                slot.state,
+                SlotState::Reserved | SlotState::Assigned
+            ));
+        }
+        let mut held = 0;
+        let mut seen = BTreeSet::new();
+        for eni in self.enis() {
+            for slot in eni.blocks.values().flat_map(|block| &block.slots) {
+                assert!(
+                    seen.insert(slot.address),
+                    "{} is in two blocks",
+                    slot.address
+                );
+                held += u32::from(slot.holder.is_some());
+            }
+        }
+        assert_eq!(held, self.held());
+    }
+}

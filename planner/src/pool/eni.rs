@@ -1,0 +1,453 @@
+//! One ENI: where it is in its life, what is under way for it, and its blocks of addresses.
+//!
+//! ```text
+//!  Creating ─► Unattached ─► Configuring ─► Ready ─► Draining ─► Detaching ─► Deleting ─► gone
+//!                  │              └──────────────────────┘ ▲                      ▲
+//!                  └─ no slot, or too many tries ──────────┼──────────────────────┘
+//! ```
+//! The phase names the *next* step; [`Eni::due`] says whether it may be taken. That makes every step repeatable: a
+//! failed or lost one leaves the phase as it was. Must not choose addresses across ENIs or know the warm policy.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+use ipnet::Ipv4Net;
+
+use super::block::{Block, Counts, Slot};
+use crate::{Amount, Attachment, EniId, Mac, Mono, Observed, Op, SubnetId, gate::Action};
+
+/// Upstream's figures for a new ENI are one to ten seconds. What takes longer than this is no longer counted upon:
+/// growth goes elsewhere, while the slow one keeps its own deadline.
+pub(crate) const HOPEFUL: Duration = Duration::from_secs(20);
+
+/// How long growth waits for EC2's word on a lost answer before it goes elsewhere.
+pub(crate) const CLEARS_UP: Duration = Duration::from_secs(15);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// EC2 is asked to create it; it has no id yet.
+    Creating,
+    /// It exists and is to be attached.
+    Unattached,
+    /// It is attached; the host is to bring it up.
+    Configuring,
+    Ready,
+    /// It is given up: the host is to take it out of use.
+    Draining,
+    Detaching,
+    Deleting,
+}
+
+/// How far EC2's lists agree with us about this ENI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trust {
+    Sound,
+    /// EC2 does not list it, or lists it as not attached.
+    Missing {
+        since: Mono,
+        reads: u32,
+    },
+    /// It was ours and no longer is (`no_manage`): left alone until it is ours again or its pods have left.
+    Unmanaged,
+}
+
+/// The intent behind an ENI that has no id yet. The token makes its repetition harmless.
+#[derive(Clone, Debug)]
+pub(crate) struct Intent {
+    pub token: String,
+    pub amount: Amount,
+}
+
+/// DeleteOnTermination is set beside the main line of life: its failure harms no pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Termination {
+    Settled,
+    Wanted {
+        op: Option<Op>,
+        tries: u32,
+        at: Mono,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Eni {
+    pub id: Option<EniId>,
+    pub intent: Option<Intent>,
+    pub mac: Mac,
+    pub subnet: SubnetId,
+    pub subnet_cidr: Ipv4Net,
+    /// `None` until EC2 told.
+    pub address: Option<Ipv4Addr>,
+    pub attachment: Option<Attachment>,
+    pub card: u16,
+    pub device: Option<u16>,
+    pub index: Option<u16>,
+    pub primary: bool,
+
+    pub phase: Phase,
+    pub phase_since: Mono,
+    /// When we first knew of it.
+    pub since: Mono,
+    /// The kernel is known to carry its traffic, though the host side is being set again (after a restart).
+    pub carries: bool,
+    pub trust: Trust,
+    /// It never came up: once drained, it is not tried again.
+    pub condemned: bool,
+
+    /// The step under way.
+    pub op: Option<Op>,
+    pub tries: u32,
+    pub retry_at: Mono,
+    /// An answer was lost or contradicts us: nothing more for this ENI until EC2 has described it.
+    pub suspect: Option<Mono>,
+    pub assign: Option<Asked>,
+    pub unassign: Option<Op>,
+    pub termination: Termination,
+
+    pub blocks: BTreeMap<Ipv4Net, Block>,
+    counts: Counts,
+}
+
+/// An Assign under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub op: Op,
+    pub amount: Amount,
+    pub since: Mono,
+}
+
+impl Amount {
+    /// Slots of an ENI that this takes; a prefix takes one, like a single address.
+    #[must_use]
+    pub const fn slots(self) -> u16 {
+        match self {
+            Self::Addresses(n) | Self::Prefixes(n) => n,
+        }
+    }
+
+    /// Pod addresses in it.
+    #[must_use]
+    pub fn addresses(self) -> u32 {
+        match self {
+            Self::Addresses(n) => u32::from(n),
+            Self::Prefixes(n) => u32::from(n) * crate::limits::PREFIX_SIZE,
+        }
+    }
+}
+
+impl Eni {
+    fn blank(subnet: SubnetId, phase: Phase, now: Mono) -> Self {
+        Self {
+            id: None,
+            intent: None,
+            mac: Mac::default(),
+            subnet,
+            subnet_cidr: Ipv4Net::default(),
+            address: None,
+            attachment: None,
+            card: 0,
+            device: None,
+            index: None,
+            primary: false,
+            phase,
+            phase_since: now,
+            since: now,
+            carries: false,
+            trust: Trust::Sound,
+            condemned: false,
+            op: None,
+            tries: 0,
+            retry_at: Mono::ZERO,
+            suspect: None,
+            assign: None,
+            unassign: None,
+            termination: Termination::Settled,
+            blocks: BTreeMap::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// An ENI that EC2 is about to be asked for.
+    pub(crate) fn intended(
+        subnet: SubnetId,
+        token: String,
+        amount: Amount,
+        card: u16,
+        now: Mono,
+    ) -> Self {
+        Self {
+            intent: Some(Intent { token, amount }),
+            card,
+            ..Self::blank(subnet, Phase::Creating, now)
+        }
+    }
+
+    /// An ENI that EC2 told of.
+    pub(crate) fn observed(seen: &Observed, default_card: u16, phase: Phase, now: Mono) -> Self {
+        let mut eni = Self::blank(seen.subnet.clone(), phase, now);
+        eni.learn(seen, default_card);
+        eni
+    }
+
+    /// An ENI known only from its pods: our record names it, nothing else does yet.
+    pub(crate) fn remembered(id: EniId, subnet: SubnetId, now: Mono) -> Self {
+        let trust = Trust::Missing {
+            since: now,
+            reads: 0,
+        };
+        Self {
+            id: Some(id),
+            trust,
+            ..Self::blank(subnet, Phase::Configuring, now)
+        }
+    }
+
+    /// Takes over what EC2 says about the ENI itself; its addresses are compared elsewhere.
+    pub(crate) fn learn(&mut self, seen: &Observed, default_card: u16) {
+        self.id = Some(seen.eni.clone());
+        self.mac = seen.mac;
+        self.subnet = seen.subnet.clone();
+        self.subnet_cidr = seen.subnet_cidr;
+        self.address = Some(seen.primary);
+        if let Some(bond) = &seen.attached {
+            self.attachment = Some(bond.attachment.clone());
+            self.card = bond.card;
+            self.device = Some(bond.device);
+            self.primary = bond.card == default_card && bond.device == 0;
+        }
+    }
+
+    pub(crate) fn enter(&mut self, phase: Phase, now: Mono) {
+        self.phase = phase;
+        self.phase_since = now;
+        self.tries = 0;
+        self.retry_at = Mono::ZERO;
+    }
+
+    /// Whether its free addresses may be granted (I2).
+    pub(crate) fn grantable(&self) -> bool {
+        self.trust == Trust::Sound
+            && self.index.is_some()
+            && match self.phase {
+                Phase::Ready => true,
+                Phase::Configuring => self.carries,
+                _ => false,
+            }
+    }
+
+    /// Whether it is on its way to grantable and has met no lasting trouble.
+    pub(crate) fn hopeful(&self, now: Mono) -> bool {
+        let coming = matches!(
+            self.phase,
+            Phase::Creating | Phase::Unattached | Phase::Configuring
+        );
+        let smooth = self.tries <= 1 && self.clears_up(now) && now < self.phase_since + HOPEFUL;
+        coming && smooth && self.trust == Trust::Sound
+    }
+
+    /// Not suspect, or not for long: EC2's word is a moment away.
+    pub(crate) fn clears_up(&self, now: Mono) -> bool {
+        self.suspect.is_none_or(|since| now < since + CLEARS_UP)
+    }
+
+    pub(crate) const fn leaving(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Draining | Phase::Detaching | Phase::Deleting
+        )
+    }
+
+    /// Whether it takes one of the instance's ENI slots. One that EC2 has twice not listed does not.
+    pub(crate) fn occupies(&self) -> bool {
+        let gone = self.phase == Phase::Deleting && self.attachment.is_none();
+        !gone && !matches!(self.trust, Trust::Missing { reads: 2.., .. })
+    }
+
+    /// The next step of its life, if one may be taken now.
+    pub(crate) fn due(&self, now: Mono) -> Option<Action> {
+        if self.op.is_some() || self.suspect.is_some() || now < self.retry_at {
+            return None;
+        }
+        if self.trust != Trust::Sound && !self.leaving() {
+            return None;
+        }
+        match self.phase {
+            Phase::Creating => Some(Action::Create),
+            Phase::Unattached => Some(Action::Attach),
+            Phase::Configuring => Some(Action::Configure),
+            Phase::Ready => None,
+            Phase::Draining => Some(Action::Deconfigure),
+            Phase::Detaching => Some(Action::Detach),
+            Phase::Deleting => Some(Action::Delete),
+        }
+    }
+
+    pub(crate) const fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// No pod, nothing resting.
+    pub(crate) const fn idle(&self) -> bool {
+        self.counts.held == 0 && self.counts.resting == 0
+    }
+
+    /// Addresses that an Assign or a Create under way will bring.
+    pub(crate) fn asked(&self) -> Option<Amount> {
+        let creating = self
+            .intent
+            .as_ref()
+            .filter(|_| self.phase == Phase::Creating)
+            .map(|intent| intent.amount);
+        creating.or(self.assign.map(|asked| asked.amount))
+    }
+
+    /// Slots that are neither taken nor asked for.
+    pub(crate) fn room(&self, slots: u16) -> u16 {
+        let taken = u16::try_from(self.blocks.len()).unwrap_or(u16::MAX);
+        slots
+            .saturating_sub(taken)
+            .saturating_sub(self.asked().map_or(0, Amount::slots))
+    }
+
+    pub(crate) fn recount(&mut self) {
+        let mut counts = Counts::default();
+        for block in self.blocks.values() {
+            counts += block.counts;
+        }
+        self.counts = counts;
+    }
+
+    /// Changes a block and keeps the counts true.
+    pub(crate) fn with_block<R>(
+        &mut self,
+        net: Ipv4Net,
+        change: impl FnOnce(&mut Block) -> R,
+    ) -> Option<R> {
+        let block = self.blocks.get_mut(&net)?;
+        let result = change(block);
+        block.recount();
+        self.recount();
+        Some(result)
+    }
+
+    /// Changes one address and keeps the counts true.
+    pub(crate) fn with_slot<R>(
+        &mut self,
+        address: Ipv4Addr,
+        change: impl FnOnce(&mut Slot) -> R,
+    ) -> Option<R> {
+        let net = self.block_of(address)?;
+        self.with_block(net, |block| {
+            block
+                .slots
+                .iter_mut()
+                .find(|slot| slot.address == address)
+                .map(change)
+        })?
+    }
+
+    pub(crate) fn slot(&self, address: Ipv4Addr) -> Option<&Slot> {
+        self.blocks
+            .get(&self.block_of(address)?)?
+            .slots
+            .iter()
+            .find(|slot| slot.address == address)
+    }
+
+    fn block_of(&self, address: Ipv4Addr) -> Option<Ipv4Net> {
+        [32, 28].into_iter().find_map(|len| {
+            let net = Ipv4Net::new(address, len).ok()?.trunc();
+            self.blocks.contains_key(&net).then_some(net)
+        })
+    }
+
+    /// Adds a block unless it is there. A prefix takes over single addresses that our record put inside it: after a
+    /// restart a pod's address is known before the prefix that holds it.
+    pub(crate) fn add_block(&mut self, net: Ipv4Net, now: Mono) {
+        if self.blocks.contains_key(&net) || self.address == Some(net.addr()) {
+            return;
+        }
+        let mut block = Block::new(net, now);
+        let inside: Vec<Ipv4Net> = self
+            .blocks
+            .keys()
+            .filter(|single| net.contains(*single))
+            .copied()
+            .collect();
+        for slot in inside
+            .iter()
+            .filter_map(|single| self.blocks.remove(single))
+            .flat_map(|single| single.slots)
+        {
+            if let Some(place) = block
+                .slots
+                .iter_mut()
+                .find(|place| place.address == slot.address)
+            {
+                *place = slot;
+            }
+        }
+        block.recount();
+        self.blocks.insert(net, block);
+        self.recount();
+    }
+
+    pub(crate) fn remove_block(&mut self, net: &Ipv4Net) -> Option<Block> {
+        let block = self.blocks.remove(net);
+        self.recount();
+        block
+    }
+
+    /// The address to grant next: from the fullest block, so that whole prefixes become free; among equals the one
+    /// that has rested longest.
+    pub(crate) fn pick(&self) -> Option<Ipv4Addr> {
+        let open = self.blocks.values().filter(|block| block.counts.free > 0);
+        open.flat_map(|block| block.slots.iter().map(move |slot| (block, slot)))
+            .filter(|(_, slot)| slot.state == super::block::SlotState::Free)
+            .min_by_key(|(block, slot)| (block.counts.free, slot.released, slot.address))
+            .map(|(_, slot)| slot.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eni() -> Eni {
+        let mut eni = Eni::remembered("eni-1".into(), "subnet-1".into(), Mono::ZERO);
+        eni.trust = Trust::Sound;
+        eni
+    }
+
+    #[test]
+    fn a_prefix_takes_over_the_address_it_covers() {
+        let mut eni = eni();
+        eni.add_block("10.0.0.17/32".parse().unwrap(), Mono::ZERO);
+        eni.with_slot(Ipv4Addr::new(10, 0, 0, 17), |slot| {
+            slot.state = super::super::block::SlotState::Assigned
+        });
+        eni.add_block("10.0.0.16/28".parse().unwrap(), Mono::ZERO);
+        assert_eq!(
+            (eni.blocks.len(), eni.counts().assigned, eni.counts().free),
+            (1, 1, 15)
+        );
+    }
+
+    #[test]
+    fn the_fullest_block_is_picked_first() {
+        let mut eni = eni();
+        eni.add_block("10.0.0.16/28".parse().unwrap(), Mono::ZERO);
+        eni.add_block("10.0.0.32/28".parse().unwrap(), Mono::ZERO);
+        eni.with_slot(Ipv4Addr::new(10, 0, 0, 40), |slot| {
+            slot.state = super::super::block::SlotState::Assigned
+        });
+        assert_eq!(eni.pick(), Some(Ipv4Addr::new(10, 0, 0, 32)));
+    }
+
+    #[test]
+    fn the_own_address_is_never_a_pods() {
+        let mut eni = eni();
+        eni.address = Some(Ipv4Addr::new(10, 0, 0, 9));
+        eni.add_block("10.0.0.9/32".parse().unwrap(), Mono::ZERO);
+        assert_eq!(eni.blocks.len(), 0);
+    }
+}
