@@ -23,16 +23,18 @@ plugin: tools
 	@CARGO_TARGET_$(subst -,_,$(shell echo $(HOST) | tr a-z A-Z))_RUSTFLAGS="-C target-feature=+crt-static" \
 	  $(CARGO) build -q --profile plugin -p cni-plugin --target $(HOST)
 
+# All targets, tests included: cargo unites the features of what it builds together, and any other selection would
+# compile the EC2 client a second time.
 build: plugin ## Build everything (the EC2 client takes minutes, once)
 	@echo "== building daemon, simulator and lab (the first time takes about five minutes: aws-sdk-ec2)"
-	@$(CARGO) build -q --workspace
+	@$(CARGO) build -q --workspace --all-targets
 
 demo: build ## Two nodes, a simulated VPC, pods that talk: the main job, watched
-	@$(CARGO) run -q -p e2e --bin demo
+	@$(CARGO_TARGET_DIR)/debug/demo
 
 test: build ## Run every test
 	@echo "== testing"
-	@$(CARGO) nextest run --workspace --no-fail-fast
+	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast
 
 bench: ## Print the planner's cost per event
 	@$(CARGO) run -q --release -p benches --bin planner

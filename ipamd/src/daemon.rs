@@ -20,7 +20,7 @@ use crate::{
     },
     config::Config,
     grpc::Service,
-    hostnet::HostNet,
+    hostnet::{HostNet, StartError},
     listener,
     metrics::Metrics,
     pool::{Driver, Pool},
@@ -47,8 +47,8 @@ pub enum DaemonError {
     Identity(#[from] MetadataError),
     #[error("could not tell what this instance can hold")]
     InstanceType(#[from] planner::limits::UnknownType),
-    #[error("could not prepare the node's network")]
-    Host(#[from] datapath::host::HostError),
+    #[error("could not take over the node's network")]
+    Host(#[from] StartError),
     #[error("could not compare records with the kernel")]
     Recovery(#[from] recovery::RecoveryError),
     #[error("EC2 did not tell what is attached to this node: {message}")]
@@ -176,8 +176,7 @@ fn sandboxes(
     metrics: &Arc<Metrics>,
     detached: &Detached,
 ) -> Result<Sandboxes, DaemonError> {
-    let store = Worker::start("store", move || Ok::<_, io::Error>(store))
-        .map_err(|e| serve_error("the store", e))?;
+    let store = Worker::start("store", store).map_err(|e| serve_error("the store", e))?;
     Ok(Sandboxes::new(
         pool.clone(),
         host,

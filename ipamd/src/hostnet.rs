@@ -4,7 +4,7 @@
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
 use datapath::{
-    host::{self, EniLink},
+    host::{self, EniLink, HostConfig},
     netlink::{self, Socket},
     netns::{Netns, NetnsError, NetnsId},
     pod::{self, AddError, HostSide, PodLink, PodRef},
@@ -23,6 +23,9 @@ use crate::{
 /// How long an attached ENI may take to appear as a link. EC2's tail is about ten seconds.
 const LINK_LIMIT: Duration = Duration::from_secs(60);
 
+/// The index of the instance's primary ENI.
+const PRIMARY: u16 = 0;
+
 /// Why a pod could not be wired, or its wiring not be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
@@ -40,6 +43,19 @@ pub enum WireError {
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no link with its MAC appeared within {} s", LINK_LIMIT.as_secs())]
 struct NoLink;
+
+/// Why the node's network could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the node's network could not be prepared")]
+    Host(#[from] host::HostError),
+    #[error("the daemon's own network namespace could not be opened")]
+    Netns(#[from] NetnsError),
+    #[error("no netlink socket could be opened")]
+    Socket(#[from] netlink::Error),
+    #[error("no thread could be started")]
+    Thread(#[from] std::io::Error),
+}
 
 /// See the module. Cloning gives another handle on the same threads.
 #[derive(Clone, Debug)]
@@ -60,20 +76,16 @@ impl HostNet {
         primary: Mac,
         network: &config::Network,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, host::HostError> {
-        let own = Netns::current()
-            .map_err(|e| host::HostError::from(std::io::Error::other(e)))?
-            .id();
-        let settings = host::HostConfig {
+    ) -> Result<Self, StartError> {
+        let own = Netns::current()?.id();
+        let mut socket = Socket::open()?;
+        let settings = HostConfig {
             primary_mac: primary.0,
             mtu: network.eni_mtu,
         };
-        let writer = Worker::start("datapath", move || {
-            let mut socket = Socket::open()?;
-            host::prepare(&mut socket, &settings)?;
-            Ok::<_, host::HostError>(socket)
-        })?;
-        let reaper = Worker::start("reaper", || Ok::<_, host::HostError>(Socket::open()?))?;
+        host::prepare(&mut socket, &settings)?;
+        let writer = Worker::start("datapath", socket)?;
+        let reaper = Worker::start("reaper", Socket::open()?)?;
         Ok(Self {
             writer,
             reaper,
@@ -161,6 +173,10 @@ impl HostNet {
     /// # Errors
     /// [`Class::Host`], with the kernel's word.
     pub async fn configure(&self, eni: ConfigureEni) -> Result<(), Failure> {
+        if eni.index == PRIMARY {
+            // The AMI brought it up; `host::prepare` did what else it needs.
+            return Ok(());
+        }
         let link = self.eni_link(&eni);
         let mac = link.mac;
         let wait = move || netlink::wait_for_link_by_mac(&mut Socket::open()?, mac, LINK_LIMIT);
@@ -172,10 +188,10 @@ impl HostNet {
         }
         let done = self
             .writer
-            .run(move |host| host::add_eni(host, &link, Duration::from_secs(1)))
+            .run(move |host| host::add_eni(host, &link, Duration::ZERO))
             .await;
         match done {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(failure(&eni, &error)),
             Err(error) => Err(failure(&eni, &error)),
         }
@@ -186,14 +202,20 @@ impl HostNet {
     /// # Errors
     /// [`Class::Host`], with the kernel's word.
     pub async fn deconfigure(&self, eni: ConfigureEni) -> Result<(), Failure> {
-        let link = self.eni_link(&eni);
+        if eni.index == PRIMARY {
+            return Ok(());
+        }
+        let table = self.eni_link(&eni).table;
         match self
             .writer
-            .run(move |host| host::remove_eni(host, &link))
+            .run(move |host| host::remove_eni(host, eni.index, table))
             .await
         {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(failure(&eni, &error)),
+            Ok(Err(errors)) => {
+                let all: Vec<String> = errors.iter().map(|error| chain(error)).collect();
+                Err(failure(&eni, &std::io::Error::other(all.join("; "))))
+            }
             Err(error) => Err(failure(&eni, &error)),
         }
     }

@@ -28,33 +28,22 @@ impl<T> Clone for Worker<T> {
 pub struct Gone;
 
 impl<T: 'static> Worker<T> {
-    /// Starts the thread and makes its thing on it.
+    /// Starts the thread and gives it its thing.
     ///
     /// # Errors
-    /// What `make` answers, or the operating system's refusal to start a thread.
-    pub fn start<E>(
-        name: &str,
-        make: impl FnOnce() -> Result<T, E> + Send + 'static,
-    ) -> Result<Self, E>
+    /// The operating system's refusal to start a thread.
+    pub fn start(name: &str, mut thing: T) -> io::Result<Self>
     where
-        E: From<io::Error> + Send + 'static,
+        T: Send,
     {
         let (jobs, queue) = mpsc::channel::<Job<T>>();
-        let (made, outcome) = mpsc::sync_channel(1);
         thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                let mut thing = match make() {
-                    Ok(thing) => thing,
-                    Err(error) => return drop(made.send(Err(error))),
-                };
-                drop(made.send(Ok(())));
                 for job in queue {
                     job(&mut thing);
                 }
             })?;
-        let died = |_| Err(io::Error::other("worker thread died at its start").into());
-        outcome.recv().unwrap_or_else(died)?;
         Ok(Self { jobs })
     }
 
@@ -86,7 +75,7 @@ mod tests {
 
     #[tokio::test]
     async fn jobs_run_in_the_order_of_the_calls_even_unawaited() {
-        let worker = Worker::start("test", || Ok::<_, io::Error>(Vec::new())).unwrap();
+        let worker = Worker::start("test", Vec::new()).unwrap();
         drop(worker.run(|seen| seen.push(1)));
         let second = worker.run(|seen| {
             seen.push(2);
@@ -96,14 +85,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_start_is_told() {
-        let failed = Worker::<()>::start("test", || Err(io::Error::other("no")));
-        assert_eq!(failed.unwrap_err().to_string(), "no");
-    }
-
-    #[tokio::test]
     async fn a_job_that_panics_is_told_to_its_caller_and_the_next() {
-        let worker = Worker::start("test", || Ok::<_, io::Error>(())).unwrap();
+        let worker = Worker::start("test", ()).unwrap();
         assert_eq!(
             worker.run(|()| panic!("on purpose")).await,
             Err::<(), _>(Gone)
