@@ -15,7 +15,6 @@ use crate::constants::{MAX_ENI_INDEX, PODS_TABLE, RULE_PODS, index_of_group};
 use crate::netlink::link::{self, Change, InetConf, Link};
 use crate::netlink::rule::Rule;
 use crate::netlink::{Error, Mac, Socket};
-use crate::netns::Netns;
 use crate::nft::{Nft, Ruleset};
 
 pub use eni::{EniLink, add_eni, remove_eni};
@@ -159,10 +158,7 @@ fn ensure_link(socket: &mut Socket, link: &Link, mtu: u32) -> Result<(), HostErr
 fn nft(socket: &Socket) -> Result<Nft, HostError> {
     let op = "open nftables";
     let nft = Nft::open().during(op)?;
-    let same = socket
-        .netns()
-        .and_then(|a| nft.netns().map(|b: Netns| a.id() == b.id()))
-        .during(op)?;
+    let same = socket.netns_id().during(op)? == nft.netns_id().during(op)?;
     if same {
         Ok(nft)
     } else {

@@ -30,6 +30,17 @@ pub struct NetnsId {
     pub ino: u64,
 }
 
+impl NetnsId {
+    /// Of whatever `fd` refers to; only of a namespace does it mean anything.
+    pub(crate) fn of(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
+        let stat = nix::sys::stat::fstat(fd)?;
+        Ok(Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        })
+    }
+}
+
 /// A network namespace held by a descriptor.
 #[derive(Debug)]
 pub struct Netns {
@@ -140,11 +151,7 @@ impl Netns {
         if kind != libc::CLONE_NEWNET {
             return Err(NetnsError::WrongKind { kind });
         }
-        let stat = nix::sys::stat::fstat(&fd).map_err(examine)?;
-        let id = NetnsId {
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-        };
+        let id = NetnsId::of(fd.as_fd()).map_err(examine)?;
         Ok(Self { fd, id })
     }
 

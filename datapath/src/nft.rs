@@ -14,7 +14,7 @@ use nix::sys::socket::SockProtocol;
 
 use crate::constants::{GROUP_BASE, MARK_MASK, MAX_ENI_INDEX, group};
 use crate::netlink::{Channel, Error};
-use crate::netns::Netns;
+use crate::netns::NetnsId;
 use batch::{Batch, Chain, Hook};
 use expr::{Expr, Key, Verdict};
 
@@ -64,12 +64,12 @@ impl Nft {
         })
     }
 
-    /// The namespace this socket acts in. Needs `CAP_NET_ADMIN` over it.
+    /// Which namespace this socket acts in. Needs `CAP_NET_ADMIN` over it.
     ///
     /// # Errors
     /// [`Error::Socket`] without that capability.
-    pub fn netns(&self) -> Result<Netns, Error> {
-        self.channel.netns()
+    pub fn netns_id(&self) -> Result<NetnsId, Error> {
+        self.channel.netns_id()
     }
 
     /// Replaces the whole table, or makes it.

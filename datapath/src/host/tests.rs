@@ -9,6 +9,7 @@ use crate::netlink::addr::{self, Address};
 use crate::netlink::link::End;
 use crate::netlink::route::{MAIN, Route};
 use crate::netlink::{Monitor, Topic};
+use crate::netns::Netns;
 use crate::pod::{self, PodLink};
 use crate::testing::{netns, run_in, snapshot, socket_in};
 

@@ -16,7 +16,7 @@ use nix::sys::socket::{
 use nix::sys::time::TimeVal;
 
 use super::Error;
-use crate::netns::Netns;
+use crate::netns::NetnsId;
 
 /// The kernel works through a request inside `sendmsg`, so an answer that is not there within this time was lost.
 const RECEIVE_TIMEOUT_SECONDS: i64 = 5;
@@ -204,20 +204,27 @@ impl Channel {
         })
     }
 
-    /// The namespace that the socket belongs to. The kernel asks for `CAP_NET_ADMIN` over it, and for nothing else.
-    pub(crate) fn netns(&self) -> Result<Netns, Error> {
-        let op = "find the socket's namespace";
+    /// A descriptor of the namespace that the socket belongs to. The kernel asks for `CAP_NET_ADMIN` over it, and for
+    /// nothing else.
+    fn netns_fd(&self) -> Result<OwnedFd, Error> {
         #[expect(unsafe_code, reason = "an ioctl that nix does not wrap")]
         // SAFETY: the descriptor is open for as long as `self` lives, and the request takes no argument.
-        let raw = unsafe { ioctl::socket_netns(self.fd.as_raw_fd()) }
-            .map_err(|errno| Error::Socket { op, errno })?;
+        let raw = unsafe { ioctl::socket_netns(self.fd.as_raw_fd()) }.map_err(no_netns)?;
         #[expect(unsafe_code, reason = "the ioctl returns a descriptor as a number")]
         // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
-        Netns::from_fd(fd).map_err(|e| Error::Namespace {
-            op,
-            source: std::io::Error::other(e),
-        })
+        Ok(fd)
+    }
+
+    pub(crate) fn netns_id(&self) -> Result<NetnsId, Error> {
+        NetnsId::of(self.netns_fd()?.as_fd()).map_err(no_netns)
+    }
+}
+
+fn no_netns(errno: Errno) -> Error {
+    Error::Socket {
+        op: "find the socket's namespace",
+        errno,
     }
 }
 

@@ -145,7 +145,7 @@ pub fn wait_for_link_by_mac(
         op,
         source: std::io::Error::other(e),
     })?;
-    if socket.netns()?.id() != here.id() {
+    if socket.netns_id()? != here.id() {
         return Err(Error::ForeignNamespace { op });
     }
     // Subscribe first, look second: a link that appears in between is then in both, and never in neither.

@@ -14,7 +14,7 @@ use tracing::trace;
 
 use super::channel::HEADER;
 use super::{Channel, Error, Frame, Request, align4};
-use crate::netns::Netns;
+use crate::netns::{Netns, NetnsId};
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -92,12 +92,12 @@ impl Socket {
         }
     }
 
-    /// The namespace this socket acts in. Needs `CAP_NET_ADMIN` over it.
+    /// Which namespace this socket acts in. Needs `CAP_NET_ADMIN` over it.
     ///
     /// # Errors
     /// [`Error::Socket`] without that capability.
-    pub fn netns(&self) -> Result<Netns, Error> {
-        self.channel.netns()
+    pub fn netns_id(&self) -> Result<NetnsId, Error> {
+        self.channel.netns_id()
     }
 
     /// Sends one request and waits for the kernel's verdict.

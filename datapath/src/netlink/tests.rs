@@ -367,7 +367,7 @@ fn a_handed_over_socket_acts_where_it_was_opened() {
     socket_in(&pod).apply(&card("d0", A)).unwrap();
 
     let mut socket = Socket::from_fd(theirs).unwrap();
-    assert_eq!(socket.netns().unwrap().id(), pod.id());
+    assert_eq!(socket.netns_id().unwrap(), pod.id());
     let index = socket.link_by_name("d0").unwrap().unwrap().index;
     socket.apply(&addr::add(&Address::host(index, IP))).unwrap();
     assert_eq!(

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::netlink::Errno;
+use crate::netns::Netns;
 use crate::testing::{netns, run_in};
 
 /// A namespace and a socket in it. The socket is opened there and used from here.

@@ -1,0 +1,234 @@
+//! ADDs that fail, each for real, and leave nothing behind; and ADDs that find remains of an earlier one.
+
+use super::*;
+
+#[test]
+fn an_occupied_interface_name_is_told() {
+    let mut lab = Lab::new();
+    lab.add(&pod_link(5)).unwrap();
+    let error = lab.refuses(&pod_link(6));
+    assert!(
+        matches!(&error, AddError::InterfaceExists { name } if name == "eth0"),
+        "{error}"
+    );
+    assert_eq!(lab.check(&pod_link(5)), []);
+}
+
+#[test]
+fn an_earlier_attempts_link_is_replaced() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    // As an ADD leaves it that died after its first step.
+    let half = link::add_veth(&link.host_end(), &link.pod_end(), Some(lab.pod_ns.as_fd()));
+    lab.host.apply(&half).unwrap();
+    lab.add(&link).unwrap();
+    assert_eq!(lab.check(&link), []);
+    // And one that ran to its end without anybody hearing of it.
+    lab.add(&link).unwrap();
+    assert_eq!(lab.check(&link), []);
+}
+
+#[test]
+fn an_earlier_attempts_link_and_an_occupied_interface_name_at_once() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    let stranger = link::End {
+        name: "eth0",
+        group: 0,
+        ..pod_link(9).host_end()
+    };
+    lab.pod
+        .apply(&link::add_veth(
+            &stranger,
+            &link::End {
+                name: "x",
+                ..pod_link(9).pod_end()
+            },
+            None,
+        ))
+        .unwrap();
+    let elsewhere = link::End {
+        name: "y",
+        ..link.pod_end()
+    };
+    lab.host
+        .apply(&link::add_veth(&link.host_end(), &elsewhere, None))
+        .unwrap();
+    let error = lab.add(&link).unwrap_err();
+    assert!(matches!(error, AddError::InterfaceExists { .. }), "{error}");
+    assert_eq!(lab.host.link_by_name(&link.host_name).unwrap(), None);
+}
+
+#[test]
+fn a_strangers_link_is_left_alone() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    let stranger = link::End {
+        group: 0,
+        ..link.host_end()
+    };
+    lab.host
+        .apply(&link::add_veth(
+            &stranger,
+            &link::End {
+                name: "x",
+                ..link.pod_end()
+            },
+            None,
+        ))
+        .unwrap();
+    let error = lab.refuses(&link);
+    assert!(matches!(error, AddError::HostNameTaken { .. }), "{error}");
+}
+
+#[test]
+fn a_refused_pair_leaves_nothing() {
+    let mut lab = Lab::new();
+    let error = lab.refuses(&PodLink {
+        mtu: 70_000,
+        ..pod_link(5)
+    });
+    let AddError::Refused {
+        step: Step::Pair,
+        source,
+        left_behind: None,
+    } = error
+    else {
+        panic!("{error}")
+    };
+    assert!(source.is(Errno::EINVAL), "{source}");
+}
+
+#[test]
+fn a_refused_pod_side_leaves_nothing() {
+    let mut lab = Lab::new();
+    // Another interface with a default route: the pod has two owners.
+    let other = link::End {
+        name: "net1",
+        ..pod_link(9).host_end()
+    };
+    lab.pod
+        .apply(&link::add_veth(
+            &other,
+            &link::End {
+                name: "x",
+                ..pod_link(9).pod_end()
+            },
+            None,
+        ))
+        .unwrap();
+    let index = lab.pod.link_by_name("net1").unwrap().unwrap().index;
+    let default = Route::link(Ipv4Net::default(), index, MAIN);
+    lab.pod.apply(&route::add(&default)).unwrap();
+
+    let error = lab.refuses(&pod_link(5));
+    let AddError::Refused {
+        step: Step::PodSide,
+        source,
+        left_behind: None,
+    } = error
+    else {
+        panic!("{error}")
+    };
+    assert!(source.is(Errno::EEXIST), "{source}");
+}
+
+#[test]
+fn an_address_that_is_routed_already_is_refused_and_stays_with_its_owner() {
+    let mut lab = Lab::new();
+    let owner = pod_link(5);
+    lab.add(&owner).unwrap();
+    let mut second = Lab {
+        host_ns: lab.host_ns,
+        host: lab.host,
+        pod_ns: netns(),
+        pod: lab.pod,
+    };
+    let mut owner_pod = std::mem::replace(&mut second.pod, socket_in(&second.pod_ns));
+
+    let error = second.refuses(&PodLink {
+        host_name: "enisecond".to_owned(),
+        ..owner.clone()
+    });
+    assert!(
+        matches!(error, AddError::AddressInUse { address } if address == owner.address),
+        "{error}"
+    );
+    assert_eq!(check(&mut second.host, &mut owner_pod, &owner).unwrap(), []);
+}
+
+#[test]
+fn what_cannot_be_wired_is_refused_before_anything_is_touched() {
+    let mut lab = Lab::new();
+    let base = pod_link(5);
+    let invalid = [
+        (
+            "host interface name",
+            PodLink {
+                host_name: "sixteen-bytes-xx".to_owned(),
+                ..base.clone()
+            },
+        ),
+        (
+            "pod interface name",
+            PodLink {
+                pod_name: "a/b".to_owned(),
+                ..base.clone()
+            },
+        ),
+        (
+            "pod interface name",
+            PodLink {
+                pod_name: String::new(),
+                ..base.clone()
+            },
+        ),
+        (
+            "ENI index",
+            PodLink {
+                index: 128,
+                ..base.clone()
+            },
+        ),
+        (
+            "pod address",
+            PodLink {
+                address: Ipv4Addr::new(224, 0, 0, 1),
+                ..base.clone()
+            },
+        ),
+        (
+            "pod address",
+            PodLink {
+                address: Ipv4Addr::UNSPECIFIED,
+                ..base
+            },
+        ),
+    ];
+    for (what, link) in invalid {
+        let error = lab.refuses(&link);
+        assert!(
+            matches!(error, AddError::Invalid { field, .. } if field == what),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_namespace_that_is_none_is_told() {
+    let mut lab = Lab::new();
+    let file = std::fs::File::open("/dev/null").unwrap();
+    let error = add(&mut lab.host, &mut lab.pod, file.as_fd(), &pod_link(5)).unwrap_err();
+    assert!(matches!(error, AddError::NamespaceGone), "{error}");
+}
+
+#[test]
+fn a_socket_of_another_pod_is_refused() {
+    let mut lab = Lab::new();
+    lab.pod = socket_in(&netns());
+    let error = lab.refuses(&pod_link(5));
+    assert!(
+        matches!(error, AddError::NamespaceMismatch { .. }),
+        "{error}"
+    );
+}
