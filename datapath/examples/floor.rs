@@ -3,10 +3,7 @@
 //! `cargo run --release -p datapath --example floor [namespaces] [program]`, as root. Works in a namespace of its own.
 //! `program` is called with the number of namespaces and prints a line like `pod side batch p50 100 us …` per step.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a measurement reads the clock and its arguments"
-)]
+#![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
 use std::os::fd::AsFd;
 use std::process::Command;

@@ -11,7 +11,7 @@ mod sysctl;
 
 use std::time::Duration;
 
-use crate::constants::{MAX_ENI_INDEX, PODS_TABLE, RULE_PODS, index_of_group};
+use crate::constants::{MAX_ENI_INDEX, PODS_TABLE, RULE_PODS};
 use crate::netlink::link::{self, Change, InetConf, Link};
 use crate::netlink::rule::Rule;
 use crate::netlink::{Error, Mac, Socket};
@@ -117,18 +117,6 @@ pub fn prepare(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostErr
     };
     nft(socket)?.replace(&ruleset).during("set up nftables")?;
     Ok(primary)
-}
-
-/// Number of pod links on the node, for a log line or a metric.
-///
-/// # Errors
-/// When the kernel cannot be asked.
-pub fn pod_links(socket: &mut Socket) -> Result<usize, Error> {
-    Ok(socket
-        .links()?
-        .iter()
-        .filter(|link| index_of_group(link.group).is_some())
-        .count())
 }
 
 /// Up, of the right MTU, with a loose source check. Nothing is sent when all is so.

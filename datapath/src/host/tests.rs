@@ -11,7 +11,7 @@ use crate::netlink::route::{MAIN, Route};
 use crate::netlink::{Monitor, Topic};
 use crate::netns::Netns;
 use crate::pod::{self, PodLink};
-use crate::testing::{netns, run_in, snapshot, socket_in};
+use crate::testing::{keep_only_net_admin, netns, run_in, snapshot, socket_in};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -352,7 +352,7 @@ fn the_number_of_rules_does_not_depend_on_the_number_of_pods() {
     let _others: Vec<_> = (101..140)
         .map(|i| lab.add_pod(i, u16::from(i % 2)))
         .collect();
-    assert_eq!(pod_links(&mut lab.socket).unwrap(), 40);
+    assert_eq!(pod::list(&mut lab.socket).unwrap().len(), 40);
     assert_eq!(objects(&lab), with_one);
 }
 
@@ -458,4 +458,16 @@ fn a_node_without_pods_routes_as_before() {
         found[0].contains("via 10.0.0.1 dev eth1 table 2"),
         "{found:?}"
     );
+}
+
+/// The daemon has no more than this.
+#[test]
+fn net_admin_is_enough() {
+    let mut lab = Lab::new();
+    lab.on_host(|socket| {
+        keep_only_net_admin();
+        prepare(socket, &config()).unwrap();
+        add_eni(socket, &eni(), PATIENCE).unwrap();
+        remove_eni(socket, eni().index, eni().table).unwrap();
+    });
 }

@@ -308,3 +308,54 @@ fn parse(op: &'static str, frame: Frame<'_>) -> Result<RouteNetlinkMessage, Erro
         _ => Err(Error::Truncated { op }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::netlink::addr::{self, Address};
+    use crate::testing::{netns, socket_in};
+
+    const LOOPBACK: u32 = 1;
+
+    /// Somebody else adds and removes an address all the time, while we list so many that it takes several datagrams.
+    #[test]
+    fn a_disturbed_dump_is_noticed_and_repeated() {
+        let netns = netns();
+        let mut socket = socket_in(&netns);
+        let stable: Vec<_> = (0..1500)
+            .map(|i| Address::host(LOOPBACK, (0x0a00_0000 + i).into()))
+            .collect();
+        let requests: Vec<_> = stable.iter().map(addr::add).collect();
+        socket.batch(&requests).unwrap().ok().unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut other = socket_in(&netns);
+                let flicker = Address::host(LOOPBACK, [10, 9, 9, 9].into());
+                while !stop.load(Ordering::Relaxed) {
+                    other.apply(&addr::add(&flicker)).unwrap();
+                    other.apply(&addr::del(&flicker)).unwrap();
+                }
+            });
+            let noticed = (0..5000).any(|_| {
+                socket
+                    .dump_once(&addr::dump(None))
+                    .is_ok_and(|m| m.is_none())
+            });
+            let given_up = socket.dump(&addr::dump(None)).err();
+            stop.store(true, Ordering::Relaxed);
+            assert!(noticed, "no dump was disturbed");
+            assert!(given_up.is_none_or(|e| matches!(
+                e,
+                Error::Interrupted {
+                    attempts: DUMP_ATTEMPTS,
+                    ..
+                }
+            )));
+        });
+        let listed = socket.addresses(None).unwrap();
+        assert!(stable.iter().all(|address| listed.contains(address)));
+    }
+}

@@ -49,7 +49,6 @@ pub fn unlink(host: &mut Socket, host_name: &str) -> Result<(), Error> {
 pub fn unlink_many(host: &mut Socket, host_names: &[&str]) -> Result<(), Vec<Error>> {
     let doom = Change {
         group: Some(GROUP_DYING),
-        up: Some(false),
         ..Change::default()
     };
     let requests: Vec<_> = host_names
