@@ -8,7 +8,7 @@ use netlink_packet_core::NlasIterator;
 use tracing::debug;
 
 use super::PodLink;
-use crate::constants::{GATEWAY, MAX_ENI_INDEX, index_of_group};
+use crate::constants::{GATEWAY, GROUP_DYING, MAX_ENI_INDEX, index_of_group};
 use crate::netlink::addr::{self, Address};
 use crate::netlink::link::{self, InetConf};
 use crate::netlink::{Errno, Error, Frame, Socket, neigh, route};
@@ -191,7 +191,9 @@ fn make_pair(host: &mut Socket, netns: BorrowedFd<'_>, link: &PodLink) -> Result
             name: link.pod_name.clone(),
         });
     };
-    if holder.kind.as_deref() != Some("veth") || index_of_group(holder.group).is_none() {
+    // A link that a crash left in the group of the doomed is ours as well.
+    let ours = index_of_group(holder.group).is_some() || holder.group == GROUP_DYING;
+    if holder.kind.as_deref() != Some("veth") || !ours {
         return Err(AddError::HostNameTaken { name: name.clone() });
     }
     debug!(host_end = %name, "an earlier attempt's link is replaced");
@@ -219,10 +221,12 @@ fn try_pair(host: &mut Socket, netns: BorrowedFd<'_>, link: &PodLink) -> Result<
         wired = wired.or(indices(&frame))
     })?
     .ok()?;
-    if let Some(wired) = wired {
-        return Ok(wired);
-    }
-    let host_end = host.link_by_name(&link.host_name)?;
+    wired.map_or_else(|| ask_indices(host, &link.host_name), Ok)
+}
+
+/// What the echo would have told.
+fn ask_indices(host: &mut Socket, host_name: &str) -> Result<Wired, Error> {
+    let host_end = host.link_by_name(host_name)?;
     let both = host_end.and_then(|l| {
         Some(Wired {
             host_index: l.index,
@@ -322,5 +326,49 @@ fn refused(step: Step, source: Error) -> AddError {
         step,
         source,
         left_behind: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::testing::{netns, socket_in};
+
+    /// On kernels that echo no links the question must have the same answer.
+    #[test]
+    fn asking_for_the_indices_tells_what_the_echo_tells() {
+        let (host, pod) = (netns(), netns());
+        let mut host = socket_in(&host);
+        // Set the two namespaces' counters apart.
+        let spare = link::End {
+            name: "spare",
+            mtu: None,
+            mac: None,
+            group: 0,
+            up: false,
+        };
+        let pair = link::add_veth(
+            &spare,
+            &link::End {
+                name: "other",
+                ..spare
+            },
+            None,
+        );
+        host.apply(&pair).unwrap();
+        let link = PodLink {
+            host_name: "eni0".to_owned(),
+            pod_name: "eth0".to_owned(),
+            address: [10, 0, 0, 5].into(),
+            mtu: 1500,
+            index: 0,
+            host_mac: [2, 0, 0, 0, 0, 1],
+            pod_mac: [2, 0, 0, 0, 0, 2],
+        };
+        let wired = try_pair(&mut host, pod.as_fd(), &link).unwrap();
+        assert_ne!(wired.host_index, wired.pod_index);
+        assert_eq!(ask_indices(&mut host, "eni0").unwrap(), wired);
     }
 }

@@ -24,6 +24,14 @@ fn an_earlier_attempts_link_is_replaced() {
     lab.add(&link).unwrap();
     assert_eq!(lab.check(&link), []);
     // And one that ran to its end without anybody hearing of it.
+    let wired = lab.add(&link).unwrap();
+    assert_eq!(lab.check(&link), []);
+    // And one whose deletion was cut short.
+    let doom = Change {
+        group: Some(GROUP_DYING),
+        ..Change::default()
+    };
+    lab.host.apply(&link::set(wired.host_index, &doom)).unwrap();
     lab.add(&link).unwrap();
     assert_eq!(lab.check(&link), []);
 }
