@@ -65,7 +65,8 @@ fn descriptors_belong_to_the_pod() {
     assert_eq!(identify(descriptors.netns.as_fd()).unwrap(), expected);
     // The kernel lists a netlink socket in the namespace it belongs to, once it is bound.
     nix::sys::socket::bind(descriptors.netlink.as_raw_fd(), &NetlinkAddr::new(0, 0)).unwrap();
-    let inode = File::from(descriptors.netlink).metadata().unwrap().ino();
+    let netlink = File::from(descriptors.netlink);
+    let inode = netlink.metadata().unwrap().ino();
     let listed = |pid: u32| {
         let table = std::fs::read_to_string(format!("/proc/{pid}/net/netlink")).unwrap();
         let mut inodes = table.lines().filter_map(|l| l.split_whitespace().last());
