@@ -127,7 +127,8 @@ impl AsFd for Monitor {
 }
 
 /// Waits until the socket's namespace has a link with this MAC address (an ENI that is being attached); `None` when
-/// none appears within `timeout`. Of several, such as a card and the VLANs on it, the oldest. The calling thread must be in the socket's namespace.
+/// none appears within `timeout`. Of several, such as a card and the VLANs on it, the oldest. The calling thread must
+/// be in the socket's namespace.
 ///
 /// # Errors
 /// [`Error::ForeignNamespace`] when it is not; otherwise failures of either socket.

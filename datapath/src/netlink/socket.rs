@@ -229,7 +229,7 @@ impl Socket {
         self.out.clear();
         for request in requests {
             self.seq = self.seq.wrapping_add(1);
-            trace!(seq = self.seq, op = request.op, flags = request.flags, message = ?request.message, "netlink request");
+            trace!(seq = self.seq, ?request, "netlink request");
             append(&mut self.out, request, self.seq);
         }
         self.channel
