@@ -299,6 +299,11 @@ impl Gates {
         self.subnets.get(subnet).and_then(|gate| gate.cap)
     }
 
+    /// An ENI could not be brought into service: the next one may fare no better.
+    pub(crate) fn hit_host(&mut self, now: Mono) {
+        self.host.hit(HOST, None, &mut self.rng, now);
+    }
+
     pub(crate) fn hit_limit(&mut self, now: Mono) {
         self.limit.hit(LIMIT, None, &mut self.rng, now);
     }

@@ -16,7 +16,7 @@ use ipnet::Ipv4Net;
 
 use crate::{EniId, Mono, Pod, Sandbox};
 use block::{Counts, Holder, SlotState};
-use eni::Eni;
+use eni::{Eni, Phase};
 
 /// Our own name for an ENI: it has one before EC2 gave it an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,7 +60,7 @@ impl Pool {
         let Some(eni) = self.enis.remove(&key) else {
             return;
         };
-        if let Some(id) = eni.id {
+        if let Some(id) = eni.id.filter(|_| eni.phase == Phase::Deleting) {
             self.deleted.insert(id, now + STALE_ENIS);
         }
         self.returned.retain(|(owner, _), _| *owner != key);

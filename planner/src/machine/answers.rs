@@ -8,21 +8,12 @@ use super::{Pending, Planner};
 use crate::{
     Answer, Attachment, Class, Failure, Mono, Op,
     event::Observed,
-    gate::{Action, STEP, TERMINATION},
+    gate::Action,
     pool::{
         Key,
-        eni::{Eni, Phase, Termination},
+        eni::{Phase, Termination},
     },
 };
-
-/// Attach tries before an ENI is given up: each with fresh evidence and another device number.
-const ATTACH_TRIES: u32 = 5;
-/// Tries to bring an ENI up before it is given up: its link never came.
-const CONFIGURE_TRIES: u32 = 4;
-/// The host's side of a dead link needs no more: rules that lead nowhere harm nobody.
-const DECONFIGURE_TRIES: u32 = 3;
-/// Deletes refused as "in use" before EC2 is asked whether the ENI is attached again.
-const DELETE_TRIES: u32 = 3;
 
 impl Planner {
     pub(super) fn answered(&mut self, op: Op, result: Result<Answer, Failure>) {
@@ -178,6 +169,9 @@ impl Planner {
             self.gates.failed(Action::Assign, &failure, now);
             return;
         }
+        if let Some(eni) = self.pool.get_mut(key) {
+            eni.assign_tries = 0;
+        }
         self.gates.plentiful(
             &subnet,
             u32::from(self.instance.slots_per_eni()),
@@ -216,7 +210,7 @@ impl Planner {
         }
     }
 
-    fn set_termination(&mut self, key: Key, termination: Termination) {
+    pub(super) fn set_termination(&mut self, key: Key, termination: Termination) {
         if let Some(eni) = self.pool.get_mut(key) {
             eni.termination = termination;
         }
@@ -230,6 +224,9 @@ impl Planner {
             return;
         };
         let sound = eni.trust == crate::pool::eni::Trust::Sound;
+        if eni.forsaken {
+            return self.pool.remove(key, self.now);
+        }
         let next = match &eni.attachment {
             Some(_) if wanted && sound && self.may_change() && !eni.condemned => Phase::Configuring,
             Some(_) => Phase::Detaching,
@@ -248,241 +245,5 @@ impl Planner {
             eni.enter(Phase::Deleting, now);
         }
         self.gates.limit.pass(now);
-    }
-
-    fn failed(&mut self, op: Op, pending: &Pending, failure: &Failure) {
-        self.counters.failure(&failure.class);
-        self.gates.failed(pending.action, failure, self.now);
-        let Some(key) = pending.key else {
-            return self.describe_failed(op);
-        };
-        let Some(eni) = self.pool.get_mut(key) else {
-            return;
-        };
-        if eni.op == Some(op) {
-            eni.op = None;
-        }
-        match pending.action {
-            Action::Create => self.create_failed(key, failure),
-            Action::Attach => self.attach_failed(key, failure),
-            Action::Configure => self.configure_failed(key),
-            Action::Modify => self.modify_failed(key),
-            Action::Assign => self.assign_failed(key, op, failure),
-            Action::Unassign => self.unassign_failed(key, op, failure),
-            Action::Deconfigure => self.deconfigure_failed(key),
-            Action::Detach => self.detach_failed(key, failure),
-            Action::Delete => self.delete_failed(key, failure),
-            Action::Describe => {}
-        }
-    }
-
-    /// EC2 describes the ENI before anything else is done to it.
-    pub(super) fn doubt(&mut self, key: Key) {
-        let now = self.now;
-        if let Some(eni) = self.pool.get_mut(key) {
-            eni.suspect = Some(now);
-        }
-        self.want_describe(std::time::Duration::ZERO);
-    }
-
-    /// A failed step is tried again later, each time later.
-    fn again(&mut self, key: Key) -> u32 {
-        let Some(eni) = self.pool.get_mut(key) else {
-            return 0;
-        };
-        eni.tries += 1;
-        let tries = eni.tries;
-        let delay = self.gates.delay(STEP, tries - 1);
-        self.postpone(key, delay);
-        tries
-    }
-
-    fn create_failed(&mut self, key: Key, failure: &Failure) {
-        if failure.class == Class::Ambiguous {
-            // It may exist. The same token makes the repetition return it (ec2-and-faults §7 row 1).
-            return self.doubt(key);
-        }
-        self.scarcity(key, failure);
-        if failure.class == Class::Limit {
-            self.gates.hit_limit(self.now);
-            self.want_describe(std::time::Duration::ZERO);
-        } else if matches!(failure.class, Class::NotFound | Class::InUse) {
-            // Nothing says when this passes (a subnet or group is missing); treat it like an outage.
-            self.gates.failed(
-                Action::Create,
-                &Failure {
-                    class: Class::Transient,
-                    ..failure.clone()
-                },
-                self.now,
-            );
-        }
-        self.pool.remove(key, self.now);
-    }
-
-    /// A subnet without room: remember it for the subnet alone.
-    fn scarcity(&mut self, key: Key, failure: &Failure) {
-        let Some(asked) = self.pool.get(key).and_then(Eni::asked) else {
-            return;
-        };
-        match &failure.class {
-            Class::Exhausted { subnet } => {
-                self.gates
-                    .scarce(subnet, u32::from(asked.slots()), self.now)
-            }
-            Class::Fragmented { subnet } => self.gates.fragmented(subnet, self.now),
-            _ => {}
-        }
-    }
-
-    fn attach_failed(&mut self, key: Key, failure: &Failure) {
-        let now = self.now;
-        let tries = match failure.class {
-            Class::Throttled { .. } | Class::Transient | Class::Denied { .. } => return,
-            _ => self.again(key),
-        };
-        if failure.class == Class::Limit {
-            // Somebody else took the slot. Room is learnt from EC2's list; this ENI has no place here.
-            self.gates.hit_limit(now);
-            self.want_describe(std::time::Duration::ZERO);
-        }
-        let Some(eni) = self.pool.get_mut(key) else {
-            return;
-        };
-        if failure.class != Class::InUse {
-            eni.device = None;
-        }
-        if failure.class == Class::Limit || tries >= ATTACH_TRIES {
-            eni.enter(Phase::Deleting, now);
-        } else {
-            self.doubt(key);
-        }
-    }
-
-    fn configure_failed(&mut self, key: Key) {
-        let tries = self.again(key);
-        let now = self.now;
-        let Some(eni) = self.pool.get_mut(key) else {
-            return;
-        };
-        eni.carries = false;
-        if tries >= CONFIGURE_TRIES && !eni.primary && eni.idle() {
-            eni.condemned = true;
-            eni.enter(Phase::Draining, now);
-        }
-    }
-
-    fn modify_failed(&mut self, key: Key) {
-        let Some(Termination::Wanted { tries, .. }) = self.pool.get(key).map(|eni| eni.termination)
-        else {
-            return;
-        };
-        let at = self.now + self.gates.delay(TERMINATION, tries);
-        self.set_termination(
-            key,
-            Termination::Wanted {
-                op: None,
-                tries: tries + 1,
-                at,
-            },
-        );
-    }
-
-    fn assign_failed(&mut self, key: Key, op: Op, failure: &Failure) {
-        self.scarcity(key, failure);
-        let Some(eni) = self
-            .pool
-            .get_mut(key)
-            .filter(|eni| eni.assign.is_some_and(|asked| asked.op == op))
-        else {
-            return;
-        };
-        eni.assign = None;
-        match failure.class {
-            Class::Throttled { .. } | Class::Transient | Class::Denied { .. } => {}
-            Class::Exhausted { .. } | Class::Fragmented { .. } => {}
-            // By count and without a token: a blind repetition would take twice (ec2-and-faults §7 rows 8, 10).
-            Class::Limit | Class::NotFound | Class::InUse | Class::Ambiguous | Class::Host => {
-                self.doubt(key)
-            }
-        }
-    }
-
-    fn unassign_failed(&mut self, key: Key, op: Op, failure: &Failure) {
-        let Some(eni) = self
-            .pool
-            .get_mut(key)
-            .filter(|eni| eni.unassign == Some(op))
-        else {
-            return;
-        };
-        eni.unassign = None;
-        match failure.class {
-            // Nothing was done: the addresses are ours and usable as before.
-            Class::Throttled { .. } | Class::Denied { .. } | Class::Transient => {
-                let nets: Vec<Ipv4Net> = eni
-                    .blocks
-                    .values()
-                    .filter(|b| b.releasing)
-                    .map(|b| b.net)
-                    .collect();
-                for net in nets {
-                    eni.with_block(net, |block| block.releasing = false);
-                }
-            }
-            _ => self.doubt(key),
-        }
-    }
-
-    fn deconfigure_failed(&mut self, key: Key) {
-        let now = self.now;
-        if self.again(key) >= DECONFIGURE_TRIES
-            && let Some(eni) = self.pool.get_mut(key)
-        {
-            let next = if eni.attachment.is_some() {
-                Phase::Detaching
-            } else {
-                Phase::Deleting
-            };
-            eni.enter(next, now);
-        }
-    }
-
-    fn detach_failed(&mut self, key: Key, failure: &Failure) {
-        match failure.class {
-            Class::NotFound => self.detached(key),
-            Class::Ambiguous => {
-                self.again(key);
-                self.doubt(key);
-            }
-            Class::Throttled { .. } | Class::Denied { .. } | Class::Transient => {}
-            _ => {
-                self.again(key);
-            }
-        }
-    }
-
-    fn delete_failed(&mut self, key: Key, failure: &Failure) {
-        match failure.class {
-            Class::NotFound => self.pool.remove(key, self.now),
-            Class::Throttled { .. } | Class::Denied { .. } | Class::Transient => {}
-            Class::Ambiguous => self.doubt(key),
-            _ => {
-                if self.again(key) >= DELETE_TRIES {
-                    self.doubt(key);
-                }
-            }
-        }
-    }
-
-    fn describe_failed(&mut self, op: Op) {
-        if self.describe.op == Some(op) {
-            self.describe.op = None;
-        }
-        let delay = self
-            .gates
-            .delay(crate::gate::THROTTLED, self.describe.failures);
-        self.describe.failures += 1;
-        self.want_describe(delay);
     }
 }

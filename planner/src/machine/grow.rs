@@ -103,6 +103,13 @@ impl Planner {
                 Offer::Nothing
             };
         }
+        if self.now < eni.assign_after {
+            return if eni.assign_tries <= 1 {
+                Offer::Soon(room)
+            } else {
+                Offer::Nothing
+            };
+        }
         match eni.phase {
             Phase::Creating => Offer::Soon(room),
             _ if !self.gates.open(Action::Assign, self.now) => Offer::Nothing,

@@ -209,7 +209,8 @@ impl Planner {
             .filter(|_| waiting)
             .map(|asked| asked.since + HOPEFUL);
         let age = Some(eni.since + super::shrink::MIN_LIFE);
-        [retry, termination, slow, unclear, asked, age]
+        let assign = Some(eni.assign_after);
+        [retry, termination, slow, unclear, asked, age, assign]
             .into_iter()
             .flatten()
     }

@@ -60,7 +60,7 @@ impl Planner {
                 .get(key)
                 .is_some_and(|eni| eni.id.is_some() && eni.since <= sent);
             if old && !seen.contains(&key) {
-                self.not_listed(key);
+                self.not_listed(key, false);
             }
             if let Some(eni) = self
                 .pool
@@ -190,7 +190,7 @@ impl Planner {
             (Some(_), Phase::Configuring | Phase::Ready) => eni.learn(observed, card),
             (None, Phase::Detaching) if eni.op.is_none() => self.detached(key),
             (None, Phase::Configuring | Phase::Ready) => {
-                return self.not_listed(key);
+                return self.not_listed(key, observed.tagged_ours);
             }
             _ => {}
         }
@@ -216,13 +216,7 @@ impl Planner {
 
     fn compare_blocks(&mut self, key: Key, observed: &Observed, sent: Mono) {
         let now = self.now;
-        let singles = observed
-            .addresses
-            .iter()
-            .map(|address| Ipv4Net::from(*address));
-        let listed: BTreeSet<Ipv4Net> = singles
-            .chain(observed.prefixes.iter().map(Ipv4Net::trunc))
-            .collect();
+        let listed: BTreeSet<Ipv4Net> = nets(observed).collect();
         for net in &listed {
             if !self.pool.was_returned(key, *net, now) {
                 self.pool.add_block(key, *net, now);
@@ -258,8 +252,10 @@ impl Planner {
         }
     }
 
-    /// EC2 does not show an ENI as ours and attached. Its pods keep their addresses, nobody new gets one.
-    fn not_listed(&mut self, key: Key) {
+    /// EC2 does not show an ENI as ours and attached. Its pods keep their addresses, nobody new gets one. In the end it
+    /// is forgotten; deleted only if EC2 still shows it, detached and with our tag: what is not shown may by now be
+    /// another node's (I5).
+    fn not_listed(&mut self, key: Key, deletable: bool) {
         let now = self.now;
         let Some(eni) = self.pool.get_mut(key) else {
             return;
@@ -281,6 +277,7 @@ impl Planner {
         };
         if confirmed && eni.idle() && !eni.primary {
             eni.attachment = None;
+            eni.forsaken = !deletable;
             eni.enter(Phase::Draining, now);
         }
     }
@@ -321,9 +318,14 @@ impl Planner {
                 now,
             );
             eni.carries = true;
+            // Nothing here is younger than any list of EC2's: the first one is to be compared with all of it.
+            eni.since = Mono::ZERO;
+            eni.phase_since = Mono::ZERO;
             eni.index = self.pool.index_for(&eni);
             let key = self.pool.insert(eni);
-            self.take_blocks(key, &observed.addresses, &observed.prefixes);
+            for net in nets(observed) {
+                self.pool.add_block(key, net, Mono::ZERO);
+            }
         }
         for (sandbox, pod, address, id) in restored.assigned {
             self.restore_one(&sandbox, &pod, address, &id);
@@ -338,18 +340,16 @@ impl Planner {
     fn restore_one(&mut self, sandbox: &Sandbox, pod: &Pod, address: Ipv4Addr, id: &EniId) {
         let now = self.now;
         let key = self.pool.key_of(id).unwrap_or_else(|| {
-            self.pool.insert(Eni::remembered(
-                id.clone(),
-                self.primary_subnet.clone(),
-                now,
-            ))
+            let subnet = self.primary_subnet.clone();
+            self.pool
+                .insert(Eni::remembered(id.clone(), subnet, Mono::ZERO))
         });
         if self
             .pool
             .get(key)
             .is_some_and(|eni| eni.slot(address).is_none())
         {
-            self.pool.add_block(key, Ipv4Net::from(address), now);
+            self.pool.add_block(key, Ipv4Net::from(address), Mono::ZERO);
         }
         if self
             .pool
@@ -359,4 +359,13 @@ impl Planner {
             self.counters.conflicts += 1;
         }
     }
+}
+
+/// What EC2 lists on an ENI, as blocks.
+fn nets(observed: &Observed) -> impl Iterator<Item = Ipv4Net> {
+    let singles = observed
+        .addresses
+        .iter()
+        .map(|address| Ipv4Net::from(*address));
+    singles.chain(observed.prefixes.iter().map(Ipv4Net::trunc))
 }

@@ -11,9 +11,11 @@ use super::Planner;
 use crate::{
     Command,
     gate::Action,
-    policy::Stock,
+    limits::PREFIX_SIZE,
+    policy::{Flow, Stock},
     pool::{
         Key,
+        block::Block,
         eni::{Eni, Phase},
     },
 };
@@ -43,7 +45,9 @@ impl Planner {
                 eni.enter(Phase::Draining, now);
             }
         }
-        self.give_back_blocks(out);
+        if self.gates.open(Action::Unassign, self.now) {
+            self.give_back_blocks(out);
+        }
     }
 
     /// Blocks above the targets, as far as one may give them back at present.
@@ -51,7 +55,44 @@ impl Planner {
         if !self.gates.open(Action::Unassign, self.now) {
             return 0;
         }
-        self.policy.over(&self.stock())
+        self.policy.over(&self.stock()) + self.surplus_of_the_other_kind()
+    }
+
+    /// Idle blocks of the kind that the pool no longer asks for: prefixes after prefix mode was turned off, single
+    /// addresses after a subnet was fragmented. They go as soon as the targets hold without them.
+    fn surplus_of_the_other_kind(&self) -> u32 {
+        let stock = self.stock();
+        let unit = if self.policy.prefixes { 1 } else { PREFIX_SIZE };
+        let of_prefixes = stock.prefixes * PREFIX_SIZE;
+        let other = if self.policy.prefixes {
+            stock.total().saturating_sub(of_prefixes)
+        } else {
+            of_prefixes
+        };
+        let quiet = Flow {
+            warm: true,
+            ..Flow::default()
+        };
+        let enough = |blocks: &u32| {
+            let left = Stock {
+                free: stock.free.saturating_sub(blocks * unit),
+                ..stock
+            };
+            self.policy.short(&left, &quiet).addresses == 0
+        };
+        if other == 0 {
+            return 0;
+        }
+        let enis = self.pool.enis().filter(|eni| eni.grantable());
+        let idle = enis
+            .flat_map(|eni| eni.blocks.values())
+            .filter(|block| self.other_kind(block) && block.wholly_free());
+        let idle = u32::try_from(idle.count()).unwrap_or(u32::MAX);
+        (1..=idle).take_while(enough).last().unwrap_or(0)
+    }
+
+    fn other_kind(&self, block: &Block) -> bool {
+        block.is_prefix() != self.policy.prefixes
     }
 
     /// The idle ENI that the pool can best do without: the one with the fewest addresses, the youngest device first.
@@ -84,7 +125,11 @@ impl Planner {
 
     /// Unassigns what is over, from the emptiest ENIs, so that whole ENIs become free.
     fn give_back_blocks(&mut self, out: &mut Vec<Command>) {
-        let mut over = self.surplus_blocks();
+        self.give_back(self.surplus_of_the_other_kind(), true, out);
+        self.give_back(self.policy.over(&self.stock()), false, out);
+    }
+
+    fn give_back(&mut self, mut over: u32, other_kind: bool, out: &mut Vec<Command>) {
         let mut keys: Vec<_> = self
             .pool
             .iter()
@@ -98,7 +143,7 @@ impl Planner {
             .collect();
         keys.sort_unstable();
         for (.., key) in keys {
-            let nets = self.spare_blocks(key, over);
+            let nets = self.spare_blocks(key, over, other_kind);
             if !nets.is_empty() {
                 over -= u32::try_from(nets.len()).unwrap_or(over).min(over);
                 self.unassign(key, &nets, out);
@@ -106,18 +151,19 @@ impl Planner {
         }
     }
 
-    /// Up to `count` wholly free blocks of the pool's kind.
-    fn spare_blocks(&self, key: Key, count: u32) -> Vec<Ipv4Net> {
+    /// Up to `count` wholly free blocks of the pool's kind, or of the other.
+    fn spare_blocks(&self, key: Key, count: u32, other_kind: bool) -> Vec<Ipv4Net> {
         let Some(eni) = self.pool.get(key) else {
             return Vec::new();
         };
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        let kind = |prefix: bool| prefix == self.policy.prefixes;
-        let free = eni
-            .blocks
+        let fitting = |block: &&Block| block.wholly_free() && self.other_kind(block) == other_kind;
+        eni.blocks
             .values()
-            .filter(|b| kind(b.is_prefix()) && b.usable() && b.counts.free == b.counts.total());
-        free.map(|block| block.net).take(count).collect()
+            .filter(fitting)
+            .map(|block| block.net)
+            .take(count)
+            .collect()
     }
 
     fn unassign(&mut self, key: Key, nets: &[Ipv4Net], out: &mut Vec<Command>) {

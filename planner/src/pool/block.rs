@@ -129,6 +129,11 @@ impl Block {
         self.doubt.is_none() && !self.releasing
     }
 
+    /// Usable, and every address of it free.
+    pub(crate) const fn wholly_free(&self) -> bool {
+        self.usable() && self.counts.free == self.counts.total()
+    }
+
     /// Nobody is on it and nothing rests on it.
     pub(crate) const fn idle(&self) -> bool {
         self.counts.held == 0 && self.counts.resting == 0

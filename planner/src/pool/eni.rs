@@ -92,6 +92,8 @@ pub(crate) struct Eni {
     pub trust: Trust,
     /// It never came up: once drained, it is not tried again.
     pub condemned: bool,
+    /// EC2 no longer shows it: after the host has let go of it, it is forgotten and not deleted.
+    pub forsaken: bool,
 
     /// The step under way.
     pub op: Option<Op>,
@@ -100,6 +102,9 @@ pub(crate) struct Eni {
     /// An answer was lost or contradicts us: nothing more for this ENI until EC2 has described it.
     pub suspect: Option<Mono>,
     pub assign: Option<Asked>,
+    /// Assigns in a row that ended in doubt, and when the next one may follow.
+    pub assign_tries: u32,
+    pub assign_after: Mono,
     pub unassign: Option<Op>,
     pub termination: Termination,
 
@@ -154,11 +159,14 @@ impl Eni {
             carries: false,
             trust: Trust::Sound,
             condemned: false,
+            forsaken: false,
             op: None,
             tries: 0,
             retry_at: Mono::ZERO,
             suspect: None,
             assign: None,
+            assign_tries: 0,
+            assign_after: Mono::ZERO,
             unassign: None,
             termination: Termination::Settled,
             blocks: BTreeMap::new(),

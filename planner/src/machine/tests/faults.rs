@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use super::world::{Fault, World, sandbox};
+use super::world::{Fault, World};
 use crate::{
-    Amount, Class, Command, Config, Event, Refusal, SubnetId,
-    gate::Action,
-    snapshot::{AddressState, Phase},
+    Amount, Class, Command, Config, Event, Refusal, SubnetId, gate::Action, snapshot::Phase,
 };
 
 fn ip_targets(warm: u32, minimum: u32) -> Config {
@@ -229,7 +227,7 @@ fn fragments_serve_single_addresses_and_prefixes_return_later() {
     world.start();
     assert_eq!(
         (world.planner.totals().prefixes, world.planner.totals().free),
-        (0, 9)
+        (0, 4)
     );
     world.fragmented = false;
     world.run(700);
@@ -411,176 +409,6 @@ fn a_link_that_never_comes_costs_its_eni() {
     assert_eq!(world.planner.counters().deletes, 1);
 }
 
-/// Row 16: a stale list neither removes nor frees.
-#[test]
-fn one_list_without_our_eni_removes_nothing() {
-    let mut world = full();
-    world.add(9);
-    world.run(60);
-    let mut list = world.listing();
-    list.retain(|observed| {
-        observed
-            .attached
-            .as_ref()
-            .is_some_and(|bond| bond.device == 0)
-    });
-    let from = world.log.len();
-    world.send(Event::Inventory(list));
-    let ticket = world.add(10);
-    assert!(
-        !world.granted.contains_key(&ticket),
-        "its addresses rest meanwhile"
-    );
-    world.run(59);
-    assert!(
-        world.granted.contains_key(&ticket),
-        "the next list heals it"
-    );
-    assert_eq!(
-        count(&world, from, |c| matches!(
-            c,
-            Command::DeconfigureEni { .. } | Command::DetachEni { .. }
-        )),
-        0
-    );
-}
-
-/// Row 18.
-#[test]
-fn an_eni_that_vanished_keeps_its_pods_until_they_leave() {
-    let mut world = full();
-    world.add(9);
-    world.run(60);
-    let lost = world
-        .enis
-        .iter()
-        .find(|(_, eni)| eni.observed.attached.as_ref().unwrap().device == 1)
-        .unwrap()
-        .0
-        .clone();
-    world.enis.remove(&lost);
-    world.send(Event::Inventory(world.listing()));
-    world.run(120);
-    let eni = |world: &World| {
-        world
-            .planner
-            .snapshot(world.now)
-            .enis
-            .into_iter()
-            .find(|eni| eni.id.as_ref() == Some(&lost))
-    };
-    let view = eni(&world).expect("its pod is still there");
-    assert!(
-        view.missing
-            && view
-                .addresses
-                .iter()
-                .all(|a| a.state == AddressState::Quarantined)
-    );
-    let repeated = world.add(9);
-    assert!(
-        world.granted[&repeated].2,
-        "DEL and repeated ADD still work"
-    );
-    let fresh = world.add(10);
-    world.run(30);
-    assert!(
-        world.granted.contains_key(&fresh),
-        "its slot is used by another"
-    );
-    world.left(9);
-    world.run(2000);
-    assert!(eni(&world).is_none(), "nothing leaks for ever");
-}
-
-/// Row 19.
-#[test]
-fn an_address_that_was_moved_away_is_quarantined_and_heals() {
-    let mut world = World::new("m5.large", ip_targets(2, 2));
-    let ticket = world.add(1);
-    world.run(60);
-    let address = world.granted[&ticket].1;
-    let primary = world.enis.keys().next().unwrap().clone();
-    world
-        .enis
-        .get_mut(&primary)
-        .unwrap()
-        .observed
-        .addresses
-        .retain(|other| *other != address);
-    world.stolen.insert(address);
-    world.send(Event::Inventory(world.listing()));
-    let state = |world: &World| {
-        let snapshot = world.planner.snapshot(world.now);
-        snapshot
-            .enis
-            .iter()
-            .flat_map(|eni| &eni.addresses)
-            .find(|a| a.address == address)
-            .map(|a| (a.state, a.sandbox.clone()))
-    };
-    assert_eq!(
-        state(&world),
-        Some((AddressState::Quarantined, Some(sandbox(1))))
-    );
-    world
-        .enis
-        .get_mut(&primary)
-        .unwrap()
-        .observed
-        .addresses
-        .push(address);
-    world.send(Event::Inventory(world.listing()));
-    assert_eq!(
-        state(&world),
-        Some((AddressState::Assigned, Some(sandbox(1))))
-    );
-
-    world
-        .enis
-        .get_mut(&primary)
-        .unwrap()
-        .observed
-        .addresses
-        .retain(|other| *other != address);
-    world.send(Event::Inventory(world.listing()));
-    world.left(1);
-    world.run(2000);
-    assert_eq!(
-        state(&world),
-        None,
-        "without a pod, and twice not listed, it is given up"
-    );
-}
-
-/// Row 20.
-#[test]
-fn an_eni_that_is_no_longer_ours_is_left_alone() {
-    let mut world = full();
-    world.add(9);
-    world.run(60);
-    let foreign = world
-        .enis
-        .iter()
-        .find(|(_, eni)| eni.observed.attached.as_ref().unwrap().device == 1)
-        .unwrap()
-        .0
-        .clone();
-    world.enis.get_mut(&foreign).unwrap().observed.managed = false;
-    world.send(Event::Inventory(world.listing()));
-    world.left(9);
-    let from = world.log.len();
-    world.run(3600);
-    let touched = world.log[from..].iter().any(|c| match c {
-        Command::Assign { eni, .. }
-        | Command::Unassign { eni, .. }
-        | Command::DetachEni { eni, .. } => *eni == foreign,
-        Command::DeleteEni { eni, .. } | Command::DeconfigureEni { eni, .. } => *eni == foreign,
-        _ => false,
-    });
-    assert!(!touched);
-}
-
 #[test]
 fn no_growth_before_ec2_told_what_is_attached() {
     let mut world = World::bare("m5.large", Config::default());
@@ -611,4 +439,49 @@ fn an_answer_after_its_deadline_makes_us_look() {
         held,
         "our books agree with EC2's"
     );
+}
+
+/// I9: doubt is looked into once, and then ever less often.
+#[test]
+fn doubt_for_ever_is_no_busy_loop() {
+    for action in [Action::Assign, Action::Create, Action::Attach] {
+        let mut world = World::bare(
+            "m5.large",
+            Config {
+                warm_eni_target: 3,
+                ..Config::default()
+            },
+        );
+        world.fault(action, many(&Fault::Refuse(Class::Ambiguous)));
+        world.latency = Duration::from_millis(50);
+        world.start();
+        let from = world.log.len();
+        world.run(600);
+        let calls = world.calls_since(from).len();
+        assert!(calls < 200, "{action:?}: {calls} calls in ten minutes");
+    }
+}
+
+/// The last single addresses go once prefixes serve again.
+#[test]
+fn single_addresses_from_a_fragmented_time_are_given_back() {
+    let config = Config {
+        prefix_delegation: true,
+        ..ip_targets(4, 0)
+    };
+    let mut world = World::bare("m5.large", config);
+    world.fragmented = true;
+    world.start();
+    world.fragmented = false;
+    world.run(700);
+    for n in 0..9 {
+        world.add(n);
+    }
+    world.run(10);
+    for n in 0..9 {
+        world.left(n);
+    }
+    world.run(300);
+    let totals = world.planner.totals();
+    assert_eq!((totals.free, totals.prefixes, totals.enis), (16, 1, 1));
 }

@@ -1,0 +1,191 @@
+//! What each call does in the tiny EC2, and what it must never be asked to do (I5).
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::World;
+use crate::{Amount, Answer, Attachment, Class, Command, EniId, Mono, event::Bond};
+
+impl World {
+    /// No living pod's address on this ENI, and the ENI is ours (I5).
+    fn assert_idle(&self, id: &EniId, what: &str) {
+        let Some(eni) = self.enis.get(id) else { return };
+        assert!(eni.observed.managed, "{what} of {id}, which is not ours");
+        assert!(
+            eni.observed
+                .attached
+                .as_ref()
+                .is_none_or(|bond| bond.device != 0),
+            "{what} of the primary ENI"
+        );
+        if eni.observed.attached.is_some() {
+            let user = self.live.values().find(|address| self.owns(id, **address));
+            assert_eq!(user, None, "{what} of {id} under a pod");
+        }
+    }
+
+    pub(super) fn apply(&mut self, command: &Command) -> Result<Answer, Class> {
+        let exhausted = Class::Exhausted {
+            subnet: "subnet-1".into(),
+        };
+        match command {
+            Command::CreateEni { token, amount, .. } => {
+                if let Some(id) = self
+                    .by_token
+                    .get(token)
+                    .filter(|id| self.enis.contains_key(id))
+                {
+                    return Ok(Answer::Created(self.enis[id].observed.clone()));
+                }
+                self.affordable(*amount, exhausted)?;
+                let id = self.create(*amount);
+                self.by_token.insert(token.clone(), id.clone());
+                Ok(Answer::Created(self.enis[&id].observed.clone()))
+            }
+            Command::AttachEni {
+                eni, card, device, ..
+            } => self.attach(eni, *card, *device),
+            Command::ConfigureEni(what) => {
+                let eni = self.enis.get_mut(&what.eni).ok_or(Class::Host)?;
+                eni.observed.attached.as_ref().ok_or(Class::Host)?;
+                eni.configured = true;
+                Ok(Answer::Done)
+            }
+            Command::Assign { eni, amount, .. } => {
+                let observed = &self.enis.get(eni).ok_or(Class::NotFound)?.observed;
+                assert!(observed.managed, "{eni} is not ours");
+                let used = observed.addresses.len() + observed.prefixes.len();
+                if used + usize::from(amount.slots()) > self.slots {
+                    return Err(Class::Limit);
+                }
+                self.affordable(*amount, exhausted)?;
+                Ok(self.give(eni, *amount))
+            }
+            Command::Unassign {
+                eni,
+                addresses,
+                prefixes,
+                ..
+            } => self.unassign(eni, addresses, prefixes),
+            Command::DeconfigureEni { eni, .. } => {
+                self.assert_idle(eni, "deconfiguring");
+                if let Some(eni) = self.enis.get_mut(eni) {
+                    eni.configured = false;
+                }
+                Ok(Answer::Done)
+            }
+            Command::DetachEni { eni, .. } => {
+                self.assert_idle(eni, "detaching");
+                let eni = self.enis.get_mut(eni).ok_or(Class::NotFound)?;
+                eni.observed.attached.take().ok_or(Class::NotFound)?;
+                Ok(Answer::Done)
+            }
+            Command::DeleteEni { eni, .. } => {
+                self.assert_idle(eni, "deleting");
+                if self
+                    .enis
+                    .get(eni)
+                    .ok_or(Class::NotFound)?
+                    .observed
+                    .attached
+                    .is_some()
+                {
+                    return Err(Class::InUse);
+                }
+                self.enis.remove(eni);
+                Ok(Answer::Done)
+            }
+            Command::DeleteOnTermination { .. } => Ok(Answer::Done),
+            Command::Describe { .. } => Ok(Answer::Described(self.listing())),
+            Command::Grant { .. } | Command::Refuse { .. } => unreachable!("no call"),
+        }
+    }
+
+    fn affordable(&self, amount: Amount, exhausted: Class) -> Result<(), Class> {
+        if matches!(amount, Amount::Prefixes(_)) && self.fragmented {
+            return Err(Class::Fragmented {
+                subnet: "subnet-1".into(),
+            });
+        }
+        let need = usize::try_from(amount.addresses()).unwrap();
+        if need > self.left {
+            Err(exhausted)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn attach(&mut self, id: &EniId, card: u16, device: u16) -> Result<Answer, Class> {
+        let bonds: Vec<_> = self
+            .enis
+            .values()
+            .filter_map(|eni| eni.observed.attached.as_ref())
+            .collect();
+        if bonds.iter().any(|bond| bond.device == device) {
+            return Err(Class::InUse);
+        }
+        if bonds.len() >= self.max_enis {
+            return Err(Class::Limit);
+        }
+        let eni = self.enis.get_mut(id).ok_or(Class::NotFound)?;
+        if eni.observed.attached.is_some() {
+            return Err(Class::InUse);
+        }
+        let attachment = Attachment(format!("attach-{id}"));
+        eni.observed.attached = Some(Bond {
+            attachment: attachment.clone(),
+            card,
+            device,
+            settled: true,
+        });
+        Ok(Answer::Attached { attachment })
+    }
+
+    fn unassign(
+        &mut self,
+        id: &EniId,
+        addresses: &[Ipv4Addr],
+        prefixes: &[Ipv4Net],
+    ) -> Result<Answer, Class> {
+        for address in self.live.values() {
+            assert!(
+                !addresses.contains(address),
+                "{address} is taken from under a pod"
+            );
+            assert!(
+                !prefixes.iter().any(|net| net.contains(address)),
+                "{address} is taken from under a pod"
+            );
+        }
+        let recent = |at: &Mono| self.now.since(*at) < self.cooldown;
+        for address in self
+            .rested
+            .iter()
+            .filter(|(_, at)| recent(at))
+            .map(|(address, _)| address)
+        {
+            assert!(
+                !addresses.contains(address),
+                "{address} is given back while it rests"
+            );
+            assert!(
+                !prefixes.iter().any(|net| net.contains(address)),
+                "{address} is given back while it rests"
+            );
+        }
+        let observed = &mut self.enis.get_mut(id).ok_or(Class::NotFound)?.observed;
+        let before = observed.addresses.len() + observed.prefixes.len();
+        observed
+            .addresses
+            .retain(|address| !addresses.contains(address));
+        observed.prefixes.retain(|net| !prefixes.contains(net));
+        if before - observed.addresses.len() - observed.prefixes.len()
+            != addresses.len() + prefixes.len()
+        {
+            return Err(Class::InUse);
+        }
+        self.left += addresses.len() + 16 * prefixes.len();
+        Ok(Answer::Done)
+    }
+}
