@@ -15,7 +15,7 @@ use crate::{
     ids::InstanceId,
     imds::{self, ImdsScript},
     serve::serve,
-    shared::Shared,
+    shared::{Shared, WorldGuard},
     world::World,
 };
 
@@ -64,10 +64,8 @@ impl Api {
 
     /// The world, locked: for looking and for scripting. Nothing is answered while the guard lives.
     #[must_use]
-    pub fn world(&self) -> MutexGuard<'_, World> {
-        let mut world = self.shared.world();
-        world.advance(self.shared.now());
-        world
+    pub fn world(&self) -> WorldGuard<'_> {
+        self.shared.watched_world()
     }
 
     /// The time that goes with the world's methods.

@@ -9,19 +9,25 @@ pub struct Clock {
     epoch: Duration,
 }
 
+/// Time since the Unix epoch, for what happens in a world before it is served.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one reading of wall time")]
+pub fn wall_clock() -> Duration {
+    // A clock before 1970 is as good as 1970: nothing here compares it with the world outside.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
 impl Clock {
     #[expect(
         clippy::disallowed_methods,
-        reason = "the binary's one reading of wall time, and its monotonic origin"
+        reason = "the monotonic origin that belongs to that reading"
     )]
     pub fn start() -> Self {
-        // A clock before 1970 is as good as 1970: nothing here compares it with the world outside.
-        let epoch = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         Self {
+            epoch: wall_clock(),
             started: Instant::now(),
-            epoch,
         }
     }
 

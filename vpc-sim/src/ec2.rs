@@ -10,6 +10,9 @@ mod params;
 mod server;
 mod xml;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use self::params::Params;

@@ -7,6 +7,9 @@ mod keys;
 mod script;
 mod token;
 
+#[cfg(test)]
+mod tests;
+
 use std::{net::IpAddr, sync::Arc};
 
 use axum::{

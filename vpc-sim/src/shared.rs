@@ -1,6 +1,7 @@
 //! What the faces share: the world behind a lock, scripts, and the call log. Threads that follow the world wait on it.
 
 use std::{
+    ops::{Deref, DerefMut},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -15,6 +16,33 @@ pub struct Shared {
     calls: Mutex<Vec<Call>>,
     imds: Mutex<ImdsScript>,
     clock: Clock,
+}
+
+/// The world, locked. Whoever follows the world is woken when the guard goes.
+#[derive(Debug)]
+pub struct WorldGuard<'a> {
+    guard: MutexGuard<'a, World>,
+    shared: &'a Shared,
+}
+
+impl Deref for WorldGuard<'_> {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.guard
+    }
+}
+
+impl DerefMut for WorldGuard<'_> {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.guard
+    }
+}
+
+impl Drop for WorldGuard<'_> {
+    fn drop(&mut self) {
+        self.shared.touch();
+    }
 }
 
 /// A test that panicked while it held a lock has failed already; the others may go on.
@@ -40,6 +68,16 @@ impl Shared {
 
     pub fn world(&self) -> MutexGuard<'_, World> {
         lock(&self.world)
+    }
+
+    /// The world as of now, for callers outside.
+    pub fn watched_world(&self) -> WorldGuard<'_> {
+        let mut guard = self.world();
+        guard.advance(self.now());
+        WorldGuard {
+            guard,
+            shared: self,
+        }
     }
 
     pub fn faults(&self) -> MutexGuard<'_, Faults> {

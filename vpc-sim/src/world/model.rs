@@ -232,3 +232,14 @@ pub enum Change {
     /// The source and destination check of an attached interface.
     Check { eni: EniId, enabled: bool },
 }
+
+impl Change {
+    /// The interface that a device appears for.
+    #[must_use]
+    pub const fn attached(&self) -> Option<&NetworkInterface> {
+        match self {
+            Self::Attached { eni, .. } => Some(eni),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,640 @@
+//! The wire: what each action answers, and how it refuses.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    Api, Outcome,
+    action::Action,
+    faults::{Fault, FaultKind},
+    http_test::{Answer, http, raw, serve},
+    ids::InstanceId,
+};
+
+const FORM: (&str, &str) = (
+    "Content-Type",
+    "application/x-www-form-urlencoded; charset=utf-8",
+);
+const SIGNED: (&str, &str) = (
+    "Authorization",
+    "AWS4-HMAC-SHA256 Credential=AKID/x/us-west-2/ec2/aws4_request",
+);
+
+struct Client {
+    api: Api,
+    node: InstanceId,
+    subnet: String,
+    primary: String,
+}
+
+fn client() -> Client {
+    let (api, node) = serve(true);
+    let subnet = api.world().first_subnet().unwrap().to_string();
+    let primary = api.world().instance(&node).unwrap().primary.to_string();
+    Client {
+        api,
+        node,
+        subnet,
+        primary,
+    }
+}
+
+fn form(action: &str, params: &[(&str, &str)]) -> String {
+    let rest: String = params.iter().map(|(k, v)| format!("&{k}={v}")).collect();
+    format!("Action={action}&Version=2016-11-15{rest}")
+}
+
+impl Client {
+    fn ask(&self, action: &str, params: &[(&str, &str)]) -> Answer {
+        http(
+            &self.api.ec2_endpoint(),
+            "POST",
+            "/",
+            &[FORM, SIGNED],
+            &form(action, params),
+        )
+    }
+
+    /// The body of an accepted call, checked for what all answers share.
+    fn ok(&self, action: &str, params: &[(&str, &str)]) -> String {
+        let answer = self.ask(action, params);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let open = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+             <{action}Response xmlns=\"http://ec2.amazonaws.com/doc/2016-11-15/\"><requestId>"
+        );
+        assert!(answer.body.starts_with(&open), "{}", answer.body);
+        assert!(
+            answer.body.ends_with(&format!("</{action}Response>")),
+            "{}",
+            answer.body
+        );
+        balanced(&answer.body);
+        answer.body
+    }
+
+    /// Status and code of a refused call, checked for the shape of errors.
+    fn refused(&self, action: &str, params: &[(&str, &str)]) -> (u16, String) {
+        let answer = self.ask(action, params);
+        balanced(&answer.body);
+        assert!(
+            answer.body.contains("<Response><Errors><Error><Code>"),
+            "{}",
+            answer.body
+        );
+        assert!(
+            answer
+                .body
+                .contains("</Message></Error></Errors><RequestID>"),
+            "{}",
+            answer.body
+        );
+        (answer.status, inner(&answer.body, "Code"))
+    }
+
+    fn create(&self, params: &[(&str, &str)]) -> String {
+        let all = [&[("SubnetId", self.subnet.as_str())], params].concat();
+        self.ok("CreateNetworkInterface", &all)
+    }
+}
+
+/// What is inside the first element of this name.
+fn inner(xml: &str, name: &str) -> String {
+    let (_, rest) = xml
+        .split_once(&format!("<{name}>"))
+        .unwrap_or_else(|| panic!("no {name} in {xml}"));
+    rest.split_once(&format!("</{name}>")).unwrap().0.to_owned()
+}
+
+fn count(xml: &str, name: &str) -> usize {
+    xml.matches(&format!("<{name}>")).count()
+}
+
+/// Every element that is opened is closed, in order.
+fn balanced(xml: &str) {
+    let mut open = Vec::new();
+    for tag in xml
+        .split('<')
+        .skip(1)
+        .map(|t| t.split('>').next().unwrap())
+        .filter(|t| !t.starts_with('?'))
+    {
+        match tag.strip_prefix('/') {
+            Some(name) => assert_eq!(open.pop(), Some(name), "{xml}"),
+            None => open.push(tag.split(' ').next().unwrap()),
+        }
+    }
+    assert!(open.is_empty(), "{xml}");
+}
+
+#[test]
+fn create_answers_the_interface_and_its_token() {
+    let c = client();
+    let params = [
+        ("Description", "a%20%26%20%3Cb%3E"),
+        ("SecondaryPrivateIpAddressCount", "2"),
+        ("Ipv6PrefixCount", "1"),
+        ("ClientToken", "t1"),
+        ("TagSpecification.1.ResourceType", "network-interface"),
+        ("TagSpecification.1.Tag.1.Key", "k"),
+        ("TagSpecification.1.Tag.1.Value", "v"),
+    ];
+    let body = c.create(&params);
+    assert_eq!(inner(&body, "description"), "a &amp; &lt;b&gt;");
+    assert_eq!(inner(&body, "clientToken"), "t1");
+    assert_eq!(
+        inner(&body, "tagSet"),
+        "<item><key>k</key><value>v</value></item>"
+    );
+    assert_eq!(count(&inner(&body, "privateIpAddressesSet"), "item"), 3);
+    assert_eq!(
+        inner(&body, "ipv6PrefixSet")
+            .matches("/80</ipv6Prefix>")
+            .count(),
+        1
+    );
+    assert_eq!(inner(&body, "subnetId"), c.subnet);
+    assert_eq!(inner(&body, "interfaceType"), "interface");
+    assert!(
+        body.contains("<primary>true</primary>") && body.contains("<status>pending</status>"),
+        "{body}"
+    );
+    assert_eq!(
+        inner(&c.create(&params), "networkInterfaceId"),
+        inner(&body, "networkInterfaceId")
+    );
+}
+
+#[test]
+fn create_takes_explicit_addresses_and_prefixes() {
+    let c = client();
+    let body = c.create(&[
+        ("PrivateIpAddresses.1.PrivateIpAddress", "10.0.3.4"),
+        ("PrivateIpAddresses.1.Primary", "true"),
+        ("PrivateIpAddresses.2.PrivateIpAddress", "10.0.3.5"),
+    ]);
+    assert!(
+        body.contains("<privateIpAddress>10.0.3.4</privateIpAddress>") && body.contains("10.0.3.5"),
+        "{body}"
+    );
+    let body = c.create(&[
+        ("PrivateIpAddress", "10.0.3.6"),
+        ("Ipv4Prefix.1.Ipv4Prefix", "10.0.4.0/28"),
+    ]);
+    assert_eq!(
+        inner(&body, "ipv4PrefixSet"),
+        "<item><ipv4Prefix>10.0.4.0/28</ipv4Prefix></item>"
+    );
+}
+
+#[test]
+fn an_interface_lives_from_create_to_delete() {
+    let c = client();
+    let eni = inner(&c.create(&[]), "networkInterfaceId");
+    let id = ("NetworkInterfaceId", eni.as_str());
+    let attach = [
+        id,
+        ("InstanceId", &c.node.0),
+        ("DeviceIndex", "1"),
+        ("NetworkCardIndex", "0"),
+    ];
+    let body = c.ok("AttachNetworkInterface", &attach);
+    assert_eq!(inner(&body, "networkCardIndex"), "0");
+    let attachment = inner(&body, "attachmentId");
+    let modify = [
+        id,
+        ("Attachment.AttachmentId", attachment.as_str()),
+        ("Attachment.DeleteOnTermination", "true"),
+    ];
+    assert_eq!(
+        inner(&c.ok("ModifyNetworkInterfaceAttribute", &modify), "return"),
+        "true"
+    );
+    let body = c.ok(
+        "DescribeNetworkInterfaces",
+        &[("NetworkInterfaceId.1", &eni)],
+    );
+    let bond = inner(&body, "attachment");
+    for (name, value) in [
+        ("attachmentId", attachment.as_str()),
+        ("deviceIndex", "1"),
+        ("status", "attached"),
+        ("deleteOnTermination", "true"),
+        ("instanceId", &c.node.0),
+    ] {
+        assert_eq!(inner(&bond, name), value);
+    }
+    assert!(inner(&bond, "attachTime").ends_with('Z'));
+    assert_eq!(
+        c.refused("DeleteNetworkInterface", &[id]),
+        (400, "InvalidParameterValue".into())
+    );
+    assert_eq!(
+        inner(
+            &c.ok("DetachNetworkInterface", &[("AttachmentId", &attachment)]),
+            "return"
+        ),
+        "true"
+    );
+    assert_eq!(
+        inner(&c.ok("DeleteNetworkInterface", &[id]), "return"),
+        "true"
+    );
+    assert_eq!(
+        c.refused("DeleteNetworkInterface", &[id]).1,
+        "InvalidNetworkInterfaceID.NotFound"
+    );
+}
+
+#[test]
+fn addresses_come_and_go() {
+    let c = client();
+    let id = ("NetworkInterfaceId", c.primary.as_str());
+    let body = c.ok(
+        "AssignPrivateIpAddresses",
+        &[id, ("SecondaryPrivateIpAddressCount", "2")],
+    );
+    assert_eq!(inner(&body, "networkInterfaceId"), c.primary);
+    let given = inner(&body, "assignedPrivateIpAddressesSet");
+    assert_eq!(count(&given, "privateIpAddress"), 2);
+    let first = inner(&given, "privateIpAddress");
+    let body = c.ok("AssignPrivateIpAddresses", &[id, ("Ipv4PrefixCount", "1")]);
+    let prefix = inner(&inner(&body, "assignedIpv4PrefixSet"), "ipv4Prefix");
+    let drop = [
+        id,
+        ("PrivateIpAddress.1", first.as_str()),
+        ("Ipv4Prefix.1", &prefix),
+    ];
+    assert_eq!(
+        inner(&c.ok("UnassignPrivateIpAddresses", &drop), "return"),
+        "true"
+    );
+    assert_eq!(
+        c.refused("UnassignPrivateIpAddresses", &drop).1,
+        "InvalidParameterValue"
+    );
+}
+
+#[test]
+fn ipv6_addresses_come_and_go() {
+    let c = client();
+    let id = ("NetworkInterfaceId", c.primary.as_str());
+    let body = c.ok("AssignIpv6Addresses", &[id, ("Ipv6AddressCount", "1")]);
+    let address = inner(&inner(&body, "assignedIpv6Addresses"), "item");
+    let body = c.ok("AssignIpv6Addresses", &[id, ("Ipv6PrefixCount", "1")]);
+    let prefix = inner(&inner(&body, "assignedIpv6PrefixSet"), "item");
+    assert!(prefix.ends_with("/80"));
+    let body = c.ok(
+        "UnassignIpv6Addresses",
+        &[id, ("Ipv6Addresses.1", &address), ("Ipv6Prefix.1", &prefix)],
+    );
+    assert_eq!(
+        inner(&inner(&body, "unassignedIpv6Addresses"), "item"),
+        address
+    );
+    assert_eq!(
+        inner(&inner(&body, "unassignedIpv6PrefixSet"), "item"),
+        prefix
+    );
+}
+
+#[test]
+fn tags_come_and_go() {
+    let c = client();
+    let resource = ("ResourceId.1", c.primary.as_str());
+    assert_eq!(
+        inner(
+            &c.ok(
+                "CreateTags",
+                &[resource, ("Tag.1.Key", "k"), ("Tag.1.Value", "v")]
+            ),
+            "return"
+        ),
+        "true"
+    );
+    let body = c.ok(
+        "DescribeTags",
+        &[
+            ("Filter.1.Name", "resource-id"),
+            ("Filter.1.Value.1", &c.primary),
+        ],
+    );
+    let row = inner(&body, "item");
+    let expect = format!(
+        "<resourceId>{}</resourceId><resourceType>network-interface</resourceType><key>k</key><value>v</value>",
+        c.primary
+    );
+    assert_eq!(row, expect);
+    c.ok("DeleteTags", &[resource, ("Tag.1.Key", "k")]);
+    assert_eq!(inner(&c.ok("DescribeTags", &[]), "tagSet"), "");
+}
+
+#[test]
+fn instances_show_their_interfaces() {
+    let c = client();
+    let body = c.ok("DescribeInstances", &[("InstanceId.1", &c.node.0)]);
+    let instance = inner(&body, "instancesSet");
+    assert_eq!(inner(&instance, "instanceId"), c.node.0);
+    assert_eq!(inner(&instance, "instanceType"), "m5.large");
+    assert_eq!(
+        inner(&instance, "instanceState"),
+        "<code>16</code><name>running</name>"
+    );
+    assert_eq!(inner(&instance, "httpTokens"), "required");
+    let interface = inner(&instance, "networkInterfaceSet");
+    assert_eq!(inner(&interface, "networkInterfaceId"), c.primary);
+    assert_eq!(inner(&inner(&interface, "attachment"), "deviceIndex"), "0");
+}
+
+#[test]
+fn instance_types_show_their_limits() {
+    let c = client();
+    let body = c.ok(
+        "DescribeInstanceTypes",
+        &[("InstanceType.1", "p4d.24xlarge")],
+    );
+    for (name, value) in [
+        ("maximumNetworkInterfaces", "15"),
+        ("maximumNetworkCards", "4"),
+        ("defaultNetworkCardIndex", "0"),
+        ("ipv4AddressesPerInterface", "50"),
+        ("hypervisor", "nitro"),
+    ] {
+        assert_eq!(inner(&body, name), value);
+    }
+    assert_eq!(count(&inner(&body, "networkCards"), "item"), 4);
+    assert_eq!(
+        c.refused("DescribeInstanceTypes", &[("InstanceType.1", "x9.huge")])
+            .1,
+        "InvalidInstanceType"
+    );
+}
+
+#[test]
+fn the_topology_is_described() {
+    let c = client();
+    let subnet = c.ok("DescribeSubnets", &[("SubnetId.1", &c.subnet)]);
+    assert_eq!(
+        inner(&subnet, "availableIpAddressCount"),
+        (4096 - 5 - 1).to_string()
+    );
+    assert_eq!(inner(&subnet, "cidrBlock"), "10.0.0.0/20");
+    assert_eq!(inner(&subnet, "ipv6CidrBlock"), "2600:1f14:0:1::/64");
+    assert_eq!(inner(&subnet, "availabilityZone"), "us-west-2a");
+    let vpc = c.ok("DescribeVpcs", &[]);
+    assert_eq!(
+        inner(&inner(&vpc, "cidrBlockAssociationSet"), "cidrBlock"),
+        "10.0.0.0/16"
+    );
+    assert_eq!(inner(&vpc, "vpcId"), inner(&subnet, "vpcId"));
+    let group = c.ok("DescribeSecurityGroups", &[("GroupName.1", "default")]);
+    assert_eq!(inner(&group, "vpcId"), inner(&subnet, "vpcId"));
+    let none = c.ok("DescribeSecurityGroups", &[("GroupName.1", "other")]);
+    assert_eq!(inner(&none, "securityGroupInfo"), "");
+}
+
+#[test]
+fn pages_follow_their_tokens() {
+    let c = client();
+    for _ in 0..6 {
+        c.create(&[]);
+    }
+    let first = c.ok("DescribeNetworkInterfaces", &[("MaxResults", "5")]);
+    assert_eq!(count(&first, "ownerId"), 5);
+    let token = inner(&first, "nextToken");
+    let second = c.ok(
+        "DescribeNetworkInterfaces",
+        &[("MaxResults", "5"), ("NextToken", &token)],
+    );
+    assert_eq!(
+        (count(&second, "ownerId"), count(&second, "nextToken")),
+        (2, 0)
+    );
+}
+
+#[test]
+fn unknown_actions_versions_and_parameters_are_errors() {
+    let c = client();
+    assert_eq!(
+        c.refused("RunInstances", &[]),
+        (400, "InvalidAction".into())
+    );
+    for action in Action::ALL {
+        let refused = c.ask(
+            action.name(),
+            &[
+                ("Colour", "red"),
+                ("SubnetId", "s"),
+                ("NetworkInterfaceId", "e"),
+            ],
+        );
+        assert_eq!(refused.status, 400, "{action}: {}", refused.body);
+    }
+    let colour = [
+        ("NetworkInterfaceId", c.primary.as_str()),
+        ("Colour", "red"),
+    ];
+    assert_eq!(
+        c.refused("DeleteNetworkInterface", &colour),
+        (400, "UnknownParameter".into())
+    );
+    assert!(
+        c.ask("DeleteNetworkInterface", &colour)
+            .body
+            .contains("The parameter Colour is not recognized")
+    );
+    let old = http(
+        &c.api.ec2_endpoint(),
+        "POST",
+        "/",
+        &[FORM],
+        "Action=DescribeVpcs&Version=2014-01-01",
+    );
+    assert_eq!(inner(&old.body, "Code"), "NoSuchVersion");
+    let json = http(
+        &c.api.ec2_endpoint(),
+        "POST",
+        "/",
+        &[("Content-Type", "application/json")],
+        "{}",
+    );
+    assert_eq!(
+        (json.status, inner(&json.body, "Code")),
+        (400, "MalformedQueryString".into())
+    );
+}
+
+#[test]
+fn forms_of_addresses_exclude_each_other() {
+    let c = client();
+    let id = ("NetworkInterfaceId", c.primary.as_str());
+    let both = [
+        id,
+        ("SecondaryPrivateIpAddressCount", "1"),
+        ("Ipv4PrefixCount", "1"),
+    ];
+    assert_eq!(
+        c.refused("AssignPrivateIpAddresses", &both).1,
+        "InvalidParameterCombination"
+    );
+    assert_eq!(
+        c.refused("AssignPrivateIpAddresses", &[id]).1,
+        "MissingParameter"
+    );
+    let two = [
+        id,
+        ("SourceDestCheck.Value", "false"),
+        ("Description.Value", "d"),
+    ];
+    assert_eq!(
+        c.refused("ModifyNetworkInterfaceAttribute", &two).1,
+        "InvalidParameterCombination"
+    );
+    let ids = [
+        ("NetworkInterfaceId.1", c.primary.as_str()),
+        ("MaxResults", "5"),
+    ];
+    assert_eq!(
+        c.refused("DescribeNetworkInterfaces", &ids).1,
+        "InvalidParameterCombination"
+    );
+    assert_eq!(
+        c.refused(
+            "AttachNetworkInterface",
+            &[id, ("InstanceId", "i"), ("DeviceIndex", "x")]
+        )
+        .1,
+        "InvalidParameterValue"
+    );
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_assign_has_none() {
+    let c = client();
+    let dry = [("SubnetId", c.subnet.as_str()), ("DryRun", "true")];
+    assert_eq!(
+        c.refused("CreateNetworkInterface", &dry),
+        (412, "DryRunOperation".into())
+    );
+    assert_eq!(c.api.world().interfaces().count(), 1);
+    let assign = [
+        ("NetworkInterfaceId", c.primary.as_str()),
+        ("Ipv4PrefixCount", "1"),
+        ("DryRun", "true"),
+    ];
+    assert_eq!(
+        c.refused("AssignPrivateIpAddresses", &assign).1,
+        "UnknownParameter"
+    );
+}
+
+#[test]
+fn throttled_calls_are_503() {
+    let c = client();
+    c.api.world().set_throttling(true);
+    for _ in 0..200 {
+        let answer = c.ask("DescribeInstances", &[]);
+        if answer.status != 200 {
+            assert_eq!(
+                (answer.status, inner(&answer.body, "Code")),
+                (503, "RequestLimitExceeded".into())
+            );
+            return;
+        }
+    }
+    panic!("200 calls in a row were not throttled");
+}
+
+#[test]
+fn scripted_errors_happen_and_are_logged() {
+    let c = client();
+    c.api.faults().push(Fault::error(
+        Action::DescribeVpcs,
+        1,
+        "UnauthorizedOperation",
+    ));
+    assert_eq!(
+        c.refused("DescribeVpcs", &[]),
+        (403, "UnauthorizedOperation".into())
+    );
+    c.ok("DescribeVpcs", &[("MaxResults", "7")]);
+    let calls = c.api.calls();
+    let outcomes: Vec<_> = calls
+        .iter()
+        .map(|c| (c.action.as_str(), c.outcome.clone()))
+        .collect();
+    let refused = Outcome::Refused("UnauthorizedOperation".into());
+    assert_eq!(
+        outcomes,
+        [
+            ("DescribeVpcs", refused),
+            ("DescribeVpcs", Outcome::Answered)
+        ]
+    );
+    assert_eq!(calls[1].param("MaxResults"), Some("7"));
+    c.api.clear_calls();
+    assert!(c.api.calls().is_empty());
+}
+
+#[test]
+fn a_lost_reply_is_a_closed_connection_after_the_deed() {
+    let c = client();
+    c.api.faults().push(Fault {
+        action: Action::CreateNetworkInterface,
+        times: 1,
+        kind: FaultKind::LoseReply,
+    });
+    let body = form(
+        "CreateNetworkInterface",
+        &[("SubnetId", &c.subnet), ("ClientToken", "t")],
+    );
+    assert_eq!(raw(&c.api.ec2_endpoint(), "POST", "/", &[FORM], &body), "");
+    assert_eq!(c.api.world().interfaces().count(), 2);
+    assert_eq!(c.api.calls()[0].outcome, Outcome::ReplyLost);
+    c.create(&[("ClientToken", "t")]);
+    assert_eq!(c.api.world().interfaces().count(), 2, "the same interface");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "measures a delay in real time")]
+fn a_delayed_call_takes_that_long() {
+    let c = client();
+    let wait = Duration::from_millis(80);
+    c.api.faults().push(Fault {
+        action: Action::DescribeVpcs,
+        times: 1,
+        kind: FaultKind::Delay(wait),
+    });
+    let begun = Instant::now();
+    c.ok("DescribeVpcs", &[]);
+    assert!(begun.elapsed() >= wait);
+}
+
+#[test]
+fn a_hanging_call_is_not_done_and_blocks_nobody_else() {
+    use std::io::Write as _;
+    let c = client();
+    c.api.faults().push(Fault {
+        action: Action::DeleteNetworkInterface,
+        times: 1,
+        kind: FaultKind::Hang,
+    });
+    let eni = inner(&c.create(&[]), "networkInterfaceId");
+    let body = form("DeleteNetworkInterface", &[("NetworkInterfaceId", &eni)]);
+    let mut stream =
+        std::net::TcpStream::connect(c.api.ec2_endpoint().trim_start_matches("http://")).unwrap();
+    let (kind, length) = (FORM.1, body.len());
+    write!(stream, "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
+    // Its turn is logged when it begins to hang; until then other calls are answered in between.
+    while !c
+        .api
+        .calls()
+        .iter()
+        .any(|call| call.outcome == Outcome::Hung)
+    {
+        c.ok("DescribeVpcs", &[]);
+    }
+    assert_eq!(c.api.world().interfaces().count(), 2);
+    stream.set_nonblocking(true).unwrap();
+    let nothing = std::io::Read::read(&mut stream, &mut [0; 1]).unwrap_err();
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+}

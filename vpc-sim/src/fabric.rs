@@ -1,0 +1,195 @@
+//! The VPC's wires: namespaces, veth pairs and routes that deliver what the world says.
+//!
+//! A router namespace has one port per attached interface; the other end is the interface, in its node's namespace. A
+//! destination goes to the port whose interface owns it and nowhere else, because it has a route of its own; a source
+//! that the sending port does not own is dropped by strict reverse path filtering, which looks at the same routes. So
+//! routes are all there is to keep, and nobody can own an address in one direction only.
+//!
+//! Follows [`Change`]s; knows no HTTP and decides nothing about addresses. IPv4 only.
+
+mod port;
+mod router;
+
+use std::{collections::BTreeMap, io, net::Ipv4Addr, os::fd::AsFd as _};
+
+use datapath::{
+    netlink,
+    netns::{Netns, NetnsError},
+};
+use ipnet::{IpNet, Ipv4Net};
+
+pub use self::router::{EC2_ADDRESS, IMDS_ADDRESS, INTERNET_ADDRESS};
+use self::{port::Port, router::Router};
+use crate::{
+    ids::{EniId, InstanceId},
+    world::model::{Change, NetworkInterface},
+};
+
+/// Why the fabric could not follow.
+#[derive(Debug, thiserror::Error)]
+pub enum FabricError {
+    #[error("no network namespace: run as root, or in a user namespace of your own")]
+    Namespace {
+        #[source]
+        source: io::Error,
+    },
+    #[error("namespace descriptor cannot be duplicated")]
+    Duplicate {
+        #[source]
+        source: NetnsError,
+    },
+    #[error("cannot write {name}")]
+    Sysctl {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("no veth pair for {eni}: {link} of {instance}")]
+    Wire {
+        eni: EniId,
+        instance: InstanceId,
+        link: String,
+        #[source]
+        source: netlink::Error,
+    },
+    #[error("cannot {what}")]
+    Program {
+        what: &'static str,
+        #[source]
+        source: netlink::Error,
+    },
+    #[error("link {name} is gone")]
+    Vanished { name: String },
+    #[error("no namespace for instance {instance}")]
+    NoNode { instance: InstanceId },
+}
+
+/// Another handle on the same namespace.
+pub(crate) fn duplicate(netns: &Netns) -> Result<Netns, FabricError> {
+    let fd = netns
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| FabricError::Namespace { source })?;
+    Netns::from_fd(fd).map_err(|source| FabricError::Duplicate { source })
+}
+
+/// Puts a name to a refused request.
+fn program(what: &'static str) -> impl Fn(netlink::Error) -> FabricError {
+    move |source| FabricError::Program { what, source }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Fabric {
+    router: Router,
+    nodes: BTreeMap<InstanceId, Netns>,
+    ports: BTreeMap<EniId, Port>,
+}
+
+impl Fabric {
+    /// The router and the internet, with no nodes. Destinations in `vpc` that nobody owns are dropped.
+    ///
+    /// # Errors
+    /// Without the right to make and configure network namespaces.
+    pub fn build(vpc: &[Ipv4Net]) -> Result<Self, FabricError> {
+        Ok(Self {
+            router: Router::build(vpc)?,
+            nodes: BTreeMap::new(),
+            ports: BTreeMap::new(),
+        })
+    }
+
+    /// The namespace where packets are forwarded; IMDS listens here.
+    #[must_use]
+    pub const fn router(&self) -> &Netns {
+        &self.router.netns
+    }
+
+    /// The namespace beyond the VPC; the EC2 API listens here.
+    #[must_use]
+    pub const fn internet(&self) -> &Netns {
+        &self.router.internet
+    }
+
+    /// A namespace for `instance`, empty until its primary interface is attached.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn add_node(&mut self, instance: &InstanceId) -> Result<Netns, FabricError> {
+        let netns = Netns::create().map_err(|source| FabricError::Namespace { source })?;
+        self.nodes.insert(instance.clone(), duplicate(&netns)?);
+        Ok(netns)
+    }
+
+    /// Lets go of the namespace of `instance`. Whoever else holds it keeps it.
+    pub fn remove_node(&mut self, instance: &InstanceId) {
+        self.nodes.remove(instance);
+    }
+
+    /// Follows one change. `subnet`: the gateway and the prefix length of the interface's subnet, for one that is attached.
+    ///
+    /// # Errors
+    /// If the kernel refuses; the fabric is then behind the world.
+    pub fn follow(
+        &mut self,
+        change: Change,
+        subnet: Option<(Ipv4Addr, u8)>,
+    ) -> Result<(), FabricError> {
+        match change {
+            Change::Attached { eni, delivers } => self.attach(&eni, &delivers, subnet),
+            Change::Cut { eni } => self.port(&eni, |port, router| port.cut(router)),
+            Change::Detached { eni, .. } => {
+                let port = self.ports.remove(&eni);
+                port.map_or(Ok(()), |port| port.unplug(&mut self.router))
+            }
+            Change::Added { eni, net } => self.port(&eni, |port, router| port.deliver(router, net)),
+            Change::Removed { eni, net } => {
+                self.port(&eni, |port, router| port.forget(router, net))
+            }
+            Change::Check { eni, enabled } => {
+                self.port(&eni, |port, router| port.check_source(router, enabled))
+            }
+        }
+    }
+
+    /// An interface without a port (it has no address at all) has nothing to follow.
+    fn port(
+        &mut self,
+        eni: &EniId,
+        act: impl FnOnce(&mut Port, &mut Router) -> Result<(), FabricError>,
+    ) -> Result<(), FabricError> {
+        self.ports
+            .get_mut(eni)
+            .map_or(Ok(()), |port| act(port, &mut self.router))
+    }
+
+    fn attach(
+        &mut self,
+        eni: &NetworkInterface,
+        delivers: &[IpNet],
+        subnet: Option<(Ipv4Addr, u8)>,
+    ) -> Result<(), FabricError> {
+        let (Some(bond), Some((gateway, len))) = (&eni.attachment, subnet) else {
+            return Ok(());
+        };
+        let Some(primary) = eni.primary() else {
+            return Ok(());
+        };
+        let no_node = || FabricError::NoNode {
+            instance: bond.instance.clone(),
+        };
+        let node = self.nodes.get(&bond.instance).ok_or_else(no_node)?;
+        let mut port = Port::plug(&mut self.router, node, eni, bond, (primary, gateway))?;
+        for net in delivers {
+            port.deliver(&mut self.router, *net)?;
+        }
+        if !eni.source_dest_check {
+            port.check_source(&mut self.router, false)?;
+        }
+        if (bond.card, bond.device) == (0, 0) {
+            port::configure_primary(node, primary, len, gateway)?;
+        }
+        self.ports.insert(eni.id.clone(), port);
+        Ok(())
+    }
+}

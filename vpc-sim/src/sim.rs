@@ -1,0 +1,367 @@
+//! The whole of it: a world, its faces inside the fabric, and nodes to run things on.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use datapath::netns::Netns;
+use ipnet::{Ipv4Net, Ipv6Net};
+
+use crate::{
+    api::Api,
+    calls::Call,
+    error::ApiError,
+    fabric::{self, EC2_ADDRESS, Fabric, FabricError, IMDS_ADDRESS},
+    faults::Faults,
+    ids::{EniId, InstanceId, Mac, SubnetId},
+    imds::ImdsScript,
+    shared::{Shared, WorldGuard},
+    world::{LaunchInstance, World, WorldConfig, model::NetworkInterface},
+};
+
+/// A subnet to begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubnetConfig {
+    pub cidr: Ipv4Net,
+    pub ipv6: Option<Ipv6Net>,
+    /// The letter of its availability zone.
+    pub zone: char,
+}
+
+/// One VPC and its subnets.
+#[derive(Clone, Debug)]
+pub struct SimConfig {
+    pub world: WorldConfig,
+    pub vpc_cidrs: Vec<Ipv4Net>,
+    pub vpc_ipv6: Vec<Ipv6Net>,
+    /// Instances that name no subnet go to the first.
+    pub subnets: Vec<SubnetConfig>,
+}
+
+impl Default for SimConfig {
+    fn default() -> Self {
+        let net = |a, b, c, d, len| Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), len);
+        Self {
+            world: WorldConfig::default(),
+            vpc_cidrs: vec![net(10, 0, 0, 0, 16)],
+            vpc_ipv6: Vec::new(),
+            subnets: vec![SubnetConfig {
+                cidr: net(10, 0, 0, 0, 20),
+                ipv6: None,
+                zone: 'a',
+            }],
+        }
+    }
+}
+
+impl SimConfig {
+    /// The world that this describes, before anything runs in it.
+    #[must_use]
+    pub fn build(self) -> World {
+        let mut world = World::new(self.world);
+        let vpc = world.add_vpc(self.vpc_cidrs, self.vpc_ipv6);
+        for s in self.subnets {
+            world.add_subnet(&vpc, s.cidr, s.ipv6, s.zone);
+        }
+        world
+    }
+}
+
+/// Why a simulation does not start, or a node does not appear.
+#[derive(Debug, thiserror::Error)]
+pub enum SimError {
+    #[error("the fabric failed")]
+    Fabric(#[from] FabricError),
+    #[error("EC2 refused: {}", .0.code())]
+    Api(#[from] ApiError),
+    #[error("cannot listen at {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot start servers")]
+    Servers {
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A node: an instance and its namespace, which lives as long as this value (or a process in it).
+#[derive(Debug)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub instance_type: String,
+    pub netns: Netns,
+    pub subnet: SubnetId,
+    /// The primary interface.
+    pub eni: EniId,
+    /// Its primary address.
+    pub address: Ipv4Addr,
+    pub mac: Mac,
+}
+
+/// A running simulation. Dropping it ends servers, fabric and namespaces.
+#[derive(Debug)]
+pub struct Sim {
+    api: Api,
+    wires: Arc<Wires>,
+    router: Netns,
+    internet: Netns,
+    follower: Option<JoinHandle<()>>,
+}
+
+/// What the thread that follows the world shares with the rest. Whoever needs both locks takes the fabric's first.
+#[derive(Debug)]
+struct Wires {
+    shared: Arc<Shared>,
+    fabric: Mutex<Fabric>,
+    stop: AtomicBool,
+}
+
+/// How long the follower sleeps when nothing is due: any length will do, it is woken by every change.
+const IDLE: Duration = Duration::from_secs(3600);
+
+impl Sim {
+    /// Makes the namespaces, serves EC2 on the simulated internet and IMDS on the router, and follows the world.
+    ///
+    /// # Errors
+    /// Without the right to make network namespaces.
+    pub fn start(config: SimConfig) -> Result<Self, SimError> {
+        let fabric = Fabric::build(&config.vpc_cidrs)?;
+        let (router, internet) = (
+            fabric::duplicate(fabric.router())?,
+            fabric::duplicate(fabric.internet())?,
+        );
+        let ec2 = listen(fabric.internet(), SocketAddr::from((EC2_ADDRESS, 80)))?;
+        let imds = listen(fabric.router(), SocketAddr::from((IMDS_ADDRESS, 80)))?;
+        let servers = |source| SimError::Servers { source };
+        let api = Api::start(config.build(), ec2, imds, None).map_err(servers)?;
+        let wires = Arc::new(Wires {
+            shared: Arc::clone(&api.shared),
+            fabric: Mutex::new(fabric),
+            stop: AtomicBool::new(false),
+        });
+        let theirs = Arc::clone(&wires);
+        let builder = std::thread::Builder::new().name("vpc-sim-fabric".to_owned());
+        let follower = builder.spawn(move || theirs.run()).map_err(servers)?;
+        Ok(Self {
+            api,
+            wires,
+            router,
+            internet,
+            follower: Some(follower),
+        })
+    }
+
+    /// Runs an instance as a namespace with its primary interface up, as an AMI leaves it.
+    ///
+    /// # Errors
+    /// EC2's refusal, or the kernel's.
+    pub fn launch_instance(&self, launch: LaunchInstance) -> Result<Instance, SimError> {
+        let mut fabric = self.wires.fabric();
+        let mut world = self.api.world();
+        let made = world.launch_instance(&launch, self.api.now())?;
+        let eni = world.interface(&made.primary).cloned();
+        let netns = fabric.add_node(&made.id)?;
+        drop(world);
+        self.wires.follow(&mut fabric)?;
+        let eni = eni.ok_or_else(|| FabricError::NoNode {
+            instance: made.id.clone(),
+        })?;
+        Ok(Instance {
+            address: eni.primary().unwrap_or(Ipv4Addr::UNSPECIFIED),
+            mac: eni.mac,
+            id: made.id,
+            instance_type: made.instance_type,
+            netns,
+            subnet: made.subnet,
+            eni: made.primary,
+        })
+    }
+
+    /// Terminates an instance: its interfaces vanish from its namespace.
+    ///
+    /// # Errors
+    /// EC2's refusal, or the kernel's.
+    pub fn terminate_instance(&self, id: &InstanceId) -> Result<(), SimError> {
+        let mut fabric = self.wires.fabric();
+        self.api.world().terminate_instance(id, self.api.now())?;
+        let followed = self.wires.follow(&mut fabric);
+        fabric.remove_node(id);
+        Ok(followed?)
+    }
+
+    /// Waits until `holds` is true of the world and the fabric has followed it, at most `limit`.
+    #[must_use]
+    pub fn wait_until(&self, limit: Duration, holds: impl Fn(&World) -> bool) -> bool {
+        self.wires.wait_until(limit, holds)
+    }
+
+    /// The world, locked: for looking and for scripting. Nothing is answered while the guard lives; what was changed
+    /// reaches the fabric soon after, and for certain by [`Sim::settle`].
+    #[must_use]
+    pub fn world(&self) -> WorldGuard<'_> {
+        self.api.world()
+    }
+
+    /// Lets the fabric catch up with everything that is due by now.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn settle(&self) -> Result<(), SimError> {
+        Ok(self.wires.follow(&mut self.wires.fabric())?)
+    }
+
+    /// The time that goes with the world's methods.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.api.now()
+    }
+
+    /// Scripted faults of EC2 calls.
+    #[must_use]
+    pub fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.api.faults()
+    }
+
+    /// Scripted faults of IMDS.
+    #[must_use]
+    pub fn imds(&self) -> MutexGuard<'_, ImdsScript> {
+        self.api.imds()
+    }
+
+    /// Every EC2 call so far.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.api.calls()
+    }
+
+    /// Forgets the calls so far.
+    pub fn clear_calls(&self) {
+        self.api.clear_calls();
+    }
+
+    /// What nodes put into `AWS_ENDPOINT_URL_EC2`; reachable over the fabric only.
+    #[must_use]
+    pub fn ec2_endpoint(&self) -> String {
+        format!("http://{EC2_ADDRESS}")
+    }
+
+    /// The address that the AWS SDK uses by default; reachable over the fabric only.
+    #[must_use]
+    pub fn imds_endpoint(&self) -> String {
+        format!("http://{IMDS_ADDRESS}")
+    }
+
+    /// The router's namespace: everything between nodes passes here.
+    #[must_use]
+    pub const fn router(&self) -> &Netns {
+        &self.router
+    }
+
+    /// The namespace beyond the VPC.
+    #[must_use]
+    pub const fn internet(&self) -> &Netns {
+        &self.internet
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        // Under the world's lock, or the follower could miss it between looking and sleeping.
+        {
+            let _world = self.wires.shared.world();
+            self.wires.stop.store(true, Ordering::Relaxed);
+            self.wires.shared.touch();
+        }
+        if let Some(follower) = self.follower.take() {
+            drop(follower.join()); // A panic there was printed there.
+        }
+    }
+}
+
+impl Wires {
+    fn fabric(&self) -> MutexGuard<'_, Fabric> {
+        self.fabric.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies what the world has changed. All of it is tried; the first failure is told.
+    fn follow(&self, fabric: &mut Fabric) -> Result<(), FabricError> {
+        let steps: Vec<_> = {
+            let mut world = self.shared.world();
+            world.advance(self.shared.now());
+            let changes = world.take_changes();
+            let subnet = |eni: &NetworkInterface| {
+                world
+                    .subnet(&eni.subnet)
+                    .map(|s| (s.gateway(), s.cidr.prefix_len()))
+            };
+            changes
+                .into_iter()
+                .map(|c| (c.attached().and_then(subnet), c))
+                .collect()
+        };
+        let outcomes: Vec<_> = steps
+            .into_iter()
+            .map(|(subnet, c)| fabric.follow(c, subnet))
+            .collect();
+        self.shared.touch();
+        outcomes.into_iter().collect()
+    }
+
+    fn run(&self) {
+        loop {
+            if let Err(error) = self.follow(&mut self.fabric()) {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "fabric is behind the world"
+                );
+            }
+            let mut world = self.shared.world();
+            while !self.stop.load(Ordering::Relaxed) && !due(&world, self.shared.now()) {
+                world = self.shared.wait(world, IDLE);
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    fn wait_until(&self, limit: Duration, holds: impl Fn(&World) -> bool) -> bool {
+        let end = self.shared.now() + limit;
+        loop {
+            // With the fabric locked, what was taken from the world has been applied.
+            let fabric = self.fabric();
+            let mut world = self.shared.world();
+            world.advance(self.shared.now());
+            if !world.has_changes() && holds(&world) {
+                return true;
+            }
+            drop(fabric);
+            self.shared.touch();
+            let left = end.saturating_sub(self.shared.now());
+            if left.is_zero() {
+                return false;
+            }
+            // The follower touches the world again when it has followed.
+            drop(self.shared.wait(world, left));
+        }
+    }
+}
+
+fn due(world: &World, now: Duration) -> bool {
+    world.has_changes() || world.next_deadline().is_some_and(|at| at <= now)
+}
+
+fn listen(netns: &Netns, address: SocketAddr) -> Result<TcpListener, SimError> {
+    let bound = netns.run(|| TcpListener::bind(address)).and_then(|l| l);
+    bound.map_err(|source| SimError::Listen { address, source })
+}
