@@ -94,8 +94,7 @@ impl Netns {
     /// The house rule is that only a thread that dies soon enters a namespace. This process has one thread, which dies
     /// within the call, and from here on does nothing that depends on the namespace: the daemon's socket is a path,
     /// and the kernel finds that by inode in any namespace. Not coming back leaves no way to come back wrongly.
-    /// *Measured* (release, 2000 rounds): enter and stay 1×, enter and return the same plus one more `setns`, a thread
-    /// of its own three times that.
+    /// *Measured* with the socket's opening (median of 2000): staying 4.1 µs, returning 5.1 µs, a thread of its own 34 µs.
     pub fn into_descriptors(self) -> Result<Descriptors, NetnsError> {
         let failed = |op| {
             let path = self.path.clone();

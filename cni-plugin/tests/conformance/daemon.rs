@@ -123,12 +123,8 @@ async fn serve(listener: StdListener, state: Arc<State>) {
     let (streams, incoming) = mpsc::channel::<Result<UnixStream, std::io::Error>>(64);
     let accept = async {
         while let Ok((stream, _)) = listener.accept().await {
-            state
-                .seen
-                .lock()
-                .unwrap()
-                .preambles
-                .push(preamble(&stream).await);
+            let preamble = preamble(&stream).await;
+            state.seen.lock().unwrap().preambles.push(preamble);
             if streams.send(Ok(stream)).await.is_err() {
                 break;
             }
