@@ -256,3 +256,120 @@ fn a_restored_pod_on_an_unknown_eni_is_pinned() {
     );
     assert_eq!(world.planner.totals().assigned, 3);
 }
+
+#[test]
+fn one_list_without_an_idle_eni_does_not_give_it_up() {
+    let mut world = World::new(
+        "m5.large",
+        Config {
+            warm_eni_target: 2,
+            max_eni: Some(2),
+            ..Config::default()
+        },
+    );
+    world.run(60);
+    let mut list = world.listing();
+    list.retain(|observed| {
+        observed
+            .attached
+            .as_ref()
+            .is_some_and(|bond| bond.device == 0)
+    });
+    let from = world.log.len();
+    world.send(Event::Inventory(list));
+    world.run(120);
+    assert_eq!(
+        count(&world, from, |c| matches!(
+            c,
+            Command::DeconfigureEni { .. }
+        )),
+        0
+    );
+    assert_eq!(
+        (
+            world.planner.totals().free,
+            world.planner.totals().quarantined
+        ),
+        (18, 0)
+    );
+}
+
+#[test]
+fn one_list_without_a_free_address_only_puts_it_aside() {
+    let mut world = World::new("m5.large", ip_targets(2, 2));
+    world.run(60);
+    let mut list = world.listing();
+    list[0].addresses.pop();
+    world.send(Event::Inventory(list));
+    assert_eq!(
+        (
+            world.planner.totals().free,
+            world.planner.totals().quarantined
+        ),
+        (1, 1)
+    );
+    world.run(40);
+    assert_eq!(
+        world.planner.totals().quarantined,
+        0,
+        "the next list shows it"
+    );
+}
+
+#[test]
+fn an_address_with_a_pod_is_never_dropped_however_often_ec2_denies_it() {
+    let mut world = World::new("m5.large", ip_targets(2, 2));
+    let ticket = world.add(1);
+    world.run(60);
+    let address = world.granted[&ticket].1;
+    let primary = world.enis.keys().next().unwrap().clone();
+    world
+        .enis
+        .get_mut(&primary)
+        .unwrap()
+        .observed
+        .addresses
+        .retain(|other| *other != address);
+    world.send(Event::Inventory(world.listing()));
+    world.run(7200);
+    assert!(world.planner.counters().describes >= 5);
+    assert_eq!(world.planner.totals().quarantined, 1);
+    let again = world.add(1);
+    assert_eq!(world.granted[&again].1, address);
+}
+
+#[test]
+fn a_list_older_than_an_assign_does_not_put_its_addresses_in_doubt() {
+    let mut world = World::new("m5.large", ip_targets(2, 2));
+    world.run(60);
+    let old = world.listing();
+    world.add(1);
+    world.run(2);
+    world.send(Event::Inventory(old));
+    assert_eq!(
+        (
+            world.planner.totals().free,
+            world.planner.totals().quarantined
+        ),
+        (2, 0)
+    );
+}
+
+#[test]
+fn a_list_that_still_shows_what_was_given_back_is_stale() {
+    let mut world = World::new("m5.large", ip_targets(1, 1));
+    for n in 0..5 {
+        world.add(n);
+    }
+    world.run(10);
+    for n in 0..5 {
+        world.left(n);
+    }
+    let old = world.listing();
+    while world.planner.counters().unassigns == 0 {
+        world.run(1);
+    }
+    world.run(2);
+    world.send(Event::Inventory(old));
+    assert_eq!(world.planner.totals().free, 1);
+}
