@@ -75,13 +75,11 @@ impl Api {
     }
 
     /// Scripted faults of EC2 calls.
-    #[must_use]
     pub fn faults(&self) -> MutexGuard<'_, Faults> {
         self.shared.faults()
     }
 
     /// Scripted faults of IMDS.
-    #[must_use]
     pub fn imds(&self) -> MutexGuard<'_, ImdsScript> {
         self.shared.imds()
     }

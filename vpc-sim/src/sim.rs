@@ -227,13 +227,11 @@ impl Sim {
     }
 
     /// Scripted faults of EC2 calls.
-    #[must_use]
     pub fn faults(&self) -> MutexGuard<'_, Faults> {
         self.api.faults()
     }
 
     /// Scripted faults of IMDS.
-    #[must_use]
     pub fn imds(&self) -> MutexGuard<'_, ImdsScript> {
         self.api.imds()
     }

@@ -202,9 +202,8 @@ pub(super) fn type_of(name: &str) -> Result<&'static InstanceType, ApiError> {
 
 /// Whether what `eni` already holds is within the limits of the type.
 fn fits(eni: &NetworkInterface, limits: &InstanceType) -> Result<(), ApiError> {
-    if !limits.supports_prefixes()
-        && !(eni.ipv4_prefixes.is_empty() && eni.ipv6_prefixes.is_empty())
-    {
+    let prefixes = !(eni.ipv4_prefixes.is_empty() && eni.ipv6_prefixes.is_empty());
+    if prefixes && !limits.supports_prefixes() {
         return Err(ApiError::PrefixesUnsupported {
             instance_type: limits.name.to_owned(),
         });

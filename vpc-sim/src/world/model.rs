@@ -218,7 +218,7 @@ impl NetworkInterface {
 pub enum Change {
     /// The interface is attached: a device appears, and these destinations are delivered to it.
     Attached {
-        eni: NetworkInterface,
+        eni: Box<NetworkInterface>,
         delivers: Vec<IpNet>,
     },
     /// A detach began: packets are dropped at once, the device is still there.

@@ -111,7 +111,7 @@ impl World {
         }
         a.state = AttachmentState::Attached;
         let instance = a.instance.clone();
-        let e = e.clone();
+        let e = Box::new(e.clone());
         self.shadows.attached(&e, &instance, at);
         let delivers = e
             .owned()
