@@ -27,7 +27,7 @@ use crate::{
     recovery,
     sandboxes::Sandboxes,
     store::{Record, Store, StoreError},
-    supervise::{self, Detached, Supervisor},
+    supervise::{Detached, Supervisor},
     worker::Worker,
 };
 
@@ -79,7 +79,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone());
     let inventory = inventory(&executor).await?;
 
-    let (detached, drain) = supervise::detached();
+    let detached = Detached::default();
     let planner = Planner::new(
         config.pool.clone(),
         limits::require(&me.instance_type)?.clone(),
@@ -100,7 +100,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         me,
         metrics: metrics.clone(),
     };
-    let stop = serve(&config, service, &mut supervisor, detached)?;
+    let stop = serve(&config, service, &mut supervisor, detached.clone())?;
     if let Some(address) = config.metrics {
         let bound =
             admin::start(address, pool.clone(), metrics).map_err(|e| serve_error("metrics", e))?;
@@ -115,7 +115,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     })
     .await;
     stop.send(()).await.ok();
-    if !drain.finished(DRAIN_LIMIT).await {
+    if !detached.finished(DRAIN_LIMIT).await {
         tracing::warn!(
             seconds = DRAIN_LIMIT.as_secs(),
             "requests were still under way at the end"

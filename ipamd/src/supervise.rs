@@ -1,8 +1,8 @@
 //! Who watches the tasks: critical ones end the daemon when they end; work in flight is let finish before it exits.
 
-use std::{convert::Infallible, future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 /// The daemon's long-lived tasks. None of them ends by itself while all is well.
 #[derive(Debug, Default)]
@@ -36,21 +36,24 @@ impl Supervisor {
 /// Starts work that must run to its end even if whoever asked for it is gone; shutdown waits for it.
 #[derive(Clone, Debug)]
 pub struct Detached {
-    /// Held by each piece of work; shutdown is complete when all clones are gone.
-    alive: mpsc::Sender<Infallible>,
+    under_way: Arc<watch::Sender<usize>>,
 }
 
-/// The other end of [`Detached`].
-#[derive(Debug)]
-pub struct Drain {
-    gone: mpsc::Receiver<Infallible>,
+impl Default for Detached {
+    fn default() -> Self {
+        Self {
+            under_way: Arc::new(watch::Sender::new(0)),
+        }
+    }
 }
 
-/// A pair to start work with and to wait for its end.
-#[must_use]
-pub fn detached() -> (Detached, Drain) {
-    let (alive, gone) = mpsc::channel(1);
-    (Detached { alive }, Drain { gone })
+/// Counts one piece of work from its start to its end, a panic included.
+struct Counted(Arc<watch::Sender<usize>>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
 }
 
 impl Detached {
@@ -62,19 +65,21 @@ impl Detached {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
-        let alive = self.alive.clone();
+        self.under_way.send_modify(|n| *n += 1);
+        let counted = Counted(self.under_way.clone());
         tokio::spawn(async move {
             let result = work.await;
-            drop(alive);
+            drop(counted);
             result
         })
     }
-}
 
-impl Drain {
-    /// Waits until all work has ended, at most `limit`; says whether it did. Every [`Detached`] must be dropped first.
-    pub async fn finished(mut self, limit: Duration) -> bool {
-        timeout(limit, self.gone.recv()).await.is_ok()
+    /// Waits until all work has ended, at most `limit`; says whether it did.
+    pub async fn finished(&self, limit: Duration) -> bool {
+        let mut under_way = self.under_way.subscribe();
+        timeout(limit, under_way.wait_for(|n| *n == 0))
+            .await
+            .is_ok()
     }
 }
 
@@ -84,20 +89,30 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn shutdown_waits_for_work_that_nobody_waits_for() {
-        let (detached, drain) = detached();
+        let detached = Detached::default();
         drop(detached.spawn(tokio::time::sleep(Duration::from_secs(3))));
-        drop(detached);
         let begun = tokio::time::Instant::now();
-        assert!(drain.finished(Duration::from_secs(10)).await);
+        assert!(detached.finished(Duration::from_secs(10)).await);
         assert_eq!(begun.elapsed().as_secs(), 3);
     }
 
     #[tokio::test(start_paused = true)]
     async fn shutdown_does_not_wait_for_ever() {
-        let (detached, drain) = detached();
+        let detached = Detached::default();
         drop(detached.spawn(std::future::pending::<()>()));
-        drop(detached);
-        assert!(!drain.finished(Duration::from_secs(10)).await);
+        assert!(!detached.finished(Duration::from_secs(10)).await);
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_has_ended_too() {
+        let detached = Detached::default();
+        assert!(
+            detached
+                .spawn(async { panic!("on purpose") })
+                .await
+                .is_err()
+        );
+        assert!(detached.finished(Duration::ZERO).await);
     }
 
     #[tokio::test]

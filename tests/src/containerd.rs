@@ -153,6 +153,7 @@ impl Containerd {
     pub fn start(dir: &Path, netns: Option<&Netns>, cni: &CniDirs) -> Result<Self, RuntimeError> {
         machine::prepare()?;
         let cgroup_parent = format!("/hawser-e2e-{}", std::process::id());
+        fs::create_dir_all(dir).map_err(failed(format!("make {}", dir.display())))?;
         let config = dir.join("config.toml");
         fs::write(&config, config::toml(dir, cni))
             .map_err(failed(format!("write {}", config.display())))?;

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use vpc_sim::{LaunchInstance, Sim, SimConfig};
 
 use crate::{
@@ -35,7 +36,15 @@ impl Lab {
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("hawser-lab-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir)?;
-        let sim = Sim::start(sim).map_err(io::Error::other)?;
+        // As /run is on a node: the daemon's commits would otherwise wait for this machine's disk.
+        mount(
+            Some("tmpfs"),
+            &dir,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            None::<&str>,
+        )?;
+        let sim = Sim::start(sim).map_err(|e| told(&e))?;
         Ok(Self {
             sim,
             dir,
@@ -62,7 +71,7 @@ impl Lab {
             instance_type: kind.to_owned(),
             ..LaunchInstance::default()
         };
-        let instance = self.sim.launch_instance(launch).map_err(io::Error::other)?;
+        let instance = self.sim.launch_instance(launch).map_err(|e| told(&e))?;
         let number = self.nodes.fetch_add(1, Ordering::Relaxed);
         Node::new(instance, self.dir.join(format!("node-{number}")), settings)
     }
@@ -75,9 +84,22 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Namespace files are mounts: they go with the process's mount namespace if they are still there.
-        drop(fs::remove_dir_all(&self.dir));
+        // Lazily: namespace files in it are mounts too, and go with it.
+        umount2(&self.dir, MntFlags::MNT_DETACH).ok();
+        drop(fs::remove_dir(&self.dir));
     }
+}
+
+/// An error and its causes in one line.
+#[must_use]
+pub fn told(error: &dyn std::error::Error) -> io::Error {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    io::Error::other(text)
 }
 
 /// Waits until `condition` holds, looking again every few milliseconds, at most `limit`.
@@ -112,12 +134,13 @@ pub fn unanswered(from: &[Pod], to: &[Pod]) -> io::Result<Vec<(Ipv4Addr, Ipv4Add
     Ok(silent)
 }
 
-/// How many addresses of the node are in `state`.
+/// How many addresses on ENIs that are ready for use are in `state`.
 ///
 /// # Errors
 /// If the daemon cannot be asked.
 pub fn count(node: &Node, state: &str) -> io::Result<usize> {
     let snapshot = inspect(&node.socket())?;
-    let addresses = snapshot.enis.iter().flat_map(|eni| &eni.addresses);
+    let ready = snapshot.enis.iter().filter(|eni| eni.state == "ready");
+    let addresses = ready.flat_map(|eni| &eni.addresses);
     Ok(addresses.filter(|address| address.state == state).count())
 }

@@ -138,7 +138,13 @@ fn a_restarted_daemon_knows_its_pods() -> Outcome {
         node.log()
     );
     node.start_daemon(&lab.sim.ec2_endpoint())?;
-    assert_eq!(count(&node, "assigned")?, 4);
+    // Addresses on a secondary ENI count once the daemon has looked at its link again.
+    assert!(
+        eventually(Duration::from_secs(5), || count(&node, "assigned")
+            .is_ok_and(|n| n == 4)),
+        "{}",
+        node.log()
+    );
     let again = node
         .invocation("ADD", "pod0", Some(&pods[0].path))
         .run(node.netns())?;

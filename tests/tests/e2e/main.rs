@@ -6,6 +6,7 @@ mod conformance;
 mod growth;
 mod lifecycle;
 mod limits;
+mod runtime;
 mod traffic;
 
 use std::process::ExitCode;
@@ -35,11 +36,12 @@ fn main() -> ExitCode {
         eprintln!("e2e: {why}");
         return ExitCode::FAILURE;
     }
-    let suites: [Vec<Trial>; 5] = [
+    let suites: [Vec<Trial>; 6] = [
         conformance::trials(),
         growth::trials(),
         lifecycle::trials(),
         limits::trials(),
+        runtime::trials(),
         traffic::trials(),
     ];
     libtest_mimic::run(&arguments, suites.into_iter().flatten().collect()).exit_code()
