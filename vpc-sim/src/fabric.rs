@@ -121,6 +121,15 @@ impl Fabric {
         Ok(netns)
     }
 
+    /// Makes ports whose interface has just been set up carry packets at once.
+    ///
+    /// # Errors
+    /// If a port cannot be looked up.
+    pub fn settle(&mut self) -> Result<(), FabricError> {
+        let router = &mut self.router;
+        self.ports.values().try_for_each(|port| port.ready(router))
+    }
+
     /// Lets go of the namespace of `instance`. Whoever else holds it keeps it.
     pub fn remove_node(&mut self, instance: &InstanceId) {
         self.nodes.remove(instance);
@@ -188,6 +197,7 @@ impl Fabric {
         }
         if (bond.card, bond.device) == (0, 0) {
             port::configure_primary(node, primary, len, gateway)?;
+            port.ready(&mut self.router)?;
         }
         self.ports.insert(eni.id.clone(), port);
         Ok(())

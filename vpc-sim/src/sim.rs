@@ -212,12 +212,14 @@ impl Sim {
         self.api.world()
     }
 
-    /// Lets the fabric catch up with everything that is due by now.
+    /// Lets the fabric catch up with everything that is due by now, interfaces that nodes have just set up included.
     ///
     /// # Errors
     /// The kernel's refusal.
     pub fn settle(&self) -> Result<(), SimError> {
-        Ok(self.wires.follow(&mut self.wires.fabric())?)
+        let mut fabric = self.wires.fabric();
+        self.wires.follow(&mut fabric)?;
+        Ok(fabric.settle()?)
     }
 
     /// The time that goes with the world's methods.

@@ -332,6 +332,7 @@ fn a_cut_interface_delivers_nothing_while_its_device_is_there() -> Outcome {
     // On the loopback: the packet must come in by eth1, whose address it is for EC2.
     take_address(&a.netns, "lo", address)?;
     net::up(&a.netns, "eth1")?;
+    sim.settle()?;
     let (second, first) = (
         socket_at(&a.netns, address)?,
         socket_at(&a.netns, a.address)?,

@@ -16,7 +16,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     FabricError, program,
-    router::{Router, index_of},
+    router::{Router, index_of, ready},
 };
 use crate::world::model::{Attachment, NetworkInterface};
 
@@ -126,6 +126,11 @@ impl Port {
         gone(router.socket.apply(&link::del(self.index)), "remove a port")
     }
 
+    /// To be called once the node's end is up.
+    pub fn ready(&self, router: &mut Router) -> Result<(), FabricError> {
+        ready(&mut router.socket, self.index)
+    }
+
     pub fn check_source(&self, router: &mut Router, enabled: bool) -> Result<(), FabricError> {
         let set = link::set_inet_conf(self.index, &[(InetConf::RpFilter, u32::from(enabled))]);
         router
@@ -174,5 +179,6 @@ pub fn configure_primary(
     socket
         .batch(&batch)
         .and_then(|r| r.ok())
-        .map_err(program(what))
+        .map_err(program(what))?;
+    ready(&mut socket, index)
 }

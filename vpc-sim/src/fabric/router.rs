@@ -127,7 +127,9 @@ impl Router {
         outside
             .batch(&batch)
             .and_then(|r| r.ok())
-            .map_err(program(what))
+            .map_err(program(what))?;
+        ready(&mut outside, far)?;
+        ready(&mut self.socket, near)
     }
 }
 
@@ -145,6 +147,15 @@ pub fn index_of(socket: &mut Socket, name: &str) -> Result<u32, FabricError> {
     found.map(|l| l.index).ok_or_else(|| FabricError::Vanished {
         name: name.to_owned(),
     })
+}
+
+/// Makes the kernel finish what the other end's coming up began. A link whose carrier just appeared drops packets
+/// until a work item has run, which can take long under load; asking for the link runs it (since Linux 6.8).
+pub fn ready(socket: &mut Socket, index: u32) -> Result<(), FabricError> {
+    socket
+        .link_by_index(index)
+        .map(drop)
+        .map_err(program("look a link up"))
 }
 
 /// `/proc/sys/net` shows the namespace of whoever looks: written from a thread inside.

@@ -74,11 +74,13 @@ pub fn take_address(
     Ok(socket.apply(&addr::add(&Address::host(index, address)))?)
 }
 
-/// Sets a link up.
+/// Sets a link up, and has the kernel finish with it (`Sim::settle` does the same at its other end).
 pub fn up(netns: &Netns, name: &str) -> Result<(), Box<dyn std::error::Error>> {
     let mut socket = Socket::open_in(netns)?;
     let index = socket.link_by_name(name)?.ok_or("no such link")?.index;
-    Ok(socket.apply(&link::up(index))?)
+    socket.apply(&link::up(index))?;
+    socket.link_by_index(index)?;
+    Ok(())
 }
 
 /// A connection from `netns` to an HTTP server.
