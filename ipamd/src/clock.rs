@@ -6,6 +6,25 @@ use aws_smithy_types::date_time::{DateTime, Format};
 use nix::time::{ClockId, clock_gettime};
 use planner::Mono;
 
+/// Where the pool's task gets its time from.
+#[derive(Clone, Copy, Debug)]
+pub enum Clock {
+    /// [`now`]: a node's.
+    Boot,
+    /// Since this instant of tokio's clock, which a simulation pauses and moves.
+    Runtime(tokio::time::Instant),
+}
+
+impl Clock {
+    #[must_use]
+    pub fn now(self) -> Mono {
+        match self {
+            Self::Boot => now(),
+            Self::Runtime(epoch) => Mono::from_epoch(epoch.elapsed()),
+        }
+    }
+}
+
 /// Time since the machine booted, suspended time included: it survives a restart of the daemon, so a cooldown that was
 /// written down before one still means the same after it, and no change of the wall clock can stretch it.
 #[must_use]

@@ -13,6 +13,7 @@ use tonic::transport::Server;
 
 use crate::{
     admin,
+    clock::Clock,
     cloud::{
         aws::Aws,
         executor::Executor,
@@ -86,7 +87,13 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         me.subnet.clone(),
         seed(&boot),
     );
-    let (pool, driver) = Driver::new(planner, executor, host.clone(), detached.clone());
+    let (pool, driver) = Driver::new(
+        planner,
+        executor,
+        host.clone(),
+        detached.clone(),
+        Clock::Boot,
+    );
     let mut supervisor = Supervisor::default();
     supervisor.critical("pool", driver.run());
     pool.tell(Event::Restore(restored)).await;

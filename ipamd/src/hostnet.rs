@@ -15,6 +15,7 @@ use proto::handover::Handed;
 use crate::{
     config,
     metrics::Metrics,
+    pool::EniHost,
     refusals::chain,
     store::Record,
     worker::{Gone, Worker},
@@ -168,13 +169,22 @@ impl HostNet {
             .await?
     }
 
-    /// Waits for the ENI's link and sets it up. The wait happens beside the writer: a link that never comes delays nobody.
-    ///
-    /// # Errors
-    /// [`Class::Host`], with the kernel's word.
-    pub async fn configure(&self, eni: ConfigureEni) -> Result<(), Failure> {
+    fn eni_link(&self, eni: &ConfigureEni) -> EniLink {
+        EniLink {
+            mac: eni.mac.0,
+            primary: eni.primary,
+            subnet: eni.subnet_cidr,
+            table: datapath::constants::eni_table(eni.card.into(), eni.device.into()),
+            index: eni.index,
+            mtu: self.eni_mtu,
+        }
+    }
+}
+
+impl EniHost for HostNet {
+    // The wait happens beside the writer: a link that never comes delays nobody.
+    async fn configure(&self, eni: ConfigureEni) -> Result<(), Failure> {
         if eni.index == PRIMARY {
-            // The AMI brought it up; `host::prepare` did what else it needs.
             return Ok(());
         }
         let link = self.eni_link(&eni);
@@ -197,11 +207,7 @@ impl HostNet {
         }
     }
 
-    /// Takes the ENI's rules, table and mark chain away. The link itself goes with the attachment.
-    ///
-    /// # Errors
-    /// [`Class::Host`], with the kernel's word.
-    pub async fn deconfigure(&self, eni: ConfigureEni) -> Result<(), Failure> {
+    async fn deconfigure(&self, eni: ConfigureEni) -> Result<(), Failure> {
         if eni.index == PRIMARY {
             return Ok(());
         }
@@ -217,17 +223,6 @@ impl HostNet {
                 Err(failure(&eni, &std::io::Error::other(all.join("; "))))
             }
             Err(error) => Err(failure(&eni, &error)),
-        }
-    }
-
-    fn eni_link(&self, eni: &ConfigureEni) -> EniLink {
-        EniLink {
-            mac: eni.mac.0,
-            primary: eni.primary,
-            subnet: eni.subnet_cidr,
-            table: datapath::constants::eni_table(eni.card.into(), eni.device.into()),
-            index: eni.index,
-            mtu: self.eni_mtu,
         }
     }
 }

@@ -2,28 +2,13 @@
 
 #![forbid(unsafe_code)]
 
-mod admin;
-mod clock;
-mod cloud;
-mod config;
-mod daemon;
-mod grpc;
-mod hostnet;
-mod listener;
-mod log;
-mod metrics;
-mod pool;
-mod recovery;
-mod refusals;
-mod sandboxes;
-mod snapshot;
-mod store;
-mod supervise;
-mod worker;
-
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use ipamd::{
+    config::{Config, Environment},
+    daemon, log, refusals,
+};
 
 /// Hawser's node daemon: keeps VPC addresses warm and wires pods to them.
 #[derive(Debug, Parser)]
@@ -49,7 +34,7 @@ fn main() -> ExitCode {
     let Arguments {
         command: Command::Run,
     } = Arguments::parse();
-    let config = match config::Config::read(&config::Environment) {
+    let config = match Config::read(&Environment) {
         Ok(config) => config,
         Err(mistakes) => {
             eprintln!("ipamd: settings cannot be used:\n{mistakes}");

@@ -14,7 +14,7 @@ use planner::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{clock, cloud::executor::Executor, hostnet::HostNet, supervise::Detached};
+use crate::{clock::Clock, cloud::executor::Executor, supervise::Detached};
 
 /// Requests that may stand in the pool's queue; beyond it askers wait to be let in.
 const QUEUE: usize = 4096;
@@ -91,12 +91,22 @@ impl Pool {
     }
 }
 
+/// What the pool needs of the host's network: ENIs set up and taken down.
+pub trait EniHost: Clone + Send + 'static {
+    /// Waits for the ENI's link and makes it ready to carry pods.
+    fn configure(&self, eni: ConfigureEni) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Takes away what [`EniHost::configure`] made, the link excepted. An ENI that is gone is success.
+    fn deconfigure(&self, eni: ConfigureEni) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
 /// The task's own side: planner, effects, and who waits for what.
-pub struct Driver {
+pub struct Driver<H> {
     planner: Planner,
     executor: Executor,
-    host: HostNet,
+    host: H,
     detached: Detached,
+    clock: Clock,
     messages: mpsc::Receiver<Message>,
     /// For answers of the work that it starts.
     handle: Pool,
@@ -106,7 +116,7 @@ pub struct Driver {
     configured: BTreeMap<planner::EniId, ConfigureEni>,
 }
 
-impl std::fmt::Debug for Driver {
+impl<H> std::fmt::Debug for Driver<H> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Driver")
             .field("waiting", &self.waiting.len())
@@ -114,13 +124,14 @@ impl std::fmt::Debug for Driver {
     }
 }
 
-impl Driver {
+impl<H: EniHost> Driver<H> {
     #[must_use]
     pub fn new(
         planner: Planner,
         executor: Executor,
-        host: HostNet,
+        host: H,
         detached: Detached,
+        clock: Clock,
     ) -> (Pool, Self) {
         let (sender, messages) = mpsc::channel(QUEUE);
         let handle = Pool { messages: sender };
@@ -129,6 +140,7 @@ impl Driver {
             executor,
             host,
             detached,
+            clock,
             messages,
             handle: handle.clone(),
             next_ticket: 0,
@@ -141,7 +153,7 @@ impl Driver {
     /// Runs until the daemon tells it to stop by [`Event::Node`] with `stopping` and drops the task.
     pub async fn run(mut self) {
         loop {
-            let now = clock::now();
+            let now = self.clock.now();
             let timer = self
                 .planner
                 .next_deadline()
@@ -183,14 +195,14 @@ impl Driver {
             Message::Event(event) => Some(event),
             Message::Snapshot(reply) => {
                 // Whoever asked may have gone.
-                drop(reply.send(self.planner.snapshot(clock::now())));
+                drop(reply.send(self.planner.snapshot(self.clock.now())));
                 None
             }
         }
     }
 
     fn feed(&mut self, event: Event) {
-        let now = clock::now();
+        let now = self.clock.now();
         let mut commands = self.planner.on(event, now);
         let due = self.planner.next_deadline().is_some_and(|at| at <= now);
         if due {

@@ -1,0 +1,22 @@
+//! The node daemon as a library: its binary is a command line around it, and simulations drive its parts in virtual time.
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod clock;
+pub mod cloud;
+pub mod config;
+pub mod daemon;
+pub mod grpc;
+pub mod hostnet;
+pub mod listener;
+pub mod log;
+pub mod metrics;
+pub mod pool;
+pub mod recovery;
+pub mod refusals;
+pub mod sandboxes;
+pub mod snapshot;
+pub mod store;
+pub mod supervise;
+pub mod worker;
