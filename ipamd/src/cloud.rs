@@ -75,15 +75,12 @@ impl Call {
         }
     }
 
-    /// Whether sending it twice does no more than sending it once: reads, calls with a ClientToken, and calls whose
-    /// repetition EC2 answers with an error that we read as success.
+    /// Whether it only reads, so that a lost answer leaves nothing in doubt.
     #[must_use]
-    pub const fn repeatable(&self) -> bool {
-        !matches!(
+    pub const fn reads(&self) -> bool {
+        matches!(
             self,
-            Self::AttachNetworkInterface { .. }
-                | Self::AssignPrivateIpAddresses { .. }
-                | Self::UnassignPrivateIpAddresses { .. }
+            Self::DescribeNetworkInterfaces { .. } | Self::DescribeSubnets { .. }
         )
     }
 }

@@ -1,7 +1,7 @@
 //! The daemon's handle on the node's network. One thread owns the netlink socket that programs the host, so the host's
 //! state has one writer; link removal, which waits for the kernel, has a thread of its own and delays no ADD.
 
-use std::{os::fd::AsFd, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use datapath::{
     host::{self, EniLink, HostConfig},
@@ -32,6 +32,8 @@ const PRIMARY: u16 = 0;
 pub enum WireError {
     #[error("the sandbox has an interface \"{0}\" already")]
     InterfaceExists(String),
+    #[error("the kernel still routes {0} to another pod")]
+    AddressInUse(Ipv4Addr),
     #[error("the network namespace cannot be used")]
     Netns(#[source] NetnsError),
     #[error("the kernel refused")]
@@ -109,6 +111,7 @@ impl HostNet {
                     .map(drop)
                     .map_err(|error| match error {
                         AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
+                        AddError::AddressInUse { address } => WireError::AddressInUse(address),
                         other => WireError::Kernel(other.into()),
                     })
             })

@@ -111,6 +111,8 @@ pub struct Driver<H> {
     /// For answers of the work that it starts.
     handle: Pool,
     next_ticket: u64,
+    /// Addresses that EC2 does not confirm, as last logged.
+    quarantined: u32,
     waiting: HashMap<Ticket, oneshot::Sender<Result<Grant, Refusal>>>,
     /// ENIs that the host was told to set up, for taking them down again.
     configured: BTreeMap<planner::EniId, ConfigureEni>,
@@ -144,6 +146,7 @@ impl<H: EniHost> Driver<H> {
             messages,
             handle: handle.clone(),
             next_ticket: 0,
+            quarantined: 0,
             waiting: HashMap::new(),
             configured: BTreeMap::new(),
         };
@@ -210,6 +213,22 @@ impl<H: EniHost> Driver<H> {
         }
         for command in commands {
             self.start(command);
+        }
+        self.note_quarantine();
+    }
+
+    /// Logs each change once: EC2 no longer confirms an address, or does again.
+    fn note_quarantine(&mut self) {
+        let now = self.planner.totals().quarantined;
+        let before = std::mem::replace(&mut self.quarantined, now);
+        if now > before {
+            tracing::warn!(
+                addresses = now,
+                before,
+                "EC2 does not confirm addresses of this node; they rest"
+            );
+        } else if now < before {
+            tracing::info!(addresses = now, before, "EC2 confirms addresses again");
         }
     }
 

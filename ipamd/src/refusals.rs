@@ -150,6 +150,12 @@ pub fn of_wiring(link: &PodLink, error: &WireError) -> Refusal {
             "let only one network configure this interface name",
             None,
         ),
+        WireError::AddressInUse(_) => refusal(
+            Reason::Datapath,
+            cause,
+            "nothing: the address rests and the runtime's next try gets another one",
+            Some(SOON),
+        ),
         WireError::Netns(_) => refusal(
             Reason::NetnsInvalid,
             cause,

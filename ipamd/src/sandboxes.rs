@@ -21,7 +21,7 @@ use proto::{handover::Handed, refusal::Refusal, v1::Reason};
 use self::busy::{Busy, Turn};
 use crate::{
     clock, config,
-    hostnet::{HostNet, link_of, ref_of},
+    hostnet::{HostNet, WireError, link_of, ref_of},
     metrics::Metrics,
     pool::Pool,
     refusals,
@@ -98,7 +98,7 @@ impl Sandboxes {
     /// A refusal, after which nothing of the attempt remains.
     pub async fn add(&self, request: Add) -> Result<Record, Refusal> {
         let shared = &self.shared;
-        let turn = shared.busy.turn(&request.sandbox).await;
+        let mut turn = shared.busy.turn(&request.sandbox).await;
         let asked = shared.pool.add(
             request.sandbox.clone(),
             request.pod.clone(),
@@ -117,26 +117,17 @@ impl Sandboxes {
         let record = self.plan(&request, grant);
         match self.stand_up(&record, request.handed).await {
             Ok(()) => {
+                let sandbox = record.sandbox.clone();
                 shared
                     .records
                     .lock()
                     .expect("no holder panics")
-                    .insert(record.sandbox.clone(), record.clone());
-                shared
-                    .pool
-                    .tell(Event::Wired {
-                        sandbox: record.sandbox.clone(),
-                    })
-                    .await;
+                    .insert(sandbox.clone(), record.clone());
+                shared.pool.tell(Event::Wired { sandbox }).await;
                 Ok(record)
             }
-            Err(refusal) => {
-                shared
-                    .pool
-                    .tell(Event::Unwired {
-                        sandbox: record.sandbox,
-                    })
-                    .await;
+            Err((refusal, what_became_of_it)) => {
+                shared.pool.tell(what_became_of_it).await;
                 Err(refusal)
             }
         }
@@ -168,14 +159,19 @@ impl Sandboxes {
 
     /// Kernel first, record second: a crash between the two leaves a link that no record claims, which the start
     /// removes, and never a record of a pod that has no network.
-    async fn stand_up(&self, record: &Record, handed: Handed) -> Result<(), Refusal> {
+    ///
+    /// A failure says what the pool must learn of the address: nobody ever saw it, so it is free, unless the kernel
+    /// still routes it to somebody, so that it must rest and not be granted at once to the next.
+    async fn stand_up(&self, record: &Record, handed: Handed) -> Result<(), (Refusal, Event)> {
         let begun = clock::now();
-        let wiring = link_of(record);
-        self.shared
-            .host
-            .wire(wiring.clone(), handed)
-            .await
-            .map_err(|e| refusals::of_wiring(&wiring, &e))?;
+        let (link, sandbox) = (link_of(record), record.sandbox.clone());
+        if let Err(error) = self.shared.host.wire(link.clone(), handed).await {
+            let event = match error {
+                WireError::AddressInUse(_) => Event::Left { sandbox },
+                _ => Event::Unwired { sandbox },
+            };
+            return Err((refusals::of_wiring(&link, &error), event));
+        }
         self.shared.metrics.wired(clock::now().since(begun));
         let written = record.clone();
         match self
@@ -187,7 +183,7 @@ impl Sandboxes {
             Ok(Ok(())) => Ok(()),
             failed => {
                 self.shared.host.unwire(ref_of(record)).await.await;
-                Err(store_failed(failed))
+                Err((store_failed(failed), Event::Unwired { sandbox }))
             }
         }
     }

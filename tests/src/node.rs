@@ -21,6 +21,7 @@ use vpc_sim::Instance;
 
 use crate::{
     binaries,
+    inspect::inspect,
     plugin::{Invocation, Outcome},
 };
 
@@ -199,6 +200,14 @@ impl Node {
             )?;
         }
         Ok(daemon.wait()?.success())
+    }
+
+    /// How many ADDs wait for an address.
+    ///
+    /// # Errors
+    /// If the daemon cannot be asked.
+    pub fn waiting(&self) -> io::Result<u32> {
+        Ok(inspect(&self.socket())?.waiting)
     }
 
     /// Makes a sandbox as a runtime would: a namespace bound to a path.

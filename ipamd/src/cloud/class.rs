@@ -11,7 +11,7 @@ use super::{Call, CallError};
 #[must_use]
 pub fn classify(call: &Call, error: &CallError) -> Failure {
     let class = match error.code.as_deref() {
-        None if error.refused || call.repeatable() => Class::Transient,
+        None if error.refused || call.reads() => Class::Transient,
         None => Class::Ambiguous,
         Some(code) => by_code(call, code, &error.message),
     };
@@ -50,7 +50,7 @@ fn by_code(call: &Call, code: &str, message: &str) -> Class {
         },
         code if code.ends_with(".NotFound") => Class::NotFound,
         "InternalError" | "InternalFailure" | "Unavailable" | "ServiceUnavailable"
-            if !call.repeatable() =>
+            if !call.reads() =>
         {
             Class::Ambiguous
         }
@@ -77,6 +77,10 @@ mod tests {
             eni: EniId::from("eni-1"),
             amount: Amount::Addresses(5),
         }
+    }
+
+    fn describe() -> Call {
+        Call::DescribeNetworkInterfaces { filters: vec![] }
     }
 
     fn create() -> Call {
@@ -148,7 +152,8 @@ mod tests {
                 },
             ),
             (assign(), "InternalError", "", Class::Ambiguous),
-            (create(), "InternalError", "", Class::Transient),
+            (create(), "InternalError", "", Class::Ambiguous),
+            (describe(), "InternalError", "", Class::Transient),
             (
                 Call::DeleteNetworkInterface {
                     eni: EniId::from("eni-1"),
@@ -169,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_reply_is_ambiguous_only_where_repeating_would_do_it_twice() {
+    fn a_lost_reply_is_ambiguous_unless_nothing_was_changed() {
         let lost = |call: &Call, refused| {
             let error = CallError {
                 action: call.action(),
@@ -180,11 +185,12 @@ mod tests {
             classify(call, &error).class
         };
         assert_eq!(lost(&assign(), false), Class::Ambiguous);
-        assert_eq!(lost(&assign(), true), Class::Transient);
         assert_eq!(
             lost(&create(), false),
-            Class::Transient,
-            "the ClientToken makes it safe to repeat"
+            Class::Ambiguous,
+            "its ClientToken must be used again"
         );
+        assert_eq!(lost(&assign(), true), Class::Transient, "it was never sent");
+        assert_eq!(lost(&describe(), false), Class::Transient);
     }
 }

@@ -6,12 +6,13 @@ use std::{
 };
 
 use planner::Sandbox;
-use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::sync::{OwnedMutexGuard, watch};
 
 #[derive(Debug, Default)]
 struct Seat {
     turn: Arc<tokio::sync::Mutex<()>>,
-    called_off: Notify,
+    /// How often work on this sandbox was called off.
+    called_off: watch::Sender<u64>,
 }
 
 /// Who is at work on which sandbox.
@@ -24,22 +25,28 @@ pub struct Busy {
 /// The right to work on one sandbox, until dropped.
 #[derive(Debug)]
 pub struct Turn {
-    seat: Arc<Seat>,
+    /// Changed since its holder came: the holder is called off.
+    called_off: watch::Receiver<u64>,
     _guard: OwnedMutexGuard<()>,
+    _seat: Arc<Seat>,
 }
 
 impl Busy {
     /// Waits until nobody else works on `sandbox`; first come, first served.
     pub async fn turn(&self, sandbox: &Sandbox) -> Turn {
         let seat = self.seat(sandbox);
+        // Subscribed before the wait: a DEL that comes while an ADD still queues calls that ADD off as well.
+        let called_off = seat.called_off.subscribe();
         let guard = seat.turn.clone().lock_owned().await;
         Turn {
-            seat,
+            called_off,
             _guard: guard,
+            _seat: seat,
         }
     }
 
-    /// Tells whoever works on `sandbox` now that its result is no longer wanted.
+    /// Tells whoever works on `sandbox` now, or waits to, that its result is no longer wanted. Who comes later is not
+    /// meant: a DEL must not call off an ADD that follows it.
     pub fn call_off(&self, sandbox: &Sandbox) {
         let seat = self
             .seats
@@ -48,8 +55,7 @@ impl Busy {
             .get(sandbox)
             .and_then(Weak::upgrade);
         if let Some(seat) = seat {
-            // Wakes only who listens at this moment: a DEL must not call off an ADD that comes after it.
-            seat.called_off.notify_waiters();
+            seat.called_off.send_modify(|times| *times += 1);
         }
     }
 
@@ -69,8 +75,9 @@ impl Busy {
 
 impl Turn {
     /// Ends when somebody calls this work off.
-    pub async fn called_off(&self) {
-        self.seat.called_off.notified().await;
+    pub async fn called_off(&mut self) {
+        // Fails only if the seat is gone, and this turn keeps it.
+        self.called_off.changed().await.unwrap_or_default();
     }
 }
 
@@ -102,20 +109,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calling_off_reaches_the_one_at_work_and_no_later_one() {
+    async fn calling_off_reaches_who_works_or_waits_and_no_later_one() {
         let busy = Busy::default();
-        let turn = busy.turn(&sandbox("a")).await;
-        let mut waiting = Box::pin(turn.called_off());
-        assert!(timeout(Duration::ZERO, waiting.as_mut()).await.is_err());
-        busy.call_off(&sandbox("a"));
-        waiting.await;
-        drop(turn);
-        let later = busy.turn(&sandbox("a")).await;
-        assert!(
-            timeout(Duration::from_millis(1), later.called_off())
-                .await
-                .is_err()
-        );
+        let mut working = busy.turn(&sandbox("a")).await;
+        let (a, soon) = (sandbox("a"), Duration::from_millis(1));
+        let mut waiting = Box::pin(busy.turn(&a));
+        assert!(timeout(soon, waiting.as_mut()).await.is_err());
+        busy.call_off(&a);
+        working.called_off().await;
+        drop(working);
+        let mut waited = waiting.await;
+        waited.called_off().await;
+        drop(waited);
+        let mut later = busy.turn(&a).await;
+        assert!(timeout(soon, later.called_off()).await.is_err());
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ mod conformance;
 mod growth;
 mod lifecycle;
 mod limits;
+mod refusals;
 mod runtime;
 mod traffic;
 
@@ -36,11 +37,12 @@ fn main() -> ExitCode {
         eprintln!("e2e: {why}");
         return ExitCode::FAILURE;
     }
-    let suites: [Vec<Trial>; 6] = [
+    let suites: [Vec<Trial>; 7] = [
         conformance::trials(),
         growth::trials(),
         lifecycle::trials(),
         limits::trials(),
+        refusals::trials(),
         runtime::trials(),
         traffic::trials(),
     ];
