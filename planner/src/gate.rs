@@ -72,6 +72,7 @@ const fn pace(first_ms: u64, cap_s: u64) -> Pace {
     }
 }
 
+/// When the shell does not say how long to stay away.
 pub(crate) const THROTTLED: Pace = pace(1_000, 60);
 pub(crate) const TRANSIENT: Pace = pace(500, 30);
 /// ec2-and-faults §7 row 11: not above two minutes, for a neighbour may free addresses any time.
@@ -98,7 +99,7 @@ pub(crate) struct Gate {
 impl Gate {
     /// Shuts the gate after a failure. Failures that arrive while it is shut belong to calls sent before: they do not
     /// lengthen the back-off, or ten parallel calls would count as ten rounds.
-    pub(crate) fn hit(&mut self, pace: Pace, floor: Option<Duration>, rng: &mut Rng, now: Mono) {
+    pub(crate) fn hit(&mut self, pace: Pace, rng: &mut Rng, now: Mono) {
         if self.tries == 0 {
             self.since = now;
         }
@@ -110,7 +111,16 @@ impl Gate {
             .saturating_mul(1 << self.tries.min(16))
             .min(pace.cap);
         self.tries += 1;
-        self.until = now + rng.jitter(delay).max(floor.unwrap_or_default());
+        self.until = now + rng.jitter(delay);
+    }
+
+    /// Shuts the gate for as long as somebody who knows better says.
+    fn hold(&mut self, wait: Duration, now: Mono) {
+        if self.tries == 0 {
+            self.since = now;
+        }
+        self.tries = self.tries.saturating_add(1);
+        self.until = self.until.max(now + wait);
     }
 
     /// A success ends the row, unless it belongs to a call sent before the gate was shut.
@@ -138,6 +148,35 @@ impl Gate {
     }
 }
 
+/// Throttling, by action: EC2 keeps a bucket for each, so a full queue at one says nothing of the others.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Throttling(BTreeMap<Action, Gate>);
+
+impl Throttling {
+    fn shut(&self, action: Action, now: Mono) -> bool {
+        self.0.get(&action).is_some_and(|gate| gate.shut(now))
+    }
+
+    /// The gate that explains why growth waits: of those that do, the one that opens last.
+    pub(crate) fn blames(&self, now: Mono) -> Option<&Gate> {
+        [
+            Action::Describe,
+            Action::Create,
+            Action::Attach,
+            Action::Assign,
+        ]
+        .iter()
+        .filter_map(|action| self.0.get(action))
+        .filter(|gate| gate.blames(now))
+        .max_by_key(|gate| gate.until())
+    }
+
+    /// When the last of them opens.
+    pub(crate) fn until(&self) -> Mono {
+        self.0.values().map(Gate::until).max().unwrap_or_default()
+    }
+}
+
 /// What is known about one subnet's room.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SubnetGate {
@@ -150,7 +189,7 @@ pub(crate) struct SubnetGate {
 /// All gates.
 #[derive(Clone, Debug)]
 pub(crate) struct Gates {
-    pub(crate) throttled: Gate,
+    pub(crate) throttled: Throttling,
     pub(crate) transient: Gate,
     pub(crate) limit: Gate,
     pub(crate) host: Gate,
@@ -164,11 +203,7 @@ pub(crate) struct Gates {
 impl Gates {
     pub(crate) const fn new(rng: Rng) -> Self {
         Self {
-            throttled: Gate {
-                until: Mono::ZERO,
-                tries: 0,
-                since: Mono::ZERO,
-            },
+            throttled: Throttling(BTreeMap::new()),
             transient: Gate {
                 until: Mono::ZERO,
                 tries: 0,
@@ -194,7 +229,7 @@ impl Gates {
     /// Whether `action` may be called now, as far as the account and IAM go.
     pub(crate) fn open(&self, action: Action, now: Mono) -> bool {
         action.on_host()
-            || !(self.throttled.shut(now)
+            || !(self.throttled.shut(action, now)
                 || self.transient.shut(now)
                 || self
                     .denied
@@ -206,20 +241,25 @@ impl Gates {
     pub(crate) fn failed(&mut self, action: Action, failure: &Failure, now: Mono) {
         match &failure.class {
             Class::Throttled { retry_after } => {
-                self.throttled
-                    .hit(THROTTLED, *retry_after, &mut self.rng, now)
+                let gate = self.throttled.0.entry(action).or_default();
+                match retry_after {
+                    // Whoever paces the calls has the only say in it: two back-offs on top of each other would leave
+                    // the account's bucket idle (docs/fleet.md).
+                    Some(wait) => gate.hold(*wait, now),
+                    None => gate.hit(THROTTLED, &mut self.rng, now),
+                }
             }
             Class::Transient => {
-                self.transient.hit(TRANSIENT, None, &mut self.rng, now);
+                self.transient.hit(TRANSIENT, &mut self.rng, now);
                 self.trouble(action, &failure.message, now);
             }
             Class::Denied { action: name } => {
                 let (gate, known) = self.denied.entry(action).or_default();
                 known.clone_from(name);
-                gate.hit(DENIED, None, &mut self.rng, now);
+                gate.hit(DENIED, &mut self.rng, now);
             }
             Class::Host => {
-                self.host.hit(HOST, None, &mut self.rng, now);
+                self.host.hit(HOST, &mut self.rng, now);
                 self.trouble(action, &failure.message, now);
             }
             Class::Limit => self.trouble(action, &failure.message, now),
@@ -239,7 +279,9 @@ impl Gates {
             self.host.pass(now);
             return;
         }
-        self.throttled.pass(now);
+        if let Some(gate) = self.throttled.0.get_mut(&action) {
+            gate.pass(now);
+        }
         self.transient.pass(now);
         if let Some((gate, _)) = self.denied.get_mut(&action) {
             gate.pass(now);
@@ -257,7 +299,7 @@ impl Gates {
             }
         } else {
             gate.cap = Some(1);
-            gate.exhausted.hit(EXHAUSTED, None, &mut self.rng, now);
+            gate.exhausted.hit(EXHAUSTED, &mut self.rng, now);
         }
     }
 
@@ -266,7 +308,7 @@ impl Gates {
             .entry(subnet.clone())
             .or_default()
             .fragmented
-            .hit(FRAGMENTED, None, &mut self.rng, now);
+            .hit(FRAGMENTED, &mut self.rng, now);
     }
 
     /// The subnet gave what was asked: be bolder, until nothing holds us back.
@@ -301,11 +343,11 @@ impl Gates {
 
     /// An ENI could not be brought into service: the next one may fare no better.
     pub(crate) fn hit_host(&mut self, now: Mono) {
-        self.host.hit(HOST, None, &mut self.rng, now);
+        self.host.hit(HOST, &mut self.rng, now);
     }
 
     pub(crate) fn hit_limit(&mut self, now: Mono) {
-        self.limit.hit(LIMIT, None, &mut self.rng, now);
+        self.limit.hit(LIMIT, &mut self.rng, now);
     }
 
     /// A jittered delay for one ENI's next try.
@@ -321,10 +363,15 @@ impl Gates {
             .values()
             .flat_map(|gate| [gate.exhausted.until(), gate.fragmented.until()]);
         let denied = self.denied.values().map(|(gate, _)| gate.until());
-        [&self.throttled, &self.transient, &self.limit, &self.host]
+        let throttled = self.throttled.0.values().map(Gate::until);
+        [&self.transient, &self.limit, &self.host]
             .into_iter()
             .map(Gate::until)
+            .chain(throttled)
             .chain(denied)
             .chain(subnets)
     }
 }
+
+#[cfg(test)]
+mod tests;

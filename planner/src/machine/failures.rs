@@ -27,7 +27,7 @@ impl Planner {
         self.counters.failure(&failure.class);
         self.gates.failed(pending.action, failure, self.now);
         let Some(key) = pending.key else {
-            return self.describe_failed(op);
+            return self.describe_failed(op, failure);
         };
         let Some(eni) = self.pool.get_mut(key) else {
             return;
@@ -258,9 +258,18 @@ impl Planner {
         }
     }
 
-    fn describe_failed(&mut self, op: Op) {
+    fn describe_failed(&mut self, op: Op, failure: &Failure) {
         if self.describe.op == Some(op) {
             self.describe.op = None;
+        }
+        if matches!(
+            failure.class,
+            Class::Throttled {
+                retry_after: Some(_)
+            }
+        ) {
+            // The gate keeps it back for exactly that long.
+            return self.want_describe(std::time::Duration::ZERO);
         }
         let delay = self.gates.delay(THROTTLED, self.describe.failures);
         self.describe.failures += 1;

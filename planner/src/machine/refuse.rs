@@ -170,9 +170,9 @@ impl Planner {
         if let Some((_, name)) = self.denial() {
             return Refusal::Denied { action: name };
         }
-        if self.gates.throttled.blames(now) {
+        if let Some(gate) = self.gates.throttled.blames(now) {
             return Refusal::Throttled {
-                retry_in: retry_in(&self.gates.throttled),
+                retry_in: retry_in(gate),
             };
         }
         if let Some((subnet, gate)) = self.exhausted() {

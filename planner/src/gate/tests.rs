@@ -1,0 +1,60 @@
+//! What shuts a gate, for whom, and for how long.
+
+use super::*;
+
+fn at(seconds: u64) -> Mono {
+    Mono::from_epoch(Duration::from_secs(seconds))
+}
+
+fn throttled(seconds: Option<u64>) -> Failure {
+    let retry_after = seconds.map(Duration::from_secs);
+    Failure {
+        class: Class::Throttled { retry_after },
+        message: "Request limit exceeded.".into(),
+    }
+}
+
+#[test]
+fn throttling_shuts_its_own_action_only() {
+    let mut gates = Gates::new(Rng::new(1, 1));
+    gates.failed(Action::Modify, &throttled(Some(20)), at(100));
+    assert!(!gates.open(Action::Modify, at(119)));
+    assert!(gates.open(Action::Attach, at(100)));
+    assert!(gates.open(Action::Modify, at(120)));
+    assert!(
+        gates.throttled.blames(at(110)).is_none(),
+        "no pod waits for a Modify"
+    );
+    gates.failed(Action::Attach, &throttled(Some(10)), at(110));
+    let gate = gates.throttled.blames(at(110)).unwrap();
+    assert_eq!((gate.until(), gates.throttled.until()), (at(120), at(120)));
+}
+
+/// Were it to double a pause that the limiter has shaped already, the account's bucket would stand idle while nodes wait.
+#[test]
+fn the_limiters_word_is_taken_as_it_is() {
+    let mut gates = Gates::new(Rng::new(1, 1));
+    for n in 0..10 {
+        let now = at(n * 7);
+        assert!(gates.open(Action::Create, now), "round {n}");
+        gates.failed(Action::Create, &throttled(Some(7)), now);
+        assert!(!gates.open(Action::Create, at(n * 7 + 6)));
+    }
+}
+
+#[test]
+fn without_such_a_word_pauses_double_up_to_a_minute() {
+    let mut gates = Gates::new(Rng::new(1, 1));
+    let mut now = at(0);
+    let mut pauses = Vec::new();
+    for _ in 0..10 {
+        gates.failed(Action::Create, &throttled(None), now);
+        let until = gates.throttled.until();
+        pauses.push(until.since(now).as_secs_f64());
+        now = until;
+    }
+    let full = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0, 60.0];
+    for (pause, full) in pauses.into_iter().zip(full) {
+        assert!((full / 2.0..=full).contains(&pause), "{pause} of {full}");
+    }
+}
