@@ -53,6 +53,7 @@ fn missing(kind: Resource, ids: &[String]) -> String {
             format!("The following supplied instance types do not exist: [{joined}]")
         }
         (Resource::Group, _) => format!("The security group '{joined}' does not exist"),
+        (Resource::Attachment, _) => format!("The interface attachment '{joined}' does not exist."),
         (_, 0 | 1) => format!("The {word} ID '{joined}' does not exist"),
         (_, _) => format!("The {word} IDs '{joined}' do not exist"),
     }
@@ -139,6 +140,8 @@ pub enum ApiError {
     TagLimit { resource: String },
     #[error("Tag keys starting with 'aws:' are reserved for internal use")]
     ReservedTag { key: String },
+    #[error("'{kind}' is not a valid taggable resource type for this operation.")]
+    NotTaggable { kind: String },
     #[error("The maximum number of network interfaces has been reached ({limit}).")]
     InterfaceQuota { limit: usize },
     #[error(
@@ -225,6 +228,7 @@ impl ApiError {
             | Self::PrefixesUnsupported { .. }
             | Self::NoIpv6 { .. }
             | Self::ReservedTag { .. }
+            | Self::NotTaggable { .. }
             | Self::InvalidValue { .. }
             | Self::BadFilter { .. } => "InvalidParameterValue",
         }

@@ -30,7 +30,7 @@ use std::{
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-pub(crate) use self::match_filter::hypervisor;
+pub(crate) use self::match_filter::{all_cards, hypervisor};
 use self::{
     lag::Shadows,
     model::{Change, Instance, NetworkInterface, SecurityGroup, Subnet, Tags, Vpc},

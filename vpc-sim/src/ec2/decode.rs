@@ -245,12 +245,7 @@ fn specified_tags(p: &mut Params) -> Result<Tags, ApiError> {
     for mut spec in p.structures("TagSpecification") {
         let kind = spec.required("ResourceType")?;
         if kind != "network-interface" {
-            let why = "Only the resource that is created can be tagged.";
-            return Err(ApiError::InvalidValue {
-                name: "ResourceType".into(),
-                value: kind,
-                why,
-            });
+            return Err(ApiError::NotTaggable { kind });
         }
         tags.extend(plain_tags(&mut spec)?);
         spec.finish()?;

@@ -10,7 +10,7 @@ use crate::{
     ids::{EniId, GroupId},
     time_text::iso8601,
     world::{
-        World,
+        World, all_cards,
         describe::TagRow,
         hypervisor,
         model::{Attachment, Instance, NetworkInterface, SecurityGroup, Subnet, Tags, Vpc},
@@ -184,19 +184,28 @@ pub fn subnets(world: &World, page: &Page<(Subnet, u128)>) -> Xml {
             .leaf("mapPublicIpOnLaunch", false)
             .leaf("assignIpv6AddressOnCreation", false)
             .leaf("ipv6Native", false);
-        v6_blocks(x, s.ipv6.as_slice());
+        v6_blocks(x, &s.id.0, s.ipv6.as_slice());
         tags(x, &s.tags);
     });
     x.maybe("nextToken", page.next_token.as_ref());
     x
 }
 
-fn v6_blocks(x: &mut Xml, blocks: &[Ipv6Net]) {
+/// The id of the bond between `owner` (a VPC or subnet) and one of its blocks: it begins with the owner's kind.
+fn association(owner: &str, index: usize) -> String {
+    // Our ids are a zero and sixteen digits: the index takes the zero's place.
+    owner.replacen("-0", &format!("-cidr-assoc-{index:x}"), 1)
+}
+
+/// How many IPv4 blocks may come before a VPC's first IPv6 block, for the numbering of associations.
+const V4_BLOCKS: usize = 8;
+
+fn v6_blocks(x: &mut Xml, owner: &str, blocks: &[Ipv6Net]) {
     x.list(
         "ipv6CidrBlockAssociationSet",
         blocks.iter().enumerate(),
         |x, (i, n)| {
-            x.leaf("associationId", format!("assoc-{i:08x}"))
+            x.leaf("associationId", association(owner, V4_BLOCKS + i))
                 .leaf("ipv6CidrBlock", n)
                 .tree("ipv6CidrBlockState", |x| {
                     x.leaf("state", "associated");
@@ -219,14 +228,14 @@ pub fn vpcs(world: &World, page: &Page<Vpc>) -> Xml {
             "cidrBlockAssociationSet",
             v.cidrs.iter().enumerate(),
             |x, (i, n)| {
-                x.leaf("associationId", format!("assoc-{i:08x}"))
+                x.leaf("associationId", association(&v.id.0, i))
                     .leaf("cidrBlock", n)
                     .tree("cidrBlockState", |x| {
                         x.leaf("state", "associated");
                     });
             },
         );
-        v6_blocks(x, &v.ipv6);
+        v6_blocks(x, &v.id.0, &v.ipv6);
         tags(x, &v.tags);
     });
     x.maybe("nextToken", page.next_token.as_ref());
@@ -341,7 +350,7 @@ pub fn instance_types(page: &Page<&'static InstanceType>) -> Xml {
             .maybe("hypervisor", hypervisor(t));
         x.tree("networkInfo", |x| {
             x.leaf("networkPerformance", "not simulated")
-                .leaf("maximumNetworkInterfaces", t.max_enis)
+                .leaf("maximumNetworkInterfaces", all_cards(t))
                 .leaf("maximumNetworkCards", t.cards.len())
                 .leaf("defaultNetworkCardIndex", t.default_card);
             x.list("networkCards", t.cards.iter().enumerate(), |x, (i, n)| {

@@ -355,7 +355,8 @@ fn instance_types_show_their_limits() {
         &[("InstanceType.1", "p4d.24xlarge")],
     );
     for (name, value) in [
-        ("maximumNetworkInterfaces", "15"),
+        // All four cards together; each takes 15.
+        ("maximumNetworkInterfaces", "60"),
         ("maximumNetworkCards", "4"),
         ("defaultNetworkCardIndex", "0"),
         ("ipv4AddressesPerInterface", "50"),
@@ -363,7 +364,9 @@ fn instance_types_show_their_limits() {
     ] {
         assert_eq!(inner(&body, name), value);
     }
-    assert_eq!(count(&inner(&body, "networkCards"), "item"), 4);
+    let cards = inner(&body, "networkCards");
+    assert_eq!(count(&cards, "item"), 4);
+    assert_eq!(inner(&cards, "maximumNetworkInterfaces"), "15");
     assert_eq!(
         c.refused("DescribeInstanceTypes", &[("InstanceType.1", "x9.huge")])
             .1,
@@ -388,6 +391,12 @@ fn the_topology_is_described() {
         "10.0.0.0/16"
     );
     assert_eq!(inner(&vpc, "vpcId"), inner(&subnet, "vpcId"));
+    for (xml, prefix) in [(&subnet, "subnet-cidr-assoc-"), (&vpc, "vpc-cidr-assoc-")] {
+        let ids: Vec<_> = xml.split("<associationId>").skip(1).collect();
+        let own = |i: &&&str| i.starts_with(prefix) && i.find('<') == Some(prefix.len() + 17);
+        assert_eq!(ids.iter().filter(own).count(), ids.len(), "{xml}");
+    }
+    assert_eq!(count(&vpc, "associationId"), 2);
     let group = c.ok("DescribeSecurityGroups", &[("GroupName.1", "default")]);
     assert_eq!(inner(&group, "vpcId"), inner(&subnet, "vpcId"));
     let none = c.ok("DescribeSecurityGroups", &[("GroupName.1", "other")]);

@@ -195,12 +195,17 @@ impl Filtered for &'static planner::limits::InstanceType {
             "instance-type" => one(self.name),
             "bare-metal" => one(self.bare_metal),
             "hypervisor" => Some(hypervisor(self).map(str::to_owned).into_iter().collect()),
-            "network-info.maximum-network-interfaces" => one(self.max_enis),
+            "network-info.maximum-network-interfaces" => one(all_cards(self)),
             "network-info.ipv4-addresses-per-interface" => one(self.ipv4_per_eni),
             "network-info.maximum-network-cards" => one(self.cards.len()),
             _ => None,
         }
     }
+}
+
+/// The most interfaces of an instance, all its network cards together; the table's `max_enis` is about one card.
+pub(crate) fn all_cards(t: &planner::limits::InstanceType) -> u16 {
+    t.cards.iter().sum()
 }
 
 /// The word EC2 uses; it answers none for bare metal.

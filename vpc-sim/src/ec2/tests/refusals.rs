@@ -54,6 +54,31 @@ fn unknown_actions_versions_and_parameters_are_errors() {
     );
 }
 
+/// Seen in answers of EC2 to the AWS command line and to Terraform.
+#[test]
+fn texts_that_ec2_was_seen_to_give() {
+    let c = client();
+    let detach = c.ask(
+        "DetachNetworkInterface",
+        &[("AttachmentId", "eni-attach-1")],
+    );
+    assert_eq!(
+        inner(&detach.body, "Message"),
+        "The interface attachment 'eni-attach-1' does not exist."
+    );
+    let tags = [
+        ("SubnetId", c.subnet.as_str()),
+        ("TagSpecification.1.ResourceType", "subnet"),
+        ("TagSpecification.1.Tag.1.Key", "k"),
+    ];
+    let create = c.ask("CreateNetworkInterface", &tags);
+    assert_eq!(inner(&create.body, "Code"), "InvalidParameterValue");
+    assert_eq!(
+        inner(&create.body, "Message"),
+        "'subnet' is not a valid taggable resource type for this operation."
+    );
+}
+
 #[test]
 fn forms_of_addresses_exclude_each_other() {
     let c = client();
