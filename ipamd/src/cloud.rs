@@ -7,6 +7,8 @@ pub mod aws;
 pub mod class;
 pub mod executor;
 pub mod identity;
+pub mod limiter;
+pub mod start;
 
 use std::{collections::BTreeMap, future::Future, net::Ipv4Addr, pin::Pin};
 

@@ -1,5 +1,8 @@
-//! Carries out the planner's EC2 commands: builds the calls, waits where EC2 is asynchronous, and turns what comes back
-//! into the planner's terms. It decides nothing: no retry, no choice of subnet, no judgement on what to do next.
+//! Carries out the planner's EC2 commands: builds the calls, waits for the limiter and where EC2 is asynchronous, and
+//! turns what comes back into the planner's terms. It decides nothing: no retry, no choice of subnet, no judgement on
+//! what to do next.
+
+mod look;
 
 use std::{
     collections::BTreeMap,
@@ -8,16 +11,20 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use planner::{Answer, Attachment, Class, Command, EniId, Failure, Observed, SubnetId, event};
+use planner::{Answer, Attachment, Class, Command, EniId, Failure, Mono, SubnetId};
 
-use super::{Call, CallError, Ec2, Interface, Reply, class::classify, identity::Identity};
+use super::{
+    Call, CallError, Ec2, Reply,
+    class::classify,
+    identity::Identity,
+    limiter::{Gauge, Limiter},
+};
 use crate::{config, metrics::Metrics};
 
 const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
 const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
 const CLUSTER_TAG: &str = "cluster.k8s.amazonaws.com/name";
 const OWNER_TAG: (&str, &str) = ("eks:eni:owner", "amazon-vpc-cni");
-const HANDS_OFF_TAG: &str = "node.k8s.amazonaws.com/no_manage";
 
 /// How long a detachment may take before the command counts as failed. EC2's tail is minutes.
 const DETACH_LIMIT: Duration = Duration::from_secs(300);
@@ -31,6 +38,9 @@ pub struct Executor {
     metrics: Arc<Metrics>,
     /// Networks of the subnets met so far; a subnet's CIDR never changes.
     subnets: Arc<Mutex<BTreeMap<SubnetId, Ipv4Net>>>,
+    limiter: Arc<Mutex<Limiter>>,
+    /// The limiter's zero.
+    begun: tokio::time::Instant,
 }
 
 impl std::fmt::Debug for Executor {
@@ -50,12 +60,15 @@ impl Executor {
         metrics: Arc<Metrics>,
     ) -> Self {
         let subnets = BTreeMap::from([(me.subnet.clone(), me.subnet_cidr)]);
+        let limiter = Limiter::new(seed(&me.instance));
         Self {
             ec2,
             me,
             settings: Arc::new(settings),
             metrics,
             subnets: Arc::new(Mutex::new(subnets)),
+            limiter: Arc::new(Mutex::new(limiter)),
+            begun: tokio::time::Instant::now(),
         }
     }
 
@@ -150,43 +163,21 @@ impl Executor {
         }
     }
 
-    /// Every ENI that is attached to this instance or carries its tag.
-    ///
-    /// # Errors
-    /// The failure of either DescribeNetworkInterfaces.
-    pub async fn inventory(&self) -> Result<Vec<Observed>, Failure> {
-        let instance = &self.me.instance;
-        let mut found = BTreeMap::new();
-        for name in [
-            "attachment.instance-id".to_owned(),
-            format!("tag:{INSTANCE_TAG}"),
-        ] {
-            let filters = vec![(name, instance.clone())];
-            match self
-                .call(Call::DescribeNetworkInterfaces { filters })
-                .await?
-            {
-                Reply::Interfaces(enis) => {
-                    found.extend(enis.into_iter().map(|eni| (eni.eni.clone(), eni)))
-                }
-                other => return Err(unexpected(&other)),
-            }
-        }
-        // An ENI of ours that somebody attached to another instance is no longer this node's business.
-        found.retain(|_, eni| {
-            eni.bond
-                .as_ref()
-                .is_none_or(|bond| bond.instance.as_ref() == Some(instance))
-        });
-        let mut inventory = Vec::with_capacity(found.len());
-        for eni in found.into_values() {
-            inventory.push(self.judge(eni).await?);
-        }
-        Ok(inventory)
+    /// A moment within `most` that differs from node to node.
+    #[must_use]
+    pub fn spread(&self, most: Duration) -> Duration {
+        self.limiter().spread(most)
+    }
+
+    /// The pace of each API called so far, for metrics.
+    #[must_use]
+    pub fn pace(&self) -> Vec<Gauge> {
+        self.limiter().gauges(self.now())
     }
 
     async fn call(&self, call: Call) -> Result<Reply, Failure> {
         let action = call.action();
+        self.wait_for_turn(action).await?;
         let begun = tokio::time::Instant::now();
         let result = self.ec2.call(call.clone()).await;
         let outcome = result
@@ -197,14 +188,50 @@ impl Executor {
         match result {
             Ok(reply) => {
                 tracing::debug!(action, ms = begun.elapsed().as_millis(), "EC2 answered");
+                self.limiter().admitted(action, self.now());
                 Ok(reply)
             }
             Err(error) => {
-                let failure = classify(&call, &error);
+                let mut failure = classify(&call, &error);
                 tracing::warn!(action, class = ?failure.class, error = %error, "EC2 call failed");
+                let now = self.now();
+                if let Class::Throttled { retry_after } = &mut failure.class {
+                    *retry_after = Some(self.limiter().throttled(action, now));
+                } else if error.code.is_some() {
+                    self.limiter().admitted(action, now);
+                }
                 Err(failure)
             }
         }
+    }
+
+    /// Waits until this node's own budget allows the call, or says that it would take too long.
+    async fn wait_for_turn(&self, action: &'static str) -> Result<(), Failure> {
+        let turn = self.limiter().take(action, self.now());
+        match turn {
+            Ok(Duration::ZERO) => Ok(()),
+            Ok(wait) => {
+                tokio::time::sleep(wait).await;
+                Ok(())
+            }
+            Err(wait) => Err(Failure {
+                class: Class::Throttled {
+                    retry_after: Some(wait),
+                },
+                message: format!(
+                    "{action}: this node's own budget is used up for {:.1} s",
+                    wait.as_secs_f32()
+                ),
+            }),
+        }
+    }
+
+    fn limiter(&self) -> std::sync::MutexGuard<'_, Limiter> {
+        self.limiter.lock().expect("no holder panics")
+    }
+
+    fn now(&self) -> Mono {
+        Mono::from_epoch(self.begun.elapsed())
     }
 
     async fn done(&self, call: Call) -> Result<Answer, Failure> {
@@ -251,74 +278,6 @@ impl Executor {
         })
     }
 
-    /// Puts EC2's description of an ENI into the planner's terms: above all, whether it is ours to manage.
-    async fn judge(&self, eni: Interface) -> Result<Observed, Failure> {
-        let tagged_ours = eni.tags.get(INSTANCE_TAG) == Some(&self.me.instance);
-        let primary = eni.mac == self.me.mac;
-        let ordinary = eni.kind == "interface" && !eni.managed_by_aws;
-        let managed = match eni.tags.get(HANDS_OFF_TAG).map(String::as_str) {
-            _ if primary => true,
-            _ if !ordinary => false,
-            Some("true") => false,
-            Some(_) => true,
-            None => tagged_ours || self.settings.manage_untagged,
-        };
-        let attached = eni
-            .bond
-            .filter(|bond| bond.status != "detached")
-            .map(|bond| event::Bond {
-                attachment: bond.attachment,
-                card: bond.card,
-                device: bond.device,
-                settled: bond.status == "attached",
-            });
-        Ok(Observed {
-            subnet_cidr: self.subnet_cidr(&eni.subnet).await?,
-            eni: eni.eni,
-            mac: eni.mac,
-            subnet: eni.subnet,
-            primary: eni.primary,
-            addresses: eni.secondary,
-            prefixes: eni.prefixes,
-            attached,
-            managed,
-            tagged_ours,
-        })
-    }
-
-    async fn subnet_cidr(&self, subnet: &SubnetId) -> Result<Ipv4Net, Failure> {
-        let known = self
-            .subnets
-            .lock()
-            .expect("no holder panics")
-            .get(subnet)
-            .copied();
-        if let Some(cidr) = known {
-            return Ok(cidr);
-        }
-        let reply = self
-            .call(Call::DescribeSubnets {
-                subnets: vec![subnet.clone()],
-            })
-            .await?;
-        let Reply::Subnets(found) = reply else {
-            return Err(unexpected(&reply));
-        };
-        let cidr = found
-            .into_iter()
-            .find(|(id, _)| id == subnet)
-            .map(|(_, cidr)| cidr);
-        let cidr = cidr.ok_or_else(|| Failure {
-            class: Class::NotFound,
-            message: format!("subnet {subnet} is not visible to this account"),
-        })?;
-        self.subnets
-            .lock()
-            .expect("no holder panics")
-            .insert(subnet.clone(), cidr);
-        Ok(cidr)
-    }
-
     /// Tags go into the create itself: IAM policies and leak detection rest on them, so no moment may exist without.
     fn tags(&self) -> BTreeMap<String, String> {
         let mut tags = BTreeMap::from([
@@ -339,4 +298,11 @@ fn unexpected(reply: &Reply) -> Failure {
         class: Class::Transient,
         message: format!("EC2 client answered with the wrong kind of reply: {reply:?}"),
     }
+}
+
+/// FNV-1a: the same for an instance at every start, and different from its neighbours'.
+fn seed(instance: &str) -> u64 {
+    instance.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }

@@ -1,0 +1,63 @@
+//! What the daemon asks EC2 after its start, unasked by the planner, and when.
+//!
+//! A fleet may start as one: a DaemonSet rolled out at once, a region that lost power. So a node makes one call then, not
+//! two, a node that can serve from its records does not hurry, and the search for leaks waits for a quieter minute.
+//! Whoever serves pods need not wait for any of it.
+
+use std::time::Duration;
+
+use planner::{Class, Event, Failure};
+
+use super::executor::Executor;
+use crate::pool::Pool;
+
+/// A node with records can serve; its first question is spread over this long.
+const UNHURRIED: Duration = Duration::from_secs(10);
+/// One without can do nothing before the answer, but a thousand questions in one instant gain nobody anything.
+const HURRIED: Duration = Duration::from_secs(1);
+/// The search for leaked ENIs: not before, and how far it is spread. A leak is to be gone within ten minutes (I4), and
+/// 5,000 nodes in seven minutes are 12 calls per second of the account's 20.
+const STRAYS_AFTER: Duration = Duration::from_secs(60);
+const STRAYS_SPREAD: Duration = Duration::from_secs(420);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Tells the pool what is attached to this node, as soon as EC2 says so, and some minutes later of ENIs that a former
+/// life left unattached, if there are any. Ends when both are done. `serving`: the pool has ENIs from its records.
+pub async fn run(executor: Executor, pool: Pool, serving: bool) {
+    let spread = if serving { UNHURRIED } else { HURRIED };
+    tokio::time::sleep(executor.spread(spread)).await;
+    let attached = insist(&executor, || executor.attached()).await;
+    pool.tell(Event::Inventory(attached)).await;
+
+    tokio::time::sleep(STRAYS_AFTER + executor.spread(STRAYS_SPREAD)).await;
+    if insist(&executor, || executor.strays()).await {
+        tracing::info!("found unattached ENIs of this node");
+        let all = insist(&executor, || executor.inventory()).await;
+        pool.tell(Event::Inventory(all)).await;
+    }
+}
+
+/// Asks until there is an answer: nothing else can stand for it. A throttled call comes back when the limiter says.
+async fn insist<T>(executor: &Executor, ask: impl AsyncFn() -> Result<T, Failure>) -> T {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let failure = match ask().await {
+            Ok(answer) => return answer,
+            Err(failure) => failure,
+        };
+        let wait = match failure.class {
+            Class::Throttled {
+                retry_after: Some(wait),
+            } => wait,
+            _ => {
+                let full = pause;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                full / 2 + executor.spread(full / 2)
+            }
+        };
+        tracing::warn!(%failure, ?wait, "EC2 did not say which ENIs this node has; asking again");
+        tokio::time::sleep(wait).await;
+    }
+}
