@@ -2,11 +2,11 @@
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use planner::{Event, Planner, limits};
+use planner::{Event, Observed, Planner, limits};
 use proto::v1::node_server::NodeServer;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -25,9 +25,9 @@ use crate::{
     listener,
     metrics::Metrics,
     pool::{Driver, Pool},
-    recovery,
+    recovery, refusals,
     sandboxes::Sandboxes,
-    store::{Record, Store, StoreError},
+    store::{Store, StoreError},
     supervise::{Detached, Supervisor},
     worker::Worker,
 };
@@ -52,8 +52,6 @@ pub enum DaemonError {
     Host(#[from] StartError),
     #[error("could not compare records with the kernel")]
     Recovery(#[from] recovery::RecoveryError),
-    #[error("EC2 did not tell what is attached to this node: {message}")]
-    Inventory { message: String },
     #[error("could not serve {what}")]
     Serve { what: String, source: io::Error },
     #[error("stopped because {0}")]
@@ -69,37 +67,41 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let boot = boot_id().map_err(|source| serve_error("the boot id", source))?;
     make_run_dir(&config)?;
     let (store, contents) = Store::open(&config.paths.state(), &boot)?;
-
-    let me = Arc::new(Identity::read(config.cloud.timeout).await?);
-    tracing::info!(instance = me.instance, kind = me.instance_type, address = %me.address, "this node");
+    let me = identity(&config, &store, contents.identity.clone()).await?;
     let host = HostNet::start(me.mac, &config.network, metrics.clone())?;
     let (restored, records) =
         recovery::agree(&store, contents, &host, config.pool.cooldown).await?;
+    let store = Worker::start("store", store).map_err(|e| serve_error("the store", e))?;
 
     let aws = Arc::new(Aws::new(me.region.clone(), config.cloud.timeout).await);
     let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone());
-    let inventory = inventory(&executor).await?;
-
     let detached = Detached::default();
-    let planner = Planner::new(
-        config.pool.clone(),
-        limits::require(&me.instance_type)?.clone(),
-        me.subnet.clone(),
-        seed(&boot),
-    );
+    let kind = limits::require(&me.instance_type)?.clone();
+    let planner = Planner::new(config.pool.clone(), kind, me.subnet.clone(), seed(&boot));
     let (pool, driver) = Driver::new(
         planner,
-        executor,
+        executor.clone(),
         host.clone(),
         detached.clone(),
         Clock::Boot,
     );
     let mut supervisor = Supervisor::default();
+    supervisor.critical("memory", remember(driver.enis(), store.clone()));
     supervisor.critical("pool", driver.run());
+    // What record and kernel agree on is served at once; EC2's word comes when it comes.
     pool.tell(Event::Restore(restored)).await;
-    pool.tell(Event::Inventory(inventory)).await;
+    drop(detached.spawn_idle(inventory(executor, pool.clone())));
 
-    let sandboxes = sandboxes(&config, &pool, host, store, records, &metrics, &detached)?;
+    let sandboxes = Sandboxes::new(
+        pool.clone(),
+        host,
+        store,
+        records,
+        &config,
+        metrics.clone(),
+        detached.clone(),
+    );
+    supervisor.critical("sweep", sandboxes.clone().sweep());
     let service = Service {
         sandboxes,
         pool: pool.clone(),
@@ -174,44 +176,52 @@ fn serve(
     Ok(stop)
 }
 
-fn sandboxes(
+/// Who this node is. It does not change while the machine runs, so a restarted daemon needs no metadata service.
+async fn identity(
     config: &Config,
-    pool: &Pool,
-    host: HostNet,
-    store: Store,
-    records: Vec<Record>,
-    metrics: &Arc<Metrics>,
-    detached: &Detached,
-) -> Result<Sandboxes, DaemonError> {
-    let store = Worker::start("store", store).map_err(|e| serve_error("the store", e))?;
-    Ok(Sandboxes::new(
-        pool.clone(),
-        host,
-        store,
-        records,
-        config,
-        metrics.clone(),
-        detached.clone(),
-    ))
+    store: &Store,
+    known: Option<Identity>,
+) -> Result<Arc<Identity>, DaemonError> {
+    let me = match known {
+        Some(me) => me,
+        None => {
+            let me = Identity::read(config.cloud.timeout).await?;
+            store.remember_identity(&me)?;
+            me
+        }
+    };
+    tracing::info!(instance = me.instance, kind = me.instance_type, address = %me.address, "this node");
+    Ok(Arc::new(me))
 }
 
-/// EC2's word on what is attached here, which nothing else can replace; asked until it comes or start-up must fail.
-async fn inventory(executor: &Executor) -> Result<Vec<planner::Observed>, DaemonError> {
+/// Keeps the pool's ENIs on disk, so that a restarted daemon can serve from them before EC2 answers.
+async fn remember(mut enis: watch::Receiver<Vec<Observed>>, store: Worker<Store>) {
+    while enis.changed().await.is_ok() {
+        let now = enis.borrow_and_update().clone();
+        match store.run(move |store| store.remember_enis(&now)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(
+                error = refusals::chain(&error),
+                "could not note the pool's ENIs"
+            ),
+            Err(_) => return,
+        }
+    }
+}
+
+/// EC2's word on what is attached here: asked for until it comes, for nothing else can replace it.
+async fn inventory(executor: Executor, pool: Pool) {
     let mut pause = Duration::from_millis(500);
-    for _ in 0..8 {
+    loop {
         match executor.inventory().await {
-            Ok(inventory) => return Ok(inventory),
-            Err(failure) => tracing::warn!(%failure, ?pause, "EC2 did not answer; asking again"),
+            Ok(inventory) => return pool.tell(Event::Inventory(inventory)).await,
+            Err(failure) => {
+                tracing::warn!(%failure, ?pause, "EC2 did not tell what is attached; asking again")
+            }
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(10));
+        pause = (pause * 2).min(Duration::from_secs(30));
     }
-    executor
-        .inventory()
-        .await
-        .map_err(|failure| DaemonError::Inventory {
-            message: failure.message,
-        })
 }
 
 fn make_run_dir(config: &Config) -> Result<(), DaemonError> {

@@ -9,12 +9,12 @@ use std::{
 };
 
 use planner::{
-    Answer, Command, Event, Failure, Mono, Op, Planner, Pod, Refusal, Sandbox, Ticket,
+    Answer, Command, Event, Failure, Mono, Observed, Op, Planner, Pod, Refusal, Sandbox, Ticket,
     command::ConfigureEni,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{clock::Clock, cloud::executor::Executor, supervise::Detached};
+use crate::{clock::Clock, cloud::executor::Executor, snapshot, supervise::Detached};
 
 /// Requests that may stand in the pool's queue; beyond it askers wait to be let in.
 const QUEUE: usize = 4096;
@@ -111,6 +111,8 @@ pub struct Driver<H> {
     /// For answers of the work that it starts.
     handle: Pool,
     next_ticket: u64,
+    /// The pool's ENIs, for whoever keeps them over a restart.
+    enis: watch::Sender<Vec<Observed>>,
     /// Addresses that EC2 does not confirm, as last logged.
     quarantined: u32,
     waiting: HashMap<Ticket, oneshot::Sender<Result<Grant, Refusal>>>,
@@ -146,11 +148,18 @@ impl<H: EniHost> Driver<H> {
             messages,
             handle: handle.clone(),
             next_ticket: 0,
+            enis: watch::Sender::default(),
             quarantined: 0,
             waiting: HashMap::new(),
             configured: BTreeMap::new(),
         };
         (handle, driver)
+    }
+
+    /// The pool's attached ENIs with their addresses, whenever they change.
+    #[must_use]
+    pub fn enis(&self) -> watch::Receiver<Vec<Observed>> {
+        self.enis.subscribe()
     }
 
     /// Runs until the daemon tells it to stop by [`Event::Node`] with `stopping` and drops the task.
@@ -206,6 +215,11 @@ impl<H: EniHost> Driver<H> {
 
     fn feed(&mut self, event: Event) {
         let now = self.clock.now();
+        // Only these change what the node has; an ADD or DEL need not pay for the comparison.
+        let changes_enis = matches!(
+            event,
+            Event::Answered { .. } | Event::Inventory(_) | Event::Restore(_)
+        );
         let mut commands = self.planner.on(event, now);
         let due = self.planner.next_deadline().is_some_and(|at| at <= now);
         if due {
@@ -215,6 +229,18 @@ impl<H: EniHost> Driver<H> {
             self.start(command);
         }
         self.note_quarantine();
+        if changes_enis {
+            self.publish_enis();
+        }
+    }
+
+    fn publish_enis(&self) {
+        let now = snapshot::observed(&self.planner.snapshot(self.clock.now()));
+        self.enis.send_if_modified(|known| {
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
     }
 
     /// Logs each change once: EC2 no longer confirms an address, or does again.

@@ -30,7 +30,10 @@ pub async fn agree(
 ) -> Result<(Restored, Vec<Record>), RecoveryError> {
     let now = clock::now();
     let links = host.list().await?;
-    let mut restored = Restored::default();
+    let mut restored = Restored {
+        enis: contents.enis,
+        ..Restored::default()
+    };
     let mut live = Vec::new();
     for record in contents.records {
         let stands = |link: &&datapath::pod::HostSide| {

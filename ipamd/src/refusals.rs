@@ -74,7 +74,7 @@ pub fn stopping(reason: Reason) -> Refusal {
 #[must_use]
 pub fn deleted(sandbox: &Sandbox) -> Refusal {
     let cause = format!(
-        "sandbox {} was deleted while its ADD waited for an address",
+        "sandbox {} was deleted before its ADD was done",
         sandbox.container_id
     );
     refusal(

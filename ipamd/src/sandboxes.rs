@@ -6,6 +6,8 @@
 //! other here.
 
 mod busy;
+mod overtaken;
+mod sweep;
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +20,10 @@ use std::{
 use planner::{Event, Mac, Mono, Pod, Sandbox};
 use proto::{handover::Handed, refusal::Refusal, v1::Reason};
 
-use self::busy::{Busy, Turn};
+use self::{
+    busy::{Busy, Turn},
+    overtaken::Overtaken,
+};
 use crate::{
     clock, config,
     hostnet::{HostNet, WireError, link_of, ref_of},
@@ -58,6 +63,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     detached: Detached,
     busy: Busy,
+    overtaken: Mutex<Overtaken>,
     /// What the store holds. Changed only by whoever holds the sandbox's turn.
     records: Mutex<BTreeMap<Sandbox, Record>>,
 }
@@ -87,6 +93,7 @@ impl Sandboxes {
                 metrics,
                 detached,
                 busy: Busy::default(),
+                overtaken: Mutex::default(),
                 records: Mutex::new(records),
             }),
         }
@@ -99,6 +106,14 @@ impl Sandboxes {
     pub async fn add(&self, request: Add) -> Result<Record, Refusal> {
         let shared = &self.shared;
         let mut turn = shared.busy.turn(&request.sandbox).await;
+        if shared
+            .overtaken
+            .lock()
+            .expect("no holder panics")
+            .holds(&request.sandbox, clock::now())
+        {
+            return Err(refusals::deleted(&request.sandbox));
+        }
         let asked = shared.pool.add(
             request.sandbox.clone(),
             request.pod.clone(),
@@ -198,7 +213,14 @@ impl Sandboxes {
         let turn = shared.busy.turn(sandbox).await;
         match self.record(sandbox) {
             Some(record) => self.take_down(record, turn).await,
-            None => Ok(()),
+            None => {
+                shared
+                    .overtaken
+                    .lock()
+                    .expect("no holder panics")
+                    .note(sandbox.clone(), clock::now());
+                Ok(())
+            }
         }
     }
 
@@ -290,6 +312,16 @@ impl Sandboxes {
             }
         }
         refused.map_or(Ok(released), Err)
+    }
+
+    fn records(&self) -> Vec<Record> {
+        self.shared
+            .records
+            .lock()
+            .expect("no holder panics")
+            .values()
+            .cloned()
+            .collect()
     }
 
     fn record(&self, sandbox: &Sandbox) -> Option<Record> {

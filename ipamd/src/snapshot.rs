@@ -1,6 +1,6 @@
 //! The pool's snapshot in other people's terms: the gRPC message, the gauges, and the answer to STATUS.
 
-use planner::{Snapshot, snapshot::AddressState};
+use planner::{Observed, Snapshot, event::Bond, snapshot::AddressState};
 use proto::{refusal::Refusal, v1};
 
 use crate::{metrics::PoolGauges, refusals};
@@ -77,6 +77,33 @@ pub fn to_gauges(pool: &Snapshot) -> PoolGauges {
             ("releasing", totals.releasing),
         ],
     }
+}
+
+/// The attached ENIs in EC2's terms, for keeping over a restart.
+#[must_use]
+pub fn observed(pool: &Snapshot) -> Vec<Observed> {
+    let kept = pool.enis.iter().filter_map(|eni| {
+        let bond = Bond {
+            attachment: eni.attachment.clone()?,
+            card: eni.card,
+            device: eni.device?,
+            settled: true,
+        };
+        let singles = eni.addresses.iter().filter(|view| view.prefix.is_none());
+        Some(Observed {
+            eni: eni.id.clone()?,
+            mac: eni.mac,
+            subnet: eni.subnet.clone(),
+            subnet_cidr: eni.subnet_cidr,
+            primary: eni.primary_address?,
+            addresses: singles.map(|view| view.address).collect(),
+            prefixes: eni.prefixes.clone(),
+            attached: Some(bond),
+            managed: true,
+            tagged_ours: false,
+        })
+    });
+    kept.collect()
 }
 
 /// Why an ADD sent now would surely fail, if it would.

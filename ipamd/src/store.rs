@@ -3,21 +3,27 @@
 //! The file belongs to one boot of one machine: namespaces and links do not outlive the kernel, so a file of another
 //! boot is set aside. A lock keeps a second daemon out. This file decides nothing about the pool.
 
+mod forms;
+
 use std::{
-    collections::BTreeMap,
     fs::{File, TryLockError},
     io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
-use planner::{EniId, Mac, Mono, Pod, Sandbox};
+use planner::{EniId, Mac, Mono, Observed, Pod, Sandbox};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
-use serde::{Deserialize, Serialize};
+
+use crate::cloud::identity::Identity;
 
 const SANDBOXES: TableDefinition<'_, &str, &str> = TableDefinition::new("sandboxes");
 const COOLING: TableDefinition<'_, u32, u64> = TableDefinition::new("cooling");
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
+
+/// Keys of the table `about`, besides `version` and `boot`.
+const IDENTITY: &str = "identity";
+const ENIS: &str = "enis";
 
 /// The layout of the tables. A file of another version is set aside, not guessed at.
 const VERSION: &str = "1";
@@ -42,6 +48,10 @@ pub struct Record {
 pub struct Contents {
     pub records: Vec<Record>,
     pub cooling: Vec<(Ipv4Addr, Mono)>,
+    /// Who this node is, if the metadata service was read in this boot.
+    pub identity: Option<Identity>,
+    /// The ENIs that the pool had, for serving before EC2 answers.
+    pub enis: Vec<Observed>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +118,7 @@ impl Store {
     /// # Errors
     /// What the database says; then nothing has changed.
     pub fn put(&self, record: &Record) -> Result<(), StoreError> {
-        let (key, value) = encode(record);
+        let (key, value) = (key(&record.sandbox), forms::of_record(record));
         self.change("write", |transaction| {
             transaction
                 .open_table(SANDBOXES)?
@@ -133,6 +143,29 @@ impl Store {
             transaction
                 .open_table(COOLING)?
                 .insert(u32::from(record.address), until)?;
+            Ok(())
+        })
+    }
+
+    /// Notes who this node is.
+    ///
+    /// # Errors
+    /// What the database says; then nothing has changed.
+    pub fn remember_identity(&self, me: &Identity) -> Result<(), StoreError> {
+        self.remember(IDENTITY, &forms::of_identity(me))
+    }
+
+    /// Notes which ENIs the pool has, with their addresses.
+    ///
+    /// # Errors
+    /// What the database says; then nothing has changed.
+    pub fn remember_enis(&self, enis: &[Observed]) -> Result<(), StoreError> {
+        self.remember(ENIS, &forms::of_enis(enis))
+    }
+
+    fn remember(&self, what: &str, text: &str) -> Result<(), StoreError> {
+        self.change("note in", |transaction| {
+            transaction.open_table(ABOUT)?.insert(what, text)?;
             Ok(())
         })
     }
@@ -230,7 +263,7 @@ fn read(database: &Database) -> Result<Option<Contents>, redb::Error> {
     let mut contents = Contents::default();
     for entry in transaction.open_table(SANDBOXES)?.iter()? {
         let (_, value) = entry?;
-        let Some(record) = decode(value.value()) else {
+        let Some(record) = forms::to_record(value.value()) else {
             return Ok(None);
         };
         contents.records.push(record);
@@ -242,23 +275,17 @@ fn read(database: &Database) -> Result<Option<Contents>, redb::Error> {
             .cooling
             .push((Ipv4Addr::from(address.value()), until));
     }
+    let about = transaction.open_table(ABOUT)?;
+    let noted = |what| -> Result<Option<String>, redb::Error> {
+        Ok(about.get(what)?.map(|text| text.value().to_owned()))
+    };
+    // Hints only: one that cannot be read is asked for again.
+    contents.identity = noted(IDENTITY)?.as_deref().and_then(forms::to_identity);
+    contents.enis = noted(ENIS)?
+        .as_deref()
+        .and_then(forms::to_enis)
+        .unwrap_or_default();
     Ok(Some(contents))
-}
-
-/// The form on disk. Kept apart from [`Record`], so that the program may change its types and not the file.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    network: String,
-    container_id: String,
-    ifname: String,
-    pod: BTreeMap<String, String>,
-    address: Ipv4Addr,
-    eni: String,
-    index: u16,
-    host_name: String,
-    host_mac: [u8; 6],
-    pod_mac: [u8; 6],
-    mtu: u32,
 }
 
 fn key(sandbox: &Sandbox) -> String {
@@ -267,63 +294,6 @@ fn key(sandbox: &Sandbox) -> String {
         "{}\0{}\0{}",
         sandbox.network, sandbox.container_id, sandbox.ifname
     )
-}
-
-fn encode(record: &Record) -> (String, String) {
-    let Sandbox {
-        network,
-        container_id,
-        ifname,
-    } = record.sandbox.clone();
-    let Pod {
-        namespace,
-        name,
-        uid,
-    } = record.pod.clone();
-    let stored = Stored {
-        network,
-        container_id,
-        ifname,
-        pod: [("namespace", namespace), ("name", name), ("uid", uid)]
-            .map(|(k, v)| (k.to_owned(), v))
-            .into(),
-        address: record.address,
-        eni: record.eni.0.clone(),
-        index: record.index,
-        host_name: record.host_name.clone(),
-        host_mac: record.host_mac.0,
-        pod_mac: record.pod_mac.0,
-        mtu: record.mtu,
-    };
-    (
-        key(&record.sandbox),
-        serde_json::to_string(&stored).expect("plain data serialises"),
-    )
-}
-
-fn decode(text: &str) -> Option<Record> {
-    let mut stored: Stored = serde_json::from_str(text).ok()?;
-    let mut part = |name| stored.pod.remove(name).unwrap_or_default();
-    let pod = Pod {
-        namespace: part("namespace"),
-        name: part("name"),
-        uid: part("uid"),
-    };
-    Some(Record {
-        sandbox: Sandbox {
-            network: stored.network,
-            container_id: stored.container_id,
-            ifname: stored.ifname,
-        },
-        pod,
-        address: stored.address,
-        eni: EniId(stored.eni),
-        index: stored.index,
-        host_name: stored.host_name,
-        host_mac: Mac(stored.host_mac),
-        pod_mac: Mac(stored.pod_mac),
-        mtu: stored.mtu,
-    })
 }
 
 #[cfg(test)]

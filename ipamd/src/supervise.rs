@@ -74,6 +74,18 @@ impl Detached {
         })
     }
 
+    /// Starts work that shutdown need not wait for: dropping it half-way loses nothing.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is where spawned work gets its owner"
+    )]
+    pub fn spawn_idle(
+        &self,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(work)
+    }
+
     /// Waits until all work has ended, at most `limit`; says whether it did.
     pub async fn finished(&self, limit: Duration) -> bool {
         let mut under_way = self.under_way.subscribe();

@@ -103,11 +103,11 @@ impl Node {
         self.wait_ready(before)
     }
 
-    /// Runs another daemon beside the first, to its end.
+    /// Runs a daemon to its end, beside the node's own if that runs: for daemons that must refuse to start.
     ///
     /// # Errors
     /// If the process cannot be started.
-    pub fn start_second_daemon(&mut self, ec2_endpoint: &str) -> io::Result<std::process::Output> {
+    pub fn run_daemon(&mut self, ec2_endpoint: &str) -> io::Result<std::process::Output> {
         let mut command = self.daemon_command(ec2_endpoint);
         self.netns().run(move || command.output())?
     }

@@ -12,7 +12,7 @@ use planner::{Mac, SubnetId};
 use super::aws;
 
 /// What the instance's own metadata says of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub instance: String,
     pub instance_type: String,

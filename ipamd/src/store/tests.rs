@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use planner::{Attachment, SubnetId, event::Bond};
+
 use super::*;
 
 fn record(container: &str, address: [u8; 4]) -> Record {
@@ -110,4 +112,43 @@ fn a_corrupt_file_is_kept_for_study_and_replaced() {
         std::fs::read(place.file().with_extension("corrupt")).unwrap(),
         b"this is not a database"
     );
+}
+
+#[test]
+fn identity_and_enis_survive_reopening() {
+    let place = Place::new("notes");
+    let me = Identity {
+        instance: "i-1".into(),
+        instance_type: "m5.large".into(),
+        region: "eu-west-1".into(),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        address: [10, 0, 0, 4].into(),
+        subnet: SubnetId::from("subnet-1"),
+        subnet_cidr: "10.0.0.0/24".parse().unwrap(),
+        security_groups: vec!["sg-1".into()],
+    };
+    let eni = Observed {
+        eni: EniId::from("eni-1"),
+        mac: me.mac,
+        subnet: me.subnet.clone(),
+        subnet_cidr: me.subnet_cidr,
+        primary: me.address,
+        addresses: vec![[10, 0, 0, 5].into()],
+        prefixes: vec!["10.0.0.16/28".parse().unwrap()],
+        attached: Some(Bond {
+            attachment: Attachment::from("eni-attach-1"),
+            card: 0,
+            device: 0,
+            settled: true,
+        }),
+        managed: true,
+        tagged_ours: false,
+    };
+    let (store, contents) = Store::open(&place.file(), "boot-1").unwrap();
+    assert!(contents.identity.is_none() && contents.enis.is_empty());
+    store.remember_identity(&me).unwrap();
+    store.remember_enis(std::slice::from_ref(&eni)).unwrap();
+    drop(store);
+    let (_, contents) = Store::open(&place.file(), "boot-1").unwrap();
+    assert_eq!((contents.identity, contents.enis), (Some(me), vec![eni]));
 }

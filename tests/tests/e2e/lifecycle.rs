@@ -8,7 +8,7 @@ use e2e::{
     node::{Node, occupy},
     ping::ping,
 };
-use vpc_sim::SimConfig;
+use vpc_sim::{Action, Fault, FaultKind, SimConfig, imds::ImdsFault};
 
 use crate::{Outcome, trials};
 
@@ -18,6 +18,11 @@ trials!(
     the_daemon_holds_no_capability_but_net_admin,
     a_restarted_daemon_knows_its_pods,
     a_killed_daemon_loses_no_pod_and_no_address,
+    a_restarted_daemon_serves_while_ec2_and_metadata_are_away,
+    a_pod_that_ended_without_del_is_released,
+    an_add_that_its_del_has_overtaken_is_refused,
+    wrong_settings_are_all_named_at_once,
+    log_lines_are_json,
     a_second_daemon_is_refused,
     metrics_are_served,
 );
@@ -193,11 +198,118 @@ fn a_killed_daemon_loses_no_pod_and_no_address() -> Outcome {
     Ok(())
 }
 
+fn a_restarted_daemon_serves_while_ec2_and_metadata_are_away() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node("t3.small", &[("WARM_IP_TARGET", "3")])?;
+    let first = node.add_pod("first")?;
+    assert!(
+        eventually(Duration::from_secs(20), || count(&node, "free")
+            .is_ok_and(|n| n >= 3)),
+        "{}",
+        node.log()
+    );
+    node.kill_daemon()?;
+    let away = FaultKind::Error {
+        code: "InternalError".to_owned(),
+    };
+    lab.sim.faults().push(Fault {
+        action: Action::DescribeNetworkInterfaces,
+        times: 1000,
+        kind: away,
+    });
+    lab.sim.imds().push(ImdsFault {
+        path: "/latest/".to_owned(),
+        times: 1000,
+        delay: Duration::ZERO,
+        status: Some(503),
+    });
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    let fresh = node.add_pod("fresh")?;
+    assert_ne!(fresh.address(), first.address());
+    node.delete_pod(first)?;
+    assert!(ping(node.netns(), None, fresh.address(), Duration::from_secs(2))?.is_some());
+    lab.sim.faults().clear();
+    Ok(())
+}
+
+fn a_pod_that_ended_without_del_is_released() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[])?;
+    let (gone, kept) = (node.add_pod("gone")?, node.add_pod("kept")?);
+    datapath::netns::Netns::unbind(&gone.path)?;
+    drop(gone);
+    let released = eventually(Duration::from_secs(60), || {
+        count(&node, "assigned").is_ok_and(|n| n == 1)
+    });
+    assert!(released, "{}", node.log());
+    assert!(ping(node.netns(), None, kept.address(), Duration::from_secs(2))?.is_some());
+    Ok(())
+}
+
+fn an_add_that_its_del_has_overtaken_is_refused() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[])?;
+    assert!(
+        node.invocation("DEL", "late", None)
+            .run(node.netns())?
+            .succeeded()
+    );
+    let (_netns, path) = node.sandbox("late")?;
+    let refused = node
+        .invocation("ADD", "late", Some(&path))
+        .run(node.netns())?;
+    assert_eq!(refused.error_code(), Some(3), "{refused:?}");
+    // A sandbox that was wired and deleted may come again: some runtimes renew a network so.
+    let pod = node.add_pod("renewed")?;
+    assert!(
+        node.invocation("DEL", "renewed", Some(&pod.path))
+            .run(node.netns())?
+            .succeeded()
+    );
+    let again = node
+        .invocation("ADD", "renewed", Some(&pod.path))
+        .run(node.netns())?;
+    assert!(again.succeeded(), "{again:?}");
+    Ok(())
+}
+
+fn wrong_settings_are_all_named_at_once() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.bare_node(
+        "t3.small",
+        &[("WARM_IP_TARGET", "many"), ("AWS_VPC_ENI_MTU", "1")],
+    )?;
+    let refused = node.run_daemon(&lab.sim.ec2_endpoint())?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(64), "{said}");
+    assert!(
+        said.contains("WARM_IP_TARGET=many") && said.contains("AWS_VPC_ENI_MTU=1"),
+        "{said}"
+    );
+    Ok(())
+}
+
+fn log_lines_are_json() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node("t3.small", &[])?;
+    node.add_pod("pod0")?;
+    node.stop_daemon()?;
+    for line in node.log().lines() {
+        let event: serde_json::Value =
+            serde_json::from_str(line).map_err(|e| format!("{e}: {line}"))?;
+        assert!(
+            event["level"].is_string() && event["message"].is_string(),
+            "{line}"
+        );
+    }
+    Ok(())
+}
+
 fn a_second_daemon_is_refused() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let mut node = lab.node("t3.small", &[])?;
     let first = node.pid();
-    let refused = node.start_second_daemon(&lab.sim.ec2_endpoint())?;
+    let refused = node.run_daemon(&lab.sim.ec2_endpoint())?;
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("another ipamd holds the lock"), "{said}");

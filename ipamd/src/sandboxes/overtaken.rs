@@ -1,0 +1,67 @@
+//! DELs that came before their ADD. A runtime kills the plugin of an ADD and sends the DEL; the ADD's request may still
+//! lie in the socket, and would wire a sandbox that nobody will ever delete.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use planner::{Mono, Sandbox};
+
+/// How long an ADD can lag behind the DEL that followed it. Short: some runtimes do add a deleted sandbox again.
+const LAG: Duration = Duration::from_secs(5);
+/// Enough for a storm of DELs for sandboxes that a rebooted node no longer knows.
+const MOST: usize = 4096;
+
+/// Sandboxes whose DEL found nothing, and when.
+#[derive(Debug, Default)]
+pub struct Overtaken {
+    deleted: BTreeMap<Sandbox, Mono>,
+}
+
+impl Overtaken {
+    /// A DEL found nothing to delete.
+    pub fn note(&mut self, sandbox: Sandbox, now: Mono) {
+        self.deleted.retain(|_, at| now.since(*at) < LAG);
+        if self.deleted.len() < MOST {
+            self.deleted.insert(sandbox, now);
+        }
+    }
+
+    /// Whether an ADD that comes now was deleted before it came.
+    pub fn holds(&mut self, sandbox: &Sandbox, now: Mono) -> bool {
+        self.deleted
+            .get(sandbox)
+            .is_some_and(|at| now.since(*at) < LAG)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sandbox(id: usize) -> Sandbox {
+        Sandbox {
+            network: "n".into(),
+            container_id: id.to_string(),
+            ifname: "eth0".into(),
+        }
+    }
+
+    #[test]
+    fn a_del_counts_for_a_while_and_only_for_its_sandbox() {
+        let mut overtaken = Overtaken::default();
+        overtaken.note(sandbox(1), Mono::ZERO);
+        assert!(overtaken.holds(&sandbox(1), Mono::ZERO + LAG / 2));
+        assert!(!overtaken.holds(&sandbox(2), Mono::ZERO));
+        assert!(!overtaken.holds(&sandbox(1), Mono::ZERO + LAG));
+    }
+
+    #[test]
+    fn a_storm_of_dels_is_bounded_and_forgotten() {
+        let mut overtaken = Overtaken::default();
+        for id in 0..2 * MOST {
+            overtaken.note(sandbox(id), Mono::ZERO);
+        }
+        assert_eq!(overtaken.deleted.len(), MOST);
+        overtaken.note(sandbox(0), Mono::ZERO + LAG);
+        assert_eq!(overtaken.deleted.len(), 1);
+    }
+}
