@@ -17,7 +17,7 @@ mod pool;
 pub mod request;
 mod settle;
 mod tags;
-mod throttle;
+pub mod throttle;
 
 #[cfg(test)]
 mod tests;

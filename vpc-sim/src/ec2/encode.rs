@@ -38,26 +38,27 @@ fn group_set(x: &mut Xml, world: &World, groups: &[GroupId]) {
     });
 }
 
-fn private_dns(world: &World, address: Ipv4Addr) -> String {
-    format!(
-        "ip-{}.{}.compute.internal",
-        address.to_string().replace('.', "-"),
-        world.region()
-    )
+/// The name by address ("IP name"). The oldest region has a domain of its own (EC2 User Guide, "EC2 instance hostnames").
+fn private_dns(region: &str, address: Ipv4Addr) -> String {
+    let host = address.to_string().replace('.', "-");
+    match region {
+        "us-east-1" => format!("ip-{host}.ec2.internal"),
+        _ => format!("ip-{host}.{region}.compute.internal"),
+    }
 }
 
 fn addresses(x: &mut Xml, world: &World, eni: &NetworkInterface) {
     x.maybe("privateIpAddress", eni.primary());
     x.maybe(
         "privateDnsName",
-        eni.primary().map(|a| private_dns(world, a)),
+        eni.primary().map(|a| private_dns(world.region(), a)),
     );
     x.list(
         "privateIpAddressesSet",
         eni.ipv4.iter().enumerate(),
         |x, (i, a)| {
             x.leaf("privateIpAddress", a)
-                .leaf("privateDnsName", private_dns(world, *a))
+                .leaf("privateDnsName", private_dns(world.region(), *a))
                 .leaf("primary", i == 0);
         },
     );
@@ -365,4 +366,22 @@ pub fn instance_types(page: &Page<&'static InstanceType>) -> Xml {
     });
     x.maybe("nextToken", page.next_token.as_ref());
     x
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_region_has_its_own_domain() {
+        let address = Ipv4Addr::new(10, 0, 1, 2);
+        assert_eq!(
+            private_dns("us-east-1", address),
+            "ip-10-0-1-2.ec2.internal"
+        );
+        assert_eq!(
+            private_dns("us-west-2", address),
+            "ip-10-0-1-2.us-west-2.compute.internal"
+        );
+    }
 }

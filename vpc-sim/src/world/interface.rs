@@ -131,7 +131,7 @@ impl World {
         }
         for g in groups {
             if self.groups.get(g).is_none_or(|found| found.vpc != *vpc) {
-                return Err(ApiError::not_found(Resource::Group, g));
+                return Err(ApiError::not_found(Resource::InterfaceGroup, g));
             }
         }
         let limit = self.quotas.groups_per_interface;

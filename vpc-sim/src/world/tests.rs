@@ -423,7 +423,7 @@ fn modify_changes_one_attribute() {
     set(Attribute::SourceDestCheck(false)).unwrap();
     assert_eq!(
         code(set(Attribute::Groups(vec![GroupId::from("sg-x")]))),
-        "InvalidGroup.NotFound"
+        "InvalidSecurityGroupID.NotFound"
     );
     assert_eq!(
         code(set(Attribute::Groups(vec![group.clone(); 6]))),

@@ -42,6 +42,7 @@ fn capacity(action: Action, narrow: bool) -> Capacity {
     Capacity { burst, refill }
 }
 
+/// An account's buckets in one region. Full at first.
 #[derive(Clone, Debug, Default)]
 pub struct Buckets(BTreeMap<(Action, bool), (f64, Duration)>);
 

@@ -66,6 +66,15 @@ fn texts_that_ec2_was_seen_to_give() {
         inner(&detach.body, "Message"),
         "The interface attachment 'eni-attach-1' does not exist."
     );
+    let strange = [
+        ("SubnetId", c.subnet.as_str()),
+        ("SecurityGroupId.1", "sg-1"),
+    ];
+    let create = c.ask("CreateNetworkInterface", &strange);
+    assert_eq!(
+        inner(&create.body, "Message"),
+        "The securityGroup ID 'sg-1' does not exist"
+    );
     let tags = [
         ("SubnetId", c.subnet.as_str()),
         ("TagSpecification.1.ResourceType", "subnet"),
