@@ -18,13 +18,14 @@ use crate::{
         aws::Aws,
         executor::Executor,
         identity::{Identity, MetadataError},
+        start,
     },
     config::Config,
     grpc::Service,
     hostnet::{HostNet, StartError},
     listener,
     metrics::Metrics,
-    pool::{Driver, Pool},
+    pool::Driver,
     recovery, refusals,
     sandboxes::Sandboxes,
     store::{Store, StoreError},
@@ -69,12 +70,23 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let (store, contents) = Store::open(&config.paths.state(), &boot)?;
     let me = identity(&config, &store, contents.identity.clone()).await?;
     let host = HostNet::start(me.mac, &config.network, metrics.clone())?;
-    let (restored, records) =
-        recovery::agree(&store, contents, &host, config.pool.cooldown).await?;
-    let store = Worker::start("store", store).map_err(|e| serve_error("the store", e))?;
+    let mut agreed = recovery::agree(&store, contents, &host, config.pool.cooldown).await?;
 
     let aws = Arc::new(Aws::new(me.region.clone(), config.cloud.timeout).await);
     let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone());
+    if !agreed.explained_by(&agreed.restored.enis) {
+        tracing::warn!(
+            pods = agreed.orphans.len(),
+            "pods without a record: asking EC2 whose their addresses are"
+        );
+        agreed.restored.enis = start::attached(&executor).await;
+    }
+    agreed.adopt(&store)?;
+    let recovery::Agreed {
+        restored, records, ..
+    } = agreed;
+    let store = Worker::start("store", store).map_err(|e| serve_error("the store", e))?;
+
     let detached = Detached::default();
     let kind = limits::require(&me.instance_type)?.clone();
     let planner = Planner::new(config.pool.clone(), kind, me.subnet.clone(), seed(&boot));
@@ -89,8 +101,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     supervisor.critical("memory", remember(driver.enis(), store.clone()));
     supervisor.critical("pool", driver.run());
     // What record and kernel agree on is served at once; EC2's word comes when it comes.
+    let serving = !restored.enis.is_empty();
     pool.tell(Event::Restore(restored)).await;
-    drop(detached.spawn_idle(inventory(executor, pool.clone())));
+    drop(detached.spawn_idle(start::run(executor, pool.clone(), serving)));
 
     let sandboxes = Sandboxes::new(
         pool.clone(),
@@ -206,21 +219,6 @@ async fn remember(mut enis: watch::Receiver<Vec<Observed>>, store: Worker<Store>
             ),
             Err(_) => return,
         }
-    }
-}
-
-/// EC2's word on what is attached here: asked for until it comes, for nothing else can replace it.
-async fn inventory(executor: Executor, pool: Pool) {
-    let mut pause = Duration::from_millis(500);
-    loop {
-        match executor.inventory().await {
-            Ok(inventory) => return pool.tell(Event::Inventory(inventory)).await,
-            Err(failure) => {
-                tracing::warn!(%failure, ?pause, "EC2 did not tell what is attached; asking again")
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(30));
     }
 }
 

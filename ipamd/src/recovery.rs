@@ -1,13 +1,22 @@
 //! What a restarted daemon believes: a pod lives if record and kernel agree on it. Runs once, before anything is served.
+//!
+//! The kernel alone is enough to keep a pod: a link with a route may carry traffic, whether or not a record tells whose
+//! it is (the state file was corrupt, or an ADD died between kernel and record). Nothing that may live is taken away.
 
-use datapath::pod::PodRef;
-use planner::Restored;
+use std::time::Duration;
+
+use datapath::pod::{HostSide, PodRef};
+use planner::{EniId, Mac, Observed, Pod, Restored, Sandbox};
 
 use crate::{
     clock,
     hostnet::{HostNet, WireError, ref_of},
     store::{Contents, Record, Store, StoreError},
 };
+
+/// The network's name in records of links whose sandbox is not known. No real network can have it: names hold no
+/// parentheses (CNI specification).
+const UNKNOWN: &str = "(unknown)";
 
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
@@ -17,8 +26,17 @@ pub enum RecoveryError {
     Store(#[from] StoreError),
 }
 
-/// Compares the records with the links that stand, frees what has no link, and removes links that no record claims
-/// (an ADD that died between kernel and record).
+/// What record and kernel say together.
+#[derive(Debug, Default)]
+pub struct Agreed {
+    pub restored: Restored,
+    /// Live pods, by record.
+    pub records: Vec<Record>,
+    /// Links with a route that no record claims.
+    pub orphans: Vec<HostSide>,
+}
+
+/// Compares the records with the links that stand, and frees what has no link.
 ///
 /// # Errors
 /// If kernel or store cannot be asked.
@@ -26,58 +44,112 @@ pub async fn agree(
     store: &Store,
     contents: Contents,
     host: &HostNet,
-    cooldown: std::time::Duration,
-) -> Result<(Restored, Vec<Record>), RecoveryError> {
+    cooldown: Duration,
+) -> Result<Agreed, RecoveryError> {
     let now = clock::now();
     let links = host.list().await?;
-    let mut restored = Restored {
-        enis: contents.enis,
-        ..Restored::default()
-    };
-    let mut live = Vec::new();
+    let mut agreed = Agreed::default();
+    agreed.restored.enis = contents.enis;
     for record in contents.records {
-        let stands = |link: &&datapath::pod::HostSide| {
-            link.name == record.host_name && link.address == Some(record.address)
-        };
-        if links.iter().any(|link| stands(&link)) {
-            let Record {
-                sandbox,
-                pod,
-                address,
-                eni,
-                ..
-            } = record.clone();
-            restored.assigned.push((sandbox, pod, address, eni));
-            live.push(record);
+        let stands =
+            |link: &HostSide| link.name == record.host_name && link.address == Some(record.address);
+        if links.iter().any(stands) {
+            agreed.keep(record);
         } else {
             tracing::info!(address = %record.address, pod = record.pod.name, "pod left while the daemon was away");
             let until = now + cooldown;
             store.release(&record, until)?;
             host.unwire(ref_of(&record)).await.await;
-            restored.cooling.push((record.address, until));
+            agreed.restored.cooling.push((record.address, until));
         }
     }
-    for link in links
-        .iter()
-        .filter(|link| live.iter().all(|record| record.host_name != link.name))
-    {
-        tracing::warn!(
-            link = link.name,
-            "removing a pod link that no record claims"
-        );
-        let address = link.address.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED);
-        host.unwire(PodRef {
-            host_name: link.name.clone(),
-            address,
-        })
-        .await
-        .await;
+    let unclaimed = |link: &HostSide| agreed.records.iter().all(|r| r.host_name != link.name);
+    for link in links.into_iter().filter(unclaimed).collect::<Vec<_>>() {
+        if link.address.is_some() {
+            agreed.orphans.push(link);
+        } else {
+            // An ADD that died before the pod could be reached, or a DEL that died after it no longer could.
+            tracing::info!(link = link.name, "removing a pod link without a route");
+            let pod = PodRef {
+                host_name: link.name,
+                address: [0, 0, 0, 0].into(),
+            };
+            host.unwire(pod).await.await;
+        }
     }
-    restored.cooling.extend(
-        contents
-            .cooling
-            .into_iter()
-            .filter(|&(_, until)| until > now),
-    );
-    Ok((restored, live))
+    let resting = contents
+        .cooling
+        .into_iter()
+        .filter(|&(_, until)| until > now);
+    agreed.restored.cooling.extend(resting);
+    Ok(agreed)
+}
+
+impl Agreed {
+    fn keep(&mut self, record: Record) {
+        let Record {
+            sandbox,
+            pod,
+            address,
+            eni,
+            ..
+        } = record.clone();
+        self.restored.assigned.push((sandbox, pod, address, eni));
+        self.records.push(record);
+    }
+
+    /// Whether `enis` hold every orphan's address, so that no other list is needed to adopt them.
+    #[must_use]
+    pub fn explained_by(&self, enis: &[Observed]) -> bool {
+        self.orphans.iter().all(|link| owner(link, enis).is_some())
+    }
+
+    /// Gives each orphan a record, so that its address stays taken until its link goes or its DEL comes.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn adopt(&mut self, store: &Store) -> Result<(), RecoveryError> {
+        for link in std::mem::take(&mut self.orphans) {
+            let Some((address, eni)) = owner(&link, &self.restored.enis) else {
+                // Its route stays, and keeps the address from being granted: the kernel refuses a second route.
+                tracing::error!(link = link.name, address = ?link.address, "a pod's address is on no ENI of this node");
+                continue;
+            };
+            tracing::warn!(link = link.name, %address, "adopting a pod that no record knows");
+            let record = Record {
+                sandbox: unknown(&link.name),
+                pod: Pod::default(),
+                address,
+                eni,
+                index: link.index,
+                host_name: link.name,
+                host_mac: Mac(link.mac.unwrap_or_default()),
+                pod_mac: Mac::default(),
+                mtu: 0,
+            };
+            store.put(&record)?;
+            self.keep(record);
+        }
+        Ok(())
+    }
+}
+
+/// The key under which a link of this name is kept while its sandbox is not known.
+#[must_use]
+pub fn unknown(host_name: &str) -> Sandbox {
+    Sandbox {
+        network: UNKNOWN.to_owned(),
+        container_id: host_name.to_owned(),
+        ifname: String::new(),
+    }
+}
+
+fn owner(link: &HostSide, enis: &[Observed]) -> Option<(std::net::Ipv4Addr, EniId)> {
+    let address = link.address?;
+    let holds = |eni: &&Observed| {
+        eni.addresses.contains(&address) || eni.prefixes.iter().any(|net| net.contains(&address))
+    };
+    enis.iter()
+        .find(holds)
+        .map(|eni| (address, eni.eni.clone()))
 }

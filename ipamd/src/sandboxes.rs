@@ -29,7 +29,7 @@ use crate::{
     hostnet::{HostNet, WireError, link_of, ref_of},
     metrics::Metrics,
     pool::Pool,
-    refusals,
+    recovery, refusals,
     store::{Record, Store, StoreError},
     supervise::Detached,
     worker::{Gone, Worker},
@@ -114,6 +114,10 @@ impl Sandboxes {
         {
             return Err(refusals::deleted(&request.sandbox));
         }
+        if self.record(&request.sandbox).is_none() {
+            // A former ADD of this sandbox whose record was lost: its link has the name that ours will need.
+            self.take_down_unknown(&request.sandbox).await?;
+        }
         let asked = shared.pool.add(
             request.sandbox.clone(),
             request.pod.clone(),
@@ -154,13 +158,8 @@ impl Sandboxes {
             .veth_prefix
             .as_deref()
             .unwrap_or(&self.shared.network.veth_prefix);
-        let parts = [
-            sandbox.network.as_str(),
-            sandbox.container_id.as_str(),
-            sandbox.ifname.as_str(),
-        ];
         Record {
-            host_name: datapath::pod::host_name(prefix, &parts),
+            host_name: datapath::pod::host_name(prefix, &parts(sandbox)),
             host_mac: mac(sandbox, "host"),
             pod_mac: mac(sandbox, "pod"),
             mtu: request.mtu.unwrap_or(self.shared.network.pod_mtu),
@@ -213,6 +212,7 @@ impl Sandboxes {
         let turn = shared.busy.turn(sandbox).await;
         match self.record(sandbox) {
             Some(record) => self.take_down(record, turn).await,
+            None if self.take_down_unknown(sandbox).await? => Ok(()),
             None => {
                 shared
                     .overtaken
@@ -221,6 +221,18 @@ impl Sandboxes {
                     .note(sandbox.clone(), clock::now());
                 Ok(())
             }
+        }
+    }
+
+    /// Takes down the link that this sandbox must have made if its record was lost; says whether there was one.
+    async fn take_down_unknown(&self, sandbox: &Sandbox) -> Result<bool, Refusal> {
+        let name = datapath::pod::host_name(&self.shared.network.veth_prefix, &parts(sandbox));
+        let unknown = recovery::unknown(&name);
+        // The sweep works under this key too.
+        let turn = self.shared.busy.turn(&unknown).await;
+        match self.record(&unknown) {
+            Some(record) => self.take_down(record, turn).await.map(|()| true),
+            None => Ok(false),
         }
     }
 
@@ -339,6 +351,11 @@ fn store_failed(failed: Result<Result<(), StoreError>, Gone>) -> Refusal {
         Ok(Err(error)) => refusals::of_store(&error),
         _ => refusals::stopping(Reason::Store),
     }
+}
+
+/// What a host end's name is made from.
+fn parts(sandbox: &Sandbox) -> [&str; 3] {
+    [&sandbox.network, &sandbox.container_id, &sandbox.ifname]
 }
 
 /// A MAC that is the same for every repetition of one sandbox's ADD and differs between sandboxes. Kept in the record,

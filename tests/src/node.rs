@@ -83,6 +83,11 @@ impl Node {
     }
 
     #[must_use]
+    pub fn state_file(&self) -> PathBuf {
+        self.dir.join("run/state")
+    }
+
+    #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("ipamd.log")).unwrap_or_default()
     }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use planner::{Class, Event, Failure};
+use planner::{Class, Event, Failure, Observed};
 
 use super::executor::Executor;
 use crate::pool::Pool;
@@ -28,8 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub async fn run(executor: Executor, pool: Pool, serving: bool) {
     let spread = if serving { UNHURRIED } else { HURRIED };
     tokio::time::sleep(executor.spread(spread)).await;
-    let attached = insist(&executor, || executor.attached()).await;
-    pool.tell(Event::Inventory(attached)).await;
+    pool.tell(Event::Inventory(attached(&executor).await)).await;
 
     tokio::time::sleep(STRAYS_AFTER + executor.spread(STRAYS_SPREAD)).await;
     if insist(&executor, || executor.strays()).await {
@@ -39,8 +38,16 @@ pub async fn run(executor: Executor, pool: Pool, serving: bool) {
     }
 }
 
+/// What EC2 says is attached to this node, however long it takes to say so.
+pub async fn attached(executor: &Executor) -> Vec<Observed> {
+    insist(executor, || executor.attached()).await
+}
+
 /// Asks until there is an answer: nothing else can stand for it. A throttled call comes back when the limiter says.
-async fn insist<T>(executor: &Executor, ask: impl AsyncFn() -> Result<T, Failure>) -> T {
+async fn insist<T, F>(executor: &Executor, ask: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, Failure>>,
+{
     let mut pause = FIRST_PAUSE;
     loop {
         let failure = match ask().await {

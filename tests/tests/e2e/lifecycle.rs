@@ -19,6 +19,7 @@ trials!(
     a_restarted_daemon_knows_its_pods,
     a_killed_daemon_loses_no_pod_and_no_address,
     a_restarted_daemon_serves_while_ec2_and_metadata_are_away,
+    pods_outlive_a_corrupt_state_file,
     a_pod_that_ended_without_del_is_released,
     an_add_that_its_del_has_overtaken_is_refused,
     wrong_settings_are_all_named_at_once,
@@ -229,6 +230,42 @@ fn a_restarted_daemon_serves_while_ec2_and_metadata_are_away() -> Outcome {
     node.delete_pod(first)?;
     assert!(ping(node.netns(), None, fresh.address(), Duration::from_secs(2))?.is_some());
     lab.sim.faults().clear();
+    Ok(())
+}
+
+fn pods_outlive_a_corrupt_state_file() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let (mut node, other) = (lab.node("t3.small", &[])?, lab.node("t3.small", &[])?);
+    let target = other.add_pod("target")?;
+    let pods: Vec<_> = (0..5)
+        .map(|n| node.add_pod(&format!("pod{n}")))
+        .collect::<Result<_, _>>()?;
+    node.kill_daemon()?;
+    std::fs::write(node.state_file(), "rubbish")?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    let known = eventually(Duration::from_secs(10), || {
+        count(&node, "assigned").is_ok_and(|n| n == 5)
+    });
+    assert!(known, "{}", node.log());
+    for pod in &pods {
+        assert!(
+            ping(&pod.netns, None, target.address(), Duration::from_secs(2))?.is_some(),
+            "{}",
+            node.log()
+        );
+    }
+    let fresh = node.add_pod("fresh")?;
+    assert!(
+        pods.iter().all(|pod| pod.address() != fresh.address()),
+        "an address in use was granted again"
+    );
+    // Its record is lost, and its DEL finds it all the same.
+    for pod in pods {
+        let address = pod.address();
+        node.delete_pod(pod)?;
+        assert!(ping(node.netns(), None, address, Duration::from_millis(200))?.is_none());
+    }
+    assert_eq!(count(&node, "assigned")?, 1);
     Ok(())
 }
 
