@@ -179,10 +179,10 @@ impl Reader<'_> {
         // Zero is how manifests write "not set" for the two IP targets.
         let target = |n: Option<u32>| n.filter(|&n| n > 0);
         planner::Config {
-            warm_eni_target: self.or("WARM_ENI_TARGET", COUNT, default.warm_eni_target),
+            warm_eni_target: self.maybe("WARM_ENI_TARGET", COUNT),
             warm_ip_target: target(self.maybe("WARM_IP_TARGET", COUNT)),
             minimum_ip_target: target(self.maybe("MINIMUM_IP_TARGET", COUNT)),
-            warm_prefix_target: self.or("WARM_PREFIX_TARGET", COUNT, default.warm_prefix_target),
+            warm_prefix_target: self.maybe("WARM_PREFIX_TARGET", COUNT),
             max_eni: self.maybe::<u16>("MAX_ENI", COUNT).filter(|&n| n > 0),
             prefix_delegation: self.flag("ENABLE_PREFIX_DELEGATION", default.prefix_delegation),
             cooldown: Duration::from_secs(self.or("IP_COOLDOWN_PERIOD", "seconds, 0 or more", 30)),
@@ -344,6 +344,23 @@ mod tests {
         assert_eq!(
             (pool.warm_ip_target, pool.minimum_ip_target, pool.max_eni),
             (None, None, None)
+        );
+    }
+
+    /// Unset, the pool sizes itself; zero is a target like any other.
+    #[test]
+    fn warm_eni_and_prefix_targets_tell_unset_from_zero() {
+        let set = read(&[("WARM_ENI_TARGET", "1"), ("WARM_PREFIX_TARGET", "0")])
+            .unwrap()
+            .pool;
+        assert_eq!(
+            (set.warm_eni_target, set.warm_prefix_target),
+            (Some(1), Some(0))
+        );
+        let unset = read(&[]).unwrap().pool;
+        assert_eq!(
+            (unset.warm_eni_target, unset.warm_prefix_target),
+            (None, None)
         );
     }
 

@@ -5,14 +5,15 @@ use std::time::Duration;
 /// The policy's inputs. Names, defaults and precedence are those of the AWS VPC CNI's variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `WARM_ENI_TARGET`: keep this many ENIs' worth of free addresses. Ignored when either IP target is set.
-    pub warm_eni_target: u32,
+    /// `WARM_ENI_TARGET`: keep this many ENIs' worth of free addresses. Ignored when either IP target is set. `None` if
+    /// the variable is not set; if none of the four targets is, the pool sizes itself by the demand that it sees.
+    pub warm_eni_target: Option<u32>,
     /// `WARM_IP_TARGET`: free addresses to keep.
     pub warm_ip_target: Option<u32>,
     /// `MINIMUM_IP_TARGET`: the least number of addresses to hold in all.
     pub minimum_ip_target: Option<u32>,
-    /// `WARM_PREFIX_TARGET`: free /28 prefixes to keep, in prefix mode.
-    pub warm_prefix_target: u32,
+    /// `WARM_PREFIX_TARGET`: free /28 prefixes to keep, in prefix mode. `None` if the variable is not set.
+    pub warm_prefix_target: Option<u32>,
     /// `MAX_ENI`: never hold more ENIs than this, whatever the instance could.
     pub max_eni: Option<u16>,
     /// `ENABLE_PREFIX_DELEGATION`: ask for /28 prefixes instead of single addresses (Nitro only).
@@ -28,15 +29,36 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            warm_eni_target: 1,
+            warm_eni_target: None,
             warm_ip_target: None,
             minimum_ip_target: None,
-            warm_prefix_target: 1,
+            warm_prefix_target: None,
             max_eni: None,
             prefix_delegation: false,
             cooldown: Duration::from_secs(30),
             manage_cordoned: false,
             provisioning: true,
         }
+    }
+}
+
+impl Config {
+    /// The targets that the AWS VPC CNI's manifest sets: one ENI or one prefix to spare.
+    #[must_use]
+    pub fn upstream() -> Self {
+        Self {
+            warm_eni_target: Some(1),
+            warm_prefix_target: Some(1),
+            ..Self::default()
+        }
+    }
+
+    /// No target is set: the pool follows the demand.
+    #[must_use]
+    pub(crate) const fn sizes_itself(&self) -> bool {
+        self.warm_eni_target.is_none()
+            && self.warm_ip_target.is_none()
+            && self.minimum_ip_target.is_none()
+            && self.warm_prefix_target.is_none()
     }
 }

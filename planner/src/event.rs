@@ -4,7 +4,7 @@ use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use ipnet::Ipv4Net;
 
-use crate::{Attachment, EniId, Mac, Mono, Op, Pod, Sandbox, SubnetId, Ticket};
+use crate::{Attachment, Demand, EniId, Mac, Mono, Op, Pod, Sandbox, SubnetId, Ticket};
 
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -135,4 +135,6 @@ pub struct Restored {
     pub assigned: Vec<(Sandbox, Pod, Ipv4Addr, EniId)>,
     /// Released addresses that still rest, and until when.
     pub cooling: Vec<(Ipv4Addr, Mono)>,
+    /// What was learnt of the node's demand ([`crate::Snapshot::demand`]), its `at` in this daemon's time.
+    pub demand: Option<Demand>,
 }

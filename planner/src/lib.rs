@@ -8,6 +8,7 @@
 
 pub mod command;
 pub mod config;
+mod demand;
 pub mod event;
 mod gate;
 pub mod limits;
@@ -22,6 +23,7 @@ mod waiting;
 
 pub use command::{Amount, Command, Refusal};
 pub use config::Config;
+pub use demand::Demand;
 pub use event::{Answer, Class, Event, Failure, Observed, Restored};
 pub use limits::{InstanceType, PodLimit};
 pub use machine::Planner;

@@ -20,6 +20,7 @@ use std::{collections::BTreeMap, time::Duration};
 use crate::{
     Command, Config, EniId, Event, InstanceType, Mono, Op, Pod, PodLimit, Refusal, Sandbox,
     SubnetId, Ticket,
+    demand::Watch,
     gate::{Action, Gates},
     limits,
     policy::{Flow, Policy, Stock},
@@ -35,6 +36,7 @@ pub struct Planner {
     config: Config,
     instance: InstanceType,
     policy: Policy,
+    demand: Watch,
     limit: PodLimit,
     primary_subnet: SubnetId,
 
@@ -52,8 +54,10 @@ pub struct Planner {
     inventoried: bool,
     schedulable: bool,
     stopping: bool,
-    /// Since when there has been something to give back.
-    surplus_since: Option<Mono>,
+    /// Since when there has been something to give back, and the fewest blocks that it was.
+    surplus: Option<(Mono, u32)>,
+    /// Since when a pool that sizes itself could do without an ENI.
+    idle_eni: Option<Mono>,
     /// Since when a need for growth waits for company.
     gathering: Option<Mono>,
     counters: Counters,
@@ -90,9 +94,12 @@ impl Planner {
         primary_subnet: SubnetId,
         seed: u64,
     ) -> Self {
+        let policy = Policy::new(&config, &instance);
+        let limit = limits::pod_limit(&instance, &config);
         Self {
-            policy: Policy::new(&config, &instance),
-            limit: limits::pod_limit(&instance, &config),
+            demand: Watch::new(policy.eni(), limit.addresses),
+            policy,
+            limit,
             config,
             instance,
             primary_subnet,
@@ -107,7 +114,8 @@ impl Planner {
             inventoried: false,
             schedulable: true,
             stopping: false,
-            surplus_since: None,
+            surplus: None,
+            idle_eni: None,
             gathering: None,
             counters: Counters::default(),
             now: Mono::ZERO,
@@ -162,6 +170,7 @@ impl Planner {
     /// missing, growth is asked for before anybody is told that none is coming, and nothing is given back that a
     /// waiting pod could use.
     fn settle(&mut self, out: &mut Vec<Command>) {
+        self.weigh();
         self.serve(out);
         self.grow(out);
         self.refuse(out);
@@ -195,7 +204,19 @@ impl Planner {
                 let refusal = self.pod_limit_reached();
                 self.turn_down(ticket, sandbox, refusal, out);
             }
-            None => self.waiting.join(ticket, &sandbox, pod, deadline, self.now),
+            None => {
+                let used = self.pool.held() + self.waiting.queued();
+                self.demand.add(used, self.now);
+                self.waiting.join(ticket, &sandbox, pod, deadline, self.now);
+            }
+        }
+    }
+
+    /// Renews the target that follows from the demand, if no other is set.
+    fn weigh(&mut self) {
+        self.demand.pass(self.now);
+        if self.policy.own.is_some() {
+            self.policy.own = Some(self.demand.target(self.now));
         }
     }
 
@@ -278,13 +299,19 @@ impl Planner {
             .values()
             .map(|pending| pending.sent + pending.action.patience());
         let enis = self.pool.enis().flat_map(|eni| self.deadlines_of(eni));
-        let surplus = self.surplus_since.map(|since| since + shrink::PERSIST);
+        let own = self.policy.own.is_some();
+        let persist = if own { shrink::TIDE } else { shrink::PERSIST };
+        let surplus = self.surplus.map(|(since, _)| since + persist);
+        let idle_eni = self.idle_eni.map(|since| since + shrink::DAYS);
+        let demand = self.demand.next_change(self.now).filter(|_| own);
         let gathered = self.gathering.map(|since| since + grow::GATHER);
         let moments = [
             self.pool.next_warm(),
             self.waiting.next_deadline(),
             self.describe.at,
             surplus,
+            idle_eni,
+            demand,
             gathered,
         ];
         moments

@@ -4,7 +4,9 @@
 //! pages §4.3 to §4.5. Two differences on purpose: an address in cooldown is not available (upstream counts it, says
 //! "enough", and then fails the ADD: #1700, #2896), and pods that wait are part of the demand.
 
-use crate::{Config, InstanceType, limits, limits::PREFIX_SIZE, pool::block::Counts};
+use crate::{
+    Config, InstanceType, demand::Target, limits, limits::PREFIX_SIZE, pool::block::Counts,
+};
 
 /// The targets in force, made of configuration and instance type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub(crate) struct Policy {
     /// Slots per ENI that can serve pods.
     pub slots: u32,
     pub prefixes: bool,
+    /// What the demand calls for, renewed at every event; `None` when the operator set a target.
+    pub own: Option<Target>,
     /// Upstream's `maxPods`: the pool never holds more.
     pub pod_limit: u32,
 }
@@ -81,20 +85,29 @@ pub(crate) struct Need {
     pub addresses: u32,
     /// The unit of growth is a whole ENI: fill each that is touched (`WARM_ENI_TARGET`).
     pub fill: bool,
+    /// So many of them are worth an Assign, but no new ENI.
+    pub slack: u32,
 }
 
 impl Policy {
     #[must_use]
     pub(crate) fn new(config: &Config, instance: &InstanceType) -> Self {
         Self {
-            warm_enis: config.warm_eni_target,
+            warm_enis: config.warm_eni_target.unwrap_or(1),
             warm_addresses: config.warm_ip_target.unwrap_or(0),
             minimum: config.minimum_ip_target.unwrap_or(0),
-            warm_prefixes: config.warm_prefix_target,
+            warm_prefixes: config.warm_prefix_target.unwrap_or(1),
+            own: config.sizes_itself().then(Target::default),
             slots: u32::from(instance.slots_per_eni()),
             prefixes: instance.prefix_mode(config),
             pod_limit: limits::pod_limit(instance, config).addresses,
         }
+    }
+
+    /// Pod addresses that one ENI can hold.
+    #[must_use]
+    pub(crate) const fn eni(&self) -> u32 {
+        self.slots * if self.prefixes { PREFIX_SIZE } else { 1 }
     }
 
     /// Either IP target set: `WARM_ENI_TARGET` and `WARM_PREFIX_TARGET` are ignored.
@@ -109,7 +122,7 @@ impl Policy {
         let total = stock.total() + flow.incoming;
         let left = self.pod_limit.saturating_sub(total);
         let avail = i64::from(stock.free) + i64::from(flow.incoming) - i64::from(flow.waiting);
-        let fill = flow.warm && !self.by_addresses() && !self.prefixes;
+        let fill = flow.warm && !self.by_addresses() && !self.prefixes && self.own.is_none();
         let wish = if flow.warm {
             self.wish(stock, flow, avail, total)
         } else {
@@ -121,11 +134,23 @@ impl Policy {
         } else {
             short
         };
-        Need { addresses, fill }
+        let slack = self.own.map_or(0, |own| own.fill.saturating_sub(own.low));
+        Need {
+            addresses,
+            fill,
+            slack: if flow.warm { slack } else { 0 },
+        }
     }
 
     fn wish(&self, stock: &Stock, flow: &Flow, avail: i64, total: u32) -> i64 {
         let prefix = i64::from(PREFIX_SIZE);
+        if let Some(own) = self.own {
+            return if avail < own.low.into() {
+                i64::from(own.fill) - avail
+            } else {
+                0
+            };
+        }
         if self.by_addresses() {
             let floor = i64::from(self.minimum) - i64::from(total);
             return (i64::from(self.warm_addresses) - avail).max(floor);
@@ -151,6 +176,19 @@ impl Policy {
     /// the pool were short afterwards.
     #[must_use]
     pub(crate) fn over(&self, stock: &Stock) -> u32 {
+        if let Some(own) = self.own {
+            let unit = if self.prefixes { PREFIX_SIZE } else { 1 };
+            let over = if stock.free > own.high {
+                (stock.free - own.keep) / unit
+            } else {
+                0
+            };
+            return if self.prefixes {
+                over.min(stock.free_prefixes)
+            } else {
+                over
+            };
+        }
         let busy = stock.used + stock.cooling;
         if self.prefixes {
             let keep = if self.by_addresses() {
@@ -186,6 +224,9 @@ impl Policy {
             warm: true,
             ..Flow::default()
         };
+        if let Some(own) = self.own {
+            return rest.free >= own.keep;
+        }
         let by_prefix = self.prefixes && !self.by_addresses();
         self.short(&rest, &quiet).addresses == 0
             && (!by_prefix || rest.free_prefixes >= self.warm_prefixes)

@@ -5,7 +5,8 @@ use std::{net::Ipv4Addr, time::Duration};
 use ipnet::Ipv4Net;
 
 use crate::{
-    Attachment, Class, EniId, Mac, Mono, Planner, Pod, PodLimit, Refusal, Sandbox, SubnetId,
+    Attachment, Class, Demand, EniId, Mac, Mono, Planner, Pod, PodLimit, Refusal, Sandbox,
+    SubnetId,
     gate::Action,
     pool::{
         block::{Block, Slot, SlotState},
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub subnets: Vec<SubnetView>,
     pub totals: Totals,
     pub targets: Targets,
+    /// What the node has learnt of its pods' demand, whether or not it sizes the pool.
+    pub demand: Demand,
     /// Actions that IAM denies, and for how long they rest.
     pub denied: Vec<(String, Duration)>,
     /// How long EC2's throttling keeps everything waiting.
@@ -296,6 +299,7 @@ impl Planner {
             subnets: subnets.collect(),
             totals: self.totals(),
             targets: self.targets(),
+            demand: self.demand(now),
             denied: denied.collect(),
             throttled_for: left(gates.throttled.until()),
             inventoried: self.is_inventoried(),

@@ -181,13 +181,13 @@ fn main() {
         "{:<28} {:>10} {:>10} {:>10}",
         "µs per event", "Add", "Wired", "Left"
     );
-    report("single addresses", Config::default());
+    report("single addresses", Config::upstream());
     report(
         "prefixes (11 760 addresses)",
         Config {
             prefix_delegation: true,
             minimum_ip_target: Some(11_760),
-            ..Config::default()
+            ..Config::upstream()
         },
     );
 }

@@ -75,7 +75,7 @@ impl Planner {
             ) => self.assigned(key, op, &addresses, &prefixes),
             (Action::Unassign, Answer::Done) => self.unassigned(key, op),
             (Action::Modify, Answer::Done) => self.set_termination(key, Termination::Settled),
-            (Action::Configure, Answer::Done) => self.finish(key, op, Phase::Ready),
+            (Action::Configure, Answer::Done) => self.configured(key, op),
             (Action::Deconfigure, Answer::Done) => self.deconfigured(key, op),
             (Action::Detach, Answer::Done) => self.detached(key),
             (Action::Delete, Answer::Done) => self.pool.remove(key, self.now),
@@ -104,6 +104,14 @@ impl Planner {
             eni.carries = next == Phase::Ready;
             eni.enter(next, now);
         }
+    }
+
+    /// Up, and if it is new, EC2's delivery time is known.
+    fn configured(&mut self, key: Key, op: Op) {
+        if let Some(wanted) = self.pool.get_mut(key).and_then(|eni| eni.wanted.take()) {
+            self.demand.delivered(self.now.since(wanted));
+        }
+        self.finish(key, op, Phase::Ready);
     }
 
     fn created(&mut self, key: Key, seen: &Observed) {

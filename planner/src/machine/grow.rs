@@ -57,7 +57,9 @@ impl Planner {
                 Offer::Nothing => {}
             }
         }
-        self.create(need);
+        if need.addresses > need.slack {
+            self.create(need);
+        }
     }
 
     /// Ready ENIs first, then those on their way; the fullest first among equals.

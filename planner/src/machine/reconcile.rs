@@ -333,6 +333,9 @@ impl Planner {
         for (address, until) in restored.cooling {
             self.pool.rest(address, until, now);
         }
+        if let Some(demand) = restored.demand {
+            self.demand.restore(demand);
+        }
     }
 
     /// A live pod's address is never dropped, whether or not the rest of the record explains it: forgetting it would

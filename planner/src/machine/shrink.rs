@@ -22,6 +22,11 @@ use crate::{
 
 /// How long a surplus must last before it is given back; upstream leaves as long between two shrinks.
 pub(super) const PERSIST: Duration = Duration::from_secs(30);
+/// How long addresses must be idle in a pool that sizes itself: the ebb between two jobs or deployments is no surplus.
+pub(super) const TIDE: Duration = Duration::from_secs(600);
+/// How long an ENI must be dispensable in a pool that sizes itself. Bare of addresses it costs one, and saves five calls
+/// and seconds of waiting when the load comes back: after the night, or after the weekend.
+pub(super) const DAYS: Duration = Duration::from_secs(3 * 86_400);
 /// The least age of an ENI to be given back (upstream's figure).
 pub(super) const MIN_LIFE: Duration = Duration::from_secs(60);
 
@@ -29,24 +34,56 @@ impl Planner {
     /// Marks what is to be given back, once the surplus has lasted.
     pub(super) fn shrink(&mut self, out: &mut Vec<Command>) {
         let quiet = self.may_change() && self.waiting.queued() == 0 && self.flow().incoming == 0;
-        let surplus = quiet && (self.surplus_blocks() > 0 || self.surplus_eni().is_some());
-        if !surplus {
-            self.surplus_since = None;
+        if self.policy.own.is_some() {
+            if quiet {
+                self.ebb(out);
+            }
             return;
         }
-        let since = *self.surplus_since.get_or_insert(self.now);
+        let surplus = quiet && (self.surplus_blocks() > 0 || self.surplus_eni().is_some());
+        if !surplus {
+            self.surplus = None;
+            return;
+        }
+        let (since, _) = *self.surplus.get_or_insert((self.now, 0));
         if self.now < since + PERSIST {
             return;
         }
-        self.surplus_since = None;
+        self.surplus = None;
         while let Some(key) = self.surplus_eni() {
-            let now = self.now;
-            if let Some(eni) = self.pool.get_mut(key) {
-                eni.enter(Phase::Draining, now);
-            }
+            self.drain(key);
         }
         if self.gates.open(Action::Unassign, self.now) {
-            self.give_back_blocks(out);
+            self.give_back_blocks(u32::MAX, out);
+        }
+    }
+
+    /// The same for a pool that sizes itself: addresses that were idle throughout the last tide go, and ENIs that were
+    /// not needed in days, one at a time. What is under way stops no clock, for there is always something under way on
+    /// a busy node.
+    fn ebb(&mut self, out: &mut Vec<Command>) {
+        let eni = self.surplus_eni();
+        let since = *self.idle_eni.get_or_insert(self.now);
+        if eni.is_none() {
+            self.idle_eni = None;
+        } else if self.now >= since + DAYS {
+            self.idle_eni = None;
+            eni.into_iter().for_each(|key| self.drain(key));
+        }
+        let blocks = self.surplus_blocks();
+        let (since, least) = self.surplus.unwrap_or((self.now, blocks));
+        let least = least.min(blocks);
+        self.surplus = (least > 0).then_some((since, least));
+        if least > 0 && self.now >= since + TIDE {
+            self.surplus = None;
+            self.give_back_blocks(least, out);
+        }
+    }
+
+    fn drain(&mut self, key: Key) {
+        let now = self.now;
+        if let Some(eni) = self.pool.get_mut(key) {
+            eni.enter(Phase::Draining, now);
         }
     }
 
@@ -103,13 +140,29 @@ impl Planner {
         }
         let stock = self.stock();
         let spare = |eni: &Eni| {
-            self.deletable(eni) && self.policy.spares(&stock, &Stock::from(eni.counts()))
+            self.deletable(eni)
+                && self.policy.spares(&stock, &Stock::from(eni.counts()))
+                && self.roomy_without(eni)
         };
         self.pool
             .iter()
             .filter(|(_, eni)| spare(eni))
             .min_by_key(|(_, eni)| (eni.counts().total(), Reverse(eni.device)))
             .map(|(key, _)| key)
+    }
+
+    /// Whether the other ENIs have slots enough for the surge that may come back.
+    fn roomy_without(&self, eni: &Eni) -> bool {
+        let Some(own) = self.policy.own else {
+            return true;
+        };
+        let others = self
+            .pool
+            .enis()
+            .filter(|other| other.grantable() && other.id != eni.id);
+        let slots = u32::try_from(others.count()).unwrap_or(0) * self.policy.eni();
+        let stock = self.stock();
+        slots >= stock.used + stock.cooling + own.keep
     }
 
     fn deletable(&self, eni: &Eni) -> bool {
@@ -124,9 +177,11 @@ impl Planner {
     }
 
     /// Unassigns what is over, from the emptiest ENIs, so that whole ENIs become free.
-    fn give_back_blocks(&mut self, out: &mut Vec<Command>) {
+    /// No more than `most` of the pool's kind.
+    fn give_back_blocks(&mut self, most: u32, out: &mut Vec<Command>) {
         self.give_back(self.surplus_of_the_other_kind(), true, out);
-        self.give_back(self.policy.over(&self.stock()), false, out);
+        let over = self.policy.over(&self.stock()).min(most);
+        self.give_back(over, false, out);
     }
 
     fn give_back(&mut self, mut over: u32, other_kind: bool, out: &mut Vec<Command>) {

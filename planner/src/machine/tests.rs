@@ -1,6 +1,7 @@
 //! The planner against a small EC2 of its own (`world`): scenarios by name, and random runs against a model.
 
 mod faults;
+mod itself;
 mod lists;
 mod random;
 mod scenarios;

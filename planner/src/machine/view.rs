@@ -2,7 +2,7 @@
 
 use super::Planner;
 use crate::{
-    EniId, PodLimit,
+    Demand, EniId, Mono, PodLimit,
     gate::Gates,
     pool::{Pool, eni::Trust},
     snapshot::{Counters, Targets, Totals, WaitingView},
@@ -62,6 +62,11 @@ impl Planner {
             short: self.policy.short(&stock, &self.flow()).addresses,
             over: self.policy.over(&stock),
         }
+    }
+
+    /// What was learnt of the pods' demand.
+    pub(crate) fn demand(&self, now: Mono) -> Demand {
+        self.demand.learnt(now)
     }
 
     pub(crate) const fn pool(&self) -> &Pool {

@@ -16,14 +16,14 @@ fn ip_targets(warm: u32, minimum: u32) -> Config {
     Config {
         warm_ip_target: Some(warm),
         minimum_ip_target: Some(minimum),
-        ..Config::default()
+        ..Config::upstream()
     }
 }
 
 fn warm_enis(target: u32) -> Config {
     Config {
-        warm_eni_target: target,
-        ..Config::default()
+        warm_eni_target: Some(target),
+        ..Config::upstream()
     }
 }
 
@@ -141,11 +141,11 @@ vectors! {
     v18_p3dn_w5_m10_fifteen_pods: grown(&p3dn(ip_targets(5, 10)), 15) => (1, 20);
     v19_p3dn_w5_m10_fortyfive_pods: grown(&p3dn(ip_targets(5, 10)), 45) => (2, 50);
 
-    v20_prefix_p1_no_pods: grown_prefixes(&t3_small(prefixes(Config::default())), 0) => 1;
-    v21_prefix_p1_five_pods: grown_prefixes(&t3_small(prefixes(Config::default())), 5) => 2;
-    v22_prefix_p1_sixteen_pods: grown_prefixes(&t3_small(prefixes(Config::default())), 16) => 2;
-    v23_prefix_p1_seventeen_pods: grown_prefixes(&t3_small(prefixes(Config::default())), 17) => 3;
-    v24_prefix_p1_fiftyeight_pods: grown_prefixes(&t3_small(prefixes(Config::default())), 58) => 5;
+    v20_prefix_p1_no_pods: grown_prefixes(&t3_small(prefixes(Config::upstream())), 0) => 1;
+    v21_prefix_p1_five_pods: grown_prefixes(&t3_small(prefixes(Config::upstream())), 5) => 2;
+    v22_prefix_p1_sixteen_pods: grown_prefixes(&t3_small(prefixes(Config::upstream())), 16) => 2;
+    v23_prefix_p1_seventeen_pods: grown_prefixes(&t3_small(prefixes(Config::upstream())), 17) => 3;
+    v24_prefix_p1_fiftyeight_pods: grown_prefixes(&t3_small(prefixes(Config::upstream())), 58) => 5;
     v25_prefix_w1_m1_five_pods: grown_prefixes(&t3_small(prefixes(ip_targets(1, 1))), 5) => 1;
     v26_prefix_w1_m1_seventeen_pods: grown_prefixes(&t3_small(prefixes(ip_targets(1, 1))), 17) => 2;
     v27_prefix_w1_m1_fiftyeight_pods: grown_prefixes(&t3_small(prefixes(ip_targets(1, 1))), 58) => 4;
@@ -228,7 +228,8 @@ fn a_cordoned_node_grows_for_waiting_pods_alone() {
         policy.short(&single(0, 0), &flow(2)),
         Need {
             addresses: 2,
-            fill: false
+            fill: false,
+            slack: 0,
         }
     );
 }
@@ -248,8 +249,8 @@ fn shrinking_never_makes_short() {
         .flat_map(|config| [config.clone(), prefixes(config)]);
     let warm = (0..4).map(|target| {
         prefixes(Config {
-            warm_prefix_target: target,
-            ..Config::default()
+            warm_prefix_target: Some(target),
+            ..Config::upstream()
         })
     });
     for policy in both.chain(warm).map(t3_small) {

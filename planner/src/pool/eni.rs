@@ -87,6 +87,8 @@ pub(crate) struct Eni {
     pub phase_since: Mono,
     /// When we first knew of it.
     pub since: Mono,
+    /// When EC2 was first to be asked for it; taken once it serves. `None` for ENIs that were there before.
+    pub wanted: Option<Mono>,
     /// The kernel is known to carry its traffic, though the host side is being set again (after a restart).
     pub carries: bool,
     pub trust: Trust,
@@ -156,6 +158,7 @@ impl Eni {
             phase,
             phase_since: now,
             since: now,
+            wanted: None,
             carries: false,
             trust: Trust::Sound,
             condemned: false,
@@ -184,6 +187,7 @@ impl Eni {
     ) -> Self {
         Self {
             intent: Some(Intent { token, amount }),
+            wanted: Some(now),
             card,
             ..Self::blank(subnet, Phase::Creating, now)
         }

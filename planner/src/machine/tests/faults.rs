@@ -11,7 +11,7 @@ fn ip_targets(warm: u32, minimum: u32) -> Config {
     Config {
         warm_ip_target: Some(warm),
         minimum_ip_target: Some(minimum),
-        ..Config::default()
+        ..Config::upstream()
     }
 }
 
@@ -42,8 +42,8 @@ fn full() -> World {
     let mut world = World::new(
         "m5.large",
         Config {
-            warm_eni_target: 0,
-            ..Config::default()
+            warm_eni_target: Some(0),
+            ..Config::upstream()
         },
     );
     for n in 0..9 {
@@ -271,7 +271,7 @@ fn an_exhausted_subnet_is_named_and_asked_ever_less_often() {
 
 #[test]
 fn a_scarce_subnet_gives_what_it_has() {
-    let mut world = World::bare("m5.large", Config::default());
+    let mut world = World::bare("m5.large", Config::upstream());
     world.left = 5;
     world.start();
     assert_eq!(world.planner.totals().free, 5, "nine were asked for");
@@ -280,7 +280,7 @@ fn a_scarce_subnet_gives_what_it_has() {
 /// Row 13.
 #[test]
 fn throttling_is_waited_out_and_warm_pods_go_on() {
-    let mut world = World::new("m5.large", Config::default());
+    let mut world = World::new("m5.large", Config::upstream());
     world.fault(Action::Create, many(&throttled()));
     world.fault(Action::Assign, many(&throttled()));
     let tickets: Vec<_> = (0..9).map(|n| world.add(n)).collect();
@@ -411,7 +411,7 @@ fn a_link_that_never_comes_costs_its_eni() {
 
 #[test]
 fn no_growth_before_ec2_told_what_is_attached() {
-    let mut world = World::bare("m5.large", Config::default());
+    let mut world = World::bare("m5.large", Config::upstream());
     let ticket = world.add_within(1, 10);
     world.run(10);
     assert_eq!(world.calls_since(0).len(), 0);
@@ -448,8 +448,8 @@ fn doubt_for_ever_is_no_busy_loop() {
         let mut world = World::bare(
             "m5.large",
             Config {
-                warm_eni_target: 3,
-                ..Config::default()
+                warm_eni_target: Some(3),
+                ..Config::upstream()
             },
         );
         world.fault(action, many(&Fault::Refuse(Class::Ambiguous)));

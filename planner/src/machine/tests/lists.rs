@@ -7,7 +7,7 @@ fn ip_targets(warm: u32, minimum: u32) -> Config {
     Config {
         warm_ip_target: Some(warm),
         minimum_ip_target: Some(minimum),
-        ..Config::default()
+        ..Config::upstream()
     }
 }
 
@@ -16,8 +16,8 @@ fn full() -> World {
     let mut world = World::new(
         "m5.large",
         Config {
-            warm_eni_target: 0,
-            ..Config::default()
+            warm_eni_target: Some(0),
+            ..Config::upstream()
         },
     );
     for n in 0..9 {
@@ -262,9 +262,9 @@ fn one_list_without_an_idle_eni_does_not_give_it_up() {
     let mut world = World::new(
         "m5.large",
         Config {
-            warm_eni_target: 2,
+            warm_eni_target: Some(2),
             max_eni: Some(2),
-            ..Config::default()
+            ..Config::upstream()
         },
     );
     world.run(60);

@@ -25,6 +25,7 @@ struct Run {
     world: World,
     /// Tickets and when they must have their answer.
     due: BTreeMap<Ticket, crate::Mono>,
+    sizes_itself: bool,
     /// Pods that this node can have at the least.
     capacity: usize,
 }
@@ -35,6 +36,7 @@ impl Run {
         let config = config(&mut rng);
         let kind = ["t3.small", "m5.large", "t3.medium"][pick(&mut rng, 3)];
         let enis = config.max_eni.map_or(usize::MAX, usize::from);
+        let sizes_itself = config.sizes_itself();
         let mut world = World::bare(kind, config);
         let foreign = pick(&mut rng, 4) == 0;
         if foreign {
@@ -49,6 +51,7 @@ impl Run {
             rng,
             world,
             due: BTreeMap::new(),
+            sizes_itself,
             capacity,
         }
     }
@@ -180,6 +183,9 @@ impl Run {
         self.world.left = 10_000;
         self.world.run(1800);
         self.on_time();
+        if self.sizes_itself {
+            self.fall_silent();
+        }
         let from = self.world.log.len();
         self.world.run(3600);
         let calls = self.world.calls_since(from);
@@ -201,6 +207,36 @@ impl Run {
             self.world.live.len(),
             self.capacity
         );
+    }
+
+    /// A pool that sizes itself forgets for days: it gives back a bounded number of times, and asks for nothing.
+    fn fall_silent(&mut self) {
+        let from = self.world.log.len();
+        let enis = self.world.enis.len();
+        let free = self.world.planner.totals().free;
+        self.world.run(12 * 86_400);
+        let calls = self.world.calls_since(from);
+        let returns = |c: &&&Command| {
+            matches!(
+                c,
+                Command::Unassign { .. } | Command::DetachEni { .. } | Command::DeleteEni { .. }
+            )
+        };
+        assert_eq!(
+            calls.iter().filter(returns).count(),
+            calls.len(),
+            "{calls:?}"
+        );
+        let unassigns = calls
+            .iter()
+            .filter(|c| matches!(c, Command::Unassign { .. }))
+            .count();
+        let bound = usize::try_from(free).unwrap() / 2;
+        assert!(
+            unassigns <= bound,
+            "{unassigns} with {free} free: {calls:?}"
+        );
+        assert!(calls.len() - unassigns <= 2 * (enis - 1), "{calls:?}");
     }
 
     /// What EC2 has for us and what we think we have are the same.
@@ -232,13 +268,18 @@ fn pick(rng: &mut Rng, n: usize) -> usize {
 fn config(rng: &mut Rng) -> Config {
     let base = Config {
         prefix_delegation: pick(rng, 3) == 0,
-        ..Config::default()
+        ..Config::upstream()
     };
-    match pick(rng, 5) {
+    match pick(rng, 7) {
         0 => base,
+        5 | 6 => Config {
+            warm_eni_target: None,
+            warm_prefix_target: None,
+            ..base
+        },
         1 => Config {
-            warm_eni_target: 0,
-            warm_prefix_target: 0,
+            warm_eni_target: Some(0),
+            warm_prefix_target: Some(0),
             ..base
         },
         2 => Config {

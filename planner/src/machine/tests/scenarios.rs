@@ -9,13 +9,13 @@ fn ip_targets(warm: u32, minimum: u32) -> Config {
     Config {
         warm_ip_target: Some(warm),
         minimum_ip_target: Some(minimum),
-        ..Config::default()
+        ..Config::upstream()
     }
 }
 
 #[test]
 fn a_fresh_node_fills_its_primary_eni_and_no_more() {
-    let world = World::new("m5.large", Config::default());
+    let world = World::new("m5.large", Config::upstream());
     let calls = world.calls_since(0);
     assert!(
         matches!(
@@ -32,7 +32,7 @@ fn a_fresh_node_fills_its_primary_eni_and_no_more() {
 
 #[test]
 fn an_idle_node_at_its_target_makes_no_call() {
-    let mut world = World::new("m5.large", Config::default());
+    let mut world = World::new("m5.large", Config::upstream());
     let from = world.log.len();
     world.run(86_400);
     assert_eq!(world.log.len(), from);
@@ -41,14 +41,14 @@ fn an_idle_node_at_its_target_makes_no_call() {
 
 #[test]
 fn a_warm_add_is_answered_at_once() {
-    let mut world = World::new("m5.large", Config::default());
+    let mut world = World::new("m5.large", Config::upstream());
     let ticket = world.add(1);
     assert!(world.granted.contains_key(&ticket));
 }
 
 #[test]
 fn a_repeated_add_gets_the_same_address() {
-    let mut world = World::new("m5.large", Config::default());
+    let mut world = World::new("m5.large", Config::upstream());
     let (first, second) = (world.add(1), world.add(1));
     assert_eq!(world.granted[&first].1, world.granted[&second].1);
     assert!(!world.granted[&first].2 && world.granted[&second].2);
@@ -56,7 +56,7 @@ fn a_repeated_add_gets_the_same_address() {
 
 #[test]
 fn an_add_during_wiring_shares_the_outcome() {
-    let mut world = World::new("m5.large", Config::default());
+    let mut world = World::new("m5.large", Config::upstream());
     world.auto_wire = false;
     let (first, second) = (world.add(1), world.add(1));
     assert!(world.granted.contains_key(&first) && !world.granted.contains_key(&second));
@@ -68,7 +68,7 @@ fn an_add_during_wiring_shares_the_outcome() {
 
 #[test]
 fn an_add_behind_a_failed_wiring_gets_its_own_try() {
-    let mut world = World::new("m5.large", Config::default());
+    let mut world = World::new("m5.large", Config::upstream());
     world.auto_wire = false;
     let (_, second) = (world.add(1), world.add(1));
     world.live.clear();
@@ -107,8 +107,8 @@ fn the_wait_wakes_growth_and_ends_with_the_first_address() {
     let mut world = World::new(
         "m5.large",
         Config {
-            warm_eni_target: 0,
-            ..Config::default()
+            warm_eni_target: Some(0),
+            ..Config::upstream()
         },
     );
     for n in 0..9 {
@@ -173,7 +173,7 @@ fn demand_under_way_is_not_asked_for_twice() {
 
 #[test]
 fn the_pod_limit_refuses_at_once_with_its_derivation() {
-    let config = Config::default();
+    let config = Config::upstream();
     let mut world = World::new("m5.large", config.clone());
     for n in 0..27 {
         world.add(n);
@@ -194,7 +194,7 @@ fn the_pod_limit_refuses_at_once_with_its_derivation() {
 
 #[test]
 fn foreign_enis_make_less_room_and_are_named() {
-    let mut world = World::bare("m5.large", Config::default());
+    let mut world = World::bare("m5.large", Config::upstream());
     world.foreign(1, false);
     world.foreign(2, false);
     world.start();
@@ -215,7 +215,7 @@ fn a_cooling_address_is_worth_waiting_for() {
         "m5.large",
         Config {
             max_eni: Some(1),
-            ..Config::default()
+            ..Config::upstream()
         },
     );
     for n in 0..9 {
@@ -233,8 +233,8 @@ fn the_fullest_eni_is_used_first_and_the_longest_rested_address() {
     let mut world = World::new(
         "m5.large",
         Config {
-            warm_eni_target: 2,
-            ..Config::default()
+            warm_eni_target: Some(2),
+            ..Config::upstream()
         },
     );
     world.run(60);
@@ -301,7 +301,7 @@ fn without_provisioning_nothing_grows_and_the_reason_is_told() {
         "m5.large",
         Config {
             provisioning: false,
-            ..Config::default()
+            ..Config::upstream()
         },
     );
     let primary = world.enis.keys().next().unwrap().clone();
@@ -336,7 +336,7 @@ fn a_cordoned_node_grows_only_for_pods_that_wait() {
 fn prefixes_serve_sixteen_pods_each() {
     let config = Config {
         prefix_delegation: true,
-        ..Config::default()
+        ..Config::upstream()
     };
     let mut world = World::new("m5.large", config);
     assert_eq!(
@@ -366,8 +366,8 @@ fn restored_pods_are_served_before_any_inventory() {
     let mut before = World::new(
         "m5.large",
         Config {
-            warm_eni_target: 2,
-            ..Config::default()
+            warm_eni_target: Some(2),
+            ..Config::upstream()
         },
     );
     before.run(30);
@@ -394,10 +394,11 @@ fn restored_pods_are_served_before_any_inventory() {
         enis: before.listing(),
         assigned: assigned.collect(),
         cooling,
+        ..crate::Restored::default()
     };
 
     let mut after = before;
-    after.restart("m5.large", Config::default());
+    after.restart("m5.large", Config::upstream());
     after.send(Event::Restore(restored));
     let known = after.add(0);
     assert!(after.granted[&known].2);
@@ -422,8 +423,8 @@ fn indices_outlive_a_restart() {
     let mut before = World::new(
         "m5.xlarge",
         Config {
-            warm_eni_target: 4,
-            ..Config::default()
+            warm_eni_target: Some(4),
+            ..Config::upstream()
         },
     );
     before.run(120);
@@ -441,7 +442,7 @@ fn indices_outlive_a_restart() {
     let mut expected = index(&before);
     expected.retain(|(id, _)| id.as_ref() != Some(&lost));
     let mut after = before;
-    after.restart("m5.xlarge", Config::default());
+    after.restart("m5.xlarge", Config::upstream());
     after.send(Event::Restore(crate::Restored {
         enis: after.listing(),
         ..crate::Restored::default()

@@ -7,7 +7,7 @@ fn ip_targets(warm: u32, minimum: u32) -> Config {
     Config {
         warm_ip_target: Some(warm),
         minimum_ip_target: Some(minimum),
-        ..Config::default()
+        ..Config::upstream()
     }
 }
 
@@ -53,8 +53,8 @@ fn a_surplus_must_last_before_it_is_given_back() {
 #[test]
 fn an_idle_eni_is_taken_out_of_use_then_detached_then_deleted() {
     let mut world = after_a_job(Config {
-        warm_eni_target: 1,
-        ..Config::default()
+        warm_eni_target: Some(1),
+        ..Config::upstream()
     });
     let from = world.log.len();
     world.run(300);
@@ -143,8 +143,8 @@ fn a_failed_unassign_leaves_usable_addresses() {
 #[test]
 fn a_slow_detach_holds_nobody_up() {
     let mut world = after_a_job(Config {
-        warm_eni_target: 0,
-        ..Config::default()
+        warm_eni_target: Some(0),
+        ..Config::upstream()
     });
     world.fault(Action::Detach, [Fault::Silence]);
     world.run(90);
@@ -173,8 +173,8 @@ fn a_slow_detach_holds_nobody_up() {
 #[test]
 fn pods_that_come_while_an_eni_is_drained_bring_it_back() {
     let mut world = after_a_job(Config {
-        warm_eni_target: 0,
-        ..Config::default()
+        warm_eni_target: Some(0),
+        ..Config::upstream()
     });
     while !world
         .log

@@ -1,0 +1,73 @@
+//! The warm pool that sizes itself against two of upstream's settings, on three traces of pods.
+//!
+//! Prints the table of `docs/warm-targets.md`. `cargo run --release -p benches --bin warm [INSTANCE TYPE]`
+
+mod node;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+use std::io::{self, Write};
+
+use node::{Outcome, run};
+use planner::Config;
+use trace::Trace;
+
+/// Eight ENIs of 29 pod addresses: the smallest of its family that holds the batch.
+const INSTANCE: &str = "m5.4xlarge";
+const DAYS: u32 = 14;
+const SEED: u64 = 20;
+
+fn policies() -> [(&'static str, Config); 3] {
+    let five = Config {
+        warm_ip_target: Some(5),
+        ..Config::default()
+    };
+    [
+        ("none set", Config::default()),
+        ("WARM_ENI_TARGET=1", Config::upstream()),
+        ("WARM_IP_TARGET=5", five),
+    ]
+}
+
+fn main() -> io::Result<()> {
+    let instance = std::env::args().nth(1);
+    let instance = instance.as_deref().unwrap_or(INSTANCE);
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "| Trace, {DAYS} days, {instance} | Policy | idle, mean | held, peak | EC2 calls | create/attach/modify | assign/unassign | detach/delete | pods | waited | p50 | p99 | max |"
+    )?;
+    writeln!(out, "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
+    for trace in Trace::ALL {
+        let pods = trace.pods(DAYS, SEED);
+        for (policy, config) in policies() {
+            let outcome = run(instance, config, &pods, DAYS);
+            row(&mut out, trace.name(), policy, &outcome)?;
+        }
+    }
+    Ok(())
+}
+
+fn row(out: &mut impl Write, trace: &str, policy: &str, outcome: &Outcome) -> io::Result<()> {
+    let c = &outcome.calls;
+    writeln!(
+        out,
+        "| {trace} | {policy} | {:.1} | {} | {} | {}/{}/{} | {}/{} | {}/{} | {} | {} | {:.2} s | {:.2} s | {:.2} s |",
+        outcome.idle,
+        outcome.peak,
+        outcome.total(),
+        c.creates,
+        c.attaches,
+        c.modifies,
+        c.assigns,
+        c.unassigns,
+        c.detaches,
+        c.deletes,
+        outcome.waits.len(),
+        outcome.waited(),
+        outcome.wait(50).as_secs_f64(),
+        outcome.wait(99).as_secs_f64(),
+        outcome.wait(100).as_secs_f64(),
+    )
+}
