@@ -8,10 +8,10 @@ export HAWSER_PLUGIN := $(CARGO_TARGET_DIR)/$(HOST)/plugin/hawser
 export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/debug/ipamd
 CARGO := cargo --locked
 
-.PHONY: help tools build plugin demo test bench fmt lint ci
+.PHONY: help tools build plugin demo test sim-conformance bench fmt lint ci
 
 help: ## List the commands
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 tools: ## Install what is missing on a fresh Debian machine
 	@sh tests/tools.sh
@@ -35,6 +35,12 @@ demo: build ## Two nodes, a simulated VPC, pods that talk: the main job, watched
 test: build ## Run every test
 	@echo "== testing"
 	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast
+
+sim-conformance: build ## Compare the simulator with another one, through the AWS command line
+	@echo "== a second opinion on the simulator"
+	@python3 -B tests/conformance/test_compare.py --quiet
+	@python3 -B tests/conformance/run.py --vpc-sim $(CARGO_TARGET_DIR)/debug/vpc-sim \
+	  --environment $(CARGO_TARGET_DIR)/conformance-venv
 
 bench: ## Print the planner's cost per event
 	@$(CARGO) run -q --release -p benches --bin planner

@@ -17,6 +17,7 @@ need runc runc
 need_file /usr/lib/cni/loopback containernetworking-plugins # containerd executes it for every sandbox
 need busybox busybox-static
 need setpriv util-linux
+python3 -c 'import ensurepip, tomllib' 2>/dev/null || missing="$missing python3-venv" # for tests/conformance
 
 if [ -n "$missing" ]; then
     command -v apt-get >/dev/null || { echo "tools: please install:$missing" >&2; exit 1; }

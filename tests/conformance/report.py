@@ -1,0 +1,32 @@
+"""Renders differences.toml for people, between the markers of README.md, and checks that what stands there is current."""
+
+BEGIN, END = "<!-- differences: written by run.py -->", "<!-- end of differences -->"
+RIGHT = {"vpc-sim": "vpc-sim", "moto": "moto", "both": "both", "neither": "neither"}
+
+
+def cell(text):
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def shown(patterns):
+    return "" if patterns == ["*"] else ", ".join(f"`{cell(p)}`" for p in patterns)
+
+
+def table(rows):
+    lines = ["| What | Steps | Fields | vpc-sim | moto | Right | Source |", "|---|---|---|---|---|---|---|"]
+    for r in rows:
+        steps = shown(r.steps) or "all"
+        cells = [cell(r.what), steps, shown(r.paths), shown(r.ours), shown(r.moto), RIGHT[r.right], cell(r.source)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def check(readme, rows, write):
+    """Complaints about the table in `readme`; with `write`, it is replaced instead."""
+    text = readme.read_text()
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    current = f"{head}{BEGIN}\n\n{table(rows)}\n\n{END}{tail}"
+    if write:
+        readme.write_text(current)
+    return [] if write or text == current else [f"{readme.name} is not current: run with --write"]
