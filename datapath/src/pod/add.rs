@@ -291,6 +291,10 @@ fn wire_host(host: &mut Socket, link: &PodLink, index: u32) -> Result<(), AddErr
         neigh::set_permanent(index, link.address, link.pod_mac),
         // Never "replace": a route that is already there is evidence that another pod has this address.
         route::add(&link.host_route(index)),
+        // The host end was up before its peer, so its carrier came late, and until the kernel's link watch gets round
+        // to it every packet for the pod is dropped: a busy node loses a new pod's first packets. Reading a link makes
+        // the kernel catch up (Linux 6.8, rtnl_getlink in net/core/rtnetlink.c); before that it changes nothing.
+        link::get(index),
     ];
     let failed = |e| refused(Step::HostSide, e);
     let report = host.batch(&requests).map_err(failed)?;

@@ -23,6 +23,7 @@ trials!(
     node_and_pods_reach_each_other,
     a_pod_on_a_secondary_eni_is_lost_without_its_rule,
     another_pods_source_address_is_dropped,
+    a_new_pod_answers_the_first_packet,
     rules_do_not_grow_with_pods,
     every_pods_traffic_leaves_by_the_eni_that_owns_its_address,
 );
@@ -155,6 +156,23 @@ fn another_pods_source_address_is_dropped() -> Outcome {
             "a packet from {stolen} left pod {}",
             thief.address()
         );
+    }
+    Ok(())
+}
+
+/// ADD's success is a promise that the pod can be reached, and nobody may send twice to find out.
+fn a_new_pod_answers_the_first_packet() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("m5.xlarge", &[])?;
+    for n in 0..50 {
+        let pod = node.add_pod(&format!("pod{n}"))?;
+        let answer = ping(
+            node.netns(),
+            None,
+            pod.address(),
+            Duration::from_millis(400),
+        )?;
+        assert!(answer.is_some(), "pod {n} missed its first packet");
     }
     Ok(())
 }
