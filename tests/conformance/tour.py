@@ -4,6 +4,7 @@ Owns the calls. The driver is loaded once, because starting `aws` anew takes a h
 Must not know what either server ought to answer. Usage: tour.py {vpc-sim|moto} ENDPOINT TOUR.toml INSTANCE...
 """
 
+import gc
 import json
 import os
 import re
@@ -31,6 +32,9 @@ class Cli:
         loader = self.driver.session.get_component("data_loader")
         for kind in ("service-2", "paginators-1", "waiters-2", "endpoint-rule-set-1"):
             loader.load_service_model("ec2", kind)
+        for name in ("endpoints", "partitions", "sdk-default-configuration"):
+            loader.load_data(name)
+        gc.disable()  # a collection in a child would copy all that it shares with this process
 
     def run(self, arguments):
         """Exit code, standard output, standard error."""
