@@ -25,11 +25,11 @@ use crate::Mono;
 pub(crate) const BURSTS_HALVE: Duration = Duration::from_secs(1800);
 /// Half-life of the surge: what comes each night must still be known the next night, nearly whole.
 pub(crate) const SURGE_HALVES: Duration = Duration::from_secs(7 * 86_400);
-/// Bursts that may exceed the spare, in faded counts. With one, a batch that two deliveries cut in half would count as
-/// ordinary; more saves no addresses, for sizes thin out towards the top.
+/// Bursts that may exceed the spare, in faded counts. With one, two batches in half an hour are a rule already; with
+/// three, no fewer addresses are held, for large sizes are rare.
 const TOLERATED: f64 = 2.0;
-/// Never fewer free addresses than this: pods come in ones and twos at any time (a rolling update replaces one while
-/// another starts), and each would wait for EC2.
+/// The spare is never smaller: pods come in ones and twos at any time (a rolling update replaces one while another
+/// starts), and with none to spare each would wait for EC2.
 const FLOOR: u32 = 2;
 /// A count that has faded this far tells nothing.
 const FORGOTTEN: f64 = 0.01;
@@ -106,8 +106,16 @@ impl Watch {
         }
     }
 
-    /// Takes over what was learnt before a restart.
-    pub(crate) fn restore(&mut self, learnt: Demand) {
+    /// Takes over what was learnt before a restart; figures that no run could have left there are dropped.
+    pub(crate) fn restore(&mut self, mut learnt: Demand, now: Mono) {
+        learnt
+            .bursts
+            .retain(|(_, weight)| weight.is_finite() && *weight > 0.0);
+        learnt.bursts.sort_by_key(|(size, _)| *size);
+        if !learnt.surge.is_finite() {
+            learnt.surge = 0.0;
+        }
+        learnt.at = learnt.at.min(now);
         self.learnt = learnt;
     }
 
@@ -173,7 +181,7 @@ impl Watch {
             low,
             fill: (spare + slack).max(ahead),
             keep: (spare + slack).max(ahead),
-            high: (spare + 2 * slack).max(ahead),
+            high: (spare + 3 * slack).max(ahead),
         }
     }
 
@@ -182,10 +190,11 @@ impl Watch {
         self.learnt.ordinary(now).clamp(FLOOR, self.limit)
     }
 
-    /// The width of the band within which nothing is done: a quarter of an ENI, but no more than five. Half as wide
-    /// doubles the calls of a steady node; eight holds four more addresses and halves them.
+    /// The grain of growth: a sixth of an ENI, so that a node asks for little where ENIs are small. With a fifth, idle
+    /// addresses rise by a tenth; with a tenth, calls double. The band within which nothing is done is three of these
+    /// wide: narrower, the ups and downs of a steady node cost a call each.
     fn slack(&self) -> u32 {
-        (self.eni / 4).clamp(1, 5)
+        (self.eni / 6).clamp(1, 12)
     }
 
     /// What a run that has outgrown the spare is about to ask for: as much as the last surge still lacks; or, if that

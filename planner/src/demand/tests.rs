@@ -122,7 +122,23 @@ fn what_was_learnt_survives_a_restart() {
     let now = at(10_600);
     before.pass(now);
     let mut after = Watch::new(29, 232);
-    after.restore(before.learnt(now));
+    after.restore(before.learnt(now), now);
     assert_eq!(after.target(now), before.target(now));
     assert_eq!(after.spare(now), 12);
+}
+
+#[test]
+fn a_spoilt_record_is_not_believed() {
+    let mut watch = watch();
+    let learnt = Demand {
+        bursts: vec![(40, f64::NAN), (9, 5.0), (30, f64::INFINITY), (4, 1.0)],
+        surge: f64::NAN,
+        delivery: Duration::MAX,
+        at: at(1_000_000),
+    };
+    watch.restore(learnt, at(10_000));
+    let target = watch.target(at(10_000));
+    assert_eq!(watch.spare(at(10_000)), 9);
+    assert!(target.low <= target.fill && target.keep <= target.high);
+    assert!(watch.next_change(at(10_000)).is_some());
 }

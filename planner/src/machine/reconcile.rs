@@ -334,7 +334,7 @@ impl Planner {
             self.pool.rest(address, until, now);
         }
         if let Some(demand) = restored.demand {
-            self.demand.restore(demand);
+            self.demand.restore(demand, now);
         }
     }
 

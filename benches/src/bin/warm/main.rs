@@ -1,6 +1,6 @@
 //! The warm pool that sizes itself against two of upstream's settings, on three traces of pods.
 //!
-//! Prints the table of `docs/warm-targets.md`. `cargo run --release -p benches --bin warm [INSTANCE TYPE]`
+//! Prints the table of `docs/warm-targets.md`. `cargo run --release -p benches --bin warm [INSTANCE TYPE [DAYS]]`
 
 mod node;
 #[cfg(test)]
@@ -32,17 +32,23 @@ fn policies() -> [(&'static str, Config); 3] {
 
 fn main() -> io::Result<()> {
     let instance = std::env::args().nth(1);
+    let days = std::env::args()
+        .nth(2)
+        .map_or(DAYS, |text| text.parse().expect("a number of days"));
     let instance = instance.as_deref().unwrap_or(INSTANCE);
     let mut out = io::stdout().lock();
     writeln!(
         out,
-        "| Trace, {DAYS} days, {instance} | Policy | idle, mean | held, peak | EC2 calls | create/attach/modify | assign/unassign | detach/delete | pods | waited | p50 | p99 | max |"
+        "| Trace, {days} days, {instance} | Policy | idle, mean | held, peak | EC2 calls | create/attach/modify | assign/unassign | detach/delete | pods | refused | waited | p50 | p99 | max |"
     )?;
-    writeln!(out, "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")?;
+    writeln!(
+        out,
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"
+    )?;
     for trace in Trace::ALL {
-        let pods = trace.pods(DAYS, SEED);
+        let pods = trace.pods(days, SEED);
         for (policy, config) in policies() {
-            let outcome = run(instance, config, &pods, DAYS);
+            let outcome = run(instance, config, &pods, days);
             row(&mut out, trace.name(), policy, &outcome)?;
         }
     }
@@ -53,7 +59,7 @@ fn row(out: &mut impl Write, trace: &str, policy: &str, outcome: &Outcome) -> io
     let c = &outcome.calls;
     writeln!(
         out,
-        "| {trace} | {policy} | {:.1} | {} | {} | {}/{}/{} | {}/{} | {}/{} | {} | {} | {:.2} s | {:.2} s | {:.2} s |",
+        "| {trace} | {policy} | {:.1} | {} | {} | {}/{}/{} | {}/{} | {}/{} | {} | {} | {} | {:.2} s | {:.2} s | {:.2} s |",
         outcome.idle,
         outcome.peak,
         outcome.total(),
@@ -65,6 +71,7 @@ fn row(out: &mut impl Write, trace: &str, policy: &str, outcome: &Outcome) -> io
         c.detaches,
         c.deletes,
         outcome.waits.len(),
+        outcome.refused,
         outcome.waited(),
         outcome.wait(50).as_secs_f64(),
         outcome.wait(99).as_secs_f64(),
