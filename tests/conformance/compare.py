@@ -40,7 +40,7 @@ def steps(ours, moto):
 def step(a, b):
     name = a["step"]
     if not {a["outcome"], b["outcome"]} & {"answered", "refused"}:
-        yield Difference(name, "proves nothing", show(a.get("message", a["outcome"])), show(b.get("message", b["outcome"])))
+        yield Difference(name, "proves nothing", *(show(e.get("message", e["outcome"])) for e in (a, b)))
     elif outcome(a) != outcome(b):
         yield Difference(name, "outcome", outcome(a), outcome(b))
     elif a["exit"] != b["exit"]:

@@ -1,8 +1,8 @@
 """Makes answers of two servers comparable: what each server makes up for itself becomes a name that both share.
 
-Owns the names. An id, address or MAC is named after the step whose answer showed it first (`<eni of create#1>`), so that
-identity is still compared: the address that Create gave has to be the one that Describe shows. Must not drop anything
-but empty values, and must not know which server is which.
+Owns the names. An id, address or MAC is named after the step whose answer showed it first (`<eni of create#1>`), so
+that identity is still compared: the address that Create gave has to be the one that Describe shows. Must not drop
+anything but empty values, and must not know which server is which.
 """
 
 import re
@@ -58,7 +58,7 @@ class Names:
         return TOKEN.sub(replace, text)
 
     def value(self, value, step, counts=None):
-        """`value` with names; lists sorted, empty values left out (EC2 promises neither the element nor its absence)."""
+        """`value` with names; lists sorted, empty values left out (EC2 promises neither the element nor its lack)."""
         counts = {} if counts is None else counts
         if isinstance(value, str):
             return self.text(value, step, counts)

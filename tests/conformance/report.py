@@ -1,7 +1,6 @@
-"""Renders differences.toml for people, between the markers of README.md, and checks that what stands there is current."""
+"""Renders differences.toml for people, between the markers of README.md, and checks that what stands there is new."""
 
 BEGIN, END = "<!-- differences: written by run.py -->", "<!-- end of differences -->"
-RIGHT = {"vpc-sim": "vpc-sim", "moto": "moto", "both": "both", "neither": "neither"}
 
 
 def cell(text):
@@ -9,14 +8,14 @@ def cell(text):
 
 
 def shown(patterns):
-    return "" if patterns == ["*"] else ", ".join(f"`{cell(p)}`" for p in patterns)
+    return "" if patterns == ["*"] else ", ".join(f"`{cell(p)}`" if p else "(nothing)" for p in patterns)
 
 
 def table(rows):
     lines = ["| What | Steps | Fields | vpc-sim | moto | Right | Source |", "|---|---|---|---|---|---|---|"]
     for r in rows:
         steps = shown(r.steps) or "all"
-        cells = [cell(r.what), steps, shown(r.paths), shown(r.ours), shown(r.moto), RIGHT[r.right], cell(r.source)]
+        cells = [cell(r.what), steps, shown(r.paths), shown(r.ours), shown(r.moto), r.right, cell(r.source)]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

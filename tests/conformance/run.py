@@ -32,8 +32,8 @@ def environment(where):
     if not stamp.exists() or stamp.read_text() != digest:
         print("== installing the AWS command line and moto", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", where], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement", requirements]
-        subprocess.run(install, check=True)
+        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "--requirement", requirements], check=True)
         stamp.write_text(digest)
     return python
 

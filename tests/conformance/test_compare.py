@@ -24,7 +24,8 @@ def row(**fields):
 
 class Compare(unittest.TestCase):
     def test_alike(self):
-        self.assertEqual(paths(answered("a", {"X": [{"Key": "k", "Value": "v"}]}), answered("a", {"X": [{"Key": "k", "Value": "v"}]})), [])
+        entry = answered("a", {"X": [{"Key": "k", "Value": "v"}]})
+        self.assertEqual(paths(entry, entry), [])
 
     def test_values_and_absence(self):
         found = paths(answered("a", {"X": {"Y": 1}}), answered("a", {"X": {"Y": True}, "Z": "z"}))
@@ -76,7 +77,8 @@ class Normalise(unittest.TestCase):
 
     def test_kinds(self):
         names = Names({})
-        texts = ["02:aa:bb:cc:dd:ee", "2600:1f14::/56", "2600:1f14::5", "10.0.0.16/28", "2026-01-02T03:04:05.678Z", "123456789012"]
+        texts = ["02:aa:bb:cc:dd:ee", "2600:1f14::/56", "2600:1f14::5", "10.0.0.16/28"]
+        texts += ["2026-01-02T03:04:05.678Z", "123456789012"]
         kinds = ["<mac of s#1>", "<ipv6 net of s#1>", "<ipv6 of s#1>", "<net of s#1>", "<time>", "<account>"]
         self.assertEqual([names.value(t, "s") for t in texts], kinds)
 

@@ -24,8 +24,8 @@ ERROR = re.compile(r"An error occurred \((?P<code>[^)]+)\) when calling the \w+ 
 
 
 class Cli:
-    """`aws ec2 … --endpoint-url …`, each call in a child of its own: the driver keeps the marks of what it ran (after one
-    call with --no-source-dest-check, every other action fails), and a fork of a loaded one is as good as a new `aws`."""
+    """`aws ec2 … --endpoint-url …`, each call in a child of its own: the driver keeps the marks of what it ran (after
+    one call with --no-source-dest-check, every other action fails), and a fork of a loaded one is as good as new."""
 
     def __init__(self, endpoint):
         self.driver, self.endpoint = create_clidriver(), endpoint
