@@ -21,12 +21,12 @@ use std::{collections::VecDeque, time::Duration};
 use crate::Mono;
 
 /// Half-life of the counts of bursts: about as long as a wave of deployments or a queue of CI jobs goes on. An hour
-/// saves a tenth of the calls under churn and holds a tenth more idle addresses.
+/// saves a tenth of the calls under churn and holds a tenth more idle addresses (here and below: `benches`' `warm`).
 pub(crate) const BURSTS_HALVE: Duration = Duration::from_secs(1800);
 /// Half-life of the surge: what comes each night must still be known the next night, nearly whole.
 pub(crate) const SURGE_HALVES: Duration = Duration::from_secs(7 * 86_400);
 /// Bursts that may exceed the spare, in faded counts. With one, two batches in half an hour are a rule already; with
-/// three, no fewer addresses are held, for large sizes are rare.
+/// three, hardly fewer addresses are held, for large sizes are rare, and calls rise.
 const TOLERATED: f64 = 2.0;
 /// The spare is never smaller: pods come in ones and twos at any time (a rolling update replaces one while another
 /// starts), and with none to spare each would wait for EC2.
@@ -112,9 +112,12 @@ impl Watch {
             .bursts
             .retain(|(_, weight)| weight.is_finite() && *weight > 0.0);
         learnt.bursts.sort_by_key(|(size, _)| *size);
-        if !learnt.surge.is_finite() {
-            learnt.surge = 0.0;
-        }
+        learnt.surge = if learnt.surge.is_finite() {
+            learnt.surge.clamp(0.0, self.limit.into())
+        } else {
+            0.0
+        };
+        learnt.delivery = learnt.delivery.min(DELIVERY_BOUNDS.1);
         learnt.at = learnt.at.min(now);
         self.learnt = learnt;
     }
@@ -174,8 +177,8 @@ impl Watch {
         let spare = self.spare(now);
         let ahead = self.ahead(spare, now);
         let slack = self.slack();
-        // A burst has just taken the rest, and its like is not due before its pods begin to leave: to refill at once
-        // would put a second spare beside the first, and doubled the idle addresses under churn.
+        // A burst has just taken the rest, and its pods may leave before the next one comes: to refill at once makes
+        // half as many calls again under churn, and holds no fewer idle addresses.
         let low = spare.div_ceil(2).max(ahead);
         Target {
             low,
@@ -187,11 +190,12 @@ impl Watch {
 
     /// Free addresses to keep in quiet times, for the next burst.
     pub(crate) fn spare(&self, now: Mono) -> u32 {
-        self.learnt.ordinary(now).clamp(FLOOR, self.limit)
+        // Not `clamp`: a node with a single ENI of two addresses has a limit below the floor.
+        self.learnt.ordinary(now).max(FLOOR).min(self.limit)
     }
 
     /// The grain of growth: a sixth of an ENI, so that a node asks for little where ENIs are small. With a fifth, idle
-    /// addresses rise by a tenth; with a tenth, calls double. The band within which nothing is done is three of these
+    /// addresses rise by a tenth; with a tenth, a steady node's calls double. The band within which nothing is done is three of these
     /// wide: narrower, the ups and downs of a steady node cost a call each.
     fn slack(&self) -> u32 {
         (self.eni / 6).clamp(1, 12)
@@ -221,7 +225,7 @@ impl Watch {
             pause.min(run.since + RUN)
         });
         let spare = self.spare(now);
-        let fade = (spare > FLOOR).then(|| self.learnt.fades_below(spare));
+        let fade = (spare > FLOOR.min(self.limit)).then(|| self.learnt.fades_below(spare));
         [run, fade.flatten()].into_iter().flatten().min()
     }
 }

@@ -114,6 +114,19 @@ fn the_spare_never_exceeds_the_node() {
 }
 
 #[test]
+fn a_node_may_be_smaller_than_the_floor() {
+    for limit in 0..FLOOR {
+        let watch = Watch::new(limit, limit);
+        assert_eq!(watch.spare(at(0)), limit);
+        let later = at(100_000);
+        assert_eq!(
+            (watch.spare(later), watch.next_change(later)),
+            (limit, None)
+        );
+    }
+}
+
+#[test]
 fn what_was_learnt_survives_a_restart() {
     let mut before = watch();
     for n in 0..5 {
@@ -141,4 +154,6 @@ fn a_spoilt_record_is_not_believed() {
     assert_eq!(watch.spare(at(10_000)), 9);
     assert!(target.low <= target.fill && target.keep <= target.high);
     assert!(watch.next_change(at(10_000)).is_some());
+    watch.delivered(Duration::from_secs(4));
+    assert!(watch.learnt.delivery < DELIVERY_BOUNDS.1);
 }

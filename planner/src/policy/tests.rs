@@ -253,7 +253,19 @@ fn shrinking_never_makes_short() {
             ..Config::upstream()
         })
     });
-    for policy in both.chain(warm).map(t3_small) {
+    let own = (0..4).flat_map(|spare| {
+        let target = Target {
+            low: spare,
+            fill: spare + 1,
+            keep: spare + 1,
+            high: spare + 3,
+        };
+        [Config::default(), prefixes(Config::default())].map(|config| Policy {
+            own: Some(target),
+            ..t3_small(config)
+        })
+    });
+    for policy in both.chain(warm).map(t3_small).chain(own) {
         for (count, used) in (0..=9).flat_map(|count| (0..=count).map(move |used| (count, used))) {
             let unit = if policy.prefixes { 16 } else { 1 };
             let stock = if policy.prefixes {
