@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// The policy's inputs. Names, defaults and precedence are those of the AWS VPC CNI's variables.
+/// The policy's inputs. Names and precedence are those of the AWS VPC CNI's variables, and so are the defaults, except
+/// that no target is set ([`Config::upstream`] sets its).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// `WARM_ENI_TARGET`: keep this many ENIs' worth of free addresses. Ignored when either IP target is set. `None` if
