@@ -70,6 +70,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let (store, contents) = Store::open(&config.paths.state(), &boot)?;
     let me = identity(&config, &store, contents.identity.clone()).await?;
     let host = HostNet::start(me.mac, &config.network, metrics.clone())?;
+    let intents = contents.intents.clone();
     let mut agreed = recovery::agree(&store, contents, &host, config.pool.cooldown).await?;
 
     let aws = Arc::new(Aws::new(me.region.clone(), config.cloud.timeout).await);
@@ -97,13 +98,18 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         detached.clone(),
         Clock::Boot,
     );
+    let driver = driver.with_journal(store.clone());
     let mut supervisor = Supervisor::default();
     supervisor.critical("memory", remember(driver.enis(), store.clone()));
     supervisor.critical("pool", driver.run());
     // What record and kernel agree on is served at once; EC2's word comes when it comes.
     let serving = !restored.enis.is_empty();
     pool.tell(Event::Restore(restored)).await;
-    drop(detached.spawn_idle(start::run(executor, pool.clone(), serving)));
+    drop(detached.spawn_idle(start::run(executor.clone(), pool.clone(), serving)));
+    if !intents.is_empty() {
+        let settle = start::settle(executor, pool.clone(), intents, store.clone());
+        drop(detached.spawn_idle(settle));
+    }
 
     let sandboxes = Sandboxes::new(
         pool.clone(),

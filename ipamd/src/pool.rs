@@ -9,12 +9,20 @@ use std::{
 };
 
 use planner::{
-    Answer, Command, Event, Failure, Mono, Observed, Op, Planner, Pod, Refusal, Sandbox, Ticket,
-    command::ConfigureEni,
+    Answer, Class, Command, Event, Failure, Mono, Observed, Op, Planner, Pod, Refusal, Sandbox,
+    Ticket, command::ConfigureEni,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{clock::Clock, cloud::executor::Executor, snapshot, supervise::Detached};
+use crate::{
+    clock::Clock,
+    cloud::executor::Executor,
+    refusals::chain,
+    snapshot,
+    store::{Store, StoreError},
+    supervise::Detached,
+    worker::Worker,
+};
 
 /// Requests that may stand in the pool's queue; beyond it askers wait to be let in.
 const QUEUE: usize = 4096;
@@ -111,6 +119,8 @@ pub struct Driver<H> {
     /// For answers of the work that it starts.
     handle: Pool,
     next_ticket: u64,
+    /// Where intents are written before they are carried out; a simulation may do without.
+    journal: Option<Worker<Store>>,
     /// The pool's ENIs, for whoever keeps them over a restart.
     enis: watch::Sender<Vec<Observed>>,
     /// Addresses that EC2 does not confirm, as last logged.
@@ -148,12 +158,22 @@ impl<H: EniHost> Driver<H> {
             messages,
             handle: handle.clone(),
             next_ticket: 0,
+            journal: None,
             enis: watch::Sender::default(),
             quarantined: 0,
             waiting: HashMap::new(),
             configured: BTreeMap::new(),
         };
         (handle, driver)
+    }
+
+    /// Has intents written to `journal`.
+    #[must_use]
+    pub fn with_journal(self, journal: Worker<Store>) -> Self {
+        Self {
+            journal: Some(journal),
+            ..self
+        }
     }
 
     /// The pool's attached ENIs with their addresses, whenever they change.
@@ -305,13 +325,62 @@ impl<H: EniHost> Driver<H> {
                     }
                 });
             }
-            command => {
-                tracing::info!(?command, "asking EC2");
+            command => self.ask_ec2(command),
+        }
+    }
+
+    fn ask_ec2(&self, command: Command) {
+        tracing::info!(?command, "asking EC2");
+        match &command {
+            Command::CreateEni { token, .. } => {
+                let token = token.clone();
+                self.create(command, token);
+            }
+            Command::AttachEni { eni, .. } => {
+                let eni = eni.clone();
+                self.attach(command, eni);
+            }
+            _ => {
                 let executor = self.executor.clone();
-                let op = op_of(&command);
-                self.in_background(op, async move { executor.run(command).await });
+                self.in_background(op_of(&command), async move { executor.run(command).await });
             }
         }
+    }
+
+    /// A create is the one call whose loss costs an ENI, so its token is on disk before it is sent, and stays there
+    /// until the ENI is attached or known not to exist: a daemon that finds it at its start looks for the ENI at once.
+    fn create(&self, command: Command, token: String) {
+        let (op, executor, journal) =
+            (op_of(&command), self.executor.clone(), self.journal.clone());
+        self.in_background(op, async move {
+            let intent = token.clone();
+            note(journal.as_ref(), move |store| store.intend(&intent, None)).await;
+            let result = executor.run(command).await;
+            match &result {
+                Ok(Answer::Created(made)) => {
+                    let eni = made.eni.clone();
+                    note(journal.as_ref(), move |store| {
+                        store.intend(&token, Some(&eni))
+                    })
+                    .await;
+                }
+                Err(failure) if failure.class == Class::Ambiguous => {}
+                _ => note(journal.as_ref(), move |store| store.settle(&token)).await,
+            }
+            result
+        });
+    }
+
+    fn attach(&self, command: Command, eni: planner::EniId) {
+        let (op, executor, journal) =
+            (op_of(&command), self.executor.clone(), self.journal.clone());
+        self.in_background(op, async move {
+            let result = executor.run(command).await;
+            if result.is_ok() {
+                note(journal.as_ref(), move |store| store.settle(&eni.0)).await;
+            }
+            result
+        });
     }
 
     /// Starts work and turns its result into the event that the planner waits for.
@@ -339,6 +408,17 @@ impl<H: EniHost> Driver<H> {
                     .spawn(async move { pool.tell(Event::Unwired { sandbox }).await }),
             );
         }
+    }
+}
+
+/// Without its note an ENI lost in a crash is found minutes later, by its tag: worth a log line, not a pod's wait.
+async fn note(
+    journal: Option<&Worker<Store>>,
+    change: impl FnOnce(&Store) -> Result<(), StoreError> + Send + 'static,
+) {
+    let Some(journal) = journal else { return };
+    if let Ok(Err(error)) = journal.run(move |store| change(store)).await {
+        tracing::error!(error = chain(&error), "could not note an intent");
     }
 }
 

@@ -19,6 +19,7 @@ use crate::cloud::identity::Identity;
 
 const SANDBOXES: TableDefinition<'_, &str, &str> = TableDefinition::new("sandboxes");
 const COOLING: TableDefinition<'_, u32, u64> = TableDefinition::new("cooling");
+const INTENTS: TableDefinition<'_, &str, &str> = TableDefinition::new("intents");
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
 
 /// Keys of the table `about`, besides `version` and `boot`.
@@ -52,6 +53,8 @@ pub struct Contents {
     pub identity: Option<Identity>,
     /// The ENIs that the pool had, for serving before EC2 answers.
     pub enis: Vec<Observed>,
+    /// ClientTokens of ENIs that were being created or attached: each may or may not exist by now.
+    pub intents: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +146,30 @@ impl Store {
             transaction
                 .open_table(COOLING)?
                 .insert(u32::from(record.address), until)?;
+            Ok(())
+        })
+    }
+
+    /// Notes that an ENI is being created under this ClientToken; `eni` once EC2 has named it.
+    ///
+    /// # Errors
+    /// What the database says; then nothing has changed.
+    pub fn intend(&self, token: &str, eni: Option<&EniId>) -> Result<(), StoreError> {
+        let eni = eni.map_or("", |eni| eni.0.as_str());
+        self.change("note in", |transaction| {
+            transaction.open_table(INTENTS)?.insert(token, eni)?;
+            Ok(())
+        })
+    }
+
+    /// Forgets the intent of this token, or the one whose ENI this is: it is attached, or is known not to exist.
+    ///
+    /// # Errors
+    /// What the database says; then nothing has changed.
+    pub fn settle(&self, token_or_eni: &str) -> Result<(), StoreError> {
+        self.change("note in", |transaction| {
+            let mut intents = transaction.open_table(INTENTS)?;
+            intents.retain(|token, eni| token != token_or_eni && eni != token_or_eni)?;
             Ok(())
         })
     }
@@ -254,6 +281,7 @@ fn about(database: &Database, boot: &str) -> Result<(String, String), redb::Erro
     };
     drop(transaction.open_table(SANDBOXES)?);
     drop(transaction.open_table(COOLING)?);
+    drop(transaction.open_table(INTENTS)?);
     transaction.commit()?;
     Ok(found)
 }
@@ -274,6 +302,9 @@ fn read(database: &Database) -> Result<Option<Contents>, redb::Error> {
         contents
             .cooling
             .push((Ipv4Addr::from(address.value()), until));
+    }
+    for entry in transaction.open_table(INTENTS)?.iter()? {
+        contents.intents.push(entry?.0.value().to_owned());
     }
     let about = transaction.open_table(ABOUT)?;
     let noted = |what| -> Result<Option<String>, redb::Error> {

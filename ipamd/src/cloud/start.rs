@@ -9,7 +9,7 @@ use std::time::Duration;
 use planner::{Class, Event, Failure, Observed};
 
 use super::executor::Executor;
-use crate::pool::Pool;
+use crate::{pool::Pool, refusals::chain, store::Store, worker::Worker};
 
 /// A node with records can serve; its first question is spread over this long.
 const UNHURRIED: Duration = Duration::from_secs(10);
@@ -27,14 +27,33 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// life left unattached, if there are any. Ends when both are done. `serving`: the pool has ENIs from its records.
 pub async fn run(executor: Executor, pool: Pool, serving: bool) {
     let spread = if serving { UNHURRIED } else { HURRIED };
+    let executor = &executor;
     tokio::time::sleep(executor.spread(spread)).await;
-    pool.tell(Event::Inventory(attached(&executor).await)).await;
+    pool.tell(Event::Inventory(attached(executor).await)).await;
 
     tokio::time::sleep(STRAYS_AFTER + executor.spread(STRAYS_SPREAD)).await;
-    if insist(&executor, || executor.strays()).await {
+    if insist(executor, || executor.strays()).await {
         tracing::info!("found unattached ENIs of this node");
-        let all = insist(&executor, || executor.inventory()).await;
+        let all = insist(executor, || executor.inventory()).await;
         pool.tell(Event::Inventory(all)).await;
+    }
+}
+
+/// Looks at once for ENIs that a former life was creating when it ended, and forgets its intents once EC2 has listed
+/// everything that carries this node's tag: whatever became of them is in that list.
+pub async fn settle(executor: Executor, pool: Pool, intents: Vec<String>, journal: Worker<Store>) {
+    let executor = &executor;
+    tracing::info!(
+        count = intents.len(),
+        "ENIs were being created when the daemon ended; looking for them"
+    );
+    let all = insist(executor, || executor.inventory()).await;
+    pool.tell(Event::Inventory(all)).await;
+    for token in intents {
+        // A worker that is gone takes the daemon along; the next start settles.
+        if let Ok(Err(error)) = journal.run(move |store| store.settle(&token)).await {
+            tracing::error!(error = chain(&error), "could not settle an intent");
+        }
     }
 }
 

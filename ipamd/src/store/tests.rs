@@ -152,3 +152,22 @@ fn identity_and_enis_survive_reopening() {
     let (_, contents) = Store::open(&place.file(), "boot-1").unwrap();
     assert_eq!((contents.identity, contents.enis), (Some(me), vec![eni]));
 }
+
+#[test]
+fn an_intent_stays_until_it_is_settled_by_its_token_or_its_eni() {
+    let place = Place::new("intents");
+    let (store, _) = Store::open(&place.file(), "boot-1").unwrap();
+    for token in ["token-1", "token-2", "token-3"] {
+        store.intend(token, None).unwrap();
+    }
+    store
+        .intend("token-2", Some(&EniId::from("eni-2")))
+        .unwrap();
+    store.settle("token-1").unwrap();
+    store.settle("eni-2").unwrap();
+    drop(store);
+    assert_eq!(
+        Store::open(&place.file(), "boot-1").unwrap().1.intents,
+        ["token-3"]
+    );
+}

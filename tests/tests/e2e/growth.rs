@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use e2e::lab::{Lab, count, eventually};
-use vpc_sim::SimConfig;
+use vpc_sim::{Action, Fault, FaultKind, SimConfig};
 
 use crate::{Outcome, trials};
 
 trials!(
+    an_eni_created_before_a_crash_is_found_and_used,
     a_warm_eni_stands_ready,
     an_eni_costs_three_calls,
     forty_pods_at_once_are_all_served
@@ -15,7 +16,7 @@ trials!(
 
 fn a_warm_eni_stands_ready() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
-    let node = lab.node("m5.large", &[])?;
+    let node = lab.node("m5.large", &[("WARM_ENI_TARGET", "1")])?;
     // WARM_ENI_TARGET=1: one ENI's worth of free addresses, 9 of them.
     assert!(
         eventually(Duration::from_secs(20), || count(&node, "free")
@@ -84,5 +85,46 @@ fn forty_pods_at_once_are_all_served() -> Outcome {
     addresses.sort_unstable();
     addresses.dedup();
     assert_eq!(addresses.len(), 40, "no two pods share an address");
+    Ok(())
+}
+
+fn an_eni_created_before_a_crash_is_found_and_used() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node("t3.small", &[("WARM_ENI_TARGET", "1")])?;
+    let hang = FaultKind::Hang;
+    lab.sim.faults().push(Fault {
+        action: Action::AttachNetworkInterface,
+        times: 1,
+        kind: hang,
+    });
+    // Four pods do not fit on the primary ENI: the next is created, and its attachment hangs.
+    for n in 0..3 {
+        node.add_pod(&format!("pod{n}"))?;
+    }
+    let created = || lab.sim.world().interfaces().count() == 2;
+    assert!(
+        eventually(Duration::from_secs(20), created),
+        "{}",
+        node.log()
+    );
+    node.kill_daemon()?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    node.add_pod("next")?;
+    assert!(
+        lab.sim.world().interfaces().count() <= 3,
+        "the ENI of the former life was not used\n{}",
+        node.log()
+    );
+    let attached = || {
+        lab.sim
+            .world()
+            .interfaces()
+            .all(|eni| eni.attachment.is_some())
+    };
+    assert!(
+        eventually(Duration::from_secs(20), attached),
+        "an ENI is left unattached\n{}",
+        node.log()
+    );
     Ok(())
 }

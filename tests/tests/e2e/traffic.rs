@@ -51,10 +51,10 @@ fn pods_reach_each_other_on_one_node_and_across_nodes_and_enis() -> Outcome {
     // t3.small: 3 ENIs of 4 addresses, so 5 pods need two ENIs.
     let (a, b) = (lab.node("t3.small", &[])?, lab.node("t3.small", &[])?);
     let (on_a, on_b) = (pods(&a, 5)?, pods(&b, 5)?);
-    assert_eq!(
-        (enis_of(&lab, &on_a), enis_of(&lab, &on_b)),
-        (2, 2),
-        "pods must be on primary and secondary ENIs"
+    let spread = (enis_of(&lab, &on_a), enis_of(&lab, &on_b));
+    assert!(
+        spread.0 >= 2 && spread.1 >= 2,
+        "pods must be on primary and secondary ENIs: {spread:?}"
     );
     assert_eq!(unanswered(&on_a, &on_a)?, [], "on one node");
     assert_eq!(unanswered(&on_a, &on_b)?, [], "from a to b");
