@@ -62,6 +62,14 @@ impl From<ClientError> for Failure {
 }
 
 impl ClientError {
+    /// Whether no daemon answered: nobody said no.
+    pub const fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. } | Self::Broken { .. } | Self::Late { .. }
+        )
+    }
+
     /// When to try again by itself within the deadline; `None` for an answer that has to be given through.
     fn retry_after(&self, pause: Duration) -> Option<Duration> {
         match self {

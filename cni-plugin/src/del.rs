@@ -4,12 +4,14 @@
 use std::path::Path;
 
 use nix::sys::signal::{SigSet, Signal};
+use proto::names::SandboxKey;
+use proto::tombstone;
 use proto::v1::DelRequest;
 
-use crate::client::Daemon;
+use crate::client::{ClientError, Daemon};
 use crate::conf::Conf;
 use crate::env::{Attachment, Verb};
-use crate::error::Failure;
+use crate::error::{Failure, code};
 use crate::netns::{Netns, NetnsError};
 
 pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
@@ -21,8 +23,9 @@ pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
     // It cannot fail with a valid set, and if it did, DEL would still be right.
     let _unchanged = terminate.thread_block();
 
+    let key = attachment.key(&conf.name);
     let request = DelRequest {
-        sandbox: Some(attachment.key(&conf.name).into()),
+        sandbox: Some(key.clone().into()),
     };
     // Without descriptors: the daemon removes the host's end, and the kernel the other with it.
     let daemon = Daemon {
@@ -30,11 +33,27 @@ pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
         within: conf.deadline(Verb::Del),
         descriptors: None,
     };
-    daemon.call(|mut client, _| {
+    let asked = daemon.call(|mut client, _| {
         let request = request.clone();
         async move { client.del(request).await }
-    })?;
-    Ok(())
+    });
+    match asked {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_absence() => leave_word(conf, &key, error),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// With the daemon away the runtime would ask again and again, or drop the DEL for good (containerd 2). A tombstone is
+/// as good as an answer: the daemon honours it at its start, and the pod's link ends with the namespace meanwhile.
+fn leave_word(conf: &Conf, key: &SandboxKey, error: ClientError) -> Result<(), Failure> {
+    match tombstone::leave(&tombstone::directory(&conf.socket), key) {
+        Ok(()) => Ok(()),
+        Err(source) => {
+            let and = format!("nor could a tombstone be left for it: {source}");
+            Err(Failure::new(code::TRY_AGAIN, &error, &and))
+        }
+    }
 }
 
 /// The host's own namespace in a DEL is a caller's mistake that ADD would have refused. Any other trouble with the path

@@ -120,7 +120,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         metrics.clone(),
         detached.clone(),
     );
-    supervisor.critical("sweep", sandboxes.clone().sweep());
+    let tombstones = proto::tombstone::directory(&config.paths.socket());
+    // Before anything is served: an ADD must not meet the remains of a sandbox that is gone.
+    sandboxes.honour_tombstones(&tombstones).await;
+    supervisor.critical("sweep", sandboxes.clone().sweep(tombstones));
     let service = Service {
         sandboxes,
         pool: pool.clone(),

@@ -8,6 +8,7 @@ pub mod handover;
 pub mod names;
 pub mod netns;
 pub mod refusal;
+pub mod tombstone;
 
 /// Version 1 of the contract, as generated from `proto/hawser/v1/node.proto`.
 pub mod v1 {

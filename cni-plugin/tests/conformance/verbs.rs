@@ -178,17 +178,40 @@ fn row_26_daemon_down_is_code_11_within_the_deadline() {
     let pod = Pod::new();
     let keys = json!({"deadlineSeconds": 0.3});
     let conf = conf("1.0.0", &nobody(&dir), &keys);
-    for command in ["ADD", "DEL"] {
-        let call = Call::new(command, &nobody(&dir))
-            .netns(pod.path())
-            .conf(&conf);
-        let outcome = call.run();
-        let message = outcome.error(11);
-        assert!(message.contains("ipamd cannot be reached"), "{message}");
-        let all = format!("{}{}", outcome.stdout, outcome.stderr).to_lowercase();
-        assert!(!all.contains("not found"), "{all}");
-        assert!(!all.contains("no such file"), "{all}");
+    let call = Call::new("ADD", &nobody(&dir)).netns(pod.path());
+    let outcome = call.conf(&conf).run();
+    let message = outcome.error(11);
+    assert!(message.contains("ipamd cannot be reached"), "{message}");
+    let all = format!("{}{}", outcome.stdout, outcome.stderr).to_lowercase();
+    assert!(!all.contains("not found"), "{all}");
+    assert!(!all.contains("no such file"), "{all}");
+}
+
+#[test]
+fn row_26_del_without_a_daemon_leaves_a_tombstone_and_succeeds() {
+    let dir = Dir::new();
+    let pod = Pod::new();
+    let conf = conf("1.0.0", &nobody(&dir), &json!({"deadlineSeconds": 0.3}));
+    for _ in 0..2 {
+        let call = Call::new("DEL", &nobody(&dir)).netns(pod.path());
+        call.conf(&conf).run().silent();
     }
+    let directory = proto::tombstone::directory(&nobody(&dir));
+    let (standing, unreadable) = proto::tombstone::all(&directory).unwrap();
+    assert_eq!((standing.len(), unreadable.len()), (1, 0));
+    assert_eq!(standing[0].1.ifname.as_str(), "eth0");
+}
+
+#[test]
+fn row_26_del_that_cannot_leave_a_tombstone_either_is_code_11() {
+    let dir = Dir::new();
+    // Where the directory of the socket should be there is a file.
+    let blocked = dir.join("file");
+    std::fs::write(&blocked, "").unwrap();
+    let socket = blocked.join("ipamd.sock");
+    let conf = conf("1.0.0", &socket, &json!({"deadlineSeconds": 0.3}));
+    let message = Call::new("DEL", &socket).conf(&conf).run().error(11);
+    assert!(!message.to_lowercase().contains("not found"), "{message}");
 }
 
 #[test]

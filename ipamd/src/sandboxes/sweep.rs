@@ -1,10 +1,15 @@
 //! Pods that ended without a DEL. When a namespace ends the kernel takes its link and routes along, and containerd 2
 //! drops a failed DEL for good: a record without a link is then the only thing left, and nobody will ask for it.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use datapath::pod::HostSide;
 use planner::Sandbox;
+use proto::{names::SandboxKey, tombstone};
 
 use super::Sandboxes;
 use crate::{refusals::chain, store::Record};
@@ -13,11 +18,37 @@ use crate::{refusals::chain, store::Record};
 const PERIOD: Duration = Duration::from_secs(10);
 
 impl Sandboxes {
+    /// Deletes the sandboxes whose DEL came while no daemon did, and removes their tombstones.
+    pub async fn honour_tombstones(&self, directory: &Path) {
+        let (standing, unreadable) = match tombstone::all(directory) {
+            Ok(all) => all,
+            Err(error) => return tracing::error!(?directory, %error, "could not read tombstones"),
+        };
+        for path in unreadable {
+            tracing::warn!(?path, "set a tombstone aside that cannot be read");
+        }
+        for (path, key) in standing {
+            let sandbox = sandbox_of(key);
+            tracing::info!(
+                ?sandbox,
+                "honouring a DEL that came while the daemon was away"
+            );
+            match self.del(&sandbox).await {
+                Ok(()) => drop(std::fs::remove_file(&path)),
+                Err(refusal) => {
+                    tracing::error!(?sandbox, %refusal, "the tombstone stays until the next look")
+                }
+            }
+        }
+    }
+
     /// Looks for ever.
-    pub async fn sweep(self) {
+    pub async fn sweep(self, tombstones: PathBuf) {
         let mut suspects = BTreeSet::new();
         loop {
             tokio::time::sleep(PERIOD).await;
+            // One more may have come from a plugin that gave up on a daemon too busy to answer.
+            self.honour_tombstones(&tombstones).await;
             let links = match self.shared.host.list().await {
                 Ok(links) => links,
                 Err(error) => {
@@ -36,6 +67,14 @@ impl Sandboxes {
                 }
             }
         }
+    }
+}
+
+fn sandbox_of(key: SandboxKey) -> Sandbox {
+    Sandbox {
+        network: key.network.into(),
+        container_id: key.container_id.into(),
+        ifname: key.ifname.into(),
     }
 }
 

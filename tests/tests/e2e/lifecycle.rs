@@ -19,6 +19,7 @@ trials!(
     a_restarted_daemon_knows_its_pods,
     a_killed_daemon_loses_no_pod_and_no_address,
     a_restarted_daemon_serves_while_ec2_and_metadata_are_away,
+    a_del_that_meets_no_daemon_is_honoured_at_its_start,
     pods_outlive_a_corrupt_state_file,
     a_pod_that_ended_without_del_is_released,
     an_add_that_its_del_has_overtaken_is_refused,
@@ -230,6 +231,34 @@ fn a_restarted_daemon_serves_while_ec2_and_metadata_are_away() -> Outcome {
     node.delete_pod(first)?;
     assert!(ping(node.netns(), None, fresh.address(), Duration::from_secs(2))?.is_some());
     lab.sim.faults().clear();
+    Ok(())
+}
+
+fn a_del_that_meets_no_daemon_is_honoured_at_its_start() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node("t3.small", &[])?;
+    let (gone, kept) = (node.add_pod("gone")?, node.add_pod("kept")?);
+    node.kill_daemon()?;
+    let del = node
+        .invocation("DEL", "gone", Some(&gone.path))
+        .conf("deadlineSeconds", serde_json::json!(1));
+    let deleted = del.run(node.netns())?;
+    assert!(deleted.succeeded(), "{deleted:?}");
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    let released = eventually(Duration::from_secs(5), || {
+        count(&node, "assigned").is_ok_and(|n| n == 1)
+    });
+    assert!(released, "{}", node.log());
+    assert!(
+        ping(
+            node.netns(),
+            None,
+            gone.address(),
+            Duration::from_millis(300)
+        )?
+        .is_none()
+    );
+    assert!(ping(node.netns(), None, kept.address(), Duration::from_secs(2))?.is_some());
     Ok(())
 }
 

@@ -1,0 +1,164 @@
+//! DELs that no daemon took: one small file each, written by the plugin and drained by the daemon.
+//!
+//! Owns the directory's layout and the files' form. A file is there whole or not at all, and writing it twice is
+//! harmless: it says no more than "this sandbox is gone".
+
+use std::fs::{self, DirBuilder, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::names::SandboxKey;
+use crate::v1;
+
+/// First line of every file; another one is of a release that this one cannot read.
+const FORM: &str = "hawser tombstone 1";
+/// A file being written: the daemon leaves it alone.
+const UNFINISHED: &str = "tmp";
+/// A file that could not be read, kept for whoever wants to know why.
+const UNREADABLE: &str = "unreadable";
+
+/// Where tombstones for the daemon behind `socket` are kept.
+#[must_use]
+pub fn directory(socket: &Path) -> PathBuf {
+    socket.with_file_name("tombstones")
+}
+
+/// Leaves a tombstone; durable when this returns. The directory is made, mode 0700, if it is not there.
+///
+/// # Errors
+/// What the file system says; then no tombstone stands.
+pub fn leave(directory: &Path, key: &SandboxKey) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
+    let path = directory.join(name(key));
+    let unfinished = path.with_extension(UNFINISHED);
+    let mut file = File::create(&unfinished)?;
+    write!(
+        file,
+        "{FORM}\n{}\n{}\n{}\n",
+        key.network, key.container_id, key.ifname
+    )?;
+    file.sync_all()?;
+    fs::rename(&unfinished, &path)?;
+    // Without this the name itself may be lost with the power.
+    File::open(directory)?.sync_all()
+}
+
+/// Every tombstone that stands, with the file to remove once it is honoured. A file that cannot be read is set aside
+/// and told of in the second list.
+///
+/// # Errors
+/// What the file system says of the directory; one that is not there holds nothing.
+pub fn all(directory: &Path) -> io::Result<(Vec<(PathBuf, SandboxKey)>, Vec<PathBuf>)> {
+    let (mut standing, mut unreadable) = (Vec::new(), Vec::new());
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((standing, unreadable)),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let extension = path.extension().and_then(|e| e.to_str());
+        if matches!(extension, Some(UNFINISHED | UNREADABLE)) {
+            continue;
+        }
+        match fs::read_to_string(&path).ok().as_deref().and_then(read) {
+            Some(key) => standing.push((path, key)),
+            None => {
+                let aside = path.with_extension(UNREADABLE);
+                fs::rename(&path, &aside)?;
+                unreadable.push(aside);
+            }
+        }
+    }
+    Ok((standing, unreadable))
+}
+
+/// Names of the three parts are no file names (a network's may have 255 bytes), so the file's is a hash; its content
+/// has the last word.
+fn name(key: &SandboxKey) -> String {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    format!("{}-{:016x}", key.container_id, hasher.finish())
+}
+
+fn read(text: &str) -> Option<SandboxKey> {
+    let mut lines = text.lines();
+    if lines.next() != Some(FORM) {
+        return None;
+    }
+    let mut part = || lines.next().map(str::to_owned);
+    let (network, container_id, ifname) = (part()?, part()?, part()?);
+    let wire = v1::Sandbox {
+        network,
+        container_id,
+        ifname,
+    };
+    SandboxKey::try_from(wire).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(container_id: &str) -> SandboxKey {
+        let wire = v1::Sandbox {
+            network: "n".repeat(255),
+            container_id: container_id.to_owned(),
+            ifname: "eth0".to_owned(),
+        };
+        SandboxKey::try_from(wire).unwrap()
+    }
+
+    struct Place(PathBuf);
+
+    impl Place {
+        fn new(name: &str) -> Self {
+            let unique = format!("hawser-tombstones-{}-{name}", std::process::id());
+            Self(std::env::temp_dir().join(unique))
+        }
+    }
+
+    impl Drop for Place {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).ok();
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_found_once_however_often_it_was_left() {
+        let place = Place::new("found");
+        let longest = "c".repeat(128);
+        for _ in 0..3 {
+            leave(&place.0, &key("a")).unwrap();
+        }
+        leave(&place.0, &key(&longest)).unwrap();
+        let (standing, unreadable) = all(&place.0).unwrap();
+        let mut keys: Vec<_> = standing.into_iter().map(|(_, key)| key).collect();
+        keys.sort();
+        assert_eq!(keys, [key("a"), key(&longest)]);
+        assert!(unreadable.is_empty());
+    }
+
+    #[test]
+    fn no_directory_holds_nothing() {
+        let (standing, unreadable) = all(Path::new("/no/such/directory")).unwrap();
+        assert!(standing.is_empty() && unreadable.is_empty());
+    }
+
+    #[test]
+    fn rubbish_is_set_aside_and_half_written_files_are_left_alone() {
+        let place = Place::new("rubbish");
+        leave(&place.0, &key("a")).unwrap();
+        fs::write(place.0.join("rubbish"), "rubbish").unwrap();
+        fs::write(place.0.join("b.tmp"), FORM).unwrap();
+        let (standing, unreadable) = all(&place.0).unwrap();
+        assert_eq!((standing.len(), unreadable.len()), (1, 1));
+        let (standing, unreadable) = all(&place.0).unwrap();
+        assert_eq!((standing.len(), unreadable.len()), (1, 0), "told once");
+        assert!(place.0.join("b.tmp").exists());
+    }
+}
