@@ -5,6 +5,7 @@
 
 pub mod binaries;
 pub mod containerd;
+pub mod fleet;
 pub mod inspect;
 pub mod lab;
 pub mod node;

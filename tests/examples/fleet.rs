@@ -1,0 +1,28 @@
+//! `make fleet`: prints what a fleet's start, growth and idle hour cost one account. An example, since only test
+//! targets are built with tokio's virtual time.
+
+use std::process::ExitCode;
+
+use e2e::fleet::{report, run};
+
+fn main() -> ExitCode {
+    println!("{}", report::heading());
+    let mut met = true;
+    for nodes in [1000, 5000] {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime without I/O needs nothing of the system");
+        for row in runtime.block_on(run(nodes, 1)) {
+            print!("{row}");
+            met &= row.passes();
+        }
+    }
+    if met {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

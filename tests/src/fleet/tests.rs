@@ -1,0 +1,50 @@
+//! A thousand nodes, held to the target; and the run is a function of its seed.
+
+use super::*;
+
+fn simulate(nodes: usize, seed: u64) -> Vec<Row> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(run(nodes, seed))
+}
+
+#[test]
+fn a_thousand_nodes_are_served_close_to_the_floor_and_idle_in_silence() {
+    let rows = simulate(1000, 1);
+    for row in &rows {
+        assert!(row.passes(), "{row}");
+    }
+    let [start, grow, idle] = &rows[..] else {
+        panic!("three scenarios")
+    };
+    assert_eq!(start.floor(), Duration::from_secs(180));
+    assert_eq!(grow.floor(), Duration::from_secs(190));
+    assert!(idle.calls.is_empty(), "{idle}");
+    // One each, whatever throttling did to the order of things.
+    for (row, action) in [
+        (start, "AssignPrivateIpAddresses"),
+        (grow, "CreateNetworkInterface"),
+        (grow, "AttachNetworkInterface"),
+        (grow, "ModifyNetworkInterfaceAttribute"),
+    ] {
+        assert_eq!(row.calls[action].answered, 1000, "{action}");
+    }
+}
+
+#[test]
+fn a_fleet_that_fits_the_buckets_is_never_throttled() {
+    let rows = simulate(40, 2);
+    assert!(
+        rows.iter().all(|row| row.total().throttled == 0),
+        "{rows:?}"
+    );
+    let slowest = rows.iter().map(|row| row.percentile(100)).max().unwrap();
+    assert!(slowest < Duration::from_secs(12), "{slowest:?}");
+}
+
+#[test]
+fn a_seed_repeats_a_run() {
+    let print = |seed| format!("{:?}", simulate(150, seed));
+    assert_eq!(print(7), print(7));
+    assert_ne!(print(7), print(8));
+}
