@@ -153,8 +153,13 @@ impl Gate {
 pub(crate) struct Throttling(BTreeMap<Action, Gate>);
 
 impl Throttling {
-    fn shut(&self, action: Action, now: Mono) -> bool {
+    pub(crate) fn shut(&self, action: Action, now: Mono) -> bool {
         self.0.get(&action).is_some_and(|gate| gate.shut(now))
+    }
+
+    /// Whether EC2's last word on this action was "later", be the gate shut or open again for the next try.
+    pub(crate) fn stuck(&self, action: Action) -> bool {
+        self.0.get(&action).is_some_and(|gate| gate.tries > 0)
     }
 
     /// The gate that explains why growth waits: of those that do, the one that opens last.

@@ -87,7 +87,7 @@ impl Planner {
             return Offer::Nothing;
         };
         let room = eni.room(self.instance.slots_per_eni());
-        let hopeful = eni.grantable() || eni.hopeful(self.now);
+        let hopeful = eni.grantable() || self.hopeful(eni);
         if room == 0 || !hopeful || self.gates.exhausted(&eni.subnet, self.now) {
             return Offer::Nothing;
         }
@@ -114,10 +114,22 @@ impl Planner {
         }
         match eni.phase {
             Phase::Creating => Offer::Soon(room),
+            // The account is short of calls: an ENI instead would cost it three.
+            _ if self.gates.throttled.shut(Action::Assign, self.now) => Offer::Soon(room),
             _ if !self.gates.open(Action::Assign, self.now) => Offer::Nothing,
             _ if self.probing(&eni.subnet) => Offer::Soon(room),
             _ => Offer::Now(room),
         }
+    }
+
+    /// Whether to count upon an ENI that is on its way. Throttling is no reason against one: another ENI would stand in
+    /// the same queue, behind it.
+    fn hopeful(&self, eni: &Eni) -> bool {
+        let queued = eni.phase == Phase::Unattached
+            && eni.suspect.is_none()
+            && eni.trust == Trust::Sound
+            && self.gates.throttled.stuck(Action::Attach);
+        queued || eni.hopeful(self.now)
     }
 
     /// A scarce subnet is asked by one call at a time, or every parallel refusal would halve the next question.
@@ -220,7 +232,7 @@ impl Planner {
             let fresh = eni.assign.filter(|asked| self.now < asked.since + HOPEFUL);
             return fresh.map_or(0, |asked| asked.amount.addresses());
         }
-        if !eni.hopeful(self.now) {
+        if !self.hopeful(eni) {
             return 0;
         }
         eni.counts().free + eni.asked().map_or(0, Amount::addresses)

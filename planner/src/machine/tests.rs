@@ -6,4 +6,5 @@ mod lists;
 mod random;
 mod scenarios;
 mod shrinking;
+mod throttling;
 mod world;

@@ -1,0 +1,66 @@
+//! A throttled account: the node stands in the queue that it is in, and opens no second one.
+
+use std::time::Duration;
+
+use super::world::{Fault, World};
+use crate::{Class, Command, Config, gate::Action};
+
+fn later() -> Vec<Fault> {
+    let class = Class::Throttled {
+        retry_after: Some(Duration::from_secs(7)),
+    };
+    vec![Fault::Refuse(class); 1000]
+}
+
+/// Only what pods wait for is asked for.
+fn no_spare() -> Config {
+    Config {
+        warm_eni_target: Some(0),
+        ..Config::upstream()
+    }
+}
+
+fn count(world: &World, f: fn(&Command) -> bool) -> usize {
+    world.log.iter().filter(|c| f(c)).count()
+}
+
+fn attached(world: &World) -> usize {
+    let enis = world.enis.values();
+    enis.filter(|eni| eni.observed.attached.is_some()).count()
+}
+
+/// While its Attach waits, a second ENI would only wait behind it: two more calls, and one more ENI to give back.
+#[test]
+fn an_eni_whose_attach_waits_is_still_counted_upon() {
+    let mut world = World::new("m5.large", no_spare());
+    world.fault(Action::Attach, later());
+    for n in 0..10 {
+        world.add(n);
+    }
+    world.run(240);
+    let tries = count(&world, |c| matches!(c, Command::AttachEni { .. }));
+    assert!(
+        (30..=36).contains(&tries),
+        "one every seven seconds: {tries}"
+    );
+    assert_eq!(count(&world, |c| matches!(c, Command::CreateEni { .. })), 1);
+    world.faults.clear();
+    let waits = world.add(10);
+    world.run(20);
+    assert_eq!(attached(&world), 2);
+    assert!(world.granted.contains_key(&waits));
+}
+
+#[test]
+fn a_throttled_assign_is_no_reason_for_an_eni() {
+    let mut world = World::bare("m5.large", no_spare());
+    world.fault(Action::Assign, later());
+    world.start();
+    world.add(0);
+    world.run(240);
+    assert_eq!(count(&world, |c| matches!(c, Command::CreateEni { .. })), 0);
+    world.faults.clear();
+    let waits = world.add(1);
+    world.run(20);
+    assert!(world.granted.contains_key(&waits));
+}
