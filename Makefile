@@ -52,4 +52,4 @@ lint: ## Format check and clippy, warnings denied
 	@echo "== format" && cargo fmt --all --check
 	@echo "== clippy" && $(CARGO) clippy -q --workspace --all-targets -- -D warnings
 
-ci: tools lint test ## What a submission must pass
+ci: tools lint test sim-conformance ## What a submission must pass

@@ -1,6 +1,11 @@
 //! `ipamd run`: puts the parts together, in the order in which they may be trusted, and takes them apart again.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use planner::{Event, Observed, Planner, limits};
 use proto::v1::node_server::NodeServer;
@@ -25,8 +30,9 @@ use crate::{
     hostnet::{HostNet, StartError},
     listener,
     metrics::Metrics,
-    pool::Driver,
-    recovery, refusals,
+    pool::{Driver, Pool},
+    recovery::{self, Agreed},
+    refusals,
     sandboxes::Sandboxes,
     store::{Store, StoreError},
     supervise::{Detached, Supervisor},
@@ -64,96 +70,148 @@ pub enum DaemonError {
 /// # Errors
 /// [`DaemonError`]: the process should exit non-zero and be started again.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
-    let metrics = Arc::new(Metrics::new());
-    let boot = boot_id().map_err(|source| serve_error("the boot id", source))?;
-    make_run_dir(&config)?;
-    let (store, contents) = Store::open(&config.paths.state(), &boot)?;
-    let me = identity(&config, &store, contents.identity.clone()).await?;
-    let host = HostNet::start(me.mac, &config.network, metrics.clone())?;
-    let intents = contents.intents.clone();
-    let mut agreed = recovery::agree(&store, contents, &host, config.pool.cooldown).await?;
-
-    let aws = Arc::new(Aws::new(me.region.clone(), config.cloud.timeout).await);
-    let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone());
-    if !agreed.explained_by(&agreed.restored.enis) {
-        tracing::warn!(
-            pods = agreed.orphans.len(),
-            "pods without a record: asking EC2 whose their addresses are"
-        );
-        agreed.restored.enis = start::attached(&executor).await;
-    }
-    agreed.adopt(&store)?;
-    let recovery::Agreed {
-        restored, records, ..
-    } = agreed;
-    let store = Worker::start("store", store).map_err(|e| serve_error("the store", e))?;
-
+    let node = Node::take_over(config).await?;
     let detached = Detached::default();
-    let kind = limits::require(&me.instance_type)?.clone();
-    let planner = Planner::new(config.pool.clone(), kind, me.subnet.clone(), seed(&boot));
-    let (pool, driver) = Driver::new(
-        planner,
-        executor.clone(),
-        host.clone(),
-        detached.clone(),
-        Clock::Boot,
-    );
-    let driver = driver.with_journal(store.clone());
     let mut supervisor = Supervisor::default();
-    supervisor.critical("memory", remember(driver.enis(), store.clone()));
-    supervisor.critical("pool", driver.run());
-    // What record and kernel agree on is served at once; EC2's word comes when it comes.
-    let serving = !restored.enis.is_empty();
-    pool.tell(Event::Restore(restored)).await;
-    drop(detached.spawn_idle(start::run(executor.clone(), pool.clone(), serving)));
-    if !intents.is_empty() {
-        let settle = start::settle(executor, pool.clone(), intents, store.clone());
-        drop(detached.spawn_idle(settle));
-    }
-
-    let sandboxes = Sandboxes::new(
-        pool.clone(),
-        host,
-        store,
-        records,
-        &config,
-        metrics.clone(),
-        detached.clone(),
-    );
-    let tombstones = proto::tombstone::directory(&config.paths.socket());
-    // Before anything is served: an ADD must not meet the remains of a sandbox that is gone.
-    sandboxes.honour_tombstones(&tombstones).await;
-    supervisor.critical("sweep", sandboxes.clone().sweep(tombstones));
-    let service = Service {
-        sandboxes,
-        pool: pool.clone(),
-        detached: detached.clone(),
-        me,
-        metrics: metrics.clone(),
-    };
-    let stop = serve(&config, service, &mut supervisor, detached.clone())?;
-    if let Some(address) = config.metrics {
-        let bound =
-            admin::start(address, pool.clone(), metrics).map_err(|e| serve_error("metrics", e))?;
-        tracing::info!(%bound, "serving metrics");
-    }
-    tracing::info!(socket = ?config.paths.socket(), "ready");
+    let pool = node.start_pool(&mut supervisor, &detached).await?;
+    let stop = node.serve(&pool, &mut supervisor, &detached).await?;
 
     let ended = until_told(&mut supervisor).await;
-    pool.tell(Event::Node {
+    let stopping = Event::Node {
         schedulable: true,
         stopping: true,
-    })
-    .await;
+    };
+    pool.tell(stopping).await;
     stop.send(()).await.ok();
     if !detached.finished(DRAIN_LIMIT).await {
-        tracing::warn!(
-            seconds = DRAIN_LIMIT.as_secs(),
-            "requests were still under way at the end"
-        );
+        let seconds = DRAIN_LIMIT.as_secs();
+        tracing::warn!(seconds, "requests were still under way at the end");
     }
     tracing::info!("stopped");
     ended
+}
+
+/// The parts that are there before anything runs.
+struct Node {
+    config: Config,
+    metrics: Arc<Metrics>,
+    me: Arc<Identity>,
+    host: HostNet,
+    executor: Executor,
+    store: Worker<Store>,
+    agreed: Agreed,
+    /// ENIs that a former life was creating when it ended.
+    intents: Vec<String>,
+    boot: String,
+}
+
+impl Node {
+    /// Takes the node over from whoever had it before: its state file, its network, its pods.
+    async fn take_over(config: Config) -> Result<Self, DaemonError> {
+        let metrics = Arc::new(Metrics::new());
+        let boot = boot_id().map_err(|source| serve_error("the boot id", source))?;
+        make_run_dir(&config)?;
+        let (store, contents) = Store::open(&config.paths.state(), &boot)?;
+        let me = identity(&config, &store, contents.identity.clone()).await?;
+        let host = HostNet::start(me.mac, &config.network, metrics.clone())?;
+        let intents = contents.intents.clone();
+        let mut agreed = recovery::agree(&store, contents, &host, config.pool.cooldown).await?;
+
+        let aws = Arc::new(Aws::new(me.region.clone(), config.cloud.timeout).await);
+        let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone());
+        if !agreed.explained_by(&agreed.restored.enis) {
+            let pods = agreed.orphans.len();
+            tracing::warn!(
+                pods,
+                "pods without a record: asking EC2 whose their addresses are"
+            );
+            agreed.restored.enis = start::attached(&executor).await;
+        }
+        agreed.adopt(&store)?;
+        let store = Worker::start("store", store).map_err(|e| serve_error("the store", e))?;
+        Ok(Self {
+            config,
+            metrics,
+            me,
+            host,
+            executor,
+            store,
+            agreed,
+            intents,
+            boot,
+        })
+    }
+
+    /// Starts the pool with what record and kernel agree on; EC2's word comes when it comes.
+    async fn start_pool(
+        &self,
+        supervisor: &mut Supervisor,
+        detached: &Detached,
+    ) -> Result<Pool, DaemonError> {
+        let kind = limits::require(&self.me.instance_type)?.clone();
+        let subnet = self.me.subnet.clone();
+        let planner = Planner::new(self.config.pool.clone(), kind, subnet, seed(&self.boot));
+        let (executor, store) = (self.executor.clone(), self.store.clone());
+        let (pool, driver) = Driver::new(
+            planner,
+            executor.clone(),
+            self.host.clone(),
+            detached.clone(),
+            Clock::Boot,
+        );
+        let driver = driver.with_journal(store.clone());
+        supervisor.critical("memory", remember(driver.enis(), store.clone()));
+        supervisor.critical("pool", driver.run());
+
+        let serving = !self.agreed.restored.enis.is_empty();
+        pool.tell(Event::Restore(self.agreed.restored.clone()))
+            .await;
+        let ask = start::run(executor.clone(), pool.clone(), serving);
+        drop(detached.spawn_idle(ask));
+        if !self.intents.is_empty() {
+            let settle = start::settle(executor, pool.clone(), self.intents.clone(), store);
+            drop(detached.spawn_idle(settle));
+        }
+        Ok(pool)
+    }
+
+    /// Opens the socket and the metrics port; sending on the answer closes the socket.
+    async fn serve(
+        &self,
+        pool: &Pool,
+        supervisor: &mut Supervisor,
+        detached: &Detached,
+    ) -> Result<mpsc::Sender<()>, DaemonError> {
+        let (metrics, socket) = (self.metrics.clone(), self.config.paths.socket());
+        let sandboxes = Sandboxes::new(
+            pool.clone(),
+            self.host.clone(),
+            self.store.clone(),
+            self.agreed.records.clone(),
+            &self.config,
+            metrics.clone(),
+            detached.clone(),
+        );
+        let tombstones = proto::tombstone::directory(&socket);
+        // Before anything is served: an ADD must not meet the remains of a sandbox that is gone.
+        sandboxes.honour_tombstones(&tombstones).await;
+        supervisor.critical("sweep", sandboxes.clone().sweep(tombstones));
+        let service = Service {
+            sandboxes,
+            pool: pool.clone(),
+            detached: detached.clone(),
+            me: self.me.clone(),
+            metrics: metrics.clone(),
+        };
+        let stop = listen(&socket, service, supervisor, detached.clone())?;
+        if let Some(address) = self.config.metrics {
+            let bound = admin::start(address, pool.clone(), metrics)
+                .map_err(|e| serve_error("metrics", e))?;
+            tracing::info!(%bound, "serving metrics");
+        }
+        tracing::info!(?socket, "ready");
+        Ok(stop)
+    }
 }
 
 async fn until_told(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
@@ -169,14 +227,13 @@ async fn until_told(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
     }
 }
 
-fn serve(
-    config: &Config,
+fn listen(
+    path: &Path,
     service: Service,
     supervisor: &mut Supervisor,
     detached: Detached,
 ) -> Result<mpsc::Sender<()>, DaemonError> {
-    let path = config.paths.socket();
-    let listener = listener::bind(&path)
+    let listener = listener::bind(path)
         .map_err(|source| serve_error(&format!("\"{}\"", path.display()), source))?;
     let (ready, connections) = mpsc::channel(64);
     supervisor.critical("listener", listener::accept(listener, ready, detached));

@@ -3,24 +3,21 @@
 //! It feeds the planner events and starts what the planner commands. It waits for nothing: EC2 calls and host work run
 //! beside it and come back as events, so one slow call delays nobody.
 
+mod intents;
+
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
 use planner::{
-    Answer, Class, Command, Event, Failure, Mono, Observed, Op, Planner, Pod, Refusal, Sandbox,
-    Ticket, command::ConfigureEni,
+    Answer, Command, Event, Failure, Mono, Observed, Op, Planner, Pod, Refusal, Sandbox, Ticket,
+    command::ConfigureEni,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    clock::Clock,
-    cloud::executor::Executor,
-    refusals::chain,
-    snapshot,
-    store::{Store, StoreError},
-    supervise::Detached,
+    clock::Clock, cloud::executor::Executor, snapshot, store::Store, supervise::Detached,
     worker::Worker,
 };
 
@@ -329,60 +326,6 @@ impl<H: EniHost> Driver<H> {
         }
     }
 
-    fn ask_ec2(&self, command: Command) {
-        tracing::info!(?command, "asking EC2");
-        match &command {
-            Command::CreateEni { token, .. } => {
-                let token = token.clone();
-                self.create(command, token);
-            }
-            Command::AttachEni { eni, .. } => {
-                let eni = eni.clone();
-                self.attach(command, eni);
-            }
-            _ => {
-                let executor = self.executor.clone();
-                self.in_background(op_of(&command), async move { executor.run(command).await });
-            }
-        }
-    }
-
-    /// A create is the one call whose loss costs an ENI, so its token is on disk before it is sent, and stays there
-    /// until the ENI is attached or known not to exist: a daemon that finds it at its start looks for the ENI at once.
-    fn create(&self, command: Command, token: String) {
-        let (op, executor, journal) =
-            (op_of(&command), self.executor.clone(), self.journal.clone());
-        self.in_background(op, async move {
-            let intent = token.clone();
-            note(journal.as_ref(), move |store| store.intend(&intent, None)).await;
-            let result = executor.run(command).await;
-            match &result {
-                Ok(Answer::Created(made)) => {
-                    let eni = made.eni.clone();
-                    note(journal.as_ref(), move |store| {
-                        store.intend(&token, Some(&eni))
-                    })
-                    .await;
-                }
-                Err(failure) if failure.class == Class::Ambiguous => {}
-                _ => note(journal.as_ref(), move |store| store.settle(&token)).await,
-            }
-            result
-        });
-    }
-
-    fn attach(&self, command: Command, eni: planner::EniId) {
-        let (op, executor, journal) =
-            (op_of(&command), self.executor.clone(), self.journal.clone());
-        self.in_background(op, async move {
-            let result = executor.run(command).await;
-            if result.is_ok() {
-                note(journal.as_ref(), move |store| store.settle(&eni.0)).await;
-            }
-            result
-        });
-    }
-
     /// Starts work and turns its result into the event that the planner waits for.
     fn in_background(
         &self,
@@ -408,17 +351,6 @@ impl<H: EniHost> Driver<H> {
                     .spawn(async move { pool.tell(Event::Unwired { sandbox }).await }),
             );
         }
-    }
-}
-
-/// Without its note an ENI lost in a crash is found minutes later, by its tag: worth a log line, not a pod's wait.
-async fn note(
-    journal: Option<&Worker<Store>>,
-    change: impl FnOnce(&Store) -> Result<(), StoreError> + Send + 'static,
-) {
-    let Some(journal) = journal else { return };
-    if let Ok(Err(error)) = journal.run(move |store| change(store)).await {
-        tracing::error!(error = chain(&error), "could not note an intent");
     }
 }
 

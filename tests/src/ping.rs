@@ -22,7 +22,14 @@ const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
 const IP_HEADER: usize = 20;
 
-/// Sends one echo request from `netns` and waits for its reply: the round trip, or `None` if none came in `limit`.
+/// How long one request waits before the next is sent.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// Pings from `netns`, again and again like the command, until a reply comes or `limit` is over: the round trip of the
+/// request that was answered.
+///
+/// A link of the fabric that has just come up may lose a packet: the router's end of it waits for the kernel's link
+/// watch, as no real VPC does.
 ///
 /// # Errors
 /// If the namespace or the socket cannot be used. An unreachable destination is `None`, not an error.
@@ -32,21 +39,23 @@ pub fn ping(
     to: Ipv4Addr,
     limit: Duration,
 ) -> io::Result<Option<Duration>> {
-    netns.run(|| echo(source, to, limit))?
+    netns.run(|| {
+        let begun = now();
+        while begun.elapsed() < limit {
+            if let Some(round_trip) = echo(source, to, limit.min(PATIENCE))? {
+                return Ok(Some(round_trip));
+            }
+        }
+        Ok(None)
+    })?
 }
 
-/// Like [`ping`], but tries again until `patience` is over: for paths that are just being made.
+/// Sends one echo request and no second: for paths that may not lose any.
 ///
 /// # Errors
 /// As [`ping`].
-pub fn ping_until(netns: &Netns, to: Ipv4Addr, patience: Duration) -> io::Result<Option<Duration>> {
-    let begun = now();
-    while begun.elapsed() < patience {
-        if let Some(round_trip) = ping(netns, None, to, Duration::from_millis(500))? {
-            return Ok(Some(round_trip));
-        }
-    }
-    Ok(None)
+pub fn ping_once(netns: &Netns, to: Ipv4Addr, limit: Duration) -> io::Result<Option<Duration>> {
+    netns.run(|| echo(None, to, limit))?
 }
 
 #[expect(clippy::disallowed_methods, reason = "the lab measures real time")]
@@ -81,6 +90,8 @@ fn echo(source: Option<Ipv4Addr>, to: Ipv4Addr, limit: Duration) -> io::Result<O
     ) {
         Ok(_) => {}
         Err(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EPERM | Errno::EINVAL) => {
+            // What cannot be sent fails at once: the loop around this must not spin.
+            std::thread::sleep(limit);
             return Ok(None);
         }
         Err(errno) => return Err(errno.into()),

@@ -12,7 +12,7 @@ use datapath::{
 use e2e::{
     lab::{Lab, unanswered},
     node::{Node, Pod},
-    ping::ping,
+    ping::{ping, ping_once},
 };
 use vpc_sim::SimConfig;
 
@@ -166,12 +166,7 @@ fn a_new_pod_answers_the_first_packet() -> Outcome {
     let node = lab.node("m5.xlarge", &[])?;
     for n in 0..50 {
         let pod = node.add_pod(&format!("pod{n}"))?;
-        let answer = ping(
-            node.netns(),
-            None,
-            pod.address(),
-            Duration::from_millis(400),
-        )?;
+        let answer = ping_once(node.netns(), pod.address(), Duration::from_millis(400))?;
         assert!(answer.is_some(), "pod {n} missed its first packet");
     }
     Ok(())
