@@ -45,6 +45,9 @@ sim-conformance: build ## Compare the simulator with another one, through the AW
 bench: ## Print the planner's cost per event
 	@$(CARGO) run -q --release -p benches --bin planner
 
+fleet: build ## What 1,000 and 5,000 nodes cost one account's EC2 budget
+	@$(CARGO_TARGET_DIR)/debug/examples/fleet
+
 fmt: ## Format the sources
 	@cargo fmt --all
 

@@ -1,11 +1,19 @@
-//! `make fleet`: prints what a fleet's start, growth and idle hour cost one account. An example, since only test
-//! targets are built with tokio's virtual time.
+//! `make fleet`: prints what a fleet's start, growth and idle hour cost one account. Another seed may be given as the only
+//! argument. An example, since only test targets are built with tokio's virtual time.
 
 use std::process::ExitCode;
 
 use e2e::fleet::{report, run};
 
 fn main() -> ExitCode {
+    let seed = match std::env::args().nth(1).map(|text| text.parse()) {
+        None => 1,
+        Some(Ok(seed)) => seed,
+        Some(Err(error)) => {
+            eprintln!("fleet: the seed: {error}");
+            return ExitCode::from(2);
+        }
+    };
     println!("{}", report::heading());
     let mut met = true;
     for nodes in [1000, 5000] {
@@ -15,7 +23,7 @@ fn main() -> ExitCode {
             .start_paused(true)
             .build()
             .expect("a runtime without I/O needs nothing of the system");
-        for row in runtime.block_on(run(nodes, 1)) {
+        for row in runtime.block_on(run(nodes, seed)) {
             print!("{row}");
             met &= row.passes();
         }

@@ -6,7 +6,9 @@
 
 use std::{io, net::Ipv4Addr, time::Duration};
 
-use aws_config::{AppName, BehaviorVersion, Region, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_config::{
+    AppName, BehaviorVersion, ConfigLoader, Region, retry::RetryConfig, timeout::TimeoutConfig,
+};
 use aws_sdk_ec2::{
     Client,
     error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
@@ -29,11 +31,20 @@ pub struct Aws {
 impl Aws {
     /// A client for `region`; each call may take `timeout` in all.
     pub async fn new(region: String, timeout: Duration) -> Self {
+        Self::configured(
+            aws_config::defaults(BehaviorVersion::latest()),
+            region,
+            timeout,
+        )
+        .await
+    }
+
+    async fn configured(loader: ConfigLoader, region: String, timeout: Duration) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(timeout.min(Duration::from_secs(5)))
             .operation_timeout(timeout)
             .build();
-        let config = aws_config::defaults(BehaviorVersion::latest())
+        let config = loader
             .region(Region::new(region))
             .http_client(http_client())
             .timeout_config(timeouts)
@@ -378,3 +389,6 @@ fn interface(action: &'static str, eni: &NetworkInterface) -> Result<Interface, 
 fn mac(action: &'static str, text: &str) -> Result<Mac, CallError> {
     super::identity::parse_mac(text).ok_or_else(|| unreadable(action, text))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,8 @@
 //! EC2 for a whole account: the buckets of `vpc-sim`, shared by all nodes, a ledger per node, and the log of calls.
 //!
 //! Leaner than vpc-sim's world, whose Describe looks at every interface of the region: here a node's call touches its
-//! own interfaces only, so that a fleet of thousands takes seconds. Nothing fails but for want of tokens.
+//! own interfaces only, so that a fleet of thousands takes seconds. Nothing fails but for want of tokens; what is done shows at
+//! once.
 
 use std::{
     net::Ipv4Addr,
@@ -115,16 +116,6 @@ impl Account {
             .log
             .last()
             .map_or(Duration::ZERO, |seen| seen.at)
-    }
-
-    /// ENIs attached to a node, the primary one included.
-    #[must_use]
-    pub fn attached(&self, node: usize) -> usize {
-        let ledger = self.ledger();
-        ledger.interfaces[node]
-            .iter()
-            .filter(|eni| eni.bond.is_some())
-            .count()
     }
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
