@@ -75,6 +75,8 @@ pub struct Cloud {
 pub struct Paths {
     /// `HAWSER_RUN_DIR`: the socket and the state file; created 0700.
     pub run_dir: PathBuf,
+    /// `HOST_CNI_CONFDIR_PATH`: where the runtime looks for network configurations; unset, none is written.
+    pub cni_conf_dir: Option<PathBuf>,
 }
 
 impl Paths {
@@ -110,6 +112,7 @@ impl Config {
             cloud: read.cloud(),
             paths: Paths {
                 run_dir: read.or("HAWSER_RUN_DIR", "a path", PathBuf::from("/run/hawser")),
+                cni_conf_dir: read.text("HOST_CNI_CONFDIR_PATH").map(PathBuf::from),
             },
             metrics: read.metrics(),
             log_level: read.log_level(),

@@ -26,6 +26,7 @@ use crate::{
         start,
     },
     config::Config,
+    conflist::Conflist,
     grpc::Service,
     hostnet::{HostNet, StartError},
     listener,
@@ -209,8 +210,22 @@ impl Node {
                 .map_err(|e| serve_error("metrics", e))?;
             tracing::info!(%bound, "serving metrics");
         }
+        self.announce(pool, socket.clone(), detached);
         tracing::info!(?socket, "ready");
         Ok(stop)
+    }
+
+    /// Has the runtime told of the plugin, as soon as pods can be served.
+    fn announce(&self, pool: &Pool, socket: PathBuf, detached: &Detached) {
+        let Some(directory) = self.config.paths.cni_conf_dir.clone() else {
+            return;
+        };
+        let conflist = Conflist {
+            directory,
+            socket,
+            network: self.config.network.clone(),
+        };
+        drop(detached.spawn_idle(conflist.publish(pool.clone())));
     }
 }
 

@@ -6,6 +6,7 @@ pub mod admin;
 pub mod clock;
 pub mod cloud;
 pub mod config;
+pub mod conflist;
 pub mod daemon;
 pub mod grpc;
 pub mod hostnet;

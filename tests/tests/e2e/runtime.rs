@@ -7,10 +7,8 @@ use e2e::{
     binaries,
     containerd::{CniDirs, Containerd, PodSandbox, RuntimeError},
     lab::{Lab, count, eventually, told},
-    node::Node,
     ping::ping,
 };
-use serde_json::json;
 use vpc_sim::SimConfig;
 
 use crate::{Outcome, trials};
@@ -19,28 +17,20 @@ trials!(twenty_pods_up_in_touch_and_down_again);
 
 const PODS: usize = 20;
 
-/// What the daemonset's image does on a node: the plugin into one directory, the configuration into the other. The
-/// configuration appears by rename: containerd reads it the moment it is written.
-fn install(node: &Node, cni: &CniDirs) -> std::io::Result<()> {
-    fs::copy(binaries::plugin(), cni.bin.join("hawser"))?;
-    let conflist = json!({
-        "cniVersion": "1.0.0",
-        "name": "hawser",
-        "plugins": [{ "type": "hawser", "socket": node.socket() }],
-    });
-    let temporary = cni.conf.join("10-hawser.tmp");
-    fs::write(&temporary, conflist.to_string())?;
-    fs::rename(temporary, cni.conf.join("10-hawser.conflist"))
-}
-
 fn twenty_pods_up_in_touch_and_down_again() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
-    // m5.large holds 27 pods on three ENIs; the daemon starts with one.
-    let node = lab.node("m5.large", &[])?;
     let cni = CniDirs::create(&lab.dir().join("cni")).map_err(why)?;
-    let mut containerd =
-        Containerd::start(&lab.dir().join("containerd"), Some(node.netns()), &cni).map_err(why)?;
-    install(&node, &cni)?;
+    fs::copy(binaries::plugin(), cni.bin.join("hawser"))?;
+    // m5.large holds 27 pods on three ENIs; the daemon starts with one, and tells containerd when it can serve.
+    let conf = cni.conf.display().to_string();
+    let mut node = lab.bare_node("m5.large", &[("HOST_CNI_CONFDIR_PATH", &conf)])?;
+    let dir = lab.dir().join("containerd");
+    let mut containerd = Containerd::start(&dir, Some(node.netns()), &cni).map_err(why)?;
+    assert!(
+        !containerd.network_ready().map_err(why)?,
+        "no configuration may be there before the daemon"
+    );
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
     containerd.wait_network_ready().map_err(why)?;
 
     let pods = run_all(&containerd)?;
