@@ -8,7 +8,7 @@ export HAWSER_PLUGIN := $(CARGO_TARGET_DIR)/$(HOST)/plugin/hawser
 export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/debug/ipamd
 CARGO := cargo --locked
 
-.PHONY: help tools build plugin demo test sim-conformance bench fmt lint ci
+.PHONY: help tools build plugin demo test sim-conformance bench fleet fmt lint ci
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -118,6 +118,21 @@ impl Account {
             .map_or(Duration::ZERO, |seen| seen.at)
     }
 
+    /// An interface that a former life of the node created and did not come to attach.
+    pub fn leave_stray(&self, node: usize) {
+        let mut ledger = self.ledger();
+        let mut stray = ledger.interface(node, 5);
+        let tag = "node.k8s.amazonaws.com/instance_id".to_owned();
+        stray.tags.insert(tag, instance(node));
+        ledger.interfaces[node].push(stray);
+    }
+
+    /// Interfaces of a node, attached or not.
+    #[must_use]
+    pub fn interfaces(&self, node: usize) -> usize {
+        self.ledger().interfaces[node].len()
+    }
+
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
         self.ledger.lock().expect("no holder panics")
     }
@@ -172,9 +187,12 @@ impl Ledger {
     fn answer(&mut self, node: usize, call: Call) -> Reply {
         match call {
             Call::DescribeNetworkInterfaces { filters } => {
-                let loose = filters.iter().any(|(name, _)| name == "status");
                 let mut found = self.interfaces[node].clone();
-                found.retain(|eni| eni.bond.is_none() == loose);
+                found.retain(|eni| {
+                    filters
+                        .iter()
+                        .all(|(name, value)| matches(eni, name, value))
+                });
                 Reply::Interfaces(found)
             }
             Call::CreateNetworkInterface { tags, amount, .. } => {
@@ -248,6 +266,20 @@ impl Ledger {
         *taken += 1;
         // EC2 keeps the first four.
         Ipv4Addr::from(u32::from(subnet(node).1.network()) + 3 + *taken)
+    }
+}
+
+/// The filters that the daemon uses.
+fn matches(eni: &Interface, name: &str, value: &str) -> bool {
+    let instance = eni.bond.as_ref().and_then(|bond| bond.instance.as_deref());
+    match name {
+        "attachment.instance-id" => instance == Some(value),
+        "status" => (value == "available") == eni.bond.is_none(),
+        "network-interface-id" => eni.eni.0 == value,
+        _ => name
+            .strip_prefix("tag:")
+            .and_then(|key| eni.tags.get(key))
+            .is_some_and(|tag| tag == value),
     }
 }
 
