@@ -48,15 +48,23 @@ pub fn leave(directory: &Path, key: &SandboxKey) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Every tombstone that stands, with the file to remove once it is honoured. A file that cannot be read is set aside
-/// and told of in the second list.
+/// What a look into the directory found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Sandboxes that are gone, each with the file to remove once it is honoured.
+    pub standing: Vec<(PathBuf, SandboxKey)>,
+    /// Files that could not be read, where they are kept now. Each is told of once.
+    pub unreadable: Vec<PathBuf>,
+}
+
+/// Every tombstone that stands.
 ///
 /// # Errors
 /// What the file system says of the directory; one that is not there holds nothing.
-pub fn all(directory: &Path) -> io::Result<(Vec<(PathBuf, SandboxKey)>, Vec<PathBuf>)> {
-    let (mut standing, mut unreadable) = (Vec::new(), Vec::new());
+pub fn all(directory: &Path) -> io::Result<Found> {
+    let mut found = Found::default();
     let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((standing, unreadable)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
         entries => entries?,
     };
     for entry in entries {
@@ -66,15 +74,15 @@ pub fn all(directory: &Path) -> io::Result<(Vec<(PathBuf, SandboxKey)>, Vec<Path
             continue;
         }
         match fs::read_to_string(&path).ok().as_deref().and_then(read) {
-            Some(key) => standing.push((path, key)),
+            Some(key) => found.standing.push((path, key)),
             None => {
                 let aside = path.with_extension(UNREADABLE);
                 fs::rename(&path, &aside)?;
-                unreadable.push(aside);
+                found.unreadable.push(aside);
             }
         }
     }
-    Ok((standing, unreadable))
+    Ok(found)
 }
 
 /// Names of the three parts are no file names (a network's may have 255 bytes), so the file's is a hash; its content
@@ -136,7 +144,10 @@ mod tests {
             leave(&place.0, &key("a")).unwrap();
         }
         leave(&place.0, &key(&longest)).unwrap();
-        let (standing, unreadable) = all(&place.0).unwrap();
+        let Found {
+            standing,
+            unreadable,
+        } = all(&place.0).unwrap();
         let mut keys: Vec<_> = standing.into_iter().map(|(_, key)| key).collect();
         keys.sort();
         assert_eq!(keys, [key("a"), key(&longest)]);
@@ -145,7 +156,10 @@ mod tests {
 
     #[test]
     fn no_directory_holds_nothing() {
-        let (standing, unreadable) = all(Path::new("/no/such/directory")).unwrap();
+        let Found {
+            standing,
+            unreadable,
+        } = all(Path::new("/no/such/directory")).unwrap();
         assert!(standing.is_empty() && unreadable.is_empty());
     }
 
@@ -155,9 +169,15 @@ mod tests {
         leave(&place.0, &key("a")).unwrap();
         fs::write(place.0.join("rubbish"), "rubbish").unwrap();
         fs::write(place.0.join("b.tmp"), FORM).unwrap();
-        let (standing, unreadable) = all(&place.0).unwrap();
+        let Found {
+            standing,
+            unreadable,
+        } = all(&place.0).unwrap();
         assert_eq!((standing.len(), unreadable.len()), (1, 1));
-        let (standing, unreadable) = all(&place.0).unwrap();
+        let Found {
+            standing,
+            unreadable,
+        } = all(&place.0).unwrap();
         assert_eq!((standing.len(), unreadable.len()), (1, 0), "told once");
         assert!(place.0.join("b.tmp").exists());
     }

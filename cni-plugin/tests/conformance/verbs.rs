@@ -197,9 +197,9 @@ fn row_26_del_without_a_daemon_leaves_a_tombstone_and_succeeds() {
         call.conf(&conf).run().silent();
     }
     let directory = proto::tombstone::directory(&nobody(&dir));
-    let (standing, unreadable) = proto::tombstone::all(&directory).unwrap();
-    assert_eq!((standing.len(), unreadable.len()), (1, 0));
-    assert_eq!(standing[0].1.ifname.as_str(), "eth0");
+    let found = proto::tombstone::all(&directory).unwrap();
+    assert_eq!((found.standing.len(), found.unreadable.len()), (1, 0));
+    assert_eq!(found.standing[0].1.ifname.as_str(), "eth0");
 }
 
 #[test]

@@ -20,14 +20,14 @@ const PERIOD: Duration = Duration::from_secs(10);
 impl Sandboxes {
     /// Deletes the sandboxes whose DEL came while no daemon did, and removes their tombstones.
     pub async fn honour_tombstones(&self, directory: &Path) {
-        let (standing, unreadable) = match tombstone::all(directory) {
-            Ok(all) => all,
+        let found = match tombstone::all(directory) {
+            Ok(found) => found,
             Err(error) => return tracing::error!(?directory, %error, "could not read tombstones"),
         };
-        for path in unreadable {
+        for path in found.unreadable {
             tracing::warn!(?path, "set a tombstone aside that cannot be read");
         }
-        for (path, key) in standing {
+        for (path, key) in found.standing {
             let sandbox = sandbox_of(key);
             tracing::info!(
                 ?sandbox,
