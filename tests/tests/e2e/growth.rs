@@ -8,6 +8,7 @@ use vpc_sim::{Action, Fault, FaultKind, SimConfig};
 use crate::{Outcome, trials};
 
 trials!(
+    a_storm_of_adds_and_dels_is_weathered,
     an_eni_created_before_a_crash_is_found_and_used,
     a_warm_eni_stands_ready,
     an_eni_costs_three_calls,
@@ -64,20 +65,7 @@ fn an_eni_costs_three_calls() -> Outcome {
 fn forty_pods_at_once_are_all_served() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("m5.xlarge", &[])?;
-    let results: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..40)
-            .map(|n| {
-                scope.spawn({
-                    let node = &node;
-                    move || node.add_pod(&format!("pod{n}"))
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("an ADD's thread does not panic"))
-            .collect()
-    });
+    let results = at_once(40, |n| node.add_pod(&format!("pod{n}")));
     let mut addresses = Vec::new();
     for result in results {
         addresses.push(result?.address());
@@ -127,4 +115,56 @@ fn an_eni_created_before_a_crash_is_found_and_used() -> Outcome {
         node.log()
     );
     Ok(())
+}
+
+/// What a node meets when it becomes Ready, and when it is drained: 250 ADDs at once, then each DEL three times at once,
+/// half of them without a namespace.
+fn a_storm_of_adds_and_dels_is_weathered() -> Outcome {
+    const PODS: usize = 250;
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("m5.24xlarge", &[])?;
+    let added = at_once(PODS, |n| node.add_pod(&format!("pod{n}")));
+    let pods: Vec<_> = added.into_iter().collect::<std::io::Result<_>>()?;
+    let different: std::collections::BTreeSet<_> = pods.iter().map(|pod| pod.address()).collect();
+    assert_eq!(different.len(), PODS, "no two pods share an address");
+
+    let deleted = at_once(3 * PODS, |n| {
+        let pod = &pods[n % PODS];
+        let netns = (n % 2 == 0).then_some(pod.path.as_path());
+        node.invocation("DEL", &pod.id, netns).run(node.netns())
+    });
+    for outcome in deleted {
+        let outcome = outcome?;
+        assert!(outcome.succeeded(), "{outcome:?}");
+    }
+    assert_eq!(count(&node, "assigned")?, 0);
+    let links = || {
+        node.netns()
+            .run(|| datapath::netlink::Socket::open()?.links())
+    };
+    let pod_links_gone = || {
+        links().is_ok_and(|found| {
+            found.is_ok_and(|all| all.iter().all(|l| !l.name.starts_with("eni")))
+        })
+    };
+    assert!(
+        eventually(Duration::from_secs(30), pod_links_gone),
+        "pod links are left"
+    );
+    Ok(())
+}
+
+/// Runs `work` on so many threads at once.
+fn at_once<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let start = |n| {
+            let work = &work;
+            scope.spawn(move || work(n))
+        };
+        let threads: Vec<_> = (0..count).map(start).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no thread panics"))
+            .collect()
+    })
 }
