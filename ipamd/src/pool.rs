@@ -5,10 +5,7 @@
 
 mod intents;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use planner::{
     Answer, Command, Event, Failure, Mono, Observed, Op, Planner, Pod, Refusal, Sandbox, Ticket,
@@ -122,7 +119,7 @@ pub struct Driver<H> {
     enis: watch::Sender<Vec<Observed>>,
     /// Addresses that EC2 does not confirm, as last logged.
     quarantined: u32,
-    waiting: HashMap<Ticket, oneshot::Sender<Result<Grant, Refusal>>>,
+    waiting: BTreeMap<Ticket, oneshot::Sender<Result<Grant, Refusal>>>,
     /// ENIs that the host was told to set up, for taking them down again.
     configured: BTreeMap<planner::EniId, ConfigureEni>,
 }
@@ -158,7 +155,7 @@ impl<H: EniHost> Driver<H> {
             journal: None,
             enis: watch::Sender::default(),
             quarantined: 0,
-            waiting: HashMap::new(),
+            waiting: BTreeMap::new(),
             configured: BTreeMap::new(),
         };
         (handle, driver)
@@ -242,13 +239,14 @@ impl<H: EniHost> Driver<H> {
         if due {
             commands.extend(self.planner.on(Event::Tick, now));
         }
+        // Before EC2 is asked: a daemon that starts in between must not grant what was just given back.
+        if changes_enis || commands.iter().any(gives_back) {
+            self.publish_enis();
+        }
         for command in commands {
             self.start(command);
         }
         self.note_quarantine();
-        if changes_enis {
-            self.publish_enis();
-        }
     }
 
     fn publish_enis(&self) {
@@ -352,6 +350,17 @@ impl<H: EniHost> Driver<H> {
             );
         }
     }
+}
+
+/// Whether the command takes addresses out of use.
+const fn gives_back(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Unassign { .. }
+            | Command::DeconfigureEni { .. }
+            | Command::DetachEni { .. }
+            | Command::DeleteEni { .. }
+    )
 }
 
 fn op_of(command: &Command) -> Op {

@@ -1,6 +1,11 @@
 //! The pool's snapshot in other people's terms: the gRPC message, the gauges, and the answer to STATUS.
 
-use planner::{Observed, Snapshot, event::Bond, snapshot::AddressState};
+use ipnet::Ipv4Net;
+use planner::{
+    Observed, Snapshot,
+    event::Bond,
+    snapshot::{AddressState, AddressView},
+};
 use proto::{refusal::Refusal, v1};
 
 use crate::{metrics::PoolGauges, refusals};
@@ -79,17 +84,36 @@ pub fn to_gauges(pool: &Snapshot) -> PoolGauges {
     }
 }
 
-/// The attached ENIs in EC2's terms, for keeping over a restart.
+/// The ENIs that serve pods, in EC2's terms, for keeping over a restart. What is on its way in, on its way out or in
+/// doubt is left out: a daemon that starts grants from these before EC2 has confirmed anything. Pods on the rest are
+/// in records of their own.
 #[must_use]
 pub fn observed(pool: &Snapshot) -> Vec<Observed> {
-    let kept = pool.enis.iter().filter_map(|eni| {
+    let unsure = |view: &AddressView| {
+        matches!(
+            view.state,
+            AddressState::Releasing | AddressState::Quarantined
+        )
+    };
+    let serving = pool.enis.iter().filter(|eni| eni.usable);
+    let kept = serving.filter_map(|eni| {
         let bond = Bond {
             attachment: eni.attachment.clone()?,
             card: eni.card,
             device: eni.device?,
             settled: true,
         };
-        let singles = eni.addresses.iter().filter(|view| view.prefix.is_none());
+        let singles = eni
+            .addresses
+            .iter()
+            .filter(|view| view.prefix.is_none() && !unsure(view));
+        let whole = |prefix: &Ipv4Net| {
+            let mut members = eni
+                .addresses
+                .iter()
+                .filter(|view| view.prefix == Some(*prefix));
+            !members.any(unsure)
+        };
         Some(Observed {
             eni: eni.id.clone()?,
             mac: eni.mac,
@@ -97,7 +121,7 @@ pub fn observed(pool: &Snapshot) -> Vec<Observed> {
             subnet_cidr: eni.subnet_cidr,
             primary: eni.primary_address?,
             addresses: singles.map(|view| view.address).collect(),
-            prefixes: eni.prefixes.clone(),
+            prefixes: eni.prefixes.iter().copied().filter(whole).collect(),
             attached: Some(bond),
             managed: true,
             tagged_ours: false,

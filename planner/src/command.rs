@@ -66,7 +66,7 @@ pub enum Command {
         eni: EniId,
         attachment: Attachment,
     },
-    /// DeleteNetworkInterface; "not found" is success.
+    /// DeleteNetworkInterface. "Not found" is a failure like any other: of a young ENI it proves nothing.
     DeleteEni { op: Op, eni: EniId },
     /// DescribeNetworkInterfaces for this node, because our view may be wrong.
     Describe { op: Op },

@@ -87,6 +87,10 @@ pub(crate) const HOST: Pace = pace(10_000, 120);
 pub(crate) const STEP: Pace = pace(1_000, 30);
 pub(crate) const TERMINATION: Pace = pace(30_000, 600);
 
+/// While a pod waits no gate stays shut for longer, for a cause that has passed must not cost it half a minute: with the
+/// ten seconds that a new ENI takes it is served within thirty. Throttling has its own pace, for a whole fleet's sake.
+const HASTE: Duration = Duration::from_secs(15);
+
 /// One back-off. Shut while `now < until`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gate {
@@ -94,6 +98,8 @@ pub(crate) struct Gate {
     tries: u32,
     /// When the present row of failures began.
     since: Mono,
+    /// When it was last shut.
+    shut_at: Mono,
 }
 
 impl Gate {
@@ -112,6 +118,7 @@ impl Gate {
             .min(pace.cap);
         self.tries += 1;
         self.until = now + rng.jitter(delay);
+        self.shut_at = now;
     }
 
     /// Shuts the gate for as long as somebody who knows better says.
@@ -121,6 +128,11 @@ impl Gate {
         }
         self.tries = self.tries.saturating_add(1);
         self.until = self.until.max(now + wait);
+    }
+
+    /// Somebody waits: the next try comes soon, however long the row of failures is.
+    fn hasten(&mut self) {
+        self.until = self.until.min(self.shut_at + HASTE);
     }
 
     /// A success ends the row, unless it belongs to a call sent before the gate was shut.
@@ -213,16 +225,19 @@ impl Gates {
                 until: Mono::ZERO,
                 tries: 0,
                 since: Mono::ZERO,
+                shut_at: Mono::ZERO,
             },
             limit: Gate {
                 until: Mono::ZERO,
                 tries: 0,
                 since: Mono::ZERO,
+                shut_at: Mono::ZERO,
             },
             host: Gate {
                 until: Mono::ZERO,
                 tries: 0,
                 since: Mono::ZERO,
+                shut_at: Mono::ZERO,
             },
             denied: BTreeMap::new(),
             subnets: BTreeMap::new(),
@@ -353,6 +368,16 @@ impl Gates {
 
     pub(crate) fn hit_limit(&mut self, now: Mono) {
         self.limit.hit(LIMIT, &mut self.rng, now);
+    }
+
+    /// Pods wait for what these gates keep shut.
+    pub(crate) fn hasten(&mut self) {
+        let subnets = self.subnets.values_mut().map(|gate| &mut gate.exhausted);
+        let denied = self.denied.values_mut().map(|(gate, _)| gate);
+        let account = [&mut self.transient, &mut self.limit, &mut self.host];
+        for gate in account.into_iter().chain(denied).chain(subnets) {
+            gate.hasten();
+        }
     }
 
     /// A jittered delay for one ENI's next try.

@@ -24,7 +24,7 @@ use crate::{
     gate::{Action, Gates},
     limits,
     policy::{Flow, Policy, Stock},
-    pool::{Key, Pool, block::SlotState},
+    pool::{Key, Pool, block::SlotState, eni::Trust},
     rng::Rng,
     snapshot::Counters,
     waiting::Waiting,
@@ -80,6 +80,8 @@ struct Describe {
     /// Wanted, and not before when.
     at: Option<Mono>,
     failures: u32,
+    /// A list that was asked for at this moment or later must be read.
+    confirm: Option<Mono>,
     /// Reads in a row that left something in doubt; each makes the next wait longer.
     unsettled: u32,
 }
@@ -145,11 +147,7 @@ impl Planner {
                     self.waiting.requeue(&sandbox);
                 }
             }
-            Event::Left { sandbox } => {
-                if self.pool.left(&sandbox, self.config.cooldown, now) {
-                    self.waiting.requeue(&sandbox);
-                }
-            }
+            Event::Left { sandbox } => self.left(&sandbox),
             Event::Answered { op, result } => self.answered(op, result),
             Event::Restore(restored) => self.restore(restored),
             Event::Inventory(list) => self.inventory(&list),
@@ -172,6 +170,9 @@ impl Planner {
     fn settle(&mut self, out: &mut Vec<Command>) {
         self.weigh();
         self.serve(out);
+        if self.waiting.queued() > 0 {
+            self.gates.hasten();
+        }
         self.grow(out);
         self.refuse(out);
         self.shrink(out);
@@ -217,6 +218,21 @@ impl Planner {
         self.demand.pass(self.now);
         if self.policy.own.is_some() {
             self.policy.own = Some(self.demand.target(self.now));
+        }
+    }
+
+    fn left(&mut self, sandbox: &Sandbox) {
+        let place = self.pool.place_of(sandbox);
+        if !self.pool.left(sandbox, self.config.cooldown, self.now) {
+            return;
+        }
+        self.waiting.requeue(sandbox);
+        let eni = place.and_then(|place| self.pool.get(place.key));
+        if eni.is_some_and(|eni| eni.trust != Trust::Sound) {
+            // What EC2 no longer lists is given up when its last pod's rest is over and EC2 has been asked once more.
+            // By then the questions may be ten minutes apart.
+            self.describe.unsettled = 0;
+            self.want_describe(self.config.cooldown);
         }
     }
 

@@ -27,6 +27,9 @@ const STALE_LISTS: Duration = Duration::from_secs(60);
 /// ENI ids are never used again, so this one may be generous.
 const STALE_ENIS: Duration = Duration::from_secs(600);
 
+/// How long an address that is claimed elsewhere is left alone.
+const ASIDE: Duration = Duration::from_secs(30);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub key: Key,
@@ -129,12 +132,39 @@ impl Pool {
     /// Reserves the best free address: from the fullest ENI, so that whole ENIs become free (upstream's random choice
     /// spreads pods until none ever does); ties go to the lowest device.
     pub(crate) fn reserve(&mut self, sandbox: &Sandbox, pod: &Pod, now: Mono) -> Option<Place> {
-        let (key, _) = self
-            .iter()
-            .filter(|(_, eni)| eni.counts().free > 0 && eni.grantable())
-            .min_by_key(|(_, eni)| (std::cmp::Reverse(eni.counts().held), eni.device))?;
-        let address = self.get(key)?.pick()?;
-        self.put(key, address, sandbox, pod, SlotState::Reserved, now)
+        loop {
+            let (key, _) = self
+                .iter()
+                .filter(|(_, eni)| eni.counts().free > 0 && eni.grantable())
+                .min_by_key(|(_, eni)| (std::cmp::Reverse(eni.counts().held), eni.device))?;
+            let address = self.get(key)?.pick()?;
+            if !self.claimed_elsewhere(key, address) {
+                return self.put(key, address, sandbox, pod, SlotState::Reserved, now);
+            }
+            self.set_aside(key, address, now);
+        }
+    }
+
+    /// Whether another ENI's pod or rest is on the address. EC2 hands the addresses of an ENI that somebody deleted to
+    /// the next who asks, which may be us, while the pods of the dead ENI still use them here (I1, I3).
+    fn claimed_elsewhere(&self, key: Key, address: Ipv4Addr) -> bool {
+        let claims = |eni: &Eni| {
+            eni.slot(address)
+                .is_some_and(|slot| slot.state != SlotState::Free)
+        };
+        self.iter().any(|(other, eni)| other != key && claims(eni))
+    }
+
+    /// Keeps a free address from being granted for a while; then it is looked at again.
+    fn set_aside(&mut self, key: Key, address: Ipv4Addr, now: Mono) {
+        let until = now + ASIDE;
+        if let Some(eni) = self.get_mut(key) {
+            eni.with_slot(address, |slot| {
+                slot.state = SlotState::Cooling { until };
+                slot.since = now;
+            });
+        }
+        self.cooling.insert((until, key, address));
     }
 
     /// Puts a sandbox on an address that nobody holds.
@@ -347,3 +377,6 @@ impl Pool {
         assert_eq!(held, self.held());
     }
 }
+
+#[cfg(test)]
+mod tests;

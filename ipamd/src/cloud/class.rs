@@ -38,6 +38,8 @@ fn by_code(call: &Call, code: &str, message: &str) -> Class {
             subnet: subnet_of(call),
         },
         "InvalidParameterValue" if message.contains("in use") => Class::InUse,
+        // The text of an Unassign of what somebody has moved away; another try would fail for ever.
+        "InvalidParameterValue" if message.contains("are not assigned") => Class::NotFound,
         "InvalidParameterValue" if message.contains("already has an interface attached") => {
             Class::InUse
         }
@@ -171,6 +173,20 @@ mod tests {
                 call.action()
             );
         }
+    }
+
+    #[test]
+    fn an_address_that_somebody_moved_away_is_not_found() {
+        let unassign = Call::UnassignPrivateIpAddresses {
+            eni: EniId::from("eni-1"),
+            addresses: vec![],
+            prefixes: vec![],
+        };
+        let text = "Some of the specified addresses are not assigned to interface eni-1";
+        assert_eq!(
+            class(&unassign, "InvalidParameterValue", text),
+            Class::NotFound
+        );
     }
 
     #[test]

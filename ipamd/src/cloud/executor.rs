@@ -5,7 +5,7 @@
 mod look;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -29,6 +29,9 @@ const OWNER_TAG: (&str, &str) = ("eks:eni:owner", "amazon-vpc-cni");
 /// How long a detachment may take before the command counts as failed. EC2's tail is minutes.
 const DETACH_LIMIT: Duration = Duration::from_secs(300);
 
+/// More creates than this are never waiting for an answer: no instance has more ENIs.
+const CREATES_KEPT: usize = 128;
+
 /// EC2 on behalf of one node.
 #[derive(Clone)]
 pub struct Executor {
@@ -39,6 +42,8 @@ pub struct Executor {
     /// Networks of the subnets met so far; a subnet's CIDR never changes.
     subnets: Arc<Mutex<BTreeMap<SubnetId, Ipv4Net>>>,
     limiter: Arc<Mutex<Limiter>>,
+    /// ClientTokens of late and the time that their tags tell.
+    creates: Arc<Mutex<VecDeque<(String, String)>>>,
     /// The limiter's zero.
     begun: tokio::time::Instant,
 }
@@ -68,6 +73,7 @@ impl Executor {
             metrics,
             subnets: Arc::new(Mutex::new(subnets)),
             limiter: Arc::new(Mutex::new(limiter)),
+            creates: Arc::default(),
             begun: tokio::time::Instant::now(),
         }
     }
@@ -88,11 +94,11 @@ impl Executor {
                 ..
             } => {
                 let call = Call::CreateNetworkInterface {
+                    tags: self.tags(&token),
                     token,
                     subnet,
                     groups: self.me.security_groups.clone(),
                     description: format!("aws-K8S-{}", self.me.instance),
-                    tags: self.tags(),
                     amount,
                 };
                 match self.call(call).await? {
@@ -235,12 +241,7 @@ impl Executor {
     }
 
     async fn done(&self, call: Call) -> Result<Answer, Failure> {
-        // "Already gone" is what a delete wants.
-        let gone_is_success = matches!(call, Call::DeleteNetworkInterface { .. });
-        match self.call(call).await {
-            Err(failure) if gone_is_success && failure.class == Class::NotFound => Ok(Answer::Done),
-            result => result.map(|_| Answer::Done),
-        }
+        self.call(call).await.map(|_| Answer::Done)
     }
 
     /// Detaching is asynchronous: EC2 answers at once and takes seconds, sometimes minutes.
@@ -279,10 +280,26 @@ impl Executor {
     }
 
     /// Tags go into the create itself: IAM policies and leak detection rest on them, so no moment may exist without.
-    fn tags(&self) -> BTreeMap<String, String> {
+    /// A repetition of `token` carries the time of its first sending: with any other, EC2 answers
+    /// `IdempotentParameterMismatch` and the ENI that the lost answer made is never claimed.
+    fn tags(&self, token: &str) -> BTreeMap<String, String> {
+        let mut sent = self.creates.lock().expect("no holder panics");
+        let first = sent
+            .iter()
+            .find(|(known, _)| known == token)
+            .map(|(_, at)| at.clone());
+        let at = first.unwrap_or_else(|| {
+            let now = crate::clock::wall_rfc3339();
+            sent.push_back((token.to_owned(), now.clone()));
+            now
+        });
+        if sent.len() > CREATES_KEPT {
+            sent.pop_front();
+        }
+        drop(sent);
         let mut tags = BTreeMap::from([
             (INSTANCE_TAG.to_owned(), self.me.instance.clone()),
-            (CREATED_TAG.to_owned(), crate::clock::wall_rfc3339()),
+            (CREATED_TAG.to_owned(), at),
         ]);
         if let Some(cluster) = &self.settings.cluster {
             tags.insert(CLUSTER_TAG.to_owned(), cluster.clone());
@@ -306,3 +323,6 @@ fn seed(instance: &str) -> u64 {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
+
+#[cfg(test)]
+mod tests;

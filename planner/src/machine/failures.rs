@@ -1,9 +1,11 @@
 //! What a failure changes: for the account or the subnet in the gates, for the ENI in its tries. One function per
 //! action says what its failure means; none issues a command.
 
+use std::time::Duration;
+
 use ipnet::Ipv4Net;
 
-use super::{Pending, Planner};
+use super::{Pending, Planner, reconcile::LAG};
 use crate::{
     Class, Failure, Op,
     gate::{Action, STEP, TERMINATION, THROTTLED},
@@ -19,6 +21,8 @@ const ATTACH_TRIES: u32 = 5;
 const CONFIGURE_TRIES: u32 = 4;
 /// The host's side of a dead link needs no more: rules that lead nowhere harm nobody.
 const DECONFIGURE_TRIES: u32 = 3;
+/// For so long after we first knew of it, an ENI that EC2 does not find may yet come to light.
+const YOUNG: Duration = Duration::from_secs(60);
 /// Deletes refused as "in use" before EC2 is asked whether the ENI is attached again.
 const DELETE_TRIES: u32 = 3;
 
@@ -49,13 +53,15 @@ impl Planner {
         }
     }
 
-    /// EC2 describes the ENI before anything else is done to it.
+    /// EC2 describes the ENI before anything else is done to it, and once more when no list can be so old that it misses
+    /// what the lost call did: an address that nobody knows of would stay assigned for ever (I4).
     pub(super) fn doubt(&mut self, key: Key) {
         let now = self.now;
         if let Some(eni) = self.pool.get_mut(key) {
             eni.suspect = Some(now);
         }
-        self.want_describe(std::time::Duration::ZERO);
+        self.describe.confirm = Some(now + LAG);
+        self.want_describe(Duration::ZERO);
     }
 
     /// A failed step is tried again later, each time later.
@@ -79,7 +85,7 @@ impl Planner {
         self.scarcity(key, failure);
         if failure.class == Class::Limit {
             self.gates.hit_limit(self.now);
-            self.want_describe(std::time::Duration::ZERO);
+            self.want_describe(Duration::ZERO);
         } else if matches!(failure.class, Class::NotFound | Class::InUse) {
             // Nothing says when this passes (a subnet or group is missing); treat it like an outage.
             self.gates.failed(
@@ -94,17 +100,19 @@ impl Planner {
         self.pool.remove(key, self.now);
     }
 
-    /// A subnet without room: remember it for the subnet alone.
+    /// A subnet without room: remember it for the subnet alone. Which one, the ENI says: an Assign names no subnet, so
+    /// its refusal cannot either.
     fn scarcity(&mut self, key: Key, failure: &Failure) {
-        let Some(asked) = self.pool.get(key).and_then(Eni::asked) else {
+        let of = |eni: &Eni| Some((eni.subnet.clone(), eni.asked()?));
+        let Some((subnet, asked)) = self.pool.get(key).and_then(of) else {
             return;
         };
         match &failure.class {
-            Class::Exhausted { subnet } => {
+            Class::Exhausted { .. } => {
                 self.gates
-                    .scarce(subnet, u32::from(asked.slots()), self.now)
+                    .scarce(&subnet, u32::from(asked.slots()), self.now)
             }
-            Class::Fragmented { subnet } => self.gates.fragmented(subnet, self.now),
+            Class::Fragmented { .. } => self.gates.fragmented(&subnet, self.now),
             _ => {}
         }
     }
@@ -118,7 +126,7 @@ impl Planner {
         if failure.class == Class::Limit {
             // Somebody else took the slot. Room is learnt from EC2's list; this ENI has no place here.
             self.gates.hit_limit(now);
-            self.want_describe(std::time::Duration::ZERO);
+            self.want_describe(Duration::ZERO);
         }
         let Some(eni) = self.pool.get_mut(key) else {
             return;
@@ -243,8 +251,15 @@ impl Planner {
     }
 
     fn delete_failed(&mut self, key: Key, failure: &Failure) {
+        let now = self.now;
+        let young = |eni: &Eni| now < eni.since + YOUNG;
         match failure.class {
-            Class::NotFound => self.pool.remove(key, self.now),
+            // EC2 may not find for a while what it has just made; only its list tells "not yet" from "no longer".
+            Class::NotFound if self.pool.get(key).is_some_and(young) => {
+                self.again(key);
+                self.doubt(key);
+            }
+            Class::NotFound => self.pool.remove(key, now),
             Class::Throttled { .. } | Class::Denied { .. } | Class::Transient => {}
             Class::Ambiguous => {
                 self.again(key);
@@ -269,7 +284,7 @@ impl Planner {
             }
         ) {
             // The gate keeps it back for exactly that long.
-            return self.want_describe(std::time::Duration::ZERO);
+            return self.want_describe(Duration::ZERO);
         }
         let delay = self.gates.delay(THROTTLED, self.describe.failures);
         self.describe.failures += 1;

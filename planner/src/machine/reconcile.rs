@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// EC2's lists may lag this far behind its own answers.
-const LAG: Duration = Duration::from_secs(10);
+pub(super) const LAG: Duration = Duration::from_secs(10);
 /// How far apart two lists must be to count as two witnesses.
 const GRACE: Duration = Duration::from_secs(30);
 /// Reading again while an attachment is neither here nor there.
@@ -41,6 +41,10 @@ impl Planner {
         self.describe.op = None;
         self.describe.failures = 0;
         self.reconcile(list, sent);
+        match self.describe.confirm {
+            Some(at) if at > sent => self.want_describe(at.since(self.now)),
+            _ => self.describe.confirm = None,
+        }
     }
 
     fn reconcile(&mut self, list: &[Observed], sent: Mono) {
@@ -268,7 +272,11 @@ impl Planner {
         }
         let (since, reads) = match eni.trust {
             Trust::Missing { since, reads } => (since, reads),
-            _ => (now, 0),
+            _ => {
+                // A new doubt: however long the last one has gone on, this one is to be settled soon.
+                self.describe.unsettled = 0;
+                (now, 0)
+            }
         };
         let confirmed = reads >= 1 && now >= since + GRACE;
         eni.trust = Trust::Missing {

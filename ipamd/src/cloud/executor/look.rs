@@ -97,6 +97,7 @@ impl Executor {
             Some(_) => true,
             None => tagged_ours || self.settings.manage_untagged,
         };
+        let (managed, subnet_cidr) = self.reachable(managed, &eni).await?;
         let attached = eni
             .bond
             .filter(|bond| bond.status != "detached")
@@ -107,7 +108,7 @@ impl Executor {
                 settled: bond.status == "attached",
             });
         Ok(Observed {
-            subnet_cidr: self.subnet_cidr(&eni.subnet).await?,
+            subnet_cidr,
             eni: eni.eni,
             mac: eni.mac,
             subnet: eni.subnet,
@@ -118,6 +119,21 @@ impl Executor {
             managed,
             tagged_ours,
         })
+    }
+
+    /// The subnet's network, and whether the ENI can be managed at all. One that is shared from an account that does not
+    /// show it has no gateway that we know: such an ENI is left alone, and must not cost us the others' list.
+    async fn reachable(&self, managed: bool, eni: &Interface) -> Result<(bool, Ipv4Net), Failure> {
+        if !managed {
+            return Ok((false, Ipv4Net::from(eni.primary)));
+        }
+        match self.subnet_cidr(&eni.subnet).await {
+            Err(failure) if failure.class == Class::NotFound => {
+                tracing::warn!(eni = %eni.eni, subnet = %eni.subnet, "the ENI's subnet is not visible; left alone");
+                Ok((false, Ipv4Net::from(eni.primary)))
+            }
+            known => known.map(|cidr| (true, cidr)),
+        }
     }
 
     async fn subnet_cidr(&self, subnet: &SubnetId) -> Result<Ipv4Net, Failure> {

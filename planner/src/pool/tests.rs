@@ -1,0 +1,56 @@
+//! What the pool refuses to grant.
+
+use super::*;
+use crate::pool::eni::Trust;
+
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+
+fn at(seconds: u64) -> Mono {
+    Mono::from_epoch(Duration::from_secs(seconds))
+}
+
+fn sandbox(name: &str) -> Sandbox {
+    Sandbox {
+        network: "hawser".into(),
+        container_id: name.into(),
+        ifname: "eth0".into(),
+    }
+}
+
+fn ready(pool: &mut Pool, id: &str, index: u16) -> Key {
+    let mut eni = Eni::remembered(id.into(), "subnet-1".into(), Mono::ZERO);
+    eni.trust = Trust::Sound;
+    eni.phase = Phase::Ready;
+    eni.index = Some(index);
+    pool.insert(eni)
+}
+
+/// Found by the simulation: an ENI was deleted behind our back, and EC2 gave its address to another ENI of ours.
+#[test]
+fn an_address_that_came_back_on_another_eni_waits_for_its_old_pod() {
+    let mut pool = Pool::default();
+    let old = ready(&mut pool, "eni-1", 1);
+    pool.add_block(old, Ipv4Net::from(ADDRESS), at(0));
+    pool.reserve(&sandbox("a"), &Pod::default(), at(1)).unwrap();
+    assert!(pool.wired(&sandbox("a"), at(1)));
+    pool.get_mut(old).unwrap().trust = Trust::Missing {
+        since: at(2),
+        reads: 1,
+    };
+    let new = ready(&mut pool, "eni-2", 2);
+    pool.add_block(new, Ipv4Net::from(ADDRESS), at(3));
+
+    let asks = |pool: &mut Pool, now| pool.reserve(&sandbox("b"), &Pod::default(), now);
+    assert_eq!(asks(&mut pool, at(4)), None, "its pod lives");
+    assert!(pool.left(&sandbox("a"), Duration::from_secs(60), at(5)));
+    pool.warm_up(at(40));
+    assert_eq!(asks(&mut pool, at(40)), None, "it rests");
+    pool.warm_up(at(80));
+    assert_eq!(
+        asks(&mut pool, at(80)),
+        Some(Place {
+            key: new,
+            address: ADDRESS
+        })
+    );
+}
