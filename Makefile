@@ -8,7 +8,7 @@ export HAWSER_PLUGIN := $(CARGO_TARGET_DIR)/$(HOST)/plugin/hawser
 export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/debug/ipamd
 CARGO := cargo --locked
 
-.PHONY: help tools build plugin demo test sim-conformance bench fleet fmt lint ci
+.PHONY: help tools build plugin demo test sim-conformance bench fleet fmt lint ci sim
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ sim-conformance: build ## Compare the simulator with another one, through the AW
 	@python3 -B tests/conformance/test_compare.py --quiet
 	@python3 -B tests/conformance/run.py --vpc-sim $(CARGO_TARGET_DIR)/debug/vpc-sim \
 	  --environment $(CARGO_TARGET_DIR)/conformance-venv
+
+sim: build ## Live SEEDS=200000 [FROM=0] nodes in virtual time, or one, word for word: SEED=7
+	@$(CARGO_TARGET_DIR)/debug/sim $(if $(SEED),--seed $(SEED),$(or $(SEEDS),10000) $(FROM))
 
 bench: ## Print the planner's cost per event
 	@$(CARGO) run -q --release -p benches --bin planner

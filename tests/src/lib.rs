@@ -12,3 +12,4 @@ pub mod node;
 pub mod ping;
 pub mod plugin;
 pub mod sandbox;
+pub mod simulation;

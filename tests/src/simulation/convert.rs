@@ -1,0 +1,115 @@
+//! Between the daemon's terms and the world's. Values only.
+
+use ipamd::cloud::{Bond, Call, Interface, Reply};
+use planner::{Amount, Attachment, EniId, Mac, SubnetId};
+use vpc_sim::{
+    error::ApiError,
+    ids,
+    world::{
+        model::NetworkInterface,
+        request::{Pick, Pick4},
+    },
+};
+
+#[must_use]
+pub fn pick(amount: Amount) -> Pick4 {
+    match amount {
+        Amount::Addresses(n) => Pick::Count(n.into()),
+        Amount::Prefixes(n) => Pick::PrefixCount(n.into()),
+    }
+}
+
+#[must_use]
+pub fn eni(id: &EniId) -> ids::EniId {
+    ids::EniId(id.0.clone())
+}
+
+/// An ENI as the client decodes it.
+#[must_use]
+pub fn interface(seen: &NetworkInterface) -> Interface {
+    let narrow = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+    Interface {
+        eni: EniId(seen.id.0.clone()),
+        mac: Mac(seen.mac.0),
+        subnet: SubnetId(seen.subnet.0.clone()),
+        primary: seen.primary().unwrap_or(std::net::Ipv4Addr::UNSPECIFIED),
+        secondary: seen.ipv4.iter().skip(1).copied().collect(),
+        prefixes: seen.ipv4_prefixes.clone(),
+        kind: seen.interface_type.name().to_owned(),
+        managed_by_aws: seen.requester_managed,
+        tags: seen.tags.clone(),
+        bond: seen.attachment.as_ref().map(|bond| Bond {
+            attachment: Attachment(bond.id.0.clone()),
+            instance: Some(bond.instance.0.clone()),
+            card: narrow(bond.card),
+            device: narrow(bond.device),
+            status: bond.state.name().to_owned(),
+        }),
+    }
+}
+
+/// Whether `seen` passes one filter of those that the daemon uses.
+#[must_use]
+pub fn matches(seen: &NetworkInterface, (name, value): &(String, String)) -> bool {
+    match name.as_str() {
+        "attachment.instance-id" => seen
+            .attachment
+            .as_ref()
+            .is_some_and(|bond| bond.instance.0 == *value),
+        "network-interface-id" => seen.id.0 == *value,
+        "status" => seen.status() == value,
+        tag => tag
+            .strip_prefix("tag:")
+            .is_some_and(|key| seen.tags.get(key) == Some(value)),
+    }
+}
+
+/// A call in few words.
+#[must_use]
+pub fn words(call: &Call) -> String {
+    match call {
+        Call::CreateNetworkInterface { token, amount, .. } => {
+            format!(
+                "Create {amount:?} token …{}",
+                &token[token.len().saturating_sub(6)..]
+            )
+        }
+        Call::AttachNetworkInterface { eni, device, .. } => format!("Attach {eni} at {device}"),
+        Call::DeleteOnTermination { eni, .. } => format!("Modify {eni}"),
+        Call::DetachNetworkInterface { attachment } => format!("Detach {attachment}"),
+        Call::DeleteNetworkInterface { eni } => format!("Delete {eni}"),
+        Call::AssignPrivateIpAddresses { eni, amount } => format!("Assign {amount:?} to {eni}"),
+        Call::UnassignPrivateIpAddresses {
+            eni,
+            addresses,
+            prefixes,
+        } => {
+            format!("Unassign {addresses:?} {prefixes:?} from {eni}")
+        }
+        Call::DescribeNetworkInterfaces { filters } => format!("Describe {filters:?}"),
+        Call::DescribeSubnets { subnets } => format!("DescribeSubnets {subnets:?}"),
+    }
+}
+
+/// An answer in few words.
+#[must_use]
+pub fn outcome(result: &Result<Reply, ApiError>) -> String {
+    let brief = |eni: &Interface| {
+        let bond = eni
+            .bond
+            .as_ref()
+            .map_or("loose", |bond| bond.status.as_str());
+        format!("{} {bond} {:?} {:?}", eni.eni, eni.secondary, eni.prefixes)
+    };
+    match result {
+        Ok(Reply::Interface(eni)) => brief(eni),
+        Ok(Reply::Interfaces(enis)) => enis.iter().map(brief).collect::<Vec<_>>().join("; "),
+        Ok(Reply::Assigned {
+            addresses,
+            prefixes,
+        }) => format!("{addresses:?} {prefixes:?}"),
+        Ok(Reply::Attached(attachment)) => attachment.to_string(),
+        Ok(Reply::Subnets(_) | Reply::Done) => "done".to_owned(),
+        Err(error) => error.code().to_owned(),
+    }
+}

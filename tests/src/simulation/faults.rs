@@ -1,0 +1,116 @@
+//! Every kind of fault that the simulation knows, and how often each of them struck.
+
+macro_rules! faults {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// A kind of fault (rows of the fault model in brackets).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault { $($(#[$doc])* $name),* }
+
+        impl Fault {
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => $text),* }
+            }
+        }
+    };
+}
+
+faults! {
+    /// The call takes effect, and its answer never comes [1, 3, 8].
+    LostReply = "reply lost",
+    /// The call is never seen by EC2, and the caller cannot know [15].
+    Unsent = "request lost",
+    /// No connection [15].
+    Refused = "connection refused",
+    /// The call takes effect, and its answer cannot be read [15].
+    Truncated = "answer truncated",
+    /// 5xx without effect [15].
+    Internal = "internal error",
+    /// 5xx although the call took effect [15].
+    InternalApplied = "internal error, applied",
+    /// Everything is throttled [13].
+    Throttled = "throttled",
+    /// Others empty the account's buckets [13].
+    Buckets = "bucket empty",
+    /// IAM denies one action [14].
+    Denied = "denied",
+    /// Neighbours take every free address [12].
+    Exhausted = "subnet exhausted",
+    /// No whole /28 is left [11].
+    Fragmented = "subnet fragmented",
+    /// A fresh ENI is not found [16].
+    Fresh = "fresh ENI not found",
+    /// A list shows an older state of things, of each ENI its own [16].
+    Stale = "stale list",
+    /// Fewer addresses than asked for [9].
+    Partial = "partial assign",
+    /// `attaching` for ever [5].
+    AttachStall = "attach stalls",
+    /// `detaching` until support helps [21].
+    DetachStall = "detach stalls",
+    /// The link of an attached ENI comes late [5].
+    LinkLate = "link late",
+    /// The host's network refuses an ENI.
+    HostFails = "host refuses ENI",
+    /// Wiring a pod fails.
+    WireFails = "wiring fails",
+    /// An ENI that is not ours takes a slot [4, 6, 20].
+    ForeignAttach = "foreign ENI attached",
+    /// One of AWS's own takes a slot [20].
+    ForeignManaged = "managed ENI attached",
+    /// Somebody detaches our ENI [18].
+    ForeignDetach = "our ENI detached",
+    /// Somebody deletes our ENI [18].
+    ForeignDelete = "our ENI deleted",
+    /// Somebody moves one of our addresses away [19].
+    Moved = "address moved away",
+    /// An unattached ENI of a former life [2].
+    Leftover = "ENI left over",
+    /// The daemon dies and comes back [27].
+    Crash = "daemon killed",
+    /// A request of the dead daemon still takes effect [2, 27].
+    Posthumous = "call outlives daemon",
+    /// A pod ends while no daemon runs.
+    Orphaned = "pod ends unseen",
+    /// The sandbox is deleted while its ADD waits [31].
+    CalledOff = "waiting ADD deleted",
+    /// The node is cordoned and released.
+    Cordoned = "cordon",
+}
+
+/// How often each kind struck.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally([u64; Fault::ALL.len()]);
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self([0; Fault::ALL.len()])
+    }
+}
+
+impl Tally {
+    pub const fn count(&mut self, fault: Fault) {
+        self.0[fault as usize] += 1;
+    }
+
+    #[must_use]
+    pub const fn of(&self, fault: Fault) -> u64 {
+        self.0[fault as usize]
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// Kinds that never struck.
+    pub fn missing(&self) -> impl Iterator<Item = Fault> + '_ {
+        Fault::ALL
+            .iter()
+            .copied()
+            .filter(|fault| self.of(*fault) == 0)
+    }
+}

@@ -1,0 +1,87 @@
+//! What the node's kernel and the daemon's store would hold: it outlives the daemon, and the oracle believes it.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+use planner::{EniId, Mono, Pod, Restored, Sandbox};
+
+/// An address in somebody's hands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub address: Ipv4Addr,
+    pub eni: EniId,
+    /// Its namespace ended while no daemon ran: the next one finds a record without a link.
+    pub gone: bool,
+}
+
+/// Records, reservations and rests.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Wired and recorded.
+    pub live: BTreeMap<Sandbox, Held>,
+    /// Granted and not yet recorded: a crash forgets these.
+    pub granted: BTreeMap<Sandbox, Held>,
+    /// Until when an address may not be granted.
+    pub resting: BTreeMap<Ipv4Addr, Duration>,
+}
+
+impl Ledger {
+    /// Whoever has `address`, recorded or not.
+    #[must_use]
+    pub fn holder(&self, address: Ipv4Addr) -> Option<&Sandbox> {
+        let all = self.live.iter().chain(&self.granted);
+        all.into_iter()
+            .find(|(_, held)| held.address == address)
+            .map(|(sandbox, _)| sandbox)
+    }
+
+    /// Addresses in use.
+    pub fn held(&self) -> impl Iterator<Item = (&Sandbox, &Held)> {
+        self.live.iter().chain(&self.granted)
+    }
+
+    /// The sandbox is gone and its address rests. False if it had none.
+    pub fn release(&mut self, sandbox: &Sandbox, until: Duration) -> bool {
+        let freed = self.live.remove(sandbox);
+        if let Some(held) = &freed {
+            self.resting.insert(held.address, until);
+        }
+        freed.is_some()
+    }
+
+    /// What a starting daemon believes, as its recovery works it out: records with a link live, the others rest anew.
+    pub fn recover(&mut self, now: Duration, cooldown: Duration) -> Restored {
+        self.granted.clear();
+        let gone: Vec<Sandbox> = self
+            .live
+            .iter()
+            .filter(|(_, held)| held.gone)
+            .map(|(sandbox, _)| sandbox.clone())
+            .collect();
+        for sandbox in gone {
+            self.release(&sandbox, now + cooldown);
+        }
+        self.resting.retain(|_, until| *until > now);
+        let assigned = self
+            .live
+            .iter()
+            .map(|(sandbox, held)| {
+                (
+                    sandbox.clone(),
+                    Pod::default(),
+                    held.address,
+                    held.eni.clone(),
+                )
+            })
+            .collect();
+        let cooling = self
+            .resting
+            .iter()
+            .map(|(address, until)| (*address, Mono::from_epoch(*until)))
+            .collect();
+        Restored {
+            assigned,
+            cooling,
+            ..Restored::default()
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! What a seed stands for: the node, its configuration, its pods, and everything that will go wrong.
+
+use std::{fmt, net::Ipv4Addr, time::Duration};
+
+use ipnet::Ipv4Net;
+use planner::{Config, InstanceType, limits};
+
+use super::{
+    dice::{Dice, Purpose},
+    faults::Fault,
+};
+
+/// The node has been up for a while when the daemon first starts.
+pub const BOOT: Duration = Duration::from_secs(1000);
+
+/// EC2 actions that a denial may hit.
+const DENIABLE: [&str; 8] = [
+    "CreateNetworkInterface",
+    "AttachNetworkInterface",
+    "AssignPrivateIpAddresses",
+    "UnassignPrivateIpAddresses",
+    "DetachNetworkInterface",
+    "DeleteNetworkInterface",
+    "DescribeNetworkInterfaces",
+    "ModifyNetworkInterfaceAttribute",
+];
+
+/// Faults that are in force for a while.
+const LASTING: [Fault; 24] = [
+    // Those that need an occasion come more often.
+    Fault::Stale,
+    Fault::Stale,
+    Fault::Stale,
+    Fault::Partial,
+    Fault::Partial,
+    Fault::Fresh,
+    Fault::LostReply,
+    Fault::Unsent,
+    Fault::Refused,
+    Fault::Truncated,
+    Fault::Internal,
+    Fault::InternalApplied,
+    Fault::Throttled,
+    Fault::Buckets,
+    Fault::Denied,
+    Fault::Exhausted,
+    Fault::Fragmented,
+    Fault::Fresh,
+    Fault::Stale,
+    Fault::Partial,
+    Fault::LinkLate,
+    Fault::HostFails,
+    Fault::WireFails,
+    Fault::Cordoned,
+];
+
+/// Faults that strike once.
+const SUDDEN: [Fault; 12] = [
+    Fault::AttachStall,
+    Fault::AttachStall,
+    Fault::DetachStall,
+    Fault::DetachStall,
+    Fault::ForeignAttach,
+    Fault::ForeignManaged,
+    Fault::ForeignDetach,
+    Fault::ForeignDelete,
+    Fault::Moved,
+    Fault::Crash,
+    Fault::Crash,
+    Fault::Crash,
+];
+
+/// A fault in force from `from` to `to`.
+#[derive(Clone, Debug)]
+pub struct Window {
+    pub fault: Fault,
+    pub from: Duration,
+    pub to: Duration,
+    /// Of the calls (or other occasions) that it hits.
+    pub percent: u64,
+    /// The one action that is denied.
+    pub action: &'static str,
+}
+
+/// How pods come and go.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Mean time between arrivals.
+    pub every: Duration,
+    /// Pods per arrival.
+    pub batch: u64,
+    /// Longest life.
+    pub life: Duration,
+    /// The scheduler places no more pods than this here.
+    pub most: usize,
+    /// Of waiting ADDs that are called off.
+    pub called_off: u64,
+}
+
+/// One seed's world.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub seed: u64,
+    pub kind: &'static InstanceType,
+    pub subnet: Ipv4Net,
+    pub config: Config,
+    /// The daemon's limit for one EC2 call.
+    pub timeout: Duration,
+    /// How old a list may be.
+    pub lag: Duration,
+    /// ENIs of a former life.
+    pub leftovers: u64,
+    /// Pods and faults until then; all times of faults count from [`BOOT`].
+    pub chaos: Duration,
+    pub windows: Vec<Window>,
+    pub sudden: Vec<(Duration, Fault)>,
+    pub load: Load,
+}
+
+impl Scenario {
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, Purpose::Scenario);
+        let kind = instance(&mut dice);
+        let config = config(&mut dice, kind);
+        let chaos = dice.seconds(90, 600);
+        let calm = dice.percent(8);
+        let count = |dice: &mut Dice, most: u64| if calm { 0 } else { dice.below(most + 1) };
+        let windows = (0..count(&mut dice, 5))
+            .map(|_| window(&mut dice, chaos))
+            .collect();
+        let mut sudden: Vec<_> = (0..count(&mut dice, 5))
+            .map(|_| (dice.millis(0, millis(chaos)), *dice.pick(&SUDDEN)))
+            .collect();
+        sudden.sort_by_key(|(at, _)| *at);
+        let cooldown = config.cooldown;
+        let limit = u64::from(limits::pod_limit(kind, &config).addresses);
+        Self {
+            seed,
+            kind,
+            subnet: subnet(&mut dice),
+            config,
+            timeout: dice.seconds(5, 10),
+            lag: dice.seconds(1, 9),
+            leftovers: if dice.percent(15) {
+                1 + dice.below(2)
+            } else {
+                0
+            },
+            chaos,
+            windows,
+            sudden,
+            load: load(&mut dice, limit, cooldown),
+        }
+    }
+
+    /// The window of `fault` in force at `now`.
+    #[must_use]
+    pub fn window(&self, fault: Fault, now: Duration) -> Option<&Window> {
+        let now = now.checked_sub(BOOT)?;
+        let mut open = self.windows.iter();
+        open.find(|w| w.fault == fault && w.from <= now && now < w.to)
+    }
+
+    /// Whether the pool sizes itself by the demand: no target is set.
+    #[must_use]
+    pub const fn sizes_itself(&self) -> bool {
+        self.config.warm_eni_target.is_none()
+            && self.config.warm_ip_target.is_none()
+            && self.config.minimum_ip_target.is_none()
+            && self.config.warm_prefix_target.is_none()
+    }
+
+    /// Whether a list may be old at any time in this world.
+    #[must_use]
+    pub fn has_stale_lists(&self) -> bool {
+        self.windows.iter().any(|w| w.fault == Fault::Stale)
+    }
+}
+
+fn instance(dice: &mut Dice) -> &'static InstanceType {
+    const KINDS: [&str; 8] = [
+        "t3.small",
+        "t3.small",
+        "t3.medium",
+        "t3.medium",
+        "t2.medium",
+        "m5.large",
+        "m5.large",
+        "m5.xlarge",
+    ];
+    limits::lookup(KINDS[dice.index(KINDS.len())]).expect("the table has these types")
+}
+
+fn subnet(dice: &mut Dice) -> Ipv4Net {
+    Ipv4Net::new_assert(
+        Ipv4Addr::new(10, 0, 0, 0),
+        *dice.pick(&[24, 24, 25, 26, 27]),
+    )
+}
+
+fn config(dice: &mut Dice, kind: &InstanceType) -> Config {
+    let mut config = Config {
+        prefix_delegation: dice.percent(25),
+        cooldown: dice.seconds(10, 40),
+        manage_cordoned: dice.percent(20),
+        ..Config::default()
+    };
+    match dice.below(6) {
+        0 => {}
+        1 | 2 => config.warm_eni_target = u32::try_from(dice.below(3)).ok(),
+        3 => config.warm_prefix_target = u32::try_from(dice.below(2)).ok(),
+        _ => {
+            config.warm_ip_target = Some(1 + u32::try_from(dice.below(6)).unwrap_or(0));
+            config.minimum_ip_target = dice.percent(50).then(|| u32::from(kind.ipv4_per_eni));
+        }
+    }
+    if dice.percent(20) {
+        config.max_eni = Some(1 + u16::try_from(dice.below(3)).unwrap_or(0));
+    }
+    config
+}
+
+/// Pods that hold or have just left between a fifth and a little more of what the node can hold, on the average.
+fn load(dice: &mut Dice, limit: u64, cooldown: Duration) -> Load {
+    let bursts = dice.percent(40);
+    let batch = if bursts {
+        1 + dice.below((limit + 2).min(40))
+    } else {
+        1
+    };
+    // In hundredths of a pod, and how long each of them then occupies its address.
+    let pods = limit.min(40) * (20 + dice.below(90));
+    let occupied = millis(cooldown) + dice.below(150_000);
+    let every = occupied * 100 * batch.div_ceil(2) / pods.max(1);
+    Load {
+        every: Duration::from_millis(every),
+        batch,
+        life: Duration::from_millis((occupied - millis(cooldown)) * 2),
+        most: usize::try_from(pods / 100 + 2).unwrap_or(usize::MAX),
+        called_off: if dice.percent(30) { 20 } else { 0 },
+    }
+}
+
+fn window(dice: &mut Dice, chaos: Duration) -> Window {
+    let fault = *dice.pick(&LASTING);
+    let from = dice.millis(0, millis(chaos) * 4 / 5);
+    // Half of them last to the end: what is in force when the faults stop is what recovery starts from.
+    let to = if dice.percent(50) {
+        chaos
+    } else {
+        dice.millis(millis(from), millis(chaos))
+    };
+    let percent = if dice.percent(30) {
+        100
+    } else {
+        5 + dice.below(80)
+    };
+    let action = DENIABLE[dice.index(DENIABLE.len())];
+    Window {
+        fault,
+        from,
+        to,
+        percent,
+        action,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  {} in {}, {:?}",
+            self.kind.name, self.subnet, self.config
+        )?;
+        write!(
+            f,
+            "  {:?}, faults until {:.0} s:",
+            self.load,
+            self.chaos.as_secs_f64()
+        )?;
+        for Window {
+            fault,
+            from,
+            to,
+            percent,
+            action,
+        } in &self.windows
+        {
+            let (from, to) = (from.as_secs_f64(), to.as_secs_f64());
+            write!(f, " {} {percent} % {from:.0}–{to:.0} s", fault.name())?;
+            if *fault == Fault::Denied {
+                write!(f, " ({action})")?;
+            }
+            f.write_str(";")?;
+        }
+        for (at, fault) in &self.sudden {
+            write!(f, " {} at {:.0} s;", fault.name(), at.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}

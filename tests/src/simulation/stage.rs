@@ -1,0 +1,241 @@
+//! The world as all actors share it: EC2, the node's ledger, the trace, and the first broken invariant.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use ipamd::pool::Pool;
+use planner::{EniId, Observed};
+use tokio::{sync::Notify, time::Instant};
+use vpc_sim::{
+    LaunchInstance, World, WorldConfig,
+    ids::{self, InstanceId, SubnetId},
+    latency::Latency,
+    world::model::{AttachmentState, NetworkInterface},
+};
+
+use super::{
+    budget::Budget,
+    dice::{Dice, Purpose},
+    faults::{Fault, Tally},
+    ledger::{Held, Ledger},
+    lists::Lists,
+    scenario::Scenario,
+    trace::{Trace, digest},
+    witness::Disturbances,
+};
+
+/// An invariant that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub at: Duration,
+    pub rule: &'static str,
+    pub what: String,
+}
+
+/// Everything behind one lock; nobody holds it across an await.
+#[derive(Debug)]
+pub struct State {
+    pub scenario: Arc<Scenario>,
+    pub world: World,
+    pub me: InstanceId,
+    pub primary: EniId,
+    pub subnet: SubnetId,
+    pub ledger: Ledger,
+    pub trace: Trace,
+    pub tally: Tally,
+    pub lists: Lists,
+    pub budget: Budget,
+    pub disturbed: Disturbances,
+    /// ENIs that the host has set up; the kernel keeps them across restarts of the daemon.
+    pub configured: BTreeSet<EniId>,
+    /// The ENIs that the daemon noted in its store.
+    pub noted: Vec<Observed>,
+    /// When each ENI was made, for those that are not found at first.
+    pub made: BTreeMap<EniId, Duration>,
+    /// What neighbours hold of the subnet.
+    pub neighbours: Vec<Ipv4Addr>,
+    /// ENIs of others, attached here.
+    pub foreign: Vec<ids::EniId>,
+    /// The daemon, if it serves.
+    pub pool: Option<Pool>,
+    /// Counts daemons: whatever belongs to an older one is dead.
+    pub generation: u64,
+    /// Since then nothing goes wrong any more and every ADD is entitled to an address.
+    pub entitled: Option<Duration>,
+    /// Pods that are refused now do not come back.
+    pub closing: bool,
+    /// Pods that ask or will ask again.
+    pub waiting: usize,
+    pub calls: Dice,
+    pub views: Dice,
+    pub host: Dice,
+    pub pods: Dice,
+    pub seeds: Dice,
+    pub broken: Option<Violation>,
+}
+
+/// Shared by everybody.
+#[derive(Debug)]
+pub struct Stage {
+    state: Mutex<State>,
+    epoch: Instant,
+    broken: Notify,
+}
+
+impl Stage {
+    #[must_use]
+    pub fn new(scenario: Arc<Scenario>, trace: Trace, epoch: Instant) -> Self {
+        Self {
+            state: Mutex::new(State::new(scenario, trace)),
+            epoch,
+            broken: Notify::new(),
+        }
+    }
+
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    #[must_use]
+    pub const fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
+    /// Looks at and changes the state, with everything done that is due by now.
+    pub fn with<R>(&self, act: impl FnOnce(&mut State, Duration) -> R) -> R {
+        let now = self.now();
+        let mut state = self.state.lock().expect("a panic ends the run");
+        state.follow(now);
+        let result = act(&mut state, now);
+        state.follow(now);
+        if state.broken.is_some() {
+            self.broken.notify_one();
+        }
+        result
+    }
+
+    /// Ends when an invariant has been broken.
+    pub async fn failed(&self) {
+        self.broken.notified().await;
+    }
+
+    /// Whether the daemon of `generation` still runs.
+    pub fn alive(&self, generation: u64) -> bool {
+        self.with(|state, _| state.generation == generation)
+    }
+}
+
+impl State {
+    fn new(scenario: Arc<Scenario>, trace: Trace) -> Self {
+        let seed = scenario.seed;
+        let mut world = World::new(WorldConfig {
+            seed,
+            latency: Latency::default(),
+            ..WorldConfig::default()
+        });
+        let vpc = world.add_vpc(vec![scenario.subnet], Vec::new());
+        let subnet = world.add_subnet(&vpc, scenario.subnet, None, 'a');
+        let launch = LaunchInstance::plain(scenario.kind.name, subnet.clone());
+        let node = world
+            .launch_instance(&launch, Duration::ZERO)
+            .expect("an empty subnet takes a node");
+        let lists = Lists::new(scenario.has_stale_lists());
+        Self {
+            world,
+            me: node.id,
+            primary: EniId(node.primary.0),
+            subnet,
+            ledger: Ledger::default(),
+            trace,
+            tally: Tally::default(),
+            lists,
+            budget: Budget::default(),
+            disturbed: Disturbances::default(),
+            configured: BTreeSet::new(),
+            noted: Vec::new(),
+            made: BTreeMap::new(),
+            neighbours: Vec::new(),
+            foreign: Vec::new(),
+            pool: None,
+            generation: 0,
+            entitled: None,
+            closing: false,
+            waiting: 0,
+            calls: Dice::new(seed, Purpose::Calls),
+            views: Dice::new(seed, Purpose::Lists),
+            host: Dice::new(seed, Purpose::Host),
+            pods: Dice::new(seed, Purpose::Pods),
+            seeds: Dice::new(seed, Purpose::Planner),
+            broken: None,
+            scenario,
+        }
+    }
+
+    fn follow(&mut self, now: Duration) {
+        self.world.advance(now);
+        self.world.take_changes();
+        self.lists.record(&self.world, now);
+    }
+
+    /// Notes a broken invariant; the first one counts.
+    pub fn fail(&mut self, now: Duration, rule: &'static str, what: String) {
+        self.trace
+            .note(now, "BROKEN", &[digest(rule)], || format!("{rule}: {what}"));
+        self.broken.get_or_insert(Violation {
+            at: now,
+            rule,
+            what,
+        });
+    }
+
+    pub fn count(&mut self, fault: Fault, now: Duration) {
+        self.tally.count(fault);
+        self.trace
+            .note(now, "fault", &[fault as u64], || fault.name());
+    }
+
+    /// Whether a fault strikes now: its window is open and the dice agree.
+    pub fn strikes(&mut self, fault: Fault, now: Duration) -> bool {
+        let percent = self
+            .scenario
+            .window(fault, now)
+            .map(|window| window.percent);
+        percent.is_some_and(|percent| self.calls.percent(percent))
+    }
+
+    #[must_use]
+    pub fn interface(&self, eni: &EniId) -> Option<&NetworkInterface> {
+        self.world.interface(&ids::EniId(eni.0.clone()))
+    }
+
+    /// Attached to this node, and settled.
+    #[must_use]
+    pub fn is_attached(&self, eni: &NetworkInterface) -> bool {
+        let bond = eni.attachment.as_ref();
+        bond.is_some_and(|bond| bond.instance == self.me && bond.state == AttachmentState::Attached)
+    }
+
+    /// Ours by tag, or the primary one.
+    #[must_use]
+    pub fn is_ours(&self, eni: &NetworkInterface) -> bool {
+        eni.id.0 == self.primary.0
+            || eni.tags.get("node.k8s.amazonaws.com/instance_id") == Some(&self.me.0)
+    }
+
+    /// Addresses that pods were granted on `eni` and that are still its own.
+    #[must_use]
+    pub fn in_use_on(&self, eni: &NetworkInterface) -> Vec<Ipv4Addr> {
+        let here = |held: &&Held| held.eni.0 == eni.id.0 && eni.owns(held.address.into());
+        self.ledger
+            .held()
+            .map(|(_, held)| held)
+            .filter(here)
+            .map(|held| held.address)
+            .collect()
+    }
+}
