@@ -8,7 +8,7 @@ use planner::{Class, EniId, Failure, Observed, SubnetId, event};
 use super::{Executor, INSTANCE_TAG, unexpected};
 use crate::cloud::{Call, Interface, Reply};
 
-const HANDS_OFF_TAG: &str = "node.k8s.amazonaws.com/no_manage";
+pub(super) const HANDS_OFF_TAG: &str = "node.k8s.amazonaws.com/no_manage";
 
 impl Executor {
     /// Every ENI that is attached to this instance: one call, and all that pods need.

@@ -2,7 +2,7 @@ use std::{collections::VecDeque, net::Ipv4Addr};
 
 use planner::{Amount, Mac, Op};
 
-use super::*;
+use super::{look::HANDS_OFF_TAG, *};
 use crate::cloud::{Bond, CallError, CallFuture, Interface};
 
 const ME: &str = "i-1";
