@@ -85,6 +85,8 @@ pub(crate) const LIMIT: Pace = pace(60_000, 300);
 pub(crate) const HOST: Pace = pace(10_000, 120);
 /// One ENI's own next step.
 pub(crate) const STEP: Pace = pace(1_000, 30);
+/// Asking for EC2's list again after it did not come: what pods wait for may hang on it. See [`HASTE`].
+pub(crate) const LOOK: Pace = pace(1_000, 15);
 pub(crate) const TERMINATION: Pace = pace(30_000, 600);
 
 /// While a pod waits no gate stays shut for longer, for a cause that has passed must not cost it half a minute: with the

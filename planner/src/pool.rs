@@ -110,10 +110,10 @@ impl Pool {
         self.deleted.get(id).is_some_and(|until| now < *until)
     }
 
-    pub(crate) fn was_returned(&self, key: Key, net: Ipv4Net, now: Mono) -> bool {
-        self.returned
-            .get(&(key, net))
-            .is_some_and(|until| now < *until)
+    /// Until when lists that show this block on this ENI are not believed; none if they are.
+    pub(crate) fn returned_until(&self, key: Key, net: Ipv4Net, now: Mono) -> Option<Mono> {
+        let until = self.returned.get(&(key, net)).copied();
+        until.filter(|until| now < *until)
     }
 
     /// Sandboxes with an address.

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use super::{Pending, Planner, reconcile::LAG};
 use crate::{
     Class, Failure, Op,
-    gate::{Action, STEP, TERMINATION, THROTTLED},
+    gate::{Action, LOOK, STEP, TERMINATION},
     pool::{
         Key,
         eni::{Eni, Phase, Termination},
@@ -286,7 +286,7 @@ impl Planner {
             // The gate keeps it back for exactly that long.
             return self.want_describe(Duration::ZERO);
         }
-        let delay = self.gates.delay(THROTTLED, self.describe.failures);
+        let delay = self.gates.delay(LOOK, self.describe.failures);
         self.describe.failures += 1;
         self.want_describe(delay);
     }

@@ -41,10 +41,6 @@ impl Planner {
         self.describe.op = None;
         self.describe.failures = 0;
         self.reconcile(list, sent);
-        match self.describe.confirm {
-            Some(at) if at > sent => self.want_describe(at.since(self.now)),
-            _ => self.describe.confirm = None,
-        }
     }
 
     fn reconcile(&mut self, list: &[Observed], sent: Mono) {
@@ -76,6 +72,10 @@ impl Planner {
             }
         }
         self.follow_up();
+        match self.describe.confirm {
+            Some(at) if at > sent => self.want_describe(at.since(self.now)),
+            _ => self.describe.confirm = None,
+        }
     }
 
     fn match_up(&mut self, observed: &Observed, sent: Mono) -> Option<Key> {
@@ -222,8 +222,10 @@ impl Planner {
         let now = self.now;
         let listed: BTreeSet<Ipv4Net> = nets(observed).collect();
         for net in &listed {
-            if !self.pool.was_returned(key, *net, now) {
-                self.pool.add_block(key, *net, now);
+            match self.pool.returned_until(key, *net, now) {
+                None => self.pool.add_block(key, *net, now),
+                // An old list, or a lost Assign that was given the same again: later lists tell.
+                until => self.describe.confirm = self.describe.confirm.max(until),
             }
         }
         let Some(eni) = self.pool.get_mut(key) else {

@@ -144,7 +144,8 @@ impl State {
         let node = world
             .launch_instance(&launch, Duration::ZERO)
             .expect("an empty subnet takes a node");
-        let lists = Lists::new(scenario.has_stale_lists());
+        let mut lists = Lists::new(scenario.has_stale_lists());
+        lists.record(&world, Duration::ZERO);
         Self {
             world,
             me: node.id,
