@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use super::{Pending, Planner, reconcile::LAG};
+use super::{
+    Pending, Planner,
+    reconcile::{LAG, YOUNG},
+};
 use crate::{
     Class, Failure, Op,
     gate::{Action, LOOK, STEP, TERMINATION},
@@ -21,8 +24,6 @@ const ATTACH_TRIES: u32 = 5;
 const CONFIGURE_TRIES: u32 = 4;
 /// The host's side of a dead link needs no more: rules that lead nowhere harm nobody.
 const DECONFIGURE_TRIES: u32 = 3;
-/// For so long after we first knew of it, an ENI that EC2 does not find may yet come to light.
-const YOUNG: Duration = Duration::from_secs(60);
 /// Deletes refused as "in use" before EC2 is asked whether the ENI is attached again.
 const DELETE_TRIES: u32 = 3;
 

@@ -23,6 +23,8 @@ use crate::{
 pub(super) const LAG: Duration = Duration::from_secs(10);
 /// How far apart two lists must be to count as two witnesses.
 const GRACE: Duration = Duration::from_secs(30);
+/// For so long after we first knew of it, an ENI that EC2 does not find may yet come to light.
+pub(super) const YOUNG: Duration = Duration::from_secs(60);
 /// Reading again while an attachment is neither here nor there.
 const UNSETTLED: Duration = Duration::from_secs(3);
 /// An attachment that has been neither for so long is given up (ec2-and-faults §7 row 5).
@@ -120,10 +122,22 @@ impl Planner {
                 self.pool.insert(eni)
             }
             None if !observed.tagged_ours || !self.config.provisioning => return None,
+            // It may be what a create under way has just made: its answer will say, or it is lost and looked for.
+            None if self.creating() => {
+                self.want_describe(UNSETTLED);
+                return None;
+            }
             None => self.adopt_loose(observed),
         };
         self.take_blocks(key, &observed.addresses, &observed.prefixes);
         Some(key)
+    }
+
+    /// Whether EC2 has a create of ours whose answer is still awaited.
+    fn creating(&self) -> bool {
+        self.pool
+            .enis()
+            .any(|eni| eni.phase == Phase::Creating && eni.op.is_some())
     }
 
     /// A detached ENI with our tag: the fruit of a Create whose answer got lost, or the rest of a former life. It is
@@ -235,6 +249,8 @@ impl Planner {
             eni.unassign.is_none(),
             eni.blocks.keys().copied().collect::<Vec<_>>(),
         );
+        // What a lost Unassign did, a list shows only after a while; until then its blocks are neither ours nor gone.
+        let settled = self.describe.confirm.is_none_or(|at| at <= sent);
         let mut gone = Vec::new();
         for net in nets {
             let shown = listed.contains(&net);
@@ -242,7 +258,7 @@ impl Planner {
                 if shown {
                     block.doubt = None;
                     // The Unassign that failed did nothing.
-                    block.releasing &= !unasked;
+                    block.releasing &= !(unasked && settled);
                     return false;
                 }
                 if block.since + LAG > sent {
@@ -267,6 +283,8 @@ impl Planner {
             return;
         };
         match eni.phase {
+            // A young one may only be late to show: it is deleted again until EC2 must know whether it is there.
+            Phase::Deleting if now < eni.since + YOUNG => return,
             Phase::Deleting if eni.op.is_none() => return self.pool.remove(key, now),
             Phase::Detaching if eni.op.is_none() => return self.detached(key),
             Phase::Creating | Phase::Draining | Phase::Detaching | Phase::Deleting => return,

@@ -193,6 +193,8 @@ impl Planner {
                     && eni.suspect.is_none()
                     && eni.unassign.is_none()
                     && eni.assign.is_none()
+                    // What a lost Unassign left is settled first, or the next one's failure would make it ours again.
+                    && eni.counts().releasing == 0
             })
             .map(|(key, eni)| (eni.primary, eni.counts().held, Reverse(eni.device), key))
             .collect();

@@ -193,6 +193,10 @@ pub fn answered(
 /// What the design lets pods wait beyond the half minute, and why.
 fn grace(state: &State) -> Duration {
     let mut grace = Duration::ZERO;
+    if state.tally.of(Fault::LostReply) + state.tally.of(Fault::Unsent) > 0 {
+        // The last call that got lost is waited for as long as any.
+        grace += state.scenario.timeout;
+    }
     if state.tally.of(Fault::Throttled) + state.tally.of(Fault::Buckets) > 0 {
         // The limiter lets a throttled account recover before it asks again, whoever waits (docs/fleet.md).
         grace += Duration::from_secs(60);

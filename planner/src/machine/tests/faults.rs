@@ -543,3 +543,20 @@ fn a_waiting_pod_is_served_soon_after_the_subnet_has_room_again() {
     world.run(30);
     assert!(world.granted.contains_key(&ticket));
 }
+
+/// Found by the simulation: a list that was asked for while a create was under way showed the new ENI, which nobody
+/// knew yet, so it was deleted as a leak before the create's answer claimed it.
+#[test]
+fn a_list_does_not_delete_what_a_create_under_way_has_made() {
+    let mut world = full();
+    world.fault(Action::Create, [Fault::Silence]);
+    world.add_within(9, 25);
+    world.run(2);
+    let list = world.listing();
+    assert!(list.iter().any(|eni| eni.attached.is_none()));
+    let from = world.log.len();
+    world.send(Event::Inventory(list));
+    world.run(5);
+    let deleted = |c: &Command| matches!(c, Command::DeleteEni { .. });
+    assert_eq!(count(&world, from, deleted), 0);
+}
