@@ -11,7 +11,7 @@ use std::{
 
 use e2e::{
     inspect::inspect,
-    lab::Lab,
+    lab::{Lab, count, eventually},
     node::{Node, Pod},
     ping::ping,
     sandbox,
@@ -85,13 +85,26 @@ fn timed<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Duration)> {
     work().map(|result| (result, begun.elapsed()))
 }
 
+/// Warm from the start, so that the timings below are the plugin's and the daemon's, not EC2's.
 fn launch(lab: &Lab) -> io::Result<Node> {
-    let (node, took) = timed(|| lab.node(KIND, &[]))?;
+    let warm = PODS.to_string();
+    let (node, ready) = timed(|| lab.node(KIND, &[("WARM_IP_TARGET", &warm)]))?;
+    let (warmed, after) = timed(|| {
+        let free = || count(&node, "free").is_ok_and(|free| free >= PODS);
+        Ok(eventually(Duration::from_secs(20), free))
+    })?;
+    if !warmed {
+        return Err(io::Error::other(format!(
+            "the pool did not fill:\n{}",
+            node.log()
+        )));
+    }
     println!(
-        "   {}  {:<12} ready after {} ms",
+        "   {}  {:<12} ready after {} ms, {PODS} addresses warm after {} ms more",
         node.instance.id,
         node.instance.address,
-        took.as_millis()
+        ready.as_millis(),
+        after.as_millis()
     );
     Ok(node)
 }
