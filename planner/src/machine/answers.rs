@@ -134,6 +134,8 @@ impl Planner {
         eni.op = None;
         eni.learn(seen, card);
         eni.card = card;
+        // It exists from now on, however long ago it was first asked for.
+        eni.since = now;
         eni.enter(Phase::Unattached, now);
         self.take_blocks(key, &seen.addresses, &seen.prefixes);
         let prefixes = matches!(asked, Some(crate::Amount::Prefixes(_)));

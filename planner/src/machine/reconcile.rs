@@ -154,6 +154,7 @@ impl Planner {
                 eni.intent = None;
                 eni.suspect = None;
                 eni.learn(observed, card);
+                eni.since = now;
                 eni.enter(Phase::Unattached, now);
             }
             return key;
@@ -235,8 +236,15 @@ impl Planner {
     fn compare_blocks(&mut self, key: Key, observed: &Observed, sent: Mono) {
         let now = self.now;
         let listed: BTreeSet<Ipv4Net> = nets(observed).collect();
+        let eni = self.pool.get(key);
+        let known = |net: &Ipv4Net| eni.is_some_and(|eni| eni.blocks.contains_key(net));
+        let strange: BTreeSet<Ipv4Net> = listed.iter().filter(|net| !known(net)).copied().collect();
+        // A daemon that gave addresses back and died left no note of it; a list of those days still shows them.
+        let believed = eni.and_then(|eni| eni.restored).map(|at| at + LAG);
+        let too_old = believed.filter(|at| sent < *at);
         for net in &listed {
-            match self.pool.returned_until(key, *net, now) {
+            let hidden = self.pool.returned_until(key, *net, now);
+            match hidden.or(too_old.filter(|_| strange.contains(net))) {
                 None => self.pool.add_block(key, *net, now),
                 // An old list, or a lost Assign that was given the same again: later lists tell.
                 until => self.describe.confirm = self.describe.confirm.max(until),
@@ -349,6 +357,7 @@ impl Planner {
             // Nothing here is younger than any list of EC2's: the first one is to be compared with all of it.
             eni.since = Mono::ZERO;
             eni.phase_since = Mono::ZERO;
+            eni.restored = Some(now);
             eni.index = self.pool.index_for(&eni);
             let key = self.pool.insert(eni);
             for net in nets(observed) {

@@ -89,6 +89,8 @@ pub(crate) struct Eni {
     pub since: Mono,
     /// When EC2 was first to be asked for it; taken once it serves. `None` for ENIs that were there before.
     pub wanted: Option<Mono>,
+    /// When a restarted daemon took it over from its record.
+    pub restored: Option<Mono>,
     /// The kernel is known to carry its traffic, though the host side is being set again (after a restart).
     pub carries: bool,
     pub trust: Trust,
@@ -159,6 +161,7 @@ impl Eni {
             phase_since: now,
             since: now,
             wanted: None,
+            restored: None,
             carries: false,
             trust: Trust::Sound,
             condemned: false,
