@@ -36,16 +36,17 @@ const CONFIRM_CAP: Duration = Duration::from_secs(600);
 impl Planner {
     /// The list that came unasked: how old it is, nobody said.
     pub(super) fn inventory(&mut self, list: &[Observed]) {
-        self.reconcile(list, self.now - LAG);
+        self.reconcile(list, self.now - LAG, false);
     }
 
     pub(super) fn described(&mut self, list: &[Observed], sent: Mono) {
         self.describe.op = None;
         self.describe.failures = 0;
-        self.reconcile(list, sent);
+        self.reconcile(list, sent, true);
     }
 
-    fn reconcile(&mut self, list: &[Observed], sent: Mono) {
+    /// `complete`: the list has what is attached here and what only carries our tag, not just the former.
+    fn reconcile(&mut self, list: &[Observed], sent: Mono, complete: bool) {
         self.inventoried = true;
         self.unmanaged.clear();
         let mut seen = BTreeSet::new();
@@ -57,10 +58,12 @@ impl Planner {
             seen.extend(self.match_up(observed, sent));
         }
         for key in self.pool.keys() {
+            // What waits to be deleted is attached to nothing: a list of what is attached says nothing about it.
+            let covers = |eni: &Eni| complete || eni.phase != Phase::Deleting;
             let old = self
                 .pool
                 .get(key)
-                .is_some_and(|eni| eni.id.is_some() && eni.since <= sent);
+                .is_some_and(|eni| eni.id.is_some() && eni.since <= sent && covers(eni));
             if old && !seen.contains(&key) {
                 self.not_listed(key, false);
             }
@@ -259,7 +262,7 @@ impl Planner {
         );
         // What a lost Unassign did, a list shows only after a while; until then its blocks are neither ours nor gone.
         let settled = self.describe.confirm.is_none_or(|at| at <= sent);
-        let mut gone = Vec::new();
+        let (mut gone, mut doubted) = (Vec::new(), false);
         for net in nets {
             let shown = listed.contains(&net);
             let drop = eni.with_block(net, |block| {
@@ -272,10 +275,15 @@ impl Planner {
                 if block.since + LAG > sent {
                     return false;
                 }
+                doubted |= block.doubt.is_none();
                 let since = block.doubt.get_or_insert(Doubt { since: now }).since;
                 block.idle() && ((block.releasing && unasked) || now >= since + GRACE)
             });
             gone.extend((drop == Some(true)).then_some(net));
+        }
+        if doubted {
+            // As with ENIs: a new doubt is settled soon, whatever the last one's intervals have grown to.
+            self.describe.unsettled = 0;
         }
         for net in gone {
             self.pool.drop_block(key, net, now);

@@ -560,3 +560,28 @@ fn a_list_does_not_delete_what_a_create_under_way_has_made() {
     let deleted = |c: &Command| matches!(c, Command::DeleteEni { .. });
     assert_eq!(count(&world, from, deleted), 0);
 }
+
+/// Found by the simulation: the daemon's first question is only for what is attached, and its answer may come late. An
+/// ENI on its way to be deleted is not in it, and was taken for gone.
+#[test]
+fn a_list_of_what_is_attached_does_not_forget_what_is_to_be_deleted() {
+    let mut world = full();
+    world.fault(Action::Attach, [Fault::Refuse(Class::Limit)]);
+    world.fault(
+        Action::Delete,
+        vec![denied("ec2:DeleteNetworkInterface"); 2],
+    );
+    world.add_within(9, 5);
+    world.run(90);
+    let attached = world.listing();
+    let attached = attached.into_iter().filter(|eni| eni.attached.is_some());
+    let list = attached.collect();
+    world.send(Event::Inventory(list));
+    world.run(600);
+    let loose = world
+        .enis
+        .values()
+        .filter(|eni| eni.observed.attached.is_none())
+        .count();
+    assert_eq!(loose, 0);
+}
