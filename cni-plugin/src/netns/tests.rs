@@ -122,7 +122,7 @@ fn magic_links_are_followed_in_one_form_only() {
         Err(NetnsError::Symlink { .. })
     ));
     // A magic link as a parent: somebody else's view of the file system.
-    let through_root = PathBuf::from(format!("/proc/{pid}/root/etc/hostname"));
+    let through_root = PathBuf::from(format!("/proc/{pid}/cwd/hostname"));
     assert!(matches!(
         Netns::open(&through_root, false),
         Err(NetnsError::Symlink { .. })
