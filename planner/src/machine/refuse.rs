@@ -13,6 +13,9 @@ use crate::{
 /// A message older than this explains nothing any more.
 const TROUBLE_FRESH: Duration = Duration::from_secs(60);
 
+/// How soon after a refusal for want of ENI slots EC2 is asked who holds them.
+const LOOK_AGAIN: Duration = Duration::from_secs(20);
+
 impl Planner {
     /// Turns down whoever cannot be helped any more, or not in time.
     pub(super) fn refuse(&mut self, out: &mut Vec<Command>) {
@@ -29,6 +32,10 @@ impl Planner {
         // Those who came last are the ones for whom nothing can ever come.
         while let Some(sandbox) = self.waiting.last().filter(|_| self.hopeless()) {
             let refusal = self.dead_end();
+            if !self.unmanaged.is_empty() {
+                // The slots that others hold are known from a list, and nobody tells when they let go of them.
+                self.want_describe(LOOK_AGAIN);
+            }
             self.dismiss(&sandbox, &refusal, out);
         }
     }

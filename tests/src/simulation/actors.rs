@@ -228,6 +228,7 @@ impl State {
     }
 
     fn foreign_leave(&mut self, now: Duration) {
+        self.just_left = self.foreign.len();
         for id in std::mem::take(&mut self.foreign) {
             let bond = self
                 .world

@@ -220,12 +220,19 @@ pub fn capacity(state: &State) -> usize {
     let (ours, foreign): (Vec<_>, Vec<_>) =
         attached.partition(|eni| state.is_ours(eni) && !eni.requester_managed);
     let cap = usize::from(state.scenario.kind.eni_cap(&state.scenario.config));
-    let room = cap.saturating_sub(foreign.len());
+    // Slots that pods cannot count upon within half a minute: of attaches that hang, which have a minute, and of ENIs
+    // that left just now, which the daemon does not know.
+    let hanging = ours.iter().filter(|eni| !state.is_attached(eni)).count();
+    let room = cap.saturating_sub(foreign.len() + hanging + state.just_left);
     let held = state.ledger.live.len() + state.ledger.resting.len();
-    let by_slots = (room.max(ours.len()) * slots).saturating_sub(held);
+    let by_slots = (room * slots).saturating_sub(held);
     let subnet = usize::try_from(state.world.available(&state.subnet)).unwrap_or(usize::MAX);
     // What our ENIs have and nobody uses, and what the subnet can still give beyond new ENIs' own addresses.
-    let idle = ours.iter().map(|eni| spare(state, eni)).sum::<usize>();
+    let idle = ours
+        .iter()
+        .filter(|eni| state.is_attached(eni))
+        .map(|eni| spare(state, eni))
+        .sum::<usize>();
     by_slots.min(idle + subnet.saturating_sub(room))
 }
 

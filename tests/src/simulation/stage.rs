@@ -60,6 +60,8 @@ pub struct State {
     pub neighbours: Vec<Ipv4Addr>,
     /// ENIs of others, attached here.
     pub foreign: Vec<ids::EniId>,
+    /// How many of them left when the faults stopped.
+    pub just_left: usize,
     /// The daemon, if it serves.
     pub pool: Option<Pool>,
     /// Counts daemons: whatever belongs to an older one is dead.
@@ -162,6 +164,7 @@ impl State {
             made: BTreeMap::new(),
             neighbours: Vec::new(),
             foreign: Vec::new(),
+            just_left: 0,
             pool: None,
             generation: 0,
             entitled: None,

@@ -585,3 +585,24 @@ fn a_list_of_what_is_attached_does_not_forget_what_is_to_be_deleted() {
         .count();
     assert_eq!(loose, 0);
 }
+
+/// Found by the simulation: slots that others hold are known from a list, and no call was left that would show them free.
+#[test]
+fn slots_that_others_let_go_of_are_found_by_those_who_were_refused() {
+    let mut world = World::bare("t3.small", ip_targets(1, 0));
+    let guests = [world.foreign(1, false), world.foreign(2, false)];
+    world.start();
+    for n in 0..3 {
+        world.add(n);
+        world.run(2);
+    }
+    let ticket = world.add(3);
+    assert!(matches!(world.refused[&ticket], Refusal::EniLimit { .. }));
+    for guest in guests {
+        world.enis.remove(&guest);
+    }
+    world.run(30);
+    let again = world.add(3);
+    world.run(10);
+    assert!(world.granted.contains_key(&again));
+}
