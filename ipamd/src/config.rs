@@ -40,6 +40,7 @@ pub struct Config {
     pub network: Network,
     pub cloud: Cloud,
     pub paths: Paths,
+    pub kubernetes: Kubernetes,
     /// `/metrics` is served here (`DISABLE_METRICS` turns it off). Upstream's port is 61678.
     pub metrics: Option<SocketAddr>,
     /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
@@ -68,6 +69,15 @@ pub struct Cloud {
     pub manage_untagged: bool,
     /// `HTTP_TIMEOUT`: the most one EC2 or metadata call may take.
     pub timeout: Duration,
+}
+
+/// How this node is known to its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// `MY_NODE_NAME`, from the downward API; unset, the Node object is not followed.
+    pub node: Option<String>,
+    /// `CLUSTER_ENDPOINT`: the API server's URL, instead of its Service's address.
+    pub endpoint: Option<String>,
 }
 
 /// Where the daemon keeps things.
@@ -113,6 +123,10 @@ impl Config {
             paths: Paths {
                 run_dir: read.or("HAWSER_RUN_DIR", "a path", PathBuf::from("/run/hawser")),
                 cni_conf_dir: read.text("HOST_CNI_CONFDIR_PATH").map(PathBuf::from),
+            },
+            kubernetes: Kubernetes {
+                node: read.text("MY_NODE_NAME"),
+                endpoint: read.text("CLUSTER_ENDPOINT"),
             },
             metrics: read.metrics(),
             log_level: read.log_level(),

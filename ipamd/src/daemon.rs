@@ -29,7 +29,7 @@ use crate::{
     conflist::Conflist,
     grpc::Service,
     hostnet::{HostNet, StartError},
-    listener,
+    kube, listener,
     metrics::Metrics,
     pool::{Driver, Pool},
     recovery::{self, Agreed},
@@ -173,6 +173,8 @@ impl Node {
             let settle = start::settle(executor, pool.clone(), self.intents.clone(), store);
             drop(detached.spawn_idle(settle));
         }
+        let node = kube::follow(self.config.kubernetes.clone(), pool.clone());
+        drop(detached.spawn_idle(node));
         Ok(pool)
     }
 

@@ -10,6 +10,7 @@ pub mod conflist;
 pub mod daemon;
 pub mod grpc;
 pub mod hostnet;
+pub mod kube;
 pub mod listener;
 pub mod log;
 pub mod metrics;

@@ -4,9 +4,11 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
 
 /// Installs the subscriber. Our own crates log at `level`; libraries only what they warn about.
 pub fn start(level: tracing::Level) {
+    // kube-runtime warns at every try; `crate::kube` says once that the API server is away.
     let ours = ["ipamd", "datapath", "planner"]
         .map(|name| format!("{name}={level}"))
-        .join(",");
+        .join(",")
+        + ",kube_runtime=error";
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::WARN.into())
         .parse_lossy(ours);

@@ -156,7 +156,8 @@ impl Planner {
                 stopping,
             } => {
                 self.schedulable = schedulable;
-                self.stopping = stopping;
+                // There is no way back: word on the node may still come in while the daemon goes.
+                self.stopping |= stopping;
             }
             Event::Tick => {}
         }

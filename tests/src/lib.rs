@@ -3,6 +3,7 @@
 //! Used by the integration tests and by the demo. It starts processes and makes namespaces, and ends both; it decides
 //! nothing about addresses or networks.
 
+pub mod apiserver;
 pub mod binaries;
 pub mod containerd;
 pub mod fleet;

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod conformance;
 mod growth;
 mod lifecycle;
@@ -37,7 +38,8 @@ fn main() -> ExitCode {
         eprintln!("e2e: {why}");
         return ExitCode::FAILURE;
     }
-    let suites: [Vec<Trial>; 7] = [
+    let suites: [Vec<Trial>; 8] = [
+        cluster::trials(),
         conformance::trials(),
         growth::trials(),
         lifecycle::trials(),

@@ -1,0 +1,104 @@
+//! The word that each event leaves behind. How it travels is tested against a server, in the lab's crate.
+
+use kube::core::Status;
+use serde_json::{Value, json};
+
+use super::{node::LEAVING, *};
+
+fn node(metadata: Value, spec: Value) -> OwnNode {
+    // With a status, as servers send it: it must not matter.
+    let status = json!({ "images": [{ "names": ["pause"], "sizeBytes": 1 }] });
+    serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec, "status": status,
+    }))
+    .unwrap()
+}
+
+fn spec(spec: Value) -> bool {
+    schedulable(&node(json!({ "name": "n" }), spec))
+}
+
+fn tainted(key: &str, effect: &str) -> bool {
+    spec(
+        json!({ "taints": [{ "key": "other", "effect": "NoSchedule" }, { "key": key, "effect": effect }] }),
+    )
+}
+
+fn failed(code: u16) -> Result<Event<OwnNode>, watcher::Error> {
+    let status = Status {
+        code,
+        ..Status::failure("told", "Reason")
+    };
+    Err(watcher::Error::WatchError(Box::new(status)))
+}
+
+#[test]
+fn a_node_takes_pods_unless_it_is_said_not_to() {
+    assert!(spec(json!({})));
+    assert!(spec(json!({ "unschedulable": false, "taints": [] })));
+    assert!(!spec(json!({ "unschedulable": true })));
+}
+
+#[test]
+fn taints_of_a_node_that_is_to_go_count_and_others_do_not() {
+    for key in LEAVING {
+        assert!(!tainted(key, "NoSchedule"), "{key}");
+        assert!(tainted(key, "PreferNoSchedule"), "{key}");
+    }
+    assert!(tainted("dedicated", "NoSchedule"));
+    assert!(tainted("node.kubernetes.io/not-ready", "NoExecute"));
+}
+
+#[test]
+fn a_node_under_deletion_takes_no_pods() {
+    let dying = json!({ "name": "n", "deletionTimestamp": "2026-01-01T00:00:00Z" });
+    assert!(!schedulable(&node(dying, json!({}))));
+}
+
+#[test]
+fn only_changes_are_told() {
+    let mut word = Word::default();
+    let mut say = |unschedulable| {
+        let spec = json!({ "unschedulable": unschedulable });
+        word.take(Ok(Event::Apply(node(json!({ "name": "n" }), spec))))
+    };
+    let told = [false, true, true, false, false].map(&mut say);
+    assert_eq!(told, [None, Some(false), None, Some(true), None]);
+}
+
+#[test]
+fn an_error_or_an_empty_list_changes_nothing() {
+    let mut word = Word::default();
+    let cordoned = node(json!({ "name": "n" }), json!({ "unschedulable": true }));
+    assert_eq!(word.take(Ok(Event::InitApply(cordoned))), Some(false));
+    for event in [
+        failed(500),
+        failed(410),
+        Ok(Event::Init),
+        Ok(Event::InitDone),
+    ] {
+        assert_eq!(word.take(event), None);
+    }
+    let open = node(json!({ "name": "n" }), json!({}));
+    assert_eq!(word.take(Ok(Event::InitApply(open))), Some(true));
+}
+
+#[test]
+fn a_deleted_node_is_not_warmed_and_a_new_one_is() {
+    let mut word = Word::default();
+    let open = || node(json!({ "name": "n" }), json!({}));
+    assert_eq!(word.take(Ok(Event::Delete(open()))), Some(false));
+    assert_eq!(word.take(Ok(Event::Apply(open()))), Some(true));
+}
+
+#[test]
+fn an_outage_is_one_outage_and_a_gap_in_the_watch_is_none() {
+    let mut word = Word::default();
+    word.take(failed(410));
+    assert!(!word.away);
+    word.take(failed(503));
+    word.take(Ok(Event::Init));
+    assert!(word.away);
+    word.take(Ok(Event::InitDone));
+    assert!(!word.away);
+}

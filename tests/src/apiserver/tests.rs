@@ -1,0 +1,129 @@
+//! The daemon's watch on its Node, against a server that answers, changes its mind, forgets, hangs up and goes away.
+
+use std::{pin::Pin, time::Duration};
+
+use super::*;
+use tokio_stream::{Stream, StreamExt};
+
+type Words = Pin<Box<dyn Stream<Item = bool> + Send>>;
+
+fn server_at(address: &str) -> ApiServer {
+    ApiServer::start(TcpListener::bind(address).unwrap(), "node-a").unwrap()
+}
+
+fn watched(address: SocketAddr, node: &str) -> Words {
+    let url = format!("http://{address}").parse().unwrap();
+    let client = ipamd::kube::client(kube::Config::new(url)).unwrap();
+    Box::pin(ipamd::kube::words(client, node))
+}
+
+/// Generous: the library waits up to some seconds before it tries again, and the machine may be loaded.
+async fn next(words: &mut Words) -> bool {
+    tokio::time::timeout(Duration::from_secs(40), words.next())
+        .await
+        .expect("a word in time")
+        .expect("the stream has no end")
+}
+
+/// Keeps the watch going until the server has seen what `met` looks for; a word meanwhile is a failure.
+async fn silent_until(words: &mut Words, server: &ApiServer, met: impl Fn((u32, u32)) -> bool) {
+    let mut world = server.world.subscribe();
+    let asked = world.wait_for(|world| met((world.lists, world.watches)));
+    let limit = tokio::time::sleep(Duration::from_secs(40));
+    tokio::select! {
+        word = words.next() => panic!("an unasked word: {word:?}"),
+        met = asked => drop(met.expect("the server runs")),
+        () = limit => panic!("the server was not asked"),
+    }
+}
+
+#[tokio::test]
+async fn cordon_and_release_are_told() {
+    let server = server_at("127.0.0.1:0");
+    let mut words = watched(server.address, "node-a");
+    server.cordon(true);
+    assert!(!next(&mut words).await);
+    server.cordon(false);
+    assert!(next(&mut words).await);
+    server.change(|node| {
+        node["metadata"]["deletionTimestamp"] = serde_json::json!("2026-01-01T00:00:00Z")
+    });
+    assert!(!next(&mut words).await);
+    assert_eq!(
+        server.asked(),
+        (1, 1),
+        "one list and one watch serve it all"
+    );
+}
+
+#[tokio::test]
+async fn another_nodes_cordon_is_not_ours() {
+    let server = server_at("127.0.0.1:0");
+    server.cordon(true);
+    let mut words = watched(server.address, "node-b");
+    silent_until(&mut words, &server, |(lists, watches)| {
+        (lists, watches) == (1, 1)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_410_the_node_is_listed_again() {
+    let server = server_at("127.0.0.1:0");
+    let mut words = watched(server.address, "node-a");
+    server.cordon(true);
+    assert!(!next(&mut words).await);
+    silent_until(&mut words, &server, |(_, watches)| watches == 1).await;
+    server.expire();
+    silent_until(&mut words, &server, |(lists, watches)| {
+        (lists, watches) == (2, 2)
+    })
+    .await;
+    server.cordon(false);
+    assert!(next(&mut words).await);
+}
+
+#[tokio::test]
+async fn what_changed_while_the_connection_was_cut_is_told() {
+    let server = server_at("127.0.0.1:0");
+    let mut words = watched(server.address, "node-a");
+    silent_until(&mut words, &server, |(_, watches)| watches == 1).await;
+    server.cut();
+    server.cordon(true);
+    assert!(!next(&mut words).await);
+    let (lists, watches) = server.asked();
+    assert!(
+        lists == 1 && watches >= 2,
+        "the watch goes on from where it was: {lists}, {watches}"
+    );
+}
+
+#[tokio::test]
+async fn fault_40_a_server_that_is_away_changes_nothing_until_it_is_back() {
+    let server = server_at("127.0.0.1:0");
+    let address = server.address;
+    let mut words = watched(address, "node-a");
+    server.cordon(true);
+    assert!(!next(&mut words).await);
+    drop(server);
+    let away = tokio::time::timeout(Duration::from_secs(3), words.next()).await;
+    assert!(away.is_err(), "no word without a server: {away:?}");
+    let server = server_at(&address.to_string());
+    // Released meanwhile: the versions go on from where the former server stood.
+    server.cordon(true);
+    server.cordon(false);
+    assert!(next(&mut words).await);
+}
+
+#[tokio::test]
+async fn fault_40_a_server_that_comes_late_is_found() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap();
+    drop(port);
+    let mut words = watched(address, "node-a");
+    let early = tokio::time::timeout(Duration::from_secs(1), words.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    let server = server_at(&address.to_string());
+    server.cordon(true);
+    assert!(!next(&mut words).await);
+}
