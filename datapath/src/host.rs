@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::constants::{MAX_ENI_INDEX, PODS_TABLE, RULE_PODS};
 use crate::netlink::link::{self, Change, InetConf, Link};
 use crate::netlink::rule::Rule;
-use crate::netlink::{Error, Mac, Socket};
+use crate::netlink::{Error, Family, Mac, Socket};
 use crate::nft::{Nft, Ruleset};
 
 pub use eni::{EniLink, add_eni, remove_eni};
@@ -107,7 +107,7 @@ pub fn prepare(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostErr
         })?;
     ensure_link(socket, &primary, config.mtu)?;
 
-    let pods = Rule::all(RULE_PODS, PODS_TABLE);
+    let pods = Rule::all(Family::V4, RULE_PODS, PODS_TABLE);
     let rival = |r: &Rule| r.priority == RULE_PODS;
     rules::ensure(socket, &pods, rival)?;
 

@@ -6,6 +6,7 @@
 
 mod channel;
 mod error;
+mod family;
 mod monitor;
 mod request;
 mod socket;
@@ -18,6 +19,7 @@ pub mod rule;
 
 pub(crate) use channel::{Channel, Frame, align4};
 pub use error::Error;
+pub use family::Family;
 pub use monitor::{Event, Monitor, Topic, wait_for_link_by_mac};
 pub use nix::errno::Errno;
 pub use request::Request;

@@ -67,13 +67,13 @@ impl PodLink {
     fn pod_routes(pod_index: u32) -> [Route; 2] {
         let everywhere = Ipv4Net::default();
         [
-            Route::link(GATEWAY.into(), pod_index, MAIN),
+            Route::link(Ipv4Net::from(GATEWAY), pod_index, MAIN),
             Route::via(everywhere, GATEWAY, pod_index, MAIN),
         ]
     }
 
     fn host_route(&self, host_index: u32) -> Route {
-        Route::link(self.address.into(), host_index, PODS_TABLE)
+        Route::link(Ipv4Net::from(self.address), host_index, PODS_TABLE)
     }
 }
 

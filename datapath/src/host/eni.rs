@@ -10,7 +10,7 @@ use crate::constants::{MARK_ENI_MASK, MAX_ENI_INDEX, PROTOCOL, RULE_ENI, RULE_EN
 use crate::netlink::addr::{self, Address};
 use crate::netlink::route::{self, MAIN, Route};
 use crate::netlink::rule::{self, Rule};
-use crate::netlink::{Errno, Error, Mac, Report, Socket, wait_for_link_by_mac};
+use crate::netlink::{Errno, Error, Family, Mac, Report, Socket, wait_for_link_by_mac};
 
 /// A secondary ENI, as it shall be on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,13 @@ pub fn add_eni(socket: &mut Socket, eni: &EniLink, patience: Duration) -> Result
     ensure_address(socket, eni, link.index).during("set the ENI's address")?;
     ensure_routes(socket, eni.table, link.index, gateway).during("set up the ENI's table")?;
     // The table is complete before anything leads there.
-    let mark = Rule::mark(RULE_ENI, eni.index.into(), MARK_ENI_MASK, eni.table);
+    let mark = Rule::mark(
+        Family::V4,
+        RULE_ENI,
+        eni.index.into(),
+        MARK_ENI_MASK,
+        eni.table,
+    );
     rules::ensure(socket, &mark, |r| {
         r.priority == RULE_ENI && (r.mark == mark.mark || r.table == mark.table)
     })?;
@@ -100,12 +106,11 @@ fn validate(eni: &EniLink) -> Result<Ipv4Addr, HostError> {
 fn ensure_address(socket: &mut Socket, eni: &EniLink, index: u32) -> Result<(), Error> {
     let prefix_len = eni.subnet.prefix_len();
     let wanted = Address {
-        index,
-        address: eni.primary,
         prefix_len,
         no_prefix_route: true,
+        ..Address::host(index, eni.primary)
     };
-    let present = socket.addresses(Some(index))?;
+    let present = socket.addresses(Family::V4, Some(index))?;
     exists_ok(socket.apply(&addr::add(&wanted)))?;
     let same = |a: &Address| (a.address, a.prefix_len) == (wanted.address, wanted.prefix_len);
     let strays: Vec<_> = present.iter().filter(|a| !same(a)).map(addr::del).collect();
@@ -116,8 +121,8 @@ fn ensure_address(socket: &mut Socket, eni: &EniLink, index: u32) -> Result<(), 
     }
     // An address that was there without the flag cannot be given it (the kernel ignores it for an existing address),
     // but its route can go.
-    let connected = |r: &Route| r.gateway.is_none() && r.dst == eni.subnet.trunc();
-    let routes = socket.routes_over(MAIN, index)?;
+    let connected = |r: &Route| r.gateway.is_none() && r.dst == eni.subnet.trunc().into();
+    let routes = socket.routes_over(Family::V4, MAIN, index)?;
     let requests: Vec<_> = routes
         .iter()
         .filter(|r| connected(r))
@@ -134,10 +139,10 @@ fn ensure_routes(
     gateway: Ipv4Addr,
 ) -> Result<(), Error> {
     let wanted = [
-        Route::link(gateway.into(), oif, table),
+        Route::link(Ipv4Net::from(gateway), oif, table),
         Route::via(Ipv4Net::default(), gateway, oif, table),
     ];
-    let present = socket.routes(Some(table))?;
+    let present = socket.routes(Family::V4, Some(table))?;
     let missing = wanted.iter().filter(|r| !present.contains(r));
     let requests: Vec<_> = missing.map(route::replace).collect();
     socket.batch(&requests).and_then(Report::ok)?;
@@ -158,7 +163,7 @@ fn remove_rules(socket: &mut Socket, table: u32) -> Result<(), Error> {
 }
 
 fn remove_routes(socket: &mut Socket, table: u32) -> Result<(), Error> {
-    let mut routes = socket.routes(Some(table))?;
+    let mut routes = socket.routes(Family::V4, Some(table))?;
     routes.retain(|r| r.protocol == PROTOCOL);
     // The default route first: its gateway is found by the other.
     routes.sort_by_key(|r| r.dst.prefix_len());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{During, HostError};
 use crate::constants::{MARK_ENI_MASK, MAX_ENI_INDEX, PROTOCOL, RULE_ENI};
 use crate::netlink::rule::{self, Rule};
-use crate::netlink::{Error, Socket};
+use crate::netlink::{Error, Family, Socket};
 
 /// Makes sure that `wanted` is there, and then that of our own rules no other one is that `rival` matches.
 pub(super) fn ensure(
@@ -14,7 +14,7 @@ pub(super) fn ensure(
     rival: impl Fn(&Rule) -> bool,
 ) -> Result<(), HostError> {
     let what = "set up rules";
-    let present = socket.rules().during(what)?;
+    let present = socket.rules(wanted.family).during(what)?;
     if !present.iter().any(|r| r.same(wanted)) {
         socket.apply(&rule::add(wanted)).during(what)?;
     }
@@ -27,14 +27,14 @@ pub(super) fn ensure(
 
 /// Our rules that lead to `table`.
 pub(super) fn leading_to(socket: &mut Socket, table: u32) -> Result<Vec<Rule>, Error> {
-    let mut rules = socket.rules()?;
+    let mut rules = socket.rules(Family::V4)?;
     rules.retain(|r| r.protocol == PROTOCOL && r.table == table);
     Ok(rules)
 }
 
 /// Indices of the ENIs that are set up, by their rules.
 pub(super) fn marked_enis(socket: &mut Socket) -> Result<BTreeSet<u16>, HostError> {
-    let rules = socket.rules().during("list rules")?;
+    let rules = socket.rules(Family::V4).during("list rules")?;
     let ours = rules
         .iter()
         .filter(|r| r.protocol == PROTOCOL && r.priority == RULE_ENI);

@@ -250,7 +250,10 @@ fn a_removed_eni_leaves_nothing_but_its_link() {
         remove_eni(socket, 1, eni().table).unwrap();
     });
     assert_eq!(lab.show("ip rule; nft list ruleset"), rules);
-    assert_eq!(lab.socket.routes(Some(eni().table)).unwrap(), []);
+    assert_eq!(
+        lab.socket.routes(Family::V4, Some(eni().table)).unwrap(),
+        []
+    );
 }
 
 #[test]
@@ -291,7 +294,12 @@ fn an_eni_that_is_still_being_attached_is_waited_for() {
         socket.apply(&link::add_veth(&near, &far, None)).unwrap();
         waiter.join().unwrap().unwrap();
     });
-    assert!(!lab.socket.routes(Some(late.table)).unwrap().is_empty());
+    assert!(
+        !lab.socket
+            .routes(Family::V4, Some(late.table))
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]
@@ -442,12 +450,12 @@ fn a_restart_does_not_stop_marking() {
 fn a_node_without_pods_routes_as_before() {
     let mut lab = Lab::new();
     lab.set_up();
-    let main = lab.socket.routes(Some(MAIN)).unwrap();
+    let main = lab.socket.routes(Family::V4, Some(MAIN)).unwrap();
     let default = main
         .iter()
         .find(|r: &&Route| r.dst.prefix_len() == 0)
         .unwrap();
-    assert_eq!(default.gateway, Some(Ipv4Addr::new(10, 0, 0, 1)));
+    assert_eq!(default.gateway, Some(Ipv4Addr::new(10, 0, 0, 1).into()));
     let found = lab.show("ip -o route get 10.0.0.1");
     assert!(
         found[0].starts_with("10.0.0.1 dev eth0 src 10.0.0.10"),

@@ -1,34 +1,41 @@
-//! IPv4 addresses of links. Builds requests and reads answers; decides nothing.
+//! Addresses of links. Builds requests and reads answers; decides nothing.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Error, Request, Socket};
+use super::{Error, Family, Request, Socket};
 
-/// An IPv4 address on a link.
+/// An address on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Address {
     /// The link.
     pub index: u32,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Length of its prefix.
     pub prefix_len: u8,
     /// `IFA_F_NOPREFIXROUTE`: the kernel makes no connected route for the prefix.
     pub no_prefix_route: bool,
+    /// `IFA_F_NODAD`, IPv6: usable at once, without asking the link whether anybody else has it.
+    pub no_dad: bool,
 }
 
 impl Address {
-    /// A host address (/32), which never has a connected route.
+    /// A host address (/32 or /128) that is ours alone and is to have no connected route. For a /32 the kernel makes
+    /// none in any case; for a /128 it must be told, and not to ask the link for duplicates either: the answer would be
+    /// waited for a second and more, in which the address cannot be used.
     #[must_use]
-    pub const fn host(index: u32, address: Ipv4Addr) -> Self {
+    pub fn host(index: u32, address: impl Into<IpAddr>) -> Self {
+        let address = address.into();
+        let family = Family::of(address);
         Self {
             index,
             address,
-            prefix_len: 32,
-            no_prefix_route: false,
+            prefix_len: family.bits(),
+            no_prefix_route: family == Family::V6,
+            no_dad: family == Family::V6,
         }
     }
 
@@ -40,23 +47,24 @@ impl Address {
         else {
             return None;
         };
-        let mut local = None;
-        let mut no_prefix_route = false;
+        let (mut local, mut prefix) = (None, None);
+        let mut flags = AddressFlags::empty();
         for attribute in &message.attributes {
             match attribute {
-                AddressAttribute::Local(IpAddr::V4(address)) => local = Some(*address),
-                AddressAttribute::Flags(flags) => {
-                    no_prefix_route = flags.contains(AddressFlags::Noprefixroute)
-                }
+                AddressAttribute::Local(address) => local = Some(*address),
+                AddressAttribute::Address(address) => prefix = Some(*address),
+                AddressAttribute::Flags(found) => flags = *found,
                 _ => {}
             }
         }
         let header = &message.header;
         Some(Self {
             index: header.index,
-            address: local?,
+            // IPv6 tells the local address only where it differs from the prefix's.
+            address: local.or(prefix)?,
             prefix_len: header.prefix_len,
-            no_prefix_route,
+            no_prefix_route: flags.contains(AddressFlags::Noprefixroute),
+            no_dad: flags.contains(AddressFlags::Nodad),
         })
     }
 }
@@ -89,22 +97,22 @@ pub fn del(address: &Address) -> Request {
     )
 }
 
-/// Asks for all IPv4 addresses, or those of one link (kernels before 4.20 ignore the filter).
+/// Asks for all addresses of a family, or those of one link (kernels before 4.20 ignore the filter).
 #[must_use]
-pub fn dump(index: Option<u32>) -> Request {
+pub fn dump(family: Family, index: Option<u32>) -> Request {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family.code();
     message.header.index = index.unwrap_or_default();
     Request::dump("address dump", RouteNetlinkMessage::GetAddress(message))
 }
 
 impl Socket {
-    /// All IPv4 addresses of the namespace, or those of one link.
+    /// All addresses of a family in the namespace, or those of one link.
     ///
     /// # Errors
     /// As [`Socket::dump`]; a link that is gone has no addresses.
-    pub fn addresses(&mut self, index: Option<u32>) -> Result<Vec<Address>, Error> {
-        let messages = match self.dump(&dump(index)) {
+    pub fn addresses(&mut self, family: Family, index: Option<u32>) -> Result<Vec<Address>, Error> {
+        let messages = match self.dump(&dump(family, index)) {
             Err(e) if e.is_gone() => return Ok(Vec::new()),
             other => other?,
         };
@@ -115,19 +123,20 @@ impl Socket {
 
 fn message(address: &Address) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = Family::of(address.address).code();
     message.header.prefix_len = address.prefix_len;
     message.header.index = address.index;
-    let ip = IpAddr::V4(address.address);
+    let ip = address.address;
     // Both: LOCAL is the address itself, ADDRESS the prefix (the peer's, on a point-to-point link).
     message
         .attributes
         .extend([AddressAttribute::Local(ip), AddressAttribute::Address(ip)]);
-    if address.no_prefix_route {
-        // The header has room for eight flags, and this is the tenth.
-        message
-            .attributes
-            .push(AddressAttribute::Flags(AddressFlags::Noprefixroute));
+    let mut flags = AddressFlags::empty();
+    flags.set(AddressFlags::Noprefixroute, address.no_prefix_route);
+    flags.set(AddressFlags::Nodad, address.no_dad);
+    if !flags.is_empty() {
+        // The header has room for eight flags, and the first of these is the tenth.
+        message.attributes.push(AddressAttribute::Flags(flags));
     }
     message
 }

@@ -3,6 +3,8 @@
 //! Builds requests and reads answers; decides nothing. Links are addressed by index wherever the caller has one: a
 //! name may belong to another link by the time the kernel reads the request.
 
+mod ipv6;
+
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{DefaultNla, NLM_F_ECHO};
@@ -14,6 +16,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use super::{Error, Mac, Request, Socket};
+
+pub use ipv6::{set_no_own_ipv6, set_no_own_ipv6_by_name};
 
 /// One end of a veth pair as it shall be created. `None` leaves the choice to the kernel.
 #[derive(Debug, Clone, Copy)]

@@ -1,13 +1,13 @@
-//! IPv4 neighbour entries (ARP). Builds requests and reads answers; decides nothing.
+//! Neighbour entries (ARP, ND). Builds requests and reads answers; decides nothing.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Error, Mac, Request, Socket};
+use super::{Error, Family, Mac, Request, Socket};
 
 /// A neighbour entry with a known link-layer address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct Neighbour {
     /// The link.
     pub index: u32,
     /// The neighbour's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its MAC address.
     pub mac: Mac,
     /// Set by an administrator: never ages, never asked for.
@@ -36,7 +36,12 @@ impl Neighbour {
         let mut mac = None;
         for attribute in &message.attributes {
             match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => address = Some(*ip),
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
+                    address = Some(IpAddr::V4(*ip))
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
+                    address = Some(IpAddr::V6(*ip))
+                }
                 NeighbourAttribute::LinkLayerAddress(bytes) => {
                     mac = bytes.as_slice().try_into().ok()
                 }
@@ -55,8 +60,8 @@ impl Neighbour {
 
 /// Makes `address` resolve to `mac` on link `index` for ever, replacing what is there.
 #[must_use]
-pub fn set_permanent(index: u32, address: Ipv4Addr, mac: Mac) -> Request {
-    let mut message = message(index, address);
+pub fn set_permanent(index: u32, address: impl Into<IpAddr>, mac: Mac) -> Request {
+    let mut message = message(index, address.into());
     message.header.state = NeighbourState::Permanent;
     message
         .attributes
@@ -66,19 +71,19 @@ pub fn set_permanent(index: u32, address: Ipv4Addr, mac: Mac) -> Request {
 
 /// Removes the entry; `ENOENT` when there is none.
 #[must_use]
-pub fn del(index: u32, address: Ipv4Addr) -> Request {
+pub fn del(index: u32, address: impl Into<IpAddr>) -> Request {
     Request::ack(
         "neighbour del",
-        RouteNetlinkMessage::DelNeighbour(message(index, address)),
+        RouteNetlinkMessage::DelNeighbour(message(index, address.into())),
         0,
     )
 }
 
-/// Asks for all IPv4 neighbours, or those of one link.
+/// Asks for all neighbours of a family, or those of one link.
 #[must_use]
-pub fn dump(index: Option<u32>) -> Request {
+pub fn dump(family: Family, index: Option<u32>) -> Request {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family.code();
     // Unlike addresses, neighbours are filtered by attribute; the strict check refuses an index in the header.
     message
         .attributes
@@ -87,25 +92,31 @@ pub fn dump(index: Option<u32>) -> Request {
 }
 
 impl Socket {
-    /// All IPv4 neighbours of the namespace whose MAC address is known, or those of one link.
+    /// All neighbours of a family in the namespace whose MAC address is known, or those of one link.
     ///
     /// # Errors
     /// As [`Socket::dump`].
-    pub fn neighbours(&mut self, index: Option<u32>) -> Result<Vec<Neighbour>, Error> {
-        let messages = self.dump(&dump(index))?;
+    pub fn neighbours(
+        &mut self,
+        family: Family,
+        index: Option<u32>,
+    ) -> Result<Vec<Neighbour>, Error> {
+        let messages = self.dump(&dump(family, index))?;
         let all = messages.iter().filter_map(Neighbour::from_message);
         Ok(all.filter(|n| index.is_none_or(|i| n.index == i)).collect())
     }
 }
 
-fn message(index: u32, address: Ipv4Addr) -> NeighbourMessage {
+fn message(index: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = Family::of(address).code();
     message.header.ifindex = index;
+    let destination = match address {
+        IpAddr::V4(ip) => NeighbourAddress::Inet(ip),
+        IpAddr::V6(ip) => NeighbourAddress::Inet6(ip),
+    };
     message
         .attributes
-        .push(NeighbourAttribute::Destination(NeighbourAddress::Inet(
-            address,
-        )));
+        .push(NeighbourAttribute::Destination(destination));
     message
 }

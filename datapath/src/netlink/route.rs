@@ -1,15 +1,15 @@
-//! IPv4 routes. Builds requests and reads answers; decides nothing.
+//! Routes. Builds requests and reads answers; decides nothing.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
 };
 pub use netlink_packet_route::route::{RouteScope as Scope, RouteType as Kind};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Error, Request, Socket};
+use super::{Error, Family, Request, Socket};
 use crate::constants::PROTOCOL;
 
 /// The main table.
@@ -17,26 +17,27 @@ pub const MAIN: u32 = 254;
 /// The table of the namespace's own addresses, kept by the kernel.
 pub const LOCAL: u32 = 255;
 
-/// An IPv4 route with one next hop, or none (blackhole, unreachable).
+/// A route with one next hop, or none (blackhole, unreachable).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// Destination; /0 is the default route.
-    pub dst: Ipv4Net,
+    pub dst: IpNet,
     /// Table number.
     pub table: u32,
-    /// `Link` for destinations on the wire, `Universe` for those behind a gateway.
+    /// `Link` for destinations on the wire, `Universe` for those behind a gateway, and for all that IPv6 lists.
     pub scope: Scope,
     /// `Unicast`, `BlackHole`, `Unreachable` and so on.
     pub kind: Kind,
     /// Who made it (`rtm_protocol`).
     pub protocol: u8,
     /// Next hop.
-    pub gateway: Option<Ipv4Addr>,
+    pub gateway: Option<IpAddr>,
     /// Index of the outgoing link.
     pub oif: Option<u32>,
     /// Source address that local sockets get.
-    pub source: Option<Ipv4Addr>,
-    /// Lower wins; part of the route's identity. The kernel reports none for 0.
+    pub source: Option<IpAddr>,
+    /// Lower wins; part of the route's identity. IPv4 reports none for 0, IPv6 takes
+    /// none for 1024.
     pub metric: Option<u32>,
     /// The gateway is taken to be on the link whatever the routes say.
     pub onlink: bool,
@@ -45,9 +46,9 @@ pub struct Route {
 impl Route {
     /// `dst` is on the wire of link `oif`. Ours by protocol.
     #[must_use]
-    pub const fn link(dst: Ipv4Net, oif: u32, table: u32) -> Self {
+    pub fn link(dst: impl Into<IpNet>, oif: u32, table: u32) -> Self {
         Self {
-            dst,
+            dst: dst.into(),
             table,
             scope: Scope::Link,
             kind: Kind::Unicast,
@@ -62,17 +63,17 @@ impl Route {
 
     /// `dst` is behind `gateway`, on link `oif`. Ours by protocol.
     #[must_use]
-    pub const fn via(dst: Ipv4Net, gateway: Ipv4Addr, oif: u32, table: u32) -> Self {
+    pub fn via(dst: impl Into<IpNet>, gateway: impl Into<IpAddr>, oif: u32, table: u32) -> Self {
         Self {
             scope: Scope::Universe,
-            gateway: Some(gateway),
+            gateway: Some(gateway.into()),
             ..Self::link(dst, oif, table)
         }
     }
 
     /// `dst` goes nowhere: [`Kind::BlackHole`] drops silently, [`Kind::Unreachable`] answers with ICMP.
     #[must_use]
-    pub const fn nowhere(dst: Ipv4Net, kind: Kind, table: u32) -> Self {
+    pub fn nowhere(dst: impl Into<IpNet>, kind: Kind, table: u32) -> Self {
         Self {
             scope: Scope::Universe,
             kind,
@@ -91,11 +92,10 @@ impl Route {
             return None;
         };
         let header = &message.header;
-        if header.address_family != AddressFamily::Inet {
-            return None;
-        }
+        let family = Family::from_code(header.address_family)?;
+        let length = header.destination_prefix_length;
         let mut route = Self {
-            dst: Ipv4Net::new(Ipv4Addr::UNSPECIFIED, header.destination_prefix_length).ok()?,
+            dst: IpNet::new(family.everything().addr(), length).ok()?,
             table: header.table.into(),
             scope: header.scope,
             kind: header.kind,
@@ -108,13 +108,11 @@ impl Route {
         };
         for attribute in &message.attributes {
             match attribute {
-                RouteAttribute::Destination(RouteAddress::Inet(ip)) => {
-                    route.dst = Ipv4Net::new(*ip, header.destination_prefix_length).ok()?;
-                }
+                RouteAttribute::Destination(to) => route.dst = IpNet::new(ip(to)?, length).ok()?,
                 RouteAttribute::Table(table) => route.table = *table,
-                RouteAttribute::Gateway(RouteAddress::Inet(ip)) => route.gateway = Some(*ip),
+                RouteAttribute::Gateway(via) => route.gateway = ip(via),
                 RouteAttribute::Oif(index) => route.oif = Some(*index),
-                RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => route.source = Some(*ip),
+                RouteAttribute::PrefSource(from) => route.source = ip(from),
                 RouteAttribute::Priority(metric) => route.metric = Some(*metric),
                 RouteAttribute::MultiPath(_) => return None,
                 _ => {}
@@ -151,7 +149,7 @@ pub fn del(route: &Route) -> Request {
 
 /// Removes the first route to `dst` in `table`, whatever its link and protocol.
 #[must_use]
-pub fn del_by_dst(dst: Ipv4Net, table: u32) -> Request {
+pub fn del_by_dst(dst: impl Into<IpNet>, table: u32) -> Request {
     // Scope "nowhere" is the wildcard of a deletion, as are type and protocol "unspecified".
     let any = Route {
         scope: Scope::NoWhere,
@@ -163,19 +161,19 @@ pub fn del_by_dst(dst: Ipv4Net, table: u32) -> Request {
     Request::ack("route del", RouteNetlinkMessage::DelRoute(message(&any)), 0)
 }
 
-/// Asks for all IPv4 routes, or those of one table (kernels before 4.20 ignore the filter).
+/// Asks for all routes of a family, or those of one table (kernels before 4.20 ignore the filter).
 #[must_use]
-pub fn dump(table: Option<u32>) -> Request {
+pub fn dump(family: Family, table: Option<u32>) -> Request {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
+    message.header.address_family = family.code();
     message.attributes.extend(table.map(RouteAttribute::Table));
     Request::dump("route dump", RouteNetlinkMessage::GetRoute(message))
 }
 
-/// Asks for the IPv4 routes of one table over one link.
+/// Asks for the routes of one table over one link.
 #[must_use]
-pub fn dump_over(table: u32, oif: u32) -> Request {
-    let mut request = dump(Some(table));
+pub fn dump_over(family: Family, table: u32, oif: u32) -> Request {
+    let mut request = dump(family, Some(table));
     if let RouteNetlinkMessage::GetRoute(message) = &mut request.message {
         message.attributes.push(RouteAttribute::Oif(oif));
     }
@@ -183,12 +181,17 @@ pub fn dump_over(table: u32, oif: u32) -> Request {
 }
 
 impl Socket {
-    /// The IPv4 routes of one table over one link.
+    /// The routes of one table over one link.
     ///
     /// # Errors
     /// As [`Socket::routes`].
-    pub fn routes_over(&mut self, table: u32, oif: u32) -> Result<Vec<Route>, Error> {
-        let messages = match self.dump(&dump_over(table, oif)) {
+    pub fn routes_over(
+        &mut self,
+        family: Family,
+        table: u32,
+        oif: u32,
+    ) -> Result<Vec<Route>, Error> {
+        let messages = match self.dump(&dump_over(family, table, oif)) {
             Err(e) if e.is_gone() => return Ok(Vec::new()),
             other => other?,
         };
@@ -198,12 +201,12 @@ impl Socket {
             .collect())
     }
 
-    /// All IPv4 routes of the namespace, or those of one table.
+    /// All routes of a family in the namespace, or those of one table.
     ///
     /// # Errors
     /// As [`Socket::dump`]; a table that was never written to is empty.
-    pub fn routes(&mut self, table: Option<u32>) -> Result<Vec<Route>, Error> {
-        let messages = match self.dump(&dump(table)) {
+    pub fn routes(&mut self, family: Family, table: Option<u32>) -> Result<Vec<Route>, Error> {
+        let messages = match self.dump(&dump(family, table)) {
             Err(e) if e.is_gone() => return Ok(Vec::new()),
             other => other?,
         };
@@ -212,10 +215,18 @@ impl Socket {
     }
 }
 
+const fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    }
+}
+
 fn message(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
-        address_family: AddressFamily::Inet,
+        address_family: Family::of_net(route.dst).code(),
         destination_prefix_length: route.dst.prefix_len(),
         source_prefix_length: 0,
         tos: 0,
@@ -235,21 +246,11 @@ fn message(route: &Route) -> RouteMessage {
         attributes.push(RouteAttribute::Table(route.table));
     }
     if route.dst.prefix_len() > 0 {
-        attributes.push(RouteAttribute::Destination(RouteAddress::Inet(
-            route.dst.addr(),
-        )));
+        attributes.push(RouteAttribute::Destination(route.dst.addr().into()));
     }
-    attributes.extend(
-        route
-            .gateway
-            .map(|ip| RouteAttribute::Gateway(RouteAddress::Inet(ip))),
-    );
+    attributes.extend(route.gateway.map(|ip| RouteAttribute::Gateway(ip.into())));
     attributes.extend(route.oif.map(RouteAttribute::Oif));
-    attributes.extend(
-        route
-            .source
-            .map(|ip| RouteAttribute::PrefSource(RouteAddress::Inet(ip))),
-    );
+    attributes.extend(route.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
     attributes.extend(route.metric.map(RouteAttribute::Priority));
     message
 }

@@ -1,18 +1,20 @@
-//! IPv4 policy routing rules. Builds requests and reads answers; decides nothing.
+//! Policy routing rules. Builds requests and reads answers; decides nothing.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteProtocol;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Error, Request, Socket};
+use super::{Error, Family, Request, Socket};
 use crate::constants::PROTOCOL;
 
 /// A rule that sends what it matches to a table. Two rules of one priority may differ only in their match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
+    /// Whose packets it is asked about.
+    pub family: Family,
     /// Lower is asked first.
     pub priority: u32,
     /// Table to look into.
@@ -20,9 +22,9 @@ pub struct Rule {
     /// Value and mask of the packet mark.
     pub mark: Option<(u32, u32)>,
     /// Source prefix.
-    pub from: Option<Ipv4Net>,
+    pub from: Option<IpNet>,
     /// Destination prefix.
-    pub to: Option<Ipv4Net>,
+    pub to: Option<IpNet>,
     /// Name of the incoming link.
     pub iif: Option<String>,
     /// Who made it; 0 where the kernel does not say (before 4.17).
@@ -30,10 +32,11 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Everything → `table`. Ours by protocol.
+    /// Everything of `family` → `table`. Ours by protocol.
     #[must_use]
-    pub const fn all(priority: u32, table: u32) -> Self {
+    pub const fn all(family: Family, priority: u32, table: u32) -> Self {
         Self {
+            family,
             priority,
             table,
             mark: None,
@@ -44,21 +47,22 @@ impl Rule {
         }
     }
 
-    /// Packets whose mark is `value` under `mask` → `table`.
+    /// Packets of `family` whose mark is `value` under `mask` → `table`.
     #[must_use]
-    pub fn mark(priority: u32, value: u32, mask: u32, table: u32) -> Self {
+    pub fn mark(family: Family, priority: u32, value: u32, mask: u32, table: u32) -> Self {
         Self {
             mark: Some((value, mask)),
-            ..Self::all(priority, table)
+            ..Self::all(family, priority, table)
         }
     }
 
     /// Packets from the host address `from` → `table`.
     #[must_use]
-    pub fn from(priority: u32, from: Ipv4Addr, table: u32) -> Self {
+    pub fn from(priority: u32, from: impl Into<IpAddr>, table: u32) -> Self {
+        let from = from.into();
         Self {
             from: Some(from.into()),
-            ..Self::all(priority, table)
+            ..Self::all(Family::of(from), priority, table)
         }
     }
 
@@ -72,12 +76,12 @@ impl Rule {
             return None;
         };
         let header = &message.header;
-        if header.family != AddressFamily::Inet || header.action != RuleAction::ToTable {
+        if header.action != RuleAction::ToTable {
             return None;
         }
         let mut rule = Self {
             protocol: 0,
-            ..Self::all(0, header.table.into())
+            ..Self::all(Family::from_code(header.family)?, 0, header.table.into())
         };
         // The kernel leaves the mask out when it is all ones, and both when there is no mark.
         let (mut mark, mut mask) = (None, None);
@@ -87,12 +91,8 @@ impl Rule {
                 RuleAttribute::Table(table) => rule.table = *table,
                 RuleAttribute::FwMark(value) => mark = Some(*value),
                 RuleAttribute::FwMask(value) => mask = Some(*value),
-                RuleAttribute::Source(IpAddr::V4(ip)) => {
-                    rule.from = Ipv4Net::new(*ip, header.src_len).ok()
-                }
-                RuleAttribute::Destination(IpAddr::V4(ip)) => {
-                    rule.to = Ipv4Net::new(*ip, header.dst_len).ok()
-                }
+                RuleAttribute::Source(ip) => rule.from = IpNet::new(*ip, header.src_len).ok(),
+                RuleAttribute::Destination(ip) => rule.to = IpNet::new(*ip, header.dst_len).ok(),
                 RuleAttribute::Iifname(name) => rule.iif = Some(name.clone()),
                 RuleAttribute::Protocol(protocol) => rule.protocol = (*protocol).into(),
                 _ => {}
@@ -127,22 +127,22 @@ pub fn del(rule: &Rule) -> Request {
     Request::ack("rule del", RouteNetlinkMessage::DelRule(message(rule)), 0)
 }
 
-/// Asks for all IPv4 rules.
+/// Asks for all rules of a family.
 #[must_use]
-pub fn dump() -> Request {
+pub fn dump(family: Family) -> Request {
     let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = family.code();
     Request::dump("rule dump", RouteNetlinkMessage::GetRule(message))
 }
 
 impl Socket {
-    /// All IPv4 rules of the namespace that lead to a table, in the order in which the kernel asks them.
+    /// All rules of a family in the namespace that lead to a table, in the order in which the kernel asks them.
     ///
     /// # Errors
     /// As [`Socket::dump`].
-    pub fn rules(&mut self) -> Result<Vec<Rule>, Error> {
+    pub fn rules(&mut self, family: Family) -> Result<Vec<Rule>, Error> {
         Ok(self
-            .dump(&dump())?
+            .dump(&dump(family))?
             .iter()
             .filter_map(Rule::from_message)
             .collect())
@@ -151,7 +151,7 @@ impl Socket {
 
 fn message(rule: &Rule) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = AddressFamily::Inet;
+    message.header.family = rule.family.code();
     message.header.action = RuleAction::ToTable;
     message.header.table = u8::try_from(rule.table).unwrap_or(0);
     let attributes = &mut message.attributes;
@@ -164,11 +164,11 @@ fn message(rule: &Rule) -> RuleMessage {
     }
     if let Some(net) = rule.from {
         message.header.src_len = net.prefix_len();
-        attributes.push(RuleAttribute::Source(IpAddr::V4(net.addr())));
+        attributes.push(RuleAttribute::Source(net.addr()));
     }
     if let Some(net) = rule.to {
         message.header.dst_len = net.prefix_len();
-        attributes.push(RuleAttribute::Destination(IpAddr::V4(net.addr())));
+        attributes.push(RuleAttribute::Destination(net.addr()));
     }
     attributes.extend(rule.iif.clone().map(RuleAttribute::Iifname));
     if rule.protocol != 0 {

@@ -314,6 +314,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::netlink::Family;
     use crate::netlink::addr::{self, Address};
     use crate::testing::{netns, socket_in};
 
@@ -325,7 +326,7 @@ mod tests {
         let netns = netns();
         let mut socket = socket_in(&netns);
         let stable: Vec<_> = (0..1500)
-            .map(|i| Address::host(LOOPBACK, (0x0a00_0000 + i).into()))
+            .map(|i| Address::host(LOOPBACK, std::net::Ipv4Addr::from(0x0a00_0000 + i)))
             .collect();
         let requests: Vec<_> = stable.iter().map(addr::add).collect();
         socket.batch(&requests).unwrap().ok().unwrap();
@@ -333,7 +334,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut other = socket_in(&netns);
-                let flicker = Address::host(LOOPBACK, [10, 9, 9, 9].into());
+                let flicker = Address::host(LOOPBACK, std::net::Ipv4Addr::from([10, 9, 9, 9]));
                 while !stop.load(Ordering::Relaxed) {
                     other.apply(&addr::add(&flicker)).unwrap();
                     other.apply(&addr::del(&flicker)).unwrap();
@@ -341,10 +342,10 @@ mod tests {
             });
             let noticed = (0..5000).any(|_| {
                 socket
-                    .dump_once(&addr::dump(None))
+                    .dump_once(&addr::dump(Family::V4, None))
                     .is_ok_and(|m| m.is_none())
             });
-            let given_up = socket.dump(&addr::dump(None)).err();
+            let given_up = socket.dump(&addr::dump(Family::V4, None)).err();
             stop.store(true, Ordering::Relaxed);
             assert!(noticed, "no dump was disturbed");
             assert!(given_up.is_none_or(|e| matches!(
@@ -355,7 +356,7 @@ mod tests {
                 }
             )));
         });
-        let listed = socket.addresses(None).unwrap();
+        let listed = socket.addresses(Family::V4, None).unwrap();
         assert!(stable.iter().all(|address| listed.contains(address)));
     }
 }

@@ -18,6 +18,8 @@ use crate::netns::Netns;
 use crate::testing::{netns, run_in, socket_in};
 use netlink_packet_route::RouteNetlinkMessage;
 
+mod ipv6;
+
 const A: Mac = [2, 0, 0, 0, 0, 0xa];
 const B: Mac = [2, 0, 0, 0, 0, 0xb];
 const IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
@@ -164,10 +166,9 @@ fn device_settings_go_over_netlink() {
 fn an_address_without_prefix_route_makes_none() {
     let (_netns, mut socket, index) = with_link();
     let address = Address {
-        index,
-        address: IP,
         prefix_len: 24,
         no_prefix_route: true,
+        ..Address::host(index, IP)
     };
     socket.apply(&addr::add(&address)).unwrap();
     assert!(
@@ -177,13 +178,16 @@ fn an_address_without_prefix_route_makes_none() {
             .is(Errno::EEXIST)
     );
     socket.apply(&addr::replace(&address)).unwrap();
-    assert_eq!(socket.addresses(Some(index)).unwrap(), [address]);
     assert_eq!(
-        socket.addresses(None).unwrap().len(),
+        socket.addresses(Family::V4, Some(index)).unwrap(),
+        [address]
+    );
+    assert_eq!(
+        socket.addresses(Family::V4, None).unwrap().len(),
         2,
         "the loopback's too"
     );
-    assert_eq!(socket.routes(Some(route::MAIN)).unwrap(), []);
+    assert_eq!(socket.routes(Family::V4, Some(route::MAIN)).unwrap(), []);
 
     socket.apply(&addr::del(&address)).unwrap();
     let gone = socket.apply(&addr::del(&address)).unwrap_err();
@@ -208,7 +212,7 @@ fn routes_live_in_their_table() {
     ];
     socket.batch(&all).unwrap().ok().unwrap();
 
-    let mut found = socket.routes(Some(27_392)).unwrap();
+    let mut found = socket.routes(Family::V4, Some(27_392)).unwrap();
     found.sort_by_key(|r| r.dst);
     assert_eq!(found, [default, hole, onlink]);
     assert!(
@@ -222,7 +226,12 @@ fn routes_live_in_their_table() {
         ..hole
     };
     socket.apply(&route::replace(&softer)).unwrap();
-    assert!(socket.routes(Some(27_392)).unwrap().contains(&softer));
+    assert!(
+        socket
+            .routes(Family::V4, Some(27_392))
+            .unwrap()
+            .contains(&softer)
+    );
 
     socket
         .apply(&route::del_by_dst(net("10.9.0.0/16"), 27_392))
@@ -234,7 +243,7 @@ fn routes_live_in_their_table() {
             .is(Errno::ESRCH)
     );
     assert_eq!(
-        socket.routes(Some(4711)).unwrap(),
+        socket.routes(Family::V4, Some(4711)).unwrap(),
         [],
         "a table that never was is empty"
     );
@@ -247,11 +256,14 @@ fn neighbours_are_permanent() {
     socket.apply(&neigh::set_permanent(index, IP, B)).unwrap();
     let expected = Neighbour {
         index,
-        address: IP,
+        address: IP.into(),
         mac: B,
         permanent: true,
     };
-    assert_eq!(socket.neighbours(Some(index)).unwrap(), [expected]);
+    assert_eq!(
+        socket.neighbours(Family::V4, Some(index)).unwrap(),
+        [expected]
+    );
     socket.apply(&neigh::del(index, IP)).unwrap();
     assert!(socket.apply(&neigh::del(index, IP)).unwrap_err().is_gone());
 }
@@ -260,12 +272,12 @@ fn neighbours_are_permanent() {
 fn rules_carry_their_match_and_their_maker() {
     let mut socket = socket_in(&netns());
     let mine = [
-        Rule::all(512, 27_392),
-        Rule::mark(1536, 1, 0x7f, 2),
+        Rule::all(Family::V4, 512, 27_392),
+        Rule::mark(Family::V4, 1536, 1, 0x7f, 2),
         Rule {
-            to: Some(net("10.1.0.0/16")),
+            to: Some(net("10.1.0.0/16").into()),
             iif: Some("lo".to_owned()),
-            ..Rule::all(1600, 10_101)
+            ..Rule::all(Family::V4, 1600, 10_101)
         },
         Rule::from(32_765, IP, 2),
     ];
@@ -279,7 +291,7 @@ fn rules_carry_their_match_and_their_maker() {
         );
     }
     let ours: Vec<Rule> = socket
-        .rules()
+        .rules(Family::V4)
         .unwrap()
         .into_iter()
         .filter(|r| r.protocol == crate::constants::PROTOCOL)
@@ -335,12 +347,12 @@ fn a_batch_larger_than_the_receive_buffer_is_cut() {
     let (_netns, mut socket, index) = with_link();
     let hosts = net("10.20.0.0/16").hosts().take(1000);
     let routes: Vec<_> = hosts
-        .map(|ip| route::add(&Route::link(ip.into(), index, 300)))
+        .map(|ip| route::add(&Route::link(Ipv4Net::from(ip), index, 300)))
         .collect();
     let report = socket.batch(&routes).unwrap();
     assert_eq!(report.results.len(), 1000);
     report.ok().unwrap();
-    assert_eq!(socket.routes(Some(300)).unwrap().len(), 1000);
+    assert_eq!(socket.routes(Family::V4, Some(300)).unwrap().len(), 1000);
 }
 
 #[test]
@@ -371,7 +383,7 @@ fn a_handed_over_socket_acts_where_it_was_opened() {
     let index = socket.link_by_name("d0").unwrap().unwrap().index;
     socket.apply(&addr::add(&Address::host(index, IP))).unwrap();
     assert_eq!(
-        socket_in(&pod).addresses(Some(index)).unwrap(),
+        socket_in(&pod).addresses(Family::V4, Some(index)).unwrap(),
         [Address::host(index, IP)]
     );
 }
@@ -404,7 +416,7 @@ fn a_monitor_tells_what_others_do() {
     let netns = netns();
     let mut monitor = Monitor::open_in(&netns, &[Topic::Rules]).unwrap();
     assert_eq!(monitor.next(Duration::ZERO).unwrap(), None);
-    let rule = Rule::all(512, 27_392);
+    let rule = Rule::all(Family::V4, 512, 27_392);
     let mut socket = socket_in(&netns);
     socket.apply(&rule::add(&rule)).unwrap();
     socket.apply(&rule::del(&rule)).unwrap();
@@ -425,7 +437,7 @@ fn lost_notifications_are_not_kept_secret() {
     let mut monitor = Monitor::open_in(&netns, &[Topic::Routes]).unwrap();
     let hosts = net("10.20.0.0/16").hosts().take(4000);
     let routes: Vec<_> = hosts
-        .map(|ip| route::add(&Route::link(ip.into(), index, 300)))
+        .map(|ip| route::add(&Route::link(Ipv4Net::from(ip), index, 300)))
         .collect();
     socket.batch(&routes).unwrap().ok().unwrap();
     let events = std::iter::from_fn(|| monitor.next(Duration::ZERO).unwrap());

@@ -28,7 +28,7 @@ pub fn unroute(host: &mut Socket, pod: &PodRef) -> Result<(), Error> {
     let Some(link) = host.link_by_name(&pod.host_name)? else {
         return Ok(());
     };
-    let route = Route::link(pod.address.into(), link.index, PODS_TABLE);
+    let route = Route::link(ipnet::Ipv4Net::from(pod.address), link.index, PODS_TABLE);
     gone_ok(host.apply(&route::del(&route)))
 }
 

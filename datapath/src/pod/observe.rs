@@ -4,13 +4,15 @@
 
 use std::net::Ipv4Addr;
 
+use ipnet::IpNet;
+
 use super::PodLink;
 use crate::constants::{GATEWAY, PODS_TABLE, group, index_of_group};
 use crate::netlink::addr::Address;
 use crate::netlink::link::Link;
 use crate::netlink::neigh::Neighbour;
 use crate::netlink::route::{MAIN, Route};
-use crate::netlink::{Error, Mac, Socket};
+use crate::netlink::{Error, Family, Mac, Socket};
 
 /// An end of the pair, and the namespace it is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,7 +111,7 @@ pub fn check(host: &mut Socket, pod: &mut Socket, link: &PodLink) -> Result<Vec<
 /// When the kernel cannot be asked.
 pub fn list(host: &mut Socket) -> Result<Vec<HostSide>, Error> {
     let links = host.links()?;
-    let routes = host.routes(Some(PODS_TABLE))?;
+    let routes = host.routes(Family::V4, Some(PODS_TABLE))?;
     let routed = |link: &Link| {
         routes
             .iter()
@@ -117,7 +119,10 @@ pub fn list(host: &mut Socket) -> Result<Vec<HostSide>, Error> {
     };
     let ours = links.iter().filter_map(|link| {
         let index = index_of_group(link.group)?;
-        let address = routed(link).map(|r| r.dst.addr());
+        let address = routed(link).and_then(|r| match r.dst {
+            IpNet::V4(net) => Some(net.addr()),
+            IpNet::V6(_) => None,
+        });
         Some(HostSide {
             ifindex: link.index,
             name: link.name.clone(),
@@ -167,18 +172,21 @@ fn compare_host(
     }
     let address = link.address;
     if !has_route(
-        &host.routes_over(PODS_TABLE, end.index)?,
+        &host.routes_over(Family::V4, PODS_TABLE, end.index)?,
         &link.host_route(end.index),
     ) {
         drift.push(Drift::HostRouteMissing { address });
     }
     let want = Neighbour {
         index: end.index,
-        address,
+        address: address.into(),
         mac: link.pod_mac,
         permanent: true,
     };
-    if !host.neighbours(Some(end.index))?.contains(&want) {
+    if !host
+        .neighbours(Family::V4, Some(end.index))?
+        .contains(&want)
+    {
         drift.push(Drift::NeighbourMissing {
             side: Side::Host,
             address,
@@ -195,12 +203,12 @@ fn compare_pod(
 ) -> Result<(), Error> {
     let address = link.address;
     if !pod
-        .addresses(Some(index))?
+        .addresses(Family::V4, Some(index))?
         .contains(&Address::host(index, address))
     {
         drift.push(Drift::AddressMissing { address });
     }
-    let routes = pod.routes_over(MAIN, index)?;
+    let routes = pod.routes_over(Family::V4, MAIN, index)?;
     let [gateway, default] = PodLink::pod_routes(index);
     if !has_route(&routes, &gateway) {
         drift.push(Drift::GatewayRouteMissing);
@@ -210,11 +218,11 @@ fn compare_pod(
     }
     let want = Neighbour {
         index,
-        address: GATEWAY,
+        address: GATEWAY.into(),
         mac: link.host_mac,
         permanent: true,
     };
-    if !pod.neighbours(Some(index))?.contains(&want) {
+    if !pod.neighbours(Family::V4, Some(index))?.contains(&want) {
         drift.push(Drift::NeighbourMissing {
             side: Side::Pod,
             address: GATEWAY,

@@ -254,7 +254,10 @@ fn every_drift_is_named() {
         .apply(&link::set_inet_conf(host, &[(InetConf::RpFilter, 0)]))
         .unwrap();
     lab.host
-        .apply(&route::del_by_dst(address.into(), PODS_TABLE))
+        .apply(&route::del_by_dst(
+            ipnet::Ipv4Net::from(address),
+            PODS_TABLE,
+        ))
         .unwrap();
     let side = Side::Host;
     let on_host = vec![
@@ -383,7 +386,11 @@ fn net_admin_is_enough() {
 fn a_pod_cannot_borrow_an_address() {
     let mut lab = Lab::new();
     lab.host
-        .apply(&rule::add(&Rule::all(RULE_PODS, PODS_TABLE)))
+        .apply(&rule::add(&Rule::all(
+            crate::netlink::Family::V4,
+            RULE_PODS,
+            PODS_TABLE,
+        )))
         .unwrap();
     // A fresh namespace may inherit the machine's settings.
     run_in(

@@ -309,12 +309,7 @@ fn row_27_check_sees_what_was_taken_away() -> Outcome {
     pod.netns.run(|| -> Result<(), netlink::Error> {
         let mut socket = Socket::open()?;
         let index = socket.link_by_name("eth0")?.map_or(0, |link| link.index);
-        socket.apply(&addr::del(&Address {
-            index,
-            address: pod.address(),
-            prefix_len: 32,
-            no_prefix_route: false,
-        }))
+        socket.apply(&addr::del(&Address::host(index, pod.address())))
     })??;
     let drifted = check()?;
     assert!(

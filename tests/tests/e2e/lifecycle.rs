@@ -41,7 +41,7 @@ fn kernel_state(node: &Node) -> std::io::Result<Vec<String>> {
                 .collect();
             lines.extend(
                 socket
-                    .routes(None)?
+                    .routes(netlink::Family::V4, None)?
                     .into_iter()
                     .map(|route| format!("route {route:?}")),
             );

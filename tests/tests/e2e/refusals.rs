@@ -208,7 +208,7 @@ fn an_address_that_the_kernel_still_routes_is_not_granted_again_at_once() -> Out
 
 /// A route in the pods table to `address` over the loopback, as somebody else might have left it.
 fn route_to(address: Ipv4Addr, add: bool) -> Result<(), netlink::Error> {
-    let stray = Route::link(address.into(), 1, PODS_TABLE);
+    let stray = Route::link(ipnet::Ipv4Net::from(address), 1, PODS_TABLE);
     Socket::open()?.apply(&if add {
         route::add(&stray)
     } else {

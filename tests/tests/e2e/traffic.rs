@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use datapath::{
     constants,
     netlink::{
-        self, Socket,
+        self, Family, Socket,
         addr::{self, Address},
     },
 };
@@ -110,7 +110,7 @@ fn a_pod_on_a_secondary_eni_is_lost_without_its_rule() -> Outcome {
 }
 
 fn remove_source_rules(socket: &mut Socket) -> Result<usize, netlink::Error> {
-    let rules = socket.rules()?;
+    let rules = socket.rules(Family::V4)?;
     let by_mark: Vec<_> = rules
         .into_iter()
         .filter(|rule| rule.priority == constants::RULE_ENI)
@@ -131,12 +131,7 @@ fn another_pods_source_address_is_dropped() -> Outcome {
         let mut socket = Socket::open()?;
         let index = socket.link_by_name("eth0")?.map_or(0, |link| link.index);
         for address in [victim, stranger] {
-            socket.apply(&addr::add(&Address {
-                index,
-                address,
-                prefix_len: 32,
-                no_prefix_route: true,
-            }))?;
+            socket.apply(&addr::add(&Address::host(index, address)))?;
         }
         Ok(())
     })??;
@@ -189,7 +184,7 @@ fn rules_do_not_grow_with_pods() -> Outcome {
     );
     let count = || {
         node.netns()
-            .run(|| Socket::open()?.rules().map(|rules| rules.len()))
+            .run(|| Socket::open()?.rules(Family::V4).map(|rules| rules.len()))
     };
     let first = node.add_pod("first")?;
     let with_one = count()??;

@@ -133,7 +133,7 @@ impl Router {
     }
 }
 
-const fn on_internet(index: u32, address: Ipv4Addr) -> Address {
+fn on_internet(index: u32, address: Ipv4Addr) -> Address {
     Address {
         prefix_len: INTERNET_LEN,
         ..Address::host(index, address)
