@@ -6,7 +6,9 @@
 //! their protocol number, and left alone.
 
 mod eni;
+mod keeper;
 mod rules;
+mod stale;
 mod sysctl;
 
 use std::time::Duration;
@@ -14,10 +16,11 @@ use std::time::Duration;
 use crate::constants::{MAX_ENI_INDEX, PODS_TABLE, RULE_PODS};
 use crate::netlink::link::{self, Change, InetConf, Link};
 use crate::netlink::rule::Rule;
-use crate::netlink::{Error, Family, Mac, Socket};
+use crate::netlink::{Error, Family, Kind, Mac, Socket};
 use crate::nft::{Nft, Ruleset};
 
 pub use eni::{EniLink, add_eni, remove_eni};
+pub use keeper::{Doubt, Keeper, Repaired};
 
 /// Loose source check. An ENI must accept what comes back over it although the main table would answer by another.
 const LOOSE: u32 = 2;
@@ -99,7 +102,17 @@ impl<T> During<T> for Result<T, Error> {
 /// # Errors
 /// [`HostError`]; what was done before the failure stays, as a repetition would do it again.
 pub fn prepare(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
-    sysctl::ensure_forwarding()?;
+    let primary = ensure(socket, config)?;
+    let ruleset = ruleset(socket)?;
+    nft(socket)?.replace(&ruleset).during("set up nftables")?;
+    Ok(primary)
+}
+
+/// All of it but nftables.
+fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
+    if sysctl::ensure_forwarding()? {
+        socket.count(Kind::Setting);
+    }
     let primary = crate::netlink::wait_for_link_by_mac(socket, config.primary_mac, Duration::ZERO)
         .during("find the primary ENI")?
         .ok_or(HostError::LinkMissing {
@@ -110,16 +123,24 @@ pub fn prepare(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostErr
     let pods = Rule::all(Family::V4, RULE_PODS, PODS_TABLE);
     let rival = |r: &Rule| r.priority == RULE_PODS;
     rules::ensure(socket, &pods, rival)?;
-
-    let ruleset = Ruleset {
-        enis: rules::marked_enis(socket)?,
-        check_source: sysctl::source_check_is_loose()?,
-    };
-    nft(socket)?.replace(&ruleset).during("set up nftables")?;
     Ok(primary)
 }
 
-/// Up, of the right MTU, with a loose source check. Nothing is sent when all is so.
+/// What nftables shall have, with the ENIs that have a rule.
+fn ruleset(socket: &mut Socket) -> Result<Ruleset, HostError> {
+    Ok(Ruleset {
+        enis: rules::marked_enis(socket)?,
+        check_source: sysctl::source_check_is_loose()?,
+    })
+}
+
+/// Whether an ENI's link is up, of the right MTU, with a loose source check, and forwards.
+fn is_right(link: &Link, mtu: u32) -> bool {
+    let loose = link.rp_filter.is_none_or(|have| have == 2);
+    link.up && link.mtu == mtu && loose && link.forwarding != Some(0)
+}
+
+/// Makes it so. Nothing is sent when all is so.
 fn ensure_link(socket: &mut Socket, link: &Link, mtu: u32) -> Result<(), HostError> {
     let mut requests = Vec::new();
     if !link.up || link.mtu != mtu {
@@ -130,10 +151,11 @@ fn ensure_link(socket: &mut Socket, link: &Link, mtu: u32) -> Result<(), HostErr
         };
         requests.push(link::set(link.index, &change));
     }
-    if link.rp_filter != Some(2) {
+    // What comes in by an ENI is forwarded to pods; the setting of the link decides, whatever `ip_forward` says.
+    if link.rp_filter != Some(2) || link.forwarding == Some(0) {
         requests.push(link::set_inet_conf(
             link.index,
-            &[(InetConf::RpFilter, LOOSE)],
+            &[(InetConf::RpFilter, LOOSE), (InetConf::Forwarding, 1)],
         ));
     }
     socket

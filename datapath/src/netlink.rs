@@ -10,6 +10,7 @@ mod family;
 mod monitor;
 mod request;
 mod socket;
+mod tally;
 
 pub mod addr;
 pub mod link;
@@ -25,6 +26,7 @@ pub use nix::errno::Errno;
 pub use request::Request;
 pub(crate) use socket::verdict;
 pub use socket::{Report, Socket};
+pub use tally::{Kind, Tally};
 
 /// A MAC address, in the order in which it is written.
 pub type Mac = [u8; 6];

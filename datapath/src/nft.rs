@@ -9,6 +9,7 @@
 
 mod batch;
 mod expr;
+mod observe;
 
 use nix::sys::socket::SockProtocol;
 
@@ -17,6 +18,8 @@ use crate::netlink::{Channel, Error};
 use crate::netns::NetnsId;
 use batch::{Batch, Chain, Hook};
 use expr::{Expr, Key, Verdict};
+
+pub use observe::{Fingerprint, Watch};
 
 /// Our table. Nobody else's rules are ever touched.
 const TABLE: &str = "hawser";

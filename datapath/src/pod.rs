@@ -6,8 +6,10 @@
 
 mod add;
 mod del;
+mod guard;
 mod name;
 mod observe;
+mod standing;
 
 use std::net::Ipv4Addr;
 
@@ -22,6 +24,7 @@ pub use add::{AddError, Step, Wired, add, add_observed};
 pub use del::{PodRef, unlink, unlink_many, unroute};
 pub use name::{host_name, local_mac, upstream_host_name};
 pub use observe::{Drift, HostSide, Side, check, list};
+pub use standing::{Standing, repair};
 
 /// Everything about one wired pod: what ADD makes, CHECK compares with, and DEL takes away.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,10 +74,11 @@ impl PodLink {
             Route::via(everywhere, GATEWAY, pod_index, MAIN),
         ]
     }
+}
 
-    fn host_route(&self, host_index: u32) -> Route {
-        Route::link(Ipv4Net::from(self.address), host_index, PODS_TABLE)
-    }
+/// The host's way to a pod.
+fn host_route(address: Ipv4Addr, host_index: u32) -> Route {
+    Route::link(Ipv4Net::from(address), host_index, PODS_TABLE)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use super::{During, HostError, ensure_link, nft, rules};
 use crate::constants::{MARK_ENI_MASK, MAX_ENI_INDEX, PROTOCOL, RULE_ENI, RULE_ENI_ADDRESS};
 use crate::netlink::addr::{self, Address};
+use crate::netlink::link::Link;
 use crate::netlink::route::{self, MAIN, Route};
 use crate::netlink::rule::{self, Rule};
 use crate::netlink::{Errno, Error, Family, Mac, Report, Socket, wait_for_link_by_mac};
@@ -35,11 +36,22 @@ pub struct EniLink {
 /// # Errors
 /// [`HostError`]; what was done before the failure stays, as a repetition would do it again.
 pub fn add_eni(socket: &mut Socket, eni: &EniLink, patience: Duration) -> Result<u32, HostError> {
-    let gateway = validate(eni)?;
+    validate(eni)?;
     let link = wait_for_link_by_mac(socket, eni.mac, patience)
         .during("find the ENI's link")?
         .ok_or(HostError::LinkMissing { mac: eni.mac })?;
-    ensure_link(socket, &link, eni.mtu)?;
+    ensure(socket, eni, &link)?;
+    // And the way is complete before any packet is sent along it.
+    nft(socket)?
+        .add_eni(eni.index)
+        .during("mark the ENI's pods")?;
+    Ok(link.index)
+}
+
+/// All of a secondary ENI but the marking of its pods' packets.
+pub(super) fn ensure(socket: &mut Socket, eni: &EniLink, link: &Link) -> Result<(), HostError> {
+    let gateway = validate(eni)?;
+    ensure_link(socket, link, eni.mtu)?;
     ensure_address(socket, eni, link.index).during("set the ENI's address")?;
     ensure_routes(socket, eni.table, link.index, gateway).during("set up the ENI's table")?;
     // The table is complete before anything leads there.
@@ -57,11 +69,7 @@ pub fn add_eni(socket: &mut Socket, eni: &EniLink, patience: Duration) -> Result
     rules::ensure(socket, &from, |r| {
         r.priority == RULE_ENI_ADDRESS && (r.from == from.from || r.table == from.table)
     })?;
-    // And the way is complete before any packet is sent along it.
-    nft(socket)?
-        .add_eni(eni.index)
-        .during("mark the ENI's pods")?;
-    Ok(link.index)
+    Ok(())
 }
 
 /// Takes away what leads to an ENI: the mark, the rules, the table's routes. In the reverse order, so that no packet

@@ -9,12 +9,13 @@ const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const RP_FILTER_ALL: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
 
 /// Switches IPv4 forwarding on, where it is off. Nodes have it on as a rule: kubelet and container runtimes see to it.
-/// It is read first, because an unprivileged container may read the file and not write it.
-pub(super) fn ensure_forwarding() -> Result<(), HostError> {
+/// It is read first, because an unprivileged container may read the file and not write it. Says whether it was off.
+pub(super) fn ensure_forwarding() -> Result<bool, HostError> {
     if read(FORWARD)? == "1" {
-        return Ok(());
+        return Ok(false);
     }
-    fs::write(FORWARD, "1").map_err(|source| HostError::ForwardingOff { source })
+    fs::write(FORWARD, "1").map_err(|source| HostError::ForwardingOff { source })?;
+    Ok(true)
 }
 
 /// Whether the machine-wide setting makes every device's strict source check a loose one: the kernel takes the larger.

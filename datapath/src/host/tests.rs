@@ -1,5 +1,7 @@
 //! The node's network for real: a host with two ENIs, each on a wire of its own.
 
+mod keeper;
+
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 

@@ -163,6 +163,18 @@ impl Channel {
         }
     }
 
+    /// Room for what comes unasked while its reader is busy. Without the right to exceed the system's limit, as much as
+    /// that allows.
+    pub(crate) fn expect_floods(&mut self) {
+        const BYTES: usize = 4 << 20;
+        self.enlarge();
+        let forced = setsockopt(&self.fd, sockopt::RcvBufForce, &BYTES);
+        if forced.is_err() {
+            // The smaller buffer overruns sooner, which is noticed.
+            setsockopt(&self.fd, sockopt::RcvBuf, &BYTES).unwrap_or_default();
+        }
+    }
+
     /// Room for dumps; done once, when the first dump is asked for.
     pub(crate) fn enlarge(&mut self) {
         if self.buffer.len() < LARGE {
@@ -185,9 +197,21 @@ impl Channel {
     /// Receives one datagram from the kernel. Datagrams of other processes are dropped: any local process may send
     /// to our port.
     pub(crate) fn receive(&mut self, op: &'static str) -> Result<Frames<'_>, Error> {
+        self.receive_with(op, MsgFlags::empty())
+    }
+
+    /// As [`Channel::receive`], without waiting: `None` when nothing is there.
+    pub(crate) fn try_receive(&mut self, op: &'static str) -> Result<Option<Frames<'_>>, Error> {
+        match self.receive_with(op, MsgFlags::MSG_DONTWAIT) {
+            Err(Error::Timeout { .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn receive_with(&mut self, op: &'static str, flags: MsgFlags) -> Result<Frames<'_>, Error> {
         let length = loop {
             let mut parts = [IoSliceMut::new(&mut self.buffer)];
-            match recvmsg::<NetlinkAddr>(self.fd.as_raw_fd(), &mut parts, None, MsgFlags::empty()) {
+            match recvmsg::<NetlinkAddr>(self.fd.as_raw_fd(), &mut parts, None, flags) {
                 Ok(m) if m.address.is_some_and(|a| a.pid() != 0) => {}
                 Ok(m) if m.flags.contains(MsgFlags::MSG_TRUNC) => {
                     return Err(Error::Truncated { op });

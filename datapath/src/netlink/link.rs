@@ -9,8 +9,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{DefaultNla, NLM_F_ECHO};
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecUnspec, InetDevConf, InfoData, InfoKind, InfoVeth, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecUnspec, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
@@ -49,12 +49,18 @@ pub struct Link {
     pub group: u32,
     /// Administratively up (`IFF_UP`).
     pub up: bool,
+    /// Takes part in ARP (no `IFF_NOARP`).
+    pub arp: bool,
     /// `IFLA_LINK`: for a veth the index of the other end, in that end's namespace.
     pub peer: Option<u32>,
     /// Kind of a virtual link (`veth`, `vlan`); `None` for hardware.
     pub kind: Option<String>,
-    /// `net.ipv4.conf.<link>.rp_filter`, when the answer carries the IPv4 settings.
+    /// `net.ipv4.conf.<link>.rp_filter`, when the answer carries the IPv4 settings. So with the next two.
     pub rp_filter: Option<i32>,
+    /// `net.ipv4.conf.<link>.forwarding`, which decides for packets that come in by this link.
+    pub forwarding: Option<i32>,
+    /// `net.ipv4.conf.<link>.accept_redirects`.
+    pub accept_redirects: Option<i32>,
 }
 
 /// IPv4 settings of a device that can be set over rtnetlink, which works where `/proc/sys` is read-only. The numbers
@@ -66,6 +72,10 @@ pub enum InetConf {
     Forwarding = 1,
     /// `proxy_arp`.
     ProxyArp = 3,
+    /// `accept_redirects`. The kernel wants this and `all` when it forwards.
+    AcceptRedirects = 4,
+    /// `send_redirects`.
+    SendRedirects = 6,
     /// `rp_filter`: 0 off, 1 strict, 2 loose. The kernel uses the larger of this and `all`.
     RpFilter = 8,
     /// `arp_announce`.
@@ -81,6 +91,8 @@ pub enum InetConf {
 pub struct Change<'a> {
     /// Administrative state.
     pub up: Option<bool>,
+    /// Whether the link takes part in ARP. A change empties its neighbour table, permanent entries included.
+    pub arp: Option<bool>,
     /// In bytes.
     pub mtu: Option<u32>,
     /// Ethernet address.
@@ -130,6 +142,17 @@ fn veth(mut near: LinkMessage, mut far: LinkMessage, netns: Option<BorrowedFd<'_
     Request::create("veth add", RouteNetlinkMessage::NewLink(near))
 }
 
+/// Has the near end of a pair that is to be made take no part in ARP: the kernel neither asks nor answers nor learns on
+/// it. Every neighbour that its owner wants must be set.
+#[must_use]
+pub fn without_arp(mut request: Request) -> Request {
+    if let RouteNetlinkMessage::NewLink(message) = &mut request.message {
+        message.header.flags |= LinkFlags::Noarp;
+        message.header.change_mask |= LinkFlags::Noarp;
+    }
+    request
+}
+
 /// Asks for the created object to be sent back with the verdict. For links only kernels from 6.2 comply.
 pub(crate) fn echo(mut request: Request) -> Request {
     request.flags |= NLM_F_ECHO;
@@ -155,13 +178,14 @@ pub fn set_by_name(name: &str, change: &Change<'_>) -> Request {
 }
 
 fn changed(mut message: LinkMessage, change: &Change<'_>) -> Request {
-    if let Some(up) = change.up {
-        message.header.change_mask = LinkFlags::Up;
-        message.header.flags = if up {
-            LinkFlags::Up
-        } else {
-            LinkFlags::empty()
-        };
+    let flags = [
+        (change.up, LinkFlags::Up),
+        (change.arp.map(|arp| !arp), LinkFlags::Noarp),
+    ];
+    for (set, flag) in flags {
+        let Some(set) = set else { continue };
+        message.header.change_mask |= flag;
+        message.header.flags.set(flag, set);
     }
     let attributes = &mut message.attributes;
     attributes.extend(change.mtu.map(LinkAttribute::Mtu));
@@ -319,6 +343,7 @@ impl Link {
         let mut link = Self {
             index: header.index,
             up: header.flags.contains(LinkFlags::Up),
+            arp: !header.flags.contains(LinkFlags::Noarp),
             ..Self::default()
         };
         for attribute in &message.attributes {
@@ -329,28 +354,31 @@ impl Link {
                 LinkAttribute::Group(group) => link.group = *group,
                 LinkAttribute::Link(index) => link.peer = Some(*index),
                 LinkAttribute::LinkInfo(info) => link.kind = kind(info),
-                LinkAttribute::AfSpecUnspec(families) => link.rp_filter = rp_filter(families),
+                LinkAttribute::AfSpecUnspec(families) => link.learn_settings(families),
                 _ => {}
             }
         }
         Some(link)
+    }
+
+    fn learn_settings(&mut self, families: &[AfSpecUnspec]) {
+        let inet = families.iter().filter_map(|family| match family {
+            AfSpecUnspec::Inet(inet) => Some(inet),
+            _ => None,
+        });
+        for settings in inet.flatten() {
+            if let AfSpecInet::DevConf(conf) = settings {
+                self.rp_filter = Some(conf.rp_filter);
+                self.forwarding = Some(conf.forwarding);
+                self.accept_redirects = Some(conf.accept_redirects);
+            }
+        }
     }
 }
 
 fn kind(info: &[LinkInfo]) -> Option<String> {
     info.iter().find_map(|i| match i {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
-        _ => None,
-    })
-}
-
-fn rp_filter(families: &[AfSpecUnspec]) -> Option<i32> {
-    let inet = families.iter().find_map(|f| match f {
-        AfSpecUnspec::Inet(inet) => Some(inet),
-        _ => None,
-    })?;
-    inet.iter().find_map(|i| match i {
-        AfSpecInet::DevConf(InetDevConf { rp_filter, .. }) => Some(*rp_filter),
         _ => None,
     })
 }

@@ -1,4 +1,5 @@
-//! Change notifications: what others (or we) did to links, addresses, routes and rules of a namespace.
+//! Change notifications: what others (or we) did to links, addresses, routes, rules, neighbours and settings of a
+//! namespace.
 //!
 //! Owns a subscribed socket. Notifications may be lost when the reader is slow; the kernel says so, and so does
 //! [`Event::Overrun`], upon which the reader must look at the whole state again.
@@ -6,7 +7,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload, NlasIterator};
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,7 +17,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use tracing::trace;
 
 use super::link::Link;
-use super::{Channel, Error, Mac, Socket};
+use super::{Channel, Error, Frame, Mac, Socket};
 use crate::netns::Netns;
 
 /// What to be told about, IPv4 where families differ. The value is the bit of the multicast group (`RTMGRP_*`).
@@ -25,12 +26,16 @@ use crate::netns::Netns;
 pub enum Topic {
     /// Links appear, change, go.
     Links = 1,
+    /// Neighbours.
+    Neighbours = 4,
     /// Addresses.
     Addresses = 0x10,
     /// Routes.
     Routes = 0x40,
     /// Policy rules.
     Rules = 0x80,
+    /// `net.ipv4.conf.*.forwarding` and `rp_filter`, set by way of `/proc/sys`. (What is set over netlink is not told.)
+    Settings = 0x80_0000,
 }
 
 /// One notification.
@@ -38,6 +43,11 @@ pub enum Topic {
 pub enum Event {
     /// An object appeared, changed or went.
     Change(Box<RouteNetlinkMessage>),
+    /// A setting of this link changed; `None` if it is one of all links or of links to come.
+    Setting {
+        /// The link.
+        index: Option<u32>,
+    },
     /// Notifications were lost: dump what matters.
     Overrun,
 }
@@ -47,6 +57,8 @@ pub enum Event {
 pub struct Monitor {
     channel: Channel,
     ready: std::collections::VecDeque<Event>,
+    /// Authors whose changes are not told.
+    ignored: Vec<u32>,
 }
 
 impl Monitor {
@@ -61,7 +73,29 @@ impl Monitor {
         Ok(Self {
             channel,
             ready: std::collections::VecDeque::new(),
+            ignored: Vec::new(),
         })
+    }
+
+    /// Makes room for the notifications of many changes at once, for a reader that has other work too.
+    pub fn expect_floods(&mut self) {
+        self.channel.expect_floods();
+    }
+
+    /// Keeps silent from now on about what is changed through the socket with this [port](Socket::port). What follows
+    /// from such a change, as the routes that go with a link, is told all the same. Before Linux 6.2 changes of links
+    /// name no author.
+    pub fn ignore(&mut self, port: u32) {
+        self.ignored.push(port);
+    }
+
+    /// What has been notified so far, without waiting.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn pending(&mut self) -> Result<Vec<Event>, Error> {
+        while self.read(true)? {}
+        Ok(self.ready.drain(..).collect())
     }
 
     /// Subscribes in `netns`.
@@ -91,33 +125,76 @@ impl Monitor {
             if !timer.wait_for(self.channel.as_fd())? {
                 return Ok(None);
             }
-            self.read()?;
+            self.read(false)?;
         }
         Ok(self.ready.pop_front())
     }
 
-    fn read(&mut self) -> Result<(), Error> {
+    /// Takes one datagram; false if there was none and it was not to be waited for.
+    fn read(&mut self, at_once: bool) -> Result<bool, Error> {
         let op = "monitor";
-        let frames = match self.channel.receive(op) {
-            Err(Error::Socket {
-                errno: Errno::ENOBUFS,
-                ..
-            }) => {
+        let received = if at_once {
+            self.channel.try_receive(op)
+        } else {
+            self.channel.receive(op).map(Some)
+        };
+        let frames = match received {
+            Err(e) if e.errno() == Some(Errno::ENOBUFS) => {
                 self.ready.push_back(Event::Overrun);
-                return Ok(());
+                return Ok(true);
             }
-            other => other?,
+            Ok(None) => return Ok(false),
+            other => other?.into_iter().flatten(),
         };
         for frame in frames {
-            let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(frame?.raw)
-                .map_err(|source| Error::Decode { op, source })?;
-            trace!(?message, "netlink notification");
-            if let NetlinkPayload::InnerMessage(inner) = message.payload {
-                self.ready.push_back(Event::Change(Box::new(inner)));
+            let frame = frame?;
+            if !self.ignored.contains(&frame.port) {
+                self.ready.extend(event(&frame));
             }
         }
-        Ok(())
+        Ok(true)
     }
+}
+
+fn event(frame: &Frame<'_>) -> Option<Event> {
+    const RTM_NEWNETCONF: u16 = 80;
+    if frame.kind == RTM_NEWNETCONF {
+        return setting(frame.payload());
+    }
+    let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(frame.raw) {
+        Ok(message) => message,
+        // Others make objects of kinds that the packet crate does not know; ours are none of them.
+        Err(error) => {
+            trace!(%error, kind = frame.kind, "notification skipped");
+            return None;
+        }
+    };
+    trace!(?message, "netlink notification");
+    match message.payload {
+        NetlinkPayload::InnerMessage(inner) => Some(Event::Change(Box::new(inner))),
+        _ => None,
+    }
+}
+
+/// A `RTM_NEWNETCONF`, which the packet crate does not know. When a link is made, all its settings are told at once:
+/// that is no change.
+fn setting(payload: &[u8]) -> Option<Event> {
+    const NETCONFMSG: usize = 4;
+    const IFINDEX: u16 = 1;
+    const FORWARDING: u16 = 2;
+    const RP_FILTER: u16 = 3;
+    let payload = payload.get(NETCONFMSG..)?;
+    let find = |kind| {
+        let mut attributes = NlasIterator::new(payload).flatten();
+        let found = attributes.find(|a| a.kind() == kind)?;
+        Some(i32::from_ne_bytes(found.value().try_into().ok()?))
+    };
+    if find(FORWARDING).is_some() && find(RP_FILTER).is_some() {
+        return None;
+    }
+    // Negative numbers stand for all links, and for those to come.
+    let index = u32::try_from(find(IFINDEX)?).ok();
+    Some(Event::Setting { index })
 }
 
 impl AsFd for Monitor {
@@ -164,7 +241,7 @@ pub fn wait_for_link_by_mac(
                 Some(Event::Change(m)) if Link::from_message(&m).is_some_and(|l| has_mac(&l)) => {
                     break;
                 }
-                Some(Event::Change(_)) => {}
+                Some(Event::Change(_) | Event::Setting { .. }) => {}
             }
         }
     }
@@ -201,3 +278,6 @@ impl Timer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

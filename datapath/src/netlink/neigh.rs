@@ -58,6 +58,22 @@ impl Neighbour {
     }
 }
 
+/// Whose entry a `RTM_NEWNEIGH` or `RTM_DELNEIGH` is about, whether or not its MAC address is known (of one that was
+/// flushed it no longer is); `None` for any other message or family.
+#[must_use]
+pub fn address_of(message: &RouteNetlinkMessage) -> Option<IpAddr> {
+    let (RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message)) =
+        message
+    else {
+        return None;
+    };
+    message.attributes.iter().find_map(|a| match a {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    })
+}
+
 /// Makes `address` resolve to `mac` on link `index` for ever, replacing what is there.
 #[must_use]
 pub fn set_permanent(index: u32, address: impl Into<IpAddr>, mac: Mac) -> Request {

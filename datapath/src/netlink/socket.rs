@@ -13,7 +13,7 @@ use nix::sys::socket::SockProtocol;
 use tracing::trace;
 
 use super::channel::HEADER;
-use super::{Channel, Error, Frame, Request, align4};
+use super::{Channel, Error, Frame, Kind, Request, Tally, align4};
 use crate::netns::{Netns, NetnsId};
 
 const NLMSG_ERROR: u16 = 2;
@@ -35,6 +35,7 @@ pub struct Socket {
     channel: Channel,
     seq: u32,
     out: Vec<u8>,
+    changed: Tally,
 }
 
 /// What became of each request of a batch, in their order.
@@ -89,7 +90,20 @@ impl Socket {
             channel,
             seq: 0,
             out: Vec::new(),
+            changed: Tally::default(),
         }
+    }
+
+    /// Our address, by which the kernel names the author of a change in its notifications.
+    #[must_use]
+    pub fn port(&self) -> u32 {
+        self.channel.port
+    }
+
+    /// How many requests of each kind have changed something through this socket.
+    #[must_use]
+    pub fn changed(&self) -> Tally {
+        self.changed
     }
 
     /// Which namespace this socket acts in. Needs `CAP_NET_ADMIN` over it.
@@ -98,6 +112,11 @@ impl Socket {
     /// [`Error::Socket`] without that capability.
     pub fn netns_id(&self) -> Result<NetnsId, Error> {
         self.channel.netns_id()
+    }
+
+    /// Counts a change that goes with those made here, and that only other means can make.
+    pub(crate) fn count(&mut self, kind: Kind) {
+        self.changed.add(kind);
     }
 
     /// Sends one request and waits for the kernel's verdict.
@@ -206,6 +225,9 @@ impl Socket {
                     let verdict = verdict(request.op, &frame);
                     trace!(seq = frame.seq, op = request.op, refused = ?verdict.as_ref().err(), "netlink verdict");
                     pending -= usize::from(results[position].is_none());
+                    if verdict.is_ok() {
+                        self.changed.note(&request.message);
+                    }
                     results[position] = Some(verdict);
                 } else {
                     trace!(

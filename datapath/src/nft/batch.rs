@@ -265,6 +265,25 @@ impl Batch {
 pub(super) struct Encoder(Vec<u8>);
 
 impl Encoder {
+    /// A message about IPv4 tables that is no part of a transaction.
+    pub(super) fn message(
+        kind: u16,
+        flags: u16,
+        seq: u32,
+        body: impl FnOnce(&mut Self),
+    ) -> Vec<u8> {
+        let mut out = Self(vec![0; 4]);
+        out.0.extend_from_slice(&kind.to_ne_bytes());
+        out.0.extend_from_slice(&flags.to_ne_bytes());
+        out.0.extend_from_slice(&seq.to_ne_bytes());
+        // Port; then the generic netfilter header.
+        out.0.extend_from_slice(&[0, 0, 0, 0, AF_INET, 0, 0, 0]);
+        body(&mut out);
+        let length = u32::try_from(out.0.len()).expect("a message is far below 4 GiB");
+        out.0[..4].copy_from_slice(&length.to_ne_bytes());
+        out.0
+    }
+
     pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) {
         let length = u16::try_from(4 + value.len()).expect("our attributes are small");
         self.0.extend_from_slice(&length.to_ne_bytes());

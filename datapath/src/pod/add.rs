@@ -7,10 +7,10 @@ use std::os::fd::BorrowedFd;
 use netlink_packet_core::NlasIterator;
 use tracing::debug;
 
-use super::PodLink;
+use super::{PodLink, guard::GUARD, host_route};
 use crate::constants::{GATEWAY, GROUP_DYING, MAX_ENI_INDEX, index_of_group};
 use crate::netlink::addr::{self, Address};
-use crate::netlink::link::{self, InetConf};
+use crate::netlink::link;
 use crate::netlink::{Errno, Error, Frame, Socket, neigh, route};
 use crate::netns::{Netns, NetnsId};
 
@@ -211,11 +211,8 @@ fn make_pair(host: &mut Socket, netns: BorrowedFd<'_>, link: &PodLink) -> Result
 /// look-up, no second request (65 µs for the link with all its attributes), and no guess at a free index (which the
 /// kernel would let us dictate for both ends). Links are echoed from Linux 6.2 on; before, the host end is asked for.
 fn try_pair(host: &mut Socket, netns: BorrowedFd<'_>, link: &PodLink) -> Result<Wired, Error> {
-    let request = link::echo(link::add_veth_with_one_queue(
-        &link.host_end(),
-        &link.pod_end(),
-        Some(netns),
-    ));
+    let pair = link::add_veth_with_one_queue(&link.host_end(), &link.pod_end(), Some(netns));
+    let request = link::echo(link::without_arp(pair));
     let mut wired = None;
     host.exchange(std::slice::from_ref(&request), |_, frame| {
         wired = wired.or(indices(&frame))
@@ -287,10 +284,10 @@ fn wire_pod(pod: &mut Socket, link: &PodLink, index: u32) -> Result<(), Error> {
 /// Step 3, on the host: the strict source check before the route, which is what makes the pod reachable.
 fn wire_host(host: &mut Socket, link: &PodLink, index: u32) -> Result<(), AddError> {
     let requests = [
-        link::set_inet_conf(index, &[(InetConf::RpFilter, 1)]),
+        link::set_inet_conf(index, &GUARD),
         neigh::set_permanent(index, link.address, link.pod_mac),
         // Never "replace": a route that is already there is evidence that another pod has this address.
-        route::add(&link.host_route(index)),
+        route::add(&host_route(link.address, index)),
         // The host end was up before its peer, so its carrier came late, and until the kernel's link watch gets round
         // to it every packet for the pod is dropped: a busy node loses a new pod's first packets. Reading a link makes
         // the kernel catch up (Linux 6.8, rtnl_getlink in net/core/rtnetlink.c); before that it changes nothing.

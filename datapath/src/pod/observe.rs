@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
 
-use super::PodLink;
+use super::{PodLink, Standing, host_route};
 use crate::constants::{GATEWAY, PODS_TABLE, group, index_of_group};
 use crate::netlink::addr::Address;
 use crate::netlink::link::Link;
@@ -43,8 +43,14 @@ pub enum Drift {
     NotPaired,
     #[error("host link is in group {have:#x} instead of {want:#x}")]
     Group { want: u32, have: u32 },
+    #[error("host link takes part in ARP")]
+    Arp,
     #[error("host link does not check sources (rp_filter {have})")]
     RpFilter { have: i32 },
+    #[error("host link does not forward")]
+    Forwarding,
+    #[error("host link accepts redirects")]
+    Redirects,
     #[error("pod link lacks address {address}")]
     AddressMissing { address: Ipv4Addr },
     #[error("pod lacks the route to its gateway")]
@@ -81,23 +87,29 @@ pub fn check(host: &mut Socket, pod: &mut Socket, link: &PodLink) -> Result<Vec<
     let mut drift = Vec::new();
     let host_end = host.link_by_name(&link.host_name)?;
     let pod_end = pod.link_by_name(&link.pod_name)?;
-    let ends = [
-        (Side::Host, &host_end, link.host_mac),
-        (Side::Pod, &pod_end, link.pod_mac),
-    ];
-    for (side, end, mac) in ends {
-        match end {
-            None => drift.push(Drift::LinkMissing { side }),
-            Some(end) => compare_link(side, end, link.mtu, mac, &mut drift),
+    let want = Standing::from(link);
+    match &host_end {
+        None => drift.push(Drift::LinkMissing { side: Side::Host }),
+        Some(end) => {
+            let routes = host.routes_over(Family::V4, PODS_TABLE, end.index)?;
+            let neighbours = host.neighbours(Family::V4, Some(end.index))?;
+            drift.extend(want.drift(end, &routes, &neighbours));
         }
+    }
+    match &pod_end {
+        None => drift.push(Drift::LinkMissing { side: Side::Pod }),
+        Some(end) => compare_link(
+            Side::Pod,
+            end,
+            Some(link.mtu),
+            Some(link.pod_mac),
+            &mut drift,
+        ),
     }
     if let (Some(h), Some(p)) = (&host_end, &pod_end)
         && (h.peer, p.peer) != (Some(p.index), Some(h.index))
     {
         drift.push(Drift::NotPaired);
-    }
-    if let Some(end) = &host_end {
-        compare_host(host, end, link, &mut drift)?;
     }
     if let Some(end) = &pod_end {
         compare_pod(pod, end.index, link, &mut drift)?;
@@ -134,65 +146,83 @@ pub fn list(host: &mut Socket) -> Result<Vec<HostSide>, Error> {
     Ok(ours.collect())
 }
 
-fn compare_link(side: Side, end: &Link, mtu: u32, mac: Mac, drift: &mut Vec<Drift>) {
+/// What is not known is not compared.
+fn compare_link(
+    side: Side,
+    end: &Link,
+    mtu: Option<u32>,
+    mac: Option<Mac>,
+    drift: &mut Vec<Drift>,
+) {
     if !end.up {
         drift.push(Drift::LinkDown { side });
     }
-    if end.mtu != mtu {
+    if let Some(want) = mtu.filter(|mtu| *mtu != end.mtu) {
         drift.push(Drift::Mtu {
             side,
-            want: mtu,
+            want,
             have: end.mtu,
         });
     }
-    if end.mac != Some(mac) {
+    if let Some(want) = mac.filter(|mac| end.mac != Some(*mac)) {
         drift.push(Drift::Mac {
             side,
-            want: mac,
+            want,
             have: end.mac,
         });
     }
 }
 
-fn compare_host(
-    host: &mut Socket,
-    end: &Link,
-    link: &PodLink,
-    drift: &mut Vec<Drift>,
-) -> Result<(), Error> {
-    let want = group(link.index);
-    if end.group != want {
-        drift.push(Drift::Group {
-            want,
-            have: end.group,
-        });
+impl Standing {
+    /// How the host's side, as its link, the routes of the pods table over it and the neighbours on it tell, differs.
+    #[must_use]
+    pub fn drift(&self, end: &Link, routes: &[Route], neighbours: &[Neighbour]) -> Vec<Drift> {
+        let mut drift = self.link_drift(end);
+        let wrong = |setting: Option<i32>, want| setting.filter(|have| *have != want);
+        drift.extend(wrong(end.rp_filter, 1).map(|have| Drift::RpFilter { have }));
+        drift.extend(wrong(end.forwarding, 1).map(|_| Drift::Forwarding));
+        drift.extend(wrong(end.accept_redirects, 0).map(|_| Drift::Redirects));
+        let address = self.address;
+        if !has_route(routes, &host_route(address, end.index)) {
+            drift.push(Drift::HostRouteMissing { address });
+        }
+        let missing = |mac| !neighbours.contains(&self.neighbour(end.index, mac));
+        if self.pod_mac.is_some_and(missing) {
+            drift.push(Drift::NeighbourMissing {
+                side: Side::Host,
+                address,
+            });
+        }
+        drift
     }
-    if end.rp_filter.is_some_and(|have| have != 1) {
-        drift.extend(end.rp_filter.map(|have| Drift::RpFilter { have }));
+
+    /// As [`Standing::drift`], of what the pair is made with.
+    #[must_use]
+    pub fn link_drift(&self, end: &Link) -> Vec<Drift> {
+        let mut drift = Vec::new();
+        compare_link(Side::Host, end, self.mtu, self.host_mac, &mut drift);
+        let want = group(self.index);
+        if end.group != want {
+            drift.push(Drift::Group {
+                want,
+                have: end.group,
+            });
+        }
+        // Without the permanent neighbour a link that takes no part in ARP would be deaf.
+        if end.arp && self.pod_mac.is_some() {
+            drift.push(Drift::Arp);
+        }
+        drift
     }
-    let address = link.address;
-    if !has_route(
-        &host.routes_over(Family::V4, PODS_TABLE, end.index)?,
-        &link.host_route(end.index),
-    ) {
-        drift.push(Drift::HostRouteMissing { address });
+
+    fn neighbour(&self, index: u32, mac: Mac) -> Neighbour {
+        Neighbour {
+            index,
+            address: self.address.into(),
+            mac,
+            permanent: true,
+        }
     }
-    let want = Neighbour {
-        index: end.index,
-        address: address.into(),
-        mac: link.pod_mac,
-        permanent: true,
-    };
-    if !host
-        .neighbours(Family::V4, Some(end.index))?
-        .contains(&want)
-    {
-        drift.push(Drift::NeighbourMissing {
-            side: Side::Host,
-            address,
-        });
-    }
-    Ok(())
 }
 
 fn compare_pod(

@@ -1,6 +1,7 @@
 //! Pods, wired for real. "Nothing is left" is asked of iproute2, not of our own code.
 
 mod refused;
+mod repair;
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;

@@ -1,0 +1,224 @@
+//! The keeper: what the node's network shall be, and the one socket that makes it so.
+//!
+//! Owns the desired state of ENIs and of the pods' host sides. Every change is noted here before or with its effect, so
+//! that a repair, which is the same difference as the first set-up, can never undo what was wanted. What notifications
+//! mean for it is [`Doubt`]; a doubt is only ever a reason to look.
+
+mod doubt;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use super::{During, EniLink, HostConfig, HostError, eni};
+use crate::netlink::{Error, Event, Kind, Mac, Socket, Tally};
+use crate::nft::{Fingerprint, Ruleset};
+use crate::pod::{self, AddError, PodLink, PodRef, Standing, Wired};
+
+pub use doubt::Doubt;
+
+/// See the module. Belongs to one thread, in the namespace that it keeps.
+#[derive(Debug)]
+pub struct Keeper {
+    socket: Socket,
+    desired: Desired,
+    /// What nftables were told to be, and what they then were; `None` when that could not be told.
+    left: Option<(Ruleset, Fingerprint)>,
+}
+
+/// What shall be.
+#[derive(Debug)]
+struct Desired {
+    config: HostConfig,
+    /// Secondary ENIs by index, each with the index of its link.
+    enis: BTreeMap<u16, (EniLink, u32)>,
+    /// By name of the host end.
+    pods: BTreeMap<String, Standing>,
+}
+
+/// What a repair came to.
+#[derive(Debug, Default)]
+pub struct Repaired {
+    /// What had to be changed, by kind.
+    pub changed: Tally,
+    /// What could not be put right.
+    pub failures: Vec<HostError>,
+}
+
+impl Keeper {
+    /// Takes over the calling thread's namespace; as [`prepare`](super::prepare).
+    ///
+    /// # Errors
+    /// As [`prepare`](super::prepare).
+    pub fn take_over(mut socket: Socket, config: HostConfig) -> Result<Self, HostError> {
+        super::stale::remove(&mut socket)?;
+        super::prepare(&mut socket, &config)?;
+        let mut keeper = Self {
+            socket,
+            desired: Desired {
+                config,
+                enis: BTreeMap::new(),
+                pods: BTreeMap::new(),
+            },
+            left: None,
+        };
+        keeper.remember_nftables();
+        Ok(keeper)
+    }
+
+    /// The socket, for questions.
+    pub fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
+    /// As [`add_eni`](super::add_eni), without waiting for the link.
+    ///
+    /// # Errors
+    /// As [`add_eni`](super::add_eni).
+    pub fn add_eni(&mut self, eni: EniLink) -> Result<(), HostError> {
+        let index = super::add_eni(&mut self.socket, &eni, Duration::ZERO)?;
+        self.desired.enis.insert(eni.index, (eni, index));
+        self.remember_nftables();
+        Ok(())
+    }
+
+    /// As [`remove_eni`](super::remove_eni).
+    ///
+    /// # Errors
+    /// As [`remove_eni`](super::remove_eni).
+    pub fn remove_eni(&mut self, index: u16, table: u32) -> Result<(), Vec<HostError>> {
+        self.desired.enis.remove(&index);
+        let result = super::remove_eni(&mut self.socket, index, table);
+        self.remember_nftables();
+        result
+    }
+
+    /// As [`pod::add`].
+    ///
+    /// # Errors
+    /// As [`pod::add`].
+    pub fn add_pod(
+        &mut self,
+        pod: &mut Socket,
+        netns: BorrowedFd<'_>,
+        link: &PodLink,
+    ) -> Result<Wired, AddError> {
+        let wired = pod::add(&mut self.socket, pod, netns, link)?;
+        self.stands(Standing::from(link));
+        Ok(wired)
+    }
+
+    /// Keeps a pod that was wired by a former life.
+    pub fn stands(&mut self, pod: Standing) {
+        self.desired.pods.insert(pod.host_name.clone(), pod);
+    }
+
+    /// As [`pod::unroute`]: the pod is kept no longer.
+    ///
+    /// # Errors
+    /// As [`pod::unroute`].
+    pub fn remove_pod(&mut self, pod: &PodRef) -> Result<(), Error> {
+        self.desired.pods.remove(&pod.host_name);
+        pod::unroute(&mut self.socket, pod)
+    }
+
+    /// What these notifications, of changes by others, put in doubt.
+    #[must_use]
+    pub fn doubt(&self, events: &[Event]) -> Doubt {
+        let mut doubt = Doubt::default();
+        for event in events {
+            self.desired.doubt(event, &mut doubt);
+        }
+        doubt
+    }
+
+    /// Looks at what is in doubt, and puts right what is not as it shall be, by difference: traffic that has its way is
+    /// not disturbed.
+    pub fn repair(&mut self, doubt: &Doubt) -> Repaired {
+        let before = self.socket.changed();
+        let mut repaired = Repaired::default();
+        if doubt.node {
+            let failures = self.repair_node();
+            repaired.failures.extend(failures);
+        }
+        if doubt.pods {
+            let pods = self.desired.pods.values();
+            let failure = pod::repair(&mut self.socket, pods).err();
+            let failure = failure.map(|source| HostError::Netlink {
+                what: "put the pods' links right",
+                source,
+            });
+            repaired.failures.extend(failure);
+        }
+        // Last: the way that a mark leads is complete before anything is marked.
+        if doubt.nftables || doubt.node {
+            repaired.failures.extend(self.repair_nftables().err());
+        }
+        repaired.changed = self.socket.changed().since(before);
+        repaired
+    }
+
+    /// Whether hardware with one of these MAC addresses is there and still not known.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn has_strangers(&mut self, macs: &BTreeSet<Mac>) -> Result<bool, Error> {
+        let links = self.socket.links()?;
+        let mut present = links.iter().filter_map(|link| link.mac);
+        Ok(present.any(|mac| macs.contains(&mac) && self.desired.is_strange(mac)))
+    }
+
+    fn repair_node(&mut self) -> Vec<HostError> {
+        let mut failures = Vec::new();
+        failures.extend(super::ensure(&mut self.socket, &self.desired.config).err());
+        let links = match self.socket.links() {
+            Ok(links) => links,
+            Err(source) => {
+                let what = "list links";
+                failures.push(HostError::Netlink { what, source });
+                return failures;
+            }
+        };
+        for (eni, index) in self.desired.enis.values_mut() {
+            // One that is gone is the pool's affair: it asks EC2 what became of it.
+            let Some(link) = links.iter().find(|link| link.mac == Some(eni.mac)) else {
+                continue;
+            };
+            *index = link.index;
+            failures.extend(eni::ensure(&mut self.socket, eni, link).err());
+        }
+        failures
+    }
+
+    /// Nothing is written when they are as we left them, and we would leave them so again.
+    fn repair_nftables(&mut self) -> Result<(), HostError> {
+        let wanted = super::ruleset(&mut self.socket)?;
+        let mut nft = super::nft(&self.socket)?;
+        let what = "look at nftables";
+        let found = nft.fingerprint().during(what)?;
+        let as_left =
+            |(made, left): &(Ruleset, Fingerprint)| *made == wanted && found == Some(*left);
+        if self.left.as_ref().is_some_and(as_left) {
+            return Ok(());
+        }
+        nft.replace(&wanted).during("set up nftables again")?;
+        self.socket.count(Kind::Nftables);
+        self.left = nft
+            .fingerprint()
+            .during(what)?
+            .map(|fingerprint| (wanted, fingerprint));
+        Ok(())
+    }
+
+    /// To be called after each change of ours, so that it is not taken for somebody else's. If it fails, the next repair
+    /// replaces what may be right, which costs nothing but the work.
+    fn remember_nftables(&mut self) {
+        self.left = self.look_at_nftables();
+    }
+
+    fn look_at_nftables(&mut self) -> Option<(Ruleset, Fingerprint)> {
+        let made = super::ruleset(&mut self.socket).ok()?;
+        let fingerprint = super::nft(&self.socket).ok()?.fingerprint().ok()??;
+        Some((made, fingerprint))
+    }
+}

@@ -1,0 +1,342 @@
+//! Whatever others do to what is kept raises a doubt, and what is in doubt is put right, to the same state as before.
+
+use super::*;
+use crate::netlink::{Kind, Socket};
+use crate::pod::Standing;
+
+const TOPICS: [Topic; 6] = [
+    Topic::Links,
+    Topic::Addresses,
+    Topic::Routes,
+    Topic::Rules,
+    Topic::Neighbours,
+    Topic::Settings,
+];
+
+/// A node that is kept, with a pod on each of its ENIs.
+struct Kept {
+    lab: Lab,
+    keeper: Keeper,
+    monitor: Monitor,
+    watch: crate::nft::Watch,
+    /// What must be there after each repair.
+    right: String,
+    _pods: Vec<Netns>,
+}
+
+impl Kept {
+    fn new() -> Self {
+        let mut lab = Lab::new();
+        let mut keeper = lab.on_host(|_| {
+            let mut keeper = Keeper::take_over(Socket::open().unwrap(), config()).unwrap();
+            keeper.add_eni(eni()).unwrap();
+            keeper
+        });
+        let pods: Vec<_> = [(11, 0), (21, 1)]
+            .map(|(i, index)| {
+                let netns = netns();
+                let mut pod = socket_in(&netns);
+                keeper
+                    .add_pod(&mut pod, netns.as_fd(), &pod_link(i, index))
+                    .unwrap();
+                netns
+            })
+            .into();
+        let mut monitor = Monitor::open_in(&lab.host, &TOPICS).unwrap();
+        monitor.ignore(keeper.socket().port());
+        let watch = lab.host.run(crate::nft::Watch::open).unwrap().unwrap();
+        let right = snapshot(&lab.host);
+        Self {
+            lab,
+            keeper,
+            monitor,
+            watch,
+            right,
+            _pods: pods,
+        }
+    }
+
+    /// What has been put in doubt since this was last asked.
+    fn doubt(&mut self) -> Doubt {
+        let events = self.monitor.pending().unwrap();
+        let mut doubt = self.keeper.doubt(&events);
+        doubt.nftables |= self.watch.touched().unwrap();
+        doubt
+    }
+
+    fn repair(&mut self, doubt: &Doubt) -> Vec<Kind> {
+        let keeper = &mut self.keeper;
+        let repaired = self.lab.host.run(|| keeper.repair(doubt)).unwrap();
+        assert!(repaired.failures.is_empty(), "{:?}", repaired.failures);
+        repaired.changed.iter().map(|(kind, _)| kind).collect()
+    }
+
+    /// Damages the node, sees that it is told, repairs what is in doubt, and tells what was changed.
+    fn after(&mut self, meddle: &str) -> Vec<Kind> {
+        self.lab.show(meddle);
+        let doubt = self.doubt();
+        assert!(doubt.calls_for_repair(), "{meddle} was not told");
+        let changed = self.repair(&doubt);
+        assert_eq!(snapshot(&self.lab.host), self.right, "after {meddle}");
+        // Our own work may be told as well, where nobody can tell whose it was: it is looked at, and that is all.
+        let next = self.doubt();
+        assert_eq!(self.repair(&next), [], "after {meddle}");
+        assert_eq!(self.doubt(), Doubt::default(), "after {meddle}");
+        changed
+    }
+}
+
+#[test]
+fn what_is_kept_is_never_in_doubt_by_our_own_doing() {
+    let mut kept = Kept::new();
+    assert_eq!(kept.doubt(), Doubt::default());
+    assert_eq!(kept.repair(&Doubt::all()), []);
+    let mut another = pod_link(12, 1);
+    another.host_name = "eni12".to_owned();
+    let netns = netns();
+    let mut pod = socket_in(&netns);
+    kept.keeper
+        .add_pod(&mut pod, netns.as_fd(), &another)
+        .unwrap();
+    assert_eq!(kept.doubt(), Doubt::default());
+    let gone = pod::PodRef {
+        host_name: another.host_name,
+        address: another.address,
+    };
+    kept.keeper.remove_pod(&gone).unwrap();
+    pod::unlink(kept.keeper.socket(), &gone.host_name).unwrap();
+    assert_eq!(kept.doubt(), Doubt::default());
+}
+
+#[test]
+fn rules_come_back() {
+    let mut kept = Kept::new();
+    let flush = "for p in 512 1536 32765; do ip rule del pref $p; done";
+    assert_eq!(kept.after(flush), [Kind::Rule]);
+}
+
+#[test]
+fn an_enis_routes_come_back() {
+    let mut kept = Kept::new();
+    assert_eq!(kept.after("ip route flush table 2"), [Kind::Route]);
+}
+
+#[test]
+fn an_enis_address_comes_back() {
+    let mut kept = Kept::new();
+    // With a link's last address go its routes.
+    let kinds = kept.after("ip addr flush dev eth1");
+    assert_eq!(kinds, [Kind::Address, Kind::Route]);
+}
+
+#[test]
+fn an_address_that_is_not_ours_goes_from_an_eni() {
+    let mut kept = Kept::new();
+    let kinds = kept.after("ip addr add 10.0.0.33/32 dev eth1");
+    assert_eq!(kinds, [Kind::Address]);
+}
+
+#[test]
+fn nftables_come_back() {
+    for meddle in [
+        "nft flush ruleset",
+        "nft delete table ip hawser",
+        "nft flush chain ip hawser choose_eni",
+        "nft insert rule ip hawser choose_eni accept",
+        "nft delete element ip hawser eni_of_group { 27393 }",
+    ] {
+        assert_eq!(Kept::new().after(meddle), [Kind::Nftables], "{meddle}");
+    }
+}
+
+#[test]
+fn settings_come_back() {
+    let mut kept = Kept::new();
+    let conf = "/proc/sys/net/ipv4/conf";
+    let pod = pod_link(21, 1).host_name;
+    for (path, wrong, right) in [
+        (format!("{conf}/eth1/rp_filter"), 1, "2"),
+        (format!("{conf}/eth0/rp_filter"), 0, "2"),
+        (format!("{conf}/{pod}/rp_filter"), 0, "1"),
+        (format!("{conf}/eth1/forwarding"), 0, "1"),
+        (format!("{conf}/{pod}/forwarding"), 0, "1"),
+    ] {
+        assert_eq!(
+            kept.after(&format!("echo {wrong} > {path}")),
+            [Kind::Setting],
+            "{path}"
+        );
+        assert_eq!(kept.lab.show(&format!("cat {path}")), [right], "{path}");
+    }
+}
+
+#[test]
+fn forwarding_that_is_switched_off_is_switched_on() {
+    let mut kept = Kept::new();
+    // By /proc/sys for all links at once, as it was switched off: nothing is left to be done for single ones.
+    kept.after("echo 0 > /proc/sys/net/ipv4/ip_forward");
+    assert_eq!(kept.lab.show("cat /proc/sys/net/ipv4/ip_forward"), ["1"]);
+}
+
+/// The machine's own setting makes the pods' strict check a loose one: nftables take over, and hand back.
+#[test]
+fn the_source_check_follows_the_machines_setting() {
+    let mut kept = Kept::new();
+    let strict = kept.right.clone();
+    kept.lab.show("sysctl -qw net.ipv4.conf.all.rp_filter=2");
+    let doubt = kept.doubt();
+    assert_eq!(kept.repair(&doubt), [Kind::Nftables]);
+    assert!(snapshot(&kept.lab.host).contains("fib saddr . iif oif missing drop"));
+    kept.lab.show("sysctl -qw net.ipv4.conf.all.rp_filter=0");
+    let doubt = kept.doubt();
+    assert_eq!(kept.repair(&doubt), [Kind::Nftables]);
+    assert_eq!(snapshot(&kept.lab.host), strict);
+}
+
+#[test]
+fn pods_links_are_put_right() {
+    let mut kept = Kept::new();
+    let pod = pod_link(21, 1).host_name;
+    for (meddle, kinds) in [
+        ("ip route flush table 27392".to_owned(), vec![Kind::Route]),
+        (
+            format!("ip neigh flush dev {pod} nud permanent"),
+            vec![Kind::Neighbour],
+        ),
+        (format!("ip link set {pod} group 0"), vec![Kind::Link]),
+        (
+            format!("ip link set {pod} down"),
+            vec![Kind::Link, Kind::Neighbour, Kind::Route],
+        ),
+    ] {
+        assert_eq!(kept.after(&meddle), kinds, "{meddle}");
+    }
+}
+
+#[test]
+fn links_of_enis_are_put_right() {
+    let mut kept = Kept::new();
+    assert_eq!(kept.after("ip link set eth1 mtu 1400"), [Kind::Link]);
+    // Routes go with a link that is set down, its address does not.
+    assert_eq!(
+        kept.after("ip link set eth1 down"),
+        [Kind::Link, Kind::Route]
+    );
+}
+
+#[test]
+fn all_of_it_at_once_comes_back() {
+    let mut kept = Kept::new();
+    let pod = pod_link(21, 1).host_name;
+    let all = format!(
+        "for p in 512 1536 32765; do ip rule del pref $p; done; ip route flush table 2; \
+         ip route flush table 27392; nft flush ruleset; ip neigh flush dev {pod} nud permanent; \
+         ip addr flush dev eth1; ip link set {pod} group 0; echo 0 > /proc/sys/net/ipv4/ip_forward"
+    );
+    let kinds = kept.after(&all);
+    assert_eq!(kinds, Kind::ALL);
+}
+
+#[test]
+fn lost_notifications_put_everything_in_doubt() {
+    let kept = Kept::new();
+    let doubt = kept.keeper.doubt(&[crate::netlink::Event::Overrun]);
+    assert!(doubt.node && doubt.pods && doubt.nftables && doubt.ended && doubt.eni_gone);
+}
+
+#[test]
+fn a_pod_that_ended_is_told_and_one_that_was_deleted_is_not() {
+    let mut kept = Kept::new();
+    drop(kept._pods.pop());
+    let mut doubt = Doubt::default();
+    // The kernel takes namespaces apart when it finds the time.
+    let told = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        doubt.merge(kept.doubt());
+        doubt.ended
+    });
+    assert!(told && !doubt.eni_gone);
+    let gone = pod::PodRef {
+        host_name: pod_link(11, 0).host_name,
+        address: pod_link(11, 0).address,
+    };
+    kept.keeper.remove_pod(&gone).unwrap();
+    // As the daemon does: the removal is another socket's.
+    pod::unlink(&mut socket_in(&kept.lab.host), &gone.host_name).unwrap();
+    assert!(!kept.doubt().ended);
+}
+
+#[test]
+fn an_eni_that_was_pulled_is_told() {
+    let mut kept = Kept::new();
+    kept.lab.show("ip link del eth1");
+    let doubt = kept.doubt();
+    assert!(doubt.eni_gone && !doubt.ended);
+    // And is no failure of a repair.
+    kept.repair(&Doubt::all());
+}
+
+#[test]
+fn what_software_makes_is_no_stranger() {
+    let mut kept = Kept::new();
+    kept.lab
+        .show("ip link add d0 type veth peer name d1; ip link set d0 up");
+    let doubt = kept.doubt();
+    assert!(doubt.strangers.is_empty(), "{doubt:?}");
+    // Hardware has no kind.
+    let mac = kept
+        .keeper
+        .socket()
+        .link_by_name("d0")
+        .unwrap()
+        .unwrap()
+        .mac
+        .unwrap();
+    let one = [mac].into();
+    assert!(kept.keeper.has_strangers(&one).unwrap());
+    assert!(
+        !kept
+            .keeper
+            .has_strangers(&[eni().mac, config().primary_mac].into())
+            .unwrap()
+    );
+    kept.lab.show("ip link del d0");
+    assert!(!kept.keeper.has_strangers(&one).unwrap());
+}
+
+#[test]
+fn pods_of_a_former_life_are_kept_too() {
+    let mut kept = Kept::new();
+    let mut keeper = kept
+        .lab
+        .on_host(|_| Keeper::take_over(Socket::open().unwrap(), config()).unwrap());
+    for (i, index) in [(11, 0), (21, 1)] {
+        keeper.stands(Standing::from(&pod_link(i, index)));
+    }
+    keeper = kept.lab.on_host(|_| {
+        keeper.add_eni(eni()).unwrap();
+        keeper
+    });
+    kept.keeper = keeper;
+    assert_eq!(snapshot(&kept.lab.host), kept.right);
+    drop(kept.doubt());
+    kept.monitor.ignore(kept.keeper.socket().port());
+    assert_eq!(kept.after("ip route flush table 27392"), [Kind::Route]);
+}
+
+#[test]
+fn a_former_lifes_leavings_go_and_others_stay() {
+    let mut lab = Lab::new();
+    // Rules of an ENI that is gone; a priority that is no longer used; a table that nothing leads to.
+    let leave = "ip rule add pref 1536 fwmark 9/0x7f lookup 10 proto 107; ip rule add pref 32765 from 10.0.0.9 lookup 10 proto 107; \
+                 ip rule add pref 600 from all lookup 27392 proto 107; ip route add 10.0.0.1 dev eth0 table 11 proto 107";
+    let foreign = "ip rule add pref 600 to 10.0.0.200 lookup main; ip route add 192.0.2.0/24 dev eth0 table 11; \
+                   ip rule add pref 1536 fwmark 8/0x7f lookup 12";
+    lab.show(foreign);
+    let before = lab.show("ip rule; ip route show table 11");
+    lab.show(leave);
+    lab.on_host(|_| Keeper::take_over(Socket::open().unwrap(), config()).unwrap());
+    let mut after = lab.show("ip rule; ip route show table 11");
+    after.retain(|line| !line.starts_with("512:"));
+    assert_eq!(after, before);
+}

@@ -1,0 +1,221 @@
+//! Whether our tables are as we left them, and word of when they may not be.
+//!
+//! Owns the reading side. A table is not taken apart: what the kernel shows of it is summed up, and the sum is compared
+//! with that of the moment after our last own change. Objects carry handles that are never given twice, so a table that
+//! somebody deleted and made again in our likeness has another sum too.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use netlink_packet_core::{NLM_F_DUMP_INTR, NlasIterator};
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+
+use super::batch::Encoder;
+use super::{Nft, TABLE};
+use crate::netlink::{Channel, Error, Frame, verdict};
+
+const NFTABLES: u16 = 10;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST_ACK: u16 = 5;
+const NLM_F_REQUEST_DUMP: u16 = 0x301;
+/// Transactions of others that come in between are common while a proxy writes its services.
+const DUMP_ATTEMPTS: u32 = 10;
+
+/// The sum of all that the kernel shows of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(u64);
+
+/// A question, and how the objects that answer it name themselves: the attribute with their name is number 2 of all.
+#[derive(Clone, Copy)]
+#[repr(u16)]
+enum Get {
+    Table = 1,
+    Chain = 4,
+    Rule = 7,
+    Set = 10,
+    Element = 13,
+}
+
+const NAME: u16 = 2;
+/// Chains come third: their second attribute is a number.
+const CHAIN_NAME: u16 = 3;
+/// The elements in an answer about a set's.
+const ELEMENTS: u16 = 3;
+
+impl Nft {
+    /// Sums our IPv4 table up; `None` when it is not there.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked, or [`Error::Interrupted`] when others kept changing things meanwhile.
+    pub fn fingerprint(&mut self) -> Result<Option<Fingerprint>, Error> {
+        let table = match self.ask(Get::Table, None, false) {
+            Err(e) if e.is(Errno::ENOENT) => return Ok(None),
+            other => other?,
+        };
+        let rules = self.ask(Get::Rule, None, true)?;
+        let sets = self.ask(Get::Set, None, true)?;
+        let chains: BTreeSet<String> = rules.iter().filter_map(|r| text(r, NAME)).collect();
+        let mut parts = [table, rules, sets.clone()].concat();
+        for chain in &chains {
+            parts.extend(self.ask(Get::Chain, Some((CHAIN_NAME, chain)), false)?);
+        }
+        for set in sets.iter().filter_map(|s| text(s, NAME)) {
+            let answers = self.ask(Get::Element, Some((NAME, &set)), true)?;
+            // One by one: a hash table may come in another order after it has grown.
+            parts.extend(answers.iter().flat_map(|answer| elements(answer)));
+        }
+        parts.sort_unstable();
+        let mut hasher = DefaultHasher::new();
+        parts.hash(&mut hasher);
+        Ok(Some(Fingerprint(hasher.finish())))
+    }
+
+    /// The attributes of each object that answers: of our table, or of `name` in it.
+    fn ask(
+        &mut self,
+        get: Get,
+        name: Option<(u16, &str)>,
+        dump: bool,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let op = "nft get";
+        for _ in 0..DUMP_ATTEMPTS {
+            match self.ask_once(get, name, dump) {
+                Err(Error::Interrupted { .. }) => {}
+                other => return other,
+            }
+        }
+        Err(Error::Interrupted {
+            op,
+            attempts: DUMP_ATTEMPTS,
+        })
+    }
+
+    fn ask_once(
+        &mut self,
+        get: Get,
+        name: Option<(u16, &str)>,
+        dump: bool,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        const TABLE_NAME: u16 = 1;
+        let op = "nft get";
+        self.seq = self.seq.wrapping_add(1);
+        let (seq, port) = (self.seq, self.channel.port);
+        let flags = if dump {
+            NLM_F_REQUEST_DUMP
+        } else {
+            NLM_F_REQUEST_ACK
+        };
+        let message = Encoder::message(NFTABLES << 8 | get as u16, flags, seq, |out| {
+            out.string(TABLE_NAME, TABLE);
+            if let Some((attribute, name)) = name {
+                out.string(attribute, name);
+            }
+        });
+        self.channel.enlarge();
+        self.channel.send(op, &message)?;
+        let (mut objects, mut disturbed) = (Vec::new(), false);
+        loop {
+            for frame in self.channel.receive(op)? {
+                let frame = frame?;
+                if frame.seq != seq || frame.port != port {
+                    continue;
+                }
+                disturbed |= frame.flags & NLM_F_DUMP_INTR != 0;
+                if frame.kind != NLMSG_ERROR && frame.kind != NLMSG_DONE {
+                    objects.extend(attributes(&frame).map(<[u8]>::to_vec));
+                    continue;
+                }
+                verdict(op, &frame)?;
+                if disturbed {
+                    return Err(Error::Interrupted { op, attempts: 1 });
+                }
+                return Ok(objects);
+            }
+        }
+    }
+}
+
+/// What follows the generic netfilter header, which carries the number of the namespace's last transaction.
+fn attributes<'a>(frame: &Frame<'a>) -> Option<&'a [u8]> {
+    const NFGENMSG: usize = 4;
+    frame.payload().get(NFGENMSG..)
+}
+
+fn text(object: &[u8], attribute: u16) -> Option<String> {
+    let mut all = NlasIterator::new(object).flatten();
+    let found = all.find(|a| a.kind() == attribute)?;
+    let text = std::str::from_utf8(found.value()).ok()?;
+    Some(text.trim_end_matches('\0').to_owned())
+}
+
+fn elements(answer: &[u8]) -> Vec<Vec<u8>> {
+    let lists = NlasIterator::new(answer).flatten();
+    let mut found = Vec::new();
+    for list in lists.filter(|a| a.kind() == ELEMENTS) {
+        let each = NlasIterator::new(list.value()).flatten();
+        found.extend(each.map(|element| element.value().to_vec()));
+    }
+    found
+}
+
+/// Notifications about our tables.
+#[derive(Debug)]
+pub struct Watch {
+    channel: Channel,
+}
+
+impl Watch {
+    /// Subscribes in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// [`Error::Socket`] when the kernel has no socket to give.
+    pub fn open() -> Result<Self, Error> {
+        /// Bit of the multicast group `NFNLGRP_NFTABLES`.
+        const GROUP: u32 = 1 << 6;
+        let mut channel = Channel::open(SockProtocol::NetlinkNetFilter, GROUP)?;
+        channel.expect_floods();
+        Ok(Self { channel })
+    }
+
+    /// Whether anything of ours has been changed, by us or by others, since this was last asked. Does not wait. Lost
+    /// notifications count as such.
+    ///
+    /// # Errors
+    /// When the socket fails.
+    pub fn touched(&mut self) -> Result<bool, Error> {
+        let mut touched = false;
+        loop {
+            match self.channel.try_receive("nft watch") {
+                Err(e) if e.errno() == Some(Errno::ENOBUFS) => touched = true,
+                Ok(None) => return Ok(touched),
+                other => {
+                    for frame in other?.into_iter().flatten() {
+                        touched |= is_about_us(&frame?);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
+/// Tables, chains, rules, sets and elements all have the table's name as their first attribute.
+fn is_about_us(frame: &Frame<'_>) -> bool {
+    const TABLE_NAME: u16 = 1;
+    let about_nftables = frame.kind >> 8 == NFTABLES;
+    about_nftables
+        && attributes(frame)
+            .and_then(|all| text(all, TABLE_NAME))
+            .is_some_and(|name| name == TABLE)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! Pods that stand: what the host must keep of each, and putting that right again.
+//!
+//! Owns the difference's remedy. The pod's own namespace is not reached from here, and what a pod does there is its own
+//! business. Must not make or remove links: a link that is gone went with its pod.
+
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+
+use super::{Drift, PodLink, guard::GUARD, host_route};
+use crate::constants::{PODS_TABLE, group};
+use crate::netlink::link::{self, Change, Link};
+use crate::netlink::neigh::{self, Neighbour};
+use crate::netlink::route::{self, Route};
+use crate::netlink::{Error, Family, Mac, Request, Socket};
+
+/// The host's side of a wired pod. Of a pod that was found standing without a record, not all is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Name of the host end.
+    pub host_name: String,
+    /// The pod's address.
+    pub address: Ipv4Addr,
+    /// Index of the ENI that owns it.
+    pub index: u16,
+    /// Of the host end, in bytes.
+    pub mtu: Option<u32>,
+    /// MAC address of the host end.
+    pub host_mac: Option<Mac>,
+    /// MAC address of the pod's end.
+    pub pod_mac: Option<Mac>,
+}
+
+impl From<&PodLink> for Standing {
+    fn from(link: &PodLink) -> Self {
+        Self {
+            host_name: link.host_name.clone(),
+            address: link.address,
+            index: link.index,
+            mtu: Some(link.mtu),
+            host_mac: Some(link.host_mac),
+            pod_mac: Some(link.pod_mac),
+        }
+    }
+}
+
+impl Standing {
+    /// The requests that undo `drift`, in an order in which none undoes another: a link that goes up, leaves ARP or changes
+    /// its MAC address loses its neighbours.
+    fn remedy(&self, end: &Link, drift: &[Drift]) -> Vec<Request> {
+        let has = |wanted: fn(&Drift) -> bool| drift.iter().any(wanted);
+        let up = has(|d| matches!(d, Drift::LinkDown { .. }));
+        let arp = has(|d| matches!(d, Drift::Arp));
+        let mac = has(|d| matches!(d, Drift::Mac { .. }));
+        let mtu = has(|d| matches!(d, Drift::Mtu { .. }));
+        let moved = has(|d| matches!(d, Drift::Group { .. }));
+        let settings = |d: &Drift| {
+            matches!(
+                d,
+                Drift::RpFilter { .. } | Drift::Forwarding | Drift::Redirects
+            )
+        };
+        let change = Change {
+            up: up.then_some(true),
+            arp: arp.then_some(false),
+            mtu: self.mtu.filter(|_| mtu),
+            mac: self.host_mac.filter(|_| mac),
+            group: moved.then_some(group(self.index)),
+            ..Change::default()
+        };
+        let mut requests = Vec::new();
+        if up || arp || mac || mtu || moved {
+            requests.push(link::set(end.index, &change));
+        }
+        if has(settings) {
+            requests.push(link::set_inet_conf(end.index, &GUARD));
+        }
+        let deaf = up || arp || mac || has(|d| matches!(d, Drift::NeighbourMissing { .. }));
+        let known = self.pod_mac.filter(|_| deaf);
+        requests.extend(known.map(|mac| neigh::set_permanent(end.index, self.address, mac)));
+        // Never "replace": a route over another link is evidence that another pod has this address.
+        if has(|d| matches!(d, Drift::HostRouteMissing { .. })) {
+            requests.push(route::add(&host_route(self.address, end.index)));
+        }
+        requests
+    }
+}
+
+/// The kernel's state of all pods, each object by the link that it is on.
+struct Observed {
+    links: HashMap<String, Link>,
+    routes: HashMap<u32, Vec<Route>>,
+    neighbours: HashMap<u32, Vec<Neighbour>>,
+}
+
+impl Observed {
+    fn of(host: &mut Socket) -> Result<Self, Error> {
+        let mut observed = Self {
+            links: HashMap::new(),
+            routes: HashMap::new(),
+            neighbours: HashMap::new(),
+        };
+        for link in host.links()? {
+            observed.links.insert(link.name.clone(), link);
+        }
+        for route in host.routes(Family::V4, Some(PODS_TABLE))? {
+            let over = route.oif.unwrap_or_default();
+            observed.routes.entry(over).or_default().push(route);
+        }
+        for neighbour in host.neighbours(Family::V4, None)? {
+            let on = observed.neighbours.entry(neighbour.index).or_default();
+            on.push(neighbour);
+        }
+        Ok(observed)
+    }
+}
+
+/// Compares the host's side of `pods` with the kernel, all of them at once, and puts right what differs. Pods whose link
+/// is gone are left alone.
+///
+/// # Errors
+/// When the kernel cannot be asked, or the first refusal; the other pods are put right all the same.
+pub fn repair<'a>(
+    host: &mut Socket,
+    pods: impl Iterator<Item = &'a Standing>,
+) -> Result<(), Error> {
+    let observed = Observed::of(host)?;
+    let mut requests = Vec::new();
+    for pod in pods {
+        let Some(end) = observed.links.get(&pod.host_name) else {
+            continue;
+        };
+        let routes = observed
+            .routes
+            .get(&end.index)
+            .map_or(&[][..], Vec::as_slice);
+        let on = observed.neighbours.get(&end.index);
+        let drift = pod.drift(end, routes, on.map_or(&[][..], Vec::as_slice));
+        requests.extend(pod.remedy(end, &drift));
+    }
+    let report = host.batch(&requests)?;
+    // A link that went between the look and the remedy took its pod along.
+    let refused = report.results.into_iter().filter_map(Result::err);
+    refused
+        .filter(|e| !e.is_gone())
+        .map(Err)
+        .next()
+        .unwrap_or(Ok(()))
+}

@@ -1,0 +1,117 @@
+//! Whatever somebody does to a pod's host end, it is put right, and only that.
+
+use super::*;
+use crate::netlink::{Kind, Tally};
+
+/// Damages the host's side by `meddle` (in which `$L` is the host end), repairs it, and tells what was changed.
+fn repaired(meddle: &str) -> Vec<Kind> {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    lab.add(&link).unwrap();
+    let right = snapshot(&lab.host_ns);
+    let command = format!("L={}; {meddle}", link.host_name);
+    run_in(&lab.host_ns, &["sh", "-ec", &command]);
+    assert_ne!(lab.check(&link), [], "after {meddle}");
+
+    let changed = repair_one(&mut lab, &link);
+    assert_eq!(lab.check(&link), [], "after {meddle}");
+    assert_eq!(snapshot(&lab.host_ns), right, "after {meddle}");
+    assert!(repair_one(&mut lab, &link).is_empty(), "after {meddle}");
+    changed.iter().map(|(kind, _)| kind).collect()
+}
+
+fn repair_one(lab: &mut Lab, link: &PodLink) -> Tally {
+    let before = lab.host.changed();
+    repair(&mut lab.host, [Standing::from(link)].iter()).unwrap();
+    lab.host.changed().since(before)
+}
+
+#[test]
+fn a_lost_route_comes_back() {
+    let kinds = repaired("ip route flush table 27392");
+    assert_eq!(kinds, [Kind::Route]);
+}
+
+#[test]
+fn a_lost_neighbour_comes_back() {
+    let kinds = repaired("ip neigh flush dev $L nud permanent");
+    assert_eq!(kinds, [Kind::Neighbour]);
+}
+
+#[test]
+fn a_neighbour_that_was_changed_is_changed_back() {
+    let kinds = repaired("ip neigh replace 10.0.0.5 lladdr 02:00:00:00:00:99 dev $L nud permanent");
+    assert_eq!(kinds, [Kind::Neighbour]);
+}
+
+#[test]
+fn a_link_that_was_set_down_is_whole_again() {
+    let kinds = repaired("ip link set $L down");
+    assert_eq!(kinds, [Kind::Link, Kind::Neighbour, Kind::Route]);
+}
+
+#[test]
+fn a_link_that_was_changed_is_changed_back() {
+    let kinds = repaired("ip link set $L group 7 mtu 1400 address 02:00:00:00:00:77 arp on");
+    assert_eq!(kinds, [Kind::Link, Kind::Neighbour]);
+}
+
+#[test]
+fn settings_come_back() {
+    let path = "cd /proc/sys/net/ipv4/conf/$L;";
+    for setting in ["0 > rp_filter", "0 > forwarding", "1 > accept_redirects"] {
+        assert_eq!(repaired(&format!("{path} echo {setting}")), [Kind::Setting]);
+    }
+}
+
+#[test]
+fn another_pods_route_is_not_taken() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    lab.add(&link).unwrap();
+    let (other_ns, mut other) = pod();
+    let mut rival = pod_link(6);
+    rival.address = Ipv4Addr::new(10, 0, 0, 6);
+    add(&mut lab.host, &mut other, other_ns.as_fd(), &rival).unwrap();
+    let meddle = format!(
+        "ip route replace 10.0.0.5 dev {} table 27392 proto 107",
+        rival.host_name
+    );
+    run_in(&lab.host_ns, &["sh", "-ec", &meddle]);
+    let before = snapshot(&lab.host_ns);
+    let error = super::super::repair(&mut lab.host, [Standing::from(&link)].iter()).unwrap_err();
+    assert!(error.is(Errno::EEXIST), "{error}");
+    assert_eq!(snapshot(&lab.host_ns), before);
+}
+
+/// Of a pod that was found without a record neither MTU nor MAC addresses are known.
+#[test]
+fn what_is_not_known_is_left_alone() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    lab.add(&link).unwrap();
+    let standing = Standing {
+        mtu: None,
+        host_mac: None,
+        pod_mac: None,
+        ..Standing::from(&link)
+    };
+    let meddle = format!(
+        "ip link set {0} mtu 1400; ip neigh flush dev {0} nud permanent; ip route flush table 27392",
+        link.host_name
+    );
+    run_in(&lab.host_ns, &["sh", "-ec", &meddle]);
+    let before = lab.host.changed();
+    repair(&mut lab.host, [standing].iter()).unwrap();
+    let changed: Vec<_> = lab.host.changed().since(before).iter().collect();
+    assert_eq!(changed, [(Kind::Route, 1)]);
+}
+
+#[test]
+fn a_pod_whose_link_is_gone_is_left_to_whoever_counts_pods() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    let before = snapshot(&lab.host_ns);
+    repair(&mut lab.host, [Standing::from(&link)].iter()).unwrap();
+    assert_eq!(snapshot(&lab.host_ns), before);
+}
