@@ -7,6 +7,7 @@ pub mod aws;
 pub mod class;
 pub mod executor;
 pub mod identity;
+pub mod kind;
 pub mod limiter;
 pub mod start;
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use planner::{Event, Observed, Planner, limits};
+use planner::{Event, InstanceType, Observed, Planner};
 use proto::v1::node_server::NodeServer;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -23,6 +23,7 @@ use crate::{
         aws::Aws,
         executor::Executor,
         identity::{Identity, MetadataError},
+        kind::{self, KindError},
         start,
     },
     config::Config,
@@ -55,7 +56,7 @@ pub enum DaemonError {
     #[error("could not learn who this node is")]
     Identity(#[from] MetadataError),
     #[error("could not tell what this instance can hold")]
-    InstanceType(#[from] planner::limits::UnknownType),
+    InstanceType(#[from] KindError),
     #[error("could not take over the node's network")]
     Host(#[from] StartError),
     #[error("could not compare records with the kernel")]
@@ -97,6 +98,7 @@ struct Node {
     config: Config,
     metrics: Arc<Metrics>,
     me: Arc<Identity>,
+    kind: InstanceType,
     host: HostNet,
     executor: Executor,
     store: Worker<Store>,
@@ -119,6 +121,7 @@ impl Node {
         let mut agreed = recovery::agree(&store, contents, &host, config.pool.cooldown).await?;
 
         let aws = Arc::new(Aws::new(me.region.clone(), config.cloud.timeout).await);
+        let kind = kind::known_or_asked(&me.instance_type, &aws).await?;
         let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone());
         if !agreed.explained_by(&agreed.restored.enis) {
             let pods = agreed.orphans.len();
@@ -134,6 +137,7 @@ impl Node {
             config,
             metrics,
             me,
+            kind,
             host,
             executor,
             store,
@@ -149,7 +153,7 @@ impl Node {
         supervisor: &mut Supervisor,
         detached: &Detached,
     ) -> Result<Pool, DaemonError> {
-        let kind = limits::require(&self.me.instance_type)?.clone();
+        let kind = self.kind.clone();
         let subnet = self.me.subnet.clone();
         let planner = Planner::new(self.config.pool.clone(), kind, subnet, seed(&self.boot));
         let (executor, store) = (self.executor.clone(), self.store.clone());

@@ -1,19 +1,22 @@
 //! What an instance type can hold, and how many pod addresses follow from it.
 //!
 //! Owns the table of published EC2 limits (`data/instance-limits.tsv`, compiled in) and the one formula that turns a
-//! row into a pod limit. It must not guess: an unknown type is an error that names its neighbours, never a default.
+//! row into a pod limit: the daemon enforces it, `ipamd max-pods` prints it. It must not guess: an unknown type is an
+//! error that names its neighbours, never a default.
 
+pub mod expression;
+pub mod max_pods;
 mod table;
+
+use std::{borrow::Cow, fmt::Write as _};
 
 use crate::Config;
 
+pub use max_pods::{MaxPods, Question, Unanswerable, max_pods};
 pub use table::{UnknownType, all, lookup, nearest, require};
 
 /// Addresses in one /28 prefix. All sixteen serve pods, the first and last included (EC2 routes a prefix as a whole).
 pub const PREFIX_SIZE: u32 = 16;
-
-/// kubelet's `maxPods` counts host-network pods too; upstream's calculator adds two, for itself and kube-proxy.
-const HOST_NETWORK_PODS: u32 = 2;
 
 /// The virtualisation below an instance type. Prefixes need Nitro.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +30,8 @@ pub enum Hypervisor {
 /// One row of the table (source: EC2 `DescribeInstanceTypes`, EKS branch-interface limits).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstanceType {
-    pub name: &'static str,
+    /// Borrowed from the table, or owned where EC2 told of a type that the table does not know.
+    pub name: Cow<'static, str>,
     /// ENIs on the default network card, the primary one included.
     pub max_enis: u16,
     /// IPv4 address slots per ENI, its own primary address included. A /28 prefix takes one slot.
@@ -42,6 +46,31 @@ pub struct InstanceType {
     pub trunking: Option<bool>,
     /// Branch ENIs per trunk; `None` where AWS publishes nothing.
     pub branch_enis: Option<u16>,
+    /// vCPUs by default; `None` where AWS publishes nothing.
+    pub vcpus: Option<u16>,
+}
+
+/// What the operator makes of an instance's slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// `MAX_ENI`; 0 means unset, as upstream has it.
+    pub max_eni: Option<u16>,
+    /// `ENABLE_PREFIX_DELEGATION`; without effect where the instance cannot.
+    pub prefixes: bool,
+    /// `AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG`: pods live in other subnets than the node, so its primary ENI serves none.
+    pub custom_networking: bool,
+    /// `ENABLE_POD_ENI`: a trunk takes the slot of one ENI, if the instance can have one.
+    pub trunk: bool,
+}
+
+impl From<&Config> for Usage {
+    fn from(config: &Config) -> Self {
+        Self {
+            max_eni: config.max_eni,
+            prefixes: config.prefix_delegation,
+            ..Self::default()
+        }
+    }
 }
 
 impl InstanceType {
@@ -57,16 +86,24 @@ impl InstanceType {
         self.ipv4_per_eni.saturating_sub(1)
     }
 
-    /// ENIs that the pool may hold: the default card's limit, capped by `MAX_ENI` (a `MAX_ENI` of 0 means unset, as
-    /// upstream has it). Interfaces that are not ours are not subtracted here: they come and go.
+    /// ENIs on the default card, which is where the pool's are.
+    #[must_use]
+    pub fn card_enis(&self) -> u16 {
+        self.cards
+            .get(usize::from(self.default_card))
+            .map_or(self.max_enis, |card| self.max_enis.min(*card))
+    }
+
+    /// ENIs that the pool may hold: the default card's limit, capped by `MAX_ENI`. Interfaces that are not ours are not
+    /// subtracted here: they come and go.
     #[must_use]
     pub fn eni_cap(&self, config: &Config) -> u16 {
-        let hardware = self
-            .cards
-            .get(usize::from(self.default_card))
-            .map_or(self.max_enis, |card| self.max_enis.min(*card));
-        config
-            .max_eni
+        self.capped(config.max_eni)
+    }
+
+    fn capped(&self, max_eni: Option<u16>) -> u16 {
+        let hardware = self.card_enis();
+        max_eni
             .filter(|max| *max > 0)
             .map_or(hardware, |max| hardware.min(max))
     }
@@ -76,6 +113,15 @@ impl InstanceType {
     #[must_use]
     pub const fn prefix_mode(&self, config: &Config) -> bool {
         config.prefix_delegation && self.supports_prefixes()
+    }
+
+    /// ENIs that serve pods under `usage`: the capped count without what custom networking and a trunk take away.
+    #[must_use]
+    pub fn serving_enis(&self, usage: &Usage) -> u16 {
+        let trunk = usage.trunk && self.trunking == Some(true);
+        self.capped(usage.max_eni)
+            .saturating_sub(u16::from(usage.custom_networking))
+            .saturating_sub(u16::from(trunk))
     }
 }
 
@@ -90,140 +136,56 @@ pub struct PodLimit {
 
 /// The pod limit of an instance type under a configuration.
 ///
-/// This counts addresses. Upstream's `max-pods` figure is this plus two host-network pods ([`max_pods`]).
+/// This counts addresses. kubelet's figure ([`max_pods`]) adds the pods that need none.
 #[must_use]
 pub fn pod_limit(instance: &InstanceType, config: &Config) -> PodLimit {
-    let enis = u32::from(instance.eni_cap(config));
-    let slots = u32::from(instance.slots_per_eni());
-    let prefixes = instance.prefix_mode(config);
-    let addresses = enis * slots * if prefixes { PREFIX_SIZE } else { 1 };
+    pod_addresses(instance, &Usage::from(config))
+}
 
-    let mut derivation = format!(
-        "{}: {enis} ENI{}",
-        instance.name,
-        if enis == 1 { "" } else { "s" }
-    );
-    if enis < u32::from(instance.max_enis) {
-        derivation.push_str(&format!(
-            " (MAX_ENI; the instance could hold {})",
-            instance.max_enis
-        ));
+/// The addresses for pods that an instance type can hold, and why just so many.
+#[must_use]
+pub fn pod_addresses(instance: &InstanceType, usage: &Usage) -> PodLimit {
+    let enis = instance.serving_enis(usage);
+    let prefixes = usage.prefixes && instance.supports_prefixes();
+    let each = if prefixes { PREFIX_SIZE } else { 1 };
+    let addresses = u32::from(enis) * u32::from(instance.slots_per_eni()) * each;
+
+    let plural = if enis == 1 { "" } else { "s" };
+    let mut derivation = format!("{}: {enis} ENI{plural}", instance.name);
+    let reasons = reservations(instance, usage);
+    if !reasons.is_empty() {
+        let could = instance.card_enis();
+        let list = reasons.join(", ");
+        let _infallible = write!(derivation, " ({list}; the instance could hold {could})");
     }
-    if prefixes {
-        derivation.push_str(&format!(
-            " × ({} − 1) prefixes × {PREFIX_SIZE} addresses",
-            instance.ipv4_per_eni
-        ));
+    let unit = if prefixes {
+        format!("prefixes × {PREFIX_SIZE} addresses")
     } else {
-        derivation.push_str(&format!(" × ({} − 1) addresses", instance.ipv4_per_eni));
-    }
-    derivation.push_str(&format!(" = {addresses} pod addresses"));
+        "addresses".to_owned()
+    };
+    let slots = instance.ipv4_per_eni;
+    let _infallible = write!(
+        derivation,
+        " × ({slots} − 1) {unit} = {addresses} pod addresses"
+    );
     PodLimit {
         addresses,
         derivation,
     }
 }
 
-/// The figure for kubelet's `--max-pods`: the pod limit and two host-network pods, as upstream's calculator has it.
-#[must_use]
-pub fn max_pods(instance: &InstanceType, config: &Config) -> u32 {
-    pod_limit(instance, config).addresses + HOST_NETWORK_PODS
+/// Who keeps pods from ENIs of the default card.
+fn reservations(instance: &InstanceType, usage: &Usage) -> Vec<&'static str> {
+    let capped = instance.capped(usage.max_eni) < instance.card_enis();
+    let trunk = usage.trunk && instance.trunking == Some(true);
+    let reasons = [
+        (capped, "MAX_ENI"),
+        (usage.custom_networking, "the primary one serves no pods"),
+        (trunk, "one is a trunk"),
+    ];
+    let holds = reasons.into_iter().filter(|(holds, _)| *holds);
+    holds.map(|(_, reason)| reason).collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limit(name: &str, config: &Config) -> PodLimit {
-        pod_limit(require(name).unwrap(), config)
-    }
-
-    #[test]
-    fn derivation_of_single_addresses() {
-        let limit = limit("m5.large", &Config::default());
-        assert_eq!(limit.addresses, 27);
-        assert_eq!(
-            limit.derivation,
-            "m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses"
-        );
-    }
-
-    #[test]
-    fn max_eni_caps_and_is_named() {
-        let limit = limit(
-            "m5.large",
-            &Config {
-                max_eni: Some(1),
-                ..Config::default()
-            },
-        );
-        assert_eq!(limit.addresses, 9);
-        assert_eq!(
-            limit.derivation,
-            "m5.large: 1 ENI (MAX_ENI; the instance could hold 3) × (10 − 1) addresses = 9 pod addresses"
-        );
-    }
-
-    #[test]
-    fn max_eni_beyond_the_hardware_or_zero_changes_nothing() {
-        for max_eni in [Some(0), Some(99), None] {
-            assert_eq!(
-                limit(
-                    "m5.large",
-                    &Config {
-                        max_eni,
-                        ..Config::default()
-                    }
-                )
-                .addresses,
-                27
-            );
-        }
-    }
-
-    /// ec2-and-faults §3.3: c5.large holds nine prefixes per ENI, 144 pod addresses each.
-    #[test]
-    fn prefixes_multiply_by_sixteen() {
-        let config = Config {
-            prefix_delegation: true,
-            max_eni: Some(1),
-            ..Config::default()
-        };
-        assert_eq!(limit("c5.large", &config).addresses, 144);
-    }
-
-    #[test]
-    fn prefix_mode_falls_back_where_the_hypervisor_cannot() {
-        let config = Config {
-            prefix_delegation: true,
-            ..Config::default()
-        };
-        assert_eq!(limit("c4.large", &config).addresses, 27);
-        assert!(
-            require("m5.metal").unwrap().prefix_mode(&config),
-            "bare metal publishes no hypervisor but can"
-        );
-    }
-
-    /// The figures of upstream's published max-pods list.
-    #[test]
-    fn max_pods_agrees_with_upstream() {
-        for (name, expect) in [
-            ("t3.small", 11),
-            ("m5.large", 29),
-            ("m5.xlarge", 58),
-            ("m5.24xlarge", 737),
-        ] {
-            assert_eq!(
-                max_pods(require(name).unwrap(), &Config::default()),
-                expect,
-                "{name}"
-            );
-        }
-    }
-
-    #[test]
-    fn many_cards_count_the_default_one_only() {
-        assert_eq!(limit("p5.48xlarge", &Config::default()).addresses, 2 * 49);
-    }
-}
+mod tests;

@@ -117,6 +117,22 @@ impl Node {
         self.netns().run(move || command.output())?
     }
 
+    /// Runs the daemon's binary with other arguments, as an operator on the node does.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn ask(&self, ec2_endpoint: &str, arguments: &[&str]) -> io::Result<std::process::Output> {
+        let mut command = Command::new(binaries::ipamd());
+        command
+            .args(arguments)
+            .env_clear()
+            .env("HAWSER_RUN_DIR", self.dir.join("run"))
+            .env("AWS_ENDPOINT_URL_EC2", ec2_endpoint)
+            .envs(self.settings.iter().cloned())
+            .stdin(Stdio::null());
+        self.netns().run(move || command.output())?
+    }
+
     fn daemon_command(&self, ec2_endpoint: &str) -> Command {
         let mut command = Command::new("setpriv");
         // Root with an emptied bounding set: exec gives uid 0 no more than what is left in it.

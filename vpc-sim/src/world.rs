@@ -29,6 +29,7 @@ use std::{
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use planner::limits::InstanceType;
 
 pub(crate) use self::match_filter::{all_cards, hypervisor};
 use self::{
@@ -77,6 +78,8 @@ pub struct WorldConfig {
     /// Whether calls are throttled per API.
     pub throttling: bool,
     pub quotas: Quotas,
+    /// Types that EC2 offers and the published table does not know yet.
+    pub new_types: Vec<InstanceType>,
 }
 
 impl Default for WorldConfig {
@@ -88,6 +91,7 @@ impl Default for WorldConfig {
             latency: Latency::none(),
             throttling: false,
             quotas: Quotas::default(),
+            new_types: Vec::new(),
         }
     }
 }
@@ -115,6 +119,7 @@ pub struct World {
     account: String,
     latency: Latency,
     quotas: Quotas,
+    new_types: Vec<InstanceType>,
     dice: Dice,
     buckets: Option<Buckets>,
     vpcs: BTreeMap<VpcId, Vpc>,
@@ -143,12 +148,14 @@ impl World {
             latency,
             throttling,
             quotas,
+            new_types,
         } = config;
         Self {
             region,
             account,
             latency,
             quotas,
+            new_types,
             dice: Dice {
                 ids: Rng::new(seed, 1),
                 addresses: Rng::new(seed, 2),

@@ -1,8 +1,10 @@
-//! The EC2 client: the only file that knows aws-sdk-ec2. It encodes a [`Call`], sends it once and decodes the answer.
+//! The EC2 client: only this module knows aws-sdk-ec2. It encodes a [`Call`], sends it once and decodes the answer.
 //!
 //! The SDK's own retries are off: it would repeat AssignPrivateIpAddresses after a lost reply and so assign twice
 //! (EC2 has no ClientToken there). Endpoints follow the SDK's variables (`AWS_ENDPOINT_URL_EC2`,
 //! `AWS_EC2_METADATA_SERVICE_ENDPOINT`), credentials its default chain.
+
+mod kind;
 
 use std::{io, net::Ipv4Addr, time::Duration};
 

@@ -10,6 +10,10 @@ use ipnet::Ipv4Net;
 use planner::{Mac, SubnetId};
 
 use super::aws;
+use crate::refusals;
+
+const INSTANCE_TYPE: &str = "/latest/meta-data/instance-type";
+const REGION: &str = "/latest/meta-data/placement/region";
 
 /// What the instance's own metadata says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,18 +49,13 @@ impl Identity {
     /// # Errors
     /// [`MetadataError`] names the key, after the SDK's own retries within `timeout` per key.
     pub async fn read(timeout: Duration) -> Result<Self, MetadataError> {
-        let provider = ProviderConfig::default().with_http_client(aws::http_client());
-        let client = Client::builder()
-            .configure(&provider)
-            .operation_timeout(timeout)
-            .build();
-        let imds = Metadata { client };
+        let imds = Metadata::new(timeout);
         let mac = imds.text("/latest/meta-data/mac").await?;
         let card = format!("/latest/meta-data/network/interfaces/macs/{mac}");
         Ok(Self {
             instance: imds.text("/latest/meta-data/instance-id").await?,
-            instance_type: imds.text("/latest/meta-data/instance-type").await?,
-            region: imds.text("/latest/meta-data/placement/region").await?,
+            instance_type: imds.text(INSTANCE_TYPE).await?,
+            region: imds.text(REGION).await?,
             address: imds.parsed("/latest/meta-data/local-ipv4").await?,
             subnet: SubnetId(imds.text(&format!("{card}/subnet-id")).await?),
             subnet_cidr: imds
@@ -72,12 +71,21 @@ impl Identity {
 }
 
 impl Metadata {
+    fn new(timeout: Duration) -> Self {
+        let provider = ProviderConfig::default().with_http_client(aws::http_client());
+        let client = Client::builder()
+            .configure(&provider)
+            .operation_timeout(timeout)
+            .build();
+        Self { client }
+    }
+
     async fn text(&self, key: &str) -> Result<String, MetadataError> {
         match self.client.get(key).await {
             Ok(text) => Ok(text.as_ref().trim().to_owned()),
             Err(error) => Err(MetadataError::Read {
                 key: key.to_owned(),
-                message: aws_sdk_ec2::error::DisplayErrorContext(error).to_string(),
+                message: refusals::chain(&error),
             }),
         }
     }
@@ -98,6 +106,15 @@ impl Metadata {
             .map(|line| line.trim().to_owned())
             .collect())
     }
+}
+
+/// The instance's type and region, and nothing else: what the command line needs on an instance that is not a node.
+///
+/// # Errors
+/// As [`Identity::read`].
+pub async fn kind_and_region(timeout: Duration) -> Result<(String, String), MetadataError> {
+    let imds = Metadata::new(timeout);
+    Ok((imds.text(INSTANCE_TYPE).await?, imds.text(REGION).await?))
 }
 
 /// Six colon-separated hexadecimal bytes.

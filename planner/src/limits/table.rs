@@ -16,7 +16,7 @@ static TABLE: LazyLock<Vec<InstanceType>> = LazyLock::new(|| {
                 .unwrap_or_else(|| panic!("the table is compiled in and tested; bad row: {row}"))
         })
         .collect();
-    types.sort_unstable_by_key(|t| t.name);
+    types.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     types
 });
 
@@ -36,7 +36,7 @@ pub fn all() -> &'static [InstanceType] {
 
 #[must_use]
 pub fn lookup(name: &str) -> Option<&'static InstanceType> {
-    let at = TABLE.binary_search_by_key(&name, |t| t.name).ok()?;
+    let at = TABLE.binary_search_by(|t| t.name.as_ref().cmp(name)).ok()?;
     TABLE.get(at)
 }
 
@@ -58,8 +58,8 @@ pub fn nearest(name: &str, count: usize) -> Vec<&'static str> {
         .map(|t| {
             (
                 t.name.split('.').next() != Some(family),
-                distance(name, t.name),
-                t.name,
+                distance(name, &t.name),
+                t.name.as_ref(),
             )
         })
         .collect();
@@ -81,7 +81,7 @@ fn parse(row: &'static str) -> Option<InstanceType> {
     let mut columns = row.split('\t');
     let mut next = || columns.next();
     Some(InstanceType {
-        name: next()?,
+        name: next()?.into(),
         max_enis: next()?.parse().ok()?,
         ipv4_per_eni: next()?.parse().ok()?,
         default_card: next()?.parse().ok()?,
@@ -98,6 +98,7 @@ fn parse(row: &'static str) -> Option<InstanceType> {
         bare_metal: next()?.parse().ok()?,
         trunking: published(next()?)?,
         branch_enis: published(next()?)?,
+        vcpus: published(next()?)?,
     })
 }
 
@@ -164,6 +165,15 @@ mod tests {
             (&[15, 15, 15, 15][..], Some(true), Some(62))
         );
         assert_eq!(lookup("c5a.metal").unwrap().trunking, None);
+    }
+
+    #[test]
+    fn vcpus_are_known_but_of_two_types() {
+        let without = all().iter().filter(|t| t.vcpus.is_none());
+        let names: Vec<_> = without.map(|t| t.name.as_ref()).collect();
+        assert_eq!(names, ["bmn-sf1.metal", "c7i.32xlarge"]);
+        assert_eq!(lookup("m5.8xlarge").unwrap().vcpus, Some(32));
+        assert_eq!(lookup("hpc7a.12xlarge").unwrap().vcpus, Some(24));
     }
 
     #[test]

@@ -182,7 +182,7 @@ fn identity(state: &State) -> Identity {
         .expect("an instance has a primary ENI");
     Identity {
         instance: state.me.0.clone(),
-        instance_type: state.scenario.kind.name.to_owned(),
+        instance_type: state.scenario.kind.name.to_string(),
         region: state.world.region().to_owned(),
         mac: Mac(primary.mac.0),
         address: primary.primary().unwrap_or(Ipv4Addr::UNSPECIFIED),

@@ -142,7 +142,7 @@ impl State {
         });
         let vpc = world.add_vpc(vec![scenario.subnet], Vec::new());
         let subnet = world.add_subnet(&vpc, scenario.subnet, None, 'a');
-        let launch = LaunchInstance::plain(scenario.kind.name, subnet.clone());
+        let launch = LaunchInstance::plain(&scenario.kind.name, subnet.clone());
         let node = world
             .launch_instance(&launch, Duration::ZERO)
             .expect("an empty subnet takes a node");

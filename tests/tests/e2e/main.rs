@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cli;
 mod cluster;
 mod conformance;
 mod growth;
@@ -13,7 +14,7 @@ mod traffic;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
+use libtest_mimic::{Arguments, Failed};
 
 /// What a test answers.
 type Outcome = Result<(), Failed>;
@@ -38,7 +39,8 @@ fn main() -> ExitCode {
         eprintln!("e2e: {why}");
         return ExitCode::FAILURE;
     }
-    let suites: [Vec<Trial>; 8] = [
+    let suites = [
+        cli::trials(),
         cluster::trials(),
         conformance::trials(),
         growth::trials(),

@@ -343,12 +343,17 @@ fn instance_interface(x: &mut Xml, world: &World, eni: &NetworkInterface) {
     }
 }
 
-pub fn instance_types(page: &Page<&'static InstanceType>) -> Xml {
+pub fn instance_types(page: &Page<InstanceType>) -> Xml {
     let mut x = Xml::default();
     x.list("instanceTypeSet", &page.items, |x, t| {
-        x.leaf("instanceType", t.name)
+        x.leaf("instanceType", &t.name)
             .leaf("bareMetal", t.bare_metal)
             .maybe("hypervisor", hypervisor(t));
+        if let Some(n) = t.vcpus {
+            x.tree("vCpuInfo", |x| {
+                x.leaf("defaultVCpus", n);
+            });
+        }
         x.tree("networkInfo", |x| {
             x.leaf("networkPerformance", "not simulated")
                 .leaf("maximumNetworkInterfaces", all_cards(t))

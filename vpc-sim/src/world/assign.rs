@@ -202,7 +202,7 @@ impl World {
         let under = self.type_under(self.eni(id)?);
         if let Some(t) = under.filter(|t| prefixes && !t.supports_prefixes()) {
             return Err(ApiError::PrefixesUnsupported {
-                instance_type: t.name.to_owned(),
+                instance_type: t.name.to_string(),
             });
         }
         check_slots(

@@ -75,7 +75,7 @@ impl World {
                 instance_zone,
             });
         }
-        let limits = type_of(&instance.instance_type)?;
+        let limits = self.type_of(&instance.instance_type)?;
         let card = usize::try_from(req.card)
             .ok()
             .and_then(|c| limits.cards.get(c));
@@ -190,14 +190,18 @@ impl World {
     }
 
     /// The type of the instance that `eni` is attached to.
-    pub(super) fn type_under(&self, eni: &NetworkInterface) -> Option<&'static InstanceType> {
+    pub(super) fn type_under(&self, eni: &NetworkInterface) -> Option<&InstanceType> {
         let bond = eni.attachment.as_ref()?;
-        planner::limits::lookup(&self.instances.get(&bond.instance)?.instance_type)
+        self.type_of(&self.instances.get(&bond.instance)?.instance_type)
+            .ok()
     }
-}
 
-pub(super) fn type_of(name: &str) -> Result<&'static InstanceType, ApiError> {
-    planner::limits::lookup(name).ok_or_else(|| ApiError::not_found(Resource::InstanceType, &name))
+    pub(super) fn type_of(&self, name: &str) -> Result<&InstanceType, ApiError> {
+        let new = || self.new_types.iter().find(|t| t.name == name);
+        planner::limits::lookup(name)
+            .or_else(new)
+            .ok_or_else(|| ApiError::not_found(Resource::InstanceType, &name))
+    }
 }
 
 /// Whether what `eni` already holds is within the limits of the type.
@@ -205,7 +209,7 @@ fn fits(eni: &NetworkInterface, limits: &InstanceType) -> Result<(), ApiError> {
     let prefixes = !(eni.ipv4_prefixes.is_empty() && eni.ipv6_prefixes.is_empty());
     if prefixes && !limits.supports_prefixes() {
         return Err(ApiError::PrefixesUnsupported {
-            instance_type: limits.name.to_owned(),
+            instance_type: limits.name.to_string(),
         });
     }
     check_slots(

@@ -166,7 +166,7 @@ impl World {
         &mut self,
         q: &Query,
         now: Duration,
-    ) -> Result<Page<&'static InstanceType>, ApiError> {
+    ) -> Result<Page<InstanceType>, ApiError> {
         let rules = Rules {
             action: Action::DescribeInstanceTypes,
             resource: Resource::InstanceType,
@@ -174,10 +174,11 @@ impl World {
             paged_ids: true,
             most: 100,
         };
-        self.describe(rules, q, now, |_| {
+        self.describe(rules, q, now, |w| {
             planner::limits::all()
                 .iter()
-                .map(|t| (t.name.to_owned(), t))
+                .chain(&w.new_types)
+                .map(|t| (t.name.to_string(), t.clone()))
                 .collect()
         })
     }

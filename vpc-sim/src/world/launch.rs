@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::{
     World,
-    attach::type_of,
     model::{AttachmentState, Change, Instance, InstanceState, NetworkInterface, Tags},
     request::{CreateNetworkInterface, Pick, Pick4, Pick6},
 };
@@ -72,7 +71,7 @@ impl World {
         now: Duration,
     ) -> Result<Instance, ApiError> {
         self.advance(now);
-        type_of(&req.instance_type)?;
+        self.type_of(&req.instance_type)?;
         let subnet = req.subnet.clone().or_else(|| self.first_subnet.clone());
         let unnamed = || ApiError::MissingParameter {
             name: "subnetId".into(),

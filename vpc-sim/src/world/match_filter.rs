@@ -189,10 +189,10 @@ impl Filtered for TagRow {
 }
 
 /// What an instance type offers, as far as filters go.
-impl Filtered for &'static planner::limits::InstanceType {
+impl Filtered for planner::limits::InstanceType {
     fn values(&self, name: &str) -> Option<Vec<String>> {
         match name {
-            "instance-type" => one(self.name),
+            "instance-type" => one(&self.name),
             "bare-metal" => one(self.bare_metal),
             "hypervisor" => Some(hypervisor(self).map(str::to_owned).into_iter().collect()),
             "network-info.maximum-network-interfaces" => one(all_cards(self)),

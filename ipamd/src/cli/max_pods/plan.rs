@@ -1,0 +1,170 @@
+//! `--plan`: a warm-pool policy as text, and its forecast. The settings are read by the daemon's own reader, so that a
+//! plan means what the same variables mean on a node.
+
+use std::{collections::BTreeMap, ops::RangeInclusive};
+
+use planner::{Holding, InstanceType, forecast};
+
+use crate::config::{Config, Mistakes, Strings};
+
+/// Variables that a plan may set.
+const NAMES: [&str; 4] = [
+    "WARM_ENI_TARGET",
+    "WARM_IP_TARGET",
+    "MINIMUM_IP_TARGET",
+    "WARM_PREFIX_TARGET",
+];
+
+/// A parsed policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    settings: BTreeMap<String, String>,
+    /// Counts of pods to tell about; `None` for all that fit.
+    pods: Option<RangeInclusive<u32>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PlanError {
+    #[error("\"{name}\" is no setting of a plan; those are {}", NAMES.join(", "))]
+    UnknownSetting { name: String },
+    #[error("\"{item}\" is neither NAME=VALUE nor \"N pods\" nor \"N..M pods\"")]
+    Item { item: String },
+    #[error("the pods are given twice")]
+    PodsTwice,
+    #[error("{}", .0.join("; "))]
+    Mistakes(Vec<String>),
+}
+
+/// What an instance type holds under a policy.
+#[derive(Debug)]
+pub(super) struct Forecast {
+    pub instance: InstanceType,
+    /// The settings, for a heading.
+    pub policy: String,
+    pub held: Vec<Holding>,
+}
+
+/// The settings of a plan, and the options that are settings of the daemon too.
+struct Source(BTreeMap<String, String>);
+
+impl Strings for Source {
+    fn get(&self, name: &str) -> Option<String> {
+        self.0.get(name).cloned()
+    }
+}
+
+impl Plan {
+    pub(super) fn parse(text: &str) -> Result<Self, PlanError> {
+        let mut plan = Self {
+            settings: BTreeMap::new(),
+            pods: None,
+        };
+        let items = text.split(',').map(str::trim);
+        for item in items.filter(|item| !item.is_empty()) {
+            if let Some((name, value)) = item.split_once('=') {
+                let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
+                if !NAMES.contains(&name.as_str()) {
+                    return Err(PlanError::UnknownSetting { name });
+                }
+                plan.settings.insert(name, value);
+            } else if plan.pods.replace(pods(item)?).is_some() {
+                return Err(PlanError::PodsTwice);
+            }
+        }
+        plan.config(None, false)?;
+        Ok(plan)
+    }
+
+    fn config(&self, max_eni: Option<u16>, prefixes: bool) -> Result<Config, PlanError> {
+        let mut all = self.settings.clone();
+        all.extend(max_eni.map(|n| ("MAX_ENI".to_owned(), n.to_string())));
+        all.insert("ENABLE_PREFIX_DELEGATION".to_owned(), prefixes.to_string());
+        Config::read(&Source(all)).map_err(|Mistakes(lines)| PlanError::Mistakes(lines))
+    }
+
+    pub(super) fn run(
+        &self,
+        instance: InstanceType,
+        max_eni: Option<u16>,
+        prefixes: bool,
+    ) -> Result<Forecast, PlanError> {
+        let config = self.config(max_eni, prefixes)?;
+        let last = self.pods.as_ref().map_or(u32::MAX, |pods| *pods.end());
+        let mut held = forecast(&instance, &config.pool, last);
+        if let Some(pods) = &self.pods {
+            held.retain(|holding| pods.contains(&holding.pods));
+        }
+        let mut policy: Vec<_> = self
+            .settings
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        if policy.is_empty() {
+            policy.push("no target set, the pool sizes itself".to_owned());
+        }
+        policy.extend(max_eni.map(|n| format!("MAX_ENI={n}")));
+        policy.extend(prefixes.then(|| "ENABLE_PREFIX_DELEGATION=true".to_owned()));
+        Ok(Forecast {
+            instance,
+            policy: policy.join(", "),
+            held,
+        })
+    }
+}
+
+fn pods(item: &str) -> Result<RangeInclusive<u32>, PlanError> {
+    let wrong = || PlanError::Item {
+        item: item.to_owned(),
+    };
+    let counts = item
+        .strip_suffix("pods")
+        .or_else(|| item.strip_suffix("pod"))
+        .ok_or_else(wrong)?;
+    let number = |text: &str| text.trim().parse::<u32>().map_err(|_| wrong());
+    match counts.split_once("..") {
+        Some((first, last)) => {
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last {
+                return Err(wrong());
+            }
+            Ok(first..=last)
+        }
+        None => number(counts).map(|n| n..=n),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_counts_and_settings() {
+        let plan = Plan::parse("11 pods, WARM_IP_TARGET=5").unwrap();
+        assert_eq!(plan.pods, Some(11..=11));
+        assert_eq!(plan.settings["WARM_IP_TARGET"], "5");
+        assert_eq!(Plan::parse("0..3 pods").unwrap().pods, Some(0..=3));
+        assert_eq!(Plan::parse("").unwrap().pods, None);
+    }
+
+    #[test]
+    fn what_a_plan_cannot_mean_is_refused() {
+        for text in [
+            "WARM_IP=5",
+            "WARM_IP_TARGET=many",
+            "11",
+            "9..3 pods",
+            "1 pod, 2 pods",
+        ] {
+            assert!(Plan::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_range_beyond_the_limit_ends_there() {
+        let plan = Plan::parse("8..100 pods, WARM_IP_TARGET=1").unwrap();
+        let t3 = planner::limits::require("t3.small").unwrap().clone();
+        let forecast = plan.run(t3, None, false).unwrap();
+        let pods: Vec<_> = forecast.held.iter().map(|h| h.pods).collect();
+        assert_eq!(pods, [8, 9]);
+    }
+}

@@ -1,0 +1,314 @@
+//! What a policy will hold: the real planner, lived through in virtual time on a node where nothing goes wrong.
+//!
+//! Owns an EC2 that answers everything at once and never runs out, and pods that come one at a time. It shares nothing
+//! with a live node; there are no faults in it, and no deletions.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::Ipv4Addr,
+    time::Duration,
+};
+
+use ipnet::Ipv4Net;
+
+use crate::{
+    Amount, Answer, Attachment, Command, Config, EniId, Event, InstanceType, Mac, Mono, Observed,
+    Op, Planner, Pod, Sandbox, Ticket, event::Bond,
+};
+
+/// How long each count of pods lasts before it is looked at. Longer than a fixed target takes to settle, and than the
+/// half-hour in which a pool that sizes itself halves what it remembers of bursts.
+pub const BETWEEN: Duration = Duration::from_secs(3600);
+
+/// What the node holds with so many pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    pub pods: u32,
+    pub enis: u32,
+    /// Addresses for pods, in use or free.
+    pub addresses: u32,
+    pub free: u32,
+    /// /28 prefixes; their addresses are among `addresses`.
+    pub prefixes: u32,
+    /// Of the subnet: pods' addresses and the ENIs' own.
+    pub subnet_addresses: u32,
+    /// EC2 calls that change something, since the node was new.
+    pub calls: u64,
+}
+
+/// One holding for no pods, and one more for each pod up to `pods` or to the instance's limit, whichever is less.
+#[must_use]
+pub fn forecast(instance: &InstanceType, config: &Config, pods: u32) -> Vec<Holding> {
+    let mut node = Node::new(instance, config);
+    let limit = node.planner.pod_limit().addresses.min(pods);
+    let mut held = vec![node.rest()];
+    for n in 1..=limit {
+        node.add(n);
+        held.push(node.rest());
+    }
+    held
+}
+
+/// A node, and the EC2 that it asks.
+struct Node {
+    planner: Planner,
+    now: Mono,
+    enis: BTreeMap<EniId, Observed>,
+    events: VecDeque<Event>,
+    next: u32,
+    pods: u32,
+}
+
+impl Node {
+    fn new(instance: &InstanceType, config: &Config) -> Self {
+        let subnet = "subnet".into();
+        let mut node = Self {
+            planner: Planner::new(config.clone(), instance.clone(), subnet, 1),
+            now: Mono::ZERO,
+            enis: BTreeMap::new(),
+            events: VecDeque::new(),
+            next: 1,
+            pods: 0,
+        };
+        let primary = node.create(Amount::Addresses(0));
+        node.attach(&primary.eni, instance.default_card, 0);
+        let list = node.list();
+        node.events.push_back(Event::Inventory(list));
+        node
+    }
+
+    fn add(&mut self, n: u32) {
+        self.pods = n;
+        self.events.push_back(Event::Add {
+            ticket: Ticket(n.into()),
+            sandbox: Sandbox {
+                network: "forecast".into(),
+                container_id: n.to_string(),
+                ifname: "eth0".into(),
+            },
+            pod: Pod::default(),
+            deadline: self.now + BETWEEN,
+        });
+    }
+
+    /// Lets [`BETWEEN`] pass and looks.
+    fn rest(&mut self) -> Holding {
+        let end = self.now + BETWEEN;
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                for command in self.planner.on(event, self.now) {
+                    self.carry_out(command);
+                }
+            }
+            match self.planner.next_deadline().filter(|due| *due <= end) {
+                Some(due) => self.now = due,
+                None => break,
+            }
+            self.events.push_back(Event::Tick);
+        }
+        self.now = end;
+        let (totals, counters) = (self.planner.totals(), self.planner.counters());
+        let own = u32::try_from(self.enis.len()).unwrap_or(u32::MAX);
+        let addresses = totals.free + totals.reserved + totals.assigned + totals.cooling;
+        Holding {
+            pods: self.pods,
+            enis: totals.enis,
+            addresses,
+            free: totals.free,
+            prefixes: totals.prefixes,
+            subnet_addresses: addresses + own,
+            calls: counters.creates
+                + counters.attaches
+                + counters.modifies
+                + counters.assigns
+                + counters.unassigns
+                + counters.detaches
+                + counters.deletes,
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        let (op, answer) = match command {
+            Command::Grant { sandbox, .. } => {
+                return self.events.push_back(Event::Wired { sandbox });
+            }
+            // Beyond the limit, or in a policy that may not grow: the holding shows it.
+            Command::Refuse { .. } => return,
+            Command::CreateEni { op, amount, .. } => (op, Answer::Created(self.create(amount))),
+            Command::AttachEni {
+                op,
+                eni,
+                card,
+                device,
+            } => {
+                let attachment = self.attach(&eni, card, device);
+                (op, Answer::Attached { attachment })
+            }
+            Command::Assign { op, eni, amount } => (op, self.assign(&eni, amount)),
+            Command::Unassign {
+                op,
+                eni,
+                addresses,
+                prefixes,
+            } => {
+                if let Some(eni) = self.enis.get_mut(&eni) {
+                    eni.addresses.retain(|a| !addresses.contains(a));
+                    eni.prefixes.retain(|p| !prefixes.contains(p));
+                }
+                (op, Answer::Done)
+            }
+            Command::DetachEni { op, eni, .. } => {
+                if let Some(eni) = self.enis.get_mut(&eni) {
+                    eni.attached = None;
+                }
+                (op, Answer::Done)
+            }
+            Command::DeleteEni { op, eni } => {
+                self.enis.remove(&eni);
+                (op, Answer::Done)
+            }
+            Command::Describe { op } => (op, Answer::Described(self.list())),
+            Command::ConfigureEni(what) => (what.op, Answer::Done),
+            Command::DeleteOnTermination { op, .. } | Command::DeconfigureEni { op, .. } => {
+                (op, Answer::Done)
+            }
+        };
+        self.answer(op, answer);
+    }
+
+    fn answer(&mut self, op: Op, answer: Answer) {
+        let result = Ok(answer);
+        self.events.push_back(Event::Answered { op, result });
+    }
+
+    fn list(&self) -> Vec<Observed> {
+        self.enis.values().cloned().collect()
+    }
+
+    fn create(&mut self, amount: Amount) -> Observed {
+        let primary = self.address();
+        let id = EniId(format!("eni-{primary}"));
+        let eni = Observed {
+            eni: id.clone(),
+            mac: Mac::default(),
+            subnet: "subnet".into(),
+            subnet_cidr: Ipv4Net::default(),
+            primary,
+            addresses: Vec::new(),
+            prefixes: Vec::new(),
+            attached: None,
+            managed: true,
+            tagged_ours: true,
+        };
+        self.enis.insert(id.clone(), eni.clone());
+        self.assign(&id, amount);
+        self.enis.get(&id).cloned().unwrap_or(eni)
+    }
+
+    fn attach(&mut self, eni: &EniId, card: u16, device: u16) -> Attachment {
+        let attachment = Attachment(format!("attach-{eni}"));
+        if let Some(eni) = self.enis.get_mut(eni) {
+            eni.attached = Some(Bond {
+                attachment: attachment.clone(),
+                card,
+                device,
+                settled: true,
+            });
+        }
+        attachment
+    }
+
+    fn assign(&mut self, eni: &EniId, amount: Amount) -> Answer {
+        let (mut addresses, mut prefixes) = (Vec::new(), Vec::new());
+        match amount {
+            Amount::Addresses(n) => addresses.extend((0..n).map(|_| self.address())),
+            Amount::Prefixes(n) => prefixes.extend((0..n).map(|_| self.prefix())),
+        }
+        if let Some(eni) = self.enis.get_mut(eni) {
+            eni.addresses.extend(&addresses);
+            eni.prefixes.extend(&prefixes);
+        }
+        Answer::Assigned {
+            addresses,
+            prefixes,
+        }
+    }
+
+    fn address(&mut self) -> Ipv4Addr {
+        self.next += 1;
+        Ipv4Addr::from(0x0a00_0000 + self.next)
+    }
+
+    fn prefix(&mut self) -> Ipv4Net {
+        self.next = (self.next / 16 + 1) * 16;
+        let first = Ipv4Addr::from(0x0a00_0000 + self.next);
+        self.next += 15;
+        Ipv4Net::new(first, 28).expect("28 is a prefix length")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::require;
+
+    fn hold(config: &Config, pods: u32) -> Vec<Holding> {
+        forecast(require("m5.large").unwrap(), config, pods)
+    }
+
+    #[test]
+    fn a_warm_ip_target_follows_the_pods() {
+        let config = Config {
+            warm_ip_target: Some(2),
+            ..Config::default()
+        };
+        let held = hold(&config, 11);
+        let shape = |n: usize| (held[n].enis, held[n].addresses, held[n].free);
+        assert_eq!(shape(0), (1, 2, 2));
+        assert_eq!(shape(7), (1, 9, 2));
+        assert_eq!(shape(8), (2, 10, 2));
+        assert_eq!(held[11].subnet_addresses, 13 + 2);
+        assert_eq!(held[11].pods, 11);
+    }
+
+    #[test]
+    fn a_warm_eni_target_takes_enis_as_a_whole() {
+        let held = hold(&Config::upstream(), 10);
+        assert_eq!((held[0].enis, held[0].addresses), (1, 9));
+        assert_eq!((held[1].enis, held[1].addresses), (2, 18));
+        assert_eq!((held[10].enis, held[10].addresses), (3, 27));
+    }
+
+    #[test]
+    fn prefixes_are_counted() {
+        let config = Config {
+            prefix_delegation: true,
+            warm_prefix_target: Some(1),
+            ..Config::default()
+        };
+        let held = hold(&config, 17);
+        assert_eq!((held[0].prefixes, held[0].addresses), (1, 16));
+        assert_eq!((held[1].prefixes, held[17].prefixes), (2, 3));
+    }
+
+    #[test]
+    fn the_limit_ends_it() {
+        let config = Config {
+            warm_ip_target: Some(1),
+            ..Config::default()
+        };
+        let held = hold(&config, 1000);
+        assert_eq!(held.len(), 28);
+        let last = held.last().unwrap();
+        assert_eq!((last.pods, last.addresses, last.enis), (27, 27, 3));
+    }
+
+    #[test]
+    fn a_pool_that_sizes_itself_has_something_to_spare_and_settles() {
+        let held = hold(&Config::default(), 27);
+        for holding in &held[..25] {
+            assert!(holding.free > 0, "{holding:?}");
+        }
+        assert!(held[5].addresses < 27, "{:?}", held[5]);
+    }
+}

@@ -1,0 +1,243 @@
+//! kubelet's `maxPods` for an instance type: the pod limit, what comes on top of it, and what bounds it.
+//!
+//! Every figure comes with the steps that lead to it. Sources: the VPC CNI's `max-pods-calculator.sh` (formulas and
+//! caps), nodeadm (expressions, kube-reserved). Two differences on purpose: bare metal may use prefixes here, as the
+//! daemon does too, and branch ENIs are counted when asked for.
+
+use thiserror::Error;
+
+use super::{
+    Hypervisor, InstanceType, PREFIX_SIZE, Usage,
+    expression::{Expression, ExpressionError, Variables},
+    pod_addresses,
+};
+
+/// vCPUs up to which the smaller cap is recommended.
+const SMALL_VCPUS: u16 = 30;
+const SMALL_CAP: u32 = 110;
+const LARGE_CAP: u32 = 250;
+
+/// What is asked of an instance type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    pub usage: Usage,
+    /// Pods have IPv6 addresses, out of one /80 prefix.
+    pub ipv6: bool,
+    /// Never above what Kubernetes recommends for the number of vCPUs: 110, or 250 above 30 vCPUs. An expression is
+    /// taken at its word instead.
+    pub capped: bool,
+    /// Pods that use the node's address. Upstream's calculator says two: the daemon and kube-proxy.
+    pub host_network_pods: u32,
+    pub expression: Option<Expression>,
+}
+
+impl Default for Question {
+    fn default() -> Self {
+        Self {
+            usage: Usage::default(),
+            ipv6: false,
+            capped: true,
+            host_network_pods: 2,
+            expression: None,
+        }
+    }
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaxPods {
+    /// For kubelet's `--max-pods`.
+    pub max_pods: u32,
+    /// Before cap and expression.
+    pub uncapped: u32,
+    /// Pods that can have an address of the pool.
+    pub addresses: u32,
+    /// Pods on branch ENIs of a trunk.
+    pub branch_pods: u32,
+    pub cap: Option<u32>,
+    /// The expression could not be used, and [`MaxPods::uncapped`] stands in for it.
+    pub expression_error: Option<ExpressionError>,
+    /// kube-reserved memory in MiB, as nodeadm sets it from `max_pods`.
+    pub reserved_memory: u64,
+    /// kube-reserved CPU in thousandths; `None` if the number of vCPUs is not known.
+    pub reserved_cpu: Option<u32>,
+    /// How the figures come about, a line each, for people.
+    pub steps: Vec<String>,
+}
+
+/// The question has no answer for this instance type.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Unanswerable {
+    #[error("{name} cannot serve IPv6: its pods would need a prefix, and it is no Nitro instance")]
+    Ipv6NeedsPrefixes { name: String },
+}
+
+/// # Errors
+/// [`Unanswerable`] if the instance type cannot do what is asked of it.
+pub fn max_pods(instance: &InstanceType, question: &Question) -> Result<MaxPods, Unanswerable> {
+    let mut usage = question.usage;
+    let mut steps = vec![facts(instance)];
+    if question.ipv6 {
+        if !instance.supports_prefixes() {
+            return Err(Unanswerable::Ipv6NeedsPrefixes {
+                name: instance.name.to_string(),
+            });
+        }
+        // A /80 is never the limit; operators take the figure of IPv4 prefixes, and so the cap decides.
+        usage.prefixes = true;
+        steps.push(
+            "IPv6: one /80 prefix is more than any node can use; counted as IPv4 prefixes would be"
+                .into(),
+        );
+    } else if usage.prefixes && !instance.supports_prefixes() {
+        steps.push("prefixes need a Nitro instance: counted by single addresses".into());
+    }
+    let limit = pod_addresses(instance, &usage);
+    steps.push(limit.derivation);
+    let branch_pods = branch_pods(instance, &usage, &mut steps);
+    let hosts = question.host_network_pods;
+    let uncapped = limit.addresses + branch_pods + hosts;
+    steps.push(format!(
+        "+ {hosts} host-network pods, which count but need no address = {uncapped} pods"
+    ));
+    let (max_pods, cap, expression_error) = bound(instance, question, uncapped, &mut steps);
+    let (reserved_memory, reserved_cpu) =
+        (reserved_memory(max_pods), instance.vcpus.map(reserved_cpu));
+    steps.push(format!(
+        "kube-reserved memory: 11 MiB × {max_pods} pods + 255 MiB = {reserved_memory} MiB"
+    ));
+    steps.extend(reserved_cpu.map(|cpu| format!("kube-reserved CPU: {cpu}m")));
+    Ok(MaxPods {
+        max_pods,
+        uncapped,
+        addresses: limit.addresses,
+        branch_pods,
+        cap,
+        expression_error,
+        reserved_memory,
+        reserved_cpu,
+        steps,
+    })
+}
+
+fn facts(instance: &InstanceType) -> String {
+    let vcpus = instance.vcpus.map_or_else(
+        || "vCPUs not published".to_owned(),
+        |n| format!("{n} vCPUs"),
+    );
+    let kind = match (instance.bare_metal, instance.hypervisor) {
+        (true, _) => "bare metal",
+        (_, Hypervisor::Nitro) => "Nitro",
+        (_, Hypervisor::Xen) => "Xen",
+        (_, Hypervisor::Unknown) => "hypervisor not published",
+    };
+    let cards = match instance.cards.len() {
+        1 => String::new(),
+        n => format!(" on the default one of {n} network cards; pods use no other"),
+    };
+    format!(
+        "{}: {} ENIs of {} IPv4 addresses{cards}; {vcpus}; {kind}",
+        instance.name,
+        instance.card_enis(),
+        instance.ipv4_per_eni,
+    )
+}
+
+fn branch_pods(instance: &InstanceType, usage: &Usage, steps: &mut Vec<String>) -> u32 {
+    if !usage.trunk {
+        return 0;
+    }
+    let branches = instance
+        .branch_enis
+        .filter(|_| instance.trunking == Some(true));
+    match branches {
+        Some(n) => steps.push(format!(
+            "+ {n} pods with security groups of their own, one branch ENI each"
+        )),
+        None => steps.push("no trunk ENI: no pods with security groups of their own".into()),
+    }
+    branches.map_or(0, u32::from)
+}
+
+/// Applies the expression, or else the cap.
+fn bound(
+    instance: &InstanceType,
+    question: &Question,
+    uncapped: u32,
+    steps: &mut Vec<String>,
+) -> (u32, Option<u32>, Option<ExpressionError>) {
+    if let Some(expression) = &question.expression {
+        let names = Variables {
+            default_enis: instance.card_enis().into(),
+            ips_per_eni: instance.ipv4_per_eni.into(),
+            max_pods: uncapped,
+        };
+        return match expression.evaluate(&names) {
+            Ok(result) => {
+                steps.push(format!("expression {} = {result}", expression.text()));
+                (result, None, None)
+            }
+            Err(error) => {
+                steps.push(format!(
+                    "expression cannot be used ({error}): {uncapped} stands"
+                ));
+                (uncapped, None, Some(error))
+            }
+        };
+    }
+    if !question.capped {
+        return (uncapped, None, None);
+    }
+    let large = instance.vcpus.is_some_and(|n| n > SMALL_VCPUS);
+    let cap = if large { LARGE_CAP } else { SMALL_CAP };
+    let max = uncapped.min(cap);
+    let bound = if large { "above" } else { "up to" };
+    steps.push(format!(
+        "at most {cap} pods are recommended {bound} {SMALL_VCPUS} vCPUs: {max} pods"
+    ));
+    (max, Some(cap), None)
+}
+
+/// MiB of memory that nodeadm reserves for Kubernetes.
+#[must_use]
+pub fn reserved_memory(max_pods: u32) -> u64 {
+    11 * u64::from(max_pods) + 255
+}
+
+/// Thousandths of a CPU that nodeadm reserves: 6 % of the first core, 1 % of the second, 0.5 % of the next two and
+/// 0.25 % of every other.
+#[must_use]
+pub fn reserved_cpu(vcpus: u16) -> u32 {
+    let share = |core: u16| match core {
+        0 => 240,
+        1 => 40,
+        2 | 3 => 20,
+        _ => 10,
+    };
+    // Quarters of a thousandth, so that nothing is lost before the end.
+    (0..vcpus).map(share).sum::<u32>() / 4
+}
+
+/// Subnet addresses that a node full of pods takes: its ENIs' own and its pods'.
+///
+/// With custom networking the primary ENI is in another subnet than the pods. IPv6 pods take none.
+#[must_use]
+pub fn subnet_addresses(instance: &InstanceType, question: &Question, answer: &MaxPods) -> u32 {
+    let primary = u32::from(!question.usage.custom_networking);
+    if question.ipv6 {
+        return primary;
+    }
+    let others = question.host_network_pods + answer.branch_pods;
+    let pods = answer.max_pods.saturating_sub(others).min(answer.addresses);
+    let unit = if question.usage.prefixes && instance.supports_prefixes() {
+        PREFIX_SIZE
+    } else {
+        1
+    };
+    let slots = pods.div_ceil(unit);
+    let enis = slots
+        .div_ceil(instance.slots_per_eni().max(1).into())
+        .max(primary);
+    let trunk = u32::from(answer.branch_pods > 0);
+    enis + slots * unit + trunk + answer.branch_pods
+}

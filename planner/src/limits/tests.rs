@@ -1,0 +1,336 @@
+//! The figures that upstream publishes, and the traps between them.
+
+use super::*;
+use crate::limits::{
+    expression::Expression,
+    max_pods::{reserved_cpu, reserved_memory, subnet_addresses},
+};
+
+fn limit(name: &str, config: &Config) -> PodLimit {
+    pod_limit(require(name).unwrap(), config)
+}
+
+/// An instance that the reference's tests are about: so many ENIs of so many addresses.
+fn instance(enis: u16, addresses: u16) -> InstanceType {
+    InstanceType {
+        name: "test.large".into(),
+        max_enis: enis,
+        ipv4_per_eni: addresses,
+        default_card: 0,
+        cards: vec![enis],
+        hypervisor: Hypervisor::Nitro,
+        bare_metal: false,
+        trunking: None,
+        branch_enis: None,
+        vcpus: Some(2),
+    }
+}
+
+fn uncapped() -> Question {
+    Question {
+        capped: false,
+        ..Question::default()
+    }
+}
+
+fn figure(instance: &InstanceType, question: &Question) -> u32 {
+    max_pods(instance, question).unwrap().max_pods
+}
+
+fn by_expression(enis: u16, addresses: u16, text: &str) -> u32 {
+    let question = Question {
+        expression: Some(Expression::parse(text).unwrap()),
+        ..Question::default()
+    };
+    figure(&instance(enis, addresses), &question)
+}
+
+#[test]
+fn derivation_of_single_addresses() {
+    let limit = limit("m5.large", &Config::default());
+    assert_eq!(limit.addresses, 27);
+    assert_eq!(
+        limit.derivation,
+        "m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses"
+    );
+}
+
+#[test]
+fn max_eni_caps_and_is_named() {
+    let limit = limit(
+        "m5.large",
+        &Config {
+            max_eni: Some(1),
+            ..Config::default()
+        },
+    );
+    assert_eq!(limit.addresses, 9);
+    assert_eq!(
+        limit.derivation,
+        "m5.large: 1 ENI (MAX_ENI; the instance could hold 3) × (10 − 1) addresses = 9 pod addresses"
+    );
+}
+
+#[test]
+fn max_eni_beyond_the_hardware_or_zero_changes_nothing() {
+    for max_eni in [Some(0), Some(99), None] {
+        let config = Config {
+            max_eni,
+            ..Config::default()
+        };
+        assert_eq!(limit("m5.large", &config).addresses, 27);
+    }
+}
+
+/// ec2-and-faults §3.3: c5.large holds nine prefixes per ENI, 144 pod addresses each.
+#[test]
+fn prefixes_multiply_by_sixteen() {
+    let config = Config {
+        prefix_delegation: true,
+        max_eni: Some(1),
+        ..Config::default()
+    };
+    assert_eq!(limit("c5.large", &config).addresses, 144);
+}
+
+#[test]
+fn prefix_mode_falls_back_where_the_hypervisor_cannot() {
+    let config = Config {
+        prefix_delegation: true,
+        ..Config::default()
+    };
+    assert_eq!(limit("c4.large", &config).addresses, 27);
+    assert!(
+        require("m5.metal").unwrap().prefix_mode(&config),
+        "bare metal publishes no hypervisor but can"
+    );
+}
+
+#[test]
+fn many_cards_count_the_default_one_only() {
+    assert_eq!(limit("p5.48xlarge", &Config::default()).addresses, 2 * 49);
+}
+
+#[test]
+fn every_type_follows_the_plain_formula() {
+    for t in all() {
+        let expect = u32::from(t.max_enis) * (u32::from(t.ipv4_per_eni) - 1) + 2;
+        let answer = max_pods(t, &uncapped()).unwrap();
+        assert_eq!(answer.max_pods, expect, "{}", t.name);
+        assert_eq!(
+            pod_limit(t, &Config::default()).addresses,
+            expect - 2,
+            "what is printed is what is enforced: {}",
+            t.name
+        );
+    }
+}
+
+/// upstream-datapath §8.5, rows 1 and 2.
+#[test]
+fn the_standard_figure() {
+    assert_eq!(figure(&instance(3, 6), &uncapped()), 17);
+    assert_eq!(figure(&instance(6, 12), &uncapped()), 68);
+}
+
+/// Rows 3 to 8. Row 4 is a name that does not exist, row 8 a standard figure above the expression's own cap.
+#[test]
+fn expressions() {
+    for (text, expect) in [
+        ("max_pods + 1", 18),
+        ("unknown * 2", 17),
+        ("default_enis * (ips_per_eni - 1) * 16 + 2", 242),
+        (
+            "math.least(default_enis * (ips_per_eni - 1) * 16 + 2, 30)",
+            30,
+        ),
+        ("(default_enis - 1) * (ips_per_eni - 1) + 2", 12),
+    ] {
+        assert_eq!(by_expression(3, 6, text), expect, "{text}");
+    }
+    assert_eq!(by_expression(3, 12, "max_pods > 30 ? 30 : max_pods"), 30);
+}
+
+/// Row 9: the standard figure stands, and the reason is told.
+#[test]
+fn an_unusable_expression_is_told_and_ignored() {
+    for text in ["max_pods - 17", "0 - 1", "max_pods > 1", "2147483647 + 1"] {
+        let question = Question {
+            expression: Some(Expression::parse(text).unwrap()),
+            ..Question::default()
+        };
+        let answer = max_pods(&instance(3, 6), &question).unwrap();
+        assert_eq!(answer.max_pods, 17, "{text}");
+        assert!(answer.expression_error.is_some(), "{text}");
+    }
+}
+
+/// Rows 10, 11 and 14: m4.xlarge plain, with one ENI reserved, and with an addition.
+#[test]
+fn m4_xlarge() {
+    let m4 = require("m4.xlarge").unwrap();
+    let plain = max_pods(m4, &Question::default()).unwrap();
+    assert_eq!((plain.max_pods, plain.reserved_memory), (58, 893));
+    let mut reserved = Question::default();
+    reserved.usage.custom_networking = true;
+    let reserved = max_pods(m4, &reserved).unwrap();
+    assert_eq!((reserved.max_pods, reserved.reserved_memory), (44, 739));
+    let question = Question {
+        expression: Some(Expression::parse("max_pods + 2").unwrap()),
+        ..Question::default()
+    };
+    let more = max_pods(m4, &question).unwrap();
+    assert_eq!((more.max_pods, more.reserved_memory), (60, 915));
+}
+
+/// Rows 12, 13 and 19, and the CPU figures of upstream-datapath §8.4.
+#[test]
+fn kube_reserved() {
+    for (pods, mebibytes) in [(0, 255), (29, 574), (60, 915), (110, 1465)] {
+        assert_eq!(reserved_memory(pods), mebibytes);
+    }
+    for (vcpus, millis) in [
+        (0, 0),
+        (1, 60),
+        (2, 70),
+        (4, 80),
+        (8, 90),
+        (32, 150),
+        (64, 230),
+        (96, 310),
+    ] {
+        assert_eq!(reserved_cpu(vcpus), millis, "{vcpus} vCPUs");
+    }
+}
+
+/// Rows 15 to 17.
+#[test]
+fn caps_follow_the_vcpus() {
+    let m5 = require("m5.8xlarge").unwrap();
+    assert_eq!(figure(m5, &Question::default()), 234);
+    let mut prefixes = Question::default();
+    prefixes.usage.prefixes = true;
+    let answer = max_pods(m5, &prefixes).unwrap();
+    assert_eq!((answer.max_pods, answer.uncapped), (250, 3714));
+    assert_eq!(figure(require("m5.large").unwrap(), &prefixes), 110);
+    assert_eq!(figure(require("c6in.32xlarge").unwrap(), &uncapped()), 394);
+    assert_eq!(
+        figure(require("c7i.32xlarge").unwrap(), &prefixes),
+        110,
+        "no vCPUs published: the smaller cap"
+    );
+}
+
+/// Row 18, of upstream's published list; p5 and trn1 have many cards.
+#[test]
+fn the_published_list() {
+    for (name, expect) in [
+        ("t3.nano", 4),
+        ("t3.small", 11),
+        ("t3.medium", 17),
+        ("m5.large", 29),
+        ("m5.xlarge", 58),
+        ("c5.4xlarge", 234),
+        ("m5.24xlarge", 737),
+        ("p5.48xlarge", 100),
+        ("trn1.32xlarge", 247),
+        ("a1.medium", 8),
+        ("u-12tb1.metal", 147),
+    ] {
+        assert_eq!(
+            figure(require(name).unwrap(), &uncapped()),
+            expect,
+            "{name}"
+        );
+    }
+}
+
+/// Row 20: t3.small has room for nine prefixes.
+#[test]
+fn prefixes_of_t3_small() {
+    let usage = Usage {
+        prefixes: true,
+        ..Usage::default()
+    };
+    let limit = pod_addresses(require("t3.small").unwrap(), &usage);
+    assert_eq!(limit.addresses, 9 * PREFIX_SIZE);
+}
+
+#[test]
+fn custom_networking_and_max_eni_combine_with_either_unit() {
+    let usage = Usage {
+        max_eni: Some(3),
+        custom_networking: true,
+        prefixes: true,
+        trunk: false,
+    };
+    let limit = pod_addresses(require("m5.xlarge").unwrap(), &usage);
+    assert_eq!(
+        limit.derivation,
+        "m5.xlarge: 2 ENIs (MAX_ENI, the primary one serves no pods; the instance could hold 4) × (15 − 1) prefixes × \
+         16 addresses = 448 pod addresses"
+    );
+    let nothing = Usage {
+        max_eni: Some(1),
+        custom_networking: true,
+        ..Usage::default()
+    };
+    assert_eq!(
+        pod_addresses(require("m5.xlarge").unwrap(), &nothing).addresses,
+        0
+    );
+}
+
+#[test]
+fn security_groups_for_pods_cost_an_eni_and_bring_branches() {
+    let mut question = uncapped();
+    question.usage.trunk = true;
+    let answer = max_pods(require("m5.large").unwrap(), &question).unwrap();
+    assert_eq!(
+        (answer.addresses, answer.branch_pods, answer.max_pods),
+        (18, 9, 29)
+    );
+    let t3 = max_pods(require("t3.small").unwrap(), &question).unwrap();
+    assert_eq!(
+        (t3.addresses, t3.branch_pods),
+        (9, 0),
+        "no trunk, no ENI lost to it"
+    );
+}
+
+#[test]
+fn ipv6_is_bounded_by_the_cap_alone() {
+    let question = Question {
+        ipv6: true,
+        ..Question::default()
+    };
+    assert_eq!(figure(require("m5.large").unwrap(), &question), 110);
+    assert_eq!(figure(require("m5.24xlarge").unwrap(), &question), 250);
+    assert_eq!(
+        max_pods(require("c4.large").unwrap(), &question).unwrap_err(),
+        Unanswerable::Ipv6NeedsPrefixes {
+            name: "c4.large".into()
+        }
+    );
+}
+
+#[test]
+fn a_full_node_takes_its_enis_addresses_too() {
+    let takes = |name: &str, question: &Question| {
+        let t = require(name).unwrap();
+        subnet_addresses(t, question, &max_pods(t, question).unwrap())
+    };
+    assert_eq!(takes("m5.large", &Question::default()), 3 * 10);
+    let mut prefixes = Question::default();
+    prefixes.usage.prefixes = true;
+    // 108 pods on seven prefixes, which one ENI of nine slots holds.
+    assert_eq!(takes("m5.large", &prefixes), 1 + 7 * 16);
+    let mut custom = Question::default();
+    custom.usage.custom_networking = true;
+    assert_eq!(takes("m5.large", &custom), 2 * 10);
+    let ipv6 = Question {
+        ipv6: true,
+        ..Question::default()
+    };
+    assert_eq!(takes("m5.large", &ipv6), 1);
+}
