@@ -8,7 +8,7 @@ export HAWSER_PLUGIN := $(CARGO_TARGET_DIR)/$(HOST)/plugin/hawser
 export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/debug/ipamd
 CARGO := cargo --locked
 
-.PHONY: help tools build plugin demo test sim-conformance bench fleet fmt lint ci sim
+.PHONY: help tools build plugin demo test sim-conformance bench fleet fmt lint ci sim soak
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ sim-conformance: build ## Compare the simulator with another one, through the AW
 
 sim: build ## Live SEEDS=200000 [FROM=0] nodes in virtual time, or one, word for word: SEED=7
 	@$(CARGO_TARGET_DIR)/debug/sim $(if $(SEED),--seed $(SEED),$(or $(SEEDS),10000) $(FROM))
+
+soak: build ## Two nodes, random churn, faults and restarts for MINUTES=60 [SEED=1]
+	@$(CARGO_TARGET_DIR)/debug/soak $(or $(MINUTES),60) $(or $(SEED),1)
 
 bench: ## Print the planner's cost per event
 	@$(CARGO) run -q --release -p benches --bin planner

@@ -15,3 +15,4 @@ pub mod ping;
 pub mod plugin;
 pub mod sandbox;
 pub mod simulation;
+pub mod soak;

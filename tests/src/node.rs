@@ -236,10 +236,13 @@ impl Node {
     /// # Errors
     /// If the namespace cannot be made or bound.
     pub fn sandbox(&self, id: &str) -> io::Result<(Netns, PathBuf)> {
-        let netns = Netns::create()?;
-        let path = self.dir.join("netns").join(format!("cni-{id}"));
-        netns.bind(&path)?;
-        Ok((netns, path))
+        sandbox_in(&self.sandboxes(), id)
+    }
+
+    /// Where sandboxes are bound.
+    #[must_use]
+    pub fn sandboxes(&self) -> PathBuf {
+        self.dir.join("netns")
     }
 
     /// An ADD for a sandbox, not yet run.
@@ -286,6 +289,17 @@ impl Node {
         Netns::unbind(&pod.path)?;
         Ok(deleted)
     }
+}
+
+/// Makes a sandbox bound in `directory`, for whoever cannot hold the node meanwhile.
+///
+/// # Errors
+/// If the namespace cannot be made or bound.
+pub fn sandbox_in(directory: &Path, id: &str) -> io::Result<(Netns, PathBuf)> {
+    let netns = Netns::create()?;
+    let path = directory.join(format!("cni-{id}"));
+    netns.bind(&path)?;
+    Ok((netns, path))
 }
 
 /// Makes an interface of this name in the calling thread's namespace, so that nobody else can.

@@ -4,8 +4,9 @@ use std::{
     collections::BTreeMap,
     io::{self, Write},
     net::Ipv4Addr,
+    os::unix::process::ExitStatusExt,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -127,6 +128,27 @@ impl Invocation {
     #[expect(clippy::disallowed_methods, reason = "the lab measures real time")]
     fn run_here(&self) -> io::Result<Outcome> {
         let begun = Instant::now();
+        let output = self.spawn_here()?.wait_with_output()?;
+        Ok(Outcome {
+            code: output.status.code(),
+            json: serde_json::from_slice(&output.stdout).unwrap_or(Value::Null),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took: begun.elapsed(),
+        })
+    }
+
+    /// Starts the plugin and kills it after so long, as a runtime does whose patience is over: whether it came to that.
+    ///
+    /// # Errors
+    /// If the process cannot be started, killed or waited for.
+    pub fn run_and_kill(&self, node: &Netns, after: Duration) -> io::Result<bool> {
+        let mut child = node.run(|| self.spawn_here())??;
+        std::thread::sleep(after);
+        child.kill()?;
+        Ok(child.wait()?.signal().is_some())
+    }
+
+    fn spawn_here(&self) -> io::Result<Child> {
         let mut child = Command::new(binaries::plugin())
             .env_clear()
             .envs(&self.variables)
@@ -141,12 +163,6 @@ impl Invocation {
                 _ => {}
             }
         }
-        let output = child.wait_with_output()?;
-        Ok(Outcome {
-            code: output.status.code(),
-            json: serde_json::from_slice(&output.stdout).unwrap_or(Value::Null),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            took: begun.elapsed(),
-        })
+        Ok(child)
     }
 }

@@ -11,7 +11,7 @@ mod calls;
 pub mod campaign;
 mod cloud;
 mod convert;
-mod dice;
+pub mod dice;
 pub mod faults;
 mod host;
 mod ledger;

@@ -18,6 +18,12 @@ macro_rules! actions {
                 match self { $(Self::$name => stringify!($name)),* }
             }
 
+            /// Whether it changes nothing.
+            #[must_use]
+            pub fn is_read(self) -> bool {
+                self.name().starts_with("Describe")
+            }
+
             /// The action of that name, if it is simulated.
             #[must_use]
             pub fn parse(name: &str) -> Option<Self> {

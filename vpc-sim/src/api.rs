@@ -79,6 +79,12 @@ impl Api {
         self.shared.faults()
     }
 
+    /// Has lists show the present for as long as this lasts, as EC2's lag behind; false lets them catch up.
+    pub fn freeze_lists(&self, frozen: bool) {
+        let present = frozen.then(|| self.shared.watched_world().clone());
+        *self.shared.frozen() = present;
+    }
+
     /// Scripted faults of IMDS.
     pub fn imds(&self) -> MutexGuard<'_, ImdsScript> {
         self.shared.imds()

@@ -15,6 +15,8 @@ pub struct Shared {
     faults: Mutex<Faults>,
     calls: Mutex<Vec<Call>>,
     imds: Mutex<ImdsScript>,
+    /// While it is there, lists are answered from it.
+    frozen: Mutex<Option<World>>,
     clock: Clock,
 }
 
@@ -58,6 +60,7 @@ impl Shared {
             faults: Mutex::default(),
             calls: Mutex::default(),
             imds: Mutex::default(),
+            frozen: Mutex::default(),
             clock: Clock::start(),
         }
     }
@@ -90,6 +93,11 @@ impl Shared {
 
     pub fn imds(&self) -> MutexGuard<'_, ImdsScript> {
         lock(&self.imds)
+    }
+
+    /// The world that lists show while they are frozen.
+    pub fn frozen(&self) -> MutexGuard<'_, Option<World>> {
+        lock(&self.frozen)
     }
 
     /// Tells whoever waits that the world is another.

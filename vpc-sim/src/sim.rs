@@ -233,6 +233,11 @@ impl Sim {
         self.api.faults()
     }
 
+    /// Has EC2's lists show the present for as long as this lasts; false lets them catch up.
+    pub fn freeze_lists(&self, frozen: bool) {
+        self.api.freeze_lists(frozen);
+    }
+
     /// Scripted faults of IMDS.
     pub fn imds(&self) -> MutexGuard<'_, ImdsScript> {
         self.api.imds()

@@ -133,6 +133,11 @@ impl Exchange {
             .cloned()
             .collect();
         let now = self.shared.now();
+        if action.is_read()
+            && let Some(old) = self.shared.frozen().as_mut()
+        {
+            return super::call(old, action, form, &self.id, now);
+        }
         let answer = super::call(&mut self.shared.world(), action, form, &self.id, now);
         self.shared.touch();
         answer
