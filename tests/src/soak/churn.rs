@@ -41,7 +41,7 @@ struct Worker<'a> {
 pub(super) fn work(site: &Site, ground: &Ground, seed: u64, worker: u64) {
     let of_worker = seed * 1000 + site.number as u64 * 100 + worker;
     let mut worker = Worker::new(site, ground, of_worker, &format!("w{worker}"));
-    while !ground.over.wait(worker.dice.millis(50, 700)) {
+    while !ground.over.wait(worker.dice.millis(50, 500)) {
         if let Err(error) = worker.step() {
             ground.violation(format!("the lab failed: {error}"));
         }
@@ -83,8 +83,9 @@ impl<'a> Worker<'a> {
     }
 
     fn step(&mut self) -> io::Result<()> {
+        // From nothing to all at once and back: the pool has to grow and shrink.
         if self.dice.percent(4) {
-            self.wanted = self.dice.below(MOST + 1);
+            self.wanted = *self.dice.pick(&[0, 1, MOST / 2, MOST]);
         }
         let missing = self.pods.len() < usize::try_from(self.wanted).unwrap_or(0);
         // Pods are replaced all the time, also where their number stays.

@@ -22,10 +22,10 @@ const CALLS: [Action; 8] = [
 /// Trouble comes and goes until the soak is over.
 pub(super) fn strike(sim: &Sim, ground: &Ground, seed: u64) {
     let mut dice = Dice::new(seed, Purpose::Calls);
-    while !ground.over.wait(dice.seconds(2, 12)) {
+    while !ground.over.wait(dice.seconds(1, 6)) {
         let name = begin(sim, &mut dice);
         ground.count(|tally| *tally.faults.entry(name).or_default() += 1);
-        let _over = ground.over.wait(dice.seconds(2, 12));
+        let _over = ground.over.wait(dice.seconds(4, 15));
         sim.faults().clear();
         sim.freeze_lists(false);
     }
