@@ -10,7 +10,7 @@ use std::{
 
 use datapath::{
     constants::PODS_TABLE,
-    netlink::{self, Socket},
+    netlink::{self, Family, Socket},
 };
 use vpc_sim::ids::InstanceId;
 
@@ -78,11 +78,11 @@ fn in_kernel(ever: &BTreeSet<Ipv4Addr>) -> Result<Vec<String>, netlink::Error> {
     let links = socket.links()?.into_iter();
     let links = links.filter(|link| link.name.starts_with("eni"));
     let mut left: Vec<String> = links.map(|link| format!("link {}", link.name)).collect();
-    let routes = socket.routes(Some(PODS_TABLE))?.into_iter();
+    let routes = socket.routes(Family::V4, Some(PODS_TABLE))?.into_iter();
     left.extend(routes.map(|route| format!("route {route:?}")));
     // An address that a pod had may be an ENI's own today: that is in the ENI's hands, and never permanent.
-    let neighbours = socket.neighbours(None)?.into_iter();
-    let pods = neighbours.filter(|n| n.permanent && ever.contains(&n.address));
+    let neighbours = socket.neighbours(Family::V4, None)?.into_iter();
+    let pods = neighbours.filter(|n| n.permanent && ever.iter().any(|pod| n.address == *pod));
     left.extend(pods.map(|neighbour| format!("neighbour {neighbour:?}")));
     Ok(left)
 }

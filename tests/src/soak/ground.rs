@@ -156,7 +156,9 @@ impl Ground {
         lock(&self.tally).clone()
     }
 
+    /// Told at once: whoever watches may want to look while it all still stands.
     pub fn violation(&self, what: String) {
+        eprintln!("violation: {what}");
         lock(&self.violations).push(what);
     }
 
