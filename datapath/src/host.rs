@@ -13,11 +13,14 @@ mod sysctl;
 
 use std::time::Duration;
 
-use crate::constants::{MAX_ENI_INDEX, PODS_TABLE, RULE_PODS};
+use ipnet::Ipv4Net;
+
+use crate::constants::{MAX_ENI_INDEX, PODS_TABLE, RULE_PODS, RULE_PRIMARY};
 use crate::netlink::link::{self, Change, InetConf, Link};
+use crate::netlink::route::MAIN;
 use crate::netlink::rule::Rule;
-use crate::netlink::{Error, Family, Kind, Mac, Socket};
-use crate::nft::{Nft, Ruleset};
+use crate::netlink::{Errno, Error, Family, Kind, Mac, Socket};
+use crate::nft::{Egress, Nft, Ruleset};
 
 pub use eni::{EniLink, add_eni, remove_eni};
 pub use keeper::{Doubt, Keeper, Repaired};
@@ -32,6 +35,8 @@ pub struct HostConfig {
     pub primary_mac: Mac,
     /// MTU of the primary ENI, in bytes.
     pub mtu: u32,
+    /// What leaves by the primary ENI whichever ENI its pod is on.
+    pub egress: Egress,
 }
 
 /// Why the node cannot be set up.
@@ -69,7 +74,7 @@ pub enum HostError {
     #[error("subnet {subnet} has no gateway address")]
     Subnet {
         /// The subnet.
-        subnet: ipnet::Ipv4Net,
+        subnet: Ipv4Net,
     },
     /// The kernel refused something, or a socket failed.
     #[error("{what}")]
@@ -93,17 +98,15 @@ impl<T> During<T> for Result<T, Error> {
     }
 }
 
-/// Brings about what every pod of the node relies on: forwarding, the rule that lets local pods win, the primary ENI's
-/// settings, the marking of packets for the ENIs that are set up already. The calling thread must be in the socket's
+/// Brings about what every pod of the node relies on: forwarding, the rule that lets local pods win, the one for what
+/// leaves by the primary ENI, that ENI's settings, source translation, the marking of packets for the ENIs that are set up already. The calling thread must be in the socket's
 /// namespace. Returns the primary ENI's link.
-///
-/// Rule 1024 (marked packets to main) comes with what makes that mark.
 ///
 /// # Errors
 /// [`HostError`]; what was done before the failure stays, as a repetition would do it again.
 pub fn prepare(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
     let primary = ensure(socket, config)?;
-    let ruleset = ruleset(socket)?;
+    let ruleset = ruleset(socket, config, primary.index)?;
     nft(socket)?.replace(&ruleset).during("set up nftables")?;
     Ok(primary)
 }
@@ -123,14 +126,53 @@ fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
     let pods = Rule::all(Family::V4, RULE_PODS, PODS_TABLE);
     let rival = |r: &Rule| r.priority == RULE_PODS;
     rules::ensure(socket, &pods, rival)?;
+    let egress = &config.egress;
+    let marked = Rule::mark(Family::V4, RULE_PRIMARY, egress.mark, egress.mark, MAIN);
+    let rival = |r: &Rule| r.priority == RULE_PRIMARY;
+    if egress.marks() {
+        rules::ensure(socket, &marked, rival)?;
+    } else {
+        // In any order with the marking: main is what comes at the end all the same.
+        rules::remove(socket, Family::V4, rival)?;
+    }
     Ok(primary)
 }
 
-/// What nftables shall have, with the ENIs that have a rule.
-fn ruleset(socket: &mut Socket) -> Result<Ruleset, HostError> {
+/// Changes which destinations count as local, and touches nothing else. `config` is what was prepared last; it has the
+/// new destinations afterwards. Where the kernel no longer has what was prepared, all of it is prepared again.
+///
+/// # Errors
+/// As [`prepare`]; then `config` is as it was.
+pub fn update_local(
+    socket: &mut Socket,
+    config: &mut HostConfig,
+    local: Vec<Ipv4Net>,
+) -> Result<(), HostError> {
+    let old = std::mem::replace(&mut config.egress.local, local);
+    // Without translation there is no set, and nothing to do.
+    let done = match config.egress.snat {
+        None => Ok(()),
+        Some(_) => nft(socket).and_then(|mut nft| {
+            let new = &config.egress.local;
+            match nft.update_local(&old, new) {
+                Err(e) if e.is_gone() || e.is(Errno::EEXIST) => prepare(socket, config).map(drop),
+                other => other.during("change the local destinations"),
+            }
+        }),
+    };
+    if done.is_err() {
+        config.egress.local = old;
+    }
+    done
+}
+
+/// What nftables shall have, with the ENIs that have a rule. `primary`: link index of the primary ENI.
+fn ruleset(socket: &mut Socket, config: &HostConfig, primary: u32) -> Result<Ruleset, HostError> {
     Ok(Ruleset {
         enis: rules::marked_enis(socket)?,
         check_source: sysctl::source_check_is_loose()?,
+        primary,
+        egress: config.egress.clone(),
     })
 }
 

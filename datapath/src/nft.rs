@@ -3,22 +3,23 @@
 //! Owns the ruleset of design §4.2 and the transactions that change it. Speaks netfilter netlink itself: no binary to
 //! find in an image, no lock, no text to compare. Every change is one transaction, so no packet ever meets half of it.
 //!
-//! Chains that are to come beside `choose_eni`: `nodeport_in` (prerouting, −150), whose connection mark a clause in
-//! front of the map look-up will turn into 0x80, and `source_nat` (postrouting), with the set of local prefixes that
-//! both it and that clause consult.
+//! Only our own bits of a packet's or a connection's mark are ever changed.
 
 mod batch;
+mod egress;
 mod expr;
 mod observe;
 
+use ipnet::Ipv4Net;
 use nix::sys::socket::SockProtocol;
 
-use crate::constants::{GROUP_BASE, MARK_MASK, MAX_ENI_INDEX, group};
+use crate::constants::{GROUP_BASE, MARK_ENI_MASK, MAX_ENI_INDEX, group};
 use crate::netlink::{Channel, Error};
 use crate::netns::NetnsId;
 use batch::{Batch, Chain, Hook};
-use expr::{Expr, Key, Verdict};
+use expr::{Expr, FibType, Key, Verdict};
 
+pub use egress::{Egress, Snat, SourcePorts};
 pub use observe::{Fingerprint, Watch};
 
 /// Our table. Nobody else's rules are ever touched.
@@ -29,11 +30,13 @@ const ENI_OF_GROUP: &str = "eni_of_group";
 
 /// After DNAT (−100): the destination is then the real one. Before the routing decision in any case.
 const CHOOSE_ENI_HOOK: Hook = Hook {
+    kind: "filter",
     number: Hook::PREROUTING,
     priority: -90,
 };
 /// Before connection tracking (−200): a forged packet shall not make an entry.
 const CHECK_SOURCE_HOOK: Hook = Hook {
+    kind: "filter",
     number: Hook::PREROUTING,
     priority: -300,
 };
@@ -46,7 +49,14 @@ pub struct Ruleset {
     /// Drop what a pod sends from an address that is not routed to it. The kernel's reverse path filter does that at
     /// less cost, unless `net.ipv4.conf.all.rp_filter` is 2, which makes every device's strict setting a loose one.
     pub check_source: bool,
+    /// Link index of the primary ENI.
+    pub primary: u32,
+    /// What leaves by the primary ENI, and under which address.
+    pub egress: Egress,
 }
+
+/// The route type of a local address.
+const RTN_LOCAL: u32 = 2;
 
 /// A netfilter socket.
 #[derive(Debug)]
@@ -89,22 +99,25 @@ impl Nft {
         if ruleset.check_source {
             add_check_source(&mut batch);
         }
+        let egress = &ruleset.egress;
+        egress::add_chains(&mut batch, egress, ruleset.primary);
         // Before the ENIs' chains, so that one that comes later stands in the same place in a listing.
-        add_choose_eni(&mut batch);
-        add_eni_chain(&mut batch, 0);
+        add_choose_eni(&mut batch, egress);
+        add_eni_chain(&mut batch, 0, egress.mark);
         for index in ruleset.enis.iter().filter(|index| **index != 0) {
-            add_eni_chain(&mut batch, *index);
+            add_eni_chain(&mut batch, *index, egress.mark);
         }
         batch.send(&mut self.channel, &mut self.seq)
     }
 
-    /// Marks the packets of pods on ENI `index` from now on. Nothing changes when they are marked already.
+    /// Marks the packets of pods on ENI `index` from now on, and clears `primary_mark` ([`Egress::mark`]) in them.
+    /// Nothing changes when they are marked already.
     ///
     /// # Errors
     /// `ENOENT` when the table is not there; otherwise the kernel's verdict. Nothing has changed then.
-    pub fn add_eni(&mut self, index: u16) -> Result<(), Error> {
+    pub fn add_eni(&mut self, index: u16, primary_mark: u32) -> Result<(), Error> {
         let mut batch = Batch::new(TABLE);
-        add_eni_chain(&mut batch, index);
+        add_eni_chain(&mut batch, index, primary_mark);
         batch.send(&mut self.channel, &mut self.seq)
     }
 
@@ -115,10 +128,22 @@ impl Nft {
     pub fn remove_eni(&mut self, index: u16) -> Result<(), Error> {
         let mut batch = Batch::new(TABLE);
         // Made first, for the same reason as the table in `replace`: the kernel before 6.3 has no "delete if there".
-        add_eni_chain(&mut batch, index);
+        add_eni_chain(&mut batch, index, 0);
         batch.del_element(ENI_OF_GROUP, group(index));
         batch.flush_chain(&eni_chain(index));
         batch.del_chain(&eni_chain(index));
+        batch.send(&mut self.channel, &mut self.seq)
+    }
+
+    /// Changes which destinations count as local, from `old` to `new` (each as in [`Egress::local`]), and touches
+    /// nothing else: what stays is local throughout.
+    ///
+    /// # Errors
+    /// `ENOENT` when there is no such set, as with [`Egress::snat`] off, or it did not hold what `old` says; otherwise
+    /// the kernel's verdict. Nothing has changed then.
+    pub fn update_local(&mut self, old: &[Ipv4Net], new: &[Ipv4Net]) -> Result<(), Error> {
+        let mut batch = Batch::new(TABLE);
+        egress::change_local(&mut batch, old, new);
         batch.send(&mut self.channel, &mut self.seq)
     }
 }
@@ -132,7 +157,7 @@ fn eni_chain(index: u16) -> String {
 /// The primary has one too, which clears our bits. They are ours alone, but if another program, or a connection mark
 /// that it restores, had left any of them set, the packet would leave by a secondary ENI with an address that is not
 /// that ENI's, and the VPC would drop it without a word.
-fn add_eni_chain(batch: &mut Batch, index: u16) {
+fn add_eni_chain(batch: &mut Batch, index: u16, primary_mark: u32) {
     let name = eni_chain(index);
     batch.add_chain(&Chain {
         name: &name,
@@ -143,38 +168,55 @@ fn add_eni_chain(batch: &mut Batch, index: u16) {
         &name,
         &[
             Expr::Load(Key::Mark),
-            // Our eight bits are cleared by the mask, so that the exclusive or sets them.
+            // Our bits are cleared by the mask, so that the exclusive or sets them.
             Expr::Bitwise {
-                mask: !MARK_MASK,
+                mask: !(MARK_ENI_MASK | primary_mark),
                 xor: index.into(),
             },
             Expr::StoreMark,
         ],
     );
-    batch.add_element(ENI_OF_GROUP, group(index), Verdict::Jump(&name));
+    batch.add_element(ENI_OF_GROUP, group(index), Verdict::Goto(&name));
 }
 
-/// `fib daddr type local return; iifgroup vmap @eni_of_group`. Links that are not a pod's have no element in the map,
-/// and fall through.
-fn add_choose_eni(batch: &mut Batch) {
-    const RTN_LOCAL: u32 = 2;
+/// ```text
+/// iifgroup & 0xffffff80 != 0x6b00 return
+/// fib daddr type local iifgroup vmap @eni_of_group
+/// ...what leaves by the primary ENI...
+/// iifgroup vmap @eni_of_group
+/// ```
+///
+/// A packet to a local address is not delivered by its mark, but may be sent on with it: IPVS binds services' addresses
+/// to a device of the node, and routes what it has rewritten anew. Its destination is not the real one yet, so it says
+/// nothing about leaving the VPC.
+fn add_choose_eni(batch: &mut Batch, egress: &Egress) {
+    let by_group = [Expr::Load(Key::InputGroup), Expr::VerdictMap(ENI_OF_GROUP)];
     batch.add_chain(&Chain {
         name: CHOOSE_ENI,
         hook: Some(CHOOSE_ENI_HOOK),
     });
-    batch.add_rule(
-        CHOOSE_ENI,
-        &[
-            Expr::FibDestinationType,
-            Expr::Equals(RTN_LOCAL),
-            Expr::Verdict(Verdict::Return),
-        ],
-    );
-    batch.add_rule(
-        CHOOSE_ENI,
-        &[Expr::Load(Key::InputGroup), Expr::VerdictMap(ENI_OF_GROUP)],
-    );
+    let [load, within] = POD_GROUP;
+    let foreign = [
+        load,
+        within,
+        Expr::Differs(GROUP_BASE),
+        Expr::Verdict(Verdict::Return),
+    ];
+    batch.add_rule(CHOOSE_ENI, &foreign);
+    let local = [Expr::FibType(FibType::Destination), Expr::Equals(RTN_LOCAL)];
+    batch.add_rule(CHOOSE_ENI, &[&local[..], &by_group].concat());
+    egress::add_clauses(batch, CHOOSE_ENI, egress);
+    batch.add_rule(CHOOSE_ENI, &by_group);
 }
+
+/// The group of the link that the packet came from, without the ENI's index; [`GROUP_BASE`] for a pod's link.
+const POD_GROUP: [Expr<'_>; 2] = [
+    Expr::Load(Key::InputGroup),
+    Expr::Bitwise {
+        mask: !(MAX_ENI_INDEX as u32),
+        xor: 0,
+    },
+];
 
 /// `iifgroup & 0xffffff80 == 0x6b00 fib saddr . iif oif missing drop`: from a pod link, and the way back to the source
 /// is not over that link.
@@ -183,14 +225,12 @@ fn add_check_source(batch: &mut Batch) {
         name: CHECK_SOURCE,
         hook: Some(CHECK_SOURCE_HOOK),
     });
+    let [load, within] = POD_GROUP;
     batch.add_rule(
         CHECK_SOURCE,
         &[
-            Expr::Load(Key::InputGroup),
-            Expr::Bitwise {
-                mask: !u32::from(MAX_ENI_INDEX),
-                xor: 0,
-            },
+            load,
+            within,
             Expr::Equals(GROUP_BASE),
             Expr::FibSourceIsRoutedBack,
             Expr::Equals(0),

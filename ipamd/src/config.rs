@@ -3,10 +3,14 @@
 //! Names, defaults and precedence are the AWS VPC CNI's, so that a node's environment can be kept. This file must not
 //! touch the process environment, files or the network.
 
+mod egress;
+
 use std::{
     collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr,
     time::Duration,
 };
+
+pub use egress::Egress;
 
 /// Where settings come from: the process environment in production, a map in tests.
 pub trait Strings {
@@ -38,6 +42,7 @@ impl Strings for Environment {
 pub struct Config {
     pub pool: planner::Config,
     pub network: Network,
+    pub egress: Egress,
     pub cloud: Cloud,
     pub paths: Paths,
     pub kubernetes: Kubernetes,
@@ -45,6 +50,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
     pub log_level: tracing::Level,
+    /// Settings that are taken for unset, one line each: those of which the AWS VPC CNI accepts anything.
+    pub ignored: Vec<String>,
 }
 
 /// What pods' links look like.
@@ -115,10 +122,12 @@ impl Config {
         let mut read = Reader {
             source,
             mistakes: Vec::new(),
+            ignored: Vec::new(),
         };
-        let config = Self {
+        let mut config = Self {
             pool: read.pool(),
             network: read.network(),
+            egress: read.egress(),
             cloud: read.cloud(),
             paths: Paths {
                 run_dir: read.or("HAWSER_RUN_DIR", "a path", PathBuf::from("/run/hawser")),
@@ -130,8 +139,10 @@ impl Config {
             },
             metrics: read.metrics(),
             log_level: read.log_level(),
+            ignored: Vec::new(),
         };
         read.check_family();
+        config.ignored = read.ignored;
         if read.mistakes.is_empty() {
             Ok(config)
         } else {
@@ -143,6 +154,7 @@ impl Config {
 struct Reader<'a> {
     source: &'a dyn Strings,
     mistakes: Vec<String>,
+    ignored: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -152,6 +164,11 @@ impl Reader<'_> {
 
     fn wrong(&mut self, name: &str, text: impl Display, wanted: &str) {
         self.mistakes
+            .push(format!("{name}={text}: expected {wanted}"));
+    }
+
+    fn ignore(&mut self, name: &str, text: impl Display, wanted: &str) {
+        self.ignored
             .push(format!("{name}={text}: expected {wanted}"));
     }
 

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::Ipv4Net;
 use planner::{Event, InstanceType, Observed, Planner};
 use proto::v1::node_server::NodeServer;
 use tokio::{
@@ -22,7 +23,7 @@ use crate::{
     cloud::{
         aws::Aws,
         executor::Executor,
-        identity::{Identity, MetadataError},
+        identity::{Identity, Metadata, MetadataError},
         kind::{self, KindError},
         start,
     },
@@ -38,6 +39,7 @@ use crate::{
     sandboxes::Sandboxes,
     store::{Store, StoreError},
     supervise::{Detached, Supervisor},
+    vpc::{self, Follower},
     worker::Worker,
 };
 
@@ -106,6 +108,8 @@ struct Node {
     /// ENIs that a former life was creating when it ended.
     intents: Vec<String>,
     boot: String,
+    imds: Metadata,
+    vpc_blocks: Vec<Ipv4Net>,
 }
 
 impl Node {
@@ -115,8 +119,11 @@ impl Node {
         let boot = boot_id().map_err(|source| serve_error("the boot id", source))?;
         make_run_dir(&config)?;
         let (store, contents) = Store::open(&config.paths.state(), &boot)?;
-        let me = identity(&config, &store, contents.identity.clone()).await?;
-        let host = HostNet::start(me.mac, &config.network, metrics.clone())?;
+        let imds = Metadata::new(config.cloud.timeout);
+        let me = identity(&imds, &store, contents.identity.clone()).await?;
+        let vpc_blocks = vpc_blocks(&imds, &store, &me, contents.vpc_blocks.clone()).await?;
+        let egress = vpc::egress(&config.egress, &me, &vpc_blocks);
+        let host = HostNet::start(me.mac, &config.network, egress, metrics.clone())?;
         let intents = contents.intents.clone();
         let mut agreed = recovery::agree(&store, contents, &host, config.pool.cooldown).await?;
 
@@ -144,6 +151,8 @@ impl Node {
             agreed,
             intents,
             boot,
+            imds,
+            vpc_blocks,
         })
     }
 
@@ -167,6 +176,15 @@ impl Node {
         let driver = driver.with_journal(store.clone());
         supervisor.critical("memory", remember(driver.enis(), store.clone()));
         supervisor.critical("pool", driver.run());
+        let follower = Follower {
+            imds: self.imds.clone(),
+            settings: self.config.egress.clone(),
+            me: self.me.clone(),
+            host: self.host.clone(),
+            store: self.store.clone(),
+            known: self.vpc_blocks.clone(),
+        };
+        supervisor.critical("vpc", follower.run());
 
         let serving = !self.agreed.restored.enis.is_empty();
         pool.tell(Event::Restore(self.agreed.restored.clone()))
@@ -278,20 +296,35 @@ fn listen(
 
 /// Who this node is. It does not change while the machine runs, so a restarted daemon needs no metadata service.
 async fn identity(
-    config: &Config,
+    imds: &Metadata,
     store: &Store,
     known: Option<Identity>,
 ) -> Result<Arc<Identity>, DaemonError> {
     let me = match known {
         Some(me) => me,
         None => {
-            let me = Identity::read(config.cloud.timeout).await?;
+            let me = Identity::read(imds).await?;
             store.remember_identity(&me)?;
             me
         }
     };
     tracing::info!(instance = me.instance, kind = me.instance_type, address = %me.address, "this node");
     Ok(Arc::new(me))
+}
+
+/// The VPC's blocks as they were known last. They may change while the machine runs: [`Follower`] sees to that.
+async fn vpc_blocks(
+    imds: &Metadata,
+    store: &Store,
+    me: &Identity,
+    known: Vec<Ipv4Net>,
+) -> Result<Vec<Ipv4Net>, DaemonError> {
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let blocks = imds.vpc_blocks(me.mac).await?;
+    store.remember_vpc_blocks(&blocks)?;
+    Ok(blocks)
 }
 
 /// Keeps the pool's ENIs on disk, so that a restarted daemon can serve from them before EC2 answers.

@@ -7,8 +7,10 @@ use datapath::{
     host::{self, EniLink, HostConfig},
     netlink::{self, Socket},
     netns::{Netns, NetnsError, NetnsId},
+    nft::Egress,
     pod::{self, AddError, HostSide, PodLink, PodRef},
 };
+use ipnet::Ipv4Net;
 use planner::{Class, Failure, Mac, command::ConfigureEni};
 use proto::handover::Handed;
 
@@ -60,13 +62,22 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
+/// What the writing thread owns.
+#[derive(Debug)]
+struct Host {
+    socket: Socket,
+    /// As prepared last.
+    settings: HostConfig,
+}
+
 /// See the module. Cloning gives another handle on the same threads.
 #[derive(Clone, Debug)]
 pub struct HostNet {
-    writer: Worker<Socket>,
+    writer: Worker<Host>,
     reaper: Worker<Socket>,
     own: NetnsId,
     eni_mtu: u32,
+    primary_mark: u32,
     metrics: Arc<Metrics>,
 }
 
@@ -78,6 +89,7 @@ impl HostNet {
     pub fn start(
         primary: Mac,
         network: &config::Network,
+        egress: Egress,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
         let own = Netns::current()?.id();
@@ -85,15 +97,18 @@ impl HostNet {
         let settings = HostConfig {
             primary_mac: primary.0,
             mtu: network.eni_mtu,
+            egress,
         };
         host::prepare(&mut socket, &settings)?;
-        let writer = Worker::start("datapath", socket)?;
+        let primary_mark = settings.egress.mark;
+        let writer = Worker::start("datapath", Host { socket, settings })?;
         let reaper = Worker::start("reaper", Socket::open()?)?;
         Ok(Self {
             writer,
             reaper,
             own,
             eni_mtu: network.eni_mtu,
+            primary_mark,
             metrics,
         })
     }
@@ -107,7 +122,7 @@ impl HostNet {
         self.writer
             .run(move |host| {
                 let (netns, mut pod) = enter(handed, own)?;
-                pod::add(host, &mut pod, netns.as_fd(), &link)
+                pod::add(&mut host.socket, &mut pod, netns.as_fd(), &link)
                     .map(drop)
                     .map_err(|error| match error {
                         AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
@@ -123,7 +138,10 @@ impl HostNet {
     /// under way whether or not anybody waits for it.
     pub async fn unwire(&self, pod: PodRef) -> impl Future<Output = ()> + Send + use<> {
         let name = pod.host_name.clone();
-        let unrouted = self.writer.run(move |host| pod::unroute(host, &pod)).await;
+        let unrouted = self
+            .writer
+            .run(move |host| pod::unroute(&mut host.socket, &pod))
+            .await;
         if let Ok(Err(error)) = unrouted {
             tracing::error!(
                 link = name,
@@ -155,8 +173,8 @@ impl HostNet {
         self.writer
             .run(move |host| {
                 let (_netns, mut pod) = enter(handed, own)?;
-                let drifts =
-                    pod::check(host, &mut pod, &link).map_err(|e| WireError::Kernel(e.into()))?;
+                let drifts = pod::check(&mut host.socket, &mut pod, &link)
+                    .map_err(|e| WireError::Kernel(e.into()))?;
                 Ok(drifts.iter().map(ToString::to_string).collect())
             })
             .await?
@@ -168,8 +186,19 @@ impl HostNet {
     /// [`WireError`] if the kernel could not be asked.
     pub async fn list(&self) -> Result<Vec<HostSide>, WireError> {
         self.writer
-            .run(|host| pod::list(host).map_err(|e| WireError::Kernel(e.into())))
+            .run(|host| pod::list(&mut host.socket).map_err(|e| WireError::Kernel(e.into())))
             .await?
+    }
+
+    /// Changes which destinations see pods' own addresses.
+    ///
+    /// # Errors
+    /// [`WireError::Kernel`]; then they are what they were.
+    pub async fn update_local(&self, local: Vec<Ipv4Net>) -> Result<(), WireError> {
+        self.writer
+            .run(|host| host::update_local(&mut host.socket, &mut host.settings, local))
+            .await?
+            .map_err(|e| WireError::Kernel(e.into()))
     }
 
     fn eni_link(&self, eni: &ConfigureEni) -> EniLink {
@@ -180,6 +209,7 @@ impl HostNet {
             table: datapath::constants::eni_table(eni.card.into(), eni.device.into()),
             index: eni.index,
             mtu: self.eni_mtu,
+            primary_mark: self.primary_mark,
         }
     }
 }
@@ -201,7 +231,7 @@ impl EniHost for HostNet {
         }
         let done = self
             .writer
-            .run(move |host| host::add_eni(host, &link, Duration::ZERO))
+            .run(move |host| host::add_eni(&mut host.socket, &link, Duration::ZERO))
             .await;
         match done {
             Ok(Ok(_)) => Ok(()),
@@ -217,7 +247,7 @@ impl EniHost for HostNet {
         let table = self.eni_link(&eni).table;
         match self
             .writer
-            .run(move |host| host::remove_eni(host, eni.index, table))
+            .run(move |host| host::remove_eni(&mut host.socket, eni.index, table))
             .await
         {
             Ok(Ok(())) => Ok(()),

@@ -22,4 +22,5 @@ pub mod sandboxes;
 pub mod snapshot;
 pub mod store;
 pub mod supervise;
+pub mod vpc;
 pub mod worker;

@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::Ipv4Net;
 use planner::{EniId, Mac, Mono, Observed, Pod, Sandbox};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -25,6 +26,7 @@ const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
 /// Keys of the table `about`, besides `version` and `boot`.
 const IDENTITY: &str = "identity";
 const ENIS: &str = "enis";
+const VPC_BLOCKS: &str = "vpc_blocks";
 
 /// The layout of the tables. A file of another version is set aside, not guessed at.
 const VERSION: &str = "1";
@@ -51,6 +53,8 @@ pub struct Contents {
     pub cooling: Vec<(Ipv4Addr, Mono)>,
     /// Who this node is, if the metadata service was read in this boot.
     pub identity: Option<Identity>,
+    /// The VPC's blocks as they were read last; empty if they never were.
+    pub vpc_blocks: Vec<Ipv4Net>,
     /// The ENIs that the pool had, for serving before EC2 answers.
     pub enis: Vec<Observed>,
     /// ClientTokens of ENIs that were being created or attached: each may or may not exist by now.
@@ -180,6 +184,14 @@ impl Store {
     /// What the database says; then nothing has changed.
     pub fn remember_identity(&self, me: &Identity) -> Result<(), StoreError> {
         self.remember(IDENTITY, &forms::of_identity(me))
+    }
+
+    /// Notes which blocks the VPC has.
+    ///
+    /// # Errors
+    /// What the database says; then nothing has changed.
+    pub fn remember_vpc_blocks(&self, blocks: &[Ipv4Net]) -> Result<(), StoreError> {
+        self.remember(VPC_BLOCKS, &forms::of_nets(blocks))
     }
 
     /// Notes which ENIs the pool has, with their addresses.
@@ -312,6 +324,10 @@ fn read(database: &Database) -> Result<Option<Contents>, redb::Error> {
     };
     // Hints only: one that cannot be read is asked for again.
     contents.identity = noted(IDENTITY)?.as_deref().and_then(forms::to_identity);
+    contents.vpc_blocks = noted(VPC_BLOCKS)?
+        .as_deref()
+        .and_then(forms::to_nets)
+        .unwrap_or_default();
     contents.enis = noted(ENIS)?
         .as_deref()
         .and_then(forms::to_enis)

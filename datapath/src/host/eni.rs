@@ -28,6 +28,8 @@ pub struct EniLink {
     pub index: u16,
     /// In bytes.
     pub mtu: u32,
+    /// The node's [`Egress::mark`](crate::nft::Egress::mark).
+    pub primary_mark: u32,
 }
 
 /// Brings a secondary ENI about. Waits up to `patience` for its link to appear: EC2 reports an ENI attached before the
@@ -43,7 +45,7 @@ pub fn add_eni(socket: &mut Socket, eni: &EniLink, patience: Duration) -> Result
     ensure(socket, eni, &link)?;
     // And the way is complete before any packet is sent along it.
     nft(socket)?
-        .add_eni(eni.index)
+        .add_eni(eni.index, eni.primary_mark)
         .during("mark the ENI's pods")?;
     Ok(link.index)
 }

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
+
 use super::{During, EniLink, HostConfig, HostError, eni};
 use crate::netlink::{Error, Event, Kind, Mac, Socket, Tally};
 use crate::nft::{Fingerprint, Ruleset};
@@ -30,6 +32,8 @@ pub struct Keeper {
 #[derive(Debug)]
 struct Desired {
     config: HostConfig,
+    /// Link index of the primary ENI.
+    primary: u32,
     /// Secondary ENIs by index, each with the index of its link.
     enis: BTreeMap<u16, (EniLink, u32)>,
     /// By name of the host end.
@@ -52,11 +56,12 @@ impl Keeper {
     /// As [`prepare`](super::prepare).
     pub fn take_over(mut socket: Socket, config: HostConfig) -> Result<Self, HostError> {
         super::stale::remove(&mut socket)?;
-        super::prepare(&mut socket, &config)?;
+        let primary = super::prepare(&mut socket, &config)?.index;
         let mut keeper = Self {
             socket,
             desired: Desired {
                 config,
+                primary,
                 enis: BTreeMap::new(),
                 pods: BTreeMap::new(),
             },
@@ -69,6 +74,16 @@ impl Keeper {
     /// The socket, for questions.
     pub fn socket(&mut self) -> &mut Socket {
         &mut self.socket
+    }
+
+    /// As [`update_local`](super::update_local).
+    ///
+    /// # Errors
+    /// As [`update_local`](super::update_local).
+    pub fn update_local(&mut self, local: Vec<Ipv4Net>) -> Result<(), HostError> {
+        super::update_local(&mut self.socket, &mut self.desired.config, local)?;
+        self.remember_nftables();
+        Ok(())
     }
 
     /// As [`add_eni`](super::add_eni), without waiting for the link.
@@ -170,7 +185,10 @@ impl Keeper {
 
     fn repair_node(&mut self) -> Vec<HostError> {
         let mut failures = Vec::new();
-        failures.extend(super::ensure(&mut self.socket, &self.desired.config).err());
+        match super::ensure(&mut self.socket, &self.desired.config) {
+            Ok(primary) => self.desired.primary = primary.index,
+            Err(failure) => failures.push(failure),
+        }
         let links = match self.socket.links() {
             Ok(links) => links,
             Err(source) => {
@@ -192,7 +210,7 @@ impl Keeper {
 
     /// Nothing is written when they are as we left them, and we would leave them so again.
     fn repair_nftables(&mut self) -> Result<(), HostError> {
-        let wanted = super::ruleset(&mut self.socket)?;
+        let wanted = self.ruleset()?;
         let mut nft = super::nft(&self.socket)?;
         let what = "look at nftables";
         let found = nft.fingerprint().during(what)?;
@@ -216,8 +234,15 @@ impl Keeper {
         self.left = self.look_at_nftables();
     }
 
+    fn ruleset(&mut self) -> Result<Ruleset, HostError> {
+        let Desired {
+            config, primary, ..
+        } = &self.desired;
+        super::ruleset(&mut self.socket, config, *primary)
+    }
+
     fn look_at_nftables(&mut self) -> Option<(Ruleset, Fingerprint)> {
-        let made = super::ruleset(&mut self.socket).ok()?;
+        let made = self.ruleset().ok()?;
         let fingerprint = super::nft(&self.socket).ok()?.fingerprint().ok()??;
         Some((made, fingerprint))
     }

@@ -25,6 +25,21 @@ pub(super) fn ensure(
     socket.batch(&requests).and_then(all_gone).during(what)
 }
 
+/// Makes sure that no rule of ours is there that `wrong` matches.
+pub(super) fn remove(
+    socket: &mut Socket,
+    family: Family,
+    wrong: impl Fn(&Rule) -> bool,
+) -> Result<(), HostError> {
+    let what = "remove rules";
+    let present = socket.rules(family).during(what)?;
+    let wrong = present
+        .iter()
+        .filter(|r| r.protocol == PROTOCOL && wrong(r));
+    let requests: Vec<_> = wrong.map(rule::del).collect();
+    socket.batch(&requests).and_then(all_gone).during(what)
+}
+
 /// Our rules that lead to `table`.
 pub(super) fn leading_to(socket: &mut Socket, table: u32) -> Result<Vec<Rule>, Error> {
     let mut rules = socket.rules(Family::V4)?;

@@ -6,12 +6,13 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 
 use super::*;
-use crate::constants::eni_table;
+use crate::constants::{MARK_PRIMARY, eni_table};
 use crate::netlink::addr::{self, Address};
 use crate::netlink::link::End;
 use crate::netlink::route::{MAIN, Route};
 use crate::netlink::{Monitor, Topic};
 use crate::netns::Netns;
+use crate::nft::{Snat, SourcePorts};
 use crate::pod::{self, PodLink};
 use crate::testing::{keep_only_net_admin, netns, run_in, snapshot, socket_in};
 
@@ -32,6 +33,15 @@ fn config() -> HostConfig {
     HostConfig {
         primary_mac: mac(0),
         mtu: 9001,
+        egress: Egress {
+            local: vec!["10.0.0.0/16".parse().unwrap()],
+            snat: Some(Snat {
+                to: Ipv4Addr::new(10, 0, 0, 10),
+                ports: SourcePorts::Random,
+            }),
+            node_ports: true,
+            ..Egress::default()
+        },
     }
 }
 
@@ -43,6 +53,7 @@ fn eni() -> EniLink {
         table: eni_table(0, 1),
         index: 1,
         mtu: 9001,
+        primary_mark: MARK_PRIMARY,
     }
 }
 
@@ -139,6 +150,7 @@ fn a_node_is_set_up_as_designed() {
         [
             "0: from all lookup local",
             "512: from all lookup 27392 proto 107",
+            "1024: from all fwmark 0x80/0x80 lookup main proto 107",
             "1536: from all fwmark 0x1/0x7f lookup 2 proto 107",
             "32765: from 10.0.0.20 lookup 2 proto 107",
             "32766: from all lookup main",
@@ -171,8 +183,75 @@ fn a_node_is_set_up_as_designed() {
     assert_eq!(mtus, [(9001, true), (9001, true)]);
     assert!(
         lab.show("nft list ruleset")
-            .contains(&"27393 : jump eni_1 }".to_owned())
+            .contains(&"27393 : goto eni_1 }".to_owned())
     );
+}
+
+#[test]
+fn what_is_switched_off_goes_and_comes_back() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    let on = lab.show("ip rule; nft list ruleset");
+    let off = HostConfig {
+        egress: Egress::default(),
+        ..config()
+    };
+    lab.on_host(|socket| prepare(socket, &off).unwrap());
+    let rules = lab.show("ip rule; nft list ruleset").join("\n");
+    for gone in ["1024:", "source_nat", "nodeport_in", "local_set", "ct "] {
+        assert!(!rules.contains(gone), "{gone} in {rules}");
+    }
+    assert!(rules.contains("goto eni_1"), "{rules}");
+    lab.set_up();
+    assert_eq!(lab.show("ip rule; nft list ruleset"), on);
+}
+
+#[test]
+fn another_mark_takes_the_place_of_the_first() {
+    let mut lab = Lab::new();
+    lab.show("ip rule add pref 1024 fwmark 0x80/0x80 lookup 77");
+    lab.set_up();
+    let egress = Egress {
+        mark: 0x100,
+        ..config().egress
+    };
+    let moved = HostConfig { egress, ..config() };
+    lab.on_host(|socket| prepare(socket, &moved).unwrap());
+    let rules = lab.show("ip rule | grep ^1024");
+    let wanted = [
+        "1024: from all fwmark 0x80/0x80 lookup 77",
+        "1024: from all fwmark 0x100/0x100 lookup main proto 107",
+    ];
+    assert_eq!(rules, wanted, "somebody else's rule stays");
+}
+
+#[test]
+fn the_local_destinations_change_alone_and_heal() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    let mut prepared = config();
+    let mut update = |lab: &mut Lab, local: &[&str]| {
+        let local = local.iter().map(|net| net.parse().unwrap()).collect();
+        lab.on_host(|socket| update_local(socket, &mut prepared, local).unwrap());
+    };
+    let handles = "nft -a -t list ruleset";
+    let before = lab.show(handles);
+    update(&mut lab, &["10.0.0.0/16", "100.64.0.0/16"]);
+    let set = lab.show("nft list set ip hawser local_set").join(" ");
+    assert!(set.contains("{ 10.0.0.0/16, 100.64.0.0/16 }"), "{set}");
+    assert_eq!(lab.show(handles), before);
+    // Somebody else was faster, or undid it, or took everything.
+    for meddle in [
+        "add element ip hawser local_set { 100.65.0.0/16 }",
+        "delete element ip hawser local_set { 10.0.0.0/16 }",
+        "delete table ip hawser",
+    ] {
+        lab.show(&format!("nft '{meddle}'"));
+        update(&mut lab, &["100.64.0.0/10"]);
+        update(&mut lab, &["10.0.0.0/16"]);
+        let set = lab.show("nft list set ip hawser local_set").join(" ");
+        assert!(set.contains("{ 10.0.0.0/16 }"), "{set} after {meddle}");
+    }
 }
 
 #[test]

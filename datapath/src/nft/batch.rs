@@ -2,9 +2,10 @@
 //!
 //! Owns the wire format of tables, chains, rules, maps and elements. Knows nothing of what they are for.
 
+use ipnet::Ipv4Net;
 use tracing::trace;
 
-use super::expr::{Expr, Verdict, value};
+use super::expr::{self, Expr, Verdict, value};
 use crate::netlink::{Channel, Error, align4, verdict};
 
 const NLM_F_REQUEST: u16 = 1;
@@ -31,12 +32,15 @@ const DELSETELEM: u16 = 14;
 /// Where in the packet's way a chain is entered, and in which order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hook {
+    /// `filter`, or `nat`, whose chains see only the first packet of a connection.
+    pub(super) kind: &'static str,
     pub(super) number: u32,
     pub(super) priority: i32,
 }
 
 impl Hook {
     pub(super) const PREROUTING: u32 = 0;
+    pub(super) const POSTROUTING: u32 = 4;
 }
 
 /// A chain; without a hook only other chains lead there.
@@ -86,7 +90,7 @@ impl Batch {
             out.string(CHAIN_TABLE, table);
             out.string(CHAIN_NAME, chain.name);
             let Some(hook) = chain.hook else { return };
-            out.string(CHAIN_TYPE, "filter");
+            out.string(CHAIN_TYPE, hook.kind);
             out.number(CHAIN_POLICY, NF_ACCEPT);
             out.nest(CHAIN_HOOK, |out| {
                 out.number(HOOK_NUM, hook.number);
@@ -152,6 +156,35 @@ impl Batch {
         });
     }
 
+    /// A set of IPv4 prefixes.
+    pub(super) fn add_prefix_set(&mut self, name: &str) {
+        const IPV4_ADDRESS: u32 = 7;
+        const INTERVAL: u32 = 4;
+        let table = self.table;
+        self.message("nft add set", NEWSET, NLM_F_CREATE, |out| {
+            out.string(SET_TABLE, table);
+            out.string(SET_NAME, name);
+            out.number(SET_FLAGS, INTERVAL);
+            out.number(SET_KEY_TYPE, IPV4_ADDRESS);
+            out.number(SET_KEY_LEN, 4);
+            out.number(SET_ID, 2);
+        });
+    }
+
+    /// Adds a prefix to a set; it may be there, but must not overlap another.
+    pub(super) fn add_prefix(&mut self, set: &str, prefix: Ipv4Net) {
+        self.elements("nft add prefix", NEWSETELEM, NLM_F_CREATE, set, |out| {
+            bounds(out, prefix)
+        });
+    }
+
+    /// Takes a prefix out of a set; it must be there.
+    pub(super) fn del_prefix(&mut self, set: &str, prefix: Ipv4Net) {
+        self.elements("nft delete prefix", DELSETELEM, 0, set, |out| {
+            bounds(out, prefix)
+        });
+    }
+
     pub(super) fn add_element(&mut self, map: &str, key: u32, to: Verdict<'_>) {
         self.element("nft add element", NEWSETELEM, NLM_F_CREATE, map, |out| {
             value(out, ELEM_KEY, key);
@@ -173,11 +206,22 @@ impl Batch {
         map: &str,
         body: impl FnOnce(&mut Encoder),
     ) {
+        self.elements(op, kind, flags, map, |out| out.nest(ELEMENT, body));
+    }
+
+    fn elements(
+        &mut self,
+        op: &'static str,
+        kind: u16,
+        flags: u16,
+        set: &str,
+        body: impl FnOnce(&mut Encoder),
+    ) {
         let table = self.table;
         self.message(op, kind, flags, |out| {
             out.string(ELEMENTS_TABLE, table);
-            out.string(ELEMENTS_SET, map);
-            out.nest(ELEMENTS, |out| out.nest(1, body));
+            out.string(ELEMENTS_SET, set);
+            out.nest(ELEMENTS, body);
         });
     }
 
@@ -258,6 +302,22 @@ impl Batch {
             }
         }
     }
+}
+
+/// An interval is two elements: its first address, and the first one beyond it. What reaches to the end of all
+/// addresses has no second.
+fn bounds(out: &mut Encoder, prefix: Ipv4Net) {
+    const INTERVAL_END: u32 = 1;
+    out.nest(ELEMENT, |out| {
+        expr::bytes(out, ELEM_KEY, &prefix.network().octets());
+    });
+    let Some(beyond) = u32::from(prefix.broadcast()).checked_add(1) else {
+        return;
+    };
+    out.nest(ELEMENT, |out| {
+        expr::bytes(out, ELEM_KEY, &beyond.to_be_bytes());
+        out.number(ELEM_FLAGS, INTERVAL_END);
+    });
 }
 
 /// A growing message: attributes, nested or not, padded as netlink wants them.
@@ -341,3 +401,5 @@ const ELEMENTS_SET: u16 = 2;
 const ELEMENTS: u16 = 3;
 const ELEM_KEY: u16 = 1;
 const ELEM_DATA: u16 = 2;
+const ELEM_FLAGS: u16 = 3;
+const ELEMENT: u16 = 1;

@@ -3,6 +3,8 @@
 //! Every expression works on the kernel's first register, 32 bits wide. Numbers in netfilter attributes are in network
 //! byte order; the contents of a register are in the machine's.
 
+use std::net::Ipv4Addr;
+
 use super::batch::Encoder;
 
 const REG_VERDICT: u32 = 0;
@@ -18,7 +20,31 @@ const NFTA_DATA_VERDICT: u16 = 2;
 #[repr(u32)]
 pub(super) enum Key {
     Mark = 3,
+    InputLink = 4,
+    OutputName = 7,
     InputGroup = 21,
+}
+
+/// What `ct` loads. A packet that is not tracked ends the rule.
+#[derive(Debug, Clone, Copy)]
+#[repr(u32)]
+pub(super) enum CtKey {
+    /// A bit mask of which one bit is set.
+    State = 0,
+    /// One byte: 0 for the direction of the connection's first packet, 1 for replies.
+    Direction = 1,
+    Mark = 3,
+}
+
+/// The address and the link of a look-up in the routing tables' local addresses.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum FibType {
+    /// The destination, on any link.
+    Destination,
+    /// The destination, on the link that the packet came from.
+    DestinationOnInput,
+    /// The source, on the link that the packet leaves by.
+    SourceOnOutput,
 }
 
 /// Where evaluation goes on.
@@ -26,7 +52,7 @@ pub(super) enum Key {
 pub(super) enum Verdict<'a> {
     Drop,
     Return,
-    Jump(&'a str),
+    Goto(&'a str),
 }
 
 /// One instruction.
@@ -34,18 +60,39 @@ pub(super) enum Verdict<'a> {
 pub(super) enum Expr<'a> {
     /// Load a property of the packet.
     Load(Key),
+    /// Load a property of the packet's connection.
+    LoadCt(CtKey),
+    /// Load the packet's destination address.
+    LoadDestination,
     /// The register becomes the packet's mark.
     StoreMark,
+    /// The register becomes the connection's mark.
+    StoreCtMark,
     /// `register & mask ^ xor`.
     Bitwise { mask: u32, xor: u32 },
     /// Go on with this rule only if the register has this value.
     Equals(u32),
-    /// Load the route type (`RTN_*`) of the packet's destination.
-    FibDestinationType,
+    /// The opposite.
+    Differs(u32),
+    /// As `Equals`, for what is one byte wide.
+    EqualsByte(u8),
+    /// Go on only if the register, a name, begins like this.
+    BeginsWith(&'a str),
+    /// Load the route type (`RTN_*`) of an address.
+    FibType(FibType),
     /// Load 1 if the route to the packet's source leads over the link it came from, 0 otherwise.
     FibSourceIsRoutedBack,
     /// Look the register up in a verdict map and follow it; no element, no verdict.
     VerdictMap(&'a str),
+    /// Go on only if the register is not in the set.
+    NotIn(&'a str),
+    /// Go on only if the register is in the set.
+    In(&'a str),
+    /// Load a constant address.
+    Address(Ipv4Addr),
+    /// Translate the connection's source to the address in the register. `flags` (`NF_NAT_RANGE_*`): how its port is
+    /// chosen.
+    SourceNat { flags: u32 },
     /// Stop here.
     Verdict(Verdict<'a>),
 }
@@ -61,11 +108,14 @@ impl Expr<'_> {
     fn name(&self) -> &'static str {
         match self {
             Self::Load(_) | Self::StoreMark => "meta",
+            Self::LoadCt(_) | Self::StoreCtMark => "ct",
+            Self::LoadDestination => "payload",
             Self::Bitwise { .. } => "bitwise",
-            Self::Equals(_) => "cmp",
-            Self::FibDestinationType | Self::FibSourceIsRoutedBack => "fib",
-            Self::VerdictMap(_) => "lookup",
-            Self::Verdict(_) => "immediate",
+            Self::Equals(_) | Self::Differs(_) | Self::EqualsByte(_) | Self::BeginsWith(_) => "cmp",
+            Self::FibType(_) | Self::FibSourceIsRoutedBack => "fib",
+            Self::VerdictMap(_) | Self::In(_) | Self::NotIn(_) => "lookup",
+            Self::Address(_) | Self::Verdict(_) => "immediate",
+            Self::SourceNat { .. } => "nat",
         }
     }
 
@@ -79,6 +129,20 @@ impl Expr<'_> {
                 out.number(META_KEY, Key::Mark as u32);
                 out.number(META_SREG, REG);
             }
+            Self::LoadCt(key) => {
+                out.number(CT_DREG, REG);
+                out.number(CT_KEY, key as u32);
+            }
+            Self::StoreCtMark => {
+                out.number(CT_KEY, CtKey::Mark as u32);
+                out.number(CT_SREG, REG);
+            }
+            Self::LoadDestination => {
+                out.number(PAYLOAD_DREG, REG);
+                out.number(PAYLOAD_BASE, PAYLOAD_NETWORK_HEADER);
+                out.number(PAYLOAD_OFFSET, 16);
+                out.number(PAYLOAD_LEN, 4);
+            }
             Self::Bitwise { mask, xor } => {
                 out.number(BITWISE_SREG, REG);
                 out.number(BITWISE_DREG, REG);
@@ -86,12 +150,19 @@ impl Expr<'_> {
                 value(out, BITWISE_MASK, mask);
                 value(out, BITWISE_XOR, xor);
             }
-            Self::Equals(wanted) => {
-                out.number(CMP_SREG, REG);
-                out.number(CMP_OP, CMP_EQ);
-                value(out, CMP_DATA, wanted);
+            Self::Equals(wanted) => compare(out, CMP_EQ, &wanted.to_ne_bytes()),
+            Self::Differs(unwanted) => compare(out, CMP_NEQ, &unwanted.to_ne_bytes()),
+            Self::EqualsByte(wanted) => compare(out, CMP_EQ, &[wanted]),
+            // Shorter than the register's contents: only so much is compared.
+            Self::BeginsWith(name) => compare(out, CMP_EQ, name.as_bytes()),
+            Self::FibType(what) => {
+                let flags = match what {
+                    FibType::Destination => FIB_DADDR,
+                    FibType::DestinationOnInput => FIB_DADDR | FIB_IIF,
+                    FibType::SourceOnOutput => FIB_SADDR | FIB_OIF,
+                };
+                fib(out, FIB_RESULT_ADDRTYPE, flags);
             }
-            Self::FibDestinationType => fib(out, FIB_RESULT_ADDRTYPE, FIB_DADDR),
             Self::FibSourceIsRoutedBack => {
                 fib(out, FIB_RESULT_OIF, FIB_SADDR | FIB_IIF | FIB_PRESENT)
             }
@@ -99,6 +170,27 @@ impl Expr<'_> {
                 out.string(LOOKUP_SET, map);
                 out.number(LOOKUP_SREG, REG);
                 out.number(LOOKUP_DREG, REG_VERDICT);
+            }
+            Self::In(set) => {
+                out.string(LOOKUP_SET, set);
+                out.number(LOOKUP_SREG, REG);
+            }
+            Self::NotIn(set) => {
+                out.string(LOOKUP_SET, set);
+                out.number(LOOKUP_SREG, REG);
+                out.number(LOOKUP_FLAGS, LOOKUP_INVERTED);
+            }
+            Self::Address(address) => {
+                out.number(IMMEDIATE_DREG, REG);
+                bytes(out, IMMEDIATE_DATA, &address.octets());
+            }
+            Self::SourceNat { flags } => {
+                out.number(NAT_TYPE, NAT_SOURCE);
+                out.number(NAT_FAMILY, NFPROTO_IPV4);
+                out.number(NAT_ADDRESS, REG);
+                if flags != 0 {
+                    out.number(NAT_FLAGS, flags);
+                }
             }
             Self::Verdict(verdict) => {
                 out.number(IMMEDIATE_DREG, REG_VERDICT);
@@ -116,7 +208,7 @@ impl Verdict<'_> {
         let (code, chain): (i32, _) = match *self {
             Self::Drop => (0, None),
             Self::Return => (-5, None),
-            Self::Jump(chain) => (-3, Some(chain)),
+            Self::Goto(chain) => (-4, Some(chain)),
         };
         out.nest(NFTA_DATA_VERDICT, |out| {
             out.number(VERDICT_CODE, code.cast_unsigned());
@@ -129,7 +221,18 @@ impl Verdict<'_> {
 
 /// A 32-bit constant, to meet a register.
 pub(super) fn value(out: &mut Encoder, kind: u16, value: u32) {
-    out.nest(kind, |out| out.bytes(NFTA_DATA_VALUE, &value.to_ne_bytes()));
+    bytes(out, kind, &value.to_ne_bytes());
+}
+
+/// A constant of any width; addresses are in network byte order in registers too.
+pub(super) fn bytes(out: &mut Encoder, kind: u16, value: &[u8]) {
+    out.nest(kind, |out| out.bytes(NFTA_DATA_VALUE, value));
+}
+
+fn compare(out: &mut Encoder, operator: u32, with: &[u8]) {
+    out.number(CMP_SREG, REG);
+    out.number(CMP_OP, operator);
+    bytes(out, CMP_DATA, with);
 }
 
 fn fib(out: &mut Encoder, result: u32, flags: u32) {
@@ -151,6 +254,10 @@ const CMP_SREG: u16 = 1;
 const CMP_OP: u16 = 2;
 const CMP_DATA: u16 = 3;
 const CMP_EQ: u32 = 0;
+const CMP_NEQ: u32 = 1;
+const CT_DREG: u16 = 1;
+const CT_KEY: u16 = 2;
+const CT_SREG: u16 = 4;
 const FIB_DREG: u16 = 1;
 const FIB_RESULT: u16 = 2;
 const FIB_FLAGS: u16 = 3;
@@ -159,9 +266,23 @@ const FIB_RESULT_ADDRTYPE: u32 = 3;
 const FIB_SADDR: u32 = 1;
 const FIB_DADDR: u32 = 2;
 const FIB_IIF: u32 = 8;
+const FIB_OIF: u32 = 16;
 const FIB_PRESENT: u32 = 32;
 const LOOKUP_SET: u16 = 1;
 const LOOKUP_SREG: u16 = 2;
 const LOOKUP_DREG: u16 = 3;
+const LOOKUP_FLAGS: u16 = 5;
+const LOOKUP_INVERTED: u32 = 1;
+const NAT_TYPE: u16 = 1;
+const NAT_FAMILY: u16 = 2;
+const NAT_ADDRESS: u16 = 3;
+const NAT_FLAGS: u16 = 7;
+const NAT_SOURCE: u32 = 0;
+const NFPROTO_IPV4: u32 = 2;
+const PAYLOAD_DREG: u16 = 1;
+const PAYLOAD_BASE: u16 = 2;
+const PAYLOAD_OFFSET: u16 = 3;
+const PAYLOAD_LEN: u16 = 4;
+const PAYLOAD_NETWORK_HEADER: u32 = 1;
 const IMMEDIATE_DREG: u16 = 1;
 const IMMEDIATE_DATA: u16 = 2;

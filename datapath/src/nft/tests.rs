@@ -1,6 +1,7 @@
 //! The ruleset, as Debian's nft reads it back.
 
 use super::*;
+use crate::constants::MARK_PRIMARY;
 use crate::netlink::Errno;
 use crate::netns::Netns;
 use crate::testing::{netns, run_in};
@@ -19,7 +20,7 @@ fn listed(netns: &Netns) -> String {
 fn ruleset(enis: &[u16]) -> Ruleset {
     Ruleset {
         enis: enis.iter().copied().collect(),
-        check_source: false,
+        ..Ruleset::default()
     }
 }
 
@@ -28,13 +29,14 @@ const TWO_ENIS: &str = "\
 table ip hawser {
 	map eni_of_group {
 		type devgroup : verdict
-		elements = { 27392 : jump eni_0,
-			     27393 : jump eni_1 }
+		elements = { 27392 : goto eni_0,
+			     27393 : goto eni_1 }
 	}
 
 	chain choose_eni {
 		type filter hook prerouting priority dstnat + 10; policy accept;
-		fib daddr type local return
+		iifgroup != 27392/25 return
+		fib daddr type local iifgroup vmap @eni_of_group
 		iifgroup vmap @eni_of_group
 	}
 
@@ -82,8 +84,8 @@ fn an_eni_comes_and_goes_without_touching_the_rest() {
     };
     let untouched = handle();
     for _ in 0..2 {
-        nft.add_eni(127).unwrap();
-        assert!(listed(&netns).contains("27519 : jump eni_127"));
+        nft.add_eni(127, MARK_PRIMARY).unwrap();
+        assert!(listed(&netns).contains("27519 : goto eni_127"));
         assert!(listed(&netns).contains("meta mark set meta mark & 0xffffff7f | 0x0000007f"));
     }
     for _ in 0..2 {
@@ -96,7 +98,7 @@ fn an_eni_comes_and_goes_without_touching_the_rest() {
 #[test]
 fn a_refused_transaction_changes_nothing_and_names_the_message() {
     let (netns, mut nft) = lab();
-    let error = nft.add_eni(1).unwrap_err();
+    let error = nft.add_eni(1, MARK_PRIMARY).unwrap_err();
     assert!(error.is(Errno::ENOENT), "{error}");
     assert!(error.to_string().starts_with("nft add chain: "), "{error}");
     assert_eq!(listed(&netns), "");
@@ -110,7 +112,7 @@ fn as_many_enis_as_a_mark_can_name() {
     let (netns, mut nft) = lab();
     let all: Vec<u16> = (0..=MAX_ENI_INDEX).collect();
     nft.replace(&ruleset(&all)).unwrap();
-    assert_eq!(listed(&netns).matches("jump eni_").count(), 128);
+    assert_eq!(listed(&netns).matches("goto eni_").count(), 128);
 }
 
 #[test]

@@ -27,6 +27,9 @@ impl Run {
         };
         log::start(config.log_level);
         tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
+        for setting in &config.ignored {
+            tracing::warn!(setting, "a setting is ignored");
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -39,17 +39,18 @@ pub enum MetadataError {
     Unusable { key: String, text: String },
 }
 
-struct Metadata {
+/// A client of the metadata service. It keeps its session token, so that a question is one request.
+#[derive(Clone, Debug)]
+pub struct Metadata {
     client: Client,
 }
 
 impl Identity {
-    /// Reads the metadata service at its link-local address, or where `AWS_EC2_METADATA_SERVICE_ENDPOINT` says.
+    /// Reads what does not change while the machine runs.
     ///
     /// # Errors
-    /// [`MetadataError`] names the key, after the SDK's own retries within `timeout` per key.
-    pub async fn read(timeout: Duration) -> Result<Self, MetadataError> {
-        let imds = Metadata::new(timeout);
+    /// [`MetadataError`] names the key.
+    pub async fn read(imds: &Metadata) -> Result<Self, MetadataError> {
         let mac = imds.text("/latest/meta-data/mac").await?;
         let card = format!("/latest/meta-data/network/interfaces/macs/{mac}");
         Ok(Self {
@@ -71,13 +72,31 @@ impl Identity {
 }
 
 impl Metadata {
-    fn new(timeout: Duration) -> Self {
+    /// Of the metadata service at its link-local address, or where `AWS_EC2_METADATA_SERVICE_ENDPOINT` says. A key may
+    /// take `timeout` in all, the SDK's own retries included.
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
         let provider = ProviderConfig::default().with_http_client(aws::http_client());
         let client = Client::builder()
             .configure(&provider)
             .operation_timeout(timeout)
             .build();
         Self { client }
+    }
+
+    /// The IPv4 blocks of the VPC that the ENI with this MAC address is in.
+    ///
+    /// # Errors
+    /// [`MetadataError`] names the key.
+    pub async fn vpc_blocks(&self, mac: Mac) -> Result<Vec<Ipv4Net>, MetadataError> {
+        let key = format!("/latest/meta-data/network/interfaces/macs/{mac}/vpc-ipv4-cidr-blocks");
+        let lines = self.lines(&key).await?;
+        let parse = |text: &String| text.parse().ok();
+        let blocks: Option<Vec<_>> = lines.iter().map(parse).collect();
+        blocks.ok_or_else(|| MetadataError::Unusable {
+            key,
+            text: lines.join("\n"),
+        })
     }
 
     async fn text(&self, key: &str) -> Result<String, MetadataError> {

@@ -183,3 +183,12 @@ pub fn to_identity(text: &str) -> Option<Identity> {
         security_groups: stored.security_groups,
     })
 }
+
+pub fn of_nets(nets: &[Ipv4Net]) -> String {
+    text(&nets.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+pub fn to_nets(text: &str) -> Option<Vec<Ipv4Net>> {
+    let stored: Vec<String> = serde_json::from_str(text).ok()?;
+    stored.iter().map(|net| net.parse().ok()).collect()
+}

@@ -145,12 +145,17 @@ fn identity_and_enis_survive_reopening() {
         tagged_ours: false,
     };
     let (store, contents) = Store::open(&place.file(), "boot-1").unwrap();
-    assert!(contents.identity.is_none() && contents.enis.is_empty());
+    assert!(
+        contents.identity.is_none() && contents.enis.is_empty() && contents.vpc_blocks.is_empty()
+    );
     store.remember_identity(&me).unwrap();
     store.remember_enis(std::slice::from_ref(&eni)).unwrap();
+    let blocks = vec!["10.0.0.0/16".parse().unwrap()];
+    store.remember_vpc_blocks(&blocks).unwrap();
     drop(store);
     let (_, contents) = Store::open(&place.file(), "boot-1").unwrap();
     assert_eq!((contents.identity, contents.enis), (Some(me), vec![eni]));
+    assert_eq!(contents.vpc_blocks, blocks);
 }
 
 #[test]

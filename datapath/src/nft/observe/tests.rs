@@ -80,7 +80,7 @@ fn what_others_do_to_their_own_is_no_business_of_ours() {
 fn our_own_changes_have_another_fingerprint() {
     let mut lab = lab();
     let one = lab.nft.fingerprint().unwrap();
-    lab.nft.add_eni(2).unwrap();
+    lab.nft.add_eni(2, 0x80).unwrap();
     let two = lab.nft.fingerprint().unwrap();
     assert_ne!(one, two);
     assert!(lab.watch.touched().unwrap());

@@ -1,0 +1,249 @@
+//! What leaves by the primary ENI whichever ENI its pod is on, and under whose address: the chains `nodeport_in` and
+//! `source_nat`, the clauses of `choose_eni` that go with them, and the set of local destinations.
+//!
+//! Owns the rows of design §4.2 on NodePort and SNAT. Knows no Kubernetes and no settings' names.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::batch::{Batch, Chain, Hook};
+use super::expr::{CtKey, Expr, FibType, Key, Verdict};
+use super::{MARK_ENI_MASK, RTN_LOCAL};
+use crate::constants::MARK_PRIMARY;
+
+const NODEPORT_IN: &str = "nodeport_in";
+const SOURCE_NAT: &str = "source_nat";
+const LOCAL_SET: &str = "local_set";
+
+/// After connection tracking (−200), before DNAT (−100): the destination is still the node's own address.
+const NODEPORT_IN_HOOK: Hook = Hook {
+    kind: "filter",
+    number: Hook::PREROUTING,
+    priority: -150,
+};
+/// `srcnat`, as everybody's.
+const SOURCE_NAT_HOOK: Hook = Hook {
+    kind: "nat",
+    number: Hook::POSTROUTING,
+    priority: 100,
+};
+
+/// `IP_CT_NEW` as a bit of `ct state`.
+const CT_NEW: u32 = 8;
+/// `IP_CT_DIR_ORIGINAL`, `IP_CT_DIR_REPLY`.
+const ORIGINAL: u8 = 0;
+const REPLY: u8 = 1;
+
+/// What leaves by the primary ENI, and under which address. The default: nothing but its own pods' packets, as they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Egress {
+    /// Destinations that see pods' own addresses: the VPC's blocks, and what the operator excludes. May overlap.
+    pub local: Vec<Ipv4Net>,
+    /// Whether and how pods' connections to all other destinations are translated on this node.
+    pub snat: Option<Snat>,
+    /// Whether replies of connections that came in by an address of the primary ENI leave by it too, whichever pod
+    /// they were directed to.
+    pub node_ports: bool,
+    /// The bits of the packet's and the connection's mark that stand for "by the primary ENI". None of the ENI
+    /// index's ([`MARK_ENI_MASK`]).
+    pub mark: u32,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self {
+            local: Vec::new(),
+            snat: None,
+            node_ports: false,
+            mark: MARK_PRIMARY,
+        }
+    }
+}
+
+impl Egress {
+    /// Whether anything is ever marked for the primary ENI.
+    #[must_use]
+    pub const fn marks(&self) -> bool {
+        self.node_ports || self.snat.is_some()
+    }
+}
+
+/// Source translation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snat {
+    /// The primary ENI's own address.
+    pub to: Ipv4Addr,
+    /// How the translated port is chosen.
+    pub ports: SourcePorts,
+}
+
+/// How the source port of a translated connection is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SourcePorts {
+    /// At random for each connection: two that are set up at the same moment hardly ever want the same, which would
+    /// cost one of them its first packet.
+    #[default]
+    Random,
+    /// By a keyed hash of the connection. Kernels since 5.0 make no difference to [`Random`](Self::Random).
+    Hashed,
+    /// Kept if free, else the next one.
+    Kept,
+}
+
+impl SourcePorts {
+    const fn flags(self) -> u32 {
+        const RANDOM: u32 = 1 << 2;
+        const RANDOM_FULLY: u32 = 1 << 4;
+        match self {
+            Self::Random => RANDOM_FULLY,
+            Self::Hashed => RANDOM,
+            Self::Kept => 0,
+        }
+    }
+}
+
+/// The set and the two chains, as far as they are wanted. `primary`: link index of the primary ENI.
+pub(super) fn add_chains(batch: &mut Batch, egress: &Egress, primary: u32) {
+    if let Some(snat) = egress.snat {
+        batch.add_prefix_set(LOCAL_SET);
+        for prefix in disjoint(&egress.local) {
+            batch.add_prefix(LOCAL_SET, prefix);
+        }
+        add_source_nat(batch, snat);
+    }
+    if egress.node_ports {
+        add_nodeport_in(batch, primary, egress.mark);
+    }
+}
+
+/// The clauses of `choose_eni` on what leaves by the primary ENI whichever ENI its pod is on. Only the direction of a
+/// connection's first packet decides by its destination: replies go back the way the request came.
+pub(super) fn add_clauses(batch: &mut Batch, chain: &str, egress: &Egress) {
+    let mark = egress.mark;
+    let to_primary = [
+        Expr::Load(Key::Mark),
+        Expr::Bitwise {
+            mask: !(MARK_ENI_MASK | mark),
+            xor: mark,
+        },
+        Expr::StoreMark,
+        Expr::Verdict(Verdict::Return),
+    ];
+    if egress.node_ports {
+        let reply = [
+            Expr::LoadCt(CtKey::Direction),
+            Expr::EqualsByte(REPLY),
+            Expr::LoadCt(CtKey::Mark),
+            Expr::Bitwise { mask: mark, xor: 0 },
+            Expr::Equals(mark),
+        ];
+        batch.add_rule(chain, &[&reply[..], &to_primary].concat());
+    }
+    if egress.snat.is_some() {
+        let leaving = [
+            Expr::LoadCt(CtKey::Direction),
+            Expr::EqualsByte(ORIGINAL),
+            Expr::LoadDestination,
+            Expr::NotIn(LOCAL_SET),
+        ];
+        batch.add_rule(chain, &[&leaving[..], &to_primary].concat());
+    }
+}
+
+/// Brings the set from `old` to `new`.
+pub(super) fn change_local(batch: &mut Batch, old: &[Ipv4Net], new: &[Ipv4Net]) {
+    let (old, new) = (disjoint(old), disjoint(new));
+    for prefix in old.iter().filter(|net| !new.contains(net)) {
+        batch.del_prefix(LOCAL_SET, *prefix);
+    }
+    for prefix in new.iter().filter(|net| !old.contains(net)) {
+        batch.add_prefix(LOCAL_SET, *prefix);
+    }
+}
+
+/// `iif primary ct state new fib daddr . iif type local ct mark set ct mark | 0x80`. A connection's mark is there for
+/// all its packets, and outlives a replaced ruleset.
+fn add_nodeport_in(batch: &mut Batch, primary: u32, mark: u32) {
+    batch.add_chain(&Chain {
+        name: NODEPORT_IN,
+        hook: Some(NODEPORT_IN_HOOK),
+    });
+    batch.add_rule(
+        NODEPORT_IN,
+        &[
+            Expr::Load(Key::InputLink),
+            Expr::Equals(primary),
+            Expr::LoadCt(CtKey::State),
+            Expr::Bitwise {
+                mask: CT_NEW,
+                xor: 0,
+            },
+            Expr::Differs(0),
+            Expr::FibType(FibType::DestinationOnInput),
+            Expr::Equals(RTN_LOCAL),
+            Expr::LoadCt(CtKey::Mark),
+            Expr::Bitwise {
+                mask: !mark,
+                xor: mark,
+            },
+            Expr::StoreCtMark,
+        ],
+    );
+}
+
+/// As upstream, whatever the source: an address of a bridge on the node would be dropped by the VPC just as well. Except
+/// where the source is an address of the link that the packet leaves by: the node's own traffic wears the right address
+/// already, by a secondary ENI even the only one that the VPC lets through, and keeps the port that it chose.
+fn add_source_nat(batch: &mut Batch, snat: Snat) {
+    batch.add_chain(&Chain {
+        name: SOURCE_NAT,
+        hook: Some(SOURCE_NAT_HOOK),
+    });
+    let accept = Expr::Verdict(Verdict::Return);
+    let untouched: [&[Expr<'_>]; 4] = [
+        &[Expr::LoadDestination, Expr::In(LOCAL_SET), accept],
+        // Links of branch ENIs.
+        &[
+            Expr::Load(Key::OutputName),
+            Expr::BeginsWith("vlan"),
+            accept,
+        ],
+        &[
+            Expr::FibType(FibType::Destination),
+            Expr::Equals(RTN_LOCAL),
+            accept,
+        ],
+        &[
+            Expr::FibType(FibType::SourceOnOutput),
+            Expr::Equals(RTN_LOCAL),
+            accept,
+        ],
+    ];
+    for rule in untouched {
+        batch.add_rule(SOURCE_NAT, rule);
+    }
+    let flags = snat.ports.flags();
+    batch.add_rule(
+        SOURCE_NAT,
+        &[Expr::Address(snat.to), Expr::SourceNat { flags }],
+    );
+}
+
+/// The same destinations without overlaps, which the kernel refuses. Neighbours are not joined: then a block that comes
+/// beside another would replace it, and its destinations be missing for a moment.
+fn disjoint(nets: &[Ipv4Net]) -> Vec<Ipv4Net> {
+    let mut disjoint: Vec<Ipv4Net> = Vec::new();
+    let mut sorted: Vec<_> = nets.iter().map(Ipv4Net::trunc).collect();
+    // A containing prefix sorts before what it contains.
+    sorted.sort();
+    for net in sorted {
+        if !disjoint.last().is_some_and(|last| last.contains(&net)) {
+            disjoint.push(net);
+        }
+    }
+    disjoint
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! Settings of what leaves the node, and under which address: their names, defaults and leniency.
+
+use std::time::Duration;
+
+use datapath::{
+    constants::{MARK_ENI_MASK, MARK_PRIMARY},
+    nft::SourcePorts,
+};
+use ipnet::{IpNet, Ipv4Net};
+
+use super::Reader;
+
+/// What leaves the node, and under which address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// `AWS_VPC_K8S_CNI_EXTERNALSNAT`: pods' connections out of the VPC are translated elsewhere (a NAT gateway), or
+    /// not at all.
+    pub external_snat: bool,
+    /// `AWS_VPC_K8S_CNI_RANDOMIZESNAT`: how the source ports of translated connections are chosen.
+    pub ports: SourcePorts,
+    /// `AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS`: destinations outside the VPC that are not translated either.
+    pub excluded: Vec<Ipv4Net>,
+    /// `AWS_VPC_CNI_NODE_PORT_SUPPORT`.
+    pub node_ports: bool,
+    /// `AWS_VPC_K8S_CNI_CONNMARK`: the bits of the packet's and the connection's mark that stand for the primary ENI.
+    pub mark: u32,
+    /// `HAWSER_VPC_CIDR_PERIOD`: how often the metadata service is asked for the VPC's blocks.
+    pub period: Duration,
+}
+
+impl Reader<'_> {
+    pub(super) fn egress(&mut self) -> Egress {
+        self.external_services();
+        Egress {
+            external_snat: self.flag("AWS_VPC_K8S_CNI_EXTERNALSNAT", false),
+            ports: self.source_ports(),
+            excluded: self.excluded(),
+            node_ports: self.flag("AWS_VPC_CNI_NODE_PORT_SUPPORT", true),
+            mark: self.mark(),
+            period: self.period(),
+        }
+    }
+
+    fn source_ports(&mut self) -> SourcePorts {
+        const NAME: &str = "AWS_VPC_K8S_CNI_RANDOMIZESNAT";
+        match self.text(NAME).as_deref() {
+            None | Some("prng") => SourcePorts::Random,
+            Some("hashrandom") => SourcePorts::Hashed,
+            Some("none") => SourcePorts::Kept,
+            Some(other) => {
+                let other = other.to_owned();
+                self.ignore(NAME, other, "prng, hashrandom or none");
+                SourcePorts::Random
+            }
+        }
+    }
+
+    /// An item that cannot be used spoils itself only.
+    fn excluded(&mut self) -> Vec<Ipv4Net> {
+        const NAME: &str = "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS";
+        let text = self.text(NAME).unwrap_or_default();
+        let items = text.split(',').map(str::trim).filter(|s| !s.is_empty());
+        let mut nets = Vec::new();
+        for item in items {
+            match item.parse() {
+                Ok(IpNet::V4(net)) => nets.push(net.trunc()),
+                _ => self.ignore(NAME, item, "IPv4 CIDRs, separated by commas"),
+            }
+        }
+        nets
+    }
+
+    fn mark(&mut self) -> u32 {
+        const NAME: &str = "AWS_VPC_K8S_CNI_CONNMARK";
+        let Some(text) = self.text(NAME) else {
+            return MARK_PRIMARY;
+        };
+        match any_base(text.trim()) {
+            // The low bits tell secondary ENIs apart, and cannot mean the primary at the same time.
+            Some(mark) if mark != 0 && mark & MARK_ENI_MASK == 0 => mark,
+            _ => {
+                let wanted = "a 32-bit number other than 0, with the low seven bits clear";
+                self.ignore(NAME, text, wanted);
+                MARK_PRIMARY
+            }
+        }
+    }
+
+    fn period(&mut self) -> Duration {
+        const NAME: &str = "HAWSER_VPC_CIDR_PERIOD";
+        const WANTED: &str = "seconds, 1 or more";
+        let seconds = self.or(NAME, WANTED, 30_u64);
+        if seconds == 0 {
+            self.wrong(NAME, seconds, WANTED);
+        }
+        Duration::from_secs(seconds)
+    }
+
+    /// Which ENI a connection leaves by is decided by where it really goes, a service's endpoint included. So there is
+    /// no list of services' addresses to keep.
+    fn external_services(&mut self) {
+        const NAME: &str = "AWS_EXTERNAL_SERVICE_CIDRS";
+        if let Some(text) = self.text(NAME) {
+            self.ignore(NAME, text, "nothing: services outside the VPC need no list");
+        }
+    }
+}
+
+/// As Go reads an integer literal: decimal, or by prefix (`0x`, `0o` or `0`, `0b`).
+fn any_base(text: &str) -> Option<u32> {
+    let lower = text.to_ascii_lowercase();
+    let (digits, base) = match lower.as_bytes() {
+        [b'0', b'x', ..] => (&lower[2..], 16),
+        [b'0', b'o', ..] => (&lower[2..], 8),
+        [b'0', b'b', ..] => (&lower[2..], 2),
+        [b'0', _, ..] => (&lower[1..], 8),
+        _ => (&lower[..], 10),
+    };
+    u32::from_str_radix(digits, base).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::config::Config;
+
+    fn read(pairs: &[(&'static str, &'static str)]) -> Config {
+        Config::read(&pairs.iter().copied().collect::<BTreeMap<_, _>>()).unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_upstreams() {
+        let config = read(&[]);
+        let wanted = Egress {
+            external_snat: false,
+            ports: SourcePorts::Random,
+            excluded: Vec::new(),
+            node_ports: true,
+            mark: 0x80,
+            period: Duration::from_secs(30),
+        };
+        assert_eq!((config.egress, config.ignored), (wanted, Vec::new()));
+    }
+
+    #[test]
+    fn a_mark_may_be_written_in_any_base() {
+        for text in ["0x200", "0X200", "512", "01000", "0o1000", "0b1000000000"] {
+            assert_eq!(any_base(text), Some(512), "{text}");
+        }
+        for text in ["", "0x", "x200", "4294967296", "-1", "0.5", "08"] {
+            assert_eq!(any_base(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mark_that_cannot_be_used_is_ignored_and_told() {
+        for text in ["0", "blue", "0x1", "0xff", "0x100000000"] {
+            let config = read(&[("AWS_VPC_K8S_CNI_CONNMARK", text)]);
+            assert_eq!(config.egress.mark, 0x80, "{text}");
+            assert_eq!(config.ignored.len(), 1, "{text}");
+        }
+        let config = read(&[("AWS_VPC_K8S_CNI_CONNMARK", "0x80000000")]);
+        assert_eq!(config.egress.mark, 0x8000_0000);
+    }
+
+    #[test]
+    fn source_ports_are_chosen_by_upstreams_words() {
+        for (text, wanted, ignored) in [
+            ("prng", SourcePorts::Random, 0),
+            ("hashrandom", SourcePorts::Hashed, 0),
+            ("none", SourcePorts::Kept, 0),
+            ("dice", SourcePorts::Random, 1),
+        ] {
+            let config = read(&[("AWS_VPC_K8S_CNI_RANDOMIZESNAT", text)]);
+            assert_eq!(config.egress.ports, wanted, "{text}");
+            assert_eq!(config.ignored.len(), ignored, "{text}");
+        }
+    }
+
+    #[test]
+    fn exclusions_are_normalised_and_bad_ones_left_out() {
+        let list = "192.168.1.7/16, 10.9.0.0/16,,fd00::/8,nonsense";
+        let config = read(&[("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", list)]);
+        let wanted = ["192.168.0.0/16", "10.9.0.0/16"].map(|net| net.parse().unwrap());
+        assert_eq!(config.egress.excluded, wanted);
+        assert_eq!(config.ignored.len(), 2, "{:?}", config.ignored);
+    }
+
+    #[test]
+    fn services_outside_the_vpc_need_no_list() {
+        let config = read(&[("AWS_EXTERNAL_SERVICE_CIDRS", "198.51.100.0/24")]);
+        assert_eq!(config.egress, read(&[]).egress);
+        assert_eq!(config.ignored.len(), 1);
+    }
+}
