@@ -3,6 +3,7 @@
 //! One file per command below `cli/`. Answers go to standard output and nothing else does; complaints go to standard
 //! error. No command but `run` changes anything, on the node or in EC2.
 
+mod inspect;
 mod max_pods;
 mod run;
 mod table;
@@ -14,7 +15,8 @@ use clap::{Parser, Subcommand};
 /// Hawser's node daemon, and what an operator asks about its node.
 ///
 /// `ipamd run` keeps VPC addresses warm and wires pods to them. The other commands answer questions and change nothing:
-/// how many pods can an instance type hold, and what will a warm-pool policy cost (max-pods).
+/// how many pods can an instance type hold and what will a warm-pool policy cost (max-pods), what holds this node's
+/// addresses and what happens next (inspect).
 #[derive(Debug, Parser)]
 #[command(
     name = "ipamd",
@@ -32,6 +34,7 @@ struct Arguments {
 enum Command {
     Run(run::Run),
     MaxPods(max_pods::MaxPods),
+    Inspect(inspect::Inspect),
 }
 
 /// `EX_USAGE` of sysexits.h: the settings are wrong, and starting again will not help.
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(run) => run.run(),
         Command::MaxPods(max_pods) => max_pods.run(),
+        Command::Inspect(inspect) => inspect.run(),
     }
 }
 

@@ -12,7 +12,8 @@ use proto::{
     refusal::Refusal,
     v1::{self, Reason, node_server::Node},
 };
-use tokio_stream::Stream;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -33,6 +34,9 @@ const ADD_LIMIT: Duration = Duration::from_secs(60);
 /// Kept back from the caller's deadline, so that a refusal still reaches it.
 const ANSWER_MARGIN: Duration = Duration::from_millis(250);
 
+/// The shortest time between two snapshots of one stream.
+const REDRAW: Duration = Duration::from_millis(200);
+
 /// The service. One clone per connection.
 #[derive(Clone, Debug)]
 pub struct Service {
@@ -44,6 +48,36 @@ pub struct Service {
 }
 
 impl Service {
+    async fn snapshot(&self) -> Option<v1::Snapshot> {
+        let pool = self.pool.snapshot().await.ok()?;
+        let (instance, kind) = (&self.me.instance, &self.me.instance_type);
+        Some(snapshot::to_wire(&pool, instance, kind))
+    }
+
+    /// Sends the node again after every change, until the asker or the pool is gone.
+    async fn watch(
+        self,
+        first: v1::Snapshot,
+        mut changes: watch::Receiver<()>,
+        send: mpsc::Sender<Result<v1::Snapshot, Status>>,
+    ) {
+        let mut next = Some(first);
+        while let Some(snapshot) = next {
+            if send.send(Ok(snapshot)).await.is_err() {
+                return;
+            }
+            // Both arms are cancel-safe: neither takes anything out of a queue.
+            tokio::select! {
+                () = send.closed() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            // A burst of pods is hundreds of events, and nobody reads faster than this.
+            tokio::time::sleep(REDRAW).await;
+            changes.mark_unchanged();
+            next = self.snapshot().await;
+        }
+    }
+
     async fn detach<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -150,15 +184,26 @@ impl Node for Service {
 
     type InspectStream = Snapshots;
 
-    async fn inspect(&self, _: Request<v1::InspectRequest>) -> Result<Response<Snapshots>, Status> {
-        let pool = self
-            .pool
+    async fn inspect(
+        &self,
+        request: Request<v1::InspectRequest>,
+    ) -> Result<Response<Snapshots>, Status> {
+        // Taken before the first look: a change in between must not be missed.
+        let changes = self.pool.changes();
+        let first = self
             .snapshot()
             .await
-            .map_err(|_| refusals::stopping(Reason::Stopping))?;
-        Ok(Response::new(Box::pin(tokio_stream::once(Ok(
-            snapshot::to_wire(&pool, &self.me.instance, &self.me.instance_type),
-        )))))
+            .ok_or_else(|| refusals::stopping(Reason::Stopping))?;
+        if !request.into_inner().watch {
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(first)))));
+        }
+        let (send, snapshots) = mpsc::channel(1);
+        let service = self.clone();
+        drop(
+            self.detached
+                .spawn_idle(service.watch(first, changes, send)),
+        );
+        Ok(Response::new(Box::pin(ReceiverStream::new(snapshots))))
     }
 }
 

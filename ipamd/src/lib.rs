@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod cloud;
 pub mod config;
@@ -22,5 +23,6 @@ pub mod sandboxes;
 pub mod snapshot;
 pub mod store;
 pub mod supervise;
+pub mod view;
 pub mod vpc;
 pub mod worker;

@@ -46,6 +46,7 @@ enum Message {
 #[derive(Clone, Debug)]
 pub struct Pool {
     messages: mpsc::Sender<Message>,
+    changes: watch::Receiver<()>,
 }
 
 /// The pool's task has ended: the daemon is on its way out.
@@ -77,6 +78,12 @@ impl Pool {
     pub async fn tell(&self, event: Event) {
         // A pool that has ended has no more state to keep right.
         drop(self.messages.send(Message::Event(event)).await);
+    }
+
+    /// Marked changed after every event that the planner has taken in; closed when the pool ends.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.clone()
     }
 
     /// The pool as it stands.
@@ -117,6 +124,7 @@ pub struct Driver<H> {
     journal: Option<Worker<Store>>,
     /// The pool's ENIs, for whoever keeps them over a restart.
     enis: watch::Sender<Vec<Observed>>,
+    changes: watch::Sender<()>,
     /// Addresses that EC2 does not confirm, as last logged.
     quarantined: u32,
     waiting: BTreeMap<Ticket, oneshot::Sender<Result<Grant, Refusal>>>,
@@ -142,7 +150,11 @@ impl<H: EniHost> Driver<H> {
         clock: Clock,
     ) -> (Pool, Self) {
         let (sender, messages) = mpsc::channel(QUEUE);
-        let handle = Pool { messages: sender };
+        let (changes, seen) = watch::channel(());
+        let handle = Pool {
+            messages: sender,
+            changes: seen,
+        };
         let driver = Self {
             planner,
             executor,
@@ -154,6 +166,7 @@ impl<H: EniHost> Driver<H> {
             next_ticket: 0,
             journal: None,
             enis: watch::Sender::default(),
+            changes,
             quarantined: 0,
             waiting: BTreeMap::new(),
             configured: BTreeMap::new(),
@@ -247,6 +260,7 @@ impl<H: EniHost> Driver<H> {
             self.start(command);
         }
         self.note_quarantine();
+        self.changes.send_replace(());
     }
 
     fn publish_enis(&self) {

@@ -4,6 +4,7 @@
 //! boot is set aside. A lock keeps a second daemon out. This file decides nothing about the pool.
 
 mod forms;
+pub mod peek;
 
 use std::{
     fs::{File, TryLockError},

@@ -5,6 +5,7 @@
 //! be done is read off the state each time, so a lost or late answer can only delay a step, never lose it.
 
 mod answers;
+mod explain;
 mod failures;
 mod grow;
 mod lifecycle;

@@ -37,8 +37,9 @@ pub struct Snapshot {
     pub inventoried: bool,
     pub schedulable: bool,
     pub stopping: bool,
-    /// Commands without an answer.
-    pub in_flight: usize,
+    /// Commands without an answer, the oldest first.
+    pub calls: Vec<CallView>,
+    pub decision: Decision,
     pub counters: Counters,
 }
 
@@ -95,6 +96,38 @@ pub struct WaitingView {
     pub sandbox: Sandbox,
     pub pod: Pod,
     pub since: Mono,
+    /// What it would be told if its deadline were now.
+    pub cause: Refusal,
+}
+
+/// A command without an answer.
+#[derive(Clone, Debug)]
+pub struct CallView {
+    /// The EC2 action, or the host's work in words.
+    pub action: &'static str,
+    /// `None` if it is about none, or about one that has no id yet.
+    pub eni: Option<EniId>,
+    pub since: Mono,
+}
+
+/// What the planner would do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub verdict: Verdict,
+    /// One sentence, operands included.
+    pub why: String,
+    /// The targets in force, under their variables' names.
+    pub policy: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is as wanted, or nothing can be done about it.
+    Rest,
+    /// Something is under way or in the way.
+    Wait,
+    Grow,
+    GiveBack,
 }
 
 #[derive(Clone, Debug)]
@@ -294,7 +327,7 @@ impl Planner {
             at: now,
             enis: self.pool().enis().map(EniView::from).collect(),
             unmanaged: self.unmanaged_ids(),
-            waiting: self.waiting_views(),
+            waiting: self.waiting_views(now),
             limit: self.pod_limit().clone(),
             subnets: subnets.collect(),
             totals: self.totals(),
@@ -305,7 +338,8 @@ impl Planner {
             inventoried: self.is_inventoried(),
             schedulable: self.is_schedulable(),
             stopping: self.is_stopping(),
-            in_flight: self.in_flight(),
+            calls: self.calls(),
+            decision: self.decision(now),
             counters: self.counters(),
         }
     }

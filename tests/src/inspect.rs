@@ -1,18 +1,9 @@
 //! Asks a daemon what it holds, over its socket, as the command line does.
 
-use std::{
-    io,
-    os::fd::AsFd,
-    path::{Path, PathBuf},
-};
+use std::{io, path::Path};
 
-use hyper_util::rt::TokioIo;
-use proto::{
-    handover,
-    v1::{InspectRequest, Snapshot, node_client::NodeClient},
-};
-use tokio::net::UnixStream;
-use tonic::transport::{Endpoint, Uri};
+use ipamd::client::{Client, ClientError};
+use proto::v1::Snapshot;
 
 /// The daemon's snapshot.
 ///
@@ -22,30 +13,7 @@ pub fn inspect(socket: &Path) -> io::Result<Snapshot> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime
-        .block_on(ask(socket.to_owned()))
-        .map_err(io::Error::other)
-}
-
-async fn ask(socket: PathBuf) -> Result<Snapshot, Box<dyn std::error::Error + Send + Sync>> {
-    let connect = tower::service_fn(move |_: Uri| {
-        let socket = socket.clone();
-        async move {
-            let stream = UnixStream::connect(socket).await?;
-            handover::send(stream.as_fd(), None)?;
-            Ok::<_, io::Error>(TokioIo::new(stream))
-        }
-    });
-    // The name is never looked up: the connector goes to the socket.
-    let channel = Endpoint::from_static("http://ipamd.invalid")
-        .connect_with_connector(connect)
-        .await?;
-    let mut answers = NodeClient::new(channel)
-        .inspect(InspectRequest { watch: false })
-        .await?
-        .into_inner();
-    answers
-        .message()
-        .await?
-        .ok_or_else(|| "the daemon sent no snapshot".into())
+    let asked: Result<_, ClientError> =
+        runtime.block_on(async { Client::connect(socket).await?.inspect().await });
+    asked.map_err(io::Error::other)
 }

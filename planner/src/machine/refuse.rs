@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Planner;
 use crate::{
-    Command, PodLimit, Refusal, Sandbox, SubnetId, Ticket,
+    Command, Mono, PodLimit, Refusal, Sandbox, SubnetId, Ticket,
     gate::{Action, Gate},
     limits::PREFIX_SIZE,
     pool::eni::Phase,
@@ -26,7 +26,7 @@ impl Planner {
         }
         while let Some(expired) = self.waiting.expire(self.now) {
             let waited = self.now.since(expired.since);
-            let refusal = self.cause(&expired.sandbox, waited);
+            let refusal = self.cause(&expired.sandbox, waited, self.now);
             self.turn_down(expired.ticket, expired.sandbox, refusal, out);
         }
         // Those who came last are the ones for whom nothing can ever come.
@@ -162,15 +162,19 @@ impl Planner {
 
     /// Why nothing came in time. The most specific cause wins: who is told "throttled" while IAM denies the call looks
     /// in the wrong place.
-    fn cause(&self, sandbox: &Sandbox, waited: Duration) -> Refusal {
-        let now = self.now;
-        let retry_in = |gate: &Gate| gate.until().since(now);
+    pub(super) fn cause(&self, sandbox: &Sandbox, waited: Duration, now: Mono) -> Refusal {
         if self.pool.place_of(sandbox).is_some() {
             return Refusal::Empty {
                 waited,
                 growing: "the same sandbox is still being wired".to_owned(),
             };
         }
+        self.shortage(waited, now)
+    }
+
+    /// Why there is no address for a sandbox that nothing else ails.
+    pub(super) fn shortage(&self, waited: Duration, now: Mono) -> Refusal {
+        let retry_in = |gate: &Gate| gate.until().since(now);
         if self.pool.held() >= self.limit.addresses {
             return self.pod_limit_reached();
         }

@@ -1,5 +1,6 @@
 //! The planner against a small EC2 of its own (`world`): scenarios by name, and random runs against a model.
 
+mod explain;
 mod faults;
 mod itself;
 mod lists;

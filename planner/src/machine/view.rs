@@ -21,12 +21,6 @@ impl Planner {
         self.counters
     }
 
-    /// Commands without an answer.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
-        self.ops.len()
-    }
-
     /// Addresses by state. Cheap: a sum over ENIs.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -93,14 +87,17 @@ impl Planner {
         self.unmanaged.keys().cloned().collect()
     }
 
-    pub(crate) fn waiting_views(&self) -> Vec<WaitingView> {
+    pub(crate) fn waiting_views(&self, now: Mono) -> Vec<WaitingView> {
         let views = self.waiting.sandboxes();
-        views
+        let mut views: Vec<_> = views
             .map(|(sandbox, waiter)| WaitingView {
                 sandbox: sandbox.clone(),
                 pod: waiter.pod.clone(),
                 since: waiter.since,
+                cause: self.cause(sandbox, now.since(waiter.since), now),
             })
-            .collect()
+            .collect();
+        views.sort_by_key(|view| view.since);
+        views
     }
 }

@@ -6,6 +6,7 @@ mod cli;
 mod cluster;
 mod conformance;
 mod growth;
+mod inspect;
 mod lifecycle;
 mod limits;
 mod refusals;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         cluster::trials(),
         conformance::trials(),
         growth::trials(),
+        inspect::trials(),
         lifecycle::trials(),
         limits::trials(),
         refusals::trials(),

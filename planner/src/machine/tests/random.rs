@@ -191,7 +191,7 @@ impl Run {
         let calls = self.world.calls_since(from);
         assert!(calls.is_empty(), "idle at its target, and calls {calls:?}");
         let snapshot = self.world.planner.snapshot(self.world.now);
-        assert_eq!(snapshot.in_flight, 0);
+        assert_eq!(snapshot.calls.len(), 0);
         for eni in &snapshot.enis {
             assert!(eni.phase == Phase::Ready && eni.usable, "{eni:#?}");
         }

@@ -1,0 +1,53 @@
+//! Reading a state file that belongs to somebody else: a daemon that died, a node whose disk was copied.
+//!
+//! The file's bytes are read once and opened in memory, for a database that was not closed repairs itself by writing.
+//! No lock is taken and the file is not touched.
+
+use std::{fs, path::Path};
+
+use redb::{Database, ReadableDatabase, StorageBackend, backends::InMemoryBackend};
+
+use super::{ABOUT, Contents, StoreError, VERSION, read};
+
+/// What the file at `path` holds, and the id of the boot that it belongs to.
+///
+/// # Errors
+/// If the file cannot be read, is none of ours, or is of another version.
+pub fn peek(path: &Path) -> Result<(Contents, String), StoreError> {
+    let wrap = |operation| {
+        move |source| StoreError::Io {
+            operation,
+            path: path.to_owned(),
+            source,
+        }
+    };
+    let bytes = fs::read(path).map_err(wrap("read"))?;
+    let backend = InMemoryBackend::new();
+    let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    backend.set_len(length).map_err(wrap("copy"))?;
+    backend.write(0, &bytes).map_err(wrap("copy"))?;
+    let contents = || -> Result<Option<(Contents, String)>, redb::Error> {
+        let database = Database::builder().create_with_backend(backend)?;
+        let boot = {
+            let transaction = database.begin_read()?;
+            let about = transaction.open_table(ABOUT)?;
+            let text = |key: &str| -> Result<String, redb::Error> {
+                let found = about.get(key)?.map(|text| text.value().to_owned());
+                Ok(found.unwrap_or_default())
+            };
+            if text("version")? != VERSION {
+                return Ok(None);
+            }
+            text("boot")?
+        };
+        Ok(read(&database)?.map(|contents| (contents, boot)))
+    };
+    let found = contents().map_err(|source| StoreError::Database {
+        operation: "read",
+        path: path.to_owned(),
+        source: Box::new(source),
+    })?;
+    found.ok_or_else(|| {
+        wrap("understand")(std::io::Error::other("it is of another version of ipamd"))
+    })
+}
