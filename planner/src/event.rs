@@ -32,6 +32,9 @@ pub enum Event {
     Restore(Restored),
     /// EC2's complete list of what is attached to this instance, unasked (at start).
     Inventory(Vec<Observed>),
+    /// The kernel has no link with this hardware address any more: whoever took the ENI away did not ask us. Unknown
+    /// addresses are ignored, so whoever watches links need not know which of them are ENIs.
+    EniLinkGone { mac: Mac },
     /// The node is cordoned or not; the daemon is on its way out or not.
     Node { schedulable: bool, stopping: bool },
     /// Time has passed: a deadline of [`crate::Planner::next_deadline`] came due.

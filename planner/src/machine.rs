@@ -78,13 +78,34 @@ struct Pending {
 #[derive(Clone, Debug, Default)]
 struct Describe {
     op: Option<Op>,
-    /// Wanted, and not before when.
+    /// The next one, and not before when.
     at: Option<Mono>,
+    /// Whatever is read earlier, a list asked for at this moment or later is wanted.
+    latest: Option<Mono>,
     failures: u32,
     /// A list that was asked for at this moment or later must be read.
     confirm: Option<Mono>,
     /// Reads in a row that left something in doubt; each makes the next wait longer.
     unsettled: u32,
+    /// When all that were asked for would have been, at [`Describe::PACE`].
+    paid: Mono,
+}
+
+impl Describe {
+    /// A list costs two calls of the account's dearest API, and one settles every doubt there is: while answers get
+    /// lost in a row, doubts share it (I9).
+    const PACE: Duration = Duration::from_secs(4);
+    /// So many may follow each other at once.
+    const AT_ONCE: u32 = 5;
+
+    /// When the pace allows the next one.
+    fn opens(&self) -> Mono {
+        self.paid - Self::PACE * (Self::AT_ONCE - 1)
+    }
+
+    fn pay(&mut self, now: Mono) {
+        self.paid = self.paid.max(now) + Self::PACE;
+    }
 }
 
 impl Planner {
@@ -152,6 +173,7 @@ impl Planner {
             Event::Answered { op, result } => self.answered(op, result),
             Event::Restore(restored) => self.restore(restored),
             Event::Inventory(list) => self.inventory(&list),
+            Event::EniLinkGone { mac } => self.link_gone(mac),
             Event::Node {
                 schedulable,
                 stopping,
@@ -326,7 +348,7 @@ impl Planner {
         let moments = [
             self.pool.next_warm(),
             self.waiting.next_deadline(),
-            self.describe.at,
+            self.describe.at.map(|at| at.max(self.describe.opens())),
             surplus,
             idle_eni,
             demand,
@@ -376,7 +398,14 @@ impl Planner {
         self.config.provisioning && self.inventoried && !self.stopping
     }
 
+    /// Has EC2 asked for its list, then or later: one that is asked for earlier, for another's sake, is no answer.
     fn want_describe(&mut self, delay: Duration) {
+        self.describe.latest = self.describe.latest.max(Some(self.now + delay));
+        self.look_within(delay);
+    }
+
+    /// Has EC2 asked for its list, then or earlier.
+    fn look_within(&mut self, delay: Duration) {
         let at = self.now + delay;
         self.describe.at = Some(self.describe.at.map_or(at, |known| known.min(at)));
     }

@@ -315,7 +315,9 @@ impl Life {
 
     async fn leaks(&self) -> BTreeSet<String> {
         match self.snapshot().await {
-            Some(snapshot) => self.stage.with(|state, _| oracle::leaks(state, &snapshot)),
+            Some(snapshot) => self
+                .stage
+                .with(|state, now| oracle::leaks(state, &snapshot, now)),
             None => BTreeSet::new(),
         }
     }

@@ -14,7 +14,7 @@ use ipnet::Ipv4Net;
 use planner::{Answer, Attachment, Class, Command, EniId, Failure, Mono, SubnetId};
 
 use super::{
-    Call, CallError, Ec2, Reply,
+    Call, CallError, Ec2, Interface, Reply,
     class::classify,
     identity::Identity,
     limiter::{Gauge, Limiter},
@@ -26,8 +26,9 @@ const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
 const CLUSTER_TAG: &str = "cluster.k8s.amazonaws.com/name";
 const OWNER_TAG: (&str, &str) = ("eks:eni:owner", "amazon-vpc-cni");
 
-/// How long a detachment may take before the command counts as failed. EC2's tail is minutes.
-const DETACH_LIMIT: Duration = Duration::from_secs(300);
+/// How long a detachment may take before the command counts as failed: EC2's tail is minutes. Less than the planner waits
+/// for the answer.
+const DETACH_LIMIT: Duration = Duration::from_secs(210);
 
 /// More creates than this are never waiting for an answer: no instance has more ENIs.
 const CREATES_KEPT: usize = 128;
@@ -256,16 +257,8 @@ impl Executor {
         while begun.elapsed() < DETACH_LIMIT {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(30));
-            let filters = vec![("network-interface-id".to_owned(), eni.0.clone())];
-            if let Reply::Interfaces(found) = self
-                .call(Call::DescribeNetworkInterfaces { filters })
-                .await?
-                && found.iter().all(|eni| {
-                    eni.bond
-                        .as_ref()
-                        .is_none_or(|bond| bond.status == "detached")
-                })
-            {
+            // A look that fails changes nothing about the detachment; asking for that once more would not help either.
+            if let Ok(true) = self.is_detached(&eni).await {
                 return Ok(Answer::Done);
             }
         }
@@ -277,6 +270,18 @@ impl Executor {
             class: Class::InUse,
             message,
         })
+    }
+
+    async fn is_detached(&self, eni: &EniId) -> Result<bool, Failure> {
+        let filters = vec![("network-interface-id".to_owned(), eni.0.clone())];
+        let reply = self
+            .call(Call::DescribeNetworkInterfaces { filters })
+            .await?;
+        let free = |eni: &Interface| {
+            let bond = eni.bond.as_ref();
+            bond.is_none_or(|bond| bond.status == "detached")
+        };
+        Ok(matches!(reply, Reply::Interfaces(found) if found.iter().all(free)))
     }
 
     /// Tags go into the create itself: IAM policies and leak detection rest on them, so no moment may exist without.

@@ -289,6 +289,8 @@ impl Planner {
         }
         let delay = self.gates.delay(LOOK, self.describe.failures);
         self.describe.failures += 1;
+        // Whatever was wanted sooner has to wait as well.
+        self.describe.at = self.describe.at.map(|at| at.max(self.now + delay));
         self.want_describe(delay);
     }
 }

@@ -177,6 +177,7 @@ impl Planner {
     pub(super) fn look(&mut self, out: &mut Vec<Command>) {
         let due = self.describe.at.is_some_and(|at| at <= self.now);
         if !due
+            || self.describe.opens() > self.now
             || self.describe.op.is_some()
             || self.stopping
             || !self.gates.open(Action::Describe, self.now)
@@ -186,6 +187,7 @@ impl Planner {
         let op = self.pending(Action::Describe, None);
         self.describe.op = Some(op);
         self.describe.at = None;
+        self.describe.pay(self.now);
         self.counters.count(Action::Describe);
         out.push(Command::Describe { op });
     }

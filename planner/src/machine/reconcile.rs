@@ -10,7 +10,7 @@ use ipnet::Ipv4Net;
 
 use super::Planner;
 use crate::{
-    EniId, Mono, Pod, Restored, Sandbox,
+    EniId, Mac, Mono, Pod, Restored, Sandbox,
     event::Observed,
     pool::{
         Key,
@@ -77,9 +77,11 @@ impl Planner {
             }
         }
         self.follow_up();
-        match self.describe.confirm {
-            Some(at) if at > sent => self.want_describe(at.since(self.now)),
-            _ => self.describe.confirm = None,
+        let describe = &mut self.describe;
+        describe.confirm = describe.confirm.filter(|at| *at > sent);
+        describe.latest = describe.latest.filter(|at| *at > sent);
+        for at in [describe.confirm, describe.latest].into_iter().flatten() {
+            self.look_within(at.since(self.now));
         }
     }
 
@@ -329,7 +331,7 @@ impl Planner {
     /// What a list left open is looked at again, at growing intervals.
     fn follow_up(&mut self) {
         if self.pool.enis().any(|eni| eni.suspect.is_some()) {
-            self.want_describe(UNSETTLED);
+            self.look_within(UNSETTLED);
         }
         let quarantined = |eni: &Eni| {
             !eni.leaving()
@@ -344,7 +346,31 @@ impl Planner {
             .saturating_mul(1 << self.describe.unsettled.min(16))
             .min(CONFIRM_CAP);
         self.describe.unsettled += 1;
-        self.want_describe(delay);
+        self.look_within(delay);
+    }
+
+    /// Nobody can use an ENI without its link, whatever EC2 says: no new pod gets an address of it until the host has
+    /// brought it up again. Whether it will ever come back EC2 knows, and may say so only after a while.
+    pub(super) fn link_gone(&mut self, mac: Mac) {
+        let now = self.now;
+        let served = |eni: &Eni| {
+            eni.mac == mac
+                && eni.id.is_some()
+                && matches!(eni.phase, Phase::Configuring | Phase::Ready)
+        };
+        let found = self.pool.iter().find(|(_, eni)| served(eni));
+        let Some(key) = found.map(|(key, _)| key) else {
+            return;
+        };
+        if let Some(eni) = self.pool.get_mut(key) {
+            eni.carries = false;
+            if eni.phase == Phase::Ready {
+                eni.enter(Phase::Configuring, now);
+            }
+        }
+        self.describe.unsettled = 0;
+        self.want_describe(Duration::ZERO);
+        self.want_describe(LAG);
     }
 
     /// What the daemon knew before it was restarted. These ENIs are usable at once, for the kernel has kept them up;

@@ -3,6 +3,7 @@
 mod explain;
 mod faults;
 mod itself;
+mod links;
 mod lists;
 mod random;
 mod scenarios;

@@ -106,11 +106,6 @@ impl State {
             return false;
         };
         self.disturbed.add(Thing::Eni(EniId(eni.id.0.clone())), now);
-        for held in eni.owned() {
-            if let std::net::IpAddr::V4(address) = held.addr() {
-                self.disturbed.add(Thing::Address(address), now);
-            }
-        }
         let request = DetachNetworkInterface {
             attachment: bond.id.clone(),
             force: true,

@@ -7,11 +7,15 @@ use ipamd::{
     cloud::{executor::Executor, identity::Identity, start},
     config,
     metrics::Metrics,
-    pool::Driver,
+    pool::{Driver, Pool},
     supervise::Detached,
 };
 use planner::{EniId, Event, Mac, Observed, Planner, Restored, SubnetId};
-use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::sleep,
+};
 
 use super::{
     cloud::Cloud,
@@ -71,6 +75,7 @@ impl Node {
         }
         self.stage.with(|state, now| {
             state.pool = None;
+            state.monitor = None;
             state.generation += 1;
             state.count(Fault::Crash, now);
             state.ledger.granted.clear();
@@ -80,6 +85,16 @@ impl Node {
 }
 
 impl State {
+    /// Those of the `known` ENIs whose links went while no daemon ran, and where the kernel tells of each that goes later.
+    fn watch_links(&mut self, known: &[Observed]) -> (Vec<Mac>, mpsc::UnboundedReceiver<Mac>) {
+        let (monitor, gone) = mpsc::unbounded_channel();
+        self.monitor = Some(monitor);
+        let missing = known
+            .iter()
+            .filter(|eni| !self.links.contains_key(&eni.eni));
+        (missing.map(|eni| eni.mac).collect(), gone)
+    }
+
     /// Some pods end while nobody is there to be told.
     fn bury(&mut self, now: Duration) {
         let mut orphaned = 0;
@@ -140,8 +155,14 @@ impl Start {
         let detached = Detached::default();
         let (pool, driver) = Driver::new(planner, executor.clone(), host, detached.clone(), clock);
         let serving = !restored.enis.is_empty();
+        let known = restored.enis.clone();
         drop(detached.spawn_idle(remember(driver.enis(), self.stage.clone(), self.generation)));
         pool.tell(Event::Restore(restored)).await;
+        let (missing, monitor) = self.stage.with(|state, _| state.watch_links(&known));
+        for mac in missing {
+            pool.tell(Event::EniLinkGone { mac }).await;
+        }
+        drop(detached.spawn_idle(pass_on(monitor, pool.clone())));
         drop(detached.spawn_idle(start::run(executor, pool.clone(), serving)));
         self.stage.with(|state, now| {
             state
@@ -150,6 +171,13 @@ impl Start {
             state.pool = Some(pool);
         });
         driver.run().await;
+    }
+}
+
+/// Tells the pool of each link that goes.
+async fn pass_on(mut gone: mpsc::UnboundedReceiver<Mac>, pool: Pool) {
+    while let Some(mac) = gone.recv().await {
+        pool.tell(Event::EniLinkGone { mac }).await;
     }
 }
 

@@ -65,8 +65,8 @@ pub fn granted(state: &mut State, sandbox: &Sandbox, grant: &Grant, now: Duratio
         let what = format!("{address} rests until {:.3}", until.as_secs_f64());
         state.fail(now, "I3: no reuse within the cooldown", what);
     }
-    let excused = state.disturbed.excuses(&Thing::Eni(grant.eni.clone()))
-        || state.disturbed.excuses(&Thing::Address(address));
+    let excused = state.disturbed.excuses(&Thing::Eni(grant.eni.clone()), now)
+        || state.disturbed.excuses(&Thing::Address(address), now);
     if let Some(why) = unusable(state, grant).filter(|_| !excused) {
         let what = format!(
             "{address} on {} for {}: {why}",
@@ -246,11 +246,11 @@ fn spare(state: &State, eni: &NetworkInterface) -> usize {
 
 /// I4: ENIs and addresses that EC2 counts as this node's and the daemon does not.
 #[must_use]
-pub fn leaks(state: &State, seen: &Snapshot) -> BTreeSet<String> {
+pub fn leaks(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String> {
     let mut leaks = BTreeSet::new();
     for eni in state.world.interfaces().filter(|eni| state.is_ours(eni)) {
         let id = planner::EniId(eni.id.0.clone());
-        if state.disturbed.excuses(&Thing::Eni(id.clone())) {
+        if state.disturbed.excuses(&Thing::Eni(id.clone()), now) {
             continue;
         }
         if !state.is_attached(eni) {

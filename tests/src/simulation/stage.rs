@@ -8,13 +8,16 @@ use std::{
 };
 
 use ipamd::pool::Pool;
-use planner::{EniId, Observed};
-use tokio::{sync::Notify, time::Instant};
+use planner::{EniId, Mac, Observed};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::Instant,
+};
 use vpc_sim::{
     LaunchInstance, World, WorldConfig,
     ids::{self, InstanceId, SubnetId},
     latency::Latency,
-    world::model::{AttachmentState, NetworkInterface},
+    world::model::{AttachmentState, Change, NetworkInterface},
 };
 
 use super::{
@@ -50,6 +53,8 @@ pub struct State {
     pub lists: Lists,
     pub budget: Budget,
     pub disturbed: Disturbances,
+    /// The kernel's links of attached ENIs.
+    pub links: BTreeMap<EniId, Mac>,
     /// ENIs that the host has set up; the kernel keeps them across restarts of the daemon.
     pub configured: BTreeSet<EniId>,
     /// The ENIs that the daemon noted in its store.
@@ -64,6 +69,8 @@ pub struct State {
     pub just_left: usize,
     /// The daemon, if it serves.
     pub pool: Option<Pool>,
+    /// Where the kernel tells that daemon of links that vanish.
+    pub monitor: Option<mpsc::UnboundedSender<Mac>>,
     /// Counts daemons: whatever belongs to an older one is dead.
     pub generation: u64,
     /// Since then nothing goes wrong any more and every ADD is entitled to an address.
@@ -159,6 +166,7 @@ impl State {
             lists,
             budget: Budget::default(),
             disturbed: Disturbances::default(),
+            links: BTreeMap::new(),
             configured: BTreeSet::new(),
             noted: Vec::new(),
             made: BTreeMap::new(),
@@ -166,6 +174,7 @@ impl State {
             foreign: Vec::new(),
             just_left: 0,
             pool: None,
+            monitor: None,
             generation: 0,
             entitled: None,
             closing: false,
@@ -182,8 +191,30 @@ impl State {
 
     fn follow(&mut self, now: Duration) {
         self.world.advance(now);
-        self.world.take_changes();
+        for change in self.world.take_changes() {
+            match change {
+                Change::Attached { eni, .. } => {
+                    self.links.insert(EniId(eni.id.0), Mac(eni.mac.0));
+                }
+                Change::Detached { eni, .. } => self.link_gone(&EniId(eni.0), now),
+                _ => {}
+            }
+        }
         self.lists.record(&self.world, now);
+    }
+
+    /// The kernel's side of a detachment: the link goes, with all that was set up on it, and says so.
+    fn link_gone(&mut self, eni: &EniId, now: Duration) {
+        self.configured.remove(eni);
+        let Some(mac) = self.links.remove(eni) else {
+            return;
+        };
+        self.trace
+            .note(now, "link gone", &[digest(&eni.0)], || &eni.0);
+        self.disturbed.link_gone(eni, now);
+        if let Some(monitor) = &self.monitor {
+            monitor.send(mac).ok(); // A daemon that has just died hears nothing.
+        }
     }
 
     /// Notes a broken invariant; the first one counts.

@@ -7,6 +7,9 @@ use planner::EniId;
 /// The daemon believes its own recent deeds more than a list; a list asked for this long after is believed.
 const SETTLED: Duration = Duration::from_secs(15);
 
+/// A grant may cross the kernel's word on its way.
+const HEARD: Duration = Duration::from_millis(5);
+
 /// What was taken from us.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Thing {
@@ -19,6 +22,8 @@ struct Told {
     since: Duration,
     attached: bool,
     tagged: bool,
+    /// When its link went, and the kernel said so.
+    link_gone: Option<Duration>,
 }
 
 /// See the module.
@@ -33,6 +38,7 @@ impl Disturbances {
                 since: now,
                 attached: false,
                 tagged: false,
+                link_gone: None,
             },
         );
     }
@@ -59,10 +65,20 @@ impl Disturbances {
         }
     }
 
-    /// Whether the daemon may still take `thing` for ours.
+    pub fn link_gone(&mut self, eni: &EniId, now: Duration) {
+        if let Some(told) = self.0.get_mut(&Thing::Eni(eni.clone())) {
+            told.link_gone.get_or_insert(now);
+        }
+    }
+
+    /// Whether the daemon may still take `thing` for ours: neither EC2 nor the kernel has told it otherwise.
     #[must_use]
-    pub fn excuses(&self, thing: &Thing) -> bool {
-        self.0.get(thing).is_some_and(|told| !told.tagged)
+    pub fn excuses(&self, thing: &Thing, now: Duration) -> bool {
+        let ignorant = |told: &Told| {
+            let heard = told.link_gone.is_some_and(|at| at + HEARD <= now);
+            !told.tagged && !heard
+        };
+        self.0.get(thing).is_some_and(ignorant)
     }
 
     #[must_use]

@@ -233,6 +233,33 @@ async fn a_detachment_is_answered_when_ec2_shows_it_done() {
     assert_eq!(ec2.asked.lock().unwrap().len(), 4);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_look_that_fails_does_not_end_the_wait_for_a_detachment() {
+    let gone = Interface {
+        bond: None,
+        ..interface("eni-1")
+    };
+    let answers = vec![
+        Ok(Reply::Done),
+        Err(error("InternalError")),
+        Err(error("RequestLimitExceeded")),
+        Ok(Reply::Interfaces(vec![gone])),
+    ];
+    let (executor, ec2) = executor(true, answers);
+    let command = Command::DetachEni {
+        op: Op(1),
+        eni: EniId::from("eni-1"),
+        attachment: Attachment::from("eni-attach-1"),
+    };
+    let done = executor.run(command).await;
+    assert!(matches!(done, Ok(Answer::Done)), "{done:?}");
+    let asked = ec2.asked.lock().unwrap();
+    let detaches = asked
+        .iter()
+        .filter(|call| matches!(call, Call::DetachNetworkInterface { .. }));
+    assert_eq!(detaches.count(), 1, "asked for once");
+}
+
 #[tokio::test]
 async fn a_delete_passes_on_what_ec2_said() {
     // "Not found" may mean that EC2 does not show a young ENI yet: what to make of it is the planner's business.

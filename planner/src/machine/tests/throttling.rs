@@ -1,4 +1,5 @@
-//! A throttled account: the node stands in the queue that it is in, and opens no second one.
+//! A throttled account: the node stands in the queue that it is in, and opens no second one. And the pace of lists,
+//! which keeps a node with much in doubt from filling the queue.
 
 use std::time::Duration;
 
@@ -63,4 +64,27 @@ fn a_throttled_assign_is_no_reason_for_an_eni() {
     let waits = world.add(1);
     world.run(20);
     assert!(world.granted.contains_key(&waits));
+}
+
+/// I9: doubts that come faster than lists may be asked for share them.
+#[test]
+fn lists_are_asked_for_at_a_pace_however_many_answers_get_lost() {
+    let mut world = World::new(
+        "m5.xlarge",
+        Config {
+            warm_ip_target: Some(30),
+            ..Config::upstream()
+        },
+    );
+    world.fault(Action::Assign, vec![Fault::LoseReply; 100]);
+    world.fault(Action::Delete, vec![Fault::LoseReply; 100]);
+    world.fault(Action::Attach, vec![Fault::LoseReply; 100]);
+    let before = world.planner.counters().describes;
+    for n in 0..60 {
+        world.add(n);
+        world.left(n.saturating_sub(20));
+        world.run(1);
+    }
+    let asked = world.planner.counters().describes - before;
+    assert!((5..=20).contains(&asked), "{asked} in a minute");
 }

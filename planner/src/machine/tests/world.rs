@@ -42,6 +42,12 @@ pub enum Fault {
     Silence,
 }
 
+/// Of each ENI its own.
+fn mac(n: u32) -> Mac {
+    let [a, b, c, d] = n.to_be_bytes();
+    Mac([2, 0, a, b, c, d])
+}
+
 pub struct World {
     pub planner: Planner,
     pub now: Mono,
@@ -174,7 +180,7 @@ impl World {
         let id = EniId(format!("eni-{}", self.next));
         let observed = Observed {
             eni: id.clone(),
-            mac: Mac::default(),
+            mac: mac(self.next),
             subnet: "subnet-1".into(),
             subnet_cidr: "10.0.0.0/8".parse().unwrap(),
             primary: self.address(),

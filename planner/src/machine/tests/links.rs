@@ -1,0 +1,117 @@
+//! Links that vanish under a daemon that asks EC2 for nothing: who took the ENI away did not tell us (row 18).
+
+use std::time::Duration;
+
+use super::world::World;
+use crate::{Command, Config, EniId, Event, Mac, snapshot::Phase};
+
+/// Nine pods on the primary ENI, one on the second.
+fn two_enis() -> (World, EniId, Mac) {
+    let config = Config {
+        warm_eni_target: Some(0),
+        ..Config::upstream()
+    };
+    let mut world = World::new("m5.large", config);
+    for n in 0..10 {
+        world.add(n);
+    }
+    world.run(60);
+    let (id, eni) = world
+        .enis
+        .iter()
+        .find(|(_, eni)| eni.observed.attached.as_ref().unwrap().device == 1)
+        .unwrap();
+    let (id, mac) = (id.clone(), eni.observed.mac);
+    (world, id, mac)
+}
+
+fn free_on(world: &World, eni: &EniId) -> Option<(Phase, bool)> {
+    let snapshot = world.planner.snapshot(world.now);
+    let view = snapshot
+        .enis
+        .iter()
+        .find(|view| view.id.as_ref() == Some(eni))?;
+    Some((view.phase, view.usable))
+}
+
+#[test]
+fn an_eni_whose_link_is_gone_serves_nobody_and_ec2_is_asked() {
+    let (mut world, id, mac) = two_enis();
+    let before = world.planner.counters().describes;
+    world.run(7200);
+    assert_eq!(
+        world.planner.counters().describes,
+        before,
+        "an idle node asks nothing"
+    );
+    world.enis.get_mut(&id).unwrap().observed.attached = None;
+    world.enis.get_mut(&id).unwrap().configured = false;
+    world.send(Event::EniLinkGone { mac });
+    // Before any answer: the world would panic if the ENI were granted from.
+    assert_eq!(free_on(&world, &id), Some((Phase::Configuring, false)));
+    let fresh = world.add(20);
+    world.run(59);
+    assert!(
+        world.granted.contains_key(&fresh),
+        "another ENI serves within the minute"
+    );
+    world.left(9);
+    world.run(600);
+    assert!(
+        !world.enis.contains_key(&id),
+        "what nobody uses any more is deleted, not leaked"
+    );
+}
+
+#[test]
+fn a_link_that_comes_back_serves_again() {
+    let (mut world, id, mac) = two_enis();
+    world.send(Event::EniLinkGone { mac });
+    let commands: Vec<_> = world.log.iter().rev().take(2).collect();
+    assert!(
+        commands
+            .iter()
+            .any(|c| matches!(c, Command::ConfigureEni(what) if what.eni == id)),
+        "{commands:?}"
+    );
+    world.run(30);
+    assert_eq!(free_on(&world, &id), Some((Phase::Ready, true)));
+    let asked = world.planner.counters().describes;
+    world.run(7200);
+    assert_eq!(
+        world.planner.counters().describes,
+        asked,
+        "and no more questions"
+    );
+}
+
+#[test]
+fn a_link_that_is_no_enis_changes_nothing() {
+    let (mut world, ..) = two_enis();
+    let stranger = Mac([6, 6, 6, 6, 6, 6]);
+    assert_eq!(world.send(Event::EniLinkGone { mac: stranger }), []);
+}
+
+/// A question for an earlier moment must not stand for one whose moment is later: what is to be seen then could not be
+/// seen yet.
+#[test]
+fn an_early_look_does_not_stand_for_a_later_one() {
+    let (mut world, id, mac) = two_enis();
+    let stale = world.enis[&id].observed.attached.clone();
+    world.send(Event::EniLinkGone { mac });
+    // The first list is old and still shows it attached.
+    world.run(2);
+    world.enis.get_mut(&id).unwrap().observed.attached = None;
+    world.enis.get_mut(&id).unwrap().configured = false;
+    assert!(stale.is_some() && world.planner.counters().describes == 1);
+    world.now = world.now + Duration::from_secs(1);
+    world.run(15);
+    assert!(world.planner.counters().describes >= 2);
+    let snapshot = world.planner.snapshot(world.now);
+    let view = snapshot
+        .enis
+        .iter()
+        .find(|view| view.id.as_ref() == Some(&id))
+        .unwrap();
+    assert!(view.missing, "the second list told");
+}
