@@ -8,11 +8,11 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use planner::{Event, InstanceType, Observed, Planner};
+use planner::{Event, InstanceType, Planner};
 use proto::v1::node_server::NodeServer;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::mpsc,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -31,11 +31,10 @@ use crate::{
     conflist::Conflist,
     grpc::Service,
     hostnet::{HostNet, StartError},
-    kube, listener,
+    kube, listener, memory,
     metrics::Metrics,
     pool::{Driver, Pool},
     recovery::{self, Agreed},
-    refusals,
     sandboxes::Sandboxes,
     store::{Store, StoreError},
     supervise::{Detached, Supervisor},
@@ -90,6 +89,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     if !detached.finished(DRAIN_LIMIT).await {
         let seconds = DRAIN_LIMIT.as_secs();
         tracing::warn!(seconds, "requests were still under way at the end");
+    }
+    if !matches!(memory::keep_demand(&pool, &node.store).await, Ok(Ok(()))) {
+        tracing::warn!("what was learnt of the last minutes' demand is lost");
     }
     tracing::info!("stopped");
     ended
@@ -174,7 +176,8 @@ impl Node {
             Clock::Boot,
         );
         let driver = driver.with_journal(store.clone());
-        supervisor.critical("memory", remember(driver.enis(), store.clone()));
+        let kept = memory::keep(driver.enis(), pool.clone(), store.clone());
+        supervisor.critical("memory", kept);
         supervisor.critical("pool", driver.run());
         let follower = Follower {
             imds: self.imds.clone(),
@@ -325,21 +328,6 @@ async fn vpc_blocks(
     let blocks = imds.vpc_blocks(me.mac).await?;
     store.remember_vpc_blocks(&blocks)?;
     Ok(blocks)
-}
-
-/// Keeps the pool's ENIs on disk, so that a restarted daemon can serve from them before EC2 answers.
-async fn remember(mut enis: watch::Receiver<Vec<Observed>>, store: Worker<Store>) {
-    while enis.changed().await.is_ok() {
-        let now = enis.borrow_and_update().clone();
-        match store.run(move |store| store.remember_enis(&now)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(
-                error = refusals::chain(&error),
-                "could not note the pool's ENIs"
-            ),
-            Err(_) => return,
-        }
-    }
 }
 
 fn make_run_dir(config: &Config) -> Result<(), DaemonError> {

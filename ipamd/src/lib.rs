@@ -15,6 +15,7 @@ pub mod hostnet;
 pub mod kube;
 pub mod listener;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod pool;
 pub mod recovery;

@@ -50,6 +50,7 @@ pub async fn agree(
     let links = host.list().await?;
     let mut agreed = Agreed::default();
     agreed.restored.enis = contents.enis;
+    agreed.restored.demand = contents.demand;
     for record in contents.records {
         let stands =
             |link: &HostSide| link.name == record.host_name && link.address == Some(record.address);

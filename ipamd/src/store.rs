@@ -14,7 +14,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use planner::{EniId, Mac, Mono, Observed, Pod, Sandbox};
+use planner::{Demand, EniId, Mac, Mono, Observed, Pod, Sandbox};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::cloud::identity::Identity;
@@ -28,6 +28,7 @@ const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
 const IDENTITY: &str = "identity";
 const ENIS: &str = "enis";
 const VPC_BLOCKS: &str = "vpc_blocks";
+const DEMAND: &str = "demand";
 
 /// The layout of the tables. A file of another version is set aside, not guessed at.
 const VERSION: &str = "1";
@@ -58,6 +59,8 @@ pub struct Contents {
     pub vpc_blocks: Vec<Ipv4Net>,
     /// The ENIs that the pool had, for serving before EC2 answers.
     pub enis: Vec<Observed>,
+    /// What the pool had learnt of its pods' demand, in boot time.
+    pub demand: Option<Demand>,
     /// ClientTokens of ENIs that were being created or attached: each may or may not exist by now.
     pub intents: Vec<String>,
 }
@@ -203,6 +206,14 @@ impl Store {
         self.remember(ENIS, &forms::of_enis(enis))
     }
 
+    /// Notes what the pool has learnt of its pods' demand.
+    ///
+    /// # Errors
+    /// What the database says; then nothing has changed.
+    pub fn remember_demand(&self, demand: &Demand) -> Result<(), StoreError> {
+        self.remember(DEMAND, &forms::of_demand(demand))
+    }
+
     fn remember(&self, what: &str, text: &str) -> Result<(), StoreError> {
         self.change("note in", |transaction| {
             transaction.open_table(ABOUT)?.insert(what, text)?;
@@ -329,6 +340,7 @@ fn read(database: &Database) -> Result<Option<Contents>, redb::Error> {
         .as_deref()
         .and_then(forms::to_nets)
         .unwrap_or_default();
+    contents.demand = noted(DEMAND)?.as_deref().and_then(forms::to_demand);
     contents.enis = noted(ENIS)?
         .as_deref()
         .and_then(forms::to_enis)

@@ -2,22 +2,33 @@
 //!
 //! The host's network has one writer: the thread that owns its netlink socket. Async code hands it closures.
 
-use std::{io, sync::mpsc, thread};
+use std::{
+    fmt, io,
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use tokio::sync::oneshot;
 
-type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
+/// A piece of work on the thing.
+pub type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
 
 /// A handle on the thread; the thread ends when all handles are gone.
-#[derive(Debug)]
 pub struct Worker<T> {
-    jobs: mpsc::Sender<Job<T>>,
+    /// Queues a job; false if nobody will ever take it.
+    queue: Arc<dyn Fn(Job<T>) -> bool + Send + Sync>,
+}
+
+impl<T> fmt::Debug for Worker<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").finish_non_exhaustive()
+    }
 }
 
 impl<T> Clone for Worker<T> {
     fn clone(&self) -> Self {
         Self {
-            jobs: self.jobs.clone(),
+            queue: self.queue.clone(),
         }
     }
 }
@@ -44,7 +55,20 @@ impl<T: 'static> Worker<T> {
                     job(&mut thing);
                 }
             })?;
-        Ok(Self { jobs })
+        Ok(Self {
+            queue: Arc::new(move |job| jobs.send(job).is_ok()),
+        })
+    }
+
+    /// A worker without a thread: `take` is given each job at the call and does it then and there, or never. For
+    /// simulations, where a thread would have a clock of its own.
+    pub fn without_thread(take: impl Fn(Job<T>) + Send + Sync + 'static) -> Self {
+        Self {
+            queue: Arc::new(move |job| {
+                take(job);
+                true
+            }),
+        }
     }
 
     /// Runs `job` on the thread and gives its result.
@@ -59,11 +83,11 @@ impl<T: 'static> Worker<T> {
         F: FnOnce(&mut T) -> R + Send + 'static,
     {
         let (reply, result) = oneshot::channel();
-        let queued = self
-            .jobs
-            .send(Box::new(move |thing| drop(reply.send(job(thing)))));
+        let queued = (self.queue)(Box::new(move |thing| drop(reply.send(job(thing)))));
         async move {
-            queued.map_err(|_| Gone)?;
+            if !queued {
+                return Err(Gone);
+            }
             result.await.map_err(|_| Gone)
         }
     }

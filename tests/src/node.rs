@@ -72,6 +72,12 @@ impl Node {
         })
     }
 
+    /// Changes a setting for the daemons that are started from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
     #[must_use]
     pub fn netns(&self) -> &Netns {
         &self.instance.netns

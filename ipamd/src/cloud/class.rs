@@ -3,7 +3,7 @@
 //! Sources: EC2 API "Error codes" page, and the codes seen in the field for each action. A code that is not here is
 //! [`Class::Transient`] if EC2 refused the call, else [`Class::Ambiguous`].
 
-use planner::{Class, Failure, SubnetId};
+use planner::{Amount, Class, Failure, SubnetId};
 
 use super::{Call, CallError};
 
@@ -33,10 +33,16 @@ fn by_code(call: &Call, code: &str, message: &str) -> Class {
         "InsufficientCidrBlocks" => Class::Fragmented {
             subnet: subnet_of(call),
         },
-        // A subnet smaller than the request itself answers this instead of the codes above.
-        "InvalidParameterValue" if message.contains("sufficient free") => Class::Exhausted {
-            subnet: subnet_of(call),
-        },
+        // A subnet smaller than the request itself answers this instead of the codes above. One too small for a prefix
+        // may well have addresses.
+        "InvalidParameterValue" if message.contains("sufficient free") => {
+            let subnet = subnet_of(call);
+            if wants_prefixes(call) {
+                Class::Fragmented { subnet }
+            } else {
+                Class::Exhausted { subnet }
+            }
+        }
         "InvalidParameterValue" if message.contains("in use") => Class::InUse,
         // The text of an Unassign of what somebody has moved away; another try would fail for ever.
         "InvalidParameterValue" if message.contains("are not assigned") => Class::NotFound,
@@ -60,6 +66,19 @@ fn by_code(call: &Call, code: &str, message: &str) -> Class {
     }
 }
 
+const fn wants_prefixes(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::CreateNetworkInterface {
+            amount: Amount::Prefixes(_),
+            ..
+        } | Call::AssignPrivateIpAddresses {
+            amount: Amount::Prefixes(_),
+            ..
+        }
+    )
+}
+
 /// The subnet a create names itself; an assign only knows its ENI, whose subnet the planner knows.
 fn subnet_of(call: &Call) -> SubnetId {
     match call {
@@ -70,7 +89,7 @@ fn subnet_of(call: &Call) -> SubnetId {
 
 #[cfg(test)]
 mod tests {
-    use planner::{Amount, EniId};
+    use planner::EniId;
 
     use super::*;
 
@@ -173,6 +192,24 @@ mod tests {
                 call.action()
             );
         }
+    }
+
+    /// Upstream does not recognise this one (its issue 3105).
+    #[test]
+    fn a_subnet_too_small_for_a_prefix_has_single_addresses() {
+        let prefixes = Call::AssignPrivateIpAddresses {
+            eni: EniId::from("eni-1"),
+            amount: Amount::Prefixes(1),
+        };
+        let text = "There aren't sufficient free Ipv4 addresses or prefixes";
+        assert!(matches!(
+            class(&prefixes, "InvalidParameterValue", text),
+            Class::Fragmented { .. }
+        ));
+        assert!(matches!(
+            class(&assign(), "InvalidParameterValue", text),
+            Class::Exhausted { .. }
+        ));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The forms on disk. Kept apart from the program's own types, so that those may change and the file's meaning does not.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use ipnet::Ipv4Net;
-use planner::{Attachment, EniId, Mac, Observed, Pod, Sandbox, SubnetId, event::Bond};
+use planner::{
+    Attachment, Demand, EniId, Mac, Mono, Observed, Pod, Sandbox, SubnetId, event::Bond,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Record;
@@ -48,6 +50,14 @@ struct StoredIdentity {
     subnet: String,
     subnet_cidr: String,
     security_groups: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredDemand {
+    bursts: Vec<(u32, f64)>,
+    surge: f64,
+    delivery_ms: u64,
+    at_ms: u64,
 }
 
 fn text(form: &impl Serialize) -> String {
@@ -191,4 +201,24 @@ pub fn of_nets(nets: &[Ipv4Net]) -> String {
 pub fn to_nets(text: &str) -> Option<Vec<Ipv4Net>> {
     let stored: Vec<String> = serde_json::from_str(text).ok()?;
     stored.iter().map(|net| net.parse().ok()).collect()
+}
+
+pub fn of_demand(demand: &Demand) -> String {
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    text(&StoredDemand {
+        bursts: demand.bursts.clone(),
+        surge: demand.surge,
+        delivery_ms: millis(demand.delivery),
+        at_ms: millis(demand.at.since_epoch()),
+    })
+}
+
+pub fn to_demand(text: &str) -> Option<Demand> {
+    let stored: StoredDemand = serde_json::from_str(text).ok()?;
+    Some(Demand {
+        bursts: stored.bursts,
+        surge: stored.surge,
+        delivery: Duration::from_millis(stored.delivery_ms),
+        at: Mono::from_epoch(Duration::from_millis(stored.at_ms)),
+    })
 }

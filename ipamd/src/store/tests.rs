@@ -63,6 +63,23 @@ fn a_record_and_a_cooldown_survive_reopening() {
 }
 
 #[test]
+fn the_learnt_demand_survives_reopening() {
+    let place = Place::new("demand");
+    let demand = Demand {
+        bursts: vec![(2, 0.5), (40, 1.25)],
+        surge: 97.5,
+        delivery: Duration::from_millis(7250),
+        at: Mono::from_epoch(Duration::from_millis(86_400_123)),
+    };
+    let (store, contents) = Store::open(&place.file(), "boot-1").unwrap();
+    assert_eq!(contents.demand, None);
+    store.remember_demand(&demand).unwrap();
+    drop(store);
+    let (_, contents) = Store::open(&place.file(), "boot-1").unwrap();
+    assert_eq!(contents.demand, Some(demand));
+}
+
+#[test]
 fn granting_an_address_ends_its_cooldown_in_the_same_transaction() {
     let place = Place::new("regrant");
     let (store, _) = Store::open(&place.file(), "boot-1").unwrap();

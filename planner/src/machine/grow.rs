@@ -10,7 +10,7 @@ use crate::{
     Amount, Command, SubnetId,
     gate::Action,
     limits::PREFIX_SIZE,
-    policy::Need,
+    policy::{Need, Stock},
     pool::{
         Key,
         eni::{Asked, Eni, HOPEFUL, Phase, Trust},
@@ -37,6 +37,9 @@ impl Planner {
         }
         let mut need = self.policy.short(&self.stock(), &self.flow());
         if need.addresses == 0 {
+            need = self.exchange();
+        }
+        if need.addresses == 0 {
             self.gathering = None;
             return;
         }
@@ -59,6 +62,28 @@ impl Planner {
         }
         if need.addresses > need.slack {
             self.create(need);
+        }
+    }
+
+    /// What takes the place of idle prefixes on a node that no longer wants any: they are given back once the targets
+    /// hold without them. It is not worth an ENI.
+    fn exchange(&self) -> Need {
+        let enis = self.pool.enis().filter(|eni| eni.grantable());
+        let blocks = enis.flat_map(|eni| eni.blocks.values());
+        let idle = blocks.filter(|block| block.is_prefix() && block.wholly_free());
+        let idle = u32::try_from(idle.count()).unwrap_or(u32::MAX);
+        if self.policy.prefixes || idle == 0 {
+            return Need::default();
+        }
+        let stock = self.stock();
+        let without = Stock {
+            free: stock.free.saturating_sub(idle.saturating_mul(PREFIX_SIZE)),
+            ..stock
+        };
+        let need = self.policy.short(&without, &self.flow());
+        Need {
+            slack: need.addresses,
+            ..need
         }
     }
 

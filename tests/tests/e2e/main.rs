@@ -9,6 +9,7 @@ mod growth;
 mod inspect;
 mod lifecycle;
 mod limits;
+mod prefixes;
 mod refusals;
 mod runtime;
 mod traffic;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         inspect::trials(),
         lifecycle::trials(),
         limits::trials(),
+        prefixes::trials(),
         refusals::trials(),
         runtime::trials(),
         traffic::trials(),

@@ -1,7 +1,7 @@
 //! Giving back: only what has been too much for a while, and never what anybody uses.
 
 use super::world::{Fault, World};
-use crate::{Class, Command, Config, Event, gate::Action};
+use crate::{Class, Command, Config, Event, Pod, Restored, gate::Action};
 
 fn ip_targets(warm: u32, minimum: u32) -> Config {
     Config {
@@ -193,4 +193,49 @@ fn pods_that_come_while_an_eni_is_drained_bring_it_back() {
             .all(|ticket| world.granted.contains_key(ticket))
     );
     let _calls = world.calls_since(from);
+}
+
+/// The mode is an environment variable: it changes with a restart, under pods that run on (upstream-ipam §4.8).
+#[test]
+fn a_node_that_no_longer_wants_prefixes_exchanges_them_for_addresses() {
+    let config = |prefix_delegation| Config {
+        prefix_delegation,
+        ..ip_targets(2, 0)
+    };
+    let mut world = World::new("m5.large", config(true));
+    for n in 0..20 {
+        world.add(n);
+    }
+    world.run(60);
+    let restored = Restored {
+        enis: world.listing(),
+        assigned: world
+            .live
+            .iter()
+            .map(|(sandbox, address)| {
+                let owner = world.enis.values().find(|eni| {
+                    let mut prefixes = eni.observed.prefixes.iter();
+                    prefixes.any(|net| net.contains(address))
+                });
+                let eni = owner.unwrap().observed.eni.clone();
+                (sandbox.clone(), Pod::default(), *address, eni)
+            })
+            .collect(),
+        ..Restored::default()
+    };
+    world.restart("m5.large", config(false));
+    world.send(Event::Restore(restored));
+    world.start();
+    let held = |world: &World| {
+        let all = world.enis.values().map(|eni| &eni.observed);
+        let sum = all.map(|eni| (eni.prefixes.len(), eni.addresses.len()));
+        sum.fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+    };
+    assert_eq!(held(&world), (2, 0), "their free addresses are enough");
+    for n in 0..20 {
+        world.left(n);
+    }
+    world.run(300);
+    assert_eq!(held(&world), (0, 2), "and nothing is left of them");
+    assert_eq!(attached(&world), 1, "an exchange is not worth an ENI");
 }
