@@ -7,11 +7,16 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use crate::{metrics::Metrics, pool::Pool, snapshot};
+use crate::{
+    cloud::executor::Executor,
+    metrics::{self, Metrics},
+    pool::Pool,
+};
 
 #[derive(Clone)]
 struct Shared {
     pool: Pool,
+    executor: Executor,
     metrics: Arc<Metrics>,
 }
 
@@ -22,6 +27,7 @@ struct Shared {
 pub fn start(
     address: SocketAddr,
     pool: Pool,
+    executor: Executor,
     metrics: Arc<Metrics>,
 ) -> std::io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address)?;
@@ -32,7 +38,11 @@ pub fn start(
         .build()?;
     let routes = Router::new()
         .route("/metrics", get(text))
-        .with_state(Shared { pool, metrics });
+        .with_state(Shared {
+            pool,
+            executor,
+            metrics,
+        });
     thread::Builder::new()
         .name("admin".to_owned())
         .spawn(move || {
@@ -49,8 +59,11 @@ pub fn start(
 async fn text(State(shared): State<Shared>) -> impl IntoResponse {
     // Gauges are read off the pool when somebody looks: between scrapes they cost nothing.
     if let Ok(pool) = shared.pool.snapshot().await {
-        shared.metrics.pool(&snapshot::to_gauges(&pool));
+        shared.metrics.pool(&pool);
     }
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(CONTENT_TYPE, kind)], shared.metrics.text())
+    shared.metrics.pace(&shared.executor.pace());
+    (
+        [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        shared.metrics.text(),
+    )
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use planner::{Event, InstanceType, Planner};
+use planner::{Event, InstanceType, Mono, Planner};
 use proto::v1::node_server::NodeServer;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -19,7 +19,7 @@ use tonic::transport::Server;
 
 use crate::{
     admin,
-    clock::Clock,
+    clock::{self, Clock},
     cloud::{
         aws::Aws,
         executor::Executor,
@@ -99,6 +99,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 
 /// The parts that are there before anything runs.
 struct Node {
+    begun: Mono,
     config: Config,
     metrics: Arc<Metrics>,
     me: Arc<Identity>,
@@ -117,6 +118,7 @@ struct Node {
 impl Node {
     /// Takes the node over from whoever had it before: its state file, its network, its pods.
     async fn take_over(config: Config) -> Result<Self, DaemonError> {
+        let begun = clock::now();
         let metrics = Arc::new(Metrics::new());
         let boot = boot_id().map_err(|source| serve_error("the boot id", source))?;
         make_run_dir(&config)?;
@@ -141,8 +143,10 @@ impl Node {
             agreed.restored.enis = start::attached(&executor).await;
         }
         agreed.adopt(&store)?;
+        let store = store.counted(metrics.clone());
         let store = Worker::start("store", store).map_err(|e| serve_error("the store", e))?;
         Ok(Self {
+            begun,
             config,
             metrics,
             me,
@@ -233,11 +237,17 @@ impl Node {
         };
         let stop = listen(&socket, service, supervisor, detached.clone())?;
         if let Some(address) = self.config.metrics {
-            let bound = admin::start(address, pool.clone(), metrics)
-                .map_err(|e| serve_error("metrics", e))?;
+            let bound = admin::start(
+                address,
+                pool.clone(),
+                self.executor.clone(),
+                metrics.clone(),
+            )
+            .map_err(|e| serve_error("metrics", e))?;
             tracing::info!(%bound, "serving metrics");
         }
         self.announce(pool, socket.clone(), detached);
+        metrics.ready(clock::now().since(self.begun));
         tracing::info!(?socket, "ready");
         Ok(stop)
     }

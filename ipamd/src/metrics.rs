@@ -1,198 +1,143 @@
-//! What the daemon counts, as Prometheus sees it. Plain typed handles; no label holds a pod, an address or an id.
+//! What the daemon counts, as Prometheus sees it: the one place that knows metrics' names.
 //!
-//! `awscni_*` gauges keep the name and meaning that dashboards for the AWS VPC CNI rely on; ours begin with `hawser_`.
+//! Two families share one registry: [`upstream`] keeps the names, types and meaning that dashboards for the AWS VPC CNI
+//! rely on, [`own`] says what those cannot. No label holds a pod, an address, an id that a caller chooses or a text from
+//! outside, so the number of series is bounded by the node's size. Counts only; decides nothing.
+
+mod own;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod upstream;
 
 use std::time::Duration;
 
-use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
-    registry::Registry,
+use planner::Snapshot;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Ec2Labels {
-    action: &'static str,
-    /// `ok`, EC2's error code, or `no_answer`.
-    result: String,
-}
+use crate::cloud::limiter;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    verb: &'static str,
-    /// `ok`, or the refusal's reason.
-    result: &'static str,
-}
+/// Prometheus's text format, which every scraper reads.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct VerbLabels {
-    verb: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabels {
-    state: &'static str,
-}
+/// From half a millisecond, the kernel's floor for one pod, to the longest wait for an address.
+const SECONDS: [f64; 13] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0,
+];
 
 /// Every metric of the daemon.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    ec2_calls: Family<Ec2Labels, Counter>,
-    ec2_seconds: Histogram,
-    requests: Family<RequestLabels, Counter>,
-    request_seconds: Family<VerbLabels, Histogram, fn() -> Histogram>,
-    wire_seconds: Histogram,
-    enis: Gauge,
-    eni_max: Gauge,
-    total: Gauge,
-    assigned: Gauge,
-    addresses: Family<StateLabels, Gauge>,
-    waiting: Gauge,
-    link_removal_failures: Counter,
+    upstream: upstream::Upstream,
+    own: own::Own,
 }
 
-/// The pool's figures at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PoolGauges {
-    pub enis: u32,
-    pub eni_max: u32,
-    pub waiting: u32,
-    /// Addresses by state.
-    pub by_state: [(&'static str, u32); 6],
+/// What an EC2 call is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Grow,
+    Shrink,
+    Observe,
+}
+
+impl Purpose {
+    fn of(action: &str) -> Self {
+        match action {
+            "UnassignPrivateIpAddresses"
+            | "UnassignIpv6Addresses"
+            | "DetachNetworkInterface"
+            | "DeleteNetworkInterface" => Self::Shrink,
+            action if action.starts_with("Describe") => Self::Observe,
+            _ => Self::Grow,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Grow => "grow",
+            Self::Shrink => "shrink",
+            Self::Observe => "observe",
+        }
+    }
 }
 
 impl Metrics {
     #[must_use]
     pub fn new() -> Self {
-        let mut registry = Registry::default();
-        let r = &mut registry;
-        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        r.register("hawser_build", "Which build this is", build);
+        let registry = Registry::new();
+        let mut book = Book(&registry);
         Self {
-            ec2_calls: registered(
-                r,
-                "hawser_ec2_calls",
-                "EC2 calls by action and result",
-                Family::default(),
-            ),
-            ec2_seconds: registered(
-                r,
-                "hawser_ec2_call_seconds",
-                "How long EC2 calls took",
-                seconds(),
-            ),
-            requests: registered(
-                r,
-                "hawser_requests",
-                "Requests by verb and result",
-                Family::default(),
-            ),
-            request_seconds: registered(
-                r,
-                "hawser_request_seconds",
-                "From request to answer, by verb",
-                Family::new_with_constructor(seconds as fn() -> Histogram),
-            ),
-            wire_seconds: registered(
-                r,
-                "hawser_add_wire_seconds",
-                "The datapath's share of an ADD",
-                seconds(),
-            ),
-            enis: registered(
-                r,
-                "awscni_eni_allocated",
-                "ENIs in the pool",
-                Gauge::default(),
-            ),
-            eni_max: registered(
-                r,
-                "awscni_eni_max",
-                "ENIs that the pool may hold",
-                Gauge::default(),
-            ),
-            total: registered(
-                r,
-                "awscni_total_ip_addresses",
-                "Pod addresses held",
-                Gauge::default(),
-            ),
-            assigned: registered(
-                r,
-                "awscni_assigned_ip_addresses",
-                "Pod addresses in use",
-                Gauge::default(),
-            ),
-            addresses: registered(
-                r,
-                "hawser_addresses",
-                "Pod addresses by state",
-                Family::default(),
-            ),
-            waiting: registered(
-                r,
-                "hawser_waiting_adds",
-                "ADDs that wait for an address",
-                Gauge::default(),
-            ),
-            link_removal_failures: registered(
-                r,
-                "hawser_link_removal_failures",
-                "Links not removed after DEL",
-                Counter::default(),
-            ),
+            upstream: upstream::Upstream::new(&mut book),
+            own: own::Own::new(&mut book),
             registry,
         }
     }
 
-    pub fn ec2_call(&self, action: &'static str, failure: Option<&str>, took: Duration) {
-        let result = failure.unwrap_or("ok").to_owned();
-        self.ec2_calls
-            .get_or_create(&Ec2Labels { action, result })
-            .inc();
-        self.ec2_seconds.observe(took.as_secs_f64());
+    /// A call to EC2 goes out.
+    pub fn ec2_begun(&self, action: &'static str) {
+        self.upstream.begun(Purpose::of(action));
     }
 
+    /// It has ended: with EC2's error code, or `no_answer`, if it failed.
+    pub fn ec2_ended(&self, action: &'static str, failure: Option<&str>, took: Duration) {
+        let purpose = Purpose::of(action);
+        let failure = failure.map(bounded);
+        self.upstream.ended(action, purpose, failure, took);
+        self.own.ec2(action, purpose, failure, took);
+    }
+
+    /// A request of the plugin was answered: `ok`, or the refusal's reason.
     pub fn request(&self, verb: &'static str, result: &'static str, took: Duration) {
-        self.requests
-            .get_or_create(&RequestLabels { verb, result })
-            .inc();
-        self.request_seconds
-            .get_or_create(&VerbLabels { verb })
-            .observe(took.as_secs_f64());
+        self.upstream.request(verb, result);
+        self.own.request(verb, result, took);
     }
 
-    pub fn wired(&self, took: Duration) {
-        self.wire_seconds.observe(took.as_secs_f64());
+    /// One stage of a verb took so long.
+    pub fn stage(&self, verb: &'static str, stage: &'static str, took: Duration) {
+        self.own.stage(verb, stage, took);
+    }
+
+    /// An ADD has got an address (`warm` at once, `grown` after a wait), or the reason for none.
+    pub fn waited(&self, outcome: &'static str, took: Duration) {
+        self.own.waited(outcome, took);
+    }
+
+    /// A transaction is durable.
+    pub fn committed(&self, took: Duration) {
+        self.own.committed(took);
     }
 
     pub fn link_removal_failed(&self) {
-        self.link_removal_failures.inc();
+        self.own.link_removal_failed();
     }
 
-    pub fn pool(&self, pool: &PoolGauges) {
-        self.enis.set(pool.enis.into());
-        self.eni_max.set(pool.eni_max.into());
-        self.waiting.set(pool.waiting.into());
-        self.total
-            .set(pool.by_state.iter().map(|&(_, n)| i64::from(n)).sum());
-        for &(state, n) in &pool.by_state {
-            self.addresses
-                .get_or_create(&StateLabels { state })
-                .set(n.into());
-            if state == "assigned" {
-                self.assigned.set(n.into());
-            }
-        }
+    /// The daemon serves, this long after the process began.
+    pub fn ready(&self, took: Duration) {
+        self.upstream.ready(took);
+        self.own.ready(took);
     }
 
-    /// The OpenMetrics text of everything.
+    /// The pool as it stands. Read off when somebody looks: between scrapes gauges cost nothing.
+    pub fn pool(&self, pool: &Snapshot) {
+        self.upstream.pool(pool);
+        self.own.pool(pool);
+    }
+
+    /// The pace that EC2's throttling leaves.
+    pub fn pace(&self, pace: &[limiter::Gauge]) {
+        self.own.pace(pace);
+    }
+
+    /// Everything, in Prometheus's text format.
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a string does not fail");
-        text
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("metrics that registered encode")
     }
 }
 
@@ -202,19 +147,83 @@ impl Default for Metrics {
     }
 }
 
-/// From half a millisecond, the kernel's floor for one pod, to the longest wait for an address.
-fn seconds() -> Histogram {
-    Histogram::new([
-        0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0,
-    ])
+/// EC2's code if it is one that the daemon knows: a label may not hold whatever a proxy on the way says.
+fn bounded(code: &str) -> &'static str {
+    const KNOWN: [&str; 22] = [
+        "no_answer",
+        "AccessDenied",
+        "AttachmentLimitExceeded",
+        "AuthFailure",
+        "IdempotentParameterMismatch",
+        "IncorrectState",
+        "InsufficientCidrBlocks",
+        "InsufficientFreeAddressesInSubnet",
+        "InternalError",
+        "InvalidAttachmentID.NotFound",
+        "InvalidNetworkInterface.InUse",
+        "InvalidNetworkInterfaceID.NotFound",
+        "InvalidParameterValue",
+        "InvalidSecurityGroupID.NotFound",
+        "InvalidSubnetID.NotFound",
+        "NetworkInterfaceLimitExceeded",
+        "PrivateIpAddressLimitExceeded",
+        "RequestExpired",
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "Unavailable",
+        "UnauthorizedOperation",
+    ];
+    let code = code.strip_prefix("Client.").unwrap_or(code);
+    KNOWN
+        .into_iter()
+        .find(|known| *known == code)
+        .unwrap_or("other")
 }
 
-fn registered<M: prometheus_client::registry::Metric + Clone>(
-    registry: &mut Registry,
-    name: &str,
-    help: &str,
-    metric: M,
-) -> M {
-    registry.register(name, help, metric.clone());
-    metric
+/// Registers metrics. Names are written once, in this program: a clash is a mistake that any start shows.
+struct Book<'a>(&'a Registry);
+
+impl Book<'_> {
+    fn enter<M: Collector + Clone + 'static>(&mut self, metric: prometheus::Result<M>) -> M {
+        let metric = metric.expect("a metric's name and labels are constants");
+        let registered = self.0.register(Box::new(metric.clone()));
+        registered.expect("no two metrics have one name");
+        metric
+    }
+
+    fn counter(&mut self, name: &str, help: &str) -> IntCounter {
+        self.enter(IntCounter::new(name, help))
+    }
+
+    fn counters(&mut self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.enter(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> IntGauge {
+        self.enter(IntGauge::new(name, help))
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.enter(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn rates(&mut self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.enter(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn rate(&mut self, name: &str, help: &str) -> Gauge {
+        self.enter(Gauge::new(name, help))
+    }
+
+    fn seconds(&mut self, name: &str, help: &str) -> Histogram {
+        self.enter(Histogram::with_opts(buckets(name, help)))
+    }
+
+    fn many_seconds(&mut self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        self.enter(HistogramVec::new(buckets(name, help), labels))
+    }
+}
+
+fn buckets(name: &str, help: &str) -> HistogramOpts {
+    HistogramOpts::new(name, help).buckets(SECONDS.to_vec())
 }

@@ -28,7 +28,7 @@ use crate::{
     clock, config,
     hostnet::{HostNet, WireError, link_of, ref_of},
     metrics::Metrics,
-    pool::Pool,
+    pool::{Grant, Pool},
     recovery, refusals,
     store::{Record, Store, StoreError},
     supervise::Detached,
@@ -68,6 +68,25 @@ struct Shared {
     records: Mutex<BTreeMap<Sandbox, Record>>,
 }
 
+impl Shared {
+    /// Counts a stage that began then and ends now; answers now, when the next begins.
+    fn staged(&self, verb: &'static str, stage: &'static str, begun: Mono) -> Mono {
+        let now = clock::now();
+        self.metrics.stage(verb, stage, now.since(begun));
+        now
+    }
+
+    /// Counts the wait for an address by its outcome.
+    fn waited(&self, asked: Result<Grant, Refusal>, since: Mono) -> Result<Grant, Refusal> {
+        let outcome = asked
+            .as_ref()
+            .map_or_else(|refusal| refusal.reason.as_str_name(), |_| "granted");
+        self.metrics
+            .waited(outcome, self.staged("add", "address", since).since(since));
+        asked
+    }
+}
+
 impl Sandboxes {
     #[must_use]
     pub fn new(
@@ -105,7 +124,9 @@ impl Sandboxes {
     /// A refusal, after which nothing of the attempt remains.
     pub async fn add(&self, request: Add) -> Result<Record, Refusal> {
         let shared = &self.shared;
+        let begun = clock::now();
         let mut turn = shared.busy.turn(&request.sandbox).await;
+        let asked_at = shared.staged("add", "turn", begun);
         if shared
             .overtaken
             .lock()
@@ -124,7 +145,7 @@ impl Sandboxes {
             request.deadline,
         );
         let grant = tokio::select! {
-            granted = asked => granted.map_err(refusals::of_pool)?,
+            granted = asked => shared.waited(granted.map_err(refusals::of_pool), asked_at)?,
             // The runtime has given the sandbox up. Dropping `asked` hands the address back if it is granted yet.
             () = turn.called_off() => return Err(refusals::deleted(&request.sandbox)),
         };
@@ -152,7 +173,7 @@ impl Sandboxes {
         }
     }
 
-    fn plan(&self, request: &Add, grant: crate::pool::Grant) -> Record {
+    fn plan(&self, request: &Add, grant: Grant) -> Record {
         let sandbox = &request.sandbox;
         let prefix = request
             .veth_prefix
@@ -186,7 +207,7 @@ impl Sandboxes {
             };
             return Err((refusals::of_wiring(&link, &error), event));
         }
-        self.shared.metrics.wired(clock::now().since(begun));
+        let wired = self.shared.staged("add", "wire", begun);
         let written = record.clone();
         match self
             .shared
@@ -194,7 +215,10 @@ impl Sandboxes {
             .run(move |store| store.put(&written))
             .await
         {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                self.shared.staged("add", "commit", wired);
+                Ok(())
+            }
             failed => {
                 self.shared.host.unwire(ref_of(record)).await.await;
                 Err((store_failed(failed), Event::Unwired { sandbox }))
@@ -209,7 +233,9 @@ impl Sandboxes {
     pub async fn del(&self, sandbox: &Sandbox) -> Result<(), Refusal> {
         let shared = &self.shared;
         shared.busy.call_off(sandbox);
+        let begun = clock::now();
         let turn = shared.busy.turn(sandbox).await;
+        shared.staged("del", "turn", begun);
         match self.record(sandbox) {
             Some(record) => self.take_down(record, turn).await,
             None if self.take_down_unknown(sandbox).await? => Ok(()),
@@ -238,7 +264,9 @@ impl Sandboxes {
 
     async fn take_down(&self, record: Record, turn: Turn) -> Result<(), Refusal> {
         let shared = &self.shared;
+        let begun = clock::now();
         let removal = shared.host.unwire(ref_of(&record)).await;
+        let unwired = shared.staged("del", "unwire", begun);
         // The turn ends with the link: an ADD that comes again for this sandbox must not meet the old one, and the
         // removal, which goes by name, must not meet the new one.
         drop(shared.detached.spawn(async move {
@@ -252,7 +280,7 @@ impl Sandboxes {
             .run(move |store| store.release(&freed, until))
             .await
         {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => drop(shared.staged("del", "commit", unwired)),
             failed => return Err(store_failed(failed)),
         }
         shared

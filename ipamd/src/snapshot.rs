@@ -1,4 +1,4 @@
-//! The pool's snapshot in other people's terms: the gRPC message, the gauges, and the answer to STATUS.
+//! The pool's snapshot in other people's terms: the gRPC message and the answer to STATUS.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use planner::{
 };
 use proto::{refusal::Refusal, v1};
 
-use crate::{metrics::PoolGauges, refusals};
+use crate::refusals;
 
 /// For the command line.
 #[must_use]
@@ -123,7 +123,7 @@ fn milliseconds(duration: Duration) -> u64 {
 fn eni(eni: &EniView, now: Mono) -> v1::Eni {
     v1::Eni {
         id: eni.id.as_ref().map(ToString::to_string).unwrap_or_default(),
-        state: format!("{:?}", eni.phase).to_lowercase(),
+        state: eni.phase.name().to_owned(),
         device_index: eni.device.unwrap_or_default().into(),
         primary: eni
             .primary_address
@@ -184,25 +184,6 @@ const fn name(state: AddressState) -> &'static str {
         AddressState::Cooling => "cooling",
         AddressState::Quarantined => "quarantined",
         AddressState::Releasing => "releasing",
-    }
-}
-
-/// For Prometheus.
-#[must_use]
-pub fn to_gauges(pool: &Snapshot) -> PoolGauges {
-    let totals = pool.totals;
-    PoolGauges {
-        enis: totals.enis,
-        eni_max: totals.max_enis,
-        waiting: totals.waiting,
-        by_state: [
-            ("free", totals.free),
-            ("reserved", totals.reserved),
-            ("assigned", totals.assigned),
-            ("cooling", totals.cooling),
-            ("quarantined", totals.quarantined),
-            ("releasing", totals.releasing),
-        ],
     }
 }
 

@@ -11,13 +11,14 @@ use std::{
     io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
 use planner::{Demand, EniId, Mac, Mono, Observed, Pod, Sandbox};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use crate::cloud::identity::Identity;
+use crate::{clock, cloud::identity::Identity, metrics::Metrics};
 
 const SANDBOXES: TableDefinition<'_, &str, &str> = TableDefinition::new("sandboxes");
 const COOLING: TableDefinition<'_, u32, u64> = TableDefinition::new("cooling");
@@ -88,6 +89,8 @@ pub enum StoreError {
 pub struct Store {
     database: Database,
     path: PathBuf,
+    /// Told how long each transaction took.
+    metrics: Option<Arc<Metrics>>,
     /// Held for the life of the process; the kernel lets go of it however the process ends.
     _lock: File,
 }
@@ -118,10 +121,20 @@ impl Store {
             Self {
                 database,
                 path: path.to_owned(),
+                metrics: None,
                 _lock: lock,
             },
             contents,
         ))
+    }
+
+    /// Has every transaction from now on counted.
+    #[must_use]
+    pub fn counted(self, metrics: Arc<Metrics>) -> Self {
+        Self {
+            metrics: Some(metrics),
+            ..self
+        }
     }
 
     /// Writes one sandbox; durable when this returns.
@@ -236,7 +249,12 @@ impl Store {
             path: self.path.clone(),
             source: Box::new(source),
         };
-        all().map_err(wrap)
+        let begun = clock::now();
+        all().map_err(wrap)?;
+        if let Some(metrics) = &self.metrics {
+            metrics.committed(clock::now().since(begun));
+        }
+        Ok(())
     }
 }
 

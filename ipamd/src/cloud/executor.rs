@@ -186,12 +186,13 @@ impl Executor {
         let action = call.action();
         self.wait_for_turn(action).await?;
         let begun = tokio::time::Instant::now();
+        self.metrics.ec2_begun(action);
         let result = self.ec2.call(call.clone()).await;
         let outcome = result
             .as_ref()
             .err()
             .map(|e: &CallError| e.code.as_deref().unwrap_or("no_answer"));
-        self.metrics.ec2_call(action, outcome, begun.elapsed());
+        self.metrics.ec2_ended(action, outcome, begun.elapsed());
         match result {
             Ok(reply) => {
                 tracing::debug!(action, ms = begun.elapsed().as_millis(), "EC2 answered");

@@ -37,6 +37,33 @@ pub enum Phase {
     Deleting,
 }
 
+impl Phase {
+    /// In the order of an ENI's life.
+    pub const ALL: [Self; 7] = [
+        Self::Creating,
+        Self::Unattached,
+        Self::Configuring,
+        Self::Ready,
+        Self::Draining,
+        Self::Detaching,
+        Self::Deleting,
+    ];
+
+    /// As metrics and the command line spell it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Unattached => "unattached",
+            Self::Configuring => "configuring",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Detaching => "detaching",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
 /// How far EC2's lists agree with us about this ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {

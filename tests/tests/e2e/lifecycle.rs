@@ -398,8 +398,8 @@ fn metrics_are_served() -> Outcome {
     })??;
     for line in [
         "awscni_assigned_ip_addresses 1",
-        "hawser_requests_total{verb=\"add\",result=\"ok\"} 1",
-        "# EOF",
+        "awscni_add_ip_req_count 1",
+        "hawser_requests_total{result=\"ok\",verb=\"add\"} 1",
     ] {
         assert!(text.contains(line), "{line} is missing from:\n{text}");
     }
