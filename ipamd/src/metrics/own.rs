@@ -137,7 +137,7 @@ impl Own {
         self.pod_limit.set(pool.limit.addresses.into());
         self.short.set(pool.targets.short.into());
         self.over.set(pool.targets.over.into());
-        let in_flight = i64::try_from(pool.in_flight).unwrap_or(i64::MAX);
+        let in_flight = i64::try_from(pool.calls.len()).unwrap_or(i64::MAX);
         self.in_flight.set(in_flight);
     }
 }
