@@ -257,7 +257,12 @@ impl Sandboxes {
         // The sweep works under this key too.
         let turn = self.shared.busy.turn(&unknown).await;
         match self.record(&unknown) {
-            Some(record) => self.take_down(record, turn).await.map(|()| true),
+            Some(record) => {
+                self.take_down(record, turn).await?;
+                // The removal, which goes by name, keeps the turn: an ADD that follows makes a link of the same name.
+                drop(self.shared.busy.turn(&unknown).await);
+                Ok(true)
+            }
             None => Ok(false),
         }
     }

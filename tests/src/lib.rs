@@ -6,6 +6,7 @@
 pub mod apiserver;
 pub mod binaries;
 pub mod containerd;
+pub mod crash;
 pub mod fleet;
 pub mod golden;
 pub mod inspect;

@@ -200,6 +200,16 @@ impl Node {
             .expect("the daemon runs")
     }
 
+    /// Gives the running daemon up to whoever traces it, who ends and reaps it.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn surrender_daemon(&mut self) -> Pid {
+        let pid = i32::try_from(self.pid()).expect("pids are positive");
+        self.daemon = None;
+        Pid::from_raw(pid)
+    }
+
     /// Sends SIGTERM and waits for the end: whether it was a clean one.
     ///
     /// # Errors

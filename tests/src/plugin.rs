@@ -23,7 +23,7 @@ pub struct Invocation {
 }
 
 /// How it ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub code: Option<i32>,
     /// What stood on standard output, if it was JSON.

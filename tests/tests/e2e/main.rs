@@ -5,6 +5,7 @@
 mod cli;
 mod cluster;
 mod conformance;
+mod crash;
 mod growth;
 mod inspect;
 mod lifecycle;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         cli::trials(),
         cluster::trials(),
         conformance::trials(),
+        crash::trials(),
         growth::trials(),
         inspect::trials(),
         lifecycle::trials(),

@@ -1,0 +1,305 @@
+//! Which system calls of the daemon are effects, and what each is called.
+//!
+//! Reads the traced process through `/proc` and changes nothing. A call that only looks (dumps, reads of files, the
+//! metadata service), wakes (eventfds) or logs is no effect.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+};
+
+use nix::{libc, unistd::Pid};
+
+use super::registers::Call;
+
+/// How many bytes of what is written are read: enough for any netlink batch and the head of an EC2 request.
+const HEAD: usize = 16 * 1024;
+
+/// What an effect is, and so on which sides of it there is a boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Done when the call returns.
+    Change,
+    /// Sent when the call returns, done when EC2 has carried it out.
+    Request,
+    /// Come in when the call returns.
+    Answer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    pub kind: Kind,
+    pub name: String,
+}
+
+/// What a socket is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Socket {
+    /// A connection of a plugin.
+    Plugin,
+    Tcp,
+    /// Netlink in the daemon's namespace, with its protocol.
+    Host(i32),
+    /// Netlink in a pod's namespace, handed over by a plugin.
+    Pod,
+}
+
+/// Tells effects of one process.
+#[derive(Debug)]
+pub struct Reader {
+    pid: Pid,
+    memory: File,
+    sockets: HashMap<String, Socket>,
+    /// What was last asked of EC2 on a connection, by its inode.
+    asked: HashMap<String, String>,
+}
+
+impl Reader {
+    /// # Errors
+    /// If the process's memory cannot be opened.
+    pub fn new(pid: Pid) -> io::Result<Self> {
+        Ok(Self {
+            pid,
+            memory: File::open(format!("/proc/{pid}/mem"))?,
+            sockets: HashMap::new(),
+            asked: HashMap::new(),
+        })
+    }
+
+    /// The effect that the call at whose entry a thread stands will have, if any.
+    pub fn of(&mut self, call: Call) -> Option<Effect> {
+        let change = |name: String| Effect {
+            kind: Kind::Change,
+            name,
+        };
+        match call.number {
+            libc::SYS_write | libc::SYS_pwrite64 | libc::SYS_sendto => {
+                let data = self.bytes(call.arguments[1], call.arguments[2]);
+                self.written(call, &data)
+            }
+            libc::SYS_writev => {
+                let data = self.gathered(call.arguments[1], call.arguments[2]);
+                self.written(call, &data)
+            }
+            // `msghdr` has the pieces and their number after a name and its length.
+            libc::SYS_sendmsg => {
+                let (pieces, count) = (call.arguments[1] + 16, call.arguments[1] + 24);
+                let data = self.gathered(self.word(pieces), self.word(count));
+                self.written(call, &data)
+            }
+            libc::SYS_fsync | libc::SYS_fdatasync => {
+                Some(change(format!("{} sync", self.file(call)?)))
+            }
+            libc::SYS_ftruncate | libc::SYS_fallocate => {
+                Some(change(format!("{} resize", self.file(call)?)))
+            }
+            libc::SYS_read | libc::SYS_recvfrom | libc::SYS_readv | libc::SYS_recvmsg => {
+                let asked = self.asked.get(&self.link(call)?)?;
+                Some(Effect {
+                    kind: Kind::Answer,
+                    name: format!("EC2 answer to {asked}"),
+                })
+            }
+            number => named(number).map(|(operation, at)| {
+                let path = self.path(call.arguments[at]);
+                change(format!("{operation} {path}"))
+            }),
+        }
+    }
+
+    fn written(&mut self, call: Call, data: &[u8]) -> Option<Effect> {
+        let target = self.link(call)?;
+        let Some(inode) = target.strip_prefix("socket:") else {
+            let name = format!("{} write", self.file(call)?);
+            return Some(Effect {
+                kind: Kind::Change,
+                name,
+            });
+        };
+        // Only netlink is told whom to send to, by the address that is the fifth argument.
+        let addressed = call.number == libc::SYS_sendto && call.arguments[4] != 0;
+        let (kind, name) = match self.socket(inode, addressed) {
+            Socket::Plugin => (Kind::Change, "answer to the plugin".to_owned()),
+            Socket::Tcp => {
+                let action = action(data)?;
+                self.asked.insert(target, action.clone());
+                (Kind::Request, format!("EC2 {action}"))
+            }
+            Socket::Host(libc::NETLINK_NETFILTER) => (Kind::Change, "nftables".to_owned()),
+            Socket::Host(_) => (Kind::Change, format!("host {}", requests(data)?)),
+            Socket::Pod => (Kind::Change, format!("pod {}", requests(data)?)),
+        };
+        Some(Effect { kind, name })
+    }
+
+    /// The name of the file that the call's descriptor refers to; none for what is no file, and for the log.
+    fn file(&self, call: Call) -> Option<String> {
+        let target = self.link(call)?;
+        let log = call.arguments[0] <= 2;
+        let path = target.strip_prefix('/').filter(|_| !log)?;
+        let known = path.starts_with("proc/sys/").then_some(path);
+        Some(known.unwrap_or(path.rsplit('/').next()?).to_owned())
+    }
+
+    fn link(&self, call: Call) -> Option<String> {
+        let path = format!("/proc/{}/fd/{}", self.pid, call.arguments[0]);
+        Some(fs::read_link(path).ok()?.to_str()?.to_owned())
+    }
+
+    fn socket(&mut self, inode: &str, addressed: bool) -> Socket {
+        if let Some(known) = self.sockets.get(inode) {
+            return *known;
+        }
+        let found = self.look_up(inode.trim_matches(['[', ']']), addressed);
+        self.sockets.insert(inode.to_owned(), found);
+        found
+    }
+
+    /// The kernel's tables of the daemon's namespace list its sockets, but neither those of other namespaces nor
+    /// accepted connections of a Unix socket.
+    fn look_up(&self, inode: &str, addressed: bool) -> Socket {
+        let listed = |table: &str, column: usize| -> Option<Vec<String>> {
+            let text = fs::read_to_string(format!("/proc/{}/net/{table}", self.pid)).ok()?;
+            let mut lines = text.lines().map(str::split_whitespace);
+            let line = lines.find(|line| line.clone().nth(column) == Some(inode))?;
+            Some(line.map(str::to_owned).collect())
+        };
+        if listed("tcp", 9).is_some() {
+            return Socket::Tcp;
+        }
+        let netlink = listed("netlink", 9).and_then(|line| line.get(1)?.parse().ok());
+        match netlink {
+            Some(protocol) => Socket::Host(protocol),
+            None if addressed => Socket::Pod,
+            None => Socket::Plugin,
+        }
+    }
+
+    fn bytes(&self, at: u64, length: u64) -> Vec<u8> {
+        let length = usize::try_from(length).unwrap_or(HEAD).min(HEAD);
+        let mut bytes = vec![0; length];
+        // What cannot be read the kernel will not be able to write either.
+        let read = self.memory.read_at(&mut bytes, at).unwrap_or(0);
+        bytes.truncate(read);
+        bytes
+    }
+
+    fn word(&self, at: u64) -> u64 {
+        let bytes = self.bytes(at, 8);
+        bytes.try_into().map_or(0, u64::from_ne_bytes)
+    }
+
+    /// What `count` pieces, each an address and a length, hold together.
+    fn gathered(&self, pieces: u64, count: u64) -> Vec<u8> {
+        let pieces = (0..count.min(16)).map(|n| pieces + 16 * n);
+        pieces
+            .flat_map(|piece| self.bytes(self.word(piece), self.word(piece + 8)))
+            .collect()
+    }
+
+    fn path(&self, at: u64) -> String {
+        let bytes = self.bytes(at, 4096);
+        let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+        let path = String::from_utf8_lossy(text).into_owned();
+        path.rsplit('/').next().unwrap_or_default().to_owned()
+    }
+}
+
+/// Calls that change a directory, and which argument names the entry.
+fn named(number: i64) -> Option<(&'static str, usize)> {
+    match number {
+        libc::SYS_unlinkat => Some(("unlink", 1)),
+        libc::SYS_mkdirat => Some(("mkdir", 1)),
+        libc::SYS_renameat2 | libc::SYS_renameat => Some(("rename", 1)),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_unlink => Some(("unlink", 0)),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_mkdir => Some(("mkdir", 0)),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_rename => Some(("rename", 0)),
+        _ => None,
+    }
+}
+
+/// The action that an EC2 request asks for; none for a request to somebody else.
+fn action(data: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(data);
+    let (_, rest) = text.split_once("Action=")?;
+    let action = rest.split(|c: char| !c.is_ascii_alphanumeric()).next()?;
+    Some(action.to_owned())
+}
+
+/// The names of the route-netlink requests in one datagram; none if all of them only ask.
+///
+/// The kernel works through a datagram inside the call that writes it, so there is no boundary between its requests.
+fn requests(data: &[u8]) -> Option<String> {
+    let mut names = Vec::new();
+    let mut rest = data;
+    while let Some(header) = rest.first_chunk::<6>() {
+        let [a, b, c, d, e, f] = *header;
+        let length = usize::try_from(u32::from_ne_bytes([a, b, c, d])).ok()?;
+        names.extend(request(u16::from_ne_bytes([e, f])));
+        rest = rest
+            .get(length.next_multiple_of(4).max(16)..)
+            .unwrap_or_default();
+    }
+    names.dedup();
+    (!names.is_empty()).then(|| names.join("+"))
+}
+
+/// `rtm_type`; the lowest two bits of every one tell new, del, get and set apart.
+fn request(kind: u16) -> Option<&'static str> {
+    const GET: u16 = 2;
+    if kind & 3 == GET {
+        return None;
+    }
+    Some(match kind {
+        16 => "newlink",
+        17 => "dellink",
+        19 => "setlink",
+        20 => "newaddr",
+        21 => "deladdr",
+        24 => "newroute",
+        25 => "delroute",
+        28 => "newneigh",
+        29 => "delneigh",
+        32 => "newrule",
+        33 => "delrule",
+        _ => "other",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(length: u32, kind: u16) -> Vec<u8> {
+        let mut bytes = length.to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.resize(usize::try_from(length).unwrap().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn a_batch_is_named_after_its_requests() {
+        let mut batch = message(18, 24);
+        batch.extend(message(16, 24));
+        batch.extend(message(16, 28));
+        assert_eq!(requests(&batch).as_deref(), Some("newroute+newneigh"));
+    }
+
+    #[test]
+    fn looking_is_no_effect() {
+        assert_eq!(requests(&message(16, 18)), None);
+        assert_eq!(requests(&[]), None);
+        assert_eq!(action(b"GET /latest/meta-data/ HTTP/1.1"), None);
+    }
+
+    #[test]
+    fn an_ec2_request_is_named_after_its_action() {
+        let body = b"POST / HTTP/1.1\r\n\r\nAction=AttachNetworkInterface&Version=2016-11-15";
+        assert_eq!(action(body).as_deref(), Some("AttachNetworkInterface"));
+    }
+}
