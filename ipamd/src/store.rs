@@ -7,6 +7,7 @@ mod forms;
 pub mod peek;
 
 use std::{
+    cell::RefCell,
     fs::{File, TryLockError},
     io,
     net::Ipv4Addr,
@@ -87,7 +88,9 @@ pub enum StoreError {
 /// The open file.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    /// None after a write that failed: the database trusts nothing that it holds in memory any more, and takes no other
+    /// change before it is opened again.
+    database: RefCell<Option<Database>>,
     path: PathBuf,
     /// Told how long each transaction took.
     metrics: Option<Arc<Metrics>>,
@@ -106,20 +109,20 @@ impl Store {
         let lock = lock(&path.with_extension("lock"))?;
         let (database, contents) = match usable(path, boot) {
             Ok(opened) => opened,
-            Err(why) => {
+            Err(Unusable::System(source)) => return Err(unopened(path, source)),
+            Err(Unusable::Content(why)) => {
                 if path.exists() {
                     set_aside(path, why)?;
                 }
-                usable(path, boot).map_err(|why| StoreError::Io {
-                    operation: "create",
-                    path: path.to_owned(),
-                    source: io::Error::other(why),
+                usable(path, boot).map_err(|why| match why {
+                    Unusable::System(source) => unopened(path, source),
+                    Unusable::Content(why) => unopened(path, io::Error::other(why)),
                 })?
             }
         };
         Ok((
             Self {
-                database,
+                database: RefCell::new(Some(database)),
                 path: path.to_owned(),
                 metrics: None,
                 _lock: lock,
@@ -240,9 +243,16 @@ impl Store {
         body: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), StoreError> {
         let all = || -> Result<(), redb::Error> {
-            let transaction = self.database.begin_write()?;
+            let mut open = self.database.borrow_mut();
+            let database = match open.take() {
+                Some(database) => database,
+                None => Database::open(&self.path)?,
+            };
+            let transaction = database.begin_write()?;
             body(&transaction)?;
-            Ok(transaction.commit()?)
+            transaction.commit()?;
+            *open = Some(database);
+            Ok(())
         };
         let wrap = |source| StoreError::Database {
             operation,
@@ -294,16 +304,41 @@ fn set_aside(path: &Path, why: &str) -> Result<(), StoreError> {
     })
 }
 
-/// Opens the file and reads all of it; the error is the word that a file set aside gets as its extension.
-fn usable(path: &Path, boot: &str) -> Result<(Database, Contents), &'static str> {
-    let database = Database::create(path).map_err(|_| "corrupt")?;
-    let about = about(&database, boot).map_err(|_| "corrupt")?;
-    match about {
-        (version, _) if version != VERSION => return Err("version"),
-        (_, written) if written != boot => return Err("boot"),
+/// Why a file cannot be worked with.
+enum Unusable {
+    /// Another is to be begun; the word that this one gets as its extension.
+    Content(&'static str),
+    /// The system does not let us: no space, no write access, a broken disk. The content may be as good as ever.
+    System(io::Error),
+}
+
+impl From<redb::Error> for Unusable {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            // What the database itself thinks of the bytes comes without an errno.
+            redb::Error::Io(source) if source.raw_os_error().is_some() => Self::System(source),
+            _ => Self::Content("corrupt"),
+        }
+    }
+}
+
+fn unopened(path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io {
+        operation: "open",
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Opens the file and reads all of it.
+fn usable(path: &Path, boot: &str) -> Result<(Database, Contents), Unusable> {
+    let database = Database::create(path).map_err(redb::Error::from)?;
+    match about(&database, boot)? {
+        (version, _) if version != VERSION => return Err(Unusable::Content("version")),
+        (_, written) if written != boot => return Err(Unusable::Content("boot")),
         _ => {}
     }
-    let contents = read(&database).map_err(|_| "corrupt")?.ok_or("corrupt")?;
+    let contents = read(&database)?.ok_or(Unusable::Content("corrupt"))?;
     Ok((database, contents))
 }
 

@@ -17,3 +17,4 @@ pub mod plugin;
 pub mod sandbox;
 pub mod simulation;
 pub mod soak;
+pub mod stream;

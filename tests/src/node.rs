@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io,
     net::Ipv4Addr,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -81,6 +82,15 @@ impl Node {
     #[must_use]
     pub fn netns(&self) -> &Netns {
         &self.instance.netns
+    }
+
+    /// The node's namespace once more, for plugins that run while the daemon is started again.
+    ///
+    /// # Errors
+    /// If the process has no descriptor to spare.
+    pub fn host(&self) -> io::Result<Netns> {
+        let fd = self.netns().as_fd().try_clone_to_owned()?;
+        Netns::from_fd(fd).map_err(io::Error::other)
     }
 
     #[must_use]

@@ -1,4 +1,4 @@
-//! EC2 calls as the pool starts them, and the notes on disk around those that make an ENI.
+//! EC2 calls as the pool starts them, and the notes on disk around those that make or free an ENI.
 //!
 //! Writes intents and starts calls; what a lost ENI means is decided at the next start (`cloud::start`).
 
@@ -19,9 +19,13 @@ impl<H: EniHost> Driver<H> {
                 let token = token.clone();
                 self.create(command, token);
             }
-            Command::AttachEni { eni, .. } => {
+            Command::DetachEni { eni, .. } => {
                 let eni = eni.clone();
-                self.attach(command, eni);
+                self.detach(command, eni);
+            }
+            Command::AttachEni { eni, .. } | Command::DeleteEni { eni, .. } => {
+                let eni = eni.clone();
+                self.settling(command, eni);
             }
             _ => {
                 let executor = self.executor.clone();
@@ -54,7 +58,22 @@ impl<H: EniHost> Driver<H> {
         });
     }
 
-    fn attach(&self, command: Command, eni: EniId) {
+    /// A detached ENI that is not deleted yet is on no list of what is attached: noted for a daemon that starts between
+    /// the two.
+    fn detach(&self, command: Command, eni: EniId) {
+        let (op, executor, journal) =
+            (op_of(&command), self.executor.clone(), self.journal.clone());
+        self.in_background(op, async move {
+            note(journal.as_ref(), move |store| {
+                store.intend(&eni.0, Some(&eni))
+            })
+            .await;
+            executor.run(command).await
+        });
+    }
+
+    /// Once it is attached or gone, nobody needs to look for the ENI.
+    fn settling(&self, command: Command, eni: EniId) {
         let (op, executor, journal) =
             (op_of(&command), self.executor.clone(), self.journal.clone());
         self.in_background(op, async move {

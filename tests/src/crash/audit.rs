@@ -138,7 +138,8 @@ pub fn host_link(pod: &Pod) -> String {
 }
 
 /// ENIs that EC2 says are this node's: attached to it, or carrying its tag.
-fn enis(stage: &Stage) -> Vec<NetworkInterface> {
+#[must_use]
+pub fn enis(stage: &Stage) -> Vec<NetworkInterface> {
     let id = &stage.node.instance.id;
     let world = stage.lab.sim.world();
     let ours = |eni: &&NetworkInterface| {

@@ -34,6 +34,11 @@ pub trait Scenario: Sync {
     /// Whether, seen from outside, the work is done to the last effect.
     fn done(&self, stage: &Stage) -> bool;
 
+    /// Whether this boundary is to be tried. All are, unless a kind of work says why not.
+    fn counts(&self, _: &Boundary) -> bool {
+        true
+    }
+
     /// When the daemon comes back.
     fn restart(&self) -> Restart {
         Restart::Soon
@@ -63,7 +68,8 @@ pub struct Report {
 /// # Errors
 /// If the first run, which is killed only when all is done, is not right itself.
 pub fn run(scenario: &impl Scenario, workers: usize) -> io::Result<Report> {
-    let listed = once(scenario, None)?.met;
+    let mut listed = once(scenario, None)?.met;
+    listed.retain(|boundary| scenario.counts(boundary));
     let queue: VecDeque<_> = listed.iter().cloned().map(|at| (at, 1)).collect();
     let shared = Mutex::new((queue, Report::default()));
     thread::scope(|scope| {

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    os::fd::AsFd,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,7 +20,7 @@ use vpc_sim::SimConfig;
 
 use super::tracer::{self, Boundary, Orders, Trace};
 use crate::{
-    lab::{Lab, count, eventually, told},
+    lab::{Lab, count, eventually},
     node::{Node, Pod},
     plugin::{Invocation, Outcome},
 };
@@ -37,7 +36,7 @@ const WORK_LIMIT: Duration = Duration::from_secs(150);
 pub struct Stage {
     pub lab: Lab,
     pub node: Node,
-    /// The node's namespace once more, for plugins that run while the daemon is started again.
+    /// The node's namespace, for plugins that run while the daemon is started again.
     pub host: Arc<Netns>,
     /// Another instance, without a daemon: the far end of the fabric.
     pub far: Node,
@@ -62,12 +61,10 @@ impl Stage {
     pub fn new(kind: &str, settings: &[(&str, &str)]) -> io::Result<Self> {
         let lab = Lab::start(SimConfig::default())?;
         let (far, node) = (lab.bare_node("t3.small", &[])?, lab.node(kind, settings)?);
-        let fd = node.netns().as_fd().try_clone_to_owned()?;
-        let host = Arc::new(Netns::from_fd(fd).map_err(|e| told(&e))?);
         Ok(Self {
             lab,
+            host: Arc::new(node.host()?),
             node,
-            host,
             far,
             pods: Vec::new(),
         })

@@ -31,8 +31,8 @@ const REST: Duration = Duration::from_secs(60);
 const COOLDOWN: (&str, &str) = ("IP_COOLDOWN_PERIOD", "900");
 
 /// Kills at every boundary of the scenario; every one must have been hit and survived.
-fn survive(name: &str, scenario: &impl Scenario) -> Outcome {
-    let report = campaign::run(scenario, WORKERS)?;
+pub fn survive(name: &str, scenario: &impl Scenario, workers: usize) -> Outcome {
+    let report = campaign::run(scenario, workers)?;
     println!(
         "{name}: {} of {} boundaries survived ({} runs repeated)\n{}",
         report.survived.len(),
@@ -212,21 +212,21 @@ impl Scenario for Growth {
 }
 
 fn add_survives_a_kill_at_every_effect() -> Outcome {
-    survive("ADD", &AnAdd(Restart::Soon))
+    survive("ADD", &AnAdd(Restart::Soon), WORKERS)
 }
 
 fn add_given_up_by_the_runtime_leaves_nothing_after_a_kill_at_every_effect() -> Outcome {
-    survive("ADD given up", &AnAdd(Restart::Late))
+    survive("ADD given up", &AnAdd(Restart::Late), WORKERS)
 }
 
 fn del_survives_a_kill_at_every_effect() -> Outcome {
-    survive("DEL", &ADel(Restart::Soon))
+    survive("DEL", &ADel(Restart::Soon), WORKERS)
 }
 
 fn del_given_up_by_the_runtime_is_done_after_a_kill_at_every_effect() -> Outcome {
-    survive("DEL given up", &ADel(Restart::Late))
+    survive("DEL given up", &ADel(Restart::Late), WORKERS)
 }
 
 fn growth_survives_a_kill_at_every_effect() -> Outcome {
-    survive("growth", &Growth)
+    survive("growth", &Growth, WORKERS)
 }

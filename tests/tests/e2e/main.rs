@@ -6,12 +6,16 @@ mod cli;
 mod cluster;
 mod conformance;
 mod crash;
+mod crash_shrink;
 mod growth;
 mod inspect;
 mod lifecycle;
 mod limits;
 mod prefixes;
 mod refusals;
+mod restart;
+mod restart_faults;
+mod restart_files;
 mod runtime;
 mod traffic;
 
@@ -47,12 +51,16 @@ fn main() -> ExitCode {
         cluster::trials(),
         conformance::trials(),
         crash::trials(),
+        crash_shrink::trials(),
         growth::trials(),
         inspect::trials(),
         lifecycle::trials(),
         limits::trials(),
         prefixes::trials(),
         refusals::trials(),
+        restart::trials(),
+        restart_faults::trials(),
+        restart_files::trials(),
         runtime::trials(),
         traffic::trials(),
     ];

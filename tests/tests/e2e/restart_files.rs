@@ -1,0 +1,226 @@
+//! Faults of the files that a daemon leaves to its successor, by their rows in the fault table.
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use datapath::netns::Netns;
+use e2e::{
+    lab::{Lab, count, eventually},
+    node::{Node, Pod},
+    ping::ping,
+};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use serde_json::json;
+use vpc_sim::SimConfig;
+
+use crate::{Outcome, trials};
+
+trials!(
+    fault_35_a_full_disk_refuses_adds_and_heals,
+    fault_35_a_read_only_state_stops_the_daemon_and_no_pod,
+    fault_37_a_reboot_voids_assignments_and_keeps_enis,
+);
+
+const REST: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// A node whose run directory is a file system of its own, of so many bytes.
+fn node_on(lab: &Lab, bytes: u32) -> io::Result<(Node, PathBuf)> {
+    let mut node = lab.bare_node("m5.4xlarge", &[("WARM_IP_TARGET", "29"), ("MAX_ENI", "1")])?;
+    let run = node.state_file();
+    let run = run.parent().map(Path::to_owned).unwrap_or_default();
+    fs::create_dir(&run)?;
+    let size = format!("size={bytes},mode=700");
+    mount(
+        Some("tmpfs"),
+        &run,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some(size.as_str()),
+    )?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    assert!(
+        eventually(REST, || count(&node, "free").is_ok_and(|n| n >= 29)),
+        "{}",
+        node.log()
+    );
+    Ok((node, run))
+}
+
+/// Fills the file system of `run` to its last page.
+fn fill(run: &Path) -> io::Result<PathBuf> {
+    let path = run.join("filler");
+    let mut file = fs::File::create(&path)?;
+    loop {
+        match file.write(&[0; 4096]) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(path),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn fault_35_a_full_disk_refuses_adds_and_heals() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let (mut node, run) = node_on(&lab, 4 << 20)?;
+    let pods: Vec<Pod> = (0..3)
+        .map(|n| node.add_pod(&format!("pod{n}")))
+        .collect::<Result<_, _>>()?;
+    let filler = fill(&run)?;
+    // What the file has room for already may still succeed; then no more.
+    let mut late = Vec::new();
+    let refused = loop {
+        let id = format!("late{}", late.len());
+        let (netns, path) = node.sandbox(&id)?;
+        let added = node.invocation("ADD", &id, Some(&path)).run(node.netns())?;
+        if !added.succeeded() {
+            break added;
+        }
+        late.push((netns, path));
+        assert!(late.len() < 26, "a full disk refuses no ADD");
+    };
+    // An I/O failure that names the disk, and when to try again.
+    assert_eq!(refused.error_code(), Some(5), "{refused:?}");
+    assert!(
+        refused.error_text().contains("No space left"),
+        "{refused:?}"
+    );
+    for pod in &pods {
+        assert!(ping(node.netns(), None, pod.address(), LIMIT)?.is_some());
+    }
+    // A DEL takes the pod's network away whether or not it can say so.
+    let del = node.invocation("DEL", "pod0", Some(&pods[0].path));
+    let deleted = del
+        .clone()
+        .conf("deadlineSeconds", json!(2))
+        .run(node.netns())?;
+    let silent = |address| ping(node.netns(), None, address, Duration::from_millis(200));
+    assert!(silent(pods[0].address())?.is_none(), "{deleted:?}");
+
+    // A daemon that starts on the full disk may not be able to, and must not give the records up for that.
+    node.kill_daemon()?;
+    let started = node.start_daemon(&lab.sim.ec2_endpoint());
+    fs::remove_file(filler)?;
+    if started.is_err() {
+        node.start_daemon(&lab.sim.ec2_endpoint())?;
+    }
+    assert!(
+        !node.state_file().with_extension("corrupt").exists(),
+        "{}",
+        node.log()
+    );
+    let deleted = del.run(node.netns())?;
+    assert!(deleted.succeeded(), "{deleted:?}\n{}", node.log());
+    let fresh = node.add_pod("fresh")?;
+    // And it is durable again.
+    node.kill_daemon()?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    let known = || count(&node, "assigned").is_ok_and(|n| n == 3 + late.len());
+    assert!(eventually(REST, known), "{}", node.log());
+    for pod in pods[1..].iter().chain([&fresh]) {
+        assert!(ping(node.netns(), None, pod.address(), LIMIT)?.is_some());
+    }
+    umount2(&run, MntFlags::MNT_DETACH)?;
+    Ok(())
+}
+
+fn fault_35_a_read_only_state_stops_the_daemon_and_no_pod() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let (mut node, run) = node_on(&lab, 8 << 20)?;
+    let (first, second) = (node.add_pod("first")?, node.add_pod("second")?);
+    node.kill_daemon()?;
+    let remount = |flags| {
+        mount(
+            None::<&str>,
+            &run,
+            None::<&str>,
+            MsFlags::MS_REMOUNT | flags,
+            None::<&str>,
+        )
+    };
+    remount(MsFlags::MS_RDONLY)?;
+    let refused = node.run_daemon(&lab.sim.ec2_endpoint())?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("Read-only file system"),
+        "{said}"
+    );
+    assert!(ping(&first.netns, None, second.address(), LIMIT)?.is_some());
+    let (_netns, path) = node.sandbox("new")?;
+    let add = node
+        .invocation("ADD", "new", Some(&path))
+        .conf("deadlineSeconds", json!(1));
+    assert_eq!(add.run(node.netns())?.error_code(), Some(11));
+    remount(MsFlags::empty())?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    assert!(eventually(LIMIT, || count(&node, "assigned").is_ok_and(|n| n == 2)));
+    let added = node
+        .invocation("ADD", "new", Some(&path))
+        .run(node.netns())?;
+    assert!(added.succeeded(), "{added:?}");
+    umount2(&run, MntFlags::MNT_DETACH)?;
+    Ok(())
+}
+
+/// The machine comes back with another boot id, no namespaces, no links and the same ENIs; the state file is stale.
+fn fault_37_a_reboot_voids_assignments_and_keeps_enis() -> Outcome {
+    const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node("t3.small", &[("WARM_IP_TARGET", "1"), ("MAX_ENI", "1")])?;
+    let (gone, path) = {
+        let pod = node.add_pod("gone")?;
+        (pod.address(), pod.path.clone())
+    };
+    let before: Vec<_> = lab
+        .sim
+        .world()
+        .interfaces()
+        .map(|eni| eni.id.clone())
+        .collect();
+    node.kill_daemon()?;
+    Netns::unbind(&path)?;
+    let other = lab.dir().join("boot_id");
+    fs::write(&other, "00000000-0000-4000-8000-000000000001\n")?;
+    mount(
+        Some(&other),
+        BOOT,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )?;
+    let outcome = after_reboot(&lab, &mut node, gone);
+    umount2(BOOT, MntFlags::MNT_DETACH)?;
+    outcome?;
+    let after: Vec<_> = lab
+        .sim
+        .world()
+        .interfaces()
+        .map(|eni| eni.id.clone())
+        .collect();
+    assert_eq!(before, after, "the ENIs stay");
+    Ok(())
+}
+
+fn after_reboot(lab: &Lab, node: &mut Node, gone: Ipv4Addr) -> Outcome {
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    let idle = || {
+        count(node, "assigned").is_ok_and(|n| n == 0) && count(node, "free").is_ok_and(|n| n > 0)
+    };
+    assert!(eventually(REST, idle), "{}", node.log());
+    assert!(
+        node.state_file().with_extension("boot").exists(),
+        "the stale file is kept aside"
+    );
+    // The runtime deletes the sandboxes of its former life, whose namespaces it cannot name any more.
+    let deleted = node.invocation("DEL", "gone", None).run(node.netns())?;
+    assert!(deleted.succeeded(), "{deleted:?}");
+    assert!(ping(node.netns(), None, gone, Duration::from_millis(200))?.is_none());
+    let fresh = node.add_pod("fresh")?;
+    assert!(ping(node.netns(), None, fresh.address(), LIMIT)?.is_some());
+    Ok(())
+}
