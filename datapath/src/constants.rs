@@ -9,6 +9,9 @@ use std::net::Ipv4Addr;
 /// permanent neighbour entry.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
+/// Where the instance metadata service answers. (Over IPv6 it does so at `fd00:ec2::254`.)
+pub const INSTANCE_METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
 /// `rtm_protocol` and `FRA_PROTOCOL` of every route and rule we make, so that a dump tells ours from foreign ones.
 /// 107 is unassigned in the kernel's header and in iproute2's `rt_protos`.
 pub const PROTOCOL: u8 = 107;

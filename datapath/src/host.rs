@@ -7,6 +7,7 @@
 
 mod eni;
 mod keeper;
+mod notices;
 mod rules;
 mod stale;
 mod sysctl;
@@ -24,6 +25,7 @@ use crate::nft::{Egress, Nft, Ruleset};
 
 pub use eni::{EniLink, add_eni, remove_eni};
 pub use keeper::{Doubt, Keeper, Repaired};
+pub use notices::{News, Notices};
 
 /// Loose source check. An ENI must accept what comes back over it although the main table would answer by another.
 const LOOSE: u32 = 2;
@@ -37,6 +39,8 @@ pub struct HostConfig {
     pub mtu: u32,
     /// What leaves by the primary ENI whichever ENI its pod is on.
     pub egress: Egress,
+    /// Whether pods are kept from the instance metadata service.
+    pub block_metadata: bool,
 }
 
 /// Why the node cannot be set up.
@@ -173,6 +177,8 @@ fn ruleset(socket: &mut Socket, config: &HostConfig, primary: u32) -> Result<Rul
         check_source: sysctl::source_check_is_loose()?,
         primary,
         egress: config.egress.clone(),
+        block_metadata: config.block_metadata,
+        refuse_ipv6: sysctl::has_ipv6(),
     })
 }
 

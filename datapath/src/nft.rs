@@ -8,6 +8,7 @@
 mod batch;
 mod egress;
 mod expr;
+mod guard;
 mod observe;
 
 use ipnet::Ipv4Net;
@@ -53,6 +54,10 @@ pub struct Ruleset {
     pub primary: u32,
     /// What leaves by the primary ENI, and under which address.
     pub egress: Egress,
+    /// Pods do not reach the instance metadata service.
+    pub block_metadata: bool,
+    /// Pods have no IPv6 and are not heard over it. Otherwise table `ip6 hawser` is not touched.
+    pub refuse_ipv6: bool,
 }
 
 /// The route type of a local address.
@@ -106,6 +111,12 @@ impl Nft {
         add_eni_chain(&mut batch, 0, egress.mark);
         for index in ruleset.enis.iter().filter(|index| **index != 0) {
             add_eni_chain(&mut batch, *index, egress.mark);
+        }
+        if ruleset.block_metadata {
+            guard::add_block_metadata(&mut batch);
+        }
+        if ruleset.refuse_ipv6 {
+            guard::replace_ipv6(&mut batch);
         }
         batch.send(&mut self.channel, &mut self.seq)
     }

@@ -63,6 +63,8 @@ pub struct Network {
     pub pod_mtu: u32,
     /// `AWS_VPC_K8S_CNI_VETHPREFIX`: at most four characters before the hash.
     pub veth_prefix: String,
+    /// `HAWSER_BLOCK_POD_IMDS`: pods are kept from the instance metadata service.
+    pub block_pod_imds: bool,
 }
 
 /// What EC2 is told.
@@ -238,6 +240,7 @@ impl Reader<'_> {
             eni_mtu,
             pod_mtu: self.mtu("POD_MTU", eni_mtu),
             veth_prefix,
+            block_pod_imds: self.flag("HAWSER_BLOCK_POD_IMDS", false),
         }
     }
 
@@ -332,7 +335,8 @@ mod tests {
             Network {
                 eni_mtu: 9001,
                 pod_mtu: 9001,
-                veth_prefix: "eni".into()
+                veth_prefix: "eni".into(),
+                block_pod_imds: false,
             }
         );
         assert_eq!(

@@ -94,6 +94,7 @@ mod tests {
             eni_mtu: 9001,
             pod_mtu: 1500,
             veth_prefix: "eni".into(),
+            block_pod_imds: false,
         };
         let conflist = Conflist {
             directory: directory.clone(),

@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
+use datapath::host::Notices;
 use ipnet::Ipv4Net;
 use planner::{Event, InstanceType, Mono, Planner};
 use proto::v1::node_server::NodeServer;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{Notify, mpsc},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -39,6 +40,7 @@ use crate::{
     store::{Store, StoreError},
     supervise::{Detached, Supervisor},
     vpc::{self, Follower},
+    watch::{self, Watch},
     worker::Worker,
 };
 
@@ -73,7 +75,7 @@ pub enum DaemonError {
 /// # Errors
 /// [`DaemonError`]: the process should exit non-zero and be started again.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
-    let node = Node::take_over(config).await?;
+    let mut node = Node::take_over(config).await?;
     let detached = Detached::default();
     let mut supervisor = Supervisor::default();
     let pool = node.start_pool(&mut supervisor, &detached).await?;
@@ -105,6 +107,8 @@ struct Node {
     me: Arc<Identity>,
     kind: InstanceType,
     host: HostNet,
+    /// Until the watch takes them.
+    notices: Option<Notices>,
     executor: Executor,
     store: Worker<Store>,
     agreed: Agreed,
@@ -127,7 +131,7 @@ impl Node {
         let me = identity(&imds, &store, contents.identity.clone()).await?;
         let vpc_blocks = vpc_blocks(&imds, &store, &me, contents.vpc_blocks.clone()).await?;
         let egress = vpc::egress(&config.egress, &me, &vpc_blocks);
-        let host = HostNet::start(me.mac, &config.network, egress, metrics.clone())?;
+        let (host, notices) = HostNet::start(me.mac, &config.network, egress, metrics.clone())?;
         let intents = contents.intents.clone();
         let mut agreed = recovery::agree(&store, contents, &host, config.pool.cooldown).await?;
 
@@ -143,6 +147,7 @@ impl Node {
             agreed.restored.enis = start::attached(&executor).await;
         }
         agreed.adopt(&store)?;
+        host.keep(&agreed.records).await;
         let store = store.counted(metrics.clone());
         let store = Worker::start("store", store).map_err(|e| serve_error("the store", e))?;
         Ok(Self {
@@ -152,6 +157,7 @@ impl Node {
             me,
             kind,
             host,
+            notices: Some(notices),
             executor,
             store,
             agreed,
@@ -209,7 +215,7 @@ impl Node {
 
     /// Opens the socket and the metrics port; sending on the answer closes the socket.
     async fn serve(
-        &self,
+        &mut self,
         pool: &Pool,
         supervisor: &mut Supervisor,
         detached: &Detached,
@@ -227,7 +233,8 @@ impl Node {
         let tombstones = proto::tombstone::directory(&socket);
         // Before anything is served: an ADD must not meet the remains of a sandbox that is gone.
         sandboxes.honour_tombstones(&tombstones).await;
-        supervisor.critical("sweep", sandboxes.clone().sweep(tombstones));
+        let ended = self.watch(pool, supervisor, detached);
+        supervisor.critical("sweep", sandboxes.clone().sweep(tombstones, ended));
         let service = Service {
             sandboxes,
             pool: pool.clone(),
@@ -250,6 +257,30 @@ impl Node {
         metrics.ready(clock::now().since(self.begun));
         tracing::info!(?socket, "ready");
         Ok(stop)
+    }
+
+    /// Starts the watch over the node's network; what it returns is told when a pod's link went.
+    fn watch(
+        &mut self,
+        pool: &Pool,
+        supervisor: &mut Supervisor,
+        detached: &Detached,
+    ) -> Arc<Notify> {
+        let (ended, ask) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let watch = Watch {
+            host: self.host.clone(),
+            pool: pool.clone(),
+            metrics: self.metrics.clone(),
+            detached: detached.clone(),
+            ended: ended.clone(),
+            ask: ask.clone(),
+        };
+        if let Some(notices) = self.notices.take() {
+            supervisor.critical("watch", watch.run(notices));
+        }
+        let follow = watch::follow_enis(ask, self.executor.clone(), pool.clone());
+        drop(detached.spawn_idle(follow));
+        ended
     }
 
     /// Has the runtime told of the plugin, as soon as pods can be served.

@@ -1,14 +1,16 @@
 //! The daemon's handle on the node's network. One thread owns the netlink socket that programs the host, so the host's
 //! state has one writer; link removal, which waits for the kernel, has a thread of its own and delays no ADD.
 
-use std::{net::Ipv4Addr, os::fd::AsFd, sync::Arc, time::Duration};
+mod reaper;
+
+use std::{collections::BTreeSet, net::Ipv4Addr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use datapath::{
-    host::{self, EniLink, HostConfig},
+    host::{self, Doubt, EniLink, HostConfig, Keeper, News, Notices, Repaired},
     netlink::{self, Socket},
     netns::{Netns, NetnsError, NetnsId},
     nft::Egress,
-    pod::{self, AddError, HostSide, PodLink, PodRef},
+    pod::{self, AddError, HostSide, PodLink, PodRef, Standing},
 };
 use ipnet::Ipv4Net;
 use planner::{Class, Failure, Mac, command::ConfigureEni};
@@ -22,6 +24,7 @@ use crate::{
     store::Record,
     worker::{Gone, Worker},
 };
+use reaper::Reaper;
 
 /// How long an attached ENI may take to appear as a link. EC2's tail is about ten seconds.
 const LINK_LIMIT: Duration = Duration::from_secs(60);
@@ -62,27 +65,19 @@ pub enum StartError {
     Thread(#[from] std::io::Error),
 }
 
-/// What the writing thread owns.
-#[derive(Debug)]
-struct Host {
-    socket: Socket,
-    /// As prepared last.
-    settings: HostConfig,
-}
-
 /// See the module. Cloning gives another handle on the same threads.
 #[derive(Clone, Debug)]
 pub struct HostNet {
-    writer: Worker<Host>,
-    reaper: Worker<Socket>,
+    writer: Worker<Keeper>,
+    reaper: Reaper,
     own: NetnsId,
     eni_mtu: u32,
     primary_mark: u32,
-    metrics: Arc<Metrics>,
 }
 
 impl HostNet {
-    /// Opens the sockets in the namespace of the calling thread and prepares the node (rules, sysctls, nft table).
+    /// Opens the sockets in the namespace of the calling thread and prepares the node (rules, sysctls, nft table). What
+    /// others change from then on is in the notices.
     ///
     /// # Errors
     /// What the kernel refused, with the object it refused.
@@ -91,26 +86,26 @@ impl HostNet {
         network: &config::Network,
         egress: Egress,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<(Self, Notices), StartError> {
         let own = Netns::current()?.id();
-        let mut socket = Socket::open()?;
+        let (socket, reaping) = (Socket::open()?, Socket::open()?);
+        let notices = Notices::open(&[socket.port(), reaping.port()])?;
         let settings = HostConfig {
             primary_mac: primary.0,
             mtu: network.eni_mtu,
             egress,
+            block_metadata: network.block_pod_imds,
         };
-        host::prepare(&mut socket, &settings)?;
         let primary_mark = settings.egress.mark;
-        let writer = Worker::start("datapath", Host { socket, settings })?;
-        let reaper = Worker::start("reaper", Socket::open()?)?;
-        Ok(Self {
-            writer,
-            reaper,
+        let keeper = Keeper::take_over(socket, settings)?;
+        let host = Self {
+            writer: Worker::start("datapath", keeper)?,
+            reaper: Reaper::start(reaping, metrics)?,
             own,
             eni_mtu: network.eni_mtu,
             primary_mark,
-            metrics,
-        })
+        };
+        Ok((host, notices))
     }
 
     /// Wires one pod, completely or not at all.
@@ -122,7 +117,7 @@ impl HostNet {
         self.writer
             .run(move |host| {
                 let (netns, mut pod) = enter(handed, own)?;
-                pod::add(&mut host.socket, &mut pod, netns.as_fd(), &link)
+                host.add_pod(&mut pod, netns.as_fd(), &link)
                     .map(drop)
                     .map_err(|error| match error {
                         AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
@@ -138,10 +133,7 @@ impl HostNet {
     /// under way whether or not anybody waits for it.
     pub async fn unwire(&self, pod: PodRef) -> impl Future<Output = ()> + Send + use<> {
         let name = pod.host_name.clone();
-        let unrouted = self
-            .writer
-            .run(move |host| pod::unroute(&mut host.socket, &pod))
-            .await;
+        let unrouted = self.writer.run(move |host| host.remove_pod(&pod)).await;
         if let Ok(Err(error)) = unrouted {
             tracing::error!(
                 link = name,
@@ -149,19 +141,35 @@ impl HostNet {
                 "could not remove a pod's route"
             );
         }
-        let metrics = self.metrics.clone();
-        let removal = self.reaper.run(move |host| {
-            if let Err(error) = pod::unlink(host, &name) {
-                metrics.link_removal_failed();
-                tracing::error!(
-                    link = name,
-                    error = chain(&error),
-                    "could not remove a pod's link"
-                );
-            }
-        });
-        // A reaper that is gone leaves the link to the namespace's end.
-        async move { removal.await.unwrap_or_default() }
+        self.reaper.remove(name)
+    }
+
+    /// Keeps the pods of these records, which a former life wired.
+    pub async fn keep(&self, records: &[Record]) {
+        let pods: Vec<Standing> = records.iter().map(standing_of).collect();
+        let kept = self
+            .writer
+            .run(move |host| pods.into_iter().for_each(|pod| host.stands(pod)));
+        // A writer that is gone takes the daemon along.
+        kept.await.unwrap_or_default();
+    }
+
+    /// What this news puts in doubt.
+    pub async fn doubt(&self, news: News) -> Doubt {
+        let doubt = self.writer.run(move |host| host.doubt(&news)).await;
+        doubt.unwrap_or_default()
+    }
+
+    /// Puts right what is in doubt and wrong.
+    pub async fn repair(&self, doubt: Doubt) -> Repaired {
+        let repaired = self.writer.run(move |host| host.repair(&doubt)).await;
+        repaired.unwrap_or_default()
+    }
+
+    /// Whether a link with one of these MAC addresses is there and still not known.
+    pub async fn has_strangers(&self, macs: BTreeSet<netlink::Mac>) -> bool {
+        let found = self.writer.run(move |host| host.has_strangers(&macs)).await;
+        matches!(found, Ok(Ok(true)))
     }
 
     /// What differs between the kernel and the pod's desired state, one line each.
@@ -173,7 +181,7 @@ impl HostNet {
         self.writer
             .run(move |host| {
                 let (_netns, mut pod) = enter(handed, own)?;
-                let drifts = pod::check(&mut host.socket, &mut pod, &link)
+                let drifts = pod::check(host.socket(), &mut pod, &link)
                     .map_err(|e| WireError::Kernel(e.into()))?;
                 Ok(drifts.iter().map(ToString::to_string).collect())
             })
@@ -186,7 +194,7 @@ impl HostNet {
     /// [`WireError`] if the kernel could not be asked.
     pub async fn list(&self) -> Result<Vec<HostSide>, WireError> {
         self.writer
-            .run(|host| pod::list(&mut host.socket).map_err(|e| WireError::Kernel(e.into())))
+            .run(|host| pod::list(host.socket()).map_err(|e| WireError::Kernel(e.into())))
             .await?
     }
 
@@ -196,7 +204,7 @@ impl HostNet {
     /// [`WireError::Kernel`]; then they are what they were.
     pub async fn update_local(&self, local: Vec<Ipv4Net>) -> Result<(), WireError> {
         self.writer
-            .run(|host| host::update_local(&mut host.socket, &mut host.settings, local))
+            .run(|host| host.update_local(local))
             .await?
             .map_err(|e| WireError::Kernel(e.into()))
     }
@@ -229,12 +237,9 @@ impl EniHost for HostNet {
             Ok(Err(error)) => return Err(failure(&eni, &error)),
             Err(_) => return Err(failure(&eni, &Gone)),
         }
-        let done = self
-            .writer
-            .run(move |host| host::add_eni(&mut host.socket, &link, Duration::ZERO))
-            .await;
+        let done = self.writer.run(move |host| host.add_eni(link)).await;
         match done {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(failure(&eni, &error)),
             Err(error) => Err(failure(&eni, &error)),
         }
@@ -247,7 +252,7 @@ impl EniHost for HostNet {
         let table = self.eni_link(&eni).table;
         match self
             .writer
-            .run(move |host| host::remove_eni(&mut host.socket, eni.index, table))
+            .run(move |host| host.remove_eni(eni.index, table))
             .await
         {
             Ok(Ok(())) => Ok(()),
@@ -280,6 +285,21 @@ pub fn link_of(record: &Record) -> PodLink {
         index: record.index,
         host_mac: record.host_mac.0,
         pod_mac: record.pod_mac.0,
+    }
+}
+
+/// What the host must keep of a record's pod. One that was adopted without a record has neither MTU nor its pod's MAC in
+/// it.
+fn standing_of(record: &Record) -> Standing {
+    Standing {
+        host_name: record.host_name.clone(),
+        address: record.address,
+        index: record.index,
+        mtu: Some(record.mtu).filter(|mtu| *mtu > 0),
+        host_mac: Some(record.host_mac.0),
+        pod_mac: Some(record.pod_mac)
+            .filter(|mac| *mac != Mac::default())
+            .map(|mac| mac.0),
     }
 }
 

@@ -26,4 +26,5 @@ pub mod store;
 pub mod supervise;
 pub mod view;
 pub mod vpc;
+pub mod watch;
 pub mod worker;

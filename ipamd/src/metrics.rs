@@ -115,6 +115,11 @@ impl Metrics {
         self.own.link_removal_failed();
     }
 
+    /// `changes` to objects of this kind put right what others had changed.
+    pub fn repaired(&self, kind: &'static str, changes: u64) {
+        self.own.repaired(kind, changes);
+    }
+
     /// The daemon serves, this long after the process began.
     pub fn ready(&self, took: Duration) {
         self.upstream.ready(took);

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use super::{During, EniLink, HostConfig, HostError, eni};
-use crate::netlink::{Error, Event, Kind, Mac, Socket, Tally};
+use super::{During, EniLink, HostConfig, HostError, News, eni};
+use crate::netlink::{Error, Kind, Mac, Socket, Tally};
 use crate::nft::{Fingerprint, Ruleset};
 use crate::pod::{self, AddError, PodLink, PodRef, Standing, Wired};
 
@@ -34,8 +34,8 @@ struct Desired {
     config: HostConfig,
     /// Link index of the primary ENI.
     primary: u32,
-    /// Secondary ENIs by index, each with the index of its link.
-    enis: BTreeMap<u16, (EniLink, u32)>,
+    /// Secondary ENIs by index, each with the index of its link, if that was there when last looked for.
+    enis: BTreeMap<u16, (EniLink, Option<u32>)>,
     /// By name of the host end.
     pods: BTreeMap<String, Standing>,
 }
@@ -47,6 +47,8 @@ pub struct Repaired {
     pub changed: Tally,
     /// What could not be put right.
     pub failures: Vec<HostError>,
+    /// ENIs whose link is gone since this was last looked for, by MAC address: nothing of ours brings that back.
+    pub gone: Vec<Mac>,
 }
 
 impl Keeper {
@@ -92,7 +94,7 @@ impl Keeper {
     /// As [`add_eni`](super::add_eni).
     pub fn add_eni(&mut self, eni: EniLink) -> Result<(), HostError> {
         let index = super::add_eni(&mut self.socket, &eni, Duration::ZERO)?;
-        self.desired.enis.insert(eni.index, (eni, index));
+        self.desired.enis.insert(eni.index, (eni, Some(index)));
         self.remember_nftables();
         Ok(())
     }
@@ -137,11 +139,14 @@ impl Keeper {
         pod::unroute(&mut self.socket, pod)
     }
 
-    /// What these notifications, of changes by others, put in doubt.
+    /// What this news puts in doubt.
     #[must_use]
-    pub fn doubt(&self, events: &[Event]) -> Doubt {
-        let mut doubt = Doubt::default();
-        for event in events {
+    pub fn doubt(&self, news: &News) -> Doubt {
+        let mut doubt = Doubt {
+            nftables: news.nftables,
+            ..Doubt::default()
+        };
+        for event in &news.events {
             self.desired.doubt(event, &mut doubt);
         }
         doubt
@@ -153,8 +158,7 @@ impl Keeper {
         let before = self.socket.changed();
         let mut repaired = Repaired::default();
         if doubt.node {
-            let failures = self.repair_node();
-            repaired.failures.extend(failures);
+            self.repair_node(&mut repaired);
         }
         if doubt.pods {
             let pods = self.desired.pods.values();
@@ -183,8 +187,8 @@ impl Keeper {
         Ok(present.any(|mac| macs.contains(&mac) && self.desired.is_strange(mac)))
     }
 
-    fn repair_node(&mut self) -> Vec<HostError> {
-        let mut failures = Vec::new();
+    fn repair_node(&mut self, repaired: &mut Repaired) {
+        let failures = &mut repaired.failures;
         match super::ensure(&mut self.socket, &self.desired.config) {
             Ok(primary) => self.desired.primary = primary.index,
             Err(failure) => failures.push(failure),
@@ -193,19 +197,17 @@ impl Keeper {
             Ok(links) => links,
             Err(source) => {
                 let what = "list links";
-                failures.push(HostError::Netlink { what, source });
-                return failures;
+                return failures.push(HostError::Netlink { what, source });
             }
         };
         for (eni, index) in self.desired.enis.values_mut() {
-            // One that is gone is the pool's affair: it asks EC2 what became of it.
             let Some(link) = links.iter().find(|link| link.mac == Some(eni.mac)) else {
+                repaired.gone.extend(index.take().map(|_| eni.mac));
                 continue;
             };
-            *index = link.index;
+            *index = Some(link.index);
             failures.extend(eni::ensure(&mut self.socket, eni, link).err());
         }
-        failures
     }
 
     /// Nothing is written when they are as we left them, and we would leave them so again.
@@ -214,17 +216,13 @@ impl Keeper {
         let mut nft = super::nft(&self.socket)?;
         let what = "look at nftables";
         let found = nft.fingerprint().during(what)?;
-        let as_left =
-            |(made, left): &(Ruleset, Fingerprint)| *made == wanted && found == Some(*left);
+        let as_left = |(made, left): &(Ruleset, Fingerprint)| *made == wanted && found == *left;
         if self.left.as_ref().is_some_and(as_left) {
             return Ok(());
         }
         nft.replace(&wanted).during("set up nftables again")?;
         self.socket.count(Kind::Nftables);
-        self.left = nft
-            .fingerprint()
-            .during(what)?
-            .map(|fingerprint| (wanted, fingerprint));
+        self.left = Some((wanted, nft.fingerprint().during(what)?));
         Ok(())
     }
 
@@ -243,7 +241,7 @@ impl Keeper {
 
     fn look_at_nftables(&mut self) -> Option<(Ruleset, Fingerprint)> {
         let made = self.ruleset().ok()?;
-        let fingerprint = super::nft(&self.socket).ok()?.fingerprint().ok()??;
+        let fingerprint = super::nft(&self.socket).ok()?.fingerprint().ok()?;
         Some((made, fingerprint))
     }
 }

@@ -1,4 +1,5 @@
-//! What a former life left behind: rules of priorities that are no longer used, rules and tables of ENIs that are gone.
+//! What a former life left behind: rules of priorities that are no longer used, rules and tables of ENIs that are gone,
+//! pod links that it was about to remove.
 //!
 //! Only what bears our protocol number is looked at. An ENI is gone when its table is empty: with its link went the
 //! routes. (Of one whose routes somebody flushed, the rules go too; its pods had no way out anyhow, and get everything
@@ -7,7 +8,10 @@
 use std::collections::BTreeSet;
 
 use super::{During, HostError, rules};
-use crate::constants::{PODS_TABLE, PROTOCOL, RULE_ENI, RULE_ENI_ADDRESS, RULE_PODS, RULE_PRIMARY};
+use crate::constants::{
+    GROUP_DYING, PODS_TABLE, PROTOCOL, RULE_ENI, RULE_ENI_ADDRESS, RULE_PODS, RULE_PRIMARY,
+};
+use crate::netlink::link;
 use crate::netlink::route::{self, MAIN};
 use crate::netlink::rule;
 use crate::netlink::{Family, Socket};
@@ -15,6 +19,10 @@ use crate::netlink::{Family, Socket};
 /// Removes it. To be called before anything is set up.
 pub(super) fn remove(socket: &mut Socket) -> Result<(), HostError> {
     let what = "remove what a former life left";
+    match socket.apply(&link::del_group(GROUP_DYING)) {
+        Err(e) if !e.is_gone() => return Err(e).during(what),
+        _ => {}
+    }
     let mut routes = socket.routes(Family::V4, None).during(what)?;
     routes.retain(|r| r.protocol == PROTOCOL && r.table != PODS_TABLE && r.table != MAIN);
     let filled: BTreeSet<u32> = routes.iter().map(|r| r.table).collect();

@@ -1,4 +1,4 @@
-//! The two settings that only `/proc/sys` has. Files are those of the calling thread's namespace.
+//! The settings that only `/proc/sys` has. Files are those of the calling thread's namespace.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -28,6 +28,11 @@ pub(super) fn source_check_is_loose() -> Result<bool, HostError> {
         }
         Err(e) => Err(e),
     }
+}
+
+/// Whether the kernel speaks IPv6 at all.
+pub(super) fn has_ipv6() -> bool {
+    fs::exists("/proc/sys/net/ipv6").unwrap_or(true)
 }
 
 fn read(path: &'static str) -> Result<String, HostError> {

@@ -31,6 +31,7 @@ fn mac(i: u8) -> Mac {
 
 fn config() -> HostConfig {
     HostConfig {
+        block_metadata: false,
         primary_mac: mac(0),
         mtu: 9001,
         egress: Egress {

@@ -20,6 +20,9 @@ use super::link::Link;
 use super::{Channel, Error, Frame, Mac, Socket};
 use crate::netns::Netns;
 
+/// How many notifications are handed on at once, or a few more.
+const SOME: usize = 256;
+
 /// What to be told about, IPv4 where families differ. The value is the bit of the multicast group (`RTMGRP_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -50,6 +53,30 @@ pub enum Event {
     },
     /// Notifications were lost: dump what matters.
     Overrun,
+}
+
+impl Event {
+    /// The link that came or changed, as it then was.
+    #[must_use]
+    pub fn link(&self) -> Option<Link> {
+        match self {
+            Self::Change(message) if matches!(**message, RouteNetlinkMessage::NewLink(_)) => {
+                Link::from_message(message)
+            }
+            _ => None,
+        }
+    }
+
+    /// The link that went.
+    #[must_use]
+    pub fn link_gone(&self) -> Option<Link> {
+        match self {
+            Self::Change(message) if matches!(**message, RouteNetlinkMessage::DelLink(_)) => {
+                Link::from_message(message)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A subscribed socket.
@@ -89,12 +116,13 @@ impl Monitor {
         self.ignored.push(port);
     }
 
-    /// What has been notified so far, without waiting.
+    /// What has been notified so far, without waiting; of a flood the beginning, for decoded it takes many times the room
+    /// that it takes in the kernel.
     ///
     /// # Errors
     /// When the socket fails.
     pub fn pending(&mut self) -> Result<Vec<Event>, Error> {
-        while self.read(true)? {}
+        while self.ready.len() < SOME && self.read(true)? {}
         Ok(self.ready.drain(..).collect())
     }
 

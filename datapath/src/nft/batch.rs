@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 use tracing::trace;
 
 use super::expr::{self, Expr, Verdict, value};
-use crate::netlink::{Channel, Error, align4, verdict};
+use crate::netlink::{Channel, Error, Family, align4, verdict};
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
@@ -17,7 +17,13 @@ const NLMSG_ERROR: u16 = 2;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NFTABLES: u16 = 10;
-const AF_INET: u8 = 2;
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+const fn code(family: Family) -> u8 {
+    match family {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    }
+}
 
 const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
@@ -40,6 +46,7 @@ pub(super) struct Hook {
 
 impl Hook {
     pub(super) const PREROUTING: u32 = 0;
+    pub(super) const FORWARD: u32 = 2;
     pub(super) const POSTROUTING: u32 = 4;
 }
 
@@ -54,6 +61,7 @@ pub(super) struct Chain<'a> {
 #[derive(Debug)]
 pub(super) struct Batch {
     table: &'static str,
+    family: u8,
     out: Encoder,
     /// What each message does, and where in the buffer it starts.
     messages: Vec<(&'static str, usize)>,
@@ -63,11 +71,18 @@ impl Batch {
     pub(super) fn new(table: &'static str) -> Self {
         let mut batch = Self {
             table,
+            family: code(Family::V4),
             out: Encoder::default(),
             messages: Vec::new(),
         };
         batch.frame("nft begin", BATCH_BEGIN, NLM_F_REQUEST, 0, NFTABLES, |_| {});
         batch
+    }
+
+    /// What follows is about this table. A transaction may span several.
+    pub(super) fn turn_to(&mut self, family: Family, table: &'static str) {
+        self.family = code(family);
+        self.table = table;
     }
 
     pub(super) fn add_table(&mut self) {
@@ -236,7 +251,7 @@ impl Batch {
             op,
             NFTABLES << 8 | kind,
             NLM_F_REQUEST | flags,
-            AF_INET,
+            self.family,
             0,
             body,
         );
@@ -325,8 +340,9 @@ fn bounds(out: &mut Encoder, prefix: Ipv4Net) {
 pub(super) struct Encoder(Vec<u8>);
 
 impl Encoder {
-    /// A message about IPv4 tables that is no part of a transaction.
+    /// A message about tables of this family that is no part of a transaction.
     pub(super) fn message(
+        family: Family,
         kind: u16,
         flags: u16,
         seq: u32,
@@ -337,7 +353,8 @@ impl Encoder {
         out.0.extend_from_slice(&flags.to_ne_bytes());
         out.0.extend_from_slice(&seq.to_ne_bytes());
         // Port; then the generic netfilter header.
-        out.0.extend_from_slice(&[0, 0, 0, 0, AF_INET, 0, 0, 0]);
+        out.0
+            .extend_from_slice(&[0, 0, 0, 0, code(family), 0, 0, 0]);
         body(&mut out);
         let length = u32::try_from(out.0.len()).expect("a message is far below 4 GiB");
         out.0[..4].copy_from_slice(&length.to_ne_bytes());

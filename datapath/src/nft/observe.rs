@@ -14,7 +14,7 @@ use nix::sys::socket::SockProtocol;
 
 use super::batch::Encoder;
 use super::{Nft, TABLE};
-use crate::netlink::{Channel, Error, Frame, verdict};
+use crate::netlink::{Channel, Error, Family, Frame, verdict};
 
 const NFTABLES: u16 = 10;
 const NLMSG_ERROR: u16 = 2;
@@ -24,7 +24,7 @@ const NLM_F_REQUEST_DUMP: u16 = 0x301;
 /// Transactions of others that come in between are common while a proxy writes its services.
 const DUMP_ATTEMPTS: u32 = 10;
 
-/// The sum of all that the kernel shows of a table.
+/// The sum of all that the kernel shows of our tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(u64);
 
@@ -46,43 +46,53 @@ const CHAIN_NAME: u16 = 3;
 const ELEMENTS: u16 = 3;
 
 impl Nft {
-    /// Sums our IPv4 table up; `None` when it is not there.
+    /// Sums our tables up, those of both families.
     ///
     /// # Errors
     /// When the kernel cannot be asked, or [`Error::Interrupted`] when others kept changing things meanwhile.
-    pub fn fingerprint(&mut self) -> Result<Option<Fingerprint>, Error> {
-        let table = match self.ask(Get::Table, None, false) {
-            Err(e) if e.is(Errno::ENOENT) => return Ok(None),
+    pub fn fingerprint(&mut self) -> Result<Fingerprint, Error> {
+        let mut hasher = DefaultHasher::new();
+        for family in [Family::V4, Family::V6] {
+            let mut parts = self.table(family)?;
+            parts.sort_unstable();
+            parts.hash(&mut hasher);
+        }
+        Ok(Fingerprint(hasher.finish()))
+    }
+
+    /// All that there is of our table of this family; nothing when it is not there.
+    fn table(&mut self, family: Family) -> Result<Vec<Vec<u8>>, Error> {
+        let table = match self.ask(family, Get::Table, None, false) {
+            // A kernel without this family has no table of it either.
+            Err(e) if e.is(Errno::ENOENT) || e.is(Errno::EAFNOSUPPORT) => return Ok(Vec::new()),
             other => other?,
         };
-        let rules = self.ask(Get::Rule, None, true)?;
-        let sets = self.ask(Get::Set, None, true)?;
+        let rules = self.ask(family, Get::Rule, None, true)?;
+        let sets = self.ask(family, Get::Set, None, true)?;
         let chains: BTreeSet<String> = rules.iter().filter_map(|r| text(r, NAME)).collect();
         let mut parts = [table, rules, sets.clone()].concat();
         for chain in &chains {
-            parts.extend(self.ask(Get::Chain, Some((CHAIN_NAME, chain)), false)?);
+            parts.extend(self.ask(family, Get::Chain, Some((CHAIN_NAME, chain)), false)?);
         }
         for set in sets.iter().filter_map(|s| text(s, NAME)) {
-            let answers = self.ask(Get::Element, Some((NAME, &set)), true)?;
+            let answers = self.ask(family, Get::Element, Some((NAME, &set)), true)?;
             // One by one: a hash table may come in another order after it has grown.
             parts.extend(answers.iter().flat_map(|answer| elements(answer)));
         }
-        parts.sort_unstable();
-        let mut hasher = DefaultHasher::new();
-        parts.hash(&mut hasher);
-        Ok(Some(Fingerprint(hasher.finish())))
+        Ok(parts)
     }
 
     /// The attributes of each object that answers: of our table, or of `name` in it.
     fn ask(
         &mut self,
+        family: Family,
         get: Get,
         name: Option<(u16, &str)>,
         dump: bool,
     ) -> Result<Vec<Vec<u8>>, Error> {
         let op = "nft get";
         for _ in 0..DUMP_ATTEMPTS {
-            match self.ask_once(get, name, dump) {
+            match self.ask_once(family, get, name, dump) {
                 Err(Error::Interrupted { .. }) => {}
                 other => return other,
             }
@@ -95,6 +105,7 @@ impl Nft {
 
     fn ask_once(
         &mut self,
+        family: Family,
         get: Get,
         name: Option<(u16, &str)>,
         dump: bool,
@@ -108,7 +119,7 @@ impl Nft {
         } else {
             NLM_F_REQUEST_ACK
         };
-        let message = Encoder::message(NFTABLES << 8 | get as u16, flags, seq, |out| {
+        let message = Encoder::message(family, NFTABLES << 8 | get as u16, flags, seq, |out| {
             out.string(TABLE_NAME, TABLE);
             if let Some((attribute, name)) = name {
                 out.string(attribute, name);

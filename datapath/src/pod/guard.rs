@@ -10,7 +10,7 @@
 //! - *Another's MAC address.* Nobody reads it: the link is routed, not bridged, so the frame ends here and the packet
 //!   goes on with the MAC of the link that it leaves by.
 //! - *ICMP redirects.* Neither believed nor, for what they are worth, sent.
-//! - *IPv6.* On a node of IPv4 pods nftables drops all of it (`nft::Nft::replace_ipv6_guard`): router advertisements,
+//! - *IPv6.* On a node of IPv4 pods nftables drops all of it (`nft::Ruleset::refuse_ipv6`): router advertisements,
 //!   redirects and neighbour discovery with it. The device settings that say so (`accept_ra`, `accept_redirects`) are
 //!   only in `/proc/sys`, which a container without privileges may not write.
 

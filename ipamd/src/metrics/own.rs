@@ -18,6 +18,7 @@ pub(super) struct Own {
     wait_seconds: HistogramVec,
     commit_seconds: Histogram,
     link_removal_failures: IntCounter,
+    repairs: IntCounterVec,
     ec2_calls: IntCounterVec,
     ec2_seconds: HistogramVec,
     ec2_rate: GaugeVec,
@@ -44,6 +45,11 @@ impl Own {
             wait_seconds: book.many_seconds("hawser_address_wait_seconds", "How long ADDs waited for an address, by what became of it", &["outcome"]),
             commit_seconds: book.seconds("hawser_store_commit_seconds", "One durable transaction"),
             link_removal_failures: book.counter("hawser_link_removal_failures_total", "Links not removed after DEL"),
+            repairs: book.counters(
+                "hawser_repairs_total",
+                "Changes that put the node's network right after others changed it",
+                &["kind"],
+            ),
             ec2_calls: book.counters("hawser_ec2_calls_total", "EC2 calls by action, purpose and result", &["action", "purpose", "result"]),
             ec2_seconds: book.many_seconds("hawser_ec2_call_seconds", "How long EC2 calls took", &["action"]),
             ec2_rate: book.rates("hawser_ec2_rate", "Calls per second that this node allows itself", &["action"]),
@@ -80,6 +86,10 @@ impl Own {
 
     pub(super) fn committed(&self, took: Duration) {
         self.commit_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn repaired(&self, kind: &'static str, changes: u64) {
+        self.repairs.with_label_values(&[kind]).inc_by(changes);
     }
 
     pub(super) fn link_removal_failed(&self) {

@@ -2,20 +2,25 @@
 //! drops a failed DEL for good: a record without a link is then the only thing left, and nobody will ask for it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use datapath::pod::HostSide;
-use planner::Sandbox;
+use planner::{Mono, Sandbox};
 use proto::{names::SandboxKey, tombstone};
+use tokio::sync::Notify;
 
 use super::Sandboxes;
-use crate::{refusals::chain, store::Record};
+use crate::{clock, refusals::chain, store::Record};
 
-/// How often the kernel is looked at. A pod is released at its second absence, so within twice this.
+/// How often the kernel is looked at, whether or not it told of a link that went.
 const PERIOD: Duration = Duration::from_secs(10);
+/// How long a link must have been absent. A record and its link are not made in one instant: a list read between the two
+/// must not cost a living pod its address. And a DEL that is merely late finds its sandbox.
+const GRACE: Duration = Duration::from_secs(10);
 
 impl Sandboxes {
     /// Deletes the sandboxes whose DEL came while no daemon did, and removes their tombstones.
@@ -42,11 +47,16 @@ impl Sandboxes {
         }
     }
 
-    /// Looks for ever.
-    pub async fn sweep(self, tombstones: PathBuf) {
-        let mut suspects = BTreeSet::new();
+    /// Looks for ever: now and then, and at once when `ended` tells of a link that went.
+    pub async fn sweep(self, tombstones: PathBuf, ended: Arc<Notify>) {
+        let mut suspects = Suspects::default();
         loop {
-            tokio::time::sleep(PERIOD).await;
+            let wait = suspects.next_look(clock::now());
+            // Both are cancel-safe: what was told stays told, and time has no state.
+            tokio::select! {
+                () = ended.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
             // One more may have come from a plugin that gave up on a daemon too busy to answer.
             self.honour_tombstones(&tombstones).await;
             let links = match self.shared.host.list().await {
@@ -60,7 +70,7 @@ impl Sandboxes {
                 }
             };
             let records: Vec<Record> = self.records();
-            for sandbox in absent_twice(&records, &links, &mut suspects) {
+            for sandbox in suspects.overdue(&records, &links, clock::now()) {
                 tracing::info!(?sandbox, "released: its link is gone and no DEL came");
                 if let Err(refusal) = self.del(&sandbox).await {
                     tracing::error!(?sandbox, %refusal, "could not release a sandbox that has ended");
@@ -78,23 +88,33 @@ fn sandbox_of(key: SandboxKey) -> Sandbox {
     }
 }
 
-/// Sandboxes without a link now and at the last look; `suspects` becomes those without one now.
-///
-/// Two looks, because a record and its link are not made in one instant: a list read between the two must not cost a
-/// living pod its address.
-fn absent_twice(
-    records: &[Record],
-    links: &[HostSide],
-    suspects: &mut BTreeSet<Sandbox>,
-) -> Vec<Sandbox> {
-    let standing: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
-    let absent = records
-        .iter()
-        .filter(|record| !standing.contains(record.host_name.as_str()));
-    let absent: BTreeSet<Sandbox> = absent.map(|record| record.sandbox.clone()).collect();
-    let twice = absent.intersection(suspects).cloned().collect();
-    *suspects = absent;
-    twice
+/// Sandboxes without a link, and since when.
+#[derive(Debug, Default)]
+struct Suspects(BTreeMap<Sandbox, Mono>);
+
+impl Suspects {
+    /// Those that have now been without a link, at every look, for as long as it takes.
+    fn overdue(&mut self, records: &[Record], links: &[HostSide], now: Mono) -> Vec<Sandbox> {
+        let standing: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
+        let absent = records
+            .iter()
+            .filter(|record| !standing.contains(record.host_name.as_str()));
+        let since = |sandbox: &Sandbox| self.0.get(sandbox).copied().unwrap_or(now);
+        let all: Vec<_> = absent
+            .map(|record| (record.sandbox.clone(), since(&record.sandbox)))
+            .collect();
+        let (overdue, waiting): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|(_, since)| now.since(*since) >= GRACE);
+        self.0 = waiting.into_iter().collect();
+        overdue.into_iter().map(|(sandbox, _)| sandbox).collect()
+    }
+
+    /// How long nobody need look, unless told.
+    fn next_look(&self, now: Mono) -> Duration {
+        let waits = self.0.values().map(|since| (*since + GRACE).since(now));
+        waits.min().map_or(PERIOD, |wait| wait.min(PERIOD))
+    }
 }
 
 #[cfg(test)]
@@ -132,17 +152,28 @@ mod tests {
     }
 
     #[test]
-    fn only_the_second_absence_in_a_row_counts() {
-        let (records, mut suspects) = ([record("a"), record("b")], BTreeSet::new());
-        assert!(absent_twice(&records, &[link("b")], &mut suspects).is_empty());
-        assert!(
-            absent_twice(&records, &[link("a"), link("b")], &mut suspects).is_empty(),
-            "it came back"
-        );
-        assert!(absent_twice(&records, &[link("b")], &mut suspects).is_empty());
+    fn an_absence_counts_once_it_has_lasted() {
+        let (records, mut suspects) = ([record("a"), record("b")], Suspects::default());
+        let (begun, soon) = (Mono::ZERO, Mono::ZERO + GRACE / 2);
+        assert!(suspects.overdue(&records, &[link("b")], begun).is_empty());
+        assert_eq!(suspects.next_look(soon), GRACE / 2);
+        // However often it is looked at meanwhile.
+        assert!(suspects.overdue(&records, &[link("b")], soon).is_empty());
+        let after = begun + GRACE;
         assert_eq!(
-            absent_twice(&records, &[link("b")], &mut suspects),
+            suspects.overdue(&records, &[link("b")], after),
             [record("a").sandbox]
         );
+    }
+
+    #[test]
+    fn who_comes_back_is_no_suspect() {
+        let (records, mut suspects) = ([record("a")], Suspects::default());
+        assert!(suspects.overdue(&records, &[], Mono::ZERO).is_empty());
+        let back = Mono::ZERO + GRACE / 2;
+        assert!(suspects.overdue(&records, &[link("a")], back).is_empty());
+        assert_eq!(suspects.next_look(back), PERIOD);
+        let later = Mono::ZERO + GRACE;
+        assert!(suspects.overdue(&records, &[], later).is_empty());
     }
 }

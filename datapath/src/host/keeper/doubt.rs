@@ -28,8 +28,6 @@ pub struct Doubt {
     pub nftables: bool,
     /// A pod's link went, and with it the pod.
     pub ended: bool,
-    /// The link of an ENI of ours went.
-    pub eni_gone: bool,
     /// Hardware appeared that we know nothing of, by MAC address: an ENI, maybe.
     pub strangers: BTreeSet<Mac>,
 }
@@ -58,7 +56,6 @@ impl Doubt {
         self.pods |= other.pods;
         self.nftables |= other.nftables;
         self.ended |= other.ended;
-        self.eni_gone |= other.eni_gone;
         self.strangers.extend(other.strangers);
     }
 }
@@ -71,7 +68,6 @@ impl Desired {
             Event::Overrun => {
                 doubt.merge(Doubt {
                     ended: true,
-                    eni_gone: true,
                     ..Doubt::all()
                 });
             }
@@ -90,7 +86,10 @@ impl Desired {
             M::DelLink(_) => {
                 if let Some(link) = Link::from_message(message) {
                     doubt.ended |= self.pods.contains_key(&link.name);
-                    doubt.eni_gone |= self.enis.values().any(|(_, index)| *index == link.index);
+                    doubt.node |= self
+                        .enis
+                        .values()
+                        .any(|(_, index)| *index == Some(link.index));
                 }
             }
             M::NewLink(_) => {
@@ -112,7 +111,7 @@ impl Desired {
             }
             M::NewAddress(_) | M::DelAddress(_) => {
                 if let Some(address) = Address::from_message(message) {
-                    let on = |(_, index): &(_, u32)| *index == address.index;
+                    let on = |(_, index): &(_, _)| *index == Some(address.index);
                     doubt.node |= self.enis.values().any(on);
                 }
             }

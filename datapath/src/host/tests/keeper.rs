@@ -1,27 +1,23 @@
 //! Whatever others do to what is kept raises a doubt, and what is in doubt is put right, to the same state as before.
 
 use super::*;
+use crate::constants::GROUP_DYING;
 use crate::netlink::{Kind, Socket};
 use crate::pod::Standing;
-
-const TOPICS: [Topic; 6] = [
-    Topic::Links,
-    Topic::Addresses,
-    Topic::Routes,
-    Topic::Rules,
-    Topic::Neighbours,
-    Topic::Settings,
-];
 
 /// A node that is kept, with a pod on each of its ENIs.
 struct Kept {
     lab: Lab,
     keeper: Keeper,
-    monitor: Monitor,
-    watch: crate::nft::Watch,
+    notices: Notices,
     /// What must be there after each repair.
     right: String,
     _pods: Vec<Netns>,
+}
+
+fn listen(lab: &Lab, keeper: &mut Keeper) -> Notices {
+    let own = [keeper.socket().port()];
+    lab.host.run(|| Notices::open(&own)).unwrap().unwrap()
 }
 
 impl Kept {
@@ -42,15 +38,12 @@ impl Kept {
                 netns
             })
             .into();
-        let mut monitor = Monitor::open_in(&lab.host, &TOPICS).unwrap();
-        monitor.ignore(keeper.socket().port());
-        let watch = lab.host.run(crate::nft::Watch::open).unwrap().unwrap();
+        let notices = listen(&lab, &mut keeper);
         let right = snapshot(&lab.host);
         Self {
             lab,
             keeper,
-            monitor,
-            watch,
+            notices,
             right,
             _pods: pods,
         }
@@ -58,10 +51,7 @@ impl Kept {
 
     /// What has been put in doubt since this was last asked.
     fn doubt(&mut self) -> Doubt {
-        let events = self.monitor.pending().unwrap();
-        let mut doubt = self.keeper.doubt(&events);
-        doubt.nftables |= self.watch.touched().unwrap();
-        doubt
+        self.keeper.doubt(&self.notices.pending().unwrap())
     }
 
     fn repair(&mut self, doubt: &Doubt) -> Vec<Kind> {
@@ -240,8 +230,12 @@ fn all_of_it_at_once_comes_back() {
 #[test]
 fn lost_notifications_put_everything_in_doubt() {
     let kept = Kept::new();
-    let doubt = kept.keeper.doubt(&[crate::netlink::Event::Overrun]);
-    assert!(doubt.node && doubt.pods && doubt.nftables && doubt.ended && doubt.eni_gone);
+    let overrun = News {
+        events: vec![crate::netlink::Event::Overrun],
+        nftables: false,
+    };
+    let doubt = kept.keeper.doubt(&overrun);
+    assert!(doubt.node && doubt.pods && doubt.nftables && doubt.ended);
 }
 
 #[test]
@@ -255,7 +249,7 @@ fn a_pod_that_ended_is_told_and_one_that_was_deleted_is_not() {
         doubt.merge(kept.doubt());
         doubt.ended
     });
-    assert!(told && !doubt.eni_gone);
+    assert!(told);
     let gone = pod::PodRef {
         host_name: pod_link(11, 0).host_name,
         address: pod_link(11, 0).address,
@@ -271,9 +265,14 @@ fn an_eni_that_was_pulled_is_told() {
     let mut kept = Kept::new();
     kept.lab.show("ip link del eth1");
     let doubt = kept.doubt();
-    assert!(doubt.eni_gone && !doubt.ended);
-    // And is no failure of a repair.
-    kept.repair(&Doubt::all());
+    assert!(!doubt.ended);
+    let keeper = &mut kept.keeper;
+    // It is no failure of a repair, and told once.
+    for gone in [vec![eni().mac], vec![]] {
+        let repaired = kept.lab.host.run(|| keeper.repair(&doubt)).unwrap();
+        assert!(repaired.failures.is_empty(), "{:?}", repaired.failures);
+        assert_eq!(repaired.gone, gone);
+    }
 }
 
 #[test]
@@ -319,8 +318,7 @@ fn pods_of_a_former_life_are_kept_too() {
     });
     kept.keeper = keeper;
     assert_eq!(snapshot(&kept.lab.host), kept.right);
-    drop(kept.doubt());
-    kept.monitor.ignore(kept.keeper.socket().port());
+    kept.notices = listen(&kept.lab, &mut kept.keeper);
     assert_eq!(kept.after("ip route flush table 27392"), [Kind::Route]);
 }
 
@@ -335,8 +333,12 @@ fn a_former_lifes_leavings_go_and_others_stay() {
     lab.show(foreign);
     let before = lab.show("ip rule; ip route show table 11");
     lab.show(leave);
+    lab.show(&format!(
+        "ip link add d0 group {GROUP_DYING} type veth peer name d1"
+    ));
     lab.on_host(|_| Keeper::take_over(Socket::open().unwrap(), config()).unwrap());
     let mut after = lab.show("ip rule; ip route show table 11");
     after.retain(|line| !line.starts_with("512:") && !line.starts_with("1024:"));
     assert_eq!(after, before);
+    assert_eq!(lab.socket.link_by_name("d0").unwrap(), None);
 }

@@ -1,0 +1,52 @@
+//! The guards, as Debian's nft reads them back.
+
+use crate::nft::{Nft, Ruleset};
+use crate::testing::{netns, run_in};
+
+fn listed(ruleset: &Ruleset) -> String {
+    let netns = netns();
+    let mut nft = netns.run(Nft::open).unwrap().unwrap();
+    nft.replace(ruleset).unwrap();
+    run_in(&netns, &["nft", "list", "ruleset"])
+}
+
+#[test]
+fn the_metadata_service_is_blocked_for_pods_only_where_that_is_wanted() {
+    let rule = "chain block_metadata {\n\t\ttype filter hook forward priority filter; policy accept;\n\
+                \t\tip daddr 169.254.169.254 iifgroup 27392/25 drop\n\t}";
+    let blocked = Ruleset {
+        block_metadata: true,
+        ..Ruleset::default()
+    };
+    assert!(listed(&blocked).contains(rule), "{}", listed(&blocked));
+    assert!(!listed(&Ruleset::default()).contains("169.254.169.254"));
+}
+
+#[test]
+fn pods_without_ipv6_are_not_heard_over_it() {
+    let guarded = Ruleset {
+        refuse_ipv6: true,
+        ..Ruleset::default()
+    };
+    let table = "table ip6 hawser {\n\tchain no_ipv6 {\n\
+                 \t\ttype filter hook prerouting priority raw; policy accept;\n\
+                 \t\tiifgroup 27392/25 drop\n\t}\n}";
+    assert!(listed(&guarded).contains(table), "{}", listed(&guarded));
+    assert!(!listed(&Ruleset::default()).contains("ip6"));
+}
+
+#[test]
+fn a_lost_guard_is_noticed() {
+    let netns = netns();
+    let mut nft = netns.run(Nft::open).unwrap().unwrap();
+    let guarded = Ruleset {
+        refuse_ipv6: true,
+        ..Ruleset::default()
+    };
+    nft.replace(&guarded).unwrap();
+    let before = nft.fingerprint().unwrap();
+    run_in(&netns, &["nft", "flush", "table", "ip6", "hawser"]);
+    assert_ne!(nft.fingerprint().unwrap(), before);
+    run_in(&netns, &["nft", "delete", "table", "ip6", "hawser"]);
+    assert_ne!(nft.fingerprint().unwrap(), before);
+}

@@ -1,0 +1,204 @@
+//! The watch over the node's network: hears what others change, has it put right, and tells who else must know.
+//!
+//! Owns the subscriptions and the pace. What a notification means and what is to be done is the keeper's
+//! (`datapath::host::Keeper`), on the thread that owns the host's network; this task decides only when.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use datapath::{
+    host::{Doubt, News, Notices, Repaired},
+    netlink::Kind,
+};
+use planner::{Event, Mac, Mono};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::MissedTickBehavior,
+};
+
+use crate::{
+    clock,
+    cloud::{executor::Executor, start},
+    hostnet::HostNet,
+    metrics::Metrics,
+    pool::Pool,
+    refusals::chain,
+    supervise::Detached,
+};
+
+/// What belongs together comes together: a flush is a notification for each of its victims.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Between two repairs, whoever we are fighting with.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Everything is looked at this often, told or not: there are settings of which the kernel does not tell.
+const ROUND: Duration = Duration::from_secs(60);
+/// The same kind of damage is logged once within this.
+const QUIET: Duration = Duration::from_secs(60);
+/// Between two questions to EC2, and how far the first is spread: what is pulled from one node may be pulled from all.
+const ASK_PAUSE: Duration = Duration::from_secs(30);
+const ASK_SPREAD: Duration = Duration::from_secs(2);
+/// Our own ENIs appear before EC2 has answered that they are attached, and are known soon after.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The task.
+#[derive(Debug)]
+pub struct Watch {
+    pub host: HostNet,
+    pub pool: Pool,
+    pub metrics: Arc<Metrics>,
+    pub detached: Detached,
+    /// To be woken when a pod's link went.
+    pub ended: Arc<Notify>,
+    /// To be woken when something appeared that EC2 may know.
+    pub ask: Arc<Notify>,
+}
+
+impl Watch {
+    /// Watches for ever.
+    pub async fn run(self, notices: Notices) {
+        let mut news = match listen(notices) {
+            Ok(news) => news,
+            Err(error) => return tracing::error!(%error, "the node's network cannot be watched"),
+        };
+        let mut log = Log::default();
+        // The first round at once, for what happened before anybody listened.
+        let mut round = tokio::time::interval(ROUND);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut doubt = Doubt::default();
+        loop {
+            if doubt.calls_for_repair() {
+                let repaired = self.host.repair(doubt).await;
+                self.report(&repaired, &mut log);
+                for mac in repaired.gone {
+                    let mac = Mac(mac);
+                    tracing::warn!(%mac, "the link of an ENI is gone");
+                    self.pool.tell(Event::EniLinkGone { mac }).await;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            // Both are cancel-safe: `recv` loses no message, `tick` no tick.
+            doubt = tokio::select! {
+                told = news.recv() => match told {
+                    Some(told) => self.host.doubt(told).await,
+                    None => return,
+                },
+                _ = round.tick() => Doubt::all(),
+            };
+            tokio::time::sleep(SETTLE).await;
+            while let Ok(told) = news.try_recv() {
+                doubt.merge(self.host.doubt(told).await);
+            }
+            self.tell(&mut doubt);
+        }
+    }
+
+    /// Passes on what is not ours to repair.
+    fn tell(&self, doubt: &mut Doubt) {
+        if std::mem::take(&mut doubt.ended) {
+            tracing::info!("a pod's link is gone");
+            self.ended.notify_one();
+        }
+        let strangers = std::mem::take(&mut doubt.strangers);
+        if strangers.is_empty() {
+            return;
+        }
+        let (host, ask) = (self.host.clone(), self.ask.clone());
+        drop(self.detached.spawn_idle(async move {
+            tokio::time::sleep(STRANGER_PATIENCE).await;
+            if host.has_strangers(strangers).await {
+                tracing::info!("a network interface appeared that is not known");
+                ask.notify_one();
+            }
+        }));
+    }
+
+    fn report(&self, repaired: &Repaired, log: &mut Log) {
+        for (kind, changes) in repaired.changed.iter() {
+            self.metrics.repaired(kind.name(), changes);
+        }
+        let now = clock::now();
+        let fresh = log.fresh(repaired.changed.iter().map(|(kind, _)| kind), now);
+        if fresh {
+            let kinds = repaired.changed.iter();
+            let kinds: Vec<_> = kinds
+                .map(|(kind, n)| format!("{} {}", n, kind.name()))
+                .collect();
+            tracing::warn!(changed = kinds.join(", "), "put the node's network right");
+        }
+        let failures: Vec<String> = repaired.failures.iter().map(|e| chain(e)).collect();
+        if failures != log.failures {
+            for error in &failures {
+                tracing::error!(error, "could not put the node's network right");
+            }
+            log.failures = failures;
+        }
+    }
+}
+
+/// Asks EC2 what is attached whenever it is woken, and tells the pool.
+pub async fn follow_enis(ask: Arc<Notify>, executor: Executor, pool: Pool) {
+    loop {
+        ask.notified().await;
+        tokio::time::sleep(executor.spread(ASK_SPREAD)).await;
+        let list = start::attached(&executor).await;
+        pool.tell(Event::Inventory(list)).await;
+        tokio::time::sleep(ASK_PAUSE).await;
+    }
+}
+
+/// What was said lately.
+#[derive(Debug, Default)]
+struct Log {
+    said: BTreeMap<Kind, Mono>,
+    failures: Vec<String>,
+}
+
+impl Log {
+    /// Whether there is a kind that was not spoken of for a while.
+    fn fresh(&mut self, kinds: impl Iterator<Item = Kind>, now: Mono) -> bool {
+        let mut fresh = false;
+        for kind in kinds {
+            let said = self.said.get(&kind);
+            if said.is_none_or(|at| now.since(*at) >= QUIET) {
+                self.said.insert(kind, now);
+                fresh = true;
+            }
+        }
+        fresh
+    }
+}
+
+/// Listens on a thread of its own, which ends with its listener. One message at a time: what comes while that is worked
+/// upon waits in the kernel.
+fn listen(mut notices: Notices) -> std::io::Result<mpsc::Receiver<News>> {
+    let (sender, news) = mpsc::channel(1);
+    let listen = move || {
+        loop {
+            let heard = match notices.wait() {
+                Ok(heard) => heard,
+                Err(error) => return tracing::error!(error = chain(&error), "netlink failed"),
+            };
+            if sender.blocking_send(heard).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("notices".to_owned())
+        .spawn(listen)?;
+    Ok(news)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fight_is_logged_once_in_a_while_and_a_new_kind_at_once() {
+        let (mut log, start) = (Log::default(), Mono::ZERO);
+        assert!(!log.fresh(std::iter::empty(), start));
+        assert!(log.fresh([Kind::Rule].into_iter(), start));
+        assert!(!log.fresh([Kind::Rule].into_iter(), start + QUIET / 2));
+        assert!(log.fresh([Kind::Rule, Kind::Route].into_iter(), start + QUIET / 2));
+        assert!(log.fresh([Kind::Rule].into_iter(), start + QUIET));
+    }
+}
