@@ -7,6 +7,7 @@ pub mod apiserver;
 pub mod binaries;
 pub mod containerd;
 pub mod crash;
+pub mod ether;
 pub mod fleet;
 pub mod golden;
 pub mod inspect;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read, Write},
     net::Ipv4Addr,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -255,6 +255,49 @@ impl Node {
     /// If the daemon cannot be asked.
     pub fn waiting(&self) -> io::Result<u32> {
         Ok(inspect(&self.socket())?.waiting)
+    }
+
+    /// What a shell command prints in the node's namespace: the view of an operator, not our own.
+    ///
+    /// # Errors
+    /// If it fails; the error holds what it said.
+    pub fn shell(&self, command: &str) -> io::Result<String> {
+        let mut shell = Command::new("sh");
+        shell.args(["-ec", command]);
+        let output = self.netns().run(move || shell.output())??;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(io::Error::other(format!("{command}: {said}")));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The daemon's metrics, as Prometheus gets them.
+    ///
+    /// # Errors
+    /// If they cannot be had.
+    pub fn metrics(&self) -> io::Result<String> {
+        self.netns().run(|| {
+            let mut stream = std::net::TcpStream::connect("127.0.0.1:61678")?;
+            stream
+                .write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        })?
+    }
+
+    /// One metric's value, 0 while it has none. `name` with its labels, as in the text.
+    ///
+    /// # Errors
+    /// As [`Node::metrics`].
+    pub fn metric(&self, name: &str) -> io::Result<u64> {
+        let text = self.metrics()?;
+        let mut values = text.lines().filter_map(|line| line.strip_prefix(name));
+        Ok(values
+            .next()
+            .and_then(|value| value.trim().parse().ok())
+            .unwrap_or(0))
     }
 
     /// Makes a sandbox as a runtime would: a namespace bound to a path.

@@ -131,7 +131,7 @@ fn request(id: u16) -> [u8; 16] {
 }
 
 /// RFC 1071.
-fn checksum(packet: &[u8]) -> u16 {
+pub(crate) fn checksum(packet: &[u8]) -> u16 {
     let words = packet
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or(0)));

@@ -388,14 +388,7 @@ fn metrics_are_served() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[])?;
     node.add_pod("pod0")?;
-    let text = node.netns().run(|| -> std::io::Result<String> {
-        use std::io::{Read, Write};
-        let mut stream = std::net::TcpStream::connect("127.0.0.1:61678")?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    })??;
+    let text = node.metrics()?;
     for line in [
         "awscni_assigned_ip_addresses 1",
         "awscni_add_ip_req_count 1",

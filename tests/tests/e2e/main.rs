@@ -8,15 +8,18 @@ mod conformance;
 mod crash;
 mod crash_shrink;
 mod growth;
+mod imds;
 mod inspect;
 mod lifecycle;
 mod limits;
 mod prefixes;
 mod refusals;
+mod repair;
 mod restart;
 mod restart_faults;
 mod restart_files;
 mod runtime;
+mod spoof;
 mod traffic;
 
 use std::process::ExitCode;
@@ -53,15 +56,18 @@ fn main() -> ExitCode {
         crash::trials(),
         crash_shrink::trials(),
         growth::trials(),
+        imds::trials(),
         inspect::trials(),
         lifecycle::trials(),
         limits::trials(),
         prefixes::trials(),
         refusals::trials(),
+        repair::trials(),
         restart::trials(),
         restart_faults::trials(),
         restart_files::trials(),
         runtime::trials(),
+        spoof::trials(),
         traffic::trials(),
     ];
     libtest_mimic::run(&arguments, suites.into_iter().flatten().collect()).exit_code()

@@ -89,11 +89,13 @@ fn node_and_pods_reach_each_other() -> Outcome {
 /// The proof that the fabric is strict: without source routing, a pod's packets leave by the primary ENI and are lost.
 fn a_pod_on_a_secondary_eni_is_lost_without_its_rule() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
-    let (a, b) = (lab.node("t3.small", &[])?, lab.node("t3.small", &[])?);
+    let (mut a, b) = (lab.node("t3.small", &[])?, lab.node("t3.small", &[])?);
     let (on_a, on_b) = (pods(&a, 5)?, pods(&b, 1)?);
     let (first, last) = (&on_a[0], &on_a[4]);
     let target = on_b[0].address();
     assert!(ping(&last.netns, None, target, LIMIT)?.is_some());
+    // Or it would put the rule back.
+    a.kill_daemon()?;
     let removed = a
         .netns()
         .run(|| remove_source_rules(&mut Socket::open()?))??;

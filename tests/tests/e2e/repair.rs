@@ -1,0 +1,349 @@
+//! What others take from the node's network comes back, under traffic, and what is right is not touched.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use datapath::netlink::{Event, Monitor, Socket, Topic};
+use e2e::{
+    inspect::inspect,
+    lab::{Lab, count, eventually},
+    node::{Node, Pod},
+    ping::ping,
+};
+use vpc_sim::{Action, SimConfig, world::request::DetachNetworkInterface};
+
+use crate::{Outcome, trials};
+
+trials!(
+    fault_43_what_others_take_away_comes_back,
+    fault_43_all_of_it_at_once_comes_back,
+    fault_43_what_is_not_ours_stays,
+    a_restart_changes_nothing,
+    a_pulled_eni_makes_the_pool_look_at_ec2,
+    a_pod_that_ends_is_noticed_at_once,
+    removing_many_links_delays_no_add,
+);
+
+/// Generous: the machine may be busy. What it took is printed.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What an operator would look at. Counters and the ages of learnt neighbours are not in it.
+const STATE: &str = "ip rule | sort; ip -4 route show table all | sort; ip -4 neigh show nud permanent | sort; \
+    ip -o -4 addr show dev eth1 | cut -d'\\' -f1; nft list table ip hawser | sort; nft list table ip6 hawser; ip -o link | sed 's/ qlen [0-9]*//'; \
+    cd /proc/sys/net/ipv4; cat ip_forward; \
+    for d in conf/e*; do echo $d $(cat $d/rp_filter $d/forwarding $d/accept_redirects); done";
+
+/// Each way to damage a node, and the kind of object that is then put right.
+const DAMAGE: [(&str, &str); 8] = [
+    ("rule", "ip rule flush protocol 107"),
+    (
+        "route",
+        "for t in 2 27392; do ip route flush table $t; done",
+    ),
+    ("nftables", "nft delete table ip hawser"),
+    ("nftables", "nft flush ruleset"),
+    (
+        "setting",
+        "for d in /proc/sys/net/ipv4/conf/e*; do echo 0 > $d/rp_filter; done; echo 0 > /proc/sys/net/ipv4/ip_forward",
+    ),
+    (
+        "neighbour",
+        "for l in $(ip -o link | sed -n 's/^[0-9]*: \\(eni[^@]*\\)@.*/\\1/p'); do ip neigh flush dev $l nud permanent; done",
+    ),
+    (
+        "link",
+        "for l in $(ip -o link | sed -n 's/^[0-9]*: \\(eni[^@]*\\)@.*/\\1/p'); do ip link set $l group 0; done",
+    ),
+    ("address", "ip addr flush dev eth1"),
+];
+
+/// A node with a pod on its primary and one on a secondary ENI, and somebody elsewhere to talk to.
+struct Scene {
+    lab: Lab,
+    node: Node,
+    pods: Vec<Pod>,
+    _elsewhere: Node,
+    target: Pod,
+}
+
+impl Scene {
+    fn set() -> io::Result<Self> {
+        let lab = Lab::start(SimConfig::default())?;
+        // Two ENIs and no third that would come while we look.
+        let two = [("MAX_ENI", "2")];
+        let (node, elsewhere) = (lab.node("t3.small", &two)?, lab.node("t3.small", &two)?);
+        let target = elsewhere.add_pod("target")?;
+        // Three addresses on the primary ENI, so the fourth pod is on another.
+        let pods = (0..4).map(|n| node.add_pod(&format!("pod{n}")));
+        let pods = pods.collect::<io::Result<Vec<_>>>()?;
+        let scene = Self {
+            lab,
+            node,
+            pods,
+            _elsewhere: elsewhere,
+            target,
+        };
+        for pod in [&scene.pods[0], &scene.pods[3]] {
+            let answer = ping(&pod.netns, None, scene.target.address(), LIMIT)?;
+            assert!(answer.is_some(), "{}", scene.node.log());
+        }
+        Ok(scene)
+    }
+
+    fn owner(&self, pod: &Pod) -> String {
+        let world = self.lab.sim.world();
+        let owner = world.owner_of(pod.address());
+        owner.map_or_else(String::new, |eni| eni.id.to_string())
+    }
+
+    fn repairs(&self, kind: &str) -> io::Result<u64> {
+        let name = format!("hawser_repairs_total{{kind=\"{kind}\"}}");
+        self.node.metric(&name)
+    }
+
+    /// Damages the node while pods talk; says how long it took until all was as before.
+    #[expect(clippy::disallowed_methods, reason = "the lab measures real time")]
+    fn damage(&self, how: &str, right: &str) -> io::Result<Duration> {
+        let (stop, answered) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 2]);
+        std::thread::scope(|scope| {
+            for (pod, answered) in [&self.pods[0], &self.pods[3]].into_iter().zip(&answered) {
+                let (stop, target) = (&stop, self.target.address());
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        if let Ok(Some(_)) =
+                            ping(&pod.netns, None, target, Duration::from_millis(250))
+                        {
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                });
+            }
+            let took = self.node.shell(how).map(|_| {
+                let begun = Instant::now();
+                let whole = || self.node.shell(STATE).is_ok_and(|now| now == right);
+                eventually(LIMIT, whole).then(|| begun.elapsed())
+            });
+            let at_repair: Vec<u64> = answered.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+            let flows = || {
+                let now = answered.iter().map(|n| n.load(Ordering::Relaxed));
+                now.zip(&at_repair).all(|(now, then)| now >= then + 3)
+            };
+            let flowed = eventually(LIMIT, flows);
+            stop.store(true, Ordering::Relaxed);
+            let took = took?.ok_or_else(|| self.not_whole(how, right))?;
+            assert!(flowed, "no traffic after {how}\n{}", self.node.log());
+            Ok(took)
+        })
+    }
+
+    fn not_whole(&self, how: &str, right: &str) -> io::Error {
+        let now = self.node.shell(STATE).unwrap_or_default();
+        io::Error::other(format!(
+            "not whole after {how}\nwas:\n{right}\nis:\n{now}\n{}",
+            self.node.log()
+        ))
+    }
+}
+
+fn fault_43_what_others_take_away_comes_back() -> Outcome {
+    let scene = Scene::set()?;
+    assert_ne!(scene.owner(&scene.pods[0]), scene.owner(&scene.pods[3]));
+    let right = scene.node.shell(STATE)?;
+    for (kind, how) in DAMAGE {
+        let before = scene.repairs(kind)?;
+        let took = scene.damage(how, &right)?;
+        let repairs = scene.repairs(kind)? - before;
+        eprintln!("{kind}: whole after {took:?}, {repairs} changes ({how})");
+        assert!(repairs > 0, "no {kind} was counted after {how}");
+    }
+    // Each kind is worth a line when it is new.
+    let told = scene
+        .node
+        .log()
+        .matches("put the node's network right")
+        .count();
+    assert!((1..=DAMAGE.len()).contains(&told), "{}", scene.node.log());
+    Ok(())
+}
+
+fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
+    let scene = Scene::set()?;
+    let right = scene.node.shell(STATE)?;
+    let all: Vec<&str> = DAMAGE
+        .iter()
+        .map(|(_, how)| *how)
+        .filter(|how| !how.starts_with("nft delete"))
+        .collect();
+    let took = scene.damage(&all.join("; "), &right)?;
+    eprintln!("all of it: whole after {took:?}");
+    Ok(())
+}
+
+/// A program that keeps undoing what we do must not make us busy, nor lose what is its own.
+fn fault_43_what_is_not_ours_stays() -> Outcome {
+    let scene = Scene::set()?;
+    let theirs = "ip rule add pref 512 to 203.0.113.77 lookup main; ip route add 192.0.2.0/24 dev eth1 table 2; \
+                  nft add table ip theirs; ip rule add pref 600 from all to 203.0.113.78 lookup main protocol static";
+    scene.node.shell(theirs)?;
+    let right = scene.node.shell(STATE)?;
+    scene.damage(
+        "ip rule flush protocol 107; ip route flush table 27392; nft delete table ip hawser",
+        &right,
+    )?;
+    let tables = scene.node.shell("nft list tables ip")?;
+    assert!(tables.contains("table ip theirs"), "{tables}");
+    Ok(())
+}
+
+/// The same difference as a repair's: a restart finds nothing to do. (That it costs no packet, `restart` shows.)
+fn a_restart_changes_nothing() -> Outcome {
+    let mut scene = Scene::set()?;
+    let right = scene.node.shell(STATE)?;
+    assert!(scene.node.stop_daemon()?);
+    scene.node.start_daemon(&scene.lab.sim.ec2_endpoint())?;
+    let known = eventually(LIMIT, || {
+        count(&scene.node, "assigned").is_ok_and(|n| n == 4)
+    });
+    assert!(known, "{}", scene.node.log());
+    assert_eq!(scene.node.shell(STATE)?, right);
+    let metrics = scene.node.metrics()?;
+    assert!(!metrics.contains("hawser_repairs_total{"), "{metrics}");
+    Ok(())
+}
+
+/// Somebody detaches a secondary ENI in the console.
+fn a_pulled_eni_makes_the_pool_look_at_ec2() -> Outcome {
+    let scene = Scene::set()?;
+    scene.lab.sim.clear_calls();
+    let (pulled, attachment) = {
+        let world = scene.lab.sim.world();
+        let owner = world.owner_of(scene.pods[3].address());
+        let owner = owner.ok_or("nobody owns the fourth pod's address")?;
+        let bond = owner.attachment.as_ref().ok_or("its ENI is not attached")?;
+        (owner.id.to_string(), bond.id.clone())
+    };
+    let pull = DetachNetworkInterface {
+        attachment,
+        force: true,
+    };
+    let now = scene.lab.sim.now();
+    scene
+        .lab
+        .sim
+        .world()
+        .detach_network_interface(&pull, now)
+        .map_err(|e| format!("{e:?}"))?;
+    scene.lab.sim.settle()?;
+    let asked = || {
+        let calls = scene.lab.sim.calls();
+        calls
+            .iter()
+            .any(|call| call.action == Action::DescribeNetworkInterfaces.name())
+    };
+    assert!(eventually(LIMIT, asked), "{}", scene.node.log());
+    let noticed = || {
+        inspect(&scene.node.socket()).is_ok_and(|s| {
+            s.enis
+                .iter()
+                .all(|eni| eni.id != pulled || eni.state != "ready")
+        })
+    };
+    assert!(eventually(LIMIT, noticed), "{}", scene.node.log());
+    Ok(())
+}
+
+fn a_pod_that_ends_is_noticed_at_once() -> Outcome {
+    let mut scene = Scene::set()?;
+    let gone = scene.pods.remove(1);
+    datapath::netns::Netns::unbind(&gone.path)?;
+    drop(gone);
+    // Noticed at once, and released when its DEL has had time to come: the log tells the two apart.
+    let noticed = || scene.node.log().contains("a pod's link is gone");
+    assert!(eventually(LIMIT, noticed), "{}", scene.node.log());
+    assert_eq!(count(&scene.node, "assigned")?, 4, "{}", scene.node.log());
+    let released = || count(&scene.node, "assigned").is_ok_and(|n| n == 3);
+    assert!(
+        eventually(Duration::from_secs(60), released),
+        "{}",
+        scene.node.log()
+    );
+    Ok(())
+}
+
+/// Whether a link that is not among `old` came before the last one went.
+fn new_before_last_gone(events: &[Event], old: &BTreeSet<u32>) -> bool {
+    let is_new = |event: &Event| event.link().is_some_and(|link| !old.contains(&link.index));
+    let came = events.iter().position(is_new);
+    let went = events.iter().rposition(|event| event.link_gone().is_some());
+    came.is_some() && came < went
+}
+
+/// The links of 60 pods are on their way out, and ADDs that come meanwhile are wired in between.
+fn removing_many_links_delays_no_add() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node(
+        "m5.4xlarge",
+        &[("WARM_IP_TARGET", "70"), ("IP_COOLDOWN_PERIOD", "0")],
+    )?;
+    let grown = eventually(Duration::from_secs(60), || {
+        count(&node, "free").is_ok_and(|n| n >= 70)
+    });
+    assert!(grown, "{}", node.log());
+    let pods = (0..60).map(|n| node.add_pod(&format!("pod{n}")));
+    let pods = pods.collect::<io::Result<Vec<_>>>()?;
+    let quiet = node.add_pod("before")?.added.took;
+    let mut monitor = Monitor::open_in(node.netns(), &[Topic::Links])?;
+    monitor.expect_floods();
+    let links = node.netns().run(|| Socket::open()?.links())?;
+    let old = links.map_err(io::Error::other)?;
+    let old: BTreeSet<u32> = old.iter().map(|link| link.index).collect();
+    let (dels, adds) = std::thread::scope(|scope| {
+        let dels: Vec<_> = pods
+            .iter()
+            .map(|pod| {
+                let del = node.invocation("DEL", &pod.id, Some(&pod.path));
+                let node = &node;
+                scope.spawn(move || del.run(node.netns()))
+            })
+            .collect();
+        let adds: Vec<_> = (0..10).map(|n| node.add_pod(&format!("new{n}"))).collect();
+        let dels: Vec<_> = dels
+            .into_iter()
+            .map(|del| del.join().expect("no panic"))
+            .collect();
+        (dels, adds)
+    });
+    for del in dels {
+        assert!(del?.succeeded());
+    }
+    let mut took = Vec::new();
+    for add in adds {
+        took.push(add?.added.took);
+    }
+    took.sort_unstable();
+    eprintln!("ADD alone {quiet:?}; beside 60 removals {took:?}");
+    let gone = || {
+        node.shell("ip -o link")
+            .is_ok_and(|all| all.matches(": eni").count() == 11)
+    };
+    assert!(eventually(LIMIT, gone), "{}", node.log());
+    let mut events = Vec::new();
+    loop {
+        match monitor.pending()? {
+            more if more.is_empty() => break,
+            more => events.extend(more),
+        }
+    }
+    assert!(
+        new_before_last_gone(&events, &old),
+        "every new link waited for all the old ones to go"
+    );
+    let failures = node.metric("hawser_link_removal_failures_total")?;
+    assert_eq!(failures, 0);
+    Ok(())
+}
