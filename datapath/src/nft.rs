@@ -9,6 +9,7 @@ mod batch;
 mod egress;
 mod expr;
 mod guard;
+mod list;
 mod observe;
 
 use ipnet::Ipv4Net;
@@ -21,6 +22,7 @@ use batch::{Batch, Chain, Hook};
 use expr::{Expr, FibType, Key, Verdict};
 
 pub use egress::{Egress, Snat, SourcePorts};
+pub use list::Listed;
 pub use observe::{Fingerprint, Watch};
 
 /// Our table. Nobody else's rules are ever touched.

@@ -3,6 +3,7 @@
 //! One file per command below `cli/`. Answers go to standard output and nothing else does; complaints go to standard
 //! error. No command but `run` changes anything, on the node or in EC2.
 
+mod doctor;
 mod inspect;
 mod max_pods;
 mod run;
@@ -16,7 +17,7 @@ use clap::{Parser, Subcommand};
 ///
 /// `ipamd run` keeps VPC addresses warm and wires pods to them. The other commands answer questions and change nothing:
 /// how many pods can an instance type hold and what will a warm-pool policy cost (max-pods), what holds this node's
-/// addresses and what happens next (inspect).
+/// addresses and what happens next (inspect), what is wrong with this node (doctor).
 #[derive(Debug, Parser)]
 #[command(
     name = "ipamd",
@@ -35,6 +36,7 @@ enum Command {
     Run(run::Run),
     MaxPods(max_pods::MaxPods),
     Inspect(inspect::Inspect),
+    Doctor(doctor::Doctor),
 }
 
 /// `EX_USAGE` of sysexits.h: the settings are wrong, and starting again will not help.
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::MaxPods(max_pods) => max_pods.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Doctor(doctor) => doctor.run(),
     }
 }
 

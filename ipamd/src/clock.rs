@@ -36,12 +36,21 @@ pub fn now() -> Mono {
 
 /// The wall clock as RFC 3339, for tags and records that people read.
 #[must_use]
+pub fn wall_rfc3339() -> String {
+    // Formatting fails only for years that the format cannot hold.
+    wall().fmt(Format::DateTime).unwrap_or_default()
+}
+
+/// The wall clock in seconds since 1970, for comparing it with others'.
+#[must_use]
+pub fn wall_seconds() -> i64 {
+    wall().secs()
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that reads the wall clock"
 )]
-pub fn wall_rfc3339() -> String {
-    let now = DateTime::from(std::time::SystemTime::now());
-    // Formatting fails only for years that the format cannot hold.
-    now.fmt(Format::DateTime).unwrap_or_default()
+fn wall() -> DateTime {
+    DateTime::from(std::time::SystemTime::now())
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::{config::Network, pool::Pool};
 
 /// Sorts before what distributions install: a runtime takes the first file by name.
-const NAME: &str = "10-hawser.conflist";
+pub const NAME: &str = "10-hawser.conflist";
 /// How often the pool is asked whether it can serve yet.
 const PERIOD: Duration = Duration::from_millis(100);
 

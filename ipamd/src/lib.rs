@@ -10,6 +10,7 @@ pub mod cloud;
 pub mod config;
 pub mod conflist;
 pub mod daemon;
+pub mod doctor;
 pub mod grpc;
 pub mod hostnet;
 pub mod kube;

@@ -15,7 +15,10 @@ use std::{net::IpAddr, sync::Arc};
 use axum::{
     Router,
     extract::{ConnectInfo, Request, State},
-    http::{HeaderMap, HeaderName, Method, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, HeaderName, Method, StatusCode,
+        header::{CONTENT_TYPE, DATE},
+    },
     response::{IntoResponse as _, Response},
 };
 
@@ -97,14 +100,16 @@ impl Imds {
         let Some(token) = imds.issue(instance, ttl, self.shared.now()) else {
             return plain(StatusCode::TOO_MANY_REQUESTS);
         };
-        (
-            [
-                (CONTENT_TYPE, "text/plain".to_owned()),
-                (TTL, ttl.to_string()),
-            ],
-            token,
-        )
-            .into_response()
+        let date = imds.date().and_then(|date| date.parse().ok());
+        let head = [
+            (CONTENT_TYPE, "text/plain".to_owned()),
+            (TTL, ttl.to_string()),
+        ];
+        let mut response = (head, token).into_response();
+        if let Some(date) = date {
+            response.headers_mut().insert(DATE, date);
+        }
+        response
     }
 
     fn get(&self, path: &str, headers: &HeaderMap, instance: &InstanceId) -> Response {

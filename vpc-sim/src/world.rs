@@ -80,6 +80,8 @@ pub struct WorldConfig {
     pub quotas: Quotas,
     /// Types that EC2 offers and the published table does not know yet.
     pub new_types: Vec<InstanceType>,
+    /// Of every instance's metadata options; packets are not held to it.
+    pub hop_limit: u8,
 }
 
 impl Default for WorldConfig {
@@ -92,6 +94,7 @@ impl Default for WorldConfig {
             throttling: false,
             quotas: Quotas::default(),
             new_types: Vec::new(),
+            hop_limit: 2,
         }
     }
 }
@@ -120,6 +123,7 @@ pub struct World {
     latency: Latency,
     quotas: Quotas,
     new_types: Vec<InstanceType>,
+    pub(crate) hop_limit: u8,
     dice: Dice,
     buckets: Option<Buckets>,
     vpcs: BTreeMap<VpcId, Vpc>,
@@ -149,6 +153,7 @@ impl World {
             throttling,
             quotas,
             new_types,
+            hop_limit,
         } = config;
         Self {
             region,
@@ -156,6 +161,7 @@ impl World {
             latency,
             quotas,
             new_types,
+            hop_limit,
             dice: Dice {
                 ids: Rng::new(seed, 1),
                 addresses: Rng::new(seed, 2),

@@ -134,3 +134,36 @@ fn the_source_check_reads_as_designed() {
     );
     assert!(chain.contains(rule), "{chain}");
 }
+
+#[test]
+fn everybodys_objects_are_listed() {
+    let (netns, mut nft) = lab();
+    let foreign = "table inet other { chain c { type filter hook input priority 7; accept; }; }";
+    run_in(&netns, &["nft", foreign]);
+    nft.replace(&ruleset(&[1])).unwrap();
+    let lines: Vec<_> = nft
+        .list()
+        .unwrap()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    for wanted in [
+        "table inet other",
+        "chain inet other c hook 1 priority 7",
+        "table ip hawser",
+        "chain ip hawser choose_eni hook 0 priority -90",
+        "chain ip hawser eni_1",
+        "set ip hawser eni_of_group",
+    ] {
+        assert!(
+            lines.iter().any(|line| line == wanted),
+            "{wanted}: {lines:#?}"
+        );
+    }
+    let rules = |chain: &str| {
+        let start = format!("rule {chain}: ");
+        lines.iter().filter(|line| line.starts_with(&start)).count()
+    };
+    assert_eq!(rules("inet other c"), 1);
+    assert!(rules("ip hawser choose_eni") >= 2, "{lines:#?}");
+}

@@ -4,6 +4,7 @@
 //! (EC2 has no ClientToken there). Endpoints follow the SDK's variables (`AWS_ENDPOINT_URL_EC2`,
 //! `AWS_EC2_METADATA_SERVICE_ENDPOINT`), credentials its default chain.
 
+pub mod dry_run;
 mod kind;
 
 use std::{io, net::Ipv4Addr, time::Duration};

@@ -39,6 +39,8 @@ fn help_reads_like_a_manual() -> Outcome {
         ("help.txt", &["--help"][..]),
         ("help-run.txt", &["help", "run"]),
         ("help-max-pods.txt", &["help", "max-pods"]),
+        ("help-inspect.txt", &["help", "inspect"]),
+        ("help-doctor.txt", &["help", "doctor"]),
     ] {
         golden::compare(name, &stdout(&ipamd(arguments)?))?;
     }

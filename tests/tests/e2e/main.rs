@@ -7,6 +7,7 @@ mod cluster;
 mod conformance;
 mod crash;
 mod crash_shrink;
+mod doctor;
 mod growth;
 mod imds;
 mod inspect;
@@ -33,7 +34,7 @@ type Outcome = Result<(), Failed>;
 macro_rules! trials {
     ($($function:ident),* $(,)?) => {
         pub fn trials() -> Vec<libtest_mimic::Trial> {
-            let module = module_path!().rsplit("::").next().unwrap_or_default();
+            let module = module_path!().split_once("::").map_or("", |(_, module)| module);
             vec![$(libtest_mimic::Trial::test(format!("{module}::{}", stringify!($function)), $function)),*]
         }
     };
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         conformance::trials(),
         crash::trials(),
         crash_shrink::trials(),
+        doctor::trials(),
         growth::trials(),
         imds::trials(),
         inspect::trials(),

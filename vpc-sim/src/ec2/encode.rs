@@ -309,7 +309,7 @@ fn instance(x: &mut Xml, world: &World, i: &Instance) {
     x.tree("metadataOptions", |x| {
         x.leaf("state", "applied")
             .leaf("httpTokens", "required")
-            .leaf("httpPutResponseHopLimit", 2)
+            .leaf("httpPutResponseHopLimit", world.hop_limit)
             .leaf("httpEndpoint", "enabled")
             .leaf("httpProtocolIpv6", "disabled")
             .leaf("instanceMetadataTags", "disabled");

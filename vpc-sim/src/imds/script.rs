@@ -23,6 +23,8 @@ pub struct ImdsScript {
     /// Requests per second and instance; EC2 publishes no figure.
     rate: Option<f64>,
     levels: BTreeMap<InstanceId, (f64, Duration)>,
+    /// What answers say that the time is; the machine's, if nothing.
+    date: Option<String>,
 }
 
 impl ImdsScript {
@@ -40,6 +42,15 @@ impl ImdsScript {
     pub fn throttle(&mut self, rate: Option<f64>) {
         self.rate = rate;
         self.levels.clear();
+    }
+
+    /// Has every token's answer carry this `Date`, in the form of HTTP.
+    pub fn set_date(&mut self, date: &str) {
+        self.date = Some(date.to_owned());
+    }
+
+    pub(super) fn date(&self) -> Option<String> {
+        self.date.clone()
     }
 
     pub(super) fn take_fault(&mut self, path: &str) -> Option<ImdsFault> {

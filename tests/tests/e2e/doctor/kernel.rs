@@ -1,0 +1,119 @@
+//! Findings in the kernel. The daemon is dead in all of them: a living one would put right what is broken.
+
+use std::{io, process::Command};
+
+use vpc_sim::SimConfig;
+
+use super::Ward;
+use crate::{Outcome, trials};
+
+trials!(
+    a_dead_daemon_is_found_and_so_is_what_it_left,
+    what_is_missing_in_the_kernel_is_found
+);
+
+/// Runs a program in the node's namespace, as whoever breaks it would.
+fn in_node(ward: &Ward, program: &str, arguments: &str) -> io::Result<()> {
+    let mut command = Command::new(program);
+    command.args(arguments.split_whitespace());
+    let output = ward.node.netns().run(move || command.output())??;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "{program} {arguments}: {output:?}"
+        )))
+    }
+}
+
+/// A node with pods on two ENIs, and its daemon killed.
+fn dead() -> Result<(Ward, Vec<e2e::node::Pod>), libtest_mimic::Failed> {
+    let mut ward = Ward::start("t3.small", SimConfig::default())?;
+    let pods: Result<Vec<_>, _> = (0..5)
+        .map(|n| ward.node.add_pod(&format!("pod{n}")))
+        .collect();
+    let pods = pods?;
+    ward.healthy()?;
+    ward.node.kill_daemon()?;
+    Ok((ward, pods))
+}
+
+fn a_dead_daemon_is_found_and_so_is_what_it_left() -> Outcome {
+    let (ward, _pods) = dead()?;
+    let told = ward.told()?;
+    told.finds("daemon", "does not answer")?;
+    let all = told.findings();
+    assert_eq!(all.len(), 1, "the rest of the node is well: {all:#?}");
+    assert!(
+        all[0].1["evidence"]
+            .as_str()
+            .is_some_and(|text| text.contains("it left a state file"))
+    );
+    Ok(())
+}
+
+fn what_is_missing_in_the_kernel_is_found() -> Outcome {
+    let (ward, pods) = dead()?;
+    let pod = pods[0].address();
+    in_node(
+        &ward,
+        "ip",
+        "rule add priority 100 from 192.0.2.1 lookup 77",
+    )?;
+    ward.finds("rules", "1 rules of other programs")?;
+    in_node(&ward, "ip", "rule del priority 100")?;
+
+    in_node(&ward, "ip", &format!("route del {pod}/32 table 27392"))?;
+    ward.finds("routes", &format!("no route leads to {pod}"))?;
+
+    in_node(&ward, "ip", "rule del priority 512")?;
+    ward.finds("rules", "the rule 512 to the pods' table is missing")?;
+    in_node(&ward, "ip", "rule del priority 1536")?;
+    ward.finds("rules", "the rule 1536 to table 2")?;
+    in_node(&ward, "ip", "rule del priority 32765")?;
+    ward.finds("rules", "the rule 32765 to table 2")?;
+
+    in_node(&ward, "nft", "add table ip nat")?;
+    in_node(&ward, "nft", "add chain ip nat AWS-SNAT-CHAIN-0")?;
+    ward.finds("nftables", "chains of the AWS VPC CNI")?;
+    in_node(&ward, "nft", "flush chain ip hawser choose_eni")?;
+    ward.finds("nftables", "table ip hawser is not as it shall be")?;
+    in_node(&ward, "nft", "delete table ip hawser")?;
+    ward.finds("nftables", "table ip hawser is not as it shall be")?;
+
+    let link = secondary_link(&ward)?;
+    in_node(&ward, "ip", &format!("link set {link} mtu 1400"))?;
+    ward.finds("links", &format!("{link} of eni-"))?;
+    in_node(&ward, "ip", &format!("link del {link}"))?;
+    ward.finds("links", "has no link")?;
+
+    let off = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "0");
+    ward.node.netns().run(off)??;
+    ward.finds("sysctl", "does not forward")
+}
+
+/// The name of the link of the ENI that is not the primary one.
+fn secondary_link(ward: &Ward) -> io::Result<String> {
+    let output = ward.node.ask(
+        &ward.lab.sim.ec2_endpoint(),
+        &["inspect", "--output", "json"],
+    )?;
+    let view: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let enis = view["enis"].as_array().cloned().unwrap_or_default();
+    let mac = enis
+        .iter()
+        .find(|eni| eni["primary"] == false)
+        .and_then(|eni| eni["mac"].as_str().map(str::to_owned))
+        .ok_or_else(|| io::Error::other(format!("one ENI only: {view}")))?;
+    let links = ward
+        .node
+        .netns()
+        .run(|| datapath::netlink::Socket::open()?.links())?;
+    let links = links.map_err(io::Error::other)?;
+    let found = links
+        .into_iter()
+        .find(|link| link.mac.is_some_and(|m| planner::Mac(m).to_string() == mac));
+    found
+        .map(|link| link.name)
+        .ok_or_else(|| io::Error::other(format!("no link has {mac}")))
+}
