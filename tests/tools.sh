@@ -12,6 +12,7 @@ need_file() { # path package
 need gcc gcc
 need ip iproute2
 need nft nftables
+need iptables-restore iptables
 need containerd containerd
 need runc runc
 need_file /usr/lib/cni/loopback containernetworking-plugins # containerd executes it for every sandbox

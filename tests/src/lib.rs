@@ -5,6 +5,7 @@
 
 pub mod apiserver;
 pub mod binaries;
+pub mod capture;
 pub mod containerd;
 pub mod crash;
 pub mod ether;
@@ -13,9 +14,12 @@ pub mod golden;
 pub mod inspect;
 pub mod lab;
 pub mod node;
+pub mod pair;
 pub mod ping;
 pub mod plugin;
 pub mod sandbox;
+pub mod services;
 pub mod simulation;
 pub mod soak;
 pub mod stream;
+pub mod talk;

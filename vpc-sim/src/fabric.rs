@@ -130,6 +130,13 @@ impl Fabric {
         self.ports.values().try_for_each(|port| port.ready(router))
     }
 
+    /// The interface behind each link of the router, by the link's index.
+    #[must_use]
+    pub fn ports(&self) -> BTreeMap<u32, EniId> {
+        let index = |(eni, port): (&EniId, &Port)| (port.index(), eni.clone());
+        self.ports.iter().map(index).collect()
+    }
+
     /// Lets go of the namespace of `instance`. Whoever else holds it keeps it.
     pub fn remove_node(&mut self, instance: &InstanceId) {
         self.nodes.remove(instance);
@@ -158,6 +165,7 @@ impl Fabric {
             Change::Check { eni, enabled } => {
                 self.port(&eni, |port, router| port.check_source(router, enabled))
             }
+            Change::Associated { block } => self.router.associate(block),
         }
     }
 

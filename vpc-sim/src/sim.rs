@@ -1,6 +1,7 @@
 //! The whole of it: a world, its faces inside the fabric, and nodes to run things on.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     sync::{
@@ -264,6 +265,12 @@ impl Sim {
     #[must_use]
     pub fn imds_endpoint(&self) -> String {
         format!("http://{IMDS_ADDRESS}")
+    }
+
+    /// The interface behind each link in the router's namespace, by the link's index: for captures.
+    #[must_use]
+    pub fn ports(&self) -> BTreeMap<u32, EniId> {
+        self.wires.fabric().ports()
     }
 
     /// The router's namespace: everything between nodes passes here.

@@ -197,6 +197,21 @@ impl World {
         id
     }
 
+    /// AssociateVpcCidrBlock, as an operator calls it: the VPC has another block from now on. False if there is no such
+    /// VPC, or the block overlaps one of its own.
+    pub fn associate_block(&mut self, vpc: &VpcId, block: Ipv4Net) -> bool {
+        let Some(vpc) = self.vpcs.get_mut(vpc) else {
+            return false;
+        };
+        let overlaps = |own: &Ipv4Net| own.contains(&block) || block.contains(own);
+        if vpc.cidrs.iter().any(overlaps) {
+            return false;
+        }
+        vpc.cidrs.push(block);
+        self.changes.push(Change::Associated { block });
+        true
+    }
+
     /// A security group. Its rules are not simulated.
     pub fn add_group(&mut self, vpc: &VpcId, name: &str, description: &str) -> GroupId {
         let id = GroupId::draw(&mut self.dice.ids);

@@ -31,9 +31,6 @@ const SOURCE_NAT_HOOK: Hook = Hook {
 
 /// `IP_CT_NEW` as a bit of `ct state`.
 const CT_NEW: u32 = 8;
-/// `IP_CT_DIR_ORIGINAL`, `IP_CT_DIR_REPLY`.
-const ORIGINAL: u8 = 0;
-const REPLY: u8 = 1;
 
 /// What leaves by the primary ENI, and under which address. The default: nothing but its own pods' packets, as they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,38 +114,61 @@ pub(super) fn add_chains(batch: &mut Batch, egress: &Egress, primary: u32) {
     }
 }
 
-/// The clauses of `choose_eni` on what leaves by the primary ENI whichever ENI its pod is on. Only the direction of a
-/// connection's first packet decides by its destination: replies go back the way the request came.
+/// The clauses of `choose_eni` on what leaves by the primary ENI whichever ENI its pod is on:
+///
+/// ```text
+/// ct state new ip daddr != @local_set ct mark set ct mark | 0x80
+/// ct mark & 0x80 == 0x80 meta mark set meta mark & 0xffffff80 | 0x80 return
+/// ```
+///
+/// A connection's first packet decides for all of it, as it does on translation. Would each packet, then a block that is
+/// added to the VPC would send connections that wear the primary's address by an ENI that may not.
 pub(super) fn add_clauses(batch: &mut Batch, chain: &str, egress: &Egress) {
     let mark = egress.mark;
-    let to_primary = [
-        Expr::Load(Key::Mark),
-        Expr::Bitwise {
-            mask: !(MARK_ENI_MASK | mark),
-            xor: mark,
-        },
-        Expr::StoreMark,
-        Expr::Verdict(Verdict::Return),
-    ];
-    if egress.node_ports {
-        let reply = [
-            Expr::LoadCt(CtKey::Direction),
-            Expr::EqualsByte(REPLY),
+    if egress.snat.is_some() {
+        let leaving = [Expr::LoadDestination, Expr::NotIn(LOCAL_SET)];
+        let rule = [&IS_NEW[..], &leaving, &mark_connection(mark)].concat();
+        batch.add_rule(chain, &rule);
+    }
+    if egress.marks() {
+        let marked = [
             Expr::LoadCt(CtKey::Mark),
             Expr::Bitwise { mask: mark, xor: 0 },
             Expr::Equals(mark),
         ];
-        batch.add_rule(chain, &[&reply[..], &to_primary].concat());
-    }
-    if egress.snat.is_some() {
-        let leaving = [
-            Expr::LoadCt(CtKey::Direction),
-            Expr::EqualsByte(ORIGINAL),
-            Expr::LoadDestination,
-            Expr::NotIn(LOCAL_SET),
+        let to_primary = [
+            Expr::Load(Key::Mark),
+            Expr::Bitwise {
+                mask: !(MARK_ENI_MASK | mark),
+                xor: mark,
+            },
+            Expr::StoreMark,
+            Expr::Verdict(Verdict::Return),
         ];
-        batch.add_rule(chain, &[&leaving[..], &to_primary].concat());
+        batch.add_rule(chain, &[&marked[..], &to_primary].concat());
     }
+}
+
+/// The first packet of a connection; of one that nobody answers, each.
+const IS_NEW: [Expr<'_>; 3] = [
+    Expr::LoadCt(CtKey::State),
+    Expr::Bitwise {
+        mask: CT_NEW,
+        xor: 0,
+    },
+    Expr::Differs(0),
+];
+
+/// Adds our bits to the connection's mark, which is there for all its packets, and outlives a replaced ruleset.
+const fn mark_connection(mark: u32) -> [Expr<'static>; 3] {
+    [
+        Expr::LoadCt(CtKey::Mark),
+        Expr::Bitwise {
+            mask: !mark,
+            xor: mark,
+        },
+        Expr::StoreCtMark,
+    ]
 }
 
 /// Brings the set from `old` to `new`.
@@ -162,34 +182,24 @@ pub(super) fn change_local(batch: &mut Batch, old: &[Ipv4Net], new: &[Ipv4Net]) 
     }
 }
 
-/// `iif primary ct state new fib daddr . iif type local ct mark set ct mark | 0x80`. A connection's mark is there for
-/// all its packets, and outlives a replaced ruleset.
+/// `iif primary ct state new fib daddr . iif type local ct mark set ct mark | 0x80`
 fn add_nodeport_in(batch: &mut Batch, primary: u32, mark: u32) {
     batch.add_chain(&Chain {
         name: NODEPORT_IN,
         hook: Some(NODEPORT_IN_HOOK),
     });
-    batch.add_rule(
-        NODEPORT_IN,
-        &[
-            Expr::Load(Key::InputLink),
-            Expr::Equals(primary),
-            Expr::LoadCt(CtKey::State),
-            Expr::Bitwise {
-                mask: CT_NEW,
-                xor: 0,
-            },
-            Expr::Differs(0),
-            Expr::FibType(FibType::DestinationOnInput),
-            Expr::Equals(RTN_LOCAL),
-            Expr::LoadCt(CtKey::Mark),
-            Expr::Bitwise {
-                mask: !mark,
-                xor: mark,
-            },
-            Expr::StoreCtMark,
-        ],
-    );
+    let by_primary = [Expr::Load(Key::InputLink), Expr::Equals(primary)];
+    let to_its_address = [
+        Expr::FibType(FibType::DestinationOnInput),
+        Expr::Equals(RTN_LOCAL),
+    ];
+    let rule = [
+        &by_primary[..],
+        &IS_NEW,
+        &to_its_address,
+        &mark_connection(mark),
+    ];
+    batch.add_rule(NODEPORT_IN, &rule.concat());
 }
 
 /// As upstream, whatever the source: an address of a bridge on the node would be dropped by the VPC just as well. Except

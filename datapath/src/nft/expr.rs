@@ -31,8 +31,6 @@ pub(super) enum Key {
 pub(super) enum CtKey {
     /// A bit mask of which one bit is set.
     State = 0,
-    /// One byte: 0 for the direction of the connection's first packet, 1 for replies.
-    Direction = 1,
     Mark = 3,
 }
 
@@ -74,8 +72,6 @@ pub(super) enum Expr<'a> {
     Equals(u32),
     /// The opposite.
     Differs(u32),
-    /// As `Equals`, for what is one byte wide.
-    EqualsByte(u8),
     /// Go on only if the register, a name, begins like this.
     BeginsWith(&'a str),
     /// Load the route type (`RTN_*`) of an address.
@@ -111,7 +107,7 @@ impl Expr<'_> {
             Self::LoadCt(_) | Self::StoreCtMark => "ct",
             Self::LoadDestination => "payload",
             Self::Bitwise { .. } => "bitwise",
-            Self::Equals(_) | Self::Differs(_) | Self::EqualsByte(_) | Self::BeginsWith(_) => "cmp",
+            Self::Equals(_) | Self::Differs(_) | Self::BeginsWith(_) => "cmp",
             Self::FibType(_) | Self::FibSourceIsRoutedBack => "fib",
             Self::VerdictMap(_) | Self::In(_) | Self::NotIn(_) => "lookup",
             Self::Address(_) | Self::Verdict(_) => "immediate",
@@ -152,7 +148,6 @@ impl Expr<'_> {
             }
             Self::Equals(wanted) => compare(out, CMP_EQ, &wanted.to_ne_bytes()),
             Self::Differs(unwanted) => compare(out, CMP_NEQ, &unwanted.to_ne_bytes()),
-            Self::EqualsByte(wanted) => compare(out, CMP_EQ, &[wanted]),
             // Shorter than the register's contents: only so much is compared.
             Self::BeginsWith(name) => compare(out, CMP_EQ, name.as_bytes()),
             Self::FibType(what) => {

@@ -2,17 +2,20 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod cli;
 mod cluster;
 mod conformance;
 mod crash;
 mod crash_shrink;
 mod doctor;
+mod egress;
 mod growth;
 mod imds;
 mod inspect;
 mod lifecycle;
 mod limits;
+mod nodeport;
 mod prefixes;
 mod refusals;
 mod repair;
@@ -20,6 +23,7 @@ mod restart;
 mod restart_faults;
 mod restart_files;
 mod runtime;
+mod snat;
 mod spoof;
 mod traffic;
 
@@ -51,17 +55,20 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let suites = [
+        capture::trials(),
         cli::trials(),
         cluster::trials(),
         conformance::trials(),
         crash::trials(),
         crash_shrink::trials(),
         doctor::trials(),
+        egress::trials(),
         growth::trials(),
         imds::trials(),
         inspect::trials(),
         lifecycle::trials(),
         limits::trials(),
+        nodeport::trials(),
         prefixes::trials(),
         refusals::trials(),
         repair::trials(),
@@ -69,6 +76,7 @@ fn main() -> ExitCode {
         restart_faults::trials(),
         restart_files::trials(),
         runtime::trials(),
+        snat::trials(),
         spoof::trials(),
         traffic::trials(),
     ];

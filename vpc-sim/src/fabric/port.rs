@@ -81,6 +81,11 @@ impl Port {
         })
     }
 
+    /// Of the link on the router.
+    pub const fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Delivers `net` here. The next hop is the primary address, whose neighbour entry is permanent: one entry serves
     /// all addresses and prefixes of the interface.
     pub fn deliver(&mut self, router: &mut Router, net: IpNet) -> Result<(), FabricError> {

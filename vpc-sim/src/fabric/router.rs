@@ -81,6 +81,17 @@ impl Router {
         index_of(&mut self.socket, name)
     }
 
+    /// Takes another block into the VPC: what nobody owns in it goes nowhere, and the internet sends it here.
+    pub fn associate(&mut self, block: Ipv4Net) -> Result<(), FabricError> {
+        let what = "take a block into the VPC";
+        let nowhere = route::replace(&Route::nowhere(block, Kind::BlackHole, MAIN));
+        self.socket.apply(&nowhere).map_err(program(what))?;
+        let mut outside = Socket::open_in(&self.internet).map_err(program(what))?;
+        let far = index_of(&mut outside, "eth0")?;
+        let inwards = route::replace(&Route::via(block, BORDER, far, MAIN));
+        outside.apply(&inwards).map_err(program(what))
+    }
+
     fn own_addresses(&mut self, vpc: &[Ipv4Net]) -> Result<(), FabricError> {
         let lo = self.index_of("lo")?;
         // Link-local destinations never leave the VPC, and in the VPC what nobody owns goes nowhere. The local table is

@@ -231,6 +231,8 @@ pub enum Change {
     Removed { eni: EniId, net: IpNet },
     /// The source and destination check of an attached interface.
     Check { eni: EniId, enabled: bool },
+    /// The VPC has another block.
+    Associated { block: Ipv4Net },
 }
 
 impl Change {

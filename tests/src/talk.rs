@@ -1,0 +1,159 @@
+//! Conversations over TCP between namespaces: who answers, and under which address one is seen there.
+
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    os::fd::{AsRawFd, OwnedFd},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use datapath::netns::Netns;
+use nix::sys::{
+    socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, shutdown, socket,
+        sockopt::{ReceiveTimeout, ReuseAddr, SendTimeout},
+    },
+    time::TimeVal,
+};
+
+/// Answers at one address until it is dropped: tells each caller its own name and whom it sees, then repeats every line.
+#[derive(Debug)]
+pub struct Listener {
+    listener: TcpListener,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    /// Listens in `netns`.
+    ///
+    /// # Errors
+    /// If the address cannot be had.
+    pub fn start(netns: &Netns, at: SocketAddrV4, name: &str) -> io::Result<Self> {
+        let listener = netns.run(|| TcpListener::bind(at))??;
+        let (theirs, name) = (listener.try_clone()?, name.to_owned());
+        let thread = std::thread::spawn(move || {
+            for stream in theirs.incoming() {
+                let Ok(stream) = stream else { return };
+                let name = name.clone();
+                // Ends with the caller's connection.
+                std::thread::spawn(move || answer(stream, &name));
+            }
+        });
+        Ok(Self {
+            listener,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Wakes the thread that waits for callers.
+        shutdown(self.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap_or_default();
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+fn answer(mut stream: TcpStream, name: &str) -> io::Result<()> {
+    let peer = stream.peer_addr()?;
+    writeln!(stream, "{name} {peer}")?;
+    for line in BufReader::new(stream.try_clone()?).lines() {
+        writeln!(stream, "{}", line?)?;
+    }
+    Ok(())
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Conversation {
+    stream: BufReader<TcpStream>,
+    /// Who answered.
+    pub with: String,
+    /// Under which address, and from which port, the caller is seen.
+    pub seen_as: SocketAddrV4,
+    /// The port that the caller uses.
+    pub port: u16,
+}
+
+impl Conversation {
+    /// Calls `to` from inside `netns`, from the address `source` if one is given. No step takes longer than `limit`.
+    ///
+    /// # Errors
+    /// If there is no answer in time, or a refusal.
+    pub fn start(
+        netns: &Netns,
+        source: Option<Ipv4Addr>,
+        to: SocketAddrV4,
+        limit: Duration,
+    ) -> io::Result<Self> {
+        let stream = TcpStream::from(netns.run(|| dial(source, to, limit))??);
+        let port = stream.local_addr()?.port();
+        let mut stream = BufReader::new(stream);
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        let told = line.trim_end().split_once(' ');
+        let told = told.and_then(|(name, peer)| Some((name.to_owned(), peer.parse().ok()?)));
+        let Some((with, SocketAddr::V4(seen_as))) = told else {
+            return Err(io::Error::other(format!("{to} answered \"{line}\"")));
+        };
+        Ok(Self {
+            stream,
+            with,
+            seen_as,
+            port,
+        })
+    }
+
+    /// Says something and hears it back.
+    ///
+    /// # Errors
+    /// If the connection is dead, or the answer another or not in time.
+    pub fn goes_on(&mut self) -> io::Result<()> {
+        writeln!(self.stream.get_mut(), "still there?")?;
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        if line == "still there?\n" {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!(
+                "{} answered \"{line}\"",
+                self.with
+            )))
+        }
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        self.stream
+            .get_ref()
+            .shutdown(Shutdown::Both)
+            .unwrap_or_default();
+    }
+}
+
+/// The send timeout is connect's too (socket(7)).
+fn dial(source: Option<Ipv4Addr>, to: SocketAddrV4, limit: Duration) -> io::Result<OwnedFd> {
+    let fd = socket(
+        AddressFamily::Inet,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let limit = i64::try_from(limit.as_micros()).map_err(io::Error::other)?;
+    let limit = TimeVal::new(limit / 1_000_000, limit % 1_000_000);
+    setsockopt(&fd, SendTimeout, &limit)?;
+    setsockopt(&fd, ReceiveTimeout, &limit)?;
+    if let Some(source) = source {
+        setsockopt(&fd, ReuseAddr, &true)?;
+        bind(
+            fd.as_raw_fd(),
+            &SockaddrIn::from(SocketAddrV4::new(source, 0)),
+        )?;
+    }
+    connect(fd.as_raw_fd(), &SockaddrIn::from(to))?;
+    Ok(fd)
+}
