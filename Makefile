@@ -42,8 +42,8 @@ sim-conformance: build ## Compare the simulator with another one, through the AW
 	@python3 -B tests/conformance/run.py --vpc-sim $(CARGO_TARGET_DIR)/debug/vpc-sim \
 	  --environment $(CARGO_TARGET_DIR)/conformance-venv
 
-sim: build ## Live SEEDS=200000 [FROM=0] nodes in virtual time, or one, word for word: SEED=7
-	@$(CARGO_TARGET_DIR)/debug/sim $(if $(SEED),--seed $(SEED),$(or $(SEEDS),10000) $(FROM))
+sim: build ## Live SEEDS=200000 [FROM=0] nodes in virtual time, or one, word for word: SEED=7; CRASH=all: kill at every point
+	@$(CARGO_TARGET_DIR)/debug/sim $(if $(CRASH),--crash,$(if $(SEED),--seed $(SEED),$(or $(SEEDS),10000) $(FROM)))
 
 soak: build ## Two nodes, random churn, faults and restarts for MINUTES=60 [SEED=1]
 	@$(CARGO_TARGET_DIR)/debug/soak $(or $(MINUTES),60) $(or $(SEED),1)

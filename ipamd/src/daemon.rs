@@ -133,7 +133,8 @@ impl Node {
         let egress = vpc::egress(&config.egress, &me, &vpc_blocks);
         let (host, notices) = HostNet::start(me.mac, &config.network, egress, metrics.clone())?;
         let intents = contents.intents.clone();
-        let mut agreed = recovery::agree(&store, contents, &host, config.pool.cooldown).await?;
+        let mut agreed =
+            recovery::agree(&store, contents, &host, config.pool.cooldown, clock::now()).await?;
 
         let aws = Arc::new(Aws::new(me.region.clone(), config.cloud.timeout).await);
         let kind = kind::known_or_asked(&me.instance_type, &aws).await?;

@@ -47,6 +47,7 @@ enum Message {
 pub struct Pool {
     messages: mpsc::Sender<Message>,
     changes: watch::Receiver<()>,
+    clock: Clock,
 }
 
 /// The pool's task has ended: the daemon is on its way out.
@@ -72,6 +73,12 @@ impl Pool {
             .await;
         sent.map_err(|_| Refusal::Stopping)?;
         answer.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// The time that the pool lives by.
+    #[must_use]
+    pub fn now(&self) -> Mono {
+        self.clock.now()
     }
 
     /// Tells the pool what happened.
@@ -154,6 +161,7 @@ impl<H: EniHost> Driver<H> {
         let handle = Pool {
             messages: sender,
             changes: seen,
+            clock,
         };
         let driver = Self {
             planner,

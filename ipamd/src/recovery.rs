@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use datapath::pod::{HostSide, PodRef};
-use planner::{EniId, Mac, Observed, Pod, Restored, Sandbox};
+use planner::{EniId, Mac, Mono, Observed, Pod, Restored, Sandbox};
 
 use crate::{
-    clock,
-    hostnet::{HostNet, WireError, ref_of},
+    hostnet::{WireError, ref_of},
+    sandboxes::PodHost,
     store::{Contents, Record, Store, StoreError},
 };
 
@@ -43,10 +43,10 @@ pub struct Agreed {
 pub async fn agree(
     store: &Store,
     contents: Contents,
-    host: &HostNet,
+    host: &impl PodHost,
     cooldown: Duration,
+    now: Mono,
 ) -> Result<Agreed, RecoveryError> {
-    let now = clock::now();
     let links = host.list().await?;
     let mut agreed = Agreed::default();
     agreed.restored.enis = contents.enis;

@@ -6,6 +6,7 @@
 //! other here.
 
 mod busy;
+mod host;
 mod overtaken;
 mod sweep;
 
@@ -20,12 +21,13 @@ use std::{
 use planner::{Event, Mac, Mono, Pod, Sandbox};
 use proto::{handover::Handed, refusal::Refusal, v1::Reason};
 
+pub use self::host::PodHost;
 use self::{
     busy::{Busy, Turn},
     overtaken::Overtaken,
 };
 use crate::{
-    clock, config,
+    config,
     hostnet::{HostNet, WireError, link_of, ref_of},
     metrics::Metrics,
     pool::{Grant, Pool},
@@ -49,14 +51,14 @@ pub struct Add {
 
 /// Every sandbox of this node. Cloning gives another handle.
 #[derive(Clone, Debug)]
-pub struct Sandboxes {
-    shared: Arc<Shared>,
+pub struct Sandboxes<H = HostNet> {
+    shared: Arc<Shared<H>>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct Shared<H> {
     pool: Pool,
-    host: HostNet,
+    host: H,
     store: Worker<Store>,
     network: config::Network,
     cooldown: Duration,
@@ -68,10 +70,10 @@ struct Shared {
     records: Mutex<BTreeMap<Sandbox, Record>>,
 }
 
-impl Shared {
+impl<H> Shared<H> {
     /// Counts a stage that began then and ends now; answers now, when the next begins.
     fn staged(&self, verb: &'static str, stage: &'static str, begun: Mono) -> Mono {
-        let now = clock::now();
+        let now = self.pool.now();
         self.metrics.stage(verb, stage, now.since(begun));
         now
     }
@@ -87,11 +89,11 @@ impl Shared {
     }
 }
 
-impl Sandboxes {
+impl<H: PodHost> Sandboxes<H> {
     #[must_use]
     pub fn new(
         pool: Pool,
-        host: HostNet,
+        host: H,
         store: Worker<Store>,
         records: Vec<Record>,
         config: &config::Config,
@@ -124,14 +126,14 @@ impl Sandboxes {
     /// A refusal, after which nothing of the attempt remains.
     pub async fn add(&self, request: Add) -> Result<Record, Refusal> {
         let shared = &self.shared;
-        let begun = clock::now();
+        let begun = shared.pool.now();
         let mut turn = shared.busy.turn(&request.sandbox).await;
         let asked_at = shared.staged("add", "turn", begun);
         if shared
             .overtaken
             .lock()
             .expect("no holder panics")
-            .holds(&request.sandbox, clock::now())
+            .holds(&request.sandbox, shared.pool.now())
         {
             return Err(refusals::deleted(&request.sandbox));
         }
@@ -198,7 +200,7 @@ impl Sandboxes {
     /// A failure says what the pool must learn of the address: nobody ever saw it, so it is free, unless the kernel
     /// still routes it to somebody, so that it must rest and not be granted at once to the next.
     async fn stand_up(&self, record: &Record, handed: Handed) -> Result<(), (Refusal, Event)> {
-        let begun = clock::now();
+        let begun = self.shared.pool.now();
         let (link, sandbox) = (link_of(record), record.sandbox.clone());
         if let Err(error) = self.shared.host.wire(link.clone(), handed).await {
             let event = match error {
@@ -233,7 +235,7 @@ impl Sandboxes {
     pub async fn del(&self, sandbox: &Sandbox) -> Result<(), Refusal> {
         let shared = &self.shared;
         shared.busy.call_off(sandbox);
-        let begun = clock::now();
+        let begun = shared.pool.now();
         let turn = shared.busy.turn(sandbox).await;
         shared.staged("del", "turn", begun);
         match self.record(sandbox) {
@@ -244,7 +246,7 @@ impl Sandboxes {
                     .overtaken
                     .lock()
                     .expect("no holder panics")
-                    .note(sandbox.clone(), clock::now());
+                    .note(sandbox.clone(), shared.pool.now());
                 Ok(())
             }
         }
@@ -269,7 +271,7 @@ impl Sandboxes {
 
     async fn take_down(&self, record: Record, turn: Turn) -> Result<(), Refusal> {
         let shared = &self.shared;
-        let begun = clock::now();
+        let begun = shared.pool.now();
         let removal = shared.host.unwire(ref_of(&record)).await;
         let unwired = shared.staged("del", "unwire", begun);
         // The turn ends with the link: an ADD that comes again for this sandbox must not meet the old one, and the
@@ -278,7 +280,7 @@ impl Sandboxes {
             removal.await;
             drop(turn);
         }));
-        let until = clock::now() + shared.cooldown;
+        let until = shared.pool.now() + shared.cooldown;
         let freed = record.clone();
         match shared
             .store

@@ -11,6 +11,7 @@ mod calls;
 pub mod campaign;
 mod cloud;
 mod convert;
+pub mod crash;
 pub mod dice;
 pub mod faults;
 mod host;
@@ -18,7 +19,9 @@ mod ledger;
 mod lists;
 mod node;
 mod oracle;
+mod podnet;
 mod pods;
+mod points;
 mod scenario;
 mod stage;
 mod trace;
@@ -265,7 +268,10 @@ impl Life {
     async fn collect(&mut self, pods: &Pods) {
         let calm = self.stage.now();
         self.expect_service(pods);
-        until(&self.stage, calm + MINUTE * 3).await;
+        let limit = self.stage.with(|state, _| oracle::address_limit(state));
+        until(&self.stage, calm + limit).await;
+        self.expect_no_address_leaks(limit).await;
+        until(&self.stage, calm + (MINUTE * 3).max(limit)).await;
         self.stage.with(|state, _| state.entitled = None);
         until(&self.stage, calm + MINUTE * 9).await;
         let before = self.leaks().await;
@@ -281,6 +287,19 @@ impl Life {
         // The longest life is over, and what it leaves has been given back.
         until(&self.stage, calm + MINUTE * 30).await;
         self.expect_silence().await;
+    }
+
+    async fn expect_no_address_leaks(&self, limit: Duration) {
+        let Some(snapshot) = self.snapshot().await else {
+            return;
+        };
+        let leaks = self
+            .stage
+            .with(|state, _| oracle::leaked_addresses(state, &snapshot));
+        if let Some(leak) = leaks.first() {
+            let what = format!("{leak}, {} s after the faults stopped", limit.as_secs());
+            self.fail("I4: a leaked address is found within two minutes", what);
+        }
     }
 
     /// Pods ask, and are entitled to addresses if there are any.

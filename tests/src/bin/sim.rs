@@ -1,7 +1,7 @@
 //! `make sim`: lives many seeds, or one of them word by word.
 //!
-//! `sim SEEDS [FROM]` lives that many, on all cores; `sim --seed N` lives one and prints its
-//! whole trace.
+//! `sim SEEDS [FROM]` lives that many, on all cores; `sim --seed N` lives one and prints its whole trace; `sim --crash`
+//! kills a daemon at every crash point, alone and beside other faults.
 
 #![forbid(unsafe_code)]
 
@@ -15,10 +15,11 @@ fn main() -> ExitCode {
         .collect();
     match (arguments.first().map(String::as_str), numbers.as_slice()) {
         (Some("--seed"), [seed]) => one(*seed),
+        (Some("--crash"), _) => crash(),
         (Some(_), [seeds]) => many(*seeds, 0),
         (Some(_), [seeds, from]) => many(*seeds, *from),
         _ => {
-            eprintln!("usage: sim SEEDS [FROM] | sim --seed SEED");
+            eprintln!("usage: sim SEEDS [FROM] | sim --seed SEED | sim --crash");
             ExitCode::from(2)
         }
     }
@@ -35,6 +36,14 @@ fn one(seed: u64) -> ExitCode {
             ExitCode::FAILURE
         }
         None => ExitCode::SUCCESS,
+    }
+}
+
+fn crash() -> ExitCode {
+    if e2e::simulation::crash::enumerate_all(|line| print!("{line}")) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -46,6 +46,7 @@ impl Ec2 for Cloud {
 impl Cloud {
     async fn answer(self, mut call: Call) -> Result<Reply, CallError> {
         let asked = self.stage.now();
+        self.pass(&call, "to be sent").await;
         let fate = self.stage.with(|state, now| {
             oracle::spent(state, &call, now);
             state.fate(&mut call, now)
@@ -58,6 +59,9 @@ impl Cloud {
             true => self.stage.with(|state, now| state.perform(&call, now)),
             false => Ok(Reply::Done),
         };
+        if !dead && fate.applied {
+            self.pass(&call, "applied").await;
+        }
         sleep(fate.after).await;
         if dead || !self.stage.alive(self.generation) {
             return pending().await;
@@ -68,7 +72,15 @@ impl Cloud {
         };
         self.stage
             .with(|state, now| state.delivered(&call, &result, asked, now));
+        self.pass(&call, "answered").await;
         result
+    }
+
+    async fn pass(&self, call: &Call, when: &'static str) {
+        let name = || format!("{} {when}", call.action());
+        if self.stage.point(self.generation, name) {
+            pending().await
+        }
     }
 }
 

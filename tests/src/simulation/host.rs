@@ -60,6 +60,12 @@ impl Host {
         self.stage.now() < limit && attached()
     }
 
+    async fn pass(&self, name: &'static str) {
+        if self.stage.point(self.generation, || name.to_owned()) {
+            std::future::pending::<()>().await;
+        }
+    }
+
     async fn dead(&self) {
         if !self.stage.alive(self.generation) {
             std::future::pending::<()>().await;
@@ -72,6 +78,7 @@ impl EniHost for Host {
         if eni.index == 0 {
             return Ok(());
         }
+        self.pass("ENI to be set up").await;
         let up = self.link(&eni).await && !self.refuses();
         self.dead().await;
         self.stage.with(|state, now| {
@@ -92,6 +99,7 @@ impl EniHost for Host {
                 state.configured.insert(eni.eni.clone());
             }
         });
+        self.pass("ENI set up").await;
         if up {
             Ok(())
         } else {
@@ -102,6 +110,7 @@ impl EniHost for Host {
     async fn deconfigure(&self, eni: ConfigureEni) -> Result<(), Failure> {
         sleep(Duration::from_millis(20)).await;
         self.dead().await;
+        self.pass("ENI to be taken out of use").await;
         if self.refuses() {
             return Err(failure("rules could not be removed"));
         }
@@ -113,6 +122,7 @@ impl EniHost for Host {
                 });
             state.configured.remove(&eni.eni);
         });
+        self.pass("ENI taken out of use").await;
         Ok(())
     }
 }

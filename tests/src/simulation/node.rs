@@ -194,7 +194,7 @@ async fn remember(mut enis: watch::Receiver<Vec<Observed>>, stage: Arc<Stage>, g
     }
 }
 
-fn settings(stage: &Stage) -> config::Cloud {
+pub(super) fn settings(stage: &Stage) -> config::Cloud {
     config::Cloud {
         cluster: None,
         extra_tags: BTreeMap::new(),
@@ -204,7 +204,7 @@ fn settings(stage: &Stage) -> config::Cloud {
 }
 
 /// What the metadata service says of this node.
-fn identity(state: &State) -> Identity {
+pub(super) fn identity(state: &State) -> Identity {
     let primary = state
         .interface(&EniId(state.primary.0.clone()))
         .expect("an instance has a primary ENI");

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use ipamd::{cloud::Call, pool::Grant};
 use ipnet::Ipv4Net;
-use planner::{Sandbox, Snapshot};
+use planner::{Sandbox, Snapshot, snapshot::EniView};
 use vpc_sim::world::model::NetworkInterface;
 
 use super::{faults::Fault, stage::State, witness::Thing};
@@ -244,9 +244,24 @@ fn spare(state: &State, eni: &NetworkInterface) -> usize {
     )
 }
 
+/// How long after the faults stopped an address may be EC2's and nobody's (I4): two minutes, and what the design lets a
+/// pod wait longer for. Where IAM denied the list itself, whoever may read it again is asked after five minutes at most.
+#[must_use]
+pub fn address_limit(state: &State) -> Duration {
+    let denied = state.tally.of(Fault::Denied) > 0;
+    let policy = Duration::from_secs(if denied { 300 } else { 0 });
+    Duration::from_secs(120) + grace(state) + policy
+}
+
 /// I4: ENIs and addresses that EC2 counts as this node's and the daemon does not.
 #[must_use]
 pub fn leaks(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String> {
+    let mut leaks = leaked_enis(state, seen, now);
+    leaks.extend(leaked_addresses(state, seen));
+    leaks
+}
+
+fn leaked_enis(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String> {
     let mut leaks = BTreeSet::new();
     for eni in state.world.interfaces().filter(|eni| state.is_ours(eni)) {
         let id = planner::EniId(eni.id.0.clone());
@@ -261,8 +276,20 @@ pub fn leaks(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String> 
             leaks.insert(format!("{id} is {how}"));
             continue;
         }
-        let Some(view) = seen.enis.iter().find(|view| view.id.as_ref() == Some(&id)) else {
+        if !seen.enis.iter().any(|view| view.id.as_ref() == Some(&id)) {
             leaks.insert(format!("{id} is attached and unknown to the daemon"));
+        }
+    }
+    leaks
+}
+
+/// Addresses of ENIs that the daemon has, and that it does not know of.
+#[must_use]
+pub fn leaked_addresses(state: &State, seen: &Snapshot) -> BTreeSet<String> {
+    let mut leaks = BTreeSet::new();
+    for eni in state.world.interfaces().filter(|eni| state.is_ours(eni)) {
+        let known = |view: &&EniView| view.id.as_ref().is_some_and(|id| id.0 == eni.id.0);
+        let Some(view) = seen.enis.iter().find(known) else {
             continue;
         };
         let known: BTreeSet<Ipv4Addr> = view.addresses.iter().map(|a| a.address).collect();
@@ -272,7 +299,7 @@ pub fn leaks(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String> 
             .chain(members)
             .filter(|address| !known.contains(address))
         {
-            leaks.insert(format!("{address} of {id} is unknown to the daemon"));
+            leaks.insert(format!("{address} of {} is unknown to the daemon", eni.id));
         }
     }
     leaks

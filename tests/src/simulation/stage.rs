@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use ipamd::pool::Pool;
+use ipamd::{pool::Pool, sandboxes::Sandboxes};
 use planner::{EniId, Mac, Observed};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::Instant,
 };
 use vpc_sim::{
@@ -26,6 +26,8 @@ use super::{
     faults::{Fault, Tally},
     ledger::{Held, Ledger},
     lists::Lists,
+    podnet::{Kernel, PodNet},
+    points::Points,
     scenario::Scenario,
     trace::{Trace, digest},
     witness::Disturbances,
@@ -67,6 +69,12 @@ pub struct State {
     pub foreign: Vec<ids::EniId>,
     /// How many of them left when the faults stopped.
     pub just_left: usize,
+    /// Pods' links, where they are simulated one by one.
+    pub kernel: Kernel,
+    /// Where a daemon may be killed, and was.
+    pub points: Points,
+    /// The verbs of the daemon, if it serves them.
+    pub sandboxes: Option<Sandboxes<PodNet>>,
     /// The daemon, if it serves.
     pub pool: Option<Pool>,
     /// Where the kernel tells that daemon of links that vanish.
@@ -93,6 +101,10 @@ pub struct Stage {
     state: Mutex<State>,
     epoch: Instant,
     broken: Notify,
+    /// Whether crash points are noted at all; asking costs.
+    enumerates: bool,
+    /// The daemon that lives.
+    living: watch::Sender<u64>,
 }
 
 impl Stage {
@@ -102,7 +114,54 @@ impl Stage {
             state: Mutex::new(State::new(scenario, trace)),
             epoch,
             broken: Notify::new(),
+            enumerates: false,
+            living: watch::Sender::default(),
         }
+    }
+
+    /// Has crash points noted, and a daemon killed at one of them.
+    #[must_use]
+    pub fn with_points(self, points: Points) -> Self {
+        self.with(|state, _| state.points = points);
+        Self {
+            enumerates: true,
+            ..self
+        }
+    }
+
+    /// The daemon of `generation` has come to where it may be killed. True if it is dead: then it must not go on.
+    pub fn point(&self, generation: u64, name: impl FnOnce() -> String) -> bool {
+        if !self.enumerates {
+            return false;
+        }
+        let dead = self.with(|state, now| {
+            let lives = state.generation == generation;
+            if lives && state.points.pass(name()) {
+                state.die(now);
+                return true;
+            }
+            !lives
+        });
+        if dead {
+            self.begun(self.with(|state, _| state.generation));
+        }
+        dead
+    }
+
+    /// Tells whoever waits for the end of a daemon which one lives now.
+    pub fn begun(&self, generation: u64) {
+        self.living.send_if_modified(|living| {
+            let changed = *living != generation;
+            *living = generation;
+            changed
+        });
+    }
+
+    /// Ends when the daemon of `generation` is dead.
+    pub async fn outlived(&self, generation: u64) {
+        let mut living = self.living.subscribe();
+        // The sender is ours, so there is always an answer.
+        drop(living.wait_for(|now| *now != generation).await);
     }
 
     #[must_use]
@@ -173,6 +232,9 @@ impl State {
             neighbours: Vec::new(),
             foreign: Vec::new(),
             just_left: 0,
+            kernel: Kernel::default(),
+            points: Points::default(),
+            sandboxes: None,
             pool: None,
             monitor: None,
             generation: 0,
@@ -187,6 +249,15 @@ impl State {
             broken: None,
             scenario,
         }
+    }
+
+    /// The daemon ends without warning.
+    fn die(&mut self, now: Duration) {
+        self.pool = None;
+        self.sandboxes = None;
+        self.monitor = None;
+        self.generation += 1;
+        self.count(Fault::Crash, now);
     }
 
     fn follow(&mut self, now: Duration) {

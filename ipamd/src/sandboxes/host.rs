@@ -1,0 +1,52 @@
+//! What the verbs and the recovery need of the kernel. [`HostNet`] does it on a node; simulations stand in for it.
+
+use std::fmt;
+
+use datapath::pod::{HostSide, PodLink, PodRef};
+use proto::handover::Handed;
+
+use crate::hostnet::{HostNet, WireError};
+
+/// See the methods of the same names of [`HostNet`].
+pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
+    /// Wires one pod, completely or not at all.
+    fn wire(
+        &self,
+        link: PodLink,
+        handed: Handed,
+    ) -> impl Future<Output = Result<(), WireError>> + Send;
+
+    /// Makes the pod's address unreachable; what this gives ends once its link is gone too.
+    fn unwire(
+        &self,
+        pod: PodRef,
+    ) -> impl Future<Output = impl Future<Output = ()> + Send + use<Self> + 'static> + Send;
+
+    /// What differs between the kernel and the pod's desired state, one line each.
+    fn check(
+        &self,
+        link: PodLink,
+        handed: Handed,
+    ) -> impl Future<Output = Result<Vec<String>, WireError>> + Send;
+
+    /// Every pod link that stands in the kernel.
+    fn list(&self) -> impl Future<Output = Result<Vec<HostSide>, WireError>> + Send;
+}
+
+impl PodHost for HostNet {
+    async fn wire(&self, link: PodLink, handed: Handed) -> Result<(), WireError> {
+        Self::wire(self, link, handed).await
+    }
+
+    async fn unwire(&self, pod: PodRef) -> impl Future<Output = ()> + Send + use<> + 'static {
+        Self::unwire(self, pod).await
+    }
+
+    async fn check(&self, link: PodLink, handed: Handed) -> Result<Vec<String>, WireError> {
+        Self::check(self, link, handed).await
+    }
+
+    async fn list(&self) -> Result<Vec<HostSide>, WireError> {
+        Self::list(self).await
+    }
+}

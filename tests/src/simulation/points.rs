@@ -1,0 +1,42 @@
+//! Where a daemon can be killed: each moment at which it is about to change something outside itself, or just has.
+
+/// The points that a life has passed, and the one that kills.
+#[derive(Debug, Default)]
+pub struct Points {
+    kill_at: Option<usize>,
+    passed: Vec<String>,
+    closed: bool,
+}
+
+impl Points {
+    /// `kill_at`: the number of the point, counted from 0, at which the daemon dies; none if it lives.
+    #[must_use]
+    pub const fn new(kill_at: Option<usize>) -> Self {
+        Self {
+            kill_at,
+            passed: Vec::new(),
+            closed: false,
+        }
+    }
+
+    /// From now on nobody is killed: what is owed in the end needs its time.
+    pub const fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Notes a point; whether the daemon dies there. Only the first daemon dies: numbers only rise.
+    pub fn pass(&mut self, name: String) -> bool {
+        if self.closed {
+            return false;
+        }
+        let dies = self.kill_at == Some(self.passed.len());
+        self.passed.push(name);
+        dies
+    }
+
+    /// Every point so far, in order.
+    #[must_use]
+    pub fn passed(&self) -> &[String] {
+        &self.passed
+    }
+}
