@@ -127,6 +127,7 @@ impl Reader {
                 self.asked.insert(target, action.clone());
                 (Kind::Request, format!("EC2 {action}"))
             }
+            Socket::Host(libc::NETLINK_NETFILTER) if asks_nftables(data) => return None,
             Socket::Host(libc::NETLINK_NETFILTER) => (Kind::Change, "nftables".to_owned()),
             Socket::Host(_) => (Kind::Change, format!("host {}", requests(data)?)),
             Socket::Pod => (Kind::Change, format!("pod {}", requests(data)?)),
@@ -271,6 +272,14 @@ fn request(kind: u16) -> Option<&'static str> {
     })
 }
 
+/// Whether a netfilter message only asks what nftables there are: subsystem 10, and the numbers of the "get" messages.
+fn asks_nftables(data: &[u8]) -> bool {
+    const NFTABLES: u16 = 10;
+    let kind = data.get(4..6).and_then(|bytes| bytes.try_into().ok());
+    let kind = kind.map(u16::from_ne_bytes);
+    kind.is_some_and(|kind| kind >> 8 == NFTABLES && [1, 4, 7, 10, 13].contains(&(kind & 0xff)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,6 +303,8 @@ mod tests {
     fn looking_is_no_effect() {
         assert_eq!(requests(&message(16, 18)), None);
         assert_eq!(requests(&[]), None);
+        assert!(asks_nftables(&message(20, 10 << 8 | 7)));
+        assert!(!asks_nftables(&message(20, 16)), "the beginning of a batch");
         assert_eq!(action(b"GET /latest/meta-data/ HTTP/1.1"), None);
     }
 
