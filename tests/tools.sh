@@ -18,6 +18,7 @@ need runc runc
 need_file /usr/lib/cni/loopback containernetworking-plugins # containerd executes it for every sandbox
 need busybox busybox-static
 need setpriv util-linux
+need chromium chromium # the live page is tested in a real browser
 python3 -c 'import ensurepip, tomllib' 2>/dev/null || missing="$missing python3-venv" # for tests/conformance
 
 if [ -n "$missing" ]; then

@@ -34,23 +34,38 @@ pub fn now() -> Mono {
     Mono::from_epoch(Duration::from(time))
 }
 
-/// The wall clock as RFC 3339, for tags and records that people read.
+/// A moment of the wall clock, for tags and records that people read.
+#[derive(Clone, Copy, Debug)]
+pub struct Wall(std::time::SystemTime);
+
+impl Wall {
+    /// This moment, less `age`, as RFC 3339.
+    #[must_use]
+    pub fn before(self, age: Duration) -> String {
+        let then = DateTime::from(self.0.checked_sub(age).unwrap_or(self.0));
+        // Formatting fails only for years that the format cannot hold.
+        then.fmt(Format::DateTime).unwrap_or_default()
+    }
+}
+
+/// The wall clock.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the wall clock"
+)]
+pub fn wall() -> Wall {
+    Wall(std::time::SystemTime::now())
+}
+
+/// The wall clock as RFC 3339.
 #[must_use]
 pub fn wall_rfc3339() -> String {
-    // Formatting fails only for years that the format cannot hold.
-    wall().fmt(Format::DateTime).unwrap_or_default()
+    wall().before(Duration::ZERO)
 }
 
 /// The wall clock in seconds since 1970, for comparing it with others'.
 #[must_use]
 pub fn wall_seconds() -> i64 {
-    wall().secs()
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place that reads the wall clock"
-)]
-fn wall() -> DateTime {
-    DateTime::from(std::time::SystemTime::now())
+    DateTime::from(wall().0).secs()
 }

@@ -12,6 +12,8 @@ use std::{
 
 pub use egress::Egress;
 
+use crate::introspect::Bind;
+
 /// Where settings come from: the process environment in production, a map in tests.
 pub trait Strings {
     fn get(&self, name: &str) -> Option<String>;
@@ -48,6 +50,8 @@ pub struct Config {
     pub kubernetes: Kubernetes,
     /// `/metrics` is served here (`DISABLE_METRICS` turns it off). Upstream's port is 61678.
     pub metrics: Option<SocketAddr>,
+    /// `INTROSPECTION_BIND_ADDRESS`: the live page and its JSON (`DISABLE_INTROSPECTION` turns them off).
+    pub introspection: Option<Bind>,
     /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
     pub log_level: tracing::Level,
     /// Settings that are taken for unset, one line each: those of which the AWS VPC CNI accepts anything.
@@ -140,6 +144,7 @@ impl Config {
                 endpoint: read.text("CLUSTER_ENDPOINT"),
             },
             metrics: read.metrics(),
+            introspection: read.introspection(),
             log_level: read.log_level(),
             ignored: Vec::new(),
         };
@@ -278,6 +283,22 @@ impl Reader<'_> {
             SocketAddr::from(([0, 0, 0, 0], 61678)),
         );
         (!self.flag("DISABLE_METRICS", false)).then_some(address)
+    }
+
+    fn introspection(&mut self) -> Option<Bind> {
+        const NAME: &str = "INTROSPECTION_BIND_ADDRESS";
+        let text = self
+            .text(NAME)
+            .unwrap_or_else(|| "127.0.0.1:61679".to_owned());
+        let bind = match text.strip_prefix("unix:") {
+            Some(path) if path.starts_with('/') => Some(Bind::Unix(path.into())),
+            Some(_) => None,
+            None => text.parse().ok().map(Bind::Tcp),
+        };
+        if bind.is_none() {
+            self.wrong(NAME, text, "an address and port, or unix:/path");
+        }
+        bind.filter(|_| !self.flag("DISABLE_INTROSPECTION", false))
     }
 
     fn log_level(&mut self) -> tracing::Level {

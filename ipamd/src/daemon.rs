@@ -31,8 +31,9 @@ use crate::{
     config::Config,
     conflist::Conflist,
     grpc::Service,
+    history::{Books, History},
     hostnet::{HostNet, StartError},
-    kube, listener, memory,
+    introspect, kube, listener, memory,
     metrics::Metrics,
     pool::{Driver, Pool},
     recovery::{self, Agreed},
@@ -104,6 +105,7 @@ struct Node {
     begun: Mono,
     config: Config,
     metrics: Arc<Metrics>,
+    history: Arc<History>,
     me: Arc<Identity>,
     kind: InstanceType,
     host: HostNet,
@@ -155,6 +157,7 @@ impl Node {
             begun,
             config,
             metrics,
+            history: Arc::default(),
             me,
             kind,
             host,
@@ -186,7 +189,9 @@ impl Node {
             detached.clone(),
             Clock::Boot,
         );
-        let driver = driver.with_journal(store.clone());
+        let driver = driver
+            .with_journal(store.clone())
+            .with_history(self.history.clone());
         let kept = memory::keep(driver.enis(), pool.clone(), store.clone());
         supervisor.critical("memory", kept);
         supervisor.critical("pool", driver.run());
@@ -228,7 +233,10 @@ impl Node {
             self.store.clone(),
             self.agreed.records.clone(),
             &self.config,
-            metrics.clone(),
+            Books {
+                metrics: metrics.clone(),
+                history: self.history.clone(),
+            },
             detached.clone(),
         );
         let tombstones = proto::tombstone::directory(&socket);
@@ -242,6 +250,7 @@ impl Node {
             detached: detached.clone(),
             me: self.me.clone(),
             metrics: metrics.clone(),
+            history: self.history.clone(),
         };
         let stop = listen(&socket, service, supervisor, detached.clone())?;
         if let Some(address) = self.config.metrics {
@@ -254,6 +263,7 @@ impl Node {
             .map_err(|e| serve_error("metrics", e))?;
             tracing::info!(%bound, "serving metrics");
         }
+        self.introspect(pool, detached);
         self.announce(pool, socket.clone(), detached);
         metrics.ready(clock::now().since(self.begun));
         tracing::info!(?socket, "ready");
@@ -282,6 +292,24 @@ impl Node {
         let follow = watch::follow_enis(ask, self.executor.clone(), pool.clone());
         drop(detached.spawn_idle(follow));
         ended
+    }
+
+    /// Opens the live page. A node whose port is taken serves pods all the same.
+    fn introspect(&self, pool: &Pool, detached: &Detached) {
+        let Some(bind) = &self.config.introspection else {
+            return;
+        };
+        let sources = introspect::Sources {
+            pool: pool.clone(),
+            me: self.me.clone(),
+            config: Arc::new(self.config.clone()),
+            history: self.history.clone(),
+            detached: detached.clone(),
+        };
+        match introspect::start(bind, sources) {
+            Ok(()) => tracing::info!(?bind, "serving introspection"),
+            Err(error) => tracing::error!(?bind, %error, "introspection cannot be served"),
+        }
     }
 
     /// Has the runtime told of the plugin, as soon as pods can be served.

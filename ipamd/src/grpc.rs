@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     clock,
     cloud::identity::Identity,
+    history::History,
     listener::Brought,
     metrics::Metrics,
     pool::Pool,
@@ -45,6 +46,7 @@ pub struct Service {
     pub detached: Detached,
     pub me: Arc<Identity>,
     pub metrics: Arc<Metrics>,
+    pub history: Arc<History>,
 }
 
 impl Service {
@@ -81,16 +83,19 @@ impl Service {
     async fn detach<T: Send + 'static>(
         &self,
         name: &'static str,
+        container: String,
         verb: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
-        let metrics = self.metrics.clone();
+        let (metrics, history) = (self.metrics.clone(), self.history.clone());
         let begun = clock::now();
         let counted = async move {
             let result = verb.await;
             let outcome = result
                 .as_ref()
                 .map_or_else(|refusal| refusal.reason.as_str_name(), |_| "ok");
-            metrics.request(name, outcome, clock::now().since(begun));
+            let now = clock::now();
+            metrics.request(name, outcome, now.since(begun));
+            history.stage(now, &container, name, outcome, now.since(begun));
             result
         };
         match self.detached.spawn(counted).await {
@@ -112,7 +117,8 @@ impl Node for Service {
         let handed = handed(&request);
         let add = read_add(request.into_inner(), handed)?;
         let sandboxes = self.sandboxes.clone();
-        self.detach("add", async move {
+        let container = add.sandbox.container_id.clone();
+        self.detach("add", container, async move {
             sandboxes.add(add).await.map(|record| reply(&record))
         })
         .await
@@ -124,7 +130,7 @@ impl Node for Service {
     ) -> Result<Response<v1::DelReply>, Status> {
         let sandbox = read_sandbox(request.into_inner().sandbox)?;
         let sandboxes = self.sandboxes.clone();
-        self.detach("del", async move {
+        self.detach("del", sandbox.container_id.clone(), async move {
             sandboxes.del(&sandbox).await.map(|()| v1::DelReply {})
         })
         .await
@@ -142,7 +148,7 @@ impl Node for Service {
             bytes => Some(address::ipv4("address", bytes).map_err(|e| refusals::invalid(&e))?),
         };
         let sandboxes = self.sandboxes.clone();
-        self.detach("check", async move {
+        self.detach("check", sandbox.container_id.clone(), async move {
             sandboxes
                 .check(&sandbox, address, handed)
                 .await
@@ -158,7 +164,7 @@ impl Node for Service {
             .map(|a| (a.container_id, a.ifname))
             .collect();
         let sandboxes = self.sandboxes.clone();
-        self.detach("gc", async move {
+        self.detach("gc", String::new(), async move {
             sandboxes
                 .gc(&network, &valid)
                 .await

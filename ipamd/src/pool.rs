@@ -5,7 +5,7 @@
 
 mod intents;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use planner::{
     Answer, Command, Event, Failure, Mono, Observed, Op, Planner, Pod, Refusal, Sandbox, Ticket,
@@ -14,8 +14,8 @@ use planner::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    clock::Clock, cloud::executor::Executor, snapshot, store::Store, supervise::Detached,
-    worker::Worker,
+    clock::Clock, cloud::executor::Executor, history::History, snapshot, store::Store,
+    supervise::Detached, worker::Worker,
 };
 
 /// Requests that may stand in the pool's queue; beyond it askers wait to be let in.
@@ -129,6 +129,8 @@ pub struct Driver<H> {
     next_ticket: u64,
     /// Where intents are written before they are carried out; a simulation may do without.
     journal: Option<Worker<Store>>,
+    /// Where what it decides is noted, for people; a simulation does without.
+    history: Option<Arc<History>>,
     /// The pool's ENIs, for whoever keeps them over a restart.
     enis: watch::Sender<Vec<Observed>>,
     changes: watch::Sender<()>,
@@ -173,6 +175,7 @@ impl<H: EniHost> Driver<H> {
             handle: handle.clone(),
             next_ticket: 0,
             journal: None,
+            history: None,
             enis: watch::Sender::default(),
             changes,
             quarantined: 0,
@@ -187,6 +190,15 @@ impl<H: EniHost> Driver<H> {
     pub fn with_journal(self, journal: Worker<Store>) -> Self {
         Self {
             journal: Some(journal),
+            ..self
+        }
+    }
+
+    /// Has its decisions noted.
+    #[must_use]
+    pub fn with_history(self, history: Arc<History>) -> Self {
+        Self {
+            history: Some(history),
             ..self
         }
     }
@@ -263,6 +275,10 @@ impl<H: EniHost> Driver<H> {
         // Before EC2 is asked: a daemon that starts in between must not grant what was just given back.
         if changes_enis || commands.iter().any(gives_back) {
             self.publish_enis();
+        }
+        if let Some(history) = &self.history {
+            let why = || self.planner.snapshot(now).decision.why;
+            history.decided(now, why, &commands);
         }
         for command in commands {
             self.start(command);

@@ -28,8 +28,8 @@ use self::{
 };
 use crate::{
     config,
+    history::Books,
     hostnet::{HostNet, WireError, link_of, ref_of},
-    metrics::Metrics,
     pool::{Grant, Pool},
     recovery, refusals,
     store::{Record, Store, StoreError},
@@ -62,7 +62,7 @@ struct Shared<H> {
     store: Worker<Store>,
     network: config::Network,
     cooldown: Duration,
-    metrics: Arc<Metrics>,
+    books: Books,
     detached: Detached,
     busy: Busy,
     overtaken: Mutex<Overtaken>,
@@ -72,19 +72,34 @@ struct Shared<H> {
 
 impl<H> Shared<H> {
     /// Counts a stage that began then and ends now; answers now, when the next begins.
-    fn staged(&self, verb: &'static str, stage: &'static str, begun: Mono) -> Mono {
+    fn staged(
+        &self,
+        sandbox: &Sandbox,
+        verb: &'static str,
+        stage: &'static str,
+        begun: Mono,
+    ) -> Mono {
         let now = self.pool.now();
-        self.metrics.stage(verb, stage, now.since(begun));
+        let took = now.since(begun);
+        self.books.metrics.stage(verb, stage, took);
+        self.books
+            .history
+            .stage(now, &sandbox.container_id, verb, stage, took);
         now
     }
 
     /// Counts the wait for an address by its outcome.
-    fn waited(&self, asked: Result<Grant, Refusal>, since: Mono) -> Result<Grant, Refusal> {
+    fn waited(
+        &self,
+        sandbox: &Sandbox,
+        asked: Result<Grant, Refusal>,
+        since: Mono,
+    ) -> Result<Grant, Refusal> {
         let outcome = asked
             .as_ref()
             .map_or_else(|refusal| refusal.reason.as_str_name(), |_| "granted");
-        self.metrics
-            .waited(outcome, self.staged("add", "address", since).since(since));
+        let now = self.staged(sandbox, "add", "address", since);
+        self.books.metrics.waited(outcome, now.since(since));
         asked
     }
 }
@@ -97,7 +112,7 @@ impl<H: PodHost> Sandboxes<H> {
         store: Worker<Store>,
         records: Vec<Record>,
         config: &config::Config,
-        metrics: Arc<Metrics>,
+        books: Books,
         detached: Detached,
     ) -> Self {
         let records = records
@@ -111,7 +126,7 @@ impl<H: PodHost> Sandboxes<H> {
                 store,
                 network: config.network.clone(),
                 cooldown: config.pool.cooldown,
-                metrics,
+                books,
                 detached,
                 busy: Busy::default(),
                 overtaken: Mutex::default(),
@@ -128,7 +143,7 @@ impl<H: PodHost> Sandboxes<H> {
         let shared = &self.shared;
         let begun = shared.pool.now();
         let mut turn = shared.busy.turn(&request.sandbox).await;
-        let asked_at = shared.staged("add", "turn", begun);
+        let asked_at = shared.staged(&request.sandbox, "add", "turn", begun);
         if shared
             .overtaken
             .lock()
@@ -147,7 +162,7 @@ impl<H: PodHost> Sandboxes<H> {
             request.deadline,
         );
         let grant = tokio::select! {
-            granted = asked => shared.waited(granted.map_err(refusals::of_pool), asked_at)?,
+            granted = asked => shared.waited(&request.sandbox, granted.map_err(refusals::of_pool), asked_at)?,
             // The runtime has given the sandbox up. Dropping `asked` hands the address back if it is granted yet.
             () = turn.called_off() => return Err(refusals::deleted(&request.sandbox)),
         };
@@ -209,7 +224,7 @@ impl<H: PodHost> Sandboxes<H> {
             };
             return Err((refusals::of_wiring(&link, &error), event));
         }
-        let wired = self.shared.staged("add", "wire", begun);
+        let wired = self.shared.staged(&record.sandbox, "add", "wire", begun);
         let written = record.clone();
         match self
             .shared
@@ -218,7 +233,7 @@ impl<H: PodHost> Sandboxes<H> {
             .await
         {
             Ok(Ok(())) => {
-                self.shared.staged("add", "commit", wired);
+                self.shared.staged(&record.sandbox, "add", "commit", wired);
                 Ok(())
             }
             failed => {
@@ -237,7 +252,7 @@ impl<H: PodHost> Sandboxes<H> {
         shared.busy.call_off(sandbox);
         let begun = shared.pool.now();
         let turn = shared.busy.turn(sandbox).await;
-        shared.staged("del", "turn", begun);
+        shared.staged(sandbox, "del", "turn", begun);
         match self.record(sandbox) {
             Some(record) => self.take_down(record, turn).await,
             None if self.take_down_unknown(sandbox).await? => Ok(()),
@@ -273,7 +288,7 @@ impl<H: PodHost> Sandboxes<H> {
         let shared = &self.shared;
         let begun = shared.pool.now();
         let removal = shared.host.unwire(ref_of(&record)).await;
-        let unwired = shared.staged("del", "unwire", begun);
+        let unwired = shared.staged(&record.sandbox, "del", "unwire", begun);
         // The turn ends with the link: an ADD that comes again for this sandbox must not meet the old one, and the
         // removal, which goes by name, must not meet the new one.
         drop(shared.detached.spawn(async move {
@@ -287,7 +302,7 @@ impl<H: PodHost> Sandboxes<H> {
             .run(move |store| store.release(&freed, until))
             .await
         {
-            Ok(Ok(())) => drop(shared.staged("del", "commit", unwired)),
+            Ok(Ok(())) => drop(shared.staged(&record.sandbox, "del", "commit", unwired)),
             failed => return Err(store_failed(failed)),
         }
         shared

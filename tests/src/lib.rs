@@ -5,12 +5,14 @@
 
 pub mod apiserver;
 pub mod binaries;
+pub mod browser;
 pub mod capture;
 pub mod containerd;
 pub mod crash;
 pub mod ether;
 pub mod fleet;
 pub mod golden;
+pub mod http;
 pub mod inspect;
 pub mod lab;
 pub mod node;

@@ -13,9 +13,11 @@ mod egress;
 mod growth;
 mod imds;
 mod inspect;
+mod introspection;
 mod lifecycle;
 mod limits;
 mod nodeport;
+mod page;
 mod prefixes;
 mod refusals;
 mod repair;
@@ -66,9 +68,11 @@ fn main() -> ExitCode {
         growth::trials(),
         imds::trials(),
         inspect::trials(),
+        introspection::trials(),
         lifecycle::trials(),
         limits::trials(),
         nodeport::trials(),
+        page::trials(),
         prefixes::trials(),
         refusals::trials(),
         repair::trials(),

@@ -11,7 +11,9 @@ use std::{
 use ipamd::{
     clock::Clock,
     cloud::{executor::Executor, identity::Identity, start},
-    config, memory,
+    config,
+    history::Books,
+    memory,
     metrics::Metrics,
     pool::Driver,
     recovery::{self, Agreed},
@@ -148,7 +150,10 @@ impl Daemon {
             store,
             agreed.records,
             &all,
-            self.metrics,
+            Books {
+                metrics: self.metrics,
+                ..Books::default()
+            },
             tasks,
         );
         self.stage.with(|state, _| {

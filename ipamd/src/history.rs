@@ -1,0 +1,204 @@
+//! What happened lately, in rings of fixed size: the pool's decisions, and the stages of requests. For introspection only.
+//!
+//! Written on the hot path, so an entry is plain numbers and constants: nothing is allocated, nobody is waited for longer
+//! than a copy takes. Holds no address, no name and no whole container id.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use planner::{Command, Mono};
+
+use crate::metrics::Metrics;
+
+/// Entries kept of each kind: some hundred pods' worth.
+const DECISIONS: usize = 256;
+const STAGES: usize = 4096;
+
+/// Characters of a container id that are kept: enough to find a sandbox, too few to forge a DEL.
+pub const SHORT: usize = 12;
+
+/// Something that the pool decided to have done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    pub at: Mono,
+    pub what: String,
+    pub why: String,
+}
+
+/// One stage of a request, or its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// When it ended.
+    pub at: Mono,
+    pub verb: &'static str,
+    /// The stage, or the request's result.
+    pub what: &'static str,
+    pub took: Duration,
+    sandbox: [u8; SHORT],
+}
+
+impl Stage {
+    /// The beginning of the container's id.
+    #[must_use]
+    pub fn sandbox(&self) -> &str {
+        let end = self.sandbox.iter().position(|&b| b == 0).unwrap_or(SHORT);
+        std::str::from_utf8(&self.sandbox[..end]).unwrap_or_default()
+    }
+}
+
+/// The two places where what happens is written down for people: in figures, and in words.
+#[derive(Clone, Debug, Default)]
+pub struct Books {
+    pub metrics: Arc<Metrics>,
+    pub history: Arc<History>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct History {
+    decisions: Mutex<VecDeque<Decided>>,
+    stages: Mutex<VecDeque<Stage>>,
+}
+
+impl History {
+    /// Notes the commands that spend or change something; grants and refusals are requests' own business.
+    pub fn decided(&self, at: Mono, why: impl Fn() -> String, commands: &[Command]) {
+        for what in commands.iter().filter_map(told) {
+            push(
+                &self.decisions,
+                DECISIONS,
+                Decided {
+                    at,
+                    what,
+                    why: why(),
+                },
+            );
+        }
+    }
+
+    pub fn stage(
+        &self,
+        at: Mono,
+        container: &str,
+        verb: &'static str,
+        what: &'static str,
+        took: Duration,
+    ) {
+        let mut sandbox = [0; SHORT];
+        for (kept, byte) in sandbox.iter_mut().zip(container.bytes()) {
+            *kept = byte;
+        }
+        push(
+            &self.stages,
+            STAGES,
+            Stage {
+                at,
+                verb,
+                what,
+                took,
+                sandbox,
+            },
+        );
+    }
+
+    /// The oldest first.
+    #[must_use]
+    pub fn decisions(&self) -> Vec<Decided> {
+        let kept = self.decisions.lock();
+        let kept = kept.unwrap_or_else(PoisonError::into_inner);
+        kept.iter().cloned().collect()
+    }
+
+    /// What requests of this container went through, the oldest first. The id may be cut or whole.
+    #[must_use]
+    pub fn stages(&self, container: &str) -> Vec<Stage> {
+        let container = container.get(..SHORT).unwrap_or(container);
+        let kept = self.stages.lock();
+        let kept = kept.unwrap_or_else(PoisonError::into_inner);
+        let same = |stage: &&Stage| stage.sandbox().starts_with(container);
+        kept.iter().filter(same).copied().collect()
+    }
+}
+
+fn push<T>(ring: &Mutex<VecDeque<T>>, most: usize, entry: T) {
+    let mut ring = ring.lock().unwrap_or_else(PoisonError::into_inner);
+    if ring.len() == most {
+        ring.pop_front();
+    }
+    ring.push_back(entry);
+}
+
+/// A command in words, if it is one that people ask about.
+fn told(command: &Command) -> Option<String> {
+    let amount = |amount: &planner::Amount| match amount {
+        planner::Amount::Addresses(n) => format!("{n} addresses"),
+        planner::Amount::Prefixes(n) => format!("{n} prefixes"),
+    };
+    Some(match command {
+        Command::CreateEni {
+            subnet, amount: of, ..
+        } => format!("create an ENI in {subnet} with {}", amount(of)),
+        Command::AttachEni { eni, device, .. } => format!("attach {eni} as device {device}"),
+        Command::DeleteOnTermination { eni, .. } => format!("let {eni} go with the instance"),
+        Command::ConfigureEni(what) => format!("set up {} on the host", what.eni),
+        Command::Assign {
+            eni, amount: of, ..
+        } => format!("assign {} to {eni}", amount(of)),
+        Command::Unassign {
+            eni,
+            addresses,
+            prefixes,
+            ..
+        } => format!(
+            "give back {} addresses and {} prefixes of {eni}",
+            addresses.len(),
+            prefixes.len()
+        ),
+        Command::DeconfigureEni { eni, .. } => format!("take {eni} out of use on the host"),
+        Command::DetachEni { eni, .. } => format!("detach {eni}"),
+        Command::DeleteEni { eni, .. } => format!("delete {eni}"),
+        Command::Describe { .. } => "ask EC2 what is attached".to_owned(),
+        Command::Grant { .. } | Command::Refuse { .. } => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Mono = Mono::from_epoch(Duration::from_secs(5));
+
+    #[test]
+    fn a_sandbox_is_found_by_its_whole_id_and_by_its_beginning() {
+        let history = History::default();
+        let (one, other) = ("0123456789abcdef", "fedcba9876543210");
+        history.stage(AT, one, "add", "wire", Duration::from_millis(1));
+        history.stage(AT, other, "add", "wire", Duration::from_millis(2));
+        for name in [one, "0123456789ab", "01"] {
+            let found = history.stages(name);
+            assert_eq!(found.len(), 1, "{name}");
+            assert_eq!(found[0].sandbox(), "0123456789ab");
+        }
+        assert!(history.stages("none").is_empty());
+    }
+
+    #[test]
+    fn the_rings_forget_the_oldest() {
+        let history = History::default();
+        for n in 0..=DECISIONS {
+            let eni = format!("eni-{n}").as_str().into();
+            let command = Command::DeleteEni {
+                op: planner::Op(1),
+                eni,
+            };
+            history.decided(AT, || "idle".into(), &[command]);
+        }
+        let kept = history.decisions();
+        assert_eq!(kept.len(), DECISIONS);
+        assert_eq!(kept[0].what, "delete eni-1");
+        assert_eq!(kept[0].why, "idle");
+    }
+}

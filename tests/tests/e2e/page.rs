@@ -1,0 +1,149 @@
+//! The live page in a real browser: cells that follow the pods, by eye, by keyboard and by name.
+
+use std::time::Duration;
+
+use e2e::{browser::Browser, lab::Lab, node::Node};
+use serde_json::{Value, json};
+use vpc_sim::SimConfig;
+
+use crate::{Outcome, trials};
+
+trials!(
+    cells_follow_pods_that_come_and_go,
+    the_page_brings_everything_itself,
+    the_page_is_used_by_keyboard_and_read_aloud,
+);
+
+/// A loaded machine starts a browser slowly.
+const SOON: Duration = Duration::from_secs(60);
+
+fn open(lab: &Lab, node: &Node) -> std::io::Result<Browser> {
+    let profile = lab.dir().join(format!("browser-{}", node.instance.id));
+    Browser::open(node.netns(), "http://127.0.0.1:61679/", &profile)
+}
+
+fn cells(state: &str) -> String {
+    format!("document.querySelectorAll('#map button[data-state=\"{state}\"]').length")
+}
+
+fn cells_follow_pods_that_come_and_go() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[("WARM_IP_TARGET", "3")])?;
+    let first = node.add_pod("first")?;
+    let mut page = open(&lab, &node)?;
+    assert!(
+        page.becomes(&cells("assigned"), &json!(1), SOON),
+        "{}",
+        text(&mut page)
+    );
+    let second = node.add_pod("second")?;
+    assert!(
+        page.becomes(&cells("assigned"), &json!(2), SOON),
+        "{}",
+        text(&mut page)
+    );
+    let title = format!(
+        "[...document.querySelectorAll('#map button')].find(b => b.title.startsWith('{},')).title.includes('pod lab/pod-second')",
+        second.address()
+    );
+    assert_eq!(page.evaluate(&title)?, json!(true));
+    node.delete_pod(first)?;
+    assert!(
+        page.becomes(&cells("cooling"), &json!(1), SOON),
+        "{}",
+        text(&mut page)
+    );
+    assert!(
+        page.becomes(&cells("assigned"), &json!(1), SOON),
+        "{}",
+        text(&mut page)
+    );
+    assert!(!page.picture()?.is_empty());
+    Ok(())
+}
+
+fn text(page: &mut Browser) -> Value {
+    page.evaluate("document.body.innerText").unwrap_or_default()
+}
+
+/// Nothing is fetched from elsewhere, and nothing of what is written on the page is taken for markup.
+fn the_page_brings_everything_itself() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[("WARM_IP_TARGET", "1")])?;
+    node.add_pod("pod0")?;
+    let mut page = open(&lab, &node)?;
+    assert!(
+        page.becomes(&cells("assigned"), &json!(1), SOON),
+        "{}",
+        text(&mut page)
+    );
+    let fetched = page.evaluate("performance.getEntriesByType('resource').map(r => new URL(r.name).origin).filter(o => o !== location.origin)")?;
+    assert_eq!(fetched, json!([]));
+    let refused = page.evaluate(
+        "fetch('http://127.0.0.1:61678/metrics').then(() => 'fetched', () => 'refused')",
+    )?;
+    assert_eq!(
+        refused,
+        json!("refused"),
+        "the policy lets the page talk to others"
+    );
+    Ok(())
+}
+
+fn the_page_is_used_by_keyboard_and_read_aloud() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[("WARM_IP_TARGET", "2")])?;
+    node.add_pod("pod0")?;
+    let mut page = open(&lab, &node)?;
+    assert!(
+        page.becomes(&cells("assigned"), &json!(1), SOON),
+        "{}",
+        text(&mut page)
+    );
+    // One stop for Tab in each ENI's map; the arrows go on from there.
+    let stops = "[...document.querySelectorAll('#map ul')].every(u => u.querySelectorAll('[tabindex=\"0\"]').length === 1)";
+    assert_eq!(page.evaluate(stops)?, json!(true));
+    page.evaluate("document.querySelector('#map [tabindex=\"0\"]').focus()")?;
+    let at = "[...document.activeElement.closest('ul').querySelectorAll('button')].indexOf(document.activeElement)";
+    assert_eq!(page.evaluate(at)?, json!(0));
+    page.press("ArrowRight", 39)?;
+    assert_eq!(page.evaluate(at)?, json!(1));
+    page.press("Home", 36)?;
+    assert_eq!(page.evaluate(at)?, json!(0));
+    let spoken = page.evaluate("document.getElementById('about').textContent === document.activeElement.getAttribute('aria-label')")?;
+    assert_eq!(spoken, json!(true), "{}", text(&mut page));
+    // The tree that a screen reader gets: every cell has a name, and the regions have theirs.
+    let tree = page.call("Accessibility.getFullAXTree", json!({}))?;
+    let nodes = tree["nodes"].as_array().cloned().unwrap_or_default();
+    let named = |role: &str| -> Vec<String> {
+        nodes
+            .iter()
+            .filter(|node| node["role"]["value"] == role && node["ignored"] == false)
+            .map(|node| {
+                node["name"]["value"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned()
+            })
+            .collect()
+    };
+    let buttons = named("button");
+    assert!(
+        buttons.len() >= 3 && buttons.iter().all(|name| !name.is_empty()),
+        "{buttons:?}"
+    );
+    assert!(
+        buttons
+            .iter()
+            .any(|name| name.contains("assigned, pod lab/pod-pod0")),
+        "{buttons:?}"
+    );
+    assert!(
+        named("region")
+            .iter()
+            .any(|name| name == "ENIs and their addresses"),
+        "{:?}",
+        named("region")
+    );
+    Ok(())
+}
