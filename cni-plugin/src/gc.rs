@@ -34,7 +34,7 @@ pub fn run(conf: &Conf) -> Result<(), Failure> {
 }
 
 /// (container id, interface)
-type Pair = (String, String);
+pub(crate) type Pair = (String, String);
 
 fn wire((container_id, ifname): Pair) -> Attachment {
     Attachment {
@@ -45,7 +45,7 @@ fn wire((container_id, ifname): Pair) -> Attachment {
 
 /// The union of both keys' lists; `None` if neither is one. libcni marshals an empty Go slice to `null`, which is as
 /// likely to mean "I do not know" as "none", so `null` frees nothing.
-fn valid_attachments(conf: &Conf) -> Result<Option<BTreeSet<Pair>>, ConfError> {
+pub(crate) fn valid_attachments(conf: &Conf) -> Result<Option<BTreeSet<Pair>>, ConfError> {
     let values = KEYS.map(|key| (key, conf.get(key)));
     if values.iter().all(|(_, value)| value.is_none()) {
         return Err(ConfError::Absent {

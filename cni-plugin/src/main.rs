@@ -10,6 +10,8 @@ mod conf;
 mod del;
 mod env;
 mod error;
+#[cfg(test)]
+mod foreign;
 mod gc;
 mod json;
 mod netns;

@@ -12,4 +12,6 @@ pub mod nft;
 pub mod pod;
 
 #[cfg(test)]
+mod foreign;
+#[cfg(test)]
 mod testing;

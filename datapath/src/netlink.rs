@@ -4,12 +4,12 @@
 //! built by the verb modules ([`link`], [`addr`], [`route`], [`neigh`], [`rule`]) and say nothing about policy. A
 //! socket belongs for life to the namespace it was opened in, whoever holds it later.
 
-mod channel;
+pub(crate) mod channel;
 mod error;
 mod family;
 mod monitor;
 mod request;
-mod socket;
+pub(crate) mod socket;
 mod tally;
 
 pub mod addr;

@@ -9,6 +9,7 @@ pub mod executor;
 pub mod identity;
 pub mod kind;
 pub mod limiter;
+pub mod metadata;
 pub mod start;
 
 use std::{collections::BTreeMap, future::Future, net::Ipv4Addr, pin::Pin};

@@ -24,8 +24,9 @@ use crate::{
     cloud::{
         aws::Aws,
         executor::Executor,
-        identity::{Identity, Metadata, MetadataError},
+        identity::{Identity, MetadataError},
         kind::{self, KindError},
+        metadata::Metadata,
         start,
     },
     config::Config,
@@ -376,7 +377,7 @@ async fn identity(
     let me = match known {
         Some(me) => me,
         None => {
-            let me = Identity::read(imds).await?;
+            let me = imds.identity().await?;
             store.remember_identity(&me)?;
             me
         }

@@ -11,6 +11,8 @@ pub mod config;
 pub mod conflist;
 pub mod daemon;
 pub mod doctor;
+#[cfg(test)]
+mod foreign;
 pub mod grpc;
 pub mod history;
 pub mod hostnet;

@@ -3,7 +3,7 @@
 //! The file belongs to one boot of one machine: namespaces and links do not outlive the kernel, so a file of another
 //! boot is set aside. A lock keeps a second daemon out. This file decides nothing about the pool.
 
-mod forms;
+pub(crate) mod forms;
 pub mod peek;
 
 use std::{

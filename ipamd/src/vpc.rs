@@ -8,7 +8,10 @@ use datapath::nft::{self, Snat};
 use ipnet::Ipv4Net;
 
 use crate::{
-    cloud::identity::{Identity, Metadata, MetadataError},
+    cloud::{
+        identity::{Identity, MetadataError},
+        metadata::Metadata,
+    },
     config,
     hostnet::HostNet,
     refusals::chain,

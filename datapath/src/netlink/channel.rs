@@ -222,10 +222,7 @@ impl Channel {
                 Err(errno) => return Err(Error::Socket { op, errno }),
             }
         };
-        Ok(Frames {
-            rest: &self.buffer[..length],
-            op,
-        })
+        Ok(Frames::of(&self.buffer[..length], op))
     }
 
     /// A descriptor of the namespace that the socket belongs to. The kernel asks for `CAP_NET_ADMIN` over it, and for
@@ -263,6 +260,13 @@ impl AsFd for Channel {
 pub(crate) struct Frames<'a> {
     rest: &'a [u8],
     op: &'static str,
+}
+
+impl<'a> Frames<'a> {
+    /// The messages of `datagram`, which answers `op`.
+    pub(crate) const fn of(datagram: &'a [u8], op: &'static str) -> Self {
+        Self { rest: datagram, op }
+    }
 }
 
 impl<'a> Iterator for Frames<'a> {

@@ -16,8 +16,8 @@ use super::channel::HEADER;
 use super::{Channel, Error, Frame, Kind, Request, Tally, align4};
 use crate::netns::{Netns, NetnsId};
 
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+pub(crate) const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_DONE: u16 = 3;
 /// The error is followed by attributes that explain it.
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
@@ -321,7 +321,7 @@ fn explanation(frame: &Frame<'_>) -> Option<String> {
     )
 }
 
-fn parse(op: &'static str, frame: Frame<'_>) -> Result<RouteNetlinkMessage, Error> {
+pub(crate) fn parse(op: &'static str, frame: Frame<'_>) -> Result<RouteNetlinkMessage, Error> {
     let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(frame.raw)
         .map_err(|source| Error::Decode { op, source })?;
     trace!(seq = frame.seq, op, message = ?message.payload, "netlink answer");

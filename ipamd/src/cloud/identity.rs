@@ -1,19 +1,12 @@
-//! Who this node is: read once from the instance metadata service (IMDSv2) at start.
+//! Who this node is, from the texts of its metadata. Asks nobody: `metadata.rs` does.
 //!
 //! Metadata is a hint for what changes (addresses, interfaces) and the truth for what does not (ids, type, region);
 //! only the latter is read here.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::net::Ipv4Addr;
 
-use aws_config::{imds::Client, provider_config::ProviderConfig};
 use ipnet::Ipv4Net;
 use planner::{Mac, SubnetId};
-
-use super::aws;
-use crate::refusals;
-
-const INSTANCE_TYPE: &str = "/latest/meta-data/instance-type";
-const REGION: &str = "/latest/meta-data/placement/region";
 
 /// What the instance's own metadata says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,101 +32,62 @@ pub enum MetadataError {
     Unusable { key: String, text: String },
 }
 
-/// A client of the metadata service. It keeps its session token, so that a question is one request.
-#[derive(Clone, Debug)]
-pub struct Metadata {
-    client: Client,
+/// The texts of the metadata keys, as they came.
+#[derive(Clone, Debug, Default)]
+pub struct Texts {
+    pub instance: String,
+    pub instance_type: String,
+    pub region: String,
+    pub mac: String,
+    pub address: String,
+    pub subnet: String,
+    pub subnet_cidr: String,
+    /// One a line.
+    pub security_groups: String,
 }
 
 impl Identity {
-    /// Reads what does not change while the machine runs.
+    /// Reads the texts.
     ///
     /// # Errors
-    /// [`MetadataError`] names the key.
-    pub async fn read(imds: &Metadata) -> Result<Self, MetadataError> {
-        let mac = imds.text("/latest/meta-data/mac").await?;
-        let card = format!("/latest/meta-data/network/interfaces/macs/{mac}");
-        Ok(Self {
-            instance: imds.text("/latest/meta-data/instance-id").await?,
-            instance_type: imds.text(INSTANCE_TYPE).await?,
-            region: imds.text(REGION).await?,
-            address: imds.parsed("/latest/meta-data/local-ipv4").await?,
-            subnet: SubnetId(imds.text(&format!("{card}/subnet-id")).await?),
-            subnet_cidr: imds
-                .parsed(&format!("{card}/subnet-ipv4-cidr-block"))
-                .await?,
-            security_groups: imds.lines(&format!("{card}/security-group-ids")).await?,
-            mac: parse_mac(&mac).ok_or(MetadataError::Unusable {
-                key: "mac".into(),
-                text: mac,
-            })?,
-        })
-    }
-}
-
-impl Metadata {
-    /// Of the metadata service at its link-local address, or where `AWS_EC2_METADATA_SERVICE_ENDPOINT` says. A key may
-    /// take `timeout` in all, the SDK's own retries included.
-    #[must_use]
-    pub fn new(timeout: Duration) -> Self {
-        let provider = ProviderConfig::default().with_http_client(aws::http_client());
-        let client = Client::builder()
-            .configure(&provider)
-            .operation_timeout(timeout)
-            .build();
-        Self { client }
-    }
-
-    /// The IPv4 blocks of the VPC that the ENI with this MAC address is in.
-    ///
-    /// # Errors
-    /// [`MetadataError`] names the key.
-    pub async fn vpc_blocks(&self, mac: Mac) -> Result<Vec<Ipv4Net>, MetadataError> {
-        let key = format!("/latest/meta-data/network/interfaces/macs/{mac}/vpc-ipv4-cidr-blocks");
-        let lines = self.lines(&key).await?;
-        let parse = |text: &String| text.parse().ok();
-        let blocks: Option<Vec<_>> = lines.iter().map(parse).collect();
-        blocks.ok_or_else(|| MetadataError::Unusable {
-            key,
-            text: lines.join("\n"),
-        })
-    }
-
-    async fn text(&self, key: &str) -> Result<String, MetadataError> {
-        match self.client.get(key).await {
-            Ok(text) => Ok(text.as_ref().trim().to_owned()),
-            Err(error) => Err(MetadataError::Read {
-                key: key.to_owned(),
-                message: refusals::chain(&error),
-            }),
-        }
-    }
-
-    async fn parsed<T: std::str::FromStr>(&self, key: &str) -> Result<T, MetadataError> {
-        let text = self.text(key).await?;
-        text.parse().map_err(|_| MetadataError::Unusable {
-            key: key.to_owned(),
-            text,
-        })
-    }
-
-    async fn lines(&self, key: &str) -> Result<Vec<String>, MetadataError> {
-        Ok(self
-            .text(key)
-            .await?
+    /// [`MetadataError::Unusable`] names the first key whose text is not what it should be.
+    pub fn of(texts: &Texts) -> Result<Self, MetadataError> {
+        let lines = texts
+            .security_groups
             .lines()
-            .map(|line| line.trim().to_owned())
-            .collect())
+            .map(|line| line.trim().to_owned());
+        Ok(Self {
+            instance: texts.instance.clone(),
+            instance_type: texts.instance_type.clone(),
+            region: texts.region.clone(),
+            address: parsed("local-ipv4", &texts.address)?,
+            subnet: SubnetId(texts.subnet.clone()),
+            subnet_cidr: parsed("subnet-ipv4-cidr-block", &texts.subnet_cidr)?,
+            security_groups: lines.collect(),
+            mac: parse_mac(&texts.mac).ok_or_else(|| unusable("mac", &texts.mac))?,
+        })
     }
 }
 
-/// The instance's type and region, and nothing else: what the command line needs on an instance that is not a node.
+/// Reads a list of IPv4 blocks, one a line.
 ///
 /// # Errors
-/// As [`Identity::read`].
-pub async fn kind_and_region(timeout: Duration) -> Result<(String, String), MetadataError> {
-    let imds = Metadata::new(timeout);
-    Ok((imds.text(INSTANCE_TYPE).await?, imds.text(REGION).await?))
+/// [`MetadataError::Unusable`] under the name of `key`.
+pub fn blocks(key: &str, text: &str) -> Result<Vec<Ipv4Net>, MetadataError> {
+    let lines = text.lines().map(|line| line.trim().parse().ok());
+    let blocks: Option<Vec<_>> = lines.collect();
+    blocks.ok_or_else(|| unusable(key, text))
+}
+
+fn parsed<T: std::str::FromStr>(key: &str, text: &str) -> Result<T, MetadataError> {
+    text.parse().map_err(|_| unusable(key, text))
+}
+
+fn unusable(key: &str, text: &str) -> MetadataError {
+    MetadataError::Unusable {
+        key: key.to_owned(),
+        text: text.to_owned(),
+    }
 }
 
 /// Six colon-separated hexadecimal bytes.

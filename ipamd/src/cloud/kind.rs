@@ -9,11 +9,7 @@ use planner::{
     limits::{self, UnknownType},
 };
 
-use super::{
-    CallError,
-    aws::Aws,
-    identity::{self, MetadataError},
-};
+use super::{CallError, aws::Aws, identity::MetadataError, metadata};
 use crate::config::Strings;
 
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +66,7 @@ pub async fn by_name(
         .find_map(|variable| source.get(variable).filter(|region| !region.is_empty()));
     let region = match named {
         Some(region) => region,
-        None => identity::kind_and_region(timeout)
+        None => metadata::kind_and_region(timeout)
             .await
             .map(|(_, region)| region)
             .map_err(|source| KindError::NoRegion { unknown, source })?,
@@ -83,7 +79,7 @@ pub async fn by_name(
 /// # Errors
 /// [`KindError::Metadata`], or as [`known_or_asked`].
 pub async fn of_this_instance(timeout: Duration) -> Result<InstanceType, KindError> {
-    let (name, region) = identity::kind_and_region(timeout).await?;
+    let (name, region) = metadata::kind_and_region(timeout).await?;
     match limits::lookup(&name) {
         Some(known) => Ok(known.clone()),
         None => known_or_asked(&name, &Aws::new(region, timeout).await).await,

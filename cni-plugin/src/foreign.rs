@@ -1,0 +1,118 @@
+//! What a runtime hands over, through everything that reads it, for fuzzing and for the tests that replay its corpus.
+//! Nothing is opened, connected to or printed.
+
+use std::{ffi::OsString, net::Ipv4Addr, os::unix::ffi::OsStringExt};
+
+use proto::address::Mac;
+
+use crate::conf::Conf;
+use crate::env::{Variables, Verb};
+use crate::error::Failure;
+use crate::gc::valid_attachments;
+use crate::result::{Granted, Interface, address_in};
+use crate::version::Version;
+
+/// The variables, in the order in which an input has them.
+const NAMES: [&str; 6] = [
+    "CNI_COMMAND",
+    "CNI_CONTAINERID",
+    "CNI_NETNS",
+    "CNI_IFNAME",
+    "CNI_ARGS",
+    "CNI_PATH",
+];
+
+/// `input` is the six variables, a NUL behind each, and then stdin.
+pub fn cni(input: &[u8]) {
+    let mut parts = input.splitn(NAMES.len() + 1, |byte| *byte == 0);
+    let values = NAMES.map(|_| parts.next().unwrap_or_default());
+    let stdin = parts.next().unwrap_or_default();
+    let variables = Variables(|name: &str| {
+        let index = NAMES.iter().position(|known| *known == name)?;
+        Some(OsString::from_vec(values[index].to_vec()))
+    });
+    if let Err(failure) = read(&variables, stdin) {
+        check(&failure);
+    }
+}
+
+/// What an answer must be whatever was asked: one line, and without the words that a runtime takes for success.
+fn check(failure: &Failure) {
+    let json = failure.to_json(Version::LATEST).to_string();
+    let text = json.to_lowercase();
+    assert!(!json.contains('\n'), "more than a line: {json}");
+    assert!(
+        !text.contains("not found"),
+        "a runtime swallows this: {json}"
+    );
+    assert!(failure.code != 0);
+}
+
+/// As `main` does it, up to the point where the daemon would be asked.
+fn read<F: Fn(&str) -> Option<OsString>>(
+    variables: &Variables<F>,
+    stdin: &[u8],
+) -> Result<(), Failure> {
+    let Some(verb) = variables.verb()? else {
+        return Ok(());
+    };
+    if verb == Verb::Version {
+        let _version = crate::conf::asked_version(stdin);
+        return Ok(());
+    }
+    variables.require(verb)?;
+    let conf = Conf::read(stdin, verb)?;
+    assert!(conf.deadline(verb) <= verb.deadline());
+    let prev = conf.prev_result()?;
+    match verb {
+        Verb::Gc => drop(valid_attachments(&conf)?),
+        Verb::Status | Verb::Version => {}
+        Verb::Add => {
+            let (attachment, _pod) = (variables.attachment()?, variables.pod()?);
+            let _link = conf.link()?;
+            let sandbox = attachment.netns.unwrap_or_default();
+            let result = granted().to_json(conf.version, &sandbox, prev)?;
+            // What ADD answers comes back as prevResult.
+            let again = address_in(result.as_object().expect("it is one"), "eth0");
+            drop(again);
+        }
+        Verb::Del | Verb::Check => {
+            let attachment = variables.attachment()?;
+            let _key = attachment.key(&conf.name);
+            if let (Verb::Check, Some(prev)) = (verb, prev) {
+                let _address = address_in(prev, attachment.ifname.as_str())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn granted() -> Granted {
+    let end = |name: &str| Interface {
+        name: name.to_owned(),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        mtu: 9001,
+    };
+    Granted {
+        address: Ipv4Addr::new(10, 0, 0, 5),
+        gateway: Ipv4Addr::new(169, 254, 1, 1),
+        host: end("eni0123456789a"),
+        pod: end("eth0"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::cni;
+
+    #[test]
+    fn the_corpus_harms_nothing() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus/cni");
+        let mut replayed = 0;
+        for entry in std::fs::read_dir(corpus).unwrap() {
+            cni(&std::fs::read(entry.unwrap().path()).unwrap());
+            replayed += 1;
+        }
+        assert!(replayed > 0, "no corpus");
+    }
+}

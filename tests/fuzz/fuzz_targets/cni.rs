@@ -1,0 +1,24 @@
+//! What a container runtime hands to the plugin: six variables and a configuration on stdin.
+
+#![no_main]
+#![expect(
+    dead_code,
+    reason = "the sources of the plugin, of which nothing is run that would ask a daemon"
+)]
+
+#[path = "../../../cni-plugin/src"]
+mod plugin {
+    pub mod client;
+    pub mod conf;
+    pub mod env;
+    pub mod error;
+    pub mod foreign;
+    pub mod gc;
+    pub mod json;
+    pub mod netns;
+    pub mod result;
+    pub mod version;
+}
+use plugin::{client, conf, env, error, gc, json, netns, result, version};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| plugin::foreign::cni(input));
