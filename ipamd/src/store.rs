@@ -332,7 +332,15 @@ fn unopened(path: &Path, source: io::Error) -> StoreError {
 
 /// Opens the file and reads all of it.
 fn usable(path: &Path, boot: &str) -> Result<(Database, Contents), Unusable> {
-    let database = Database::create(path).map_err(redb::Error::from)?;
+    // The database believes the pages of a file that was closed well, and panics over one that was damaged since.
+    let opened = std::panic::catch_unwind(|| opened(path, boot));
+    opened.unwrap_or(Err(Unusable::Content("corrupt")))
+}
+
+fn opened(path: &Path, boot: &str) -> Result<(Database, Contents), Unusable> {
+    let mut database = Database::create(path).map_err(redb::Error::from)?;
+    // All checksums, free pages' lists included: damage there would show only at some later commit.
+    database.check_integrity().map_err(redb::Error::from)?;
     match about(&database, boot)? {
         (version, _) if version != VERSION => return Err(Unusable::Content("version")),
         (_, written) if written != boot => return Err(Unusable::Content("boot")),

@@ -18,4 +18,9 @@ mod daemon {
 mod foreign;
 use daemon::store;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| foreign::store(input));
+libfuzzer_sys::fuzz_target!(
+    // The daemon catches panics of the database; the fuzzer's own hook would end the process at the first. A panic that
+    // is not caught ends it all the same.
+    init: std::panic::set_hook(Box::new(|_| {})),
+    |input: &[u8]| foreign::store(input)
+);
