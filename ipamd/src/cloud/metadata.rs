@@ -47,9 +47,7 @@ impl Metadata {
             region: self.text(REGION).await?,
             address: self.text("/latest/meta-data/local-ipv4").await?,
             subnet: self.text(&format!("{card}/subnet-id")).await?,
-            subnet_cidr: self
-                .text(&format!("{card}/subnet-ipv4-cidr-block"))
-                .await?,
+            subnet_cidr: self.text(&format!("{card}/subnet-ipv4-cidr-block")).await?,
             security_groups: self.text(&format!("{card}/security-group-ids")).await?,
             mac,
         })
