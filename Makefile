@@ -48,14 +48,15 @@ sim: build ## Live SEEDS=200000 [FROM=0] nodes in virtual time, or one, word for
 soak: build ## Two nodes, random churn, faults and restarts for MINUTES=60 [SEED=1]
 	@$(CARGO_TARGET_DIR)/debug/soak $(or $(MINUTES),60) $(or $(SEED),1)
 
-# The committed corpus is read, not written: what a run finds stays beside the build.
+# The committed corpus is read, not written: what a run finds stays beside the build. The store needs room: where a
+# damaged page number names a page of 2 GiB, redb makes room for it before it looks whether it is there.
 fuzz: ## Fuzz what reads foreign bytes, MINUTES=10 each [TARGET=netlink|cni|rpc|store|imds]; needs a nightly compiler
 	@command -v cargo-fuzz >/dev/null || cargo install -q --locked cargo-fuzz
 	@for target in $(or $(TARGET),netlink cni rpc store imds); do \
 	  echo "== fuzzing $$target"; \
 	  mkdir -p $(CARGO_TARGET_DIR)/fuzz/found/$$target && \
 	  nice cargo +nightly fuzz run --fuzz-dir tests/fuzz --target-dir $(CARGO_TARGET_DIR)/fuzz -s none $$target \
-	    $(CARGO_TARGET_DIR)/fuzz/found/$$target tests/fuzz/corpus/$$target -- -timeout=20 -verbosity=0 -print_final_stats=1 \
+	    $(CARGO_TARGET_DIR)/fuzz/found/$$target tests/fuzz/corpus/$$target -- -timeout=20 -rss_limit_mb=4608 -verbosity=0 -print_final_stats=1 \
 	    -artifact_prefix=$(CARGO_TARGET_DIR)/fuzz/ -max_total_time=$$((60 * $(or $(MINUTES),10))) || exit 1; \
 	done
 
