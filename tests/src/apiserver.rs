@@ -157,8 +157,13 @@ async fn nodes(
 ) -> Response {
     let of = |name: &str| query.get(name).cloned().unwrap_or_default();
     if of("watch") == "true" {
-        world.send_modify(|world| world.watches += 1);
-        return follow(&world, of("resourceVersion").parse().unwrap_or(0));
+        let mut era = 0;
+        // In one step: whoever has seen the count may cut the connection at once.
+        world.send_modify(|world| {
+            world.watches += 1;
+            era = world.era;
+        });
+        return follow(&world, era, of("resourceVersion").parse().unwrap_or(0));
     }
     world.send_modify(|world| world.lists += 1);
     let now = world.borrow().clone();
@@ -183,13 +188,13 @@ impl World {
 }
 
 /// The watch's stream: one JSON a line, for as long as the client stays.
-fn follow(world: &Shared, seen: u64) -> Response {
+fn follow(world: &Shared, era: u64, seen: u64) -> Response {
     let (lines, body) = mpsc::channel(16);
     let changes = world.subscribe();
     drop(Detached::default().spawn_idle(async move {
         tokio::select! {
             () = lines.closed() => {}
-            () = feed(changes, seen, &lines) => {}
+            () = feed(changes, era, seen, &lines) => {}
         }
     }));
     Body::from_stream(ReceiverStream::new(body)).into_response()
@@ -197,10 +202,10 @@ fn follow(world: &Shared, seen: u64) -> Response {
 
 async fn feed(
     mut changes: watch::Receiver<World>,
+    era: u64,
     mut seen: u64,
     lines: &mpsc::Sender<io::Result<String>>,
 ) {
-    let era = changes.borrow().era;
     loop {
         let now = changes.borrow_and_update().clone();
         let (line, last) = if now.era != era {
