@@ -12,7 +12,8 @@ use crate::{
             Aws,
             dry_run::{Permission, Subject},
         },
-        identity::{Identity, Metadata},
+        identity::Identity,
+        metadata::Metadata,
     },
     config::Config,
     refusals,
@@ -20,7 +21,7 @@ use crate::{
 
 pub(super) async fn checks(config: &Config) -> Vec<Check> {
     let timeout = config.cloud.timeout;
-    let me = match Identity::read(&Metadata::new(timeout)).await {
+    let me = match Metadata::new(timeout).identity().await {
         Ok(me) => me,
         Err(error) => {
             let why = format!("this instance is not known: {}", refusals::chain(&error));
