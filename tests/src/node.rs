@@ -23,6 +23,7 @@ use vpc_sim::Instance;
 use crate::{
     binaries,
     inspect::inspect,
+    lab::eventually,
     plugin::{Invocation, Outcome},
 };
 
@@ -122,6 +123,39 @@ impl Node {
         command.stdout(Stdio::null()).stderr(log);
         self.daemon = Some(self.netns().run(move || command.spawn())??);
         self.wait_ready(before)
+    }
+
+    /// Makes the daemon's process for whoever will trace, end and reap it: it stands still before its first step.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn hold_daemon(&mut self, ec2_endpoint: &str) -> io::Result<Pid> {
+        let log = File::options()
+            .append(true)
+            .open(self.dir.join("ipamd.log"))?;
+        let daemon = self.daemon_command(ec2_endpoint);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "kill -STOP $$; exec \"$@\"", "sh"])
+            .arg(daemon.get_program())
+            .args(daemon.get_args())
+            .env_clear()
+            .envs(
+                daemon
+                    .get_envs()
+                    .filter_map(|(name, value)| Some((name, value?))),
+            )
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        self.daemon = Some(self.netns().run(move || command.spawn())??);
+        let pid = self.surrender_daemon();
+        let stat = format!("/proc/{pid}/stat");
+        let stopped = || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "));
+        if eventually(READY_LIMIT, stopped) {
+            return Ok(pid);
+        }
+        Err(io::Error::other("the daemon's process did not stop"))
     }
 
     /// Runs a daemon to its end, beside the node's own if that runs: for daemons that must refuse to start.

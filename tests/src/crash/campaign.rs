@@ -29,7 +29,9 @@ pub trait Scenario: Sync {
     ///
     /// # Errors
     /// If a sandbox cannot be made.
-    fn work(&self, stage: &mut Stage) -> io::Result<Option<Invocation>>;
+    fn work(&self, _: &mut Stage) -> io::Result<Option<Invocation>> {
+        Ok(None)
+    }
 
     /// Whether, seen from outside, the work is done to the last effect.
     fn done(&self, stage: &Stage) -> bool;
@@ -42,6 +44,19 @@ pub trait Scenario: Sync {
     /// When the daemon comes back.
     fn restart(&self) -> Restart {
         Restart::Soon
+    }
+
+    /// Has the work done and the daemon killed at a boundary of it.
+    ///
+    /// # Errors
+    /// As [`Stage::strike`].
+    fn strike(
+        &self,
+        stage: &mut Stage,
+        at: Option<&Boundary>,
+    ) -> io::Result<(Trace, Option<Outcome>)> {
+        let work = self.work(stage)?;
+        stage.strike(at, work, |stage| self.done(stage), self.restart())
     }
 
     /// Brings the node to rest and judges it.
@@ -102,9 +117,7 @@ fn work_off(scenario: &impl Scenario, shared: &Shared) {
 
 fn once(scenario: &impl Scenario, at: Option<&Boundary>) -> io::Result<Trace> {
     let mut stage = scenario.stage()?;
-    let work = scenario.work(&mut stage)?;
-    let done = |stage: &Stage| scenario.done(stage);
-    let (trace, outcome) = stage.strike(at, work, done, scenario.restart())?;
+    let (trace, outcome) = scenario.strike(&mut stage, at)?;
     scenario.judge(&mut stage, outcome)?;
     Ok(trace)
 }

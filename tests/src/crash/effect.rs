@@ -6,7 +6,6 @@
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io,
     os::unix::fs::FileExt,
 };
 
@@ -50,22 +49,19 @@ enum Socket {
 #[derive(Debug)]
 pub struct Reader {
     pid: Pid,
-    memory: File,
     sockets: HashMap<String, Socket>,
     /// What was last asked of EC2 on a connection, by its inode.
     asked: HashMap<String, String>,
 }
 
 impl Reader {
-    /// # Errors
-    /// If the process's memory cannot be opened.
-    pub fn new(pid: Pid) -> io::Result<Self> {
-        Ok(Self {
+    #[must_use]
+    pub fn new(pid: Pid) -> Self {
+        Self {
             pid,
-            memory: File::open(format!("/proc/{pid}/mem"))?,
             sockets: HashMap::new(),
             asked: HashMap::new(),
-        })
+        }
     }
 
     /// The effect that the call at whose entry a thread stands will have, if any.
@@ -181,8 +177,12 @@ impl Reader {
     fn bytes(&self, at: u64, length: u64) -> Vec<u8> {
         let length = usize::try_from(length).unwrap_or(HEAD).min(HEAD);
         let mut bytes = vec![0; length];
-        // What cannot be read the kernel will not be able to write either.
-        let read = self.memory.read_at(&mut bytes, at).unwrap_or(0);
+        // Opened each time: a descriptor would go on showing what the process was before its exec. What cannot be read
+        // the kernel will not be able to write either.
+        let memory = File::open(format!("/proc/{}/mem", self.pid));
+        let read = memory
+            .and_then(|memory| memory.read_at(&mut bytes, at))
+            .unwrap_or(0);
         bytes.truncate(read);
         bytes
     }

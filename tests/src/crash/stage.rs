@@ -119,6 +119,35 @@ impl Stage {
         Ok((trace, outcome))
     }
 
+    /// Kills the daemon `at` a boundary of the runtime's `work`, and does not start it again: what the plugin says when it
+    /// has given up.
+    ///
+    /// # Errors
+    /// If the boundary is not met.
+    pub fn fell(&mut self, at: &Boundary, work: Invocation) -> io::Result<Outcome> {
+        let pid = self.node.surrender_daemon();
+        match self.trace(pid, Some(at), Some(work), &|_| true)? {
+            (trace, Some(verb)) if trace.killed => finish(verb),
+            _ => Err(io::Error::other(format!("{at}: not met"))),
+        }
+    }
+
+    /// Starts the daemon, kills it `at` a boundary of its start (or, without one, when that is `done`) and starts it again.
+    ///
+    /// # Errors
+    /// As [`Stage::strike`].
+    pub fn strike_start(
+        &mut self,
+        at: Option<&Boundary>,
+        done: impl Fn(&Self) -> bool,
+    ) -> io::Result<Trace> {
+        self.lab.sim.clear_calls();
+        let pid = self.node.hold_daemon(&self.lab.sim.ec2_endpoint())?;
+        let (trace, _) = self.trace(pid, at, None, &done)?;
+        self.start()?;
+        Ok(trace)
+    }
+
     fn trace(
         &self,
         pid: Pid,
@@ -144,6 +173,8 @@ impl Stage {
                     .expect("no tracer panics")
                     .expect_err("it ended early"));
             }
+            // A daemon that was held before its start goes on; to any other this says nothing.
+            kill(pid, Signal::SIGCONT)?;
             let host = self.host.clone();
             let verb = work.map(|work| thread::spawn(move || work.run(&host)));
             let over = || verb.as_ref().is_none_or(JoinHandle::is_finished) && done(self);

@@ -99,7 +99,7 @@ struct Tracer<'a> {
 /// # Errors
 /// If the process cannot be traced: it is gone, or somebody else traces it.
 pub fn follow(orders: Orders<'_>) -> io::Result<Trace> {
-    let reader = Reader::new(orders.pid)?;
+    let reader = Reader::new(orders.pid);
     let unarmed = seize(orders.pid)?;
     let mut tracer = Tracer {
         orders,

@@ -53,7 +53,7 @@ pub fn survive(name: &str, scenario: &impl Scenario, workers: usize) -> Outcome 
 }
 
 /// Makes the sandbox that the work will be about; its pod is not yet one that must live.
-fn sandbox(stage: &mut Stage, id: &str) -> io::Result<Pod> {
+pub fn sandbox(stage: &Stage, id: &str) -> io::Result<Pod> {
     let (netns, path) = stage.node.sandbox(id)?;
     let added = Answer::default();
     Ok(Pod {
@@ -70,7 +70,8 @@ fn end(stage: &Stage, pod: Pod) -> io::Result<Ipv4Addr> {
     stage.node.delete_pod(pod).map(|_| address)
 }
 
-fn succeeded(answer: Option<Answer>) -> io::Result<Answer> {
+/// The answer, if it is a success.
+pub fn succeeded(answer: Option<Answer>) -> io::Result<Answer> {
     let answer = answer.ok_or_else(|| io::Error::other("nothing was asked"))?;
     if answer.succeeded() {
         return Ok(answer);

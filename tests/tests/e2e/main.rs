@@ -8,6 +8,7 @@ mod cluster;
 mod conformance;
 mod crash;
 mod crash_shrink;
+mod crash_start;
 mod doctor;
 mod egress;
 mod growth;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         conformance::trials(),
         crash::trials(),
         crash_shrink::trials(),
+        crash_start::trials(),
         doctor::trials(),
         egress::trials(),
         growth::trials(),
