@@ -75,7 +75,8 @@ pub struct Report {
     pub survived: Vec<Boundary>,
     /// What went wrong, by boundary.
     pub failed: Vec<String>,
-    pub repeated: usize,
+    /// Runs that had to be repeated, by the boundary that they did not meet.
+    pub repeated: Vec<String>,
 }
 
 /// Lists the boundaries and kills at each, `workers` nodes at a time.
@@ -106,7 +107,7 @@ fn work_off(scenario: &impl Scenario, shared: &Shared) {
         match result {
             Ok(trace) if trace.killed => report.survived.push(at),
             Ok(_) if tries < TRIES => {
-                report.repeated += 1;
+                report.repeated.push(at.to_string());
                 queue.push_back((at, tries + 1));
             }
             Ok(_) => report.failed.push(format!("{at}: not met in {TRIES} runs")),

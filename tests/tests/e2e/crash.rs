@@ -34,7 +34,7 @@ const COOLDOWN: (&str, &str) = ("IP_COOLDOWN_PERIOD", "900");
 pub fn survive(name: &str, scenario: &impl Scenario, workers: usize) -> Outcome {
     let report = campaign::run(scenario, workers)?;
     println!(
-        "{name}: {} of {} boundaries survived ({} runs repeated)\n{}",
+        "{name}: {} of {} boundaries survived (repeated: {:?})\n{}",
         report.survived.len(),
         report.listed.len(),
         report.repeated,
