@@ -25,9 +25,9 @@ use crate::{
     plugin::{Invocation, Outcome},
 };
 
-/// How long the daemon must have had no effect for its work to count as done. What the work's end can be told by from
-/// outside is waited for besides.
-const QUIET: Duration = Duration::from_millis(300);
+/// How long the daemon must have had no effect for its work to count as done, besides what the end can be told by from
+/// outside. Costs only the runs that end without a kill; a daemon may have to wait for a processor as long as this.
+const QUIET: Duration = Duration::from_secs(3);
 /// The longest that the traced work may take.
 const WORK_LIMIT: Duration = Duration::from_secs(150);
 

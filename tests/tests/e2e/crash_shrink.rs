@@ -46,7 +46,7 @@ impl Scenario for Shrinking {
 
     /// What a half-written commit is worth is shown for every write by the other kinds of work; here, whole commits.
     fn counts(&self, boundary: &Boundary) -> bool {
-        boundary.effect != "state write"
+        !["state write", "state resize"].contains(&boundary.effect.as_str())
     }
 
     fn judge(&self, stage: &mut Stage, _: Option<Answer>) -> io::Result<()> {
