@@ -13,7 +13,7 @@ use nix::{
     ifaddrs::getifaddrs,
     sys::socket::{
         AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrLike,
-        recvfrom, sendto, socket,
+        recvfrom, sendto, setsockopt, socket, sockopt::RcvBufForce,
     },
 };
 
@@ -63,6 +63,9 @@ pub fn send(netns: &Netns, link: &str, frames: &[Vec<u8>]) -> io::Result<()> {
     })?
 }
 
+/// Room for all that passes before somebody asks, in bytes: what does not fit is lost without a word.
+const BUFFER: usize = 32 << 20;
+
 /// Sees every frame that comes into or leaves a namespace, from the moment of its making.
 #[derive(Debug)]
 pub struct Capture(OwnedFd);
@@ -78,7 +81,9 @@ impl Capture {
     /// # Errors
     /// If the namespace cannot be entered or has no packet sockets.
     pub fn start(netns: &Netns) -> io::Result<Self> {
-        Ok(Self(netns.run(packet_socket)??))
+        let socket = netns.run(packet_socket)??;
+        setsockopt(&socket, RcvBufForce, &BUFFER)?;
+        Ok(Self(socket))
     }
 
     /// The frames that passed so far.

@@ -413,6 +413,23 @@ fn an_assigned_address_is_usable_only_after_a_while() {
 }
 
 #[test]
+fn a_vpc_takes_another_block_that_overlaps_none() {
+    let mut lab = lab();
+    let mut associate = |block: &str| {
+        let vpc = lab.vpc.clone();
+        lab.world.associate_block(&vpc, block.parse().unwrap())
+    };
+    assert!(associate("100.64.0.0/16"));
+    for overlapping in ["100.64.0.0/16", "100.64.9.0/24", "10.0.0.0/8"] {
+        assert!(!associate(overlapping), "{overlapping}");
+    }
+    let block = "100.64.0.0/16".parse().unwrap();
+    assert_eq!(lab.world.take_changes(), [Change::Associated { block }]);
+    let blocks = &lab.world.vpc(&lab.vpc).unwrap().cidrs;
+    assert_eq!(blocks[1..], [block], "after the VPC's own");
+}
+
+#[test]
 fn modify_changes_one_attribute() {
     let mut lab = lab();
     let eni = lab.plain();
