@@ -353,10 +353,11 @@ impl Planner {
     /// brought it up again. Whether it will ever come back EC2 knows, and may say so only after a while.
     pub(super) fn link_gone(&mut self, mac: Mac) {
         let now = self.now;
+        // Of one whose link is still to come, or known to be gone, this is no news, and no reason to ask EC2 again.
         let served = |eni: &Eni| {
             eni.mac == mac
                 && eni.id.is_some()
-                && matches!(eni.phase, Phase::Configuring | Phase::Ready)
+                && (eni.phase == Phase::Ready || eni.phase == Phase::Configuring && eni.carries)
         };
         let found = self.pool.iter().find(|(_, eni)| served(eni));
         let Some(key) = found.map(|(key, _)| key) else {

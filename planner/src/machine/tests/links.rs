@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::world::World;
-use crate::{Command, Config, EniId, Event, Mac, snapshot::Phase};
+use super::world::{Fault, World};
+use crate::{Class, Command, Config, EniId, Event, Mac, gate::Action, snapshot::Phase};
 
 /// Nine pods on the primary ENI, one on the second.
 fn two_enis() -> (World, EniId, Mac) {
@@ -114,4 +114,18 @@ fn an_early_look_does_not_stand_for_a_later_one() {
         .find(|view| view.id.as_ref() == Some(&id))
         .unwrap();
     assert!(view.missing, "the second list told");
+}
+
+/// I9: whoever watches links may say it every round.
+#[test]
+fn a_link_that_stays_away_is_asked_about_once() {
+    let (mut world, id, mac) = two_enis();
+    world.fault(Action::Configure, vec![Fault::Refuse(Class::Host); 1000]);
+    for _ in 0..120 {
+        world.send(Event::EniLinkGone { mac });
+        world.run(10);
+    }
+    assert_eq!(free_on(&world, &id), Some((Phase::Configuring, false)));
+    let asked = world.planner.counters().describes;
+    assert!((1..=3).contains(&asked), "{asked} lists in twenty minutes");
 }
