@@ -1,5 +1,6 @@
 //! CHECK: asks the daemon whether its record and the kernel still agree with what ADD answered.
 
+use proto::address::octets;
 use proto::v1::CheckRequest;
 
 use crate::client::Daemon;
@@ -18,7 +19,7 @@ pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
     let descriptors = open_for(attachment)?;
     let request = CheckRequest {
         sandbox: Some(attachment.key(&conf.name).into()),
-        address: address.octets().to_vec(),
+        address: octets(address),
     };
     let daemon = Daemon {
         socket: &conf.socket,

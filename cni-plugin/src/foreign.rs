@@ -1,7 +1,7 @@
 //! What a runtime hands over, through everything that reads it, for fuzzing and for the tests that replay its corpus.
 //! Nothing is opened, connected to or printed.
 
-use std::{ffi::OsString, net::Ipv4Addr, os::unix::ffi::OsStringExt};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use proto::address::Mac;
 
@@ -94,8 +94,8 @@ fn granted() -> Granted {
         mtu: 9001,
     };
     Granted {
-        address: Ipv4Addr::new(10, 0, 0, 5),
-        gateway: Ipv4Addr::new(169, 254, 1, 1),
+        address: [10, 0, 0, 5].into(),
+        gateway: [169, 254, 1, 1].into(),
         host: end("eni0123456789a"),
         pod: end("eth0"),
     }

@@ -1,9 +1,9 @@
 //! Owns the shape of an ADD's result in each protocol version, and what CHECK reads back from one. Everything named in
 //! it exists: no dummy entries, nothing smuggled from ADD to DEL.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use proto::address::{AddressError, Mac, ipv4, mac};
+use proto::address::{AddressError, Mac, ip, mac};
 use proto::v1::{AddReply, Link};
 use serde_json::{Map, Value, json};
 
@@ -44,8 +44,8 @@ pub struct Interface {
 /// What ADD answers, before it has the shape of a version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Granted {
-    pub address: Ipv4Addr,
-    pub gateway: Ipv4Addr,
+    pub address: IpAddr,
+    pub gateway: IpAddr,
     pub host: Interface,
     pub pod: Interface,
 }
@@ -55,8 +55,8 @@ impl TryFrom<AddReply> for Granted {
 
     fn try_from(reply: AddReply) -> Result<Self, ReplyError> {
         Ok(Self {
-            address: ipv4("address", &reply.address)?,
-            gateway: ipv4("gateway", &reply.gateway)?,
+            address: ip("address", &reply.address)?,
+            gateway: ip("gateway", &reply.gateway)?,
             host: interface("host", reply.host)?,
             pod: interface("pod", reply.pod)?,
         })
@@ -88,20 +88,45 @@ impl Granted {
         interfaces.push(interface_json(&self.pod, sandbox, version));
         let pod_index = interfaces.len() - 1;
 
+        let family = Family::of(self.address);
         let mut ip = json!({
             "interface": pod_index,
-            "address": format!("{}/32", self.address),
+            "address": format!("{}/{}", self.address, family.host_bits),
             "gateway": self.gateway.to_string(),
         });
         // 1.0.0 took the family out: the address says it.
         if version < Version::V1_0_0 {
-            ip["version"] = "4".into();
+            ip["version"] = family.name.into();
         }
         list(&mut result, "ips")?.push(ip);
 
-        let default = json!({"dst": "0.0.0.0/0", "gw": self.gateway.to_string()});
+        let default = json!({"dst": family.everything, "gw": self.gateway.to_string()});
         list(&mut result, "routes")?.push(default);
         Ok(Value::Object(result))
+    }
+}
+
+/// How a result spells what differs between the families.
+struct Family {
+    name: &'static str,
+    host_bits: u8,
+    everything: &'static str,
+}
+
+impl Family {
+    const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self {
+                name: "4",
+                host_bits: 32,
+                everything: "0.0.0.0/0",
+            },
+            IpAddr::V6(_) => Self {
+                name: "6",
+                host_bits: 128,
+                everything: "::/0",
+            },
+        }
     }
 }
 
@@ -134,9 +159,9 @@ fn list<'a>(
     })
 }
 
-/// The IPv4 address that an earlier result gives to `ifname` inside a sandbox. Additions of other plugins are passed
+/// The address that an earlier result gives to `ifname` inside a sandbox. Additions of other plugins are passed
 /// over; an address that names no interface counts if there is no better one.
-pub fn address_in(prev: &Map<String, Value>, ifname: &str) -> Result<Ipv4Addr, ConfError> {
+pub fn address_in(prev: &Map<String, Value>, ifname: &str) -> Result<IpAddr, ConfError> {
     let array = |key: &str| prev.get(key).and_then(Value::as_array);
     let interfaces = array("interfaces").map_or(&[][..], Vec::as_slice);
     let ours = |ip: &Value| {
@@ -156,7 +181,7 @@ pub fn address_in(prev: &Map<String, Value>, ifname: &str) -> Result<Ipv4Addr, C
         })
 }
 
-fn ip_address(ip: &Value) -> Option<Ipv4Addr> {
+fn ip_address(ip: &Value) -> Option<IpAddr> {
     let text = ip["address"].as_str()?;
     let (address, _length) = text.split_once('/')?;
     address.parse().ok()

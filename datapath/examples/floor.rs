@@ -124,7 +124,7 @@ fn pod_link(i: u16) -> PodLink {
     PodLink {
         host_name: pod::host_name("eni", &[&i.to_string(), "eth0"]),
         pod_name: "eth0".to_owned(),
-        address: std::net::Ipv4Addr::new(10, 0, high, low),
+        address: [10, 0, high, low].into(),
         mtu: 9001,
         index: i % 4,
         host_mac: pod::local_mac([0, 0, 0, 0, high, low]),

@@ -3,11 +3,25 @@
 //! Owns the values and the reason for each; must not hold logic beyond arithmetic on them. The values that upstream
 //! also uses are upstream's, so that a node can be read with the same eyes after a migration.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::netlink::Family;
 
 /// Every pod's next hop. Link-local, so it can never be a VPC address; no interface owns it, pods reach it by a
 /// permanent neighbour entry.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+
+/// The same in IPv6, and upstream's.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// The next hop of a pod of this family.
+#[must_use]
+pub const fn gateway(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(GATEWAY),
+        Family::V6 => IpAddr::V6(GATEWAY_V6),
+    }
+}
 
 /// Where the instance metadata service answers. (Over IPv6 it does so at `fd00:ec2::254`.)
 pub const INSTANCE_METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -27,7 +41,7 @@ pub const GROUP_DYING: u32 = GROUP_BASE + 0xff;
 /// Largest ENI index: the mark carries it in seven bits, [`MARK_ENI_MASK`].
 pub const MAX_ENI_INDEX: u16 = 0x7f;
 
-/// Table of the local pods' /32 routes. Upstream's ENI tables are `device + 1` and `10000 + 100·card + device`, branch
+/// Table of the local pods' /32 and /128 routes, one in each family. Upstream's ENI tables are `device + 1` and `10000 + 100·card + device`, branch
 /// ENIs take 101–220, the kernel 253–255; the group base is clear of all of them for any card below 173, and reads as
 /// ours in `ip rule`.
 pub const PODS_TABLE: u32 = GROUP_BASE;

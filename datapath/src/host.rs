@@ -6,6 +6,7 @@
 //! their protocol number, and left alone.
 
 mod eni;
+mod ipv6;
 mod keeper;
 mod notices;
 mod rules;
@@ -41,6 +42,8 @@ pub struct HostConfig {
     pub egress: Egress,
     /// Whether pods are kept from the instance metadata service.
     pub block_metadata: bool,
+    /// Which addresses pods have.
+    pub pods: Family,
 }
 
 /// Why the node cannot be set up.
@@ -50,6 +53,26 @@ pub enum HostError {
     #[error("net.ipv4.ip_forward is 0 and /proc/sys cannot be written: set it on the node")]
     ForwardingOff {
         /// Why it cannot be written: `EROFS` in a container without privileges.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A setting of IPv6 is not as pods need it, and we may not change it.
+    #[error("{path} is not {value} and cannot be written: set it on the node")]
+    Setting {
+        /// The file.
+        path: String,
+        /// What it must hold.
+        value: &'static str,
+        /// Why it cannot be written: `EROFS` in a container without privileges.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A setting of IPv6 is not there: the kernel has none, or was started with `ipv6.disable=1`.
+    #[error("cannot read {path}: does the node have IPv6?")]
+    NoIpv6 {
+        /// The file.
+        path: String,
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -117,6 +140,9 @@ pub fn prepare(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostErr
 
 /// All of it but nftables.
 fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
+    if config.pods == Family::V6 {
+        return ipv6::ensure(socket, config);
+    }
     if sysctl::ensure_forwarding()? {
         socket.count(Kind::Setting);
     }
@@ -178,6 +204,7 @@ fn ruleset(socket: &mut Socket, config: &HostConfig, primary: u32) -> Result<Rul
         primary,
         egress: config.egress.clone(),
         block_metadata: config.block_metadata,
+        pods: config.pods,
         refuse_ipv6: sysctl::has_ipv6(),
     })
 }

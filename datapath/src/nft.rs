@@ -9,6 +9,7 @@ mod batch;
 mod egress;
 mod expr;
 mod guard;
+mod ipv6;
 mod list;
 mod observe;
 
@@ -16,7 +17,7 @@ use ipnet::Ipv4Net;
 use nix::sys::socket::SockProtocol;
 
 use crate::constants::{GROUP_BASE, MARK_ENI_MASK, MAX_ENI_INDEX, group};
-use crate::netlink::{Channel, Error};
+use crate::netlink::{Channel, Error, Family};
 use crate::netns::NetnsId;
 use batch::{Batch, Chain, Hook};
 use expr::{Expr, FibType, Key, Verdict};
@@ -58,6 +59,9 @@ pub struct Ruleset {
     pub egress: Egress,
     /// Pods do not reach the instance metadata service.
     pub block_metadata: bool,
+    /// Which addresses pods have. What is of IPv6 is neither marked nor translated: of all this there is only the check of
+    /// sources then, in table `ip6 hawser`.
+    pub pods: Family,
     /// Pods have no IPv6 and are not heard over it. Otherwise table `ip6 hawser` is not touched.
     pub refuse_ipv6: bool,
 }
@@ -97,7 +101,10 @@ impl Nft {
     /// # Errors
     /// The kernel's verdict; the table is then as it was.
     pub fn replace(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
-        let mut batch = Batch::new(TABLE);
+        if ruleset.pods == Family::V6 {
+            return self.replace_ipv6();
+        }
+        let mut batch = Batch::new(Family::V4, TABLE);
         // Deleting what is not there would fail the transaction; so it is made first.
         batch.add_table();
         batch.del_table();
@@ -129,7 +136,7 @@ impl Nft {
     /// # Errors
     /// `ENOENT` when the table is not there; otherwise the kernel's verdict. Nothing has changed then.
     pub fn add_eni(&mut self, index: u16, primary_mark: u32) -> Result<(), Error> {
-        let mut batch = Batch::new(TABLE);
+        let mut batch = Batch::new(Family::V4, TABLE);
         add_eni_chain(&mut batch, index, primary_mark);
         batch.send(&mut self.channel, &mut self.seq)
     }
@@ -139,7 +146,7 @@ impl Nft {
     /// # Errors
     /// As [`Nft::add_eni`].
     pub fn remove_eni(&mut self, index: u16) -> Result<(), Error> {
-        let mut batch = Batch::new(TABLE);
+        let mut batch = Batch::new(Family::V4, TABLE);
         // Made first, for the same reason as the table in `replace`: the kernel before 6.3 has no "delete if there".
         add_eni_chain(&mut batch, index, 0);
         batch.del_element(ENI_OF_GROUP, group(index));
@@ -155,7 +162,7 @@ impl Nft {
     /// `ENOENT` when there is no such set, as with [`Egress::snat`] off, or it did not hold what `old` says; otherwise
     /// the kernel's verdict. Nothing has changed then.
     pub fn update_local(&mut self, old: &[Ipv4Net], new: &[Ipv4Net]) -> Result<(), Error> {
-        let mut batch = Batch::new(TABLE);
+        let mut batch = Batch::new(Family::V4, TABLE);
         egress::change_local(&mut batch, old, new);
         batch.send(&mut self.channel, &mut self.seq)
     }

@@ -11,14 +11,14 @@ mod name;
 mod observe;
 mod standing;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-use crate::constants::{GATEWAY, PODS_TABLE, group};
-use crate::netlink::Mac;
+use crate::constants::{GATEWAY, PODS_TABLE, gateway, group};
 use crate::netlink::link::End;
 use crate::netlink::route::{MAIN, Route};
+use crate::netlink::{Family, Mac};
 
 pub use add::{AddError, Step, Wired, add, add_observed};
 pub use del::{PodRef, unlink, unlink_many, unroute};
@@ -33,8 +33,8 @@ pub struct PodLink {
     pub host_name: String,
     /// Name of the pod's interface (`CNI_IFNAME`), at most 15 bytes.
     pub pod_name: String,
-    /// The pod's address, set as /32.
-    pub address: Ipv4Addr,
+    /// The pod's address, set as /32 or /128.
+    pub address: IpAddr,
     /// Of both ends, in bytes.
     pub mtu: u32,
     /// Index of the ENI that owns the address; 0 is the primary. Becomes the host end's link group.
@@ -66,19 +66,26 @@ impl PodLink {
         }
     }
 
-    /// The pod's two routes: the gateway is on the wire, everything else is behind it.
-    fn pod_routes(pod_index: u32) -> [Route; 2] {
-        let everywhere = Ipv4Net::default();
-        [
-            Route::link(Ipv4Net::from(GATEWAY), pod_index, MAIN),
-            Route::via(everywhere, GATEWAY, pod_index, MAIN),
-        ]
+    fn family(&self) -> Family {
+        Family::of(self.address)
+    }
+
+    /// The pod's way out, and before it what makes it usable: that the gateway is on the wire, which IPv6 takes for
+    /// granted of a link-local one; and in IPv6 that the pod's address is its own, which the kernel is slow to note.
+    fn pod_routes(&self, pod_index: u32) -> [Route; 2] {
+        let family = self.family();
+        let first = match family {
+            Family::V4 => Route::link(IpNet::from(IpAddr::V4(GATEWAY)), pod_index, MAIN),
+            Family::V6 => Route::own(self.address, pod_index),
+        };
+        let default = Route::via(family.everything(), gateway(family), pod_index, MAIN);
+        [first, default]
     }
 }
 
 /// The host's way to a pod.
-fn host_route(address: Ipv4Addr, host_index: u32) -> Route {
-    Route::link(Ipv4Net::from(address), host_index, PODS_TABLE)
+fn host_route(address: IpAddr, host_index: u32) -> Route {
+    Route::link(IpNet::from(address), host_index, PODS_TABLE)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! EC2 as the daemon sees it: nine calls, their answers, and what can go wrong with them.
+//! EC2 as the daemon sees it: ten calls, their answers, and what can go wrong with them.
 //!
 //! [`Ec2`] is the seam: production talks to AWS through [`aws`], simulations implement it in process. Whoever
 //! implements it encodes, sends once and decodes; retries, pacing and meaning belong to [`executor`] and the planner.
@@ -12,9 +12,14 @@ pub mod limiter;
 pub mod metadata;
 pub mod start;
 
-use std::{collections::BTreeMap, future::Future, net::Ipv4Addr, pin::Pin};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use planner::{Amount, Attachment, EniId, Mac, SubnetId};
 
 /// One EC2 action with its parameters.
@@ -44,6 +49,7 @@ pub enum Call {
     DeleteNetworkInterface {
         eni: EniId,
     },
+    /// AssignIpv6Addresses, if the amount is of IPv6 prefixes.
     AssignPrivateIpAddresses {
         eni: EniId,
         amount: Amount,
@@ -52,6 +58,10 @@ pub enum Call {
         eni: EniId,
         addresses: Vec<Ipv4Addr>,
         prefixes: Vec<Ipv4Net>,
+    },
+    UnassignIpv6Addresses {
+        eni: EniId,
+        prefixes: Vec<Ipv6Net>,
     },
     /// DescribeNetworkInterfaces by filters (never by a list of ids: one unknown id fails the whole call); every page.
     DescribeNetworkInterfaces {
@@ -72,7 +82,12 @@ impl Call {
             Self::DeleteOnTermination { .. } => "ModifyNetworkInterfaceAttribute",
             Self::DetachNetworkInterface { .. } => "DetachNetworkInterface",
             Self::DeleteNetworkInterface { .. } => "DeleteNetworkInterface",
+            Self::AssignPrivateIpAddresses {
+                amount: Amount::Ipv6Prefixes(_),
+                ..
+            } => "AssignIpv6Addresses",
             Self::AssignPrivateIpAddresses { .. } => "AssignPrivateIpAddresses",
+            Self::UnassignIpv6Addresses { .. } => "UnassignIpv6Addresses",
             Self::UnassignPrivateIpAddresses { .. } => "UnassignPrivateIpAddresses",
             Self::DescribeNetworkInterfaces { .. } => "DescribeNetworkInterfaces",
             Self::DescribeSubnets { .. } => "DescribeSubnets",
@@ -95,8 +110,8 @@ pub enum Reply {
     Interface(Interface),
     Attached(Attachment),
     Assigned {
-        addresses: Vec<Ipv4Addr>,
-        prefixes: Vec<Ipv4Net>,
+        addresses: Vec<IpAddr>,
+        prefixes: Vec<IpNet>,
     },
     Interfaces(Vec<Interface>),
     Subnets(Vec<(SubnetId, Ipv4Net)>),
@@ -111,7 +126,8 @@ pub struct Interface {
     pub subnet: SubnetId,
     pub primary: Ipv4Addr,
     pub secondary: Vec<Ipv4Addr>,
-    pub prefixes: Vec<Ipv4Net>,
+    /// Of both families. Single IPv6 addresses are the instance's own, and told nowhere.
+    pub prefixes: Vec<IpNet>,
     /// `interface`, `efa`, `trunk`, …
     pub kind: String,
     /// Requester-managed, or managed by an operator such as EKS Auto Mode.

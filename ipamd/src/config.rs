@@ -11,6 +11,7 @@ use std::{
 };
 
 pub use egress::Egress;
+use planner::Family;
 
 use crate::introspect::Bind;
 
@@ -148,7 +149,6 @@ impl Config {
             log_level: read.log_level(),
             ignored: Vec::new(),
         };
-        read.check_family();
         config.ignored = read.ignored;
         if read.mistakes.is_empty() {
             Ok(config)
@@ -220,6 +220,7 @@ impl Reader<'_> {
         // Zero is how manifests write "not set" for the two IP targets.
         let target = |n: Option<u32>| n.filter(|&n| n > 0);
         planner::Config {
+            family: self.family(),
             warm_eni_target: self.maybe("WARM_ENI_TARGET", COUNT),
             warm_ip_target: target(self.maybe("WARM_IP_TARGET", COUNT)),
             minimum_ip_target: target(self.maybe("MINIMUM_IP_TARGET", COUNT)),
@@ -321,21 +322,34 @@ impl Reader<'_> {
         }
     }
 
-    fn check_family(&mut self) {
-        if self.flag("ENABLE_IPv6", false) {
-            self.wrong(
+    /// Exactly one family. Upstream's manifest sets `ENABLE_IPv4=true`, so whoever only adds `ENABLE_IPv6=true` to it
+    /// has both; without that manifest an unset `ENABLE_IPv4` gives way.
+    fn family(&mut self) -> Family {
+        let six = self.flag("ENABLE_IPv6", false);
+        let four = self.flag("ENABLE_IPv4", !six);
+        match (four, six) {
+            (true, false) => return Family::V4,
+            (false, true) => {}
+            (true, true) => self.wrong(
                 "ENABLE_IPv6",
                 "true",
-                "false: this version serves IPv4 only",
-            );
-        }
-        if !self.flag("ENABLE_IPv4", true) {
-            self.wrong(
+                "false, or ENABLE_IPv4=false: pods have addresses of one family",
+            ),
+            (false, false) => self.wrong(
                 "ENABLE_IPv4",
                 "false",
-                "true: this version serves IPv4 only",
-            );
+                "true, or ENABLE_IPv6=true: pods have addresses of one family",
+            ),
         }
+        if six && !self.flag("ENABLE_PREFIX_DELEGATION", false) {
+            let wanted = "true: with ENABLE_IPv6 pods' addresses come from a prefix";
+            self.wrong("ENABLE_PREFIX_DELEGATION", "false", wanted);
+        }
+        if six && self.flag("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", false) {
+            let wanted = "false: with ENABLE_IPv6 pods' addresses are on the primary ENI";
+            self.wrong("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true", wanted);
+        }
+        Family::V6
     }
 }
 
@@ -376,6 +390,7 @@ mod tests {
             ("DISABLE_METRICS", "yes"),
             ("ADDITIONAL_ENI_TAGS", "[]"),
             ("ENABLE_IPv6", "true"),
+            ("ENABLE_IPv4", "true"),
         ])
         .unwrap_err();
         let all = lines.join("\n");
@@ -388,6 +403,33 @@ mod tests {
             "ENABLE_IPv6",
         ] {
             assert!(all.contains(name), "{name} is missing from:\n{all}");
+        }
+    }
+
+    #[test]
+    fn pods_have_addresses_of_one_family() {
+        let six = [
+            ("ENABLE_IPv6", "true"),
+            ("ENABLE_IPv4", "false"),
+            ("ENABLE_PREFIX_DELEGATION", "true"),
+        ];
+        assert_eq!(read(&six).unwrap().pool.family, Family::V6);
+        assert_eq!(read(&[six[0], six[2]]).unwrap().pool.family, Family::V6);
+        assert_eq!(read(&[]).unwrap().pool.family, Family::V4);
+        for (wrong, named) in [
+            (&[six[1]][..], "ENABLE_IPv4=false"),
+            (&[six[0], six[1]], "ENABLE_PREFIX_DELEGATION=false"),
+            (
+                &[six[0], six[2], ("ENABLE_IPv4", "true")],
+                "ENABLE_IPv6=true",
+            ),
+            (
+                &[six[0], six[2], ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "1")],
+                "CUSTOM_NETWORK_CFG",
+            ),
+        ] {
+            let Mistakes(lines) = read(wrong).unwrap_err();
+            assert!(lines.len() == 1 && lines[0].contains(named), "{lines:?}");
         }
     }
 

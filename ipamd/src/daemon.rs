@@ -9,7 +9,7 @@ use std::{
 
 use datapath::host::Notices;
 use ipnet::Ipv4Net;
-use planner::{Event, InstanceType, Mono, Planner};
+use planner::{Event, Family, InstanceType, Mono, Planner};
 use proto::v1::node_server::NodeServer;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -134,7 +134,13 @@ impl Node {
         let me = identity(&imds, &store, contents.identity.clone()).await?;
         let vpc_blocks = vpc_blocks(&imds, &store, &me, contents.vpc_blocks.clone()).await?;
         let egress = vpc::egress(&config.egress, &me, &vpc_blocks);
-        let (host, notices) = HostNet::start(me.mac, &config.network, egress, metrics.clone())?;
+        let (host, notices) = HostNet::start(
+            me.mac,
+            config.pool.family,
+            &config.network,
+            egress,
+            metrics.clone(),
+        )?;
         let intents = contents.intents.clone();
         let mut agreed =
             recovery::agree(&store, contents, &host, config.pool.cooldown, clock::now()).await?;
@@ -204,7 +210,10 @@ impl Node {
             store: self.store.clone(),
             known: self.vpc_blocks.clone(),
         };
-        supervisor.critical("vpc", follower.run());
+        // IPv6 pods are translated nowhere, so nobody asks what is within the VPC.
+        if self.config.pool.family == Family::V4 {
+            supervisor.critical("vpc", follower.run());
+        }
 
         let serving = !self.agreed.restored.enis.is_empty();
         pool.tell(Event::Restore(self.agreed.restored.clone()))

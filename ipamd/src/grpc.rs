@@ -5,6 +5,7 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use datapath::{constants::gateway, netlink::Family};
 use planner::{Pod, Sandbox};
 use proto::{
     address,
@@ -145,7 +146,7 @@ impl Node for Service {
         let sandbox = read_sandbox(request.sandbox)?;
         let address = match request.address.as_slice() {
             [] => None,
-            bytes => Some(address::ipv4("address", bytes).map_err(|e| refusals::invalid(&e))?),
+            bytes => Some(address::ip("address", bytes).map_err(|e| refusals::invalid(&e))?),
         };
         let sandboxes = self.sandboxes.clone();
         self.detach("check", sandbox.container_id.clone(), async move {
@@ -273,8 +274,8 @@ fn reply(record: &Record) -> v1::AddReply {
         mtu: record.mtu,
     };
     v1::AddReply {
-        address: record.address.octets().into(),
-        gateway: datapath::constants::GATEWAY.octets().into(),
+        address: address::octets(record.address),
+        gateway: address::octets(gateway(Family::of(record.address))),
         host: Some(link(&record.host_name, record.host_mac)),
         pod: Some(link(&record.sandbox.ifname, record.pod_mac)),
         eni: record.eni.0.clone(),

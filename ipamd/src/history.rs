@@ -136,6 +136,7 @@ fn told(command: &Command) -> Option<String> {
     let amount = |amount: &planner::Amount| match amount {
         planner::Amount::Addresses(n) => format!("{n} addresses"),
         planner::Amount::Prefixes(n) => format!("{n} prefixes"),
+        planner::Amount::Ipv6Prefixes(n) => format!("{n} IPv6 prefixes"),
     };
     Some(match command {
         Command::CreateEni {

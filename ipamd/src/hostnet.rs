@@ -3,7 +3,7 @@
 
 mod reaper;
 
-use std::{collections::BTreeSet, net::Ipv4Addr, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use datapath::{
     host::{self, Doubt, EniLink, HostConfig, Keeper, News, Notices, Repaired},
@@ -13,7 +13,7 @@ use datapath::{
     pod::{self, AddError, HostSide, PodLink, PodRef, Standing},
 };
 use ipnet::Ipv4Net;
-use planner::{Class, Failure, Mac, command::ConfigureEni};
+use planner::{Class, Failure, Family, Mac, command::ConfigureEni};
 use proto::handover::Handed;
 
 use crate::{
@@ -38,7 +38,7 @@ pub enum WireError {
     #[error("the sandbox has an interface \"{0}\" already")]
     InterfaceExists(String),
     #[error("the kernel still routes {0} to another pod")]
-    AddressInUse(Ipv4Addr),
+    AddressInUse(IpAddr),
     #[error("the network namespace cannot be used")]
     Netns(#[source] NetnsError),
     #[error("the kernel refused")]
@@ -83,18 +83,24 @@ impl HostNet {
     /// What the kernel refused, with the object it refused.
     pub fn start(
         primary: Mac,
+        family: Family,
         network: &config::Network,
         egress: Egress,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Notices), StartError> {
         let own = Netns::current()?.id();
         let (socket, reaping) = (Socket::open()?, Socket::open()?);
-        let notices = Notices::open(&[socket.port(), reaping.port()])?;
+        let pods = match family {
+            Family::V4 => netlink::Family::V4,
+            Family::V6 => netlink::Family::V6,
+        };
+        let notices = Notices::open(pods, &[socket.port(), reaping.port()])?;
         let settings = HostConfig {
             primary_mac: primary.0,
             mtu: network.eni_mtu,
             egress,
             block_metadata: network.block_pod_imds,
+            pods,
         };
         let primary_mark = settings.egress.mark;
         let keeper = Keeper::take_over(socket, settings)?;

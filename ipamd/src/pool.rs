@@ -24,7 +24,7 @@ const QUEUE: usize = 4096;
 /// An address for one sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    pub address: std::net::Ipv4Addr,
+    pub address: std::net::IpAddr,
     pub eni: planner::EniId,
     pub index: u16,
     /// The sandbox has its wiring already: this repeats an earlier answer, and neither `wired` nor `unwired` follows.

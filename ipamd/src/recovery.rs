@@ -145,7 +145,7 @@ pub fn unknown(host_name: &str) -> Sandbox {
     }
 }
 
-fn owner(link: &HostSide, enis: &[Observed]) -> Option<(std::net::Ipv4Addr, EniId)> {
+fn owner(link: &HostSide, enis: &[Observed]) -> Option<(std::net::IpAddr, EniId)> {
     let address = link.address?;
     let holds = |eni: &&Observed| {
         eni.addresses.contains(&address) || eni.prefixes.iter().any(|net| net.contains(&address))

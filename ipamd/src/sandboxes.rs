@@ -13,7 +13,7 @@ mod sweep;
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -326,7 +326,7 @@ impl<H: PodHost> Sandboxes<H> {
     pub async fn check(
         &self,
         sandbox: &Sandbox,
-        address: Option<Ipv4Addr>,
+        address: Option<IpAddr>,
         handed: Handed,
     ) -> Result<(), Refusal> {
         let _turn = self.shared.busy.turn(sandbox).await;

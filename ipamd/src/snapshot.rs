@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use planner::{
     Mono, Observed, Pod, Sandbox, Snapshot,
     event::Bond,
@@ -146,7 +146,7 @@ fn eni(eni: &EniView, now: Mono) -> v1::Eni {
 
 fn address(view: &AddressView, now: Mono) -> v1::Address {
     v1::Address {
-        address: view.address.octets().into(),
+        address: proto::address::octets(view.address),
         state: name(view.state).to_owned(),
         sandbox: view.sandbox.as_ref().map(sandbox),
         pod: view.pod.as_ref().map(pod),
@@ -210,7 +210,7 @@ pub fn observed(pool: &Snapshot) -> Vec<Observed> {
             .addresses
             .iter()
             .filter(|view| view.prefix.is_none() && !unsure(view));
-        let whole = |prefix: &Ipv4Net| {
+        let whole = |prefix: &IpNet| {
             let mut members = eni
                 .addresses
                 .iter()

@@ -10,7 +10,7 @@ use std::{
     cell::RefCell,
     fs::{File, TryLockError},
     io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -23,6 +23,7 @@ use crate::{clock, cloud::identity::Identity, metrics::Metrics};
 
 const SANDBOXES: TableDefinition<'_, &str, &str> = TableDefinition::new("sandboxes");
 const COOLING: TableDefinition<'_, u32, u64> = TableDefinition::new("cooling");
+const COOLING_V6: TableDefinition<'_, u128, u64> = TableDefinition::new("cooling6");
 const INTENTS: TableDefinition<'_, &str, &str> = TableDefinition::new("intents");
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
 
@@ -40,7 +41,7 @@ const VERSION: &str = "1";
 pub struct Record {
     pub sandbox: Sandbox,
     pub pod: Pod,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub eni: EniId,
     /// The ENI's index, from which marks and link groups are made.
     pub index: u16,
@@ -54,7 +55,7 @@ pub struct Record {
 #[derive(Debug, Default)]
 pub struct Contents {
     pub records: Vec<Record>,
-    pub cooling: Vec<(Ipv4Addr, Mono)>,
+    pub cooling: Vec<(IpAddr, Mono)>,
     /// Who this node is, if the metadata service was read in this boot.
     pub identity: Option<Identity>,
     /// The VPC's blocks as they were read last; empty if they never were.
@@ -150,9 +151,10 @@ impl Store {
             transaction
                 .open_table(SANDBOXES)?
                 .insert(key.as_str(), value.as_str())?;
-            transaction
-                .open_table(COOLING)?
-                .remove(u32::from(record.address))?;
+            match record.address {
+                IpAddr::V4(a) => drop(transaction.open_table(COOLING)?.remove(u32::from(a))?),
+                IpAddr::V6(a) => drop(transaction.open_table(COOLING_V6)?.remove(u128::from(a))?),
+            }
             Ok(())
         })
     }
@@ -167,9 +169,18 @@ impl Store {
             transaction
                 .open_table(SANDBOXES)?
                 .remove(key(&record.sandbox).as_str())?;
-            transaction
-                .open_table(COOLING)?
-                .insert(u32::from(record.address), until)?;
+            match record.address {
+                IpAddr::V4(a) => drop(
+                    transaction
+                        .open_table(COOLING)?
+                        .insert(u32::from(a), until)?,
+                ),
+                IpAddr::V6(a) => drop(
+                    transaction
+                        .open_table(COOLING_V6)?
+                        .insert(u128::from(a), until)?,
+                ),
+            }
             Ok(())
         })
     }
@@ -366,6 +377,7 @@ fn about(database: &Database, boot: &str) -> Result<(String, String), redb::Erro
     };
     drop(transaction.open_table(SANDBOXES)?);
     drop(transaction.open_table(COOLING)?);
+    drop(transaction.open_table(COOLING_V6)?);
     drop(transaction.open_table(INTENTS)?);
     transaction.commit()?;
     Ok(found)
@@ -381,12 +393,20 @@ fn read(database: &Database) -> Result<Option<Contents>, redb::Error> {
         };
         contents.records.push(record);
     }
+    let moment = |until| Mono::from_epoch(std::time::Duration::from_millis(until));
     for entry in transaction.open_table(COOLING)?.iter()? {
         let (address, until) = entry?;
-        let until = Mono::from_epoch(std::time::Duration::from_millis(until.value()));
+        let address = Ipv4Addr::from(address.value());
         contents
             .cooling
-            .push((Ipv4Addr::from(address.value()), until));
+            .push((address.into(), moment(until.value())));
+    }
+    for entry in transaction.open_table(COOLING_V6)?.iter()? {
+        let (address, until) = entry?;
+        let address = Ipv6Addr::from(address.value());
+        contents
+            .cooling
+            .push((address.into(), moment(until.value())));
     }
     for entry in transaction.open_table(INTENTS)?.iter()? {
         contents.intents.push(entry?.0.value().to_owned());

@@ -1,8 +1,12 @@
 //! What the planner wants done. The shell carries these out without a thought of its own.
 
-use std::{fmt, net::Ipv4Addr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::{Attachment, EniId, Mac, Op, Pod, Sandbox, SubnetId, Ticket};
 
@@ -14,7 +18,7 @@ pub enum Command {
         ticket: Ticket,
         sandbox: Sandbox,
         pod: Pod,
-        address: Ipv4Addr,
+        address: IpAddr,
         eni: EniId,
         index: u16,
         known: bool,
@@ -49,14 +53,14 @@ pub enum Command {
     },
     /// Host side: wait for the link with `mac`, give it its address, table, rule and mark chain.
     ConfigureEni(Box<ConfigureEni>),
-    /// AssignPrivateIpAddresses by count.
+    /// AssignPrivateIpAddresses or AssignIpv6Addresses, by count.
     Assign { op: Op, eni: EniId, amount: Amount },
-    /// UnassignPrivateIpAddresses.
+    /// UnassignPrivateIpAddresses or UnassignIpv6Addresses: all are of one family.
     Unassign {
         op: Op,
         eni: EniId,
-        addresses: Vec<Ipv4Addr>,
-        prefixes: Vec<Ipv4Net>,
+        addresses: Vec<IpAddr>,
+        prefixes: Vec<IpNet>,
     },
     /// Host side: take the ENI's rule, table and mark chain away.
     DeconfigureEni { op: Op, eni: EniId },
@@ -91,6 +95,7 @@ pub struct ConfigureEni {
 pub enum Amount {
     Addresses(u16),
     Prefixes(u16),
+    Ipv6Prefixes(u16),
 }
 
 /// Why an ADD was turned down, operands included. `Display` is the cause; the remedy is the shell's to word.

@@ -2,10 +2,21 @@
 
 use std::time::Duration;
 
+/// Which addresses pods get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    #[default]
+    V4,
+    /// From one /80 on the primary ENI; the warm targets and `MAX_ENI` do not count.
+    V6,
+}
+
 /// The policy's inputs. Names and precedence are those of the AWS VPC CNI's variables, and so are the defaults, except
 /// that no target is set ([`Config::upstream`] sets its).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    /// `ENABLE_IPv4`, `ENABLE_IPv6`.
+    pub family: Family,
     /// `WARM_ENI_TARGET`: keep this many ENIs' worth of free addresses. Ignored when either IP target is set. `None` if
     /// the variable is not set; if none of the four targets is, the pool sizes itself by the demand that it sees.
     pub warm_eni_target: Option<u32>,
@@ -30,6 +41,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            family: Family::V4,
             warm_eni_target: None,
             warm_ip_target: None,
             minimum_ip_target: None,

@@ -1,8 +1,12 @@
 //! What happens to the planner: requests from pods, answers from EC2 and the kernel, and the node's own state.
 
-use std::{fmt, net::Ipv4Addr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::{Attachment, Demand, EniId, Mac, Mono, Op, Pod, Sandbox, SubnetId, Ticket};
 
@@ -50,8 +54,8 @@ pub enum Answer {
     },
     /// EC2 gave exactly these, and only these are new.
     Assigned {
-        addresses: Vec<Ipv4Addr>,
-        prefixes: Vec<Ipv4Net>,
+        addresses: Vec<IpAddr>,
+        prefixes: Vec<IpNet>,
     },
     /// The answer to [`crate::Command::Describe`]: every ENI that is attached here or tagged as this node's.
     Described(Vec<Observed>),
@@ -107,10 +111,10 @@ pub struct Observed {
     pub subnet_cidr: Ipv4Net,
     /// The ENI's own address, never a pod's.
     pub primary: Ipv4Addr,
-    /// Secondary addresses; the primary one is not among them.
-    pub addresses: Vec<Ipv4Addr>,
-    /// /28 prefixes.
-    pub prefixes: Vec<Ipv4Net>,
+    /// Secondary addresses of the pods' family; the primary one is not among them.
+    pub addresses: Vec<IpAddr>,
+    /// Prefixes of the pods' family: /28 or /80.
+    pub prefixes: Vec<IpNet>,
     /// `None` if it is not attached.
     pub attached: Option<Bond>,
     /// Ours to grow, shrink and delete: tagged as this node's, or adopted; never EFA, trunk, requester-managed or
@@ -135,9 +139,9 @@ pub struct Bond {
 pub struct Restored {
     pub enis: Vec<Observed>,
     /// Live sandboxes: record and kernel agree on them.
-    pub assigned: Vec<(Sandbox, Pod, Ipv4Addr, EniId)>,
+    pub assigned: Vec<(Sandbox, Pod, IpAddr, EniId)>,
     /// Released addresses that still rest, and until when.
-    pub cooling: Vec<(Ipv4Addr, Mono)>,
+    pub cooling: Vec<(IpAddr, Mono)>,
     /// What was learnt of the node's demand ([`crate::Snapshot::demand`]), its `at` in this daemon's time.
     pub demand: Option<Demand>,
 }

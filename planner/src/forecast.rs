@@ -5,11 +5,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     Amount, Answer, Attachment, Command, Config, EniId, Event, InstanceType, Mac, Mono, Observed,
@@ -221,8 +221,9 @@ impl Node {
     fn assign(&mut self, eni: &EniId, amount: Amount) -> Answer {
         let (mut addresses, mut prefixes) = (Vec::new(), Vec::new());
         match amount {
-            Amount::Addresses(n) => addresses.extend((0..n).map(|_| self.address())),
-            Amount::Prefixes(n) => prefixes.extend((0..n).map(|_| self.prefix())),
+            Amount::Addresses(n) => addresses.extend((0..n).map(|_| IpAddr::V4(self.address()))),
+            Amount::Prefixes(n) => prefixes.extend((0..n).map(|_| IpNet::V4(self.prefix()))),
+            Amount::Ipv6Prefixes(n) => prefixes.extend((0..n).map(|_| self.ipv6_prefix())),
         }
         if let Some(eni) = self.enis.get_mut(eni) {
             eni.addresses.extend(&addresses);
@@ -237,6 +238,12 @@ impl Node {
     fn address(&mut self) -> Ipv4Addr {
         self.next += 1;
         Ipv4Addr::from(0x0a00_0000 + self.next)
+    }
+
+    fn ipv6_prefix(&mut self) -> IpNet {
+        self.next += 1;
+        let first = Ipv6Addr::from(u128::from(self.next) << 48);
+        IpNet::V6(Ipv6Net::new_assert(first, 80))
     }
 
     fn prefix(&mut self) -> Ipv4Net {

@@ -20,10 +20,11 @@ mod pool;
 mod rng;
 pub mod snapshot;
 pub mod time;
+mod unit;
 mod waiting;
 
 pub use command::{Amount, Command, Refusal};
-pub use config::Config;
+pub use config::{Config, Family};
 pub use demand::Demand;
 pub use event::{Answer, Class, Event, Failure, Observed, Restored};
 pub use forecast::{Holding, forecast};

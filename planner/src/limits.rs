@@ -10,7 +10,7 @@ mod table;
 
 use std::{borrow::Cow, fmt::Write as _};
 
-use crate::Config;
+use crate::{Config, Family};
 
 pub use max_pods::{MaxPods, Question, Unanswerable, max_pods};
 pub use table::{UnknownType, all, lookup, nearest, require};
@@ -94,11 +94,14 @@ impl InstanceType {
             .map_or(self.max_enis, |card| self.max_enis.min(*card))
     }
 
-    /// ENIs that the pool may hold: the default card's limit, capped by `MAX_ENI`. Interfaces that are not ours are not
-    /// subtracted here: they come and go.
+    /// ENIs that the pool may hold: the default card's limit, capped by `MAX_ENI`; in IPv6 the primary alone, whose one
+    /// prefix is enough. Interfaces that are not ours are not subtracted here: they come and go.
     #[must_use]
     pub fn eni_cap(&self, config: &Config) -> u16 {
-        self.capped(config.max_eni)
+        match config.family {
+            Family::V4 => self.capped(config.max_eni),
+            Family::V6 => 1,
+        }
     }
 
     fn capped(&self, max_eni: Option<u16>) -> u16 {
@@ -139,7 +142,27 @@ pub struct PodLimit {
 /// This counts addresses. kubelet's figure ([`max_pods`]) adds the pods that need none.
 #[must_use]
 pub fn pod_limit(instance: &InstanceType, config: &Config) -> PodLimit {
-    pod_addresses(instance, &Usage::from(config))
+    match config.family {
+        Family::V4 => pod_addresses(instance, &Usage::from(config)),
+        Family::V6 => ipv6_limit(instance),
+    }
+}
+
+/// A /80 is never the limit, so the node's size has to be: upstream has no figure of its own for IPv6, and operators use
+/// that of IPv4 prefixes. `MAX_ENI` does not count, for the pool needs the primary ENI only.
+fn ipv6_limit(instance: &InstanceType) -> PodLimit {
+    let usage = Usage {
+        prefixes: true,
+        ..Usage::default()
+    };
+    let PodLimit {
+        addresses,
+        derivation,
+    } = pod_addresses(instance, &usage);
+    PodLimit {
+        addresses,
+        derivation: format!("{derivation}, which IPv6 takes over: its own never run out"),
+    }
 }
 
 /// The addresses for pods that an instance type can hold, and why just so many.

@@ -1,6 +1,6 @@
 //! The names of things: newtypes for everything that crosses the planner's edge.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::IpAddr};
 
 macro_rules! string_name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -67,6 +67,6 @@ pub struct Op(pub u64);
 /// Where an address lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub eni: EniId,
 }

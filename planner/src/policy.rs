@@ -6,6 +6,7 @@
 
 use crate::{
     Config, InstanceType, demand::Target, limits, limits::PREFIX_SIZE, pool::block::Counts,
+    unit::Unit,
 };
 
 /// The targets in force, made of configuration and instance type.
@@ -19,7 +20,7 @@ pub(crate) struct Policy {
     pub warm_prefixes: u32,
     /// Slots per ENI that can serve pods.
     pub slots: u32,
-    pub prefixes: bool,
+    pub unit: Unit,
     /// What the demand calls for, renewed at every event; `None` when the operator set a target.
     pub own: Option<Target>,
     /// Upstream's `maxPods`: the pool never holds more.
@@ -34,7 +35,7 @@ pub(crate) struct Stock {
     /// Reserved or assigned.
     pub used: u32,
     pub cooling: u32,
-    /// Usable /28 blocks.
+    /// Usable prefixes.
     pub prefixes: u32,
     /// Blocks with neither pod nor rest on them.
     pub free_prefixes: u32,
@@ -92,14 +93,15 @@ pub(crate) struct Need {
 impl Policy {
     #[must_use]
     pub(crate) fn new(config: &Config, instance: &InstanceType) -> Self {
+        let unit = Unit::new(config, instance);
         Self {
             warm_enis: config.warm_eni_target.unwrap_or(1),
             warm_addresses: config.warm_ip_target.unwrap_or(0),
             minimum: config.minimum_ip_target.unwrap_or(0),
             warm_prefixes: config.warm_prefix_target.unwrap_or(1),
-            own: config.sizes_itself().then(Target::default),
+            own: (unit != Unit::Ipv6Prefix && config.sizes_itself()).then(Target::default),
             slots: u32::from(instance.slots_per_eni()),
-            prefixes: instance.prefix_mode(config),
+            unit,
             pod_limit: limits::pod_limit(instance, config).addresses,
         }
     }
@@ -107,7 +109,15 @@ impl Policy {
     /// Pod addresses that one ENI can hold.
     #[must_use]
     pub(crate) const fn eni(&self) -> u32 {
-        self.slots * if self.prefixes { PREFIX_SIZE } else { 1 }
+        match self.unit {
+            Unit::Ipv6Prefix => self.pod_limit,
+            unit => self.slots * unit.size(),
+        }
+    }
+
+    /// Whether it grows by IPv4 prefixes.
+    pub(crate) const fn prefixes(&self) -> bool {
+        matches!(self.unit, Unit::Prefix)
     }
 
     /// Either IP target set: `WARM_ENI_TARGET` and `WARM_PREFIX_TARGET` are ignored.
@@ -119,26 +129,41 @@ impl Policy {
     /// Addresses to get now. In prefix mode a multiple of sixteen.
     #[must_use]
     pub(crate) fn short(&self, stock: &Stock, flow: &Flow) -> Need {
+        if self.unit == Unit::Ipv6Prefix {
+            return self.short_of_ipv6(stock, flow);
+        }
         let total = stock.total() + flow.incoming;
         let left = self.pod_limit.saturating_sub(total);
         let avail = i64::from(stock.free) + i64::from(flow.incoming) - i64::from(flow.waiting);
-        let fill = flow.warm && !self.by_addresses() && !self.prefixes && self.own.is_none();
+        let fill = flow.warm && !self.by_addresses() && !self.prefixes() && self.own.is_none();
         let wish = if flow.warm {
             self.wish(stock, flow, avail, total)
         } else {
             -avail
         };
         let short = u32::try_from(wish.max(0)).unwrap_or(u32::MAX).min(left);
-        let addresses = if self.prefixes {
-            short.div_ceil(PREFIX_SIZE) * PREFIX_SIZE
-        } else {
-            short
-        };
+        let unit = self.unit.size();
+        let addresses = short.div_ceil(unit) * unit;
         let slack = self.own.map_or(0, |own| own.fill.saturating_sub(own.low));
         Need {
             addresses,
             fill,
             slack: if flow.warm { slack } else { 0 },
+        }
+    }
+
+    /// One prefix is enough for all pods of a node, and without one there is nothing.
+    const fn short_of_ipv6(&self, stock: &Stock, flow: &Flow) -> Need {
+        let there = stock.prefixes > 0 || flow.incoming > 0;
+        let wanted = flow.warm || flow.waiting > 0;
+        Need {
+            addresses: if wanted && !there {
+                self.unit.size()
+            } else {
+                0
+            },
+            fill: false,
+            slack: 0,
         }
     }
 
@@ -155,7 +180,7 @@ impl Policy {
             let floor = i64::from(self.minimum) - i64::from(total);
             return (i64::from(self.warm_addresses) - avail).max(floor);
         }
-        let (target, unit) = if self.prefixes {
+        let (target, unit) = if self.prefixes() {
             (self.warm_prefixes, prefix)
         } else {
             (self.warm_enis, self.slots.into())
@@ -165,7 +190,7 @@ impl Policy {
             // 0 means "grow only when nothing is left" (upstream #587), and then by one unit.
             return if avail <= 0 { 1 - avail } else { 0 };
         }
-        if self.prefixes && low > 0 {
+        if self.prefixes() && low > 0 {
             let coming = i64::from(stock.free_prefixes) + i64::from(flow.incoming / PREFIX_SIZE);
             return low.max((i64::from(target) - coming) * prefix);
         }
@@ -176,21 +201,24 @@ impl Policy {
     /// the pool were short afterwards.
     #[must_use]
     pub(crate) fn over(&self, stock: &Stock) -> u32 {
+        if self.unit == Unit::Ipv6Prefix {
+            return stock.free_prefixes.min(stock.prefixes.saturating_sub(1));
+        }
         if let Some(own) = self.own {
-            let unit = if self.prefixes { PREFIX_SIZE } else { 1 };
+            let unit = self.unit.size();
             let over = if stock.free > own.high {
                 (stock.free - own.keep) / unit
             } else {
                 0
             };
-            return if self.prefixes {
+            return if self.prefixes() {
                 over.min(stock.free_prefixes)
             } else {
                 over
             };
         }
         let busy = stock.used + stock.cooling;
-        if self.prefixes {
+        if self.prefixes() {
             let keep = if self.by_addresses() {
                 (busy + self.warm_addresses)
                     .div_ceil(PREFIX_SIZE)
@@ -227,7 +255,7 @@ impl Policy {
         if let Some(own) = self.own {
             return rest.free >= own.keep;
         }
-        let by_prefix = self.prefixes && !self.by_addresses();
+        let by_prefix = self.prefixes() && !self.by_addresses();
         self.short(&rest, &quiet).addresses == 0
             && (!by_prefix || rest.free_prefixes >= self.warm_prefixes)
     }

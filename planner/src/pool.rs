@@ -8,11 +8,11 @@ pub(crate) mod eni;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::{EniId, Mono, Pod, Sandbox};
 use block::{Counts, Holder, SlotState};
@@ -33,18 +33,18 @@ const ASIDE: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub key: Key,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pool {
     enis: BTreeMap<Key, Eni>,
     holders: BTreeMap<Sandbox, Place>,
-    cooling: BTreeSet<(Mono, Key, Ipv4Addr)>,
+    cooling: BTreeSet<(Mono, Key, IpAddr)>,
     /// Resting addresses on no ENI that we know: they rest on if they come back.
-    resting: BTreeMap<Ipv4Addr, Mono>,
+    resting: BTreeMap<IpAddr, Mono>,
     /// Blocks that EC2 took back, and until when a list that shows them is stale.
-    returned: BTreeMap<(Key, Ipv4Net), Mono>,
+    returned: BTreeMap<(Key, IpNet), Mono>,
     /// Deleted ENIs, likewise.
     deleted: BTreeMap<EniId, Mono>,
     next_key: u32,
@@ -111,7 +111,7 @@ impl Pool {
     }
 
     /// Until when lists that show this block on this ENI are not believed; none if they are.
-    pub(crate) fn returned_until(&self, key: Key, net: Ipv4Net, now: Mono) -> Option<Mono> {
+    pub(crate) fn returned_until(&self, key: Key, net: IpNet, now: Mono) -> Option<Mono> {
         let until = self.returned.get(&(key, net)).copied();
         until.filter(|until| now < *until)
     }
@@ -147,7 +147,7 @@ impl Pool {
 
     /// Whether another ENI's pod or rest is on the address. EC2 hands the addresses of an ENI that somebody deleted to
     /// the next who asks, which may be us, while the pods of the dead ENI still use them here (I1, I3).
-    fn claimed_elsewhere(&self, key: Key, address: Ipv4Addr) -> bool {
+    fn claimed_elsewhere(&self, key: Key, address: IpAddr) -> bool {
         let claims = |eni: &Eni| {
             eni.slot(address)
                 .is_some_and(|slot| slot.state != SlotState::Free)
@@ -156,7 +156,7 @@ impl Pool {
     }
 
     /// Keeps a free address from being granted for a while; then it is looked at again.
-    fn set_aside(&mut self, key: Key, address: Ipv4Addr, now: Mono) {
+    fn set_aside(&mut self, key: Key, address: IpAddr, now: Mono) {
         let until = now + ASIDE;
         if let Some(eni) = self.get_mut(key) {
             eni.with_slot(address, |slot| {
@@ -171,7 +171,7 @@ impl Pool {
     pub(crate) fn put(
         &mut self,
         key: Key,
-        address: Ipv4Addr,
+        address: IpAddr,
         sandbox: &Sandbox,
         pod: &Pod,
         state: SlotState,
@@ -252,7 +252,7 @@ impl Pool {
     }
 
     /// Makes an address rest until a given time, wherever it is; remembered if it is nowhere.
-    pub(crate) fn rest(&mut self, address: Ipv4Addr, until: Mono, now: Mono) {
+    pub(crate) fn rest(&mut self, address: IpAddr, until: Mono, now: Mono) {
         self.resting.insert(address, until);
         for key in self.keys() {
             self.settle_resting(key, now);
@@ -260,7 +260,7 @@ impl Pool {
     }
 
     /// Adds a block that EC2 gave. An address that was resting elsewhere goes on resting.
-    pub(crate) fn add_block(&mut self, key: Key, net: Ipv4Net, now: Mono) {
+    pub(crate) fn add_block(&mut self, key: Key, net: IpNet, now: Mono) {
         self.returned.remove(&(key, net));
         if let Some(eni) = self.get_mut(key) {
             eni.add_block(net, now);
@@ -292,7 +292,7 @@ impl Pool {
     }
 
     /// EC2 took a block back, or never had it.
-    pub(crate) fn drop_block(&mut self, key: Key, net: Ipv4Net, now: Mono) {
+    pub(crate) fn drop_block(&mut self, key: Key, net: IpNet, now: Mono) {
         if let Some(eni) = self.get_mut(key) {
             eni.remove_block(&net);
         }

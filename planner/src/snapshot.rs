@@ -1,8 +1,11 @@
 //! The planner's state as plain values, for introspection, metrics and `inspect`. Nothing here decides anything.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::{
     Attachment, Class, Demand, EniId, Mac, Mono, Planner, Pod, PodLimit, Refusal, Sandbox,
@@ -62,17 +65,17 @@ pub struct EniView {
     pub usable: bool,
     /// EC2 does not list it as attached and ours.
     pub missing: bool,
-    pub prefixes: Vec<Ipv4Net>,
+    pub prefixes: Vec<IpNet>,
     pub addresses: Vec<AddressView>,
 }
 
 #[derive(Clone, Debug)]
 pub struct AddressView {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub state: AddressState,
     pub since: Mono,
-    /// The /28 it is from.
-    pub prefix: Option<Ipv4Net>,
+    /// The prefix it is from.
+    pub prefix: Option<IpNet>,
     pub sandbox: Option<Sandbox>,
     pub pod: Option<Pod>,
     /// When a cooling address is free again.

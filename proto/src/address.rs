@@ -1,7 +1,7 @@
 //! Owns the reading of addresses from message bytes. A wrong length is an error here and a panic nowhere.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 /// Bytes of a message that are no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,15 +12,27 @@ pub struct AddressError {
     /// Bytes received.
     pub got: usize,
     /// Bytes that such an address has.
-    pub want: usize,
+    pub want: &'static str,
 }
 
-/// Reads an IPv4 address: four bytes in network order. `field` names the bytes in the error.
+/// Reads an IP address: four bytes or sixteen, in network order. `field` names the bytes in the error.
 ///
 /// # Errors
 /// Any other length.
-pub fn ipv4(field: &'static str, bytes: &[u8]) -> Result<Ipv4Addr, AddressError> {
-    fixed::<4>(field, bytes).map(Ipv4Addr::from)
+pub fn ip(field: &'static str, bytes: &[u8]) -> Result<IpAddr, AddressError> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    let sixteen = || <[u8; 16]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| sixteen())
+        .map_err(|_| AddressError::new(field, bytes, "4 or 16"))
+}
+
+/// The bytes that [`ip`] reads.
+#[must_use]
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(four) => four.octets().into(),
+        IpAddr::V6(six) => six.octets().into(),
+    }
 }
 
 /// Reads a link-layer address: six bytes. `field` names the bytes in the error.
@@ -28,15 +40,19 @@ pub fn ipv4(field: &'static str, bytes: &[u8]) -> Result<Ipv4Addr, AddressError>
 /// # Errors
 /// Any other length.
 pub fn mac(field: &'static str, bytes: &[u8]) -> Result<Mac, AddressError> {
-    fixed::<6>(field, bytes).map(Mac)
+    let six = bytes.try_into();
+    six.map(Mac)
+        .map_err(|_| AddressError::new(field, bytes, "6"))
 }
 
-fn fixed<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], AddressError> {
-    bytes.try_into().map_err(|_| AddressError {
-        field,
-        got: bytes.len(),
-        want: N,
-    })
+impl AddressError {
+    const fn new(field: &'static str, bytes: &[u8], want: &'static str) -> Self {
+        Self {
+            field,
+            got: bytes.len(),
+            want,
+        }
+    }
 }
 
 /// A link-layer address; displayed in lower-case hexadecimal with colons, as every CNI result has it.
@@ -55,18 +71,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ipv4_is_network_order() {
+    fn both_families_are_network_order() {
         assert_eq!(
-            ipv4("address", &[10, 0, 3, 7]),
-            Ok(Ipv4Addr::new(10, 0, 3, 7))
+            ip("address", &[10, 0, 3, 7]),
+            Ok(IpAddr::from([10, 0, 3, 7]))
         );
+        let six: IpAddr = "2600:1f14::7".parse().unwrap();
+        assert_eq!(ip("address", &octets(six)), Ok(six));
+        assert_eq!(octets(six)[..4], [0x26, 0, 0x1f, 0x14]);
     }
 
     #[test]
     fn wrong_lengths_name_field_and_figures() {
-        for bytes in [&[][..], &[1, 2, 3], &[0; 16]] {
-            let error = ipv4("address", bytes).unwrap_err();
-            assert_eq!((error.got, error.want), (bytes.len(), 4));
+        for bytes in [&[][..], &[1, 2, 3], &[0; 15]] {
+            let error = ip("address", bytes).unwrap_err();
+            assert_eq!((error.got, error.want), (bytes.len(), "4 or 16"));
         }
         assert_eq!(
             mac("pod.mac", &[1; 5]).unwrap_err().to_string(),

@@ -2,14 +2,17 @@
 
 use std::{
     fs, io,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use vpc_sim::{LaunchInstance, Sim, SimConfig};
+use vpc_sim::{
+    LaunchInstance, Sim, SimConfig,
+    world::request::{Pick, Pick6},
+};
 
 use crate::{
     inspect::inspect,
@@ -69,11 +72,22 @@ impl Lab {
     pub fn bare_node(&self, kind: &str, settings: &[(&str, &str)]) -> io::Result<Node> {
         let launch = LaunchInstance {
             instance_type: kind.to_owned(),
+            ipv6: self.own_ipv6(),
             ..LaunchInstance::default()
         };
         let instance = self.sim.launch_instance(launch).map_err(|e| told(&e))?;
         let number = self.nodes.fetch_add(1, Ordering::Relaxed);
         Node::new(instance, self.dir.join(format!("node-{number}")), settings)
+    }
+
+    /// Nodes have an IPv6 address wherever their subnet can give them one.
+    fn own_ipv6(&self) -> Pick6 {
+        let world = self.sim.world();
+        if world.subnets().any(|subnet| subnet.ipv6.is_some()) {
+            Pick::Count(1)
+        } else {
+            Pick::Nothing
+        }
     }
 
     #[must_use]
@@ -121,7 +135,7 @@ pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool 
 ///
 /// # Errors
 /// If a namespace cannot be entered.
-pub fn unanswered(from: &[Pod], to: &[Pod]) -> io::Result<Vec<(Ipv4Addr, Ipv4Addr)>> {
+pub fn unanswered(from: &[Pod], to: &[Pod]) -> io::Result<Vec<(IpAddr, IpAddr)>> {
     let mut silent = Vec::new();
     for source in from {
         for target in to {

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -50,8 +50,20 @@ pub struct Pod {
 
 impl Pod {
     #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
+    pub fn address(&self) -> IpAddr {
         self.added.address()
+    }
+
+    /// The address of a pod on a node of IPv4.
+    ///
+    /// # Panics
+    /// If it is of the other family.
+    #[must_use]
+    pub fn ipv4(&self) -> Ipv4Addr {
+        match self.address() {
+            IpAddr::V4(address) => address,
+            IpAddr::V6(address) => panic!("the pod has {address}"),
+        }
     }
 }
 

@@ -122,10 +122,10 @@ impl Pair {
     pub fn address(&self, who: Who) -> Ipv4Addr {
         let ([a0, a1], [b0, b1]) = (&self.on_a, &self.on_b);
         match who {
-            Who::APrimary => a0.address(),
-            Who::ASecondary => a1.address(),
-            Who::BPrimary => b0.address(),
-            Who::BSecondary => b1.address(),
+            Who::APrimary => a0.ipv4(),
+            Who::ASecondary => a1.ipv4(),
+            Who::BPrimary => b0.ipv4(),
+            Who::BSecondary => b1.ipv4(),
             Who::A => self.a.instance.address,
             Who::B => self.b.instance.address,
             Who::Internet => INTERNET_ADDRESS,

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -11,16 +11,38 @@ use nix::{
     errno::Errno,
     sys::{
         socket::{
-            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, bind, recv,
-            sendto, setsockopt, socket, sockopt::ReceiveTimeout,
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind,
+            recvfrom, sendto, setsockopt, socket, sockopt::ReceiveTimeout,
         },
         time::TimeVal,
     },
 };
 
-const ECHO_REQUEST: u8 = 8;
-const ECHO_REPLY: u8 = 0;
-const IP_HEADER: usize = 20;
+/// What ICMP does not share between the families.
+#[derive(Clone, Copy)]
+struct Icmp {
+    family: AddressFamily,
+    protocol: SockProtocol,
+    request: u8,
+    reply: u8,
+    /// A raw IPv4 socket hands the packet over from its IP header on.
+    header: usize,
+}
+
+const ICMP: Icmp = Icmp {
+    family: AddressFamily::Inet,
+    protocol: SockProtocol::Icmp,
+    request: 8,
+    reply: 0,
+    header: 20,
+};
+const ICMP_V6: Icmp = Icmp {
+    family: AddressFamily::Inet6,
+    protocol: SockProtocol::IcmpV6,
+    request: 128,
+    reply: 129,
+    header: 0,
+};
 
 /// How long one request waits before the next is sent.
 const PATIENCE: Duration = Duration::from_millis(250);
@@ -35,10 +57,11 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// If the namespace or the socket cannot be used. An unreachable destination is `None`, not an error.
 pub fn ping(
     netns: &Netns,
-    source: Option<Ipv4Addr>,
-    to: Ipv4Addr,
+    source: Option<IpAddr>,
+    to: impl Into<IpAddr>,
     limit: Duration,
 ) -> io::Result<Option<Duration>> {
+    let to = to.into();
     netns.run(|| {
         let begun = now();
         while begun.elapsed() < limit {
@@ -54,7 +77,7 @@ pub fn ping(
 ///
 /// # Errors
 /// As [`ping`].
-pub fn ping_once(netns: &Netns, to: Ipv4Addr, limit: Duration) -> io::Result<Option<Duration>> {
+pub fn ping_once(netns: &Netns, to: IpAddr, limit: Duration) -> io::Result<Option<Duration>> {
     netns.run(|| echo(None, to, limit))?
 }
 
@@ -63,25 +86,26 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn echo(source: Option<Ipv4Addr>, to: Ipv4Addr, limit: Duration) -> io::Result<Option<Duration>> {
+fn echo(source: Option<IpAddr>, to: IpAddr, limit: Duration) -> io::Result<Option<Duration>> {
+    let icmp = if to.is_ipv4() { ICMP } else { ICMP_V6 };
     let fd = socket(
-        AddressFamily::Inet,
+        icmp.family,
         SockType::Raw,
         SockFlag::SOCK_CLOEXEC,
-        SockProtocol::Icmp,
+        icmp.protocol,
     )?;
     setsockopt(&fd, ReceiveTimeout, &TimeVal::new(0, 50_000))?;
     if let Some(source) = source {
         bind(
             std::os::fd::AsRawFd::as_raw_fd(&fd),
-            &SockaddrIn::from(SocketAddrV4::new(source, 0)),
+            &SockaddrStorage::from(SocketAddr::new(source, 0)),
         )?;
     }
     // Several pings may be under way in one namespace: the identifier tells their replies apart.
     let id = u16::try_from(std::process::id() & 0x7fff).unwrap_or_default() ^ thread_salt();
-    let request = request(id);
+    let request = request(icmp, id);
     let begun = now();
-    let target = SockaddrIn::from(SocketAddrV4::new(to, 0));
+    let target = SockaddrStorage::from(SocketAddr::new(to, 0));
     match sendto(
         std::os::fd::AsRawFd::as_raw_fd(&fd),
         &request,
@@ -98,15 +122,14 @@ fn echo(source: Option<Ipv4Addr>, to: Ipv4Addr, limit: Duration) -> io::Result<O
     }
     let mut buffer = [0; 256];
     while begun.elapsed() < limit {
-        match recv(
-            std::os::fd::AsRawFd::as_raw_fd(&fd),
-            &mut buffer,
-            MsgFlags::empty(),
-        ) {
-            Ok(n) if is_reply(buffer.get(..n).unwrap_or_default(), to, id) => {
-                return Ok(Some(begun.elapsed()));
+        match recvfrom::<SockaddrStorage>(std::os::fd::AsRawFd::as_raw_fd(&fd), &mut buffer) {
+            Ok((n, from)) => {
+                let packet = buffer.get(..n).unwrap_or_default();
+                if from.is_some_and(|from| is_from(&from, to)) && is_reply(icmp, packet, id) {
+                    return Ok(Some(begun.elapsed()));
+                }
             }
-            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
     }
@@ -120,9 +143,10 @@ fn thread_salt() -> u16 {
     u16::try_from(hasher.finish() & 0xffff).unwrap_or_default()
 }
 
-fn request(id: u16) -> [u8; 16] {
+/// The checksum of ICMPv6, which covers addresses too, is the kernel's to make.
+fn request(icmp: Icmp, id: u16) -> [u8; 16] {
     let mut packet = [0; 16];
-    packet[0] = ECHO_REQUEST;
+    packet[0] = icmp.request;
     packet[4..6].copy_from_slice(&id.to_be_bytes());
     packet[6..8].copy_from_slice(&1_u16.to_be_bytes());
     let sum = checksum(&packet);
@@ -142,11 +166,15 @@ pub(crate) fn checksum(packet: &[u8]) -> u16 {
     !u16::try_from(sum).unwrap_or(u16::MAX)
 }
 
-fn is_reply(packet: &[u8], from: Ipv4Addr, id: u16) -> bool {
-    packet.len() >= IP_HEADER + 8
-        && packet[12..16] == from.octets()
-        && packet[IP_HEADER] == ECHO_REPLY
-        && packet[IP_HEADER + 4..IP_HEADER + 6] == id.to_be_bytes()
+fn is_from(sender: &SockaddrStorage, address: IpAddr) -> bool {
+    let four = sender.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
+    let six = sender.as_sockaddr_in6().map(|a| IpAddr::V6(a.ip()));
+    four.or(six) == Some(address)
+}
+
+fn is_reply(icmp: Icmp, packet: &[u8], id: u16) -> bool {
+    let message = packet.get(icmp.header..).unwrap_or_default();
+    message.len() >= 8 && message[0] == icmp.reply && message[4..6] == id.to_be_bytes()
 }
 
 #[cfg(test)]
@@ -155,16 +183,21 @@ mod tests {
 
     #[test]
     fn a_requests_checksum_folds_to_zero() {
-        assert_eq!(checksum(&request(0x1234)), 0);
+        assert_eq!(checksum(&request(ICMP, 0x1234)), 0);
     }
 
     #[test]
     fn only_our_reply_counts() {
-        let mut packet = [0; 36];
-        packet[12..16].copy_from_slice(&[10, 0, 0, 1]);
-        packet[IP_HEADER + 4..IP_HEADER + 6].copy_from_slice(&7_u16.to_be_bytes());
-        assert!(is_reply(&packet, Ipv4Addr::new(10, 0, 0, 1), 7));
-        assert!(!is_reply(&packet, Ipv4Addr::new(10, 0, 0, 1), 8));
-        assert!(!is_reply(&packet, Ipv4Addr::new(10, 0, 0, 2), 7));
+        for icmp in [ICMP, ICMP_V6] {
+            let mut packet = [0; 36];
+            packet[icmp.header] = icmp.reply;
+            packet[icmp.header + 4..icmp.header + 6].copy_from_slice(&7_u16.to_be_bytes());
+            assert!(is_reply(icmp, &packet, 7));
+            assert!(!is_reply(icmp, &packet, 8));
+            assert!(!is_reply(icmp, &packet[..icmp.header + 6], 7));
+        }
+        let sender = SockaddrStorage::from(SocketAddr::from(([10, 0, 0, 1], 0)));
+        assert!(is_from(&sender, [10, 0, 0, 1].into()));
+        assert!(!is_from(&sender, [10, 0, 0, 2].into()));
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write},
-    net::Ipv4Addr,
+    net::IpAddr,
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Child, Command, Stdio},
@@ -63,7 +63,7 @@ impl Outcome {
     /// # Panics
     /// If there is none: the test's ADD was expected to succeed.
     #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
+    pub fn address(&self) -> IpAddr {
         let text = self.json.pointer("/ips/0/address").and_then(Value::as_str);
         let address = text.and_then(|text| text.split('/').next()?.parse().ok());
         address.unwrap_or_else(|| panic!("no address in the result: {self:?}"))

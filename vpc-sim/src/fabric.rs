@@ -2,10 +2,10 @@
 //!
 //! A router namespace has one port per attached interface; the other end is the interface, in its node's namespace. A
 //! destination goes to the port whose interface owns it and nowhere else, because it has a route of its own; a source
-//! that the sending port does not own is dropped by strict reverse path filtering, which looks at the same routes. So
-//! routes are all there is to keep, and nobody can own an address in one direction only.
+//! that the sending port does not own is dropped by strict reverse path filtering (in IPv6 by nftables), which looks at
+//! the same routes. So routes are all there is to keep, and nobody can own an address in one direction only.
 //!
-//! Follows [`Change`]s; knows no HTTP and decides nothing about addresses. IPv4 only.
+//! Follows [`Change`]s; knows no HTTP and decides nothing about addresses.
 
 mod port;
 mod router;
@@ -16,9 +16,9 @@ use datapath::{
     netlink,
     netns::{Netns, NetnsError},
 };
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
-pub use self::router::{EC2_ADDRESS, IMDS_ADDRESS, INTERNET_ADDRESS};
+pub use self::router::{EC2_ADDRESS, IMDS_ADDRESS, INTERNET_ADDRESS, INTERNET_ADDRESS_V6};
 use self::{port::Port, router::Router};
 use crate::{
     ids::{EniId, InstanceId},
@@ -91,7 +91,7 @@ impl Fabric {
     ///
     /// # Errors
     /// Without the right to make and configure network namespaces.
-    pub fn build(vpc: &[Ipv4Net]) -> Result<Self, FabricError> {
+    pub fn build(vpc: &[IpNet]) -> Result<Self, FabricError> {
         Ok(Self {
             router: Router::build(vpc)?,
             nodes: BTreeMap::new(),
@@ -204,7 +204,7 @@ impl Fabric {
             port.check_source(&mut self.router, false)?;
         }
         if (bond.card, bond.device) == (0, 0) {
-            port::configure_primary(node, primary, len, gateway)?;
+            port::configure_primary(node, &port, eni, len, gateway)?;
             port.ready(&mut self.router)?;
         }
         self.ports.insert(eni.id.clone(), port);

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +13,7 @@ use std::{
 };
 
 use datapath::netns::Netns;
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     api::Api,
@@ -63,6 +63,25 @@ impl Default for SimConfig {
 }
 
 impl SimConfig {
+    /// The default's VPC with IPv6 in its subnet, as EKS wants it for clusters of that family.
+    #[must_use]
+    pub fn dual_stack() -> Self {
+        let net = |len| {
+            Ipv6Net::new_assert(
+                Ipv6Addr::new(0x2600, 0x1f14, 0x0abc, 0xde00, 0, 0, 0, 0),
+                len,
+            )
+        };
+        let mut config = Self {
+            vpc_ipv6: vec![net(56)],
+            ..Self::default()
+        };
+        for subnet in &mut config.subnets {
+            subnet.ipv6 = Some(net(64));
+        }
+        config
+    }
+
     /// The world that this describes, before anything runs in it.
     #[must_use]
     pub fn build(self) -> World {
@@ -106,6 +125,8 @@ pub struct Instance {
     pub eni: EniId,
     /// Its primary address.
     pub address: Ipv4Addr,
+    /// Its first IPv6 address, if it was launched with one.
+    pub ipv6: Option<Ipv6Addr>,
     pub mac: Mac,
 }
 
@@ -136,7 +157,9 @@ impl Sim {
     /// # Errors
     /// Without the right to make network namespaces.
     pub fn start(config: SimConfig) -> Result<Self, SimError> {
-        let fabric = Fabric::build(&config.vpc_cidrs)?;
+        let four = config.vpc_cidrs.iter().copied().map(IpNet::from);
+        let six = config.vpc_ipv6.iter().copied().map(IpNet::from);
+        let fabric = Fabric::build(&four.chain(six).collect::<Vec<_>>())?;
         let (router, internet) = (
             fabric::duplicate(fabric.router())?,
             fabric::duplicate(fabric.internet())?,
@@ -179,6 +202,7 @@ impl Sim {
         })?;
         Ok(Instance {
             address: eni.primary().unwrap_or(Ipv4Addr::UNSPECIFIED),
+            ipv6: eni.ipv6.first().copied(),
             mac: eni.mac,
             id: made.id,
             instance_type: made.instance_type,

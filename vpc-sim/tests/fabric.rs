@@ -4,12 +4,19 @@
 //! where user namespaces are allowed. Where neither works it fails. No test waits for a silence: what must not arrive
 //! is followed by something that must, on the same path.
 
+#[path = "fabric/ipv6.rs"]
+mod ipv6;
 #[path = "fabric/net.rs"]
 mod net;
 
 use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use datapath::netlink::Socket;
+use ipv6::{
+    an_ipv6_source_that_the_interface_does_not_own_is_dropped,
+    every_member_of_an_ipv6_prefix_is_delivered_until_it_is_unassigned,
+    nodes_reach_each_other_and_the_internet_in_ipv6,
+};
 use libtest_mimic::{Arguments, Failed, Trial};
 use net::{http, sends, socket_at, take_address};
 use vpc_sim::{
@@ -59,6 +66,9 @@ fn main() -> ExitCode {
         imds_knows_who_asks,
         ec2_answers_over_the_fabric,
         a_lost_reply_closes_the_connection_and_the_call_has_happened,
+        nodes_reach_each_other_and_the_internet_in_ipv6,
+        every_member_of_an_ipv6_prefix_is_delivered_until_it_is_unassigned,
+        an_ipv6_source_that_the_interface_does_not_own_is_dropped,
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

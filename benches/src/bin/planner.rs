@@ -123,7 +123,7 @@ fn observed(device: u16, slots: u16, prefixes: bool) -> Observed {
         addresses: blocks
             .clone()
             .filter(|_| !prefixes)
-            .map(|n| Ipv4Addr::from(base + n))
+            .map(|n| Ipv4Addr::from(base + n).into())
             .collect(),
         prefixes: blocks.filter(|_| prefixes).map(prefix).collect(),
         attached: Some(Bond {

@@ -4,8 +4,8 @@ use super::*;
 
 fn granted() -> Granted {
     Granted {
-        address: Ipv4Addr::new(10, 0, 3, 7),
-        gateway: Ipv4Addr::new(169, 254, 1, 1),
+        address: [10, 0, 3, 7].into(),
+        gateway: [169, 254, 1, 1].into(),
         host: Interface {
             name: "eni0123456789a".to_owned(),
             mac: Mac([2, 0, 0, 0, 0, 1]),
@@ -106,7 +106,7 @@ fn check_reads_the_address_of_its_own_interface() {
     let prev = result.as_object().unwrap();
     assert_eq!(
         address_in(prev, "eth0").unwrap(),
-        Ipv4Addr::new(10, 0, 3, 7)
+        IpAddr::from([10, 0, 3, 7])
     );
     assert!(address_in(prev, "eth1").is_err());
 }
@@ -115,7 +115,7 @@ fn check_reads_the_address_of_its_own_interface() {
 fn check_takes_an_address_without_interface_and_no_broken_one() {
     let read = |prev: &Value| address_in(prev.as_object().unwrap(), "eth0").ok();
     let unnamed = json!({"ips": [{"address": "10.0.0.9/24"}]});
-    assert_eq!(read(&unnamed), Some(Ipv4Addr::new(10, 0, 0, 9)));
+    assert_eq!(read(&unnamed), Some(IpAddr::from([10, 0, 0, 9])));
     for broken in [
         json!({}),
         json!({"ips": 7}),

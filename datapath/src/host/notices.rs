@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::netlink::{Error, Event, Monitor, Topic};
+use crate::netlink::{Error, Event, Family, Monitor, Topic};
 use crate::nft;
 
 const TOPICS: [Topic; 6] = [
@@ -13,6 +13,14 @@ const TOPICS: [Topic; 6] = [
     Topic::Addresses,
     Topic::Routes,
     Topic::Rules,
+    Topic::Neighbours,
+    Topic::Settings,
+];
+/// Where pods have IPv6 addresses. The kernel's settings of that family are told in another way, and not read.
+const TOPICS_V6: [Topic; 5] = [
+    Topic::Links,
+    Topic::RoutesV6,
+    Topic::RulesV6,
     Topic::Neighbours,
     Topic::Settings,
 ];
@@ -34,13 +42,16 @@ pub struct News {
 }
 
 impl Notices {
-    /// Subscribes in the calling thread's namespace. What is changed through the route sockets with the ports `own` is
+    /// Subscribes in the calling thread's namespace, of a node whose pods have addresses of the family `pods`. What is changed through the route sockets with the ports `own` is
     /// not told.
     ///
     /// # Errors
     /// When the kernel has no sockets to give.
-    pub fn open(own: &[u32]) -> Result<Self, Error> {
-        let mut network = Monitor::open(&TOPICS)?;
+    pub fn open(pods: Family, own: &[u32]) -> Result<Self, Error> {
+        let mut network = Monitor::open(match pods {
+            Family::V4 => &TOPICS[..],
+            Family::V6 => &TOPICS_V6,
+        })?;
         network.expect_floods();
         own.iter().for_each(|port| network.ignore(*port));
         Ok(Self {

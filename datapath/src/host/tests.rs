@@ -31,6 +31,7 @@ fn mac(i: u8) -> Mac {
 
 fn config() -> HostConfig {
     HostConfig {
+        pods: Family::V4,
         block_metadata: false,
         primary_mac: mac(0),
         mtu: 9001,
@@ -134,7 +135,7 @@ fn pod_link(i: u8, index: u16) -> PodLink {
     PodLink {
         host_name: pod::host_name("eni", &[&i.to_string(), "eth0"]),
         pod_name: "eth0".to_owned(),
-        address: Ipv4Addr::new(10, 0, 0, i),
+        address: [10, 0, 0, i].into(),
         mtu: 9001,
         index,
         host_mac: pod::local_mac([0, 0, 0, 0, 0, i]),

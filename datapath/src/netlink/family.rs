@@ -6,9 +6,10 @@ use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 
 /// An address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
     /// IPv4.
+    #[default]
     V4,
     /// IPv6.
     V6,
@@ -58,7 +59,8 @@ impl Family {
     }
 
     /// Everything: the destination of a default route.
-    pub(super) fn everything(self) -> IpNet {
+    #[must_use]
+    pub fn everything(self) -> IpNet {
         match self {
             Self::V4 => ipnet::Ipv4Net::default().into(),
             Self::V6 => ipnet::Ipv6Net::default().into(),

@@ -23,7 +23,7 @@ use crate::netns::Netns;
 /// How many notifications are handed on at once, or a few more.
 const SOME: usize = 256;
 
-/// What to be told about, IPv4 where families differ. The value is the bit of the multicast group (`RTMGRP_*`).
+/// What to be told about, IPv4 where it is not said. The value is the bit of the multicast group (`RTMGRP_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Topic {
@@ -37,6 +37,10 @@ pub enum Topic {
     Routes = 0x40,
     /// Policy rules.
     Rules = 0x80,
+    /// Routes of IPv6.
+    RoutesV6 = 0x400,
+    /// Policy rules of IPv6 (`RTNLGRP_IPV6_RULE`).
+    RulesV6 = 0x4_0000,
     /// `net.ipv4.conf.*.forwarding` and `rp_filter`, set by way of `/proc/sys`. (What is set over netlink is not told.)
     Settings = 0x80_0000,
 }

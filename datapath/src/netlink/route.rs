@@ -71,6 +71,20 @@ impl Route {
         }
     }
 
+    /// `address` is this namespace's own, on link `oif`.
+    ///
+    /// The kernel makes such a route for every address, but for IPv6 it does so later, from a work queue: on a busy
+    /// machine packets to an address that was set a moment ago are dropped as somebody else's. One of ours, made with
+    /// the address, bridges the gap, and does no harm beside the kernel's.
+    #[must_use]
+    pub fn own(address: impl Into<IpAddr>, oif: u32) -> Self {
+        Self {
+            scope: Scope::Host,
+            kind: Kind::Local,
+            ..Self::link(IpNet::from(address.into()), oif, LOCAL)
+        }
+    }
+
     /// `dst` goes nowhere: [`Kind::BlackHole`] drops silently, [`Kind::Unreachable`] answers with ICMP.
     #[must_use]
     pub fn nowhere(dst: impl Into<IpNet>, kind: Kind, table: u32) -> Self {

@@ -68,10 +68,11 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(table: &'static str) -> Self {
+    /// On a table of family `ip` or `ip6`.
+    pub(super) fn new(family: Family, table: &'static str) -> Self {
         let mut batch = Self {
             table,
-            family: code(Family::V4),
+            family: code(family),
             out: Encoder::default(),
             messages: Vec::new(),
         };

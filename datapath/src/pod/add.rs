@@ -2,16 +2,17 @@
 //!
 //! Owns the hot path. Everything is validated before the first change; after it, any failure takes everything back.
 
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use netlink_packet_core::NlasIterator;
 use tracing::debug;
 
 use super::{PodLink, guard::GUARD, host_route};
-use crate::constants::{GATEWAY, GROUP_DYING, MAX_ENI_INDEX, index_of_group};
+use crate::constants::{GROUP_DYING, MAX_ENI_INDEX, gateway, index_of_group};
 use crate::netlink::addr::{self, Address};
 use crate::netlink::link;
-use crate::netlink::{Errno, Error, Frame, Socket, neigh, route};
+use crate::netlink::{Errno, Error, Family, Frame, Socket, neigh, route};
 use crate::netns::{Netns, NetnsId};
 
 /// The parts of an ADD, in their order.
@@ -61,7 +62,7 @@ pub enum AddError {
     #[error("address {address} is still routed to another pod")]
     AddressInUse {
         /// The address.
-        address: std::net::Ipv4Addr,
+        address: IpAddr,
     },
     /// The descriptor is no network namespace (any more).
     #[error("the pod's network namespace is gone")]
@@ -114,6 +115,9 @@ pub fn add_observed(
     validate(link)?;
     same_namespace(pod, netns)?;
     let wired = make_pair(host, netns, link)?;
+    if link.family() == Family::V6 {
+        keep_quiet(host, wired)?;
+    }
     done(Step::Pair);
     wire_pod(pod, link, wired.pod_index)
         .map_err(|e| undo(host, wired, refused(Step::PodSide, e)))?;
@@ -139,16 +143,18 @@ fn validate(link: &PodLink) -> Result<(), AddError> {
     if link.index > MAX_ENI_INDEX {
         return invalid("ENI index", &link.index);
     }
-    let a = link.address;
-    if a.is_unspecified()
-        || a.is_loopback()
-        || a.is_multicast()
-        || a.is_broadcast()
-        || a.is_link_local()
-    {
-        return invalid("pod address", &a);
+    if !is_pod_address(link.address) {
+        return invalid("pod address", &link.address);
     }
     Ok(())
+}
+
+fn is_pod_address(address: IpAddr) -> bool {
+    let special = match address {
+        IpAddr::V4(a) => a.is_broadcast() || a.is_link_local(),
+        IpAddr::V6(a) => a.is_unicast_link_local(),
+    };
+    !(special || address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
 /// The kernel's own rule (`dev_valid_name`).
@@ -267,23 +273,35 @@ fn pair_failed(host: &mut Socket, link: &PodLink, source: Error) -> AddError {
     }
 }
 
+/// The host end has no link-local address: with one it would answer for itself and, worse, have a route that makes
+/// every link-local source of the pod's a legitimate one. In time, for without the pod's end it has no carrier.
+fn keep_quiet(host: &mut Socket, wired: Wired) -> Result<(), AddError> {
+    host.apply(&link::set_no_own_ipv6(wired.host_index))
+        .map_err(|e| undo(host, wired, refused(Step::Pair, e)))
+}
+
 /// Step 2, in the pod: the link, the address, the way out. The order matters: routes need the link up, the default
 /// route needs its gateway reachable. The loopback is the runtime's.
 fn wire_pod(pod: &mut Socket, link: &PodLink, index: u32) -> Result<(), Error> {
-    let [gateway, default] = PodLink::pod_routes(index);
-    let requests = [
+    let family = link.family();
+    let [first, default] = link.pod_routes(index);
+    // Nobody is there whom the pod could find by a link-local address, and no router would answer it.
+    let quiet = (family == Family::V6).then(|| link::set_no_own_ipv6(index));
+    let mut requests: Vec<_> = quiet.into_iter().collect();
+    requests.extend([
         link::up(index),
         addr::add(&Address::host(index, link.address)),
-        route::add(&gateway),
+        route::add(&first),
         route::add(&default),
-        neigh::set_permanent(index, GATEWAY, link.host_mac),
-    ];
+        neigh::set_permanent(index, gateway(family), link.host_mac),
+    ]);
     pod.batch(&requests)?.ok()
 }
 
 /// Step 3, on the host: the strict source check before the route, which is what makes the pod reachable.
 fn wire_host(host: &mut Socket, link: &PodLink, index: u32) -> Result<(), AddError> {
     let requests = [
+        // Of a pod with an IPv6 address it keeps all IPv4 back: there is no way back to any such source.
         link::set_inet_conf(index, &GUARD),
         neigh::set_permanent(index, link.address, link.pod_mac),
         // Never "replace": a route that is already there is evidence that another pod has this address.

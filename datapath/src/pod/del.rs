@@ -2,7 +2,9 @@
 //!
 //! Absence is success everywhere, nothing stops at the first error, and nothing here needs the pod's namespace.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use crate::constants::{GROUP_DYING, PODS_TABLE};
 use crate::netlink::link::{self, Change};
@@ -15,7 +17,7 @@ pub struct PodRef {
     /// Name of the host end.
     pub host_name: String,
     /// The pod's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// Phase one: removes the host's route to the pod. Only a route over the pod's own link is touched, so that a late
@@ -28,7 +30,7 @@ pub fn unroute(host: &mut Socket, pod: &PodRef) -> Result<(), Error> {
     let Some(link) = host.link_by_name(&pod.host_name)? else {
         return Ok(());
     };
-    let route = Route::link(ipnet::Ipv4Net::from(pod.address), link.index, PODS_TABLE);
+    let route = Route::link(IpNet::from(pod.address), link.index, PODS_TABLE);
     gone_ok(host.apply(&route::del(&route)))
 }
 

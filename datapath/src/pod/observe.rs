@@ -2,12 +2,10 @@
 //!
 //! Reads only.
 
-use std::net::Ipv4Addr;
-
-use ipnet::IpNet;
+use std::net::IpAddr;
 
 use super::{PodLink, Standing, host_route};
-use crate::constants::{GATEWAY, PODS_TABLE, group, index_of_group};
+use crate::constants::{PODS_TABLE, gateway, group, index_of_group};
 use crate::netlink::addr::Address;
 use crate::netlink::link::Link;
 use crate::netlink::neigh::Neighbour;
@@ -52,15 +50,15 @@ pub enum Drift {
     #[error("host link accepts redirects")]
     Redirects,
     #[error("pod link lacks address {address}")]
-    AddressMissing { address: Ipv4Addr },
+    AddressMissing { address: IpAddr },
     #[error("pod lacks the route to its gateway")]
     GatewayRouteMissing,
     #[error("pod lacks its default route")]
     DefaultRouteMissing,
     #[error("host lacks the route to {address}")]
-    HostRouteMissing { address: Ipv4Addr },
+    HostRouteMissing { address: IpAddr },
     #[error("{side:?} lacks the permanent neighbour {address}")]
-    NeighbourMissing { side: Side, address: Ipv4Addr },
+    NeighbourMissing { side: Side, address: IpAddr },
 }
 
 /// A pod's host end as found in the kernel, for a restart.
@@ -75,7 +73,7 @@ pub struct HostSide {
     /// MAC address of the host end.
     pub mac: Option<Mac>,
     /// The address that the host routes to it; `None` when an ADD or a DEL was cut short.
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
 }
 
 /// Compares the kernel with `link`. Empty means that all is as [`add`](super::add) made it. What a pod added to its
@@ -91,8 +89,9 @@ pub fn check(host: &mut Socket, pod: &mut Socket, link: &PodLink) -> Result<Vec<
     match &host_end {
         None => drift.push(Drift::LinkMissing { side: Side::Host }),
         Some(end) => {
-            let routes = host.routes_over(Family::V4, PODS_TABLE, end.index)?;
-            let neighbours = host.neighbours(Family::V4, Some(end.index))?;
+            let family = link.family();
+            let routes = host.routes_over(family, PODS_TABLE, end.index)?;
+            let neighbours = host.neighbours(family, Some(end.index))?;
             drift.extend(want.drift(end, &routes, &neighbours));
         }
     }
@@ -123,18 +122,17 @@ pub fn check(host: &mut Socket, pod: &mut Socket, link: &PodLink) -> Result<Vec<
 /// When the kernel cannot be asked.
 pub fn list(host: &mut Socket) -> Result<Vec<HostSide>, Error> {
     let links = host.links()?;
-    let routes = host.routes(Family::V4, Some(PODS_TABLE))?;
+    let mut routes = host.routes(Family::V4, Some(PODS_TABLE))?;
+    // Of both families, whichever the node serves now: what stands must not be taken for an ADD that died.
+    routes.extend(host.routes(Family::V6, Some(PODS_TABLE))?);
     let routed = |link: &Link| {
         routes
             .iter()
-            .find(|r| r.oif == Some(link.index) && r.dst.prefix_len() == 32)
+            .find(|r| r.oif == Some(link.index) && r.dst.prefix_len() == r.dst.max_prefix_len())
     };
     let ours = links.iter().filter_map(|link| {
         let index = index_of_group(link.group)?;
-        let address = routed(link).and_then(|r| match r.dst {
-            IpNet::V4(net) => Some(net.addr()),
-            IpNet::V6(_) => None,
-        });
+        let address = routed(link).map(|r| r.dst.addr());
         Some(HostSide {
             ifindex: link.index,
             name: link.name.clone(),
@@ -218,7 +216,7 @@ impl Standing {
     fn neighbour(&self, index: u32, mac: Mac) -> Neighbour {
         Neighbour {
             index,
-            address: self.address.into(),
+            address: self.address,
             mac,
             permanent: true,
         }
@@ -231,16 +229,16 @@ fn compare_pod(
     link: &PodLink,
     drift: &mut Vec<Drift>,
 ) -> Result<(), Error> {
-    let address = link.address;
+    let (address, family) = (link.address, link.family());
     if !pod
-        .addresses(Family::V4, Some(index))?
+        .addresses(family, Some(index))?
         .contains(&Address::host(index, address))
     {
         drift.push(Drift::AddressMissing { address });
     }
-    let routes = pod.routes_over(Family::V4, MAIN, index)?;
-    let [gateway, default] = PodLink::pod_routes(index);
-    if !has_route(&routes, &gateway) {
+    let routes = pod.routes_over(family, MAIN, index)?;
+    let [first, default] = link.pod_routes(index);
+    if family == Family::V4 && !has_route(&routes, &first) {
         drift.push(Drift::GatewayRouteMissing);
     }
     if !has_route(&routes, &default) {
@@ -248,14 +246,14 @@ fn compare_pod(
     }
     let want = Neighbour {
         index,
-        address: GATEWAY.into(),
+        address: gateway(family),
         mac: link.host_mac,
         permanent: true,
     };
-    if !pod.neighbours(Family::V4, Some(index))?.contains(&want) {
+    if !pod.neighbours(family, Some(index))?.contains(&want) {
         drift.push(Drift::NeighbourMissing {
             side: Side::Pod,
-            address: GATEWAY,
+            address: gateway(family),
         });
     }
     Ok(())

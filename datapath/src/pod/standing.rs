@@ -4,7 +4,7 @@
 //! business. Must not make or remove links: a link that is gone went with its pod.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::{Drift, PodLink, guard::GUARD, host_route};
 use crate::constants::{PODS_TABLE, group};
@@ -19,7 +19,7 @@ pub struct Standing {
     /// Name of the host end.
     pub host_name: String,
     /// The pod's address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Index of the ENI that owns it.
     pub index: u16,
     /// Of the host end, in bytes.
@@ -102,13 +102,15 @@ impl Observed {
         for link in host.links()? {
             observed.links.insert(link.name.clone(), link);
         }
-        for route in host.routes(Family::V4, Some(PODS_TABLE))? {
-            let over = route.oif.unwrap_or_default();
-            observed.routes.entry(over).or_default().push(route);
-        }
-        for neighbour in host.neighbours(Family::V4, None)? {
-            let on = observed.neighbours.entry(neighbour.index).or_default();
-            on.push(neighbour);
+        for family in [Family::V4, Family::V6] {
+            for route in host.routes(family, Some(PODS_TABLE))? {
+                let over = route.oif.unwrap_or_default();
+                observed.routes.entry(over).or_default().push(route);
+            }
+            for neighbour in host.neighbours(family, None)? {
+                let on = observed.neighbours.entry(neighbour.index).or_default();
+                on.push(neighbour);
+            }
         }
         Ok(observed)
     }

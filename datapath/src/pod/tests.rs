@@ -4,7 +4,7 @@ mod refused;
 mod repair;
 
 use std::io::ErrorKind;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ fn pod_link(i: u8) -> PodLink {
     PodLink {
         host_name: host_name("eni", &[&i.to_string(), "eth0"]),
         pod_name: "eth0".to_owned(),
-        address: Ipv4Addr::new(10, 0, 0, i),
+        address: [10, 0, 0, i].into(),
         mtu: 9001,
         index: 1,
         host_mac: local_mac([0, 0, 0, 0, 0, i]),
@@ -255,10 +255,7 @@ fn every_drift_is_named() {
         .apply(&link::set_inet_conf(host, &[(InetConf::RpFilter, 0)]))
         .unwrap();
     lab.host
-        .apply(&route::del_by_dst(
-            ipnet::Ipv4Net::from(address),
-            PODS_TABLE,
-        ))
+        .apply(&route::del_by_dst(IpNet::from(address), PODS_TABLE))
         .unwrap();
     let side = Side::Host;
     let on_host = vec![
@@ -302,7 +299,7 @@ fn every_drift_is_named() {
         Drift::DefaultRouteMissing,
         Drift::NeighbourMissing {
             side,
-            address: GATEWAY,
+            address: GATEWAY.into(),
         },
     ];
     let drift = lab.check(&want);
@@ -412,8 +409,7 @@ fn a_pod_cannot_borrow_an_address() {
         &pod_link(6),
     )
     .unwrap();
-    let forged = Ipv4Addr::new(10, 0, 0, 6).octets();
-    let forged = Ipv4Addr::from([forged[0], forged[1], forged[2], 77]);
+    let forged = IpAddr::from([10, 0, 0, 77]);
     lab.pod
         .apply(&addr::add(&addr::Address::host(wired.pod_index, forged)))
         .unwrap();
@@ -437,6 +433,6 @@ fn a_pod_cannot_borrow_an_address() {
     let (length, from) = inbox.recv_from(&mut text).unwrap();
     assert_eq!(
         (&text[..length], from.ip()),
-        (&b"10.0.0.5"[..], pod_link(5).address.into())
+        (&b"10.0.0.5"[..], pod_link(5).address)
     );
 }

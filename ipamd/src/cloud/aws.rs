@@ -109,6 +109,7 @@ impl Aws {
                 let request = match amount {
                     Amount::Addresses(n) => request.secondary_private_ip_address_count(n.into()),
                     Amount::Prefixes(n) => request.ipv4_prefix_count(n.into()),
+                    Amount::Ipv6Prefixes(n) => request.ipv6_prefix_count(n.into()),
                 };
                 let out = request.send().await.map_err(|e| failed(action, &e))?;
                 let eni = out
@@ -183,6 +184,17 @@ impl Aws {
                     .set_ipv4_prefixes(some(prefixes.iter().map(ToString::to_string).collect()));
                 done(action, request.send().await)
             }
+            Call::UnassignIpv6Addresses { eni, prefixes } => {
+                let prefixes = prefixes.iter().map(ToString::to_string).collect();
+                let request = self
+                    .client
+                    .unassign_ipv6_addresses()
+                    .network_interface_id(eni.0);
+                done(
+                    action,
+                    request.set_ipv6_prefixes(Some(prefixes)).send().await,
+                )
+            }
             Call::DescribeNetworkInterfaces { filters } => {
                 self.describe_interfaces(action, filters).await
             }
@@ -199,10 +211,11 @@ impl Aws {
         let request = self
             .client
             .assign_private_ip_addresses()
-            .network_interface_id(eni.0);
+            .network_interface_id(eni.0.clone());
         let request = match amount {
             Amount::Addresses(n) => request.secondary_private_ip_address_count(n.into()),
             Amount::Prefixes(n) => request.ipv4_prefix_count(n.into()),
+            Amount::Ipv6Prefixes(n) => return self.assign_ipv6(action, eni, n).await,
         };
         let out = request.send().await.map_err(|e| failed(action, &e))?;
         let addresses = out
@@ -217,6 +230,29 @@ impl Aws {
             addresses: addresses
                 .map(|text| parse(action, text))
                 .collect::<Result<_, _>>()?,
+            prefixes: prefixes
+                .map(|text| parse(action, text))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    async fn assign_ipv6(
+        &self,
+        action: &'static str,
+        eni: EniId,
+        prefixes: u16,
+    ) -> Result<Reply, CallError> {
+        let out = self
+            .client
+            .assign_ipv6_addresses()
+            .network_interface_id(eni.0)
+            .ipv6_prefix_count(prefixes.into())
+            .send()
+            .await
+            .map_err(|e| failed(action, &e))?;
+        let prefixes = out.assigned_ipv6_prefixes().iter();
+        Ok(Reply::Assigned {
+            addresses: Vec::new(),
             prefixes: prefixes
                 .map(|text| parse(action, text))
                 .collect::<Result<_, _>>()?,
@@ -368,7 +404,8 @@ fn interface(action: &'static str, eni: &NetworkInterface) -> Result<Interface, 
         .private_ip_addresses()
         .iter()
         .filter(|a| a.primary() != Some(true));
-    let prefixes = eni.ipv4_prefixes().iter().filter_map(|p| p.ipv4_prefix());
+    let four = eni.ipv4_prefixes().iter().filter_map(|p| p.ipv4_prefix());
+    let six = eni.ipv6_prefixes().iter().filter_map(|p| p.ipv6_prefix());
     let operator = eni.operator().and_then(|o| o.managed()).unwrap_or(false);
     let tags = eni
         .tag_set()
@@ -383,7 +420,8 @@ fn interface(action: &'static str, eni: &NetworkInterface) -> Result<Interface, 
             .filter_map(|a| a.private_ip_address())
             .map(|text| parse::<Ipv4Addr>(action, text))
             .collect::<Result<_, _>>()?,
-        prefixes: prefixes
+        prefixes: four
+            .chain(six)
             .map(|text| parse(action, text))
             .collect::<Result<_, _>>()?,
         kind: eni

@@ -6,11 +6,12 @@ mod look;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use planner::{Answer, Attachment, Class, Command, EniId, Failure, Mono, SubnetId};
 
 use super::{
@@ -144,14 +145,7 @@ impl Executor {
                 addresses,
                 prefixes,
                 ..
-            } => {
-                self.done(Call::UnassignPrivateIpAddresses {
-                    eni,
-                    addresses,
-                    prefixes,
-                })
-                .await
-            }
+            } => self.done(unassign(eni, &addresses, &prefixes)).await,
             Command::DeleteOnTermination {
                 eni, attachment, ..
             } => {
@@ -313,6 +307,31 @@ impl Executor {
         }
         tags.extend(self.settings.extra_tags.clone());
         tags
+    }
+}
+
+/// Each family has a call of its own, and a command is of one.
+fn unassign(eni: EniId, addresses: &[IpAddr], prefixes: &[IpNet]) -> Call {
+    let six = prefixes.iter().filter_map(|net| match net {
+        IpNet::V6(net) => Some(*net),
+        IpNet::V4(_) => None,
+    });
+    let six: Vec<Ipv6Net> = six.collect();
+    if !six.is_empty() {
+        return Call::UnassignIpv6Addresses { eni, prefixes: six };
+    }
+    let addresses = addresses.iter().filter_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    });
+    let prefixes = prefixes.iter().filter_map(|net| match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
+    });
+    Call::UnassignPrivateIpAddresses {
+        eni,
+        addresses: addresses.collect(),
+        prefixes: prefixes.collect(),
     }
 }
 

@@ -47,6 +47,7 @@ pub fn capacity(action: &str) -> Capacity {
         | "DeleteNetworkInterface"
         | "ModifyNetworkInterfaceAttribute"
         | "AssignPrivateIpAddresses"
+        | "AssignIpv6Addresses"
         | "UnassignPrivateIpAddresses" => (100.0, 5.0),
         _ => (50.0, 5.0),
     };

@@ -72,7 +72,7 @@ fn primary() -> Observed {
         subnet: SubnetId::from("subnet-1"),
         subnet_cidr: "10.0.0.0/24".parse().unwrap(),
         primary: Ipv4Addr::new(10, 0, 0, 4),
-        addresses: (10..19).map(|n| Ipv4Addr::new(10, 0, 0, n)).collect(),
+        addresses: (10..19).map(|n| [10, 0, 0, n].into()).collect(),
         prefixes: Vec::new(),
         attached: Some(Bond {
             attachment: Attachment::from("eni-attach-1"),

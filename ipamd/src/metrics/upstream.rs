@@ -161,7 +161,7 @@ impl Upstream {
                 let one = i64::from(address.state == AddressState::Assigned);
                 used += one;
                 *by_cidr
-                    .entry(address.prefix.unwrap_or(eni.subnet_cidr))
+                    .entry(address.prefix.unwrap_or(eni.subnet_cidr.into()))
                     .or_default() += one;
             }
             if let Some(id) = &eni.id {

@@ -1,8 +1,12 @@
 //! The forms on disk. Kept apart from the program's own types, so that those may change and the file's meaning does not.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use planner::{
     Attachment, Demand, EniId, Mac, Mono, Observed, Pod, Sandbox, SubnetId, event::Bond,
 };
@@ -17,7 +21,7 @@ struct StoredRecord {
     container_id: String,
     ifname: String,
     pod: BTreeMap<String, String>,
-    address: Ipv4Addr,
+    address: IpAddr,
     eni: String,
     index: u16,
     host_name: String,
@@ -33,7 +37,7 @@ struct StoredEni {
     subnet: String,
     subnet_cidr: String,
     primary: Ipv4Addr,
-    addresses: Vec<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
     prefixes: Vec<String>,
     attachment: String,
     card: u16,
@@ -142,7 +146,7 @@ pub fn to_enis(text: &str) -> Option<Vec<Observed>> {
 }
 
 fn to_eni(eni: StoredEni) -> Option<Observed> {
-    let prefixes: Vec<Ipv4Net> = eni
+    let prefixes: Vec<IpNet> = eni
         .prefixes
         .iter()
         .map(|net| net.parse().ok())

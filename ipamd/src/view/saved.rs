@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use ipnet::IpNet;
 use planner::{Mono, Observed};
 
 use super::{Address, Eni, Source, Totals, View, told};
@@ -52,27 +53,23 @@ pub fn view(contents: &Contents, now: Mono) -> View {
 fn known(eni: &Observed, contents: &Contents, now: Mono) -> Eni {
     let primary = eni.attached.as_ref().is_some_and(|bond| bond.device == 0);
     let hosts = eni.prefixes.iter().flat_map(|prefix| {
-        let prefix = *prefix;
-        // All sixteen serve pods: EC2 routes a prefix as a whole.
-        let first = u32::from(prefix.network());
-        let last = u32::from(prefix.broadcast());
-        (first..=last).map(move |host| (host.into(), prefix.to_string()))
+        let of = prefix.to_string();
+        let members = members(prefix, contents).into_iter();
+        members.map(move |address| (address, of.clone()))
     });
     let singles = eni.addresses.iter().map(|a| (*a, String::new()));
-    let addresses = singles
-        .chain(hosts)
-        .map(|(address, prefix): (std::net::Ipv4Addr, String)| {
-            let record = contents.records.iter().find(|r| r.address == address);
-            let rest = contents.cooling.iter().find(|(a, _)| *a == address);
-            let mut shown = match (record, rest) {
-                (Some(record), _) => assigned(record),
-                (None, Some((_, until))) => resting(*until, now),
-                (None, None) => plain("free"),
-            };
-            shown.address = Some(IpAddr::V4(address));
-            shown.prefix = prefix;
-            shown
-        });
+    let addresses = singles.chain(hosts).map(|(address, prefix)| {
+        let record = contents.records.iter().find(|r| r.address == address);
+        let rest = contents.cooling.iter().find(|(a, _)| *a == address);
+        let mut shown = match (record, rest) {
+            (Some(record), _) => assigned(record),
+            (None, Some((_, until))) => resting(*until, now),
+            (None, None) => plain("free"),
+        };
+        shown.address = Some(address);
+        shown.prefix = prefix;
+        shown
+    });
     let bond = eni.attached.as_ref();
     Eni {
         id: eni.eni.to_string(),
@@ -87,6 +84,24 @@ fn known(eni: &Observed, contents: &Contents, now: Mono) -> Eni {
         missing: false,
         prefixes: eni.prefixes.iter().map(ToString::to_string).collect(),
         addresses: addresses.collect(),
+    }
+}
+
+/// The addresses of a prefix that are worth telling of: all sixteen of IPv4, for EC2 routes a prefix as a whole; of an
+/// IPv6 one those that the file knows.
+fn members(prefix: &IpNet, contents: &Contents) -> Vec<IpAddr> {
+    match prefix {
+        IpNet::V4(net) => {
+            let (first, last) = (u32::from(net.network()), u32::from(net.broadcast()));
+            let all = (first..=last).map(|host| IpAddr::V4(host.into()));
+            all.collect()
+        }
+        IpNet::V6(_) => {
+            let held = contents.records.iter().map(|record| record.address);
+            let resting = contents.cooling.iter().map(|(address, _)| *address);
+            let known = held.chain(resting);
+            known.filter(|address| prefix.contains(address)).collect()
+        }
     }
 }
 
@@ -123,7 +138,7 @@ fn plain(state: &str) -> Address {
 fn assigned(record: &Record) -> Address {
     let pod = &record.pod;
     Address {
-        address: Some(IpAddr::V4(record.address)),
+        address: Some(record.address),
         pod: if pod.name.is_empty() {
             String::new()
         } else {

@@ -1,8 +1,8 @@
 //! What an answer, or its absence, changes. No command is issued here: the next step follows from the new state.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::{Pending, Planner};
 use crate::{
@@ -162,7 +162,7 @@ impl Planner {
         }
     }
 
-    fn assigned(&mut self, key: Key, op: Op, addresses: &[Ipv4Addr], prefixes: &[Ipv4Net]) {
+    fn assigned(&mut self, key: Key, op: Op, addresses: &[IpAddr], prefixes: &[IpNet]) {
         let now = self.now;
         let Some(eni) = self.pool.get_mut(key) else {
             return;
@@ -190,11 +190,11 @@ impl Planner {
         );
     }
 
-    pub(super) fn take_blocks(&mut self, key: Key, addresses: &[Ipv4Addr], prefixes: &[Ipv4Net]) {
+    pub(super) fn take_blocks(&mut self, key: Key, addresses: &[IpAddr], prefixes: &[IpNet]) {
         for net in addresses
             .iter()
-            .map(|address| Ipv4Net::from(*address))
-            .chain(prefixes.iter().map(Ipv4Net::trunc))
+            .map(|address| IpNet::from(*address))
+            .chain(prefixes.iter().map(IpNet::trunc))
         {
             self.pool.add_block(key, net, self.now);
         }
@@ -209,7 +209,7 @@ impl Planner {
             return;
         };
         eni.unassign = None;
-        let gone: Vec<Ipv4Net> = eni
+        let gone: Vec<IpNet> = eni
             .blocks
             .values()
             .filter(|block| block.releasing)

@@ -8,6 +8,7 @@ use crate::{
     limits::PREFIX_SIZE,
     policy::{Flow, Stock},
     snapshot::{CallView, Decision, Verdict},
+    unit::Unit,
 };
 
 impl Planner {
@@ -54,10 +55,9 @@ impl Planner {
             return (Verdict::Wait, state);
         }
         if over > 0 && flow.warm {
-            let unit = if self.policy.prefixes {
-                "prefixes"
-            } else {
-                "addresses"
+            let unit = match self.policy.unit {
+                Unit::Address => "addresses",
+                Unit::Prefix | Unit::Ipv6Prefix => "prefixes",
             };
             let why = format!(
                 "{over} {unit} are more than is wanted and go back when that has lasted: {state}"
@@ -99,11 +99,14 @@ impl Planner {
         if let Some(own) = policy.own {
             return format!("at least {} wanted free by the demand so far", own.low);
         }
+        if policy.unit == Unit::Ipv6Prefix {
+            return "one prefix wanted".to_owned();
+        }
         if policy.by_addresses() {
             let floor = policy.minimum.saturating_sub(stock.used);
             return format!("{} wanted free", policy.warm_addresses.max(floor));
         }
-        let (target, unit, what) = if policy.prefixes {
+        let (target, unit, what) = if policy.prefixes() {
             (policy.warm_prefixes, PREFIX_SIZE, "prefixes")
         } else {
             (policy.warm_enis, policy.slots, "ENIs")
@@ -113,6 +116,9 @@ impl Planner {
 
     fn policy_text(&self) -> String {
         let policy = &self.policy;
+        if policy.unit == Unit::Ipv6Prefix {
+            return "one IPv6 prefix serves the node".to_owned();
+        }
         if policy.own.is_some() {
             return "no target is set, the pool sizes itself".to_owned();
         }
@@ -122,7 +128,7 @@ impl Planner {
                 policy.warm_addresses, policy.minimum
             );
         }
-        if policy.prefixes {
+        if policy.prefixes() {
             return format!("WARM_PREFIX_TARGET={}", policy.warm_prefixes);
         }
         format!("WARM_ENI_TARGET={}", policy.warm_enis)

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::{
     Pending, Planner,
     reconcile::{LAG, YOUNG},
 };
 use crate::{
-    Class, Failure, Op,
+    Amount, Class, Failure, Op,
     gate::{Action, LOOK, STEP, TERMINATION},
     pool::{
         Key,
@@ -113,6 +113,10 @@ impl Planner {
                 self.gates
                     .scarce(&subnet, u32::from(asked.slots()), self.now)
             }
+            // Single addresses would do in IPv4; in IPv6 nothing else does.
+            Class::Fragmented { .. } if matches!(asked, Amount::Ipv6Prefixes(_)) => {
+                self.gates.scarce(&subnet, 1, self.now)
+            }
             Class::Fragmented { .. } => self.gates.fragmented(&subnet, self.now),
             _ => {}
         }
@@ -206,7 +210,7 @@ impl Planner {
         match failure.class {
             // Nothing was done: the addresses are ours and usable as before.
             Class::Throttled { .. } | Class::Denied { .. } | Class::Transient => {
-                let nets: Vec<Ipv4Net> = eni
+                let nets: Vec<IpNet> = eni
                     .blocks
                     .values()
                     .filter(|b| b.releasing)

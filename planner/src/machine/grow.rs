@@ -15,6 +15,7 @@ use crate::{
         Key,
         eni::{Asked, Eni, HOPEFUL, Phase, Trust},
     },
+    unit::Unit,
 };
 
 /// Pods come in bursts, one event each. A call that waits this long for the rest of its burst costs a hundredth of an
@@ -72,7 +73,7 @@ impl Planner {
         let blocks = enis.flat_map(|eni| eni.blocks.values());
         let idle = blocks.filter(|block| block.is_prefix() && block.wholly_free());
         let idle = u32::try_from(idle.count()).unwrap_or(u32::MAX);
-        if self.policy.prefixes || idle == 0 {
+        if self.policy.unit != Unit::Address || idle == 0 {
             return Need::default();
         }
         let stock = self.stock();
@@ -223,29 +224,23 @@ impl Planner {
 
     /// How much to ask for: what is needed, bounded by the ENI's room and by what the subnet was last able to give.
     fn amount(&self, subnet: &SubnetId, room: u16, need: Need) -> Amount {
-        let prefixes = self.policy.prefixes && !self.gates.is_fragmented(subnet, self.now);
-        let wish = if prefixes {
-            need.addresses.div_ceil(PREFIX_SIZE)
-        } else {
-            need.addresses
+        let unit = match self.policy.unit {
+            Unit::Prefix if self.gates.is_fragmented(subnet, self.now) => Unit::Address,
+            unit => unit,
         };
+        let wish = need.addresses.div_ceil(unit.size());
         let wish = u16::try_from(wish).unwrap_or(u16::MAX);
         let full = if need.fill { room } else { room.min(wish) };
         let cap = self
             .gates
             .cap(subnet)
             .map_or(u16::MAX, |cap| u16::try_from(cap).unwrap_or(u16::MAX));
-        let n = full.min(cap).max(1);
-        if prefixes {
-            Amount::Prefixes(n)
-        } else {
-            Amount::Addresses(n)
-        }
+        unit.amount(full.min(cap).max(1))
     }
 
     /// Addresses that this many slots can hold in the pool's mode.
     fn worth(&self, slots: u16) -> u32 {
-        u32::from(slots) * if self.policy.prefixes { PREFIX_SIZE } else { 1 }
+        u32::from(slots) * self.policy.unit.size()
     }
 
     /// Addresses of this ENI that will be grantable soon.

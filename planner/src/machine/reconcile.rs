@@ -4,13 +4,13 @@
 //! show what is gone. So it may add, and it may put in doubt; it removes only what it has twice not shown, some time
 //! apart, and what no pod uses (ec2-and-faults §7 rows 16, 18, 19; I5).
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::Planner;
 use crate::{
-    EniId, Mac, Mono, Pod, Restored, Sandbox,
+    EniId, Family, Mac, Mono, Pod, Restored, Sandbox,
     event::Observed,
     pool::{
         Key,
@@ -134,7 +134,9 @@ impl Planner {
             }
             None => self.adopt_loose(observed),
         };
-        self.take_blocks(key, &observed.addresses, &observed.prefixes);
+        for net in nets(observed, self.config.family) {
+            self.pool.add_block(key, net, now);
+        }
         Some(key)
     }
 
@@ -240,10 +242,10 @@ impl Planner {
 
     fn compare_blocks(&mut self, key: Key, observed: &Observed, sent: Mono) {
         let now = self.now;
-        let listed: BTreeSet<Ipv4Net> = nets(observed).collect();
+        let listed: BTreeSet<IpNet> = nets(observed, self.config.family).collect();
         let eni = self.pool.get(key);
-        let known = |net: &Ipv4Net| eni.is_some_and(|eni| eni.blocks.contains_key(net));
-        let strange: BTreeSet<Ipv4Net> = listed.iter().filter(|net| !known(net)).copied().collect();
+        let known = |net: &IpNet| eni.is_some_and(|eni| eni.blocks.contains_key(net));
+        let strange: BTreeSet<IpNet> = listed.iter().filter(|net| !known(net)).copied().collect();
         // A daemon that gave addresses back and died left no note of it; a list of those days still shows them.
         let believed = eni.and_then(|eni| eni.restored).map(|at| at + LAG);
         let too_old = believed.filter(|at| sent < *at);
@@ -395,7 +397,7 @@ impl Planner {
             eni.restored = Some(now);
             eni.index = self.pool.index_for(&eni);
             let key = self.pool.insert(eni);
-            for net in nets(observed) {
+            for net in nets(observed, self.config.family) {
                 self.pool.add_block(key, net, Mono::ZERO);
             }
         }
@@ -412,19 +414,15 @@ impl Planner {
 
     /// A live pod's address is never dropped, whether or not the rest of the record explains it: forgetting it would
     /// grant it to another (upstream #3824).
-    fn restore_one(&mut self, sandbox: &Sandbox, pod: &Pod, address: Ipv4Addr, id: &EniId) {
+    fn restore_one(&mut self, sandbox: &Sandbox, pod: &Pod, address: IpAddr, id: &EniId) {
         let now = self.now;
         let key = self.pool.key_of(id).unwrap_or_else(|| {
             let subnet = self.primary_subnet.clone();
             self.pool
                 .insert(Eni::remembered(id.clone(), subnet, Mono::ZERO))
         });
-        if self
-            .pool
-            .get(key)
-            .is_some_and(|eni| eni.slot(address).is_none())
-        {
-            self.pool.add_block(key, Ipv4Net::from(address), Mono::ZERO);
+        if self.pool.get(key).is_some_and(|eni| !eni.covers(address)) {
+            self.pool.add_block(key, IpNet::from(address), Mono::ZERO);
         }
         if self
             .pool
@@ -436,11 +434,13 @@ impl Planner {
     }
 }
 
-/// What EC2 lists on an ENI, as blocks.
-fn nets(observed: &Observed) -> impl Iterator<Item = Ipv4Net> {
+/// What EC2 lists on an ENI, as blocks, as far as it is of the pods' family.
+fn nets(observed: &Observed, family: Family) -> impl Iterator<Item = IpNet> {
+    let ours = move |net: &IpNet| matches!(net, IpNet::V4(_)) == (family == Family::V4);
     let singles = observed
         .addresses
         .iter()
-        .map(|address| Ipv4Net::from(*address));
-    singles.chain(observed.prefixes.iter().map(Ipv4Net::trunc))
+        .map(|address| IpNet::from(*address));
+    let prefixes = observed.prefixes.iter().map(IpNet::trunc);
+    singles.chain(prefixes).filter(ours)
 }

@@ -6,8 +6,7 @@ use super::Planner;
 use crate::{
     Command, Mono, PodLimit, Refusal, Sandbox, SubnetId, Ticket,
     gate::{Action, Gate},
-    limits::PREFIX_SIZE,
-    pool::eni::Phase,
+    pool::{block::Block, eni::Phase},
 };
 
 /// A message older than this explains nothing any more.
@@ -92,7 +91,7 @@ impl Planner {
 
     /// Addresses that this node could ever have, as things stand.
     fn potential(&self) -> u32 {
-        let unit = if self.policy.prefixes { PREFIX_SIZE } else { 1 };
+        let unit = self.policy.unit.size();
         let slots = u32::from(self.instance.slots_per_eni());
         let enis = self.pool.enis().filter(|eni| eni.occupies());
         if !self.config.provisioning {
@@ -103,13 +102,7 @@ impl Planner {
         }
         let ours: u32 = enis
             .map(|eni| {
-                let extra: usize = eni
-                    .blocks
-                    .values()
-                    .filter(|block| block.is_prefix())
-                    .map(|b| b.slots.len() - 1)
-                    .sum();
-                let held = u32::try_from(eni.blocks.len() + extra).unwrap_or(u32::MAX);
+                let held: u32 = eni.blocks.values().map(Block::size).sum();
                 let open =
                     slots.saturating_sub(u32::try_from(eni.blocks.len()).unwrap_or(u32::MAX));
                 held + open * unit

@@ -5,7 +5,7 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::Planner;
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
         block::Block,
         eni::{Eni, Phase},
     },
+    unit::Unit,
 };
 
 /// How long a surplus must last before it is given back; upstream leaves as long between two shrinks.
@@ -99,12 +100,9 @@ impl Planner {
     /// addresses after a subnet was fragmented. They go as soon as the targets hold without them.
     fn surplus_of_the_other_kind(&self) -> u32 {
         let stock = self.stock();
-        let unit = if self.policy.prefixes { 1 } else { PREFIX_SIZE };
-        let of_prefixes = stock.prefixes * PREFIX_SIZE;
-        let other = if self.policy.prefixes {
-            stock.total().saturating_sub(of_prefixes)
-        } else {
-            of_prefixes
+        let (unit, other) = match self.policy.unit {
+            Unit::Address => (PREFIX_SIZE, stock.prefixes * PREFIX_SIZE),
+            own => (1, stock.total().saturating_sub(stock.prefixes * own.size())),
         };
         let quiet = Flow {
             warm: true,
@@ -129,7 +127,7 @@ impl Planner {
     }
 
     fn other_kind(&self, block: &Block) -> bool {
-        block.is_prefix() != self.policy.prefixes
+        Unit::of(&block.net) != self.policy.unit
     }
 
     /// The idle ENI that the pool can best do without: the one with the fewest addresses, the youngest device first.
@@ -209,7 +207,7 @@ impl Planner {
     }
 
     /// Up to `count` wholly free blocks of the pool's kind, or of the other.
-    fn spare_blocks(&self, key: Key, count: u32, other_kind: bool) -> Vec<Ipv4Net> {
+    fn spare_blocks(&self, key: Key, count: u32, other_kind: bool) -> Vec<IpNet> {
         let Some(eni) = self.pool.get(key) else {
             return Vec::new();
         };
@@ -223,7 +221,7 @@ impl Planner {
             .collect()
     }
 
-    fn unassign(&mut self, key: Key, nets: &[Ipv4Net], out: &mut Vec<Command>) {
+    fn unassign(&mut self, key: Key, nets: &[IpNet], out: &mut Vec<Command>) {
         let op = self.pending(Action::Unassign, Some(key));
         let Some(eni) = self.pool.get_mut(key) else {
             return;
@@ -233,9 +231,9 @@ impl Planner {
         for net in nets {
             eni.with_block(*net, |block| block.releasing = true);
         }
-        let (prefixes, singles): (Vec<Ipv4Net>, Vec<Ipv4Net>) =
-            nets.iter().partition(|net| net.prefix_len() < 32);
-        let addresses = singles.iter().map(Ipv4Net::addr).collect();
+        let (prefixes, singles): (Vec<IpNet>, Vec<IpNet>) =
+            nets.iter().partition(|net| Unit::of(net) != Unit::Address);
+        let addresses = singles.iter().map(IpNet::addr).collect();
         self.counters.count(Action::Unassign);
         out.push(Command::Unassign {
             op,

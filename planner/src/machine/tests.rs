@@ -2,6 +2,7 @@
 
 mod explain;
 mod faults;
+mod ipv6;
 mod itself;
 mod links;
 mod lists;

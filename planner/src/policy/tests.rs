@@ -114,7 +114,7 @@ fn short_over(config: Config, stock: Stock) -> (u32, u32) {
         pod_limit: 1000,
         ..t3_small(config)
     };
-    let unit = if policy.prefixes { 16 } else { 1 };
+    let unit = if policy.prefixes() { 16 } else { 1 };
     (short(&policy, &stock) / unit, policy.over(&stock))
 }
 
@@ -267,8 +267,8 @@ fn shrinking_never_makes_short() {
     });
     for policy in both.chain(warm).map(t3_small).chain(own) {
         for (count, used) in (0..=9).flat_map(|count| (0..=count).map(move |used| (count, used))) {
-            let unit = if policy.prefixes { 16 } else { 1 };
-            let stock = if policy.prefixes {
+            let unit = if policy.prefixes() { 16 } else { 1 };
+            let stock = if policy.prefixes() {
                 blocks(count, used)
             } else {
                 single(count, used)

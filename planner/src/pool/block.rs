@@ -1,13 +1,23 @@
-//! Addresses as EC2 hands them out: blocks of one (a secondary address) or of sixteen (a /28 prefix).
+//! Addresses as EC2 hands them out: blocks of one (a secondary address), of sixteen (a /28 prefix), or an IPv6 /80.
+//!
+//! A /80 cannot be written down address by address: it begins with [`WRITTEN`] of them, as a /28 has, and each other
+//! one is written down when it is first needed. What is not written down is free.
 //!
 //! Owns the state of each address and the counts per block. Counts are recomputed from the addresses after every
 //! change, never adjusted: upstream's running totals have drifted (aws/amazon-vpc-cni-k8s #2042, #2085).
 
-use std::{net::Ipv4Addr, ops::AddAssign};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::AddAssign,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-use crate::{Mono, Pod, Sandbox};
+use crate::{Mono, Pod, Sandbox, unit::Unit};
+
+/// Addresses of an IPv6 prefix that are there from the start, so that they take turns and none is granted again as soon
+/// as its cooldown is over.
+const WRITTEN: u32 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotState {
@@ -29,7 +39,7 @@ pub(crate) struct Holder {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub state: SlotState,
     /// When it entered its state.
     pub since: Mono,
@@ -47,12 +57,13 @@ pub(crate) struct Doubt {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
-    pub net: Ipv4Net,
+    pub net: IpNet,
     /// When EC2 gave it to us, or when we first saw it.
     pub since: Mono,
     pub doubt: Option<Doubt>,
     /// EC2 was asked to take it back.
     pub releasing: bool,
+    /// Those that are written down, in the order of addresses.
     pub slots: Vec<Slot>,
     pub counts: Counts,
 }
@@ -70,7 +81,7 @@ pub(crate) struct Counts {
     pub held: u32,
     /// Addresses that rest, whatever state covers them.
     pub resting: u32,
-    /// Usable /28 blocks, and those of them that are wholly free.
+    /// Usable prefixes, and those of them that are wholly free.
     pub prefixes: u32,
     pub free_prefixes: u32,
 }
@@ -98,16 +109,9 @@ impl AddAssign for Counts {
 }
 
 impl Block {
-    pub(crate) fn new(net: Ipv4Net, now: Mono) -> Self {
-        let slots = addresses(net)
-            .map(|address| Slot {
-                address,
-                state: SlotState::Free,
-                since: now,
-                released: Mono::ZERO,
-                holder: None,
-            })
-            .collect();
+    pub(crate) fn new(net: IpNet, now: Mono) -> Self {
+        let written = Unit::of(&net).size().min(WRITTEN);
+        let slots = (0..written).map(|n| Slot::free(nth(net, n), now)).collect();
         let mut block = Self {
             net,
             since: now,
@@ -120,8 +124,53 @@ impl Block {
         block
     }
 
-    pub(crate) const fn is_prefix(&self) -> bool {
-        self.net.prefix_len() < 32
+    pub(crate) fn is_prefix(&self) -> bool {
+        Unit::of(&self.net) != Unit::Address
+    }
+
+    /// Addresses in it that can be granted in all.
+    pub(crate) fn size(&self) -> u32 {
+        Unit::of(&self.net).size()
+    }
+
+    /// An address that is written down.
+    pub(crate) fn slot(&self, address: IpAddr) -> Option<&Slot> {
+        let at = self
+            .slots
+            .binary_search_by_key(&address, |slot| slot.address);
+        self.slots.get(at.ok()?)
+    }
+
+    /// Any address of the block, written down now if it is not yet.
+    pub(crate) fn slot_mut(&mut self, address: IpAddr) -> Option<&mut Slot> {
+        if !self.net.contains(&address) {
+            return None;
+        }
+        let found = self
+            .slots
+            .binary_search_by_key(&address, |slot| slot.address);
+        let at = found.unwrap_or_else(|at| {
+            self.slots.insert(at, Slot::free(address, self.since));
+            at
+        });
+        self.slots.get_mut(at)
+    }
+
+    /// The free address to grant next, and when a pod last left it: of those written down the longest rested, else the
+    /// first that is not.
+    pub(crate) fn pick(&self) -> Option<(Mono, IpAddr)> {
+        let free = self
+            .slots
+            .iter()
+            .filter(|slot| slot.state == SlotState::Free);
+        let rested = free.map(|slot| (slot.released, slot.address)).min();
+        rested.or_else(|| Some((Mono::ZERO, self.unwritten()?)))
+    }
+
+    fn unwritten(&self) -> Option<IpAddr> {
+        let mut next = (0..self.size()).map(|n| nth(self.net, n));
+        let mut written = self.slots.iter().map(|slot| slot.address);
+        next.find(|address| written.next() != Some(*address))
     }
 
     /// Whether its free addresses may be granted.
@@ -140,7 +189,14 @@ impl Block {
     }
 
     pub(crate) fn recount(&mut self) {
+        let written = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        let unwritten = self.size().saturating_sub(written);
         let mut counts = Counts::default();
+        *match () {
+            () if self.releasing => &mut counts.releasing,
+            () if self.doubt.is_some() => &mut counts.quarantined,
+            () => &mut counts.free,
+        } = unwritten;
         for slot in &self.slots {
             counts.held += u32::from(slot.holder.is_some());
             counts.resting += u32::from(matches!(slot.state, SlotState::Cooling { .. }));
@@ -161,11 +217,24 @@ impl Block {
     }
 }
 
-/// All addresses of a block: EC2 routes a prefix as a whole, so network and broadcast address serve too.
-fn addresses(net: Ipv4Net) -> impl Iterator<Item = Ipv4Addr> {
-    let first = u32::from(net.network());
-    let size = 1_u32 << (32 - u32::from(net.prefix_len()).max(24));
-    (0..size).map(move |n| Ipv4Addr::from(first.wrapping_add(n)))
+impl Slot {
+    const fn free(address: IpAddr, since: Mono) -> Self {
+        Self {
+            address,
+            state: SlotState::Free,
+            since,
+            released: Mono::ZERO,
+            holder: None,
+        }
+    }
+}
+
+/// Address `n` of a block: EC2 routes a prefix as a whole, so its first address serves too, and an IPv4 broadcast.
+fn nth(net: IpNet, n: u32) -> IpAddr {
+    match net {
+        IpNet::V4(net) => Ipv4Addr::from(u32::from(net.network()).wrapping_add(n)).into(),
+        IpNet::V6(net) => Ipv6Addr::from(u128::from(net.network()) + u128::from(n)).into(),
+    }
 }
 
 #[cfg(test)]
@@ -184,8 +253,8 @@ mod tests {
                 ..Counts::default()
             }
         );
-        assert_eq!(block.slots[0].address, Ipv4Addr::new(10, 0, 0, 16));
-        assert_eq!(block.slots[15].address, Ipv4Addr::new(10, 0, 0, 31));
+        assert_eq!(block.slots[0].address, IpAddr::from([10, 0, 0, 16]));
+        assert_eq!(block.slots[15].address, IpAddr::from([10, 0, 0, 31]));
     }
 
     #[test]
@@ -203,5 +272,33 @@ mod tests {
             }
         );
         assert!(!block.idle(), "a resting address keeps its block");
+    }
+
+    #[test]
+    fn an_ipv6_prefix_writes_down_what_is_needed() {
+        let net: IpNet = "2600:1f14:0:1:2::/80".parse().unwrap();
+        let mut block = Block::new(net, Mono::ZERO);
+        assert_eq!((block.slots.len(), block.counts.free), (16, 1 << 16));
+        for n in 0..40 {
+            let (_, address) = block.pick().unwrap();
+            assert_eq!(address, nth(net, n));
+            block.slot_mut(address).unwrap().state = SlotState::Assigned;
+            block.recount();
+        }
+        assert_eq!((block.slots.len(), block.counts.assigned), (40, 40));
+        assert_eq!(block.counts.total(), 1 << 16);
+
+        let far = "2600:1f14:0:1:2:ffff::1".parse().unwrap();
+        block.slot_mut(far).unwrap().state = SlotState::Assigned;
+        assert_eq!(
+            block.pick().unwrap().1,
+            nth(net, 40),
+            "gaps are filled in order"
+        );
+        assert!(
+            block
+                .slot_mut("2600:1f14:0:1:3::".parse().unwrap())
+                .is_none()
+        );
     }
 }

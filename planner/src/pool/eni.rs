@@ -8,9 +8,13 @@
 //! The phase names the *next* step; [`Eni::due`] says whether it may be taken. That makes every step repeatable: a
 //! failed or lost one leaves the phase as it was. Must not choose addresses across ENIs or know the warm policy.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::block::{Block, Counts, Slot};
 use crate::{Amount, Attachment, EniId, Mac, Mono, Observed, Op, SubnetId, gate::Action};
@@ -139,7 +143,7 @@ pub(crate) struct Eni {
     pub unassign: Option<Op>,
     pub termination: Termination,
 
-    pub blocks: BTreeMap<Ipv4Net, Block>,
+    pub blocks: BTreeMap<IpNet, Block>,
     counts: Counts,
 }
 
@@ -149,25 +153,6 @@ pub(crate) struct Asked {
     pub op: Op,
     pub amount: Amount,
     pub since: Mono,
-}
-
-impl Amount {
-    /// Slots of an ENI that this takes; a prefix takes one, like a single address.
-    #[must_use]
-    pub const fn slots(self) -> u16 {
-        match self {
-            Self::Addresses(n) | Self::Prefixes(n) => n,
-        }
-    }
-
-    /// Pod addresses in it.
-    #[must_use]
-    pub fn addresses(self) -> u32 {
-        match self {
-            Self::Addresses(n) => u32::from(n),
-            Self::Prefixes(n) => u32::from(n) * crate::limits::PREFIX_SIZE,
-        }
-    }
 }
 
 impl Eni {
@@ -361,7 +346,7 @@ impl Eni {
     /// Changes a block and keeps the counts true.
     pub(crate) fn with_block<R>(
         &mut self,
-        net: Ipv4Net,
+        net: IpNet,
         change: impl FnOnce(&mut Block) -> R,
     ) -> Option<R> {
         let block = self.blocks.get_mut(&net)?;
@@ -374,42 +359,42 @@ impl Eni {
     /// Changes one address and keeps the counts true.
     pub(crate) fn with_slot<R>(
         &mut self,
-        address: Ipv4Addr,
+        address: IpAddr,
         change: impl FnOnce(&mut Slot) -> R,
     ) -> Option<R> {
         let net = self.block_of(address)?;
-        self.with_block(net, |block| {
-            block
-                .slots
-                .iter_mut()
-                .find(|slot| slot.address == address)
-                .map(change)
-        })?
+        self.with_block(net, |block| block.slot_mut(address).map(change))?
     }
 
-    pub(crate) fn slot(&self, address: Ipv4Addr) -> Option<&Slot> {
-        self.blocks
-            .get(&self.block_of(address)?)?
-            .slots
-            .iter()
-            .find(|slot| slot.address == address)
+    /// An address that is written down: one of an IPv6 prefix that nobody ever had is not.
+    pub(crate) fn slot(&self, address: IpAddr) -> Option<&Slot> {
+        self.blocks.get(&self.block_of(address)?)?.slot(address)
     }
 
-    fn block_of(&self, address: Ipv4Addr) -> Option<Ipv4Net> {
-        [32, 28].into_iter().find_map(|len| {
-            let net = Ipv4Net::new(address, len).ok()?.trunc();
+    pub(crate) fn covers(&self, address: IpAddr) -> bool {
+        self.block_of(address).is_some()
+    }
+
+    fn block_of(&self, address: IpAddr) -> Option<IpNet> {
+        let lengths = match address {
+            IpAddr::V4(_) => [32, 28],
+            IpAddr::V6(_) => [128, 80],
+        };
+        lengths.into_iter().find_map(|len| {
+            let net = IpNet::new(address, len).ok()?.trunc();
             self.blocks.contains_key(&net).then_some(net)
         })
     }
 
     /// Adds a block unless it is there. A prefix takes over single addresses that our record put inside it: after a
     /// restart a pod's address is known before the prefix that holds it.
-    pub(crate) fn add_block(&mut self, net: Ipv4Net, now: Mono) {
-        if self.blocks.contains_key(&net) || self.address == Some(net.addr()) {
+    pub(crate) fn add_block(&mut self, net: IpNet, now: Mono) {
+        let own = self.address.map(IpAddr::V4);
+        if self.blocks.contains_key(&net) || own == Some(net.addr()) {
             return;
         }
         let mut block = Block::new(net, now);
-        let inside: Vec<Ipv4Net> = self
+        let inside: Vec<IpNet> = self
             .blocks
             .keys()
             .filter(|single| net.contains(*single))
@@ -420,11 +405,7 @@ impl Eni {
             .filter_map(|single| self.blocks.remove(single))
             .flat_map(|single| single.slots)
         {
-            if let Some(place) = block
-                .slots
-                .iter_mut()
-                .find(|place| place.address == slot.address)
-            {
+            if let Some(place) = block.slot_mut(slot.address) {
                 *place = slot;
             }
         }
@@ -433,7 +414,7 @@ impl Eni {
         self.recount();
     }
 
-    pub(crate) fn remove_block(&mut self, net: &Ipv4Net) -> Option<Block> {
+    pub(crate) fn remove_block(&mut self, net: &IpNet) -> Option<Block> {
         let block = self.blocks.remove(net);
         self.recount();
         block
@@ -441,12 +422,11 @@ impl Eni {
 
     /// The address to grant next: from the fullest block, so that whole prefixes become free; among equals the one
     /// that has rested longest.
-    pub(crate) fn pick(&self) -> Option<Ipv4Addr> {
+    pub(crate) fn pick(&self) -> Option<IpAddr> {
         let open = self.blocks.values().filter(|block| block.counts.free > 0);
-        open.flat_map(|block| block.slots.iter().map(move |slot| (block, slot)))
-            .filter(|(_, slot)| slot.state == super::block::SlotState::Free)
-            .min_by_key(|(block, slot)| (block.counts.free, slot.released, slot.address))
-            .map(|(_, slot)| slot.address)
+        open.filter_map(|block| Some((block.counts.free, block.pick()?)))
+            .min()
+            .map(|(_, (_, address))| address)
     }
 }
 
@@ -464,7 +444,7 @@ mod tests {
     fn a_prefix_takes_over_the_address_it_covers() {
         let mut eni = eni();
         eni.add_block("10.0.0.17/32".parse().unwrap(), Mono::ZERO);
-        eni.with_slot(Ipv4Addr::new(10, 0, 0, 17), |slot| {
+        eni.with_slot([10, 0, 0, 17].into(), |slot| {
             slot.state = super::super::block::SlotState::Assigned
         });
         eni.add_block("10.0.0.16/28".parse().unwrap(), Mono::ZERO);
@@ -479,10 +459,10 @@ mod tests {
         let mut eni = eni();
         eni.add_block("10.0.0.16/28".parse().unwrap(), Mono::ZERO);
         eni.add_block("10.0.0.32/28".parse().unwrap(), Mono::ZERO);
-        eni.with_slot(Ipv4Addr::new(10, 0, 0, 40), |slot| {
+        eni.with_slot([10, 0, 0, 40].into(), |slot| {
             slot.state = super::super::block::SlotState::Assigned
         });
-        assert_eq!(eni.pick(), Some(Ipv4Addr::new(10, 0, 0, 32)));
+        assert_eq!(eni.pick(), Some([10, 0, 0, 32].into()));
     }
 
     #[test]

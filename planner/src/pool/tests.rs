@@ -3,7 +3,7 @@
 use super::*;
 use crate::pool::eni::Trust;
 
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 9);
+const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
 
 fn at(seconds: u64) -> Mono {
     Mono::from_epoch(Duration::from_secs(seconds))
@@ -30,7 +30,7 @@ fn ready(pool: &mut Pool, id: &str, index: u16) -> Key {
 fn an_address_that_came_back_on_another_eni_waits_for_its_old_pod() {
     let mut pool = Pool::default();
     let old = ready(&mut pool, "eni-1", 1);
-    pool.add_block(old, Ipv4Net::from(ADDRESS), at(0));
+    pool.add_block(old, IpNet::from(ADDRESS), at(0));
     pool.reserve(&sandbox("a"), &Pod::default(), at(1)).unwrap();
     assert!(pool.wired(&sandbox("a"), at(1)));
     pool.get_mut(old).unwrap().trust = Trust::Missing {
@@ -38,7 +38,7 @@ fn an_address_that_came_back_on_another_eni_waits_for_its_old_pod() {
         reads: 1,
     };
     let new = ready(&mut pool, "eni-2", 2);
-    pool.add_block(new, Ipv4Net::from(ADDRESS), at(3));
+    pool.add_block(new, IpNet::from(ADDRESS), at(3));
 
     let asks = |pool: &mut Pool, now| pool.reserve(&sandbox("b"), &Pod::default(), now);
     assert_eq!(asks(&mut pool, at(4)), None, "its pod lives");

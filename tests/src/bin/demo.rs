@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::Ipv4Addr,
+    net::IpAddr,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -188,14 +188,14 @@ fn show(node: &Node, pods: &[Pod]) -> io::Result<()> {
         };
         let mut held: Vec<String> = Vec::new();
         for address in &eni.addresses {
-            let at = ipv4(&address.address);
+            let at = ip(&address.address);
             held.extend(
                 pods.iter()
                     .filter(|pod| Some(pod.address()) == at)
                     .map(|pod| format!("{} {}", pod.id, pod.address())),
             );
         }
-        let primary = ipv4(&eni.primary)
+        let primary = ip(&eni.primary)
             .map(|address| address.to_string())
             .unwrap_or_default();
         let (used, free) = (state("assigned"), state("free"));
@@ -212,8 +212,8 @@ fn show(node: &Node, pods: &[Pod]) -> io::Result<()> {
     Ok(())
 }
 
-fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
-    <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from)
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    proto::address::ip("address", bytes).ok()
 }
 
 fn show_calls(lab: &Lab) {

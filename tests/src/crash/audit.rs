@@ -2,12 +2,7 @@
 //!
 //! Judges one look; who waits for a node to come to rest looks again. The numbers are the invariants of the design.
 
-use std::{
-    collections::BTreeSet,
-    io,
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
 
 use datapath::{
     constants::{PODS_TABLE, RULE_ENI},
@@ -30,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 /// What was wrong at the last look, with the daemon's log.
 #[expect(clippy::disallowed_methods, reason = "the lab waits in real time")]
-pub fn at_rest(stage: &Stage, resting: &[Ipv4Addr], limit: Duration) -> io::Result<()> {
+pub fn at_rest(stage: &Stage, resting: &[IpAddr], limit: Duration) -> io::Result<()> {
     let begun = std::time::Instant::now();
     loop {
         let wrong = look(stage, resting)?;
@@ -49,7 +44,7 @@ pub fn at_rest(stage: &Stage, resting: &[Ipv4Addr], limit: Duration) -> io::Resu
 ///
 /// # Errors
 /// If one of the witnesses cannot be asked.
-pub fn look(stage: &Stage, resting: &[Ipv4Addr]) -> io::Result<Vec<String>> {
+pub fn look(stage: &Stage, resting: &[IpAddr]) -> io::Result<Vec<String>> {
     let snapshot = inspect(&stage.node.socket())?;
     let mut wrong = kernel(stage)?;
     wrong.extend(ledger(stage, &snapshot));
@@ -73,7 +68,7 @@ fn differ<T: Ord + std::fmt::Debug>(
     (found != want).then(|| format!("{what}: {more:?} too much, {less:?} missing"))
 }
 
-fn addresses(pods: &[Pod]) -> BTreeSet<Ipv4Addr> {
+fn addresses(pods: &[Pod]) -> BTreeSet<IpAddr> {
     pods.iter().map(Pod::address).collect()
 }
 
@@ -93,7 +88,7 @@ fn kernel(stage: &Stage) -> io::Result<Vec<String>> {
         .filter(|route| route.table == PODS_TABLE)
         .map(|route| route.dst.addr())
         .collect();
-    let living: BTreeSet<IpAddr> = stage.pods.iter().map(|pod| pod.address().into()).collect();
+    let living = addresses(&stage.pods);
     let named: BTreeSet<String> = stage.pods.iter().map(host_link).collect();
     let devices: BTreeSet<u32> = secondary(stage);
     let tables: BTreeSet<u32> = routes
@@ -169,11 +164,11 @@ fn ledger(stage: &Stage, snapshot: &Snapshot) -> Vec<String> {
     let listed: BTreeSet<String> = ec2.iter().map(|eni| eni.id.to_string()).collect();
     let known: BTreeSet<String> = snapshot.enis.iter().map(|eni| eni.id.clone()).collect();
     wrong.extend(differ("ENIs that the daemon knows", &known, &listed));
-    let owned: BTreeSet<Ipv4Addr> = ec2
+    let owned: BTreeSet<IpAddr> = ec2
         .iter()
-        .flat_map(|eni| eni.ipv4.iter().skip(1).copied())
+        .flat_map(|eni| eni.ipv4.iter().skip(1).copied().map(IpAddr::V4))
         .collect();
-    let held: BTreeSet<Ipv4Addr> = views(snapshot).map(|(address, _)| address).collect();
+    let held: BTreeSet<IpAddr> = views(snapshot).map(|(address, _)| address).collect();
     wrong.extend(differ("addresses that the daemon knows", &held, &owned));
     let unready = snapshot.enis.iter().filter(|eni| eni.state != "ready");
     wrong.extend(unready.map(|eni| format!("{} is {}", eni.id, eni.state)));
@@ -181,7 +176,7 @@ fn ledger(stage: &Stage, snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// Every address in the daemon's view, with its state.
-fn views(snapshot: &Snapshot) -> impl Iterator<Item = (Ipv4Addr, &str)> {
+fn views(snapshot: &Snapshot) -> impl Iterator<Item = (IpAddr, &str)> {
     let all = snapshot.enis.iter().flat_map(|eni| &eni.addresses);
     all.filter_map(|view| {
         let octets: [u8; 4] = view.address.as_slice().try_into().ok()?;
@@ -190,8 +185,8 @@ fn views(snapshot: &Snapshot) -> impl Iterator<Item = (Ipv4Addr, &str)> {
 }
 
 /// I1, I3, I4: the living pods' addresses are assigned, those of the departed rest, and none is in between.
-fn states(stage: &Stage, snapshot: &Snapshot, resting: &[Ipv4Addr]) -> Vec<String> {
-    let is = |state: &str| -> Vec<Ipv4Addr> {
+fn states(stage: &Stage, snapshot: &Snapshot, resting: &[IpAddr]) -> Vec<String> {
+    let is = |state: &str| -> Vec<IpAddr> {
         let all = views(snapshot).filter(|(_, found)| *found == state);
         all.map(|(address, _)| address).collect()
     };
@@ -241,7 +236,7 @@ fn delivery(stage: &Stage) -> io::Result<Vec<String>> {
         let mut pairs = vec![
             (stage.node.netns(), pod.address()),
             (stage.far.netns(), pod.address()),
-            (&pod.netns, far),
+            (&pod.netns, far.into()),
         ];
         let others = stage.pods.iter().filter(|other| other.id != pod.id);
         pairs.extend(others.map(|other| (&pod.netns, other.address())));

@@ -5,7 +5,7 @@
 //! once.
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -211,7 +211,7 @@ impl Ledger {
                 let addresses: Vec<_> = (0..count(amount)).map(|_| self.address(node)).collect();
                 self.find(node, &eni).secondary.extend(&addresses);
                 Reply::Assigned {
-                    addresses,
+                    addresses: addresses.into_iter().map(IpAddr::V4).collect(),
                     prefixes: Vec::new(),
                 }
             }
@@ -234,6 +234,7 @@ impl Ledger {
                     .retain(|address| !addresses.contains(address));
                 Reply::Done
             }
+            Call::UnassignIpv6Addresses { .. } => unreachable!("these nodes are of IPv4"),
             Call::DescribeSubnets { .. } => Reply::Subnets(vec![subnet(node)]),
         }
     }
@@ -313,7 +314,9 @@ fn bond(eni: &EniId, node: usize, device: u16) -> Bond {
 const fn count(amount: Amount) -> u16 {
     match amount {
         Amount::Addresses(n) => n,
-        Amount::Prefixes(_) => panic!("these nodes hold single addresses"),
+        Amount::Prefixes(_) | Amount::Ipv6Prefixes(_) => {
+            panic!("these nodes hold single addresses")
+        }
     }
 }
 

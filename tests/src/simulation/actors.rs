@@ -139,7 +139,7 @@ impl State {
             ipv4: Pick::These(vec![address]),
             allow_reassignment: true,
         };
-        self.disturbed.add(Thing::Address(address), now);
+        self.disturbed.add(Thing::Address(address.into()), now);
         self.world
             .assign_private_ip_addresses(&request, now)
             .is_ok()

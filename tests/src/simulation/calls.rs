@@ -1,9 +1,10 @@
 //! The daemon's nine calls, carried out on the world.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use ipamd::cloud::{Call, Reply};
-use planner::{Attachment, SubnetId};
+use ipnet::IpNet;
+use planner::{Amount, Attachment, SubnetId};
 use vpc_sim::{
     World,
     error::ApiError,
@@ -45,6 +46,17 @@ pub fn apply(state: &mut State, call: &Call, now: Duration) -> Result<Reply, Api
             let bond = world.attach_network_interface(&request, now)?;
             Ok(Reply::Attached(Attachment(bond.id.0)))
         }
+        Call::AssignPrivateIpAddresses {
+            eni,
+            amount: Amount::Ipv6Prefixes(n),
+        } => {
+            let pick = Pick::PrefixCount((*n).into());
+            let given = world.assign_ipv6_addresses(&convert::eni(eni), &pick, now)?;
+            Ok(Reply::Assigned {
+                addresses: Vec::new(),
+                prefixes: given.prefixes.into_iter().map(IpNet::V6).collect(),
+            })
+        }
         Call::AssignPrivateIpAddresses { eni, amount } => {
             let request = AssignPrivateIpAddresses {
                 eni: convert::eni(eni),
@@ -53,8 +65,8 @@ pub fn apply(state: &mut State, call: &Call, now: Duration) -> Result<Reply, Api
             };
             let given = world.assign_private_ip_addresses(&request, now)?;
             Ok(Reply::Assigned {
-                addresses: given.addresses,
-                prefixes: given.prefixes,
+                addresses: given.addresses.into_iter().map(IpAddr::V4).collect(),
+                prefixes: given.prefixes.into_iter().map(IpNet::V4).collect(),
             })
         }
         Call::DescribeSubnets { subnets } => {
@@ -104,6 +116,9 @@ fn change(world: &mut World, call: &Call, now: Duration) -> Result<(), ApiError>
             addresses,
             prefixes,
         } => world.unassign_private_ip_addresses(&convert::eni(eni), addresses, prefixes, now),
+        Call::UnassignIpv6Addresses { eni, prefixes } => {
+            world.unassign_ipv6_addresses(&convert::eni(eni), &[], prefixes, now)
+        }
         _ => Ok(()),
     }
 }

@@ -164,7 +164,7 @@ impl State {
         let Call::AssignPrivateIpAddresses { amount, .. } = call else {
             return;
         };
-        let (Amount::Addresses(n) | Amount::Prefixes(n)) = amount;
+        let (Amount::Addresses(n) | Amount::Prefixes(n) | Amount::Ipv6Prefixes(n)) = amount;
         if *n > 1 && self.strikes(Fault::Partial, now) {
             *n = 1 + u16::try_from(self.calls.below(u64::from(*n - 1))).unwrap_or(0);
             self.count(Fault::Partial, now);

@@ -1,6 +1,7 @@
 //! Between the daemon's terms and the world's. Values only.
 
 use ipamd::cloud::{Bond, Call, Interface, Reply};
+use ipnet::IpNet;
 use planner::{Amount, Attachment, EniId, Mac, SubnetId};
 use vpc_sim::{
     error::ApiError,
@@ -16,6 +17,7 @@ pub fn pick(amount: Amount) -> Pick4 {
     match amount {
         Amount::Addresses(n) => Pick::Count(n.into()),
         Amount::Prefixes(n) => Pick::PrefixCount(n.into()),
+        Amount::Ipv6Prefixes(_) => unreachable!("an IPv6 node creates no ENI"),
     }
 }
 
@@ -28,13 +30,15 @@ pub fn eni(id: &EniId) -> ids::EniId {
 #[must_use]
 pub fn interface(seen: &NetworkInterface) -> Interface {
     let narrow = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+    let four = seen.ipv4_prefixes.iter().copied().map(IpNet::V4);
+    let six = seen.ipv6_prefixes.iter().copied().map(IpNet::V6);
     Interface {
         eni: EniId(seen.id.0.clone()),
         mac: Mac(seen.mac.0),
         subnet: SubnetId(seen.subnet.0.clone()),
         primary: seen.primary().unwrap_or(std::net::Ipv4Addr::UNSPECIFIED),
         secondary: seen.ipv4.iter().skip(1).copied().collect(),
-        prefixes: seen.ipv4_prefixes.clone(),
+        prefixes: four.chain(six).collect(),
         kind: seen.interface_type.name().to_owned(),
         managed_by_aws: seen.requester_managed,
         tags: seen.tags.clone(),
@@ -79,6 +83,7 @@ pub fn words(call: &Call) -> String {
         Call::DetachNetworkInterface { attachment } => format!("Detach {attachment}"),
         Call::DeleteNetworkInterface { eni } => format!("Delete {eni}"),
         Call::AssignPrivateIpAddresses { eni, amount } => format!("Assign {amount:?} to {eni}"),
+        Call::UnassignIpv6Addresses { eni, prefixes } => format!("Unassign {prefixes:?} of {eni}"),
         Call::UnassignPrivateIpAddresses {
             eni,
             addresses,

@@ -1,13 +1,13 @@
 //! What the node's kernel and the daemon's store would hold: it outlives the daemon, and the oracle believes it.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use planner::{EniId, Mono, Pod, Restored, Sandbox};
 
 /// An address in somebody's hands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub eni: EniId,
     /// Its namespace ended while no daemon ran: the next one finds a record without a link.
     pub gone: bool,
@@ -21,13 +21,13 @@ pub struct Ledger {
     /// Granted and not yet recorded: a crash forgets these.
     pub granted: BTreeMap<Sandbox, Held>,
     /// Until when an address may not be granted.
-    pub resting: BTreeMap<Ipv4Addr, Duration>,
+    pub resting: BTreeMap<IpAddr, Duration>,
 }
 
 impl Ledger {
     /// Whoever has `address`, recorded or not.
     #[must_use]
-    pub fn holder(&self, address: Ipv4Addr) -> Option<&Sandbox> {
+    pub fn holder(&self, address: IpAddr) -> Option<&Sandbox> {
         let all = self.live.iter().chain(&self.granted);
         all.into_iter()
             .find(|(_, held)| held.address == address)

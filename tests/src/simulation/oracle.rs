@@ -1,9 +1,9 @@
 //! The invariants, judged with knowledge that no daemon has: the whole world and every sandbox.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use ipamd::{cloud::Call, pool::Grant};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use planner::{Sandbox, Snapshot, snapshot::EniView};
 use vpc_sim::world::model::NetworkInterface;
 
@@ -87,10 +87,10 @@ fn unusable(state: &State, grant: &Grant) -> Option<&'static str> {
     if !state.is_attached(eni) {
         return Some("the ENI is not attached here");
     }
-    if eni.primary() == Some(grant.address) {
+    if eni.primary().map(IpAddr::V4) == Some(grant.address) {
         return Some("it is the ENI's own address");
     }
-    if !eni.owns(grant.address.into()) {
+    if !eni.owns(grant.address) {
         return Some("EC2 has not assigned it to the ENI");
     }
     let up = grant.eni == state.primary || state.configured.contains(&grant.eni);
@@ -111,14 +111,21 @@ pub fn before_call(state: &mut State, call: &Call, now: Duration) {
         );
     }
     let used = state.in_use_on(&target);
-    let taken: Vec<Ipv4Addr> = match call {
+    let taken: Vec<IpAddr> = match call {
         Call::UnassignPrivateIpAddresses {
             addresses,
             prefixes,
             ..
         } => used
             .into_iter()
-            .filter(|a| addresses.contains(a) || prefixes.iter().any(|p| p.contains(a)))
+            .filter(|a| {
+                let single = addresses.iter().any(|b| IpAddr::V4(*b) == *a);
+                single || prefixes.iter().any(|p| IpNet::V4(*p).contains(a))
+            })
+            .collect(),
+        Call::UnassignIpv6Addresses { prefixes, .. } => used
+            .into_iter()
+            .filter(|a| prefixes.iter().any(|p| IpNet::V6(*p).contains(a)))
             .collect(),
         _ => used,
     };
@@ -127,7 +134,11 @@ pub fn before_call(state: &mut State, call: &Call, now: Duration) {
         state.fail(now, rule, what);
     }
     let primary = target.id.0 == state.primary.0;
-    if primary && !matches!(call, Call::UnassignPrivateIpAddresses { .. }) {
+    let unassigns = matches!(
+        call,
+        Call::UnassignPrivateIpAddresses { .. } | Call::UnassignIpv6Addresses { .. }
+    );
+    if primary && !unassigns {
         state.fail(now, rule, format!("{} of the primary ENI", call.action()));
     }
 }
@@ -238,7 +249,7 @@ pub fn capacity(state: &State) -> usize {
 
 fn spare(state: &State, eni: &NetworkInterface) -> usize {
     let total = eni.ipv4.len() - 1 + eni.ipv4_prefixes.len() * 16;
-    let rests = |a: &&Ipv4Addr| eni.owns((**a).into());
+    let rests = |a: &&IpAddr| eni.owns(**a);
     total.saturating_sub(
         state.in_use_on(eni).len() + state.ledger.resting.keys().filter(rests).count(),
     )
@@ -292,11 +303,12 @@ pub fn leaked_addresses(state: &State, seen: &Snapshot) -> BTreeSet<String> {
         let Some(view) = seen.enis.iter().find(known) else {
             continue;
         };
-        let known: BTreeSet<Ipv4Addr> = view.addresses.iter().map(|a| a.address).collect();
+        let known: BTreeSet<IpAddr> = view.addresses.iter().map(|a| a.address).collect();
         let singles = eni.ipv4.iter().skip(1).copied();
         let members = eni.ipv4_prefixes.iter().map(Ipv4Net::network);
         for address in singles
             .chain(members)
+            .map(IpAddr::V4)
             .filter(|address| !known.contains(address))
         {
             leaks.insert(format!("{address} of {} is unknown to the daemon", eni.id));

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     future::{Future, pending},
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -73,7 +73,7 @@ impl PodNet {
         })
     }
 
-    fn in_use(&self, address: Ipv4Addr) -> bool {
+    fn in_use(&self, address: IpAddr) -> bool {
         self.stage.with(|state, _| {
             let mut links = state.kernel.links.values();
             links.any(|link| link.address == Some(address))

@@ -201,7 +201,7 @@ impl Pods {
                 digest(&sandbox.container_id),
                 answer
                     .as_ref()
-                    .map_or(0, |grant| u64::from(u32::from(grant.address))),
+                    .map_or(0, |grant| digest(&grant.address.to_string())),
             ];
             state.trace.note(now, what, &operands, || match answer {
                 Ok(grant) => format!(

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -335,8 +335,8 @@ impl State {
 
     /// Addresses that pods were granted on `eni` and that are still its own.
     #[must_use]
-    pub fn in_use_on(&self, eni: &NetworkInterface) -> Vec<Ipv4Addr> {
-        let here = |held: &&Held| held.eni.0 == eni.id.0 && eni.owns(held.address.into());
+    pub fn in_use_on(&self, eni: &NetworkInterface) -> Vec<IpAddr> {
+        let here = |held: &&Held| held.eni.0 == eni.id.0 && eni.owns(held.address);
         self.ledger
             .held()
             .map(|(_, held)| held)

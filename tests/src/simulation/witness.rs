@@ -1,6 +1,6 @@
 //! What others did to our ENIs and addresses, and whether EC2 has told the daemon since. Before that it cannot know.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use planner::EniId;
 
@@ -14,7 +14,7 @@ const HEARD: Duration = Duration::from_millis(5);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Thing {
     Eni(EniId),
-    Address(Ipv4Addr),
+    Address(IpAddr),
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    net::Ipv4Addr,
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -56,7 +56,7 @@ fn all_left(lab: &Lab, sites: &[Site], ground: &Ground, begun: Instant) -> Vec<S
 }
 
 /// One line for each thing on a node that should not be there.
-fn left_on(lab: &Lab, site: &Site, ever: &BTreeSet<Ipv4Addr>) -> io::Result<Vec<String>> {
+fn left_on(lab: &Lab, site: &Site, ever: &BTreeSet<IpAddr>) -> io::Result<Vec<String>> {
     let mut left = site
         .netns
         .run(|| in_kernel(ever))?
@@ -73,7 +73,7 @@ fn left_on(lab: &Lab, site: &Site, ever: &BTreeSet<Ipv4Addr>) -> io::Result<Vec<
     Ok(left)
 }
 
-fn in_kernel(ever: &BTreeSet<Ipv4Addr>) -> Result<Vec<String>, netlink::Error> {
+fn in_kernel(ever: &BTreeSet<IpAddr>) -> Result<Vec<String>, netlink::Error> {
     let mut socket = Socket::open()?;
     let links = socket.links()?.into_iter();
     let links = links.filter(|link| link.name.starts_with("eni"));
@@ -119,13 +119,15 @@ fn in_pool(lab: &Lab, site: &Site) -> io::Result<Vec<String>> {
 }
 
 /// Every address that EC2 holds for the instance.
-fn ledger(lab: &Lab, instance: &InstanceId) -> BTreeSet<Ipv4Addr> {
+fn ledger(lab: &Lab, instance: &InstanceId) -> BTreeSet<IpAddr> {
     let world = lab.sim.world();
     let attached = world.interfaces().filter(|eni| {
         let attachment = eni.attachment.as_ref();
         attachment.is_some_and(|attachment| attachment.instance == *instance)
     });
-    attached.flat_map(|eni| eni.ipv4.clone()).collect()
+    attached
+        .flat_map(|eni| eni.ipv4.iter().copied().map(IpAddr::V4))
+        .collect()
 }
 
 /// ENIs that belong to no instance any more.
@@ -137,6 +139,6 @@ fn stray_enis(lab: &Lab) -> Vec<String> {
         .collect()
 }
 
-fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
-    <[u8; 4]>::try_from(bytes).ok().map(Ipv4Addr::from)
+fn ipv4(bytes: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from)
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::Ipv4Addr,
+    net::IpAddr,
     os::fd::AsFd,
     path::PathBuf,
     sync::{
@@ -57,13 +57,13 @@ pub(super) struct Live {
     pub id: String,
     pub netns: Netns,
     pub path: PathBuf,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Set before anything is done that may end its traffic.
     leaving: AtomicBool,
 }
 
 impl Live {
-    pub const fn new(id: String, netns: Netns, path: PathBuf, address: Ipv4Addr) -> Self {
+    pub const fn new(id: String, netns: Netns, path: PathBuf, address: IpAddr) -> Self {
         Self {
             id,
             netns,
@@ -128,9 +128,9 @@ pub(super) struct Ground {
     pub over: Bell,
     pub cooldown: Duration,
     tally: Mutex<Tally>,
-    live: Mutex<BTreeMap<Ipv4Addr, Arc<Live>>>,
+    live: Mutex<BTreeMap<IpAddr, Arc<Live>>>,
     /// When addresses were last given up.
-    left: Mutex<BTreeMap<Ipv4Addr, Instant>>,
+    left: Mutex<BTreeMap<IpAddr, Instant>>,
     samples: Mutex<Vec<Sample>>,
     violations: Mutex<Vec<String>>,
 }
@@ -203,7 +203,7 @@ impl Ground {
     }
 
     /// Every address that a pod ever gave up.
-    pub fn ever(&self) -> BTreeSet<Ipv4Addr> {
+    pub fn ever(&self) -> BTreeSet<IpAddr> {
         lock(&self.left).keys().copied().collect()
     }
 

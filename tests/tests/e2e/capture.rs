@@ -89,7 +89,12 @@ fn borrow_address(pair: &Pair) -> Result<Option<Duration>, Box<dyn std::error::E
         socket.apply(&addr::add(&Address::host(index, victim)))
     })??;
     let patience = Duration::from_millis(500);
-    Ok(ping(thief, Some(victim), pair.address(Who::B), patience)?)
+    Ok(ping(
+        thief,
+        Some(victim.into()),
+        pair.address(Who::B),
+        patience,
+    )?)
 }
 
 fn a_packet_that_leaves_by_the_wrong_eni_is_seen() -> Outcome {

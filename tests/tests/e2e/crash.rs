@@ -1,6 +1,6 @@
 //! SIGKILL at every boundary of an effect of the real daemon, for each kind of work that it does.
 
-use std::{io, net::Ipv4Addr, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 
 use e2e::{
     crash::{
@@ -65,7 +65,7 @@ pub fn sandbox(stage: &Stage, id: &str) -> io::Result<Pod> {
 }
 
 /// DEL and the end of the namespace, as a runtime ends a pod. The address that it had.
-fn end(stage: &Stage, pod: Pod) -> io::Result<Ipv4Addr> {
+fn end(stage: &Stage, pod: Pod) -> io::Result<IpAddr> {
     let address = pod.address();
     stage.node.delete_pod(pod).map(|_| address)
 }

@@ -15,6 +15,7 @@ mod growth;
 mod imds;
 mod inspect;
 mod introspection;
+mod ipv6;
 mod lifecycle;
 mod limits;
 mod nodeport;
@@ -71,6 +72,8 @@ fn main() -> ExitCode {
         imds::trials(),
         inspect::trials(),
         introspection::trials(),
+        ipv6::forgery_trials(),
+        ipv6::trials(),
         lifecycle::trials(),
         limits::trials(),
         nodeport::trials(),

@@ -1,6 +1,6 @@
 //! Each way in which EC2 can keep a pod waiting, provoked, and what the pod's event will say about it.
 
-use std::{net::Ipv4Addr, thread, time::Duration};
+use std::{net::IpAddr, thread, time::Duration};
 
 use datapath::{
     constants::PODS_TABLE,
@@ -207,8 +207,8 @@ fn an_address_that_the_kernel_still_routes_is_not_granted_again_at_once() -> Out
 }
 
 /// A route in the pods table to `address` over the loopback, as somebody else might have left it.
-fn route_to(address: Ipv4Addr, add: bool) -> Result<(), netlink::Error> {
-    let stray = Route::link(ipnet::Ipv4Net::from(address), 1, PODS_TABLE);
+fn route_to(address: IpAddr, add: bool) -> Result<(), netlink::Error> {
+    let stray = Route::link(ipnet::IpNet::from(address), 1, PODS_TABLE);
     Socket::open()?.apply(&if add {
         route::add(&stray)
     } else {

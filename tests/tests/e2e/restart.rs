@@ -86,7 +86,7 @@ fn start_streams(node: &Node, pods: &[Pod], far: &Pod) -> io::Result<Vec<Stream>
         return Err(io::Error::other("too few pods"));
     };
     fn end(pod: &Pod) -> (&Netns, Ipv4Addr) {
-        (&pod.netns, pod.address())
+        (&pod.netns, pod.ipv4())
     }
     let host = (node.netns(), node.instance.address);
     let pairs = [
@@ -97,7 +97,7 @@ fn start_streams(node: &Node, pods: &[Pod], far: &Pod) -> io::Result<Vec<Stream>
     ];
     // A fresh link of the fabric may lose its first packet; the streams' ways are in use before they begin.
     for (name, from, to) in &pairs {
-        let answer = ping(from.0, Some(from.1), to.1, LIMIT)?;
+        let answer = ping(from.0, Some(from.1.into()), to.1, LIMIT)?;
         answer.ok_or_else(|| io::Error::other(format!("{name}: no way")))?;
     }
     let streams = pairs.map(|(name, from, to)| Stream::start(name, from, to));
@@ -157,7 +157,7 @@ fn wait_through(end: End) -> Outcome {
     let silence = ping(
         node.netns(),
         None,
-        leaving.address(),
+        leaving.ipv4(),
         Duration::from_millis(300),
     )?;
     assert!(silence.is_none(), "a deleted pod answers");

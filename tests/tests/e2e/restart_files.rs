@@ -91,7 +91,7 @@ fn fault_35_a_full_disk_refuses_adds_and_heals() -> Outcome {
         "{refused:?}"
     );
     for pod in &pods {
-        assert!(ping(node.netns(), None, pod.address(), LIMIT)?.is_some());
+        assert!(ping(node.netns(), None, pod.ipv4(), LIMIT)?.is_some());
     }
     // A DEL takes the pod's network away whether or not it can say so.
     let del = node.invocation("DEL", "pod0", Some(&pods[0].path));
@@ -100,7 +100,7 @@ fn fault_35_a_full_disk_refuses_adds_and_heals() -> Outcome {
         .conf("deadlineSeconds", json!(2))
         .run(node.netns())?;
     let silent = |address| ping(node.netns(), None, address, Duration::from_millis(200));
-    assert!(silent(pods[0].address())?.is_none(), "{deleted:?}");
+    assert!(silent(pods[0].ipv4())?.is_none(), "{deleted:?}");
 
     // A daemon that starts on the full disk may not be able to, and must not give the records up for that.
     node.kill_daemon()?;
@@ -123,7 +123,7 @@ fn fault_35_a_full_disk_refuses_adds_and_heals() -> Outcome {
     let known = || count(&node, "assigned").is_ok_and(|n| n == 3 + late.len());
     assert!(eventually(REST, known), "{}", node.log());
     for pod in pods[1..].iter().chain([&fresh]) {
-        assert!(ping(node.netns(), None, pod.address(), LIMIT)?.is_some());
+        assert!(ping(node.netns(), None, pod.ipv4(), LIMIT)?.is_some());
     }
     umount2(&run, MntFlags::MNT_DETACH)?;
     Ok(())
@@ -150,7 +150,7 @@ fn fault_35_a_read_only_state_stops_the_daemon_and_no_pod() -> Outcome {
         !refused.status.success() && said.contains("Read-only file system"),
         "{said}"
     );
-    assert!(ping(&first.netns, None, second.address(), LIMIT)?.is_some());
+    assert!(ping(&first.netns, None, second.ipv4(), LIMIT)?.is_some());
     let (_netns, path) = node.sandbox("new")?;
     let add = node
         .invocation("ADD", "new", Some(&path))
@@ -174,7 +174,7 @@ fn fault_37_a_reboot_voids_assignments_and_keeps_enis() -> Outcome {
     let mut node = lab.node("t3.small", &[("WARM_IP_TARGET", "1"), ("MAX_ENI", "1")])?;
     let (gone, path) = {
         let pod = node.add_pod("gone")?;
-        (pod.address(), pod.path.clone())
+        (pod.ipv4(), pod.path.clone())
     };
     let before: Vec<_> = lab
         .sim
@@ -221,6 +221,6 @@ fn after_reboot(lab: &Lab, node: &mut Node, gone: Ipv4Addr) -> Outcome {
     assert!(deleted.succeeded(), "{deleted:?}");
     assert!(ping(node.netns(), None, gone, Duration::from_millis(200))?.is_none());
     let fresh = node.add_pod("fresh")?;
-    assert!(ping(node.netns(), None, fresh.address(), LIMIT)?.is_some());
+    assert!(ping(node.netns(), None, fresh.ipv4(), LIMIT)?.is_some());
     Ok(())
 }

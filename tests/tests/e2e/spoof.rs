@@ -86,14 +86,14 @@ impl Scene {
     /// Pods reach each other and the node, the liar too when it is honest.
     fn everybody_is_well(&self) -> io::Result<()> {
         for (from, to) in [
-            (&self.victim, self.target.address()),
-            (&self.target, self.victim.address()),
-            (&self.liar, self.victim.address()),
-            (&self.victim, self.liar.address()),
+            (&self.victim, self.target.ipv4()),
+            (&self.target, self.victim.ipv4()),
+            (&self.liar, self.victim.ipv4()),
+            (&self.victim, self.liar.ipv4()),
             (&self.victim, self.node.instance.address),
         ] {
             let answer = ping(&from.netns, None, to, LIMIT)?;
-            assert!(answer.is_some(), "{} does not reach {to}", from.address());
+            assert!(answer.is_some(), "{} does not reach {to}", from.ipv4());
         }
         Ok(())
     }
@@ -110,7 +110,7 @@ fn fault_44_a_wrong_source_mac_is_nobodys_business() -> Outcome {
     let scene = Scene::set()?;
     let before = scene.neighbours()?;
     let capture = Capture::start(scene.node.netns())?;
-    let datagram = ether::udp(scene.liar.address(), scene.target.address(), b"x");
+    let datagram = ether::udp(scene.liar.ipv4(), scene.target.ipv4(), b"x");
     let victim_mac = mac_of(&scene.victim)?;
     let forged: Vec<_> = [FORGED, victim_mac, scene.gateway_mac()]
         .into_iter()
@@ -147,8 +147,8 @@ fn fault_44_arp_claims_of_anothers_address_are_not_believed() -> Outcome {
     );
     let node = scene.node.instance.address;
     let claimed = [
-        scene.victim.address(),
-        scene.target.address(),
+        scene.victim.ipv4(),
+        scene.target.ipv4(),
         node,
         Ipv4Addr::new(169, 254, 1, 1),
         // The subnet's router.
@@ -210,8 +210,8 @@ fn fault_44_spoofed_sources_reach_nobody() -> Outcome {
     let scene = Scene::set()?;
     let node = scene.node.instance.address;
     let places = [
-        (&scene.target.netns, scene.target.address()),
-        (&scene.victim.netns, scene.victim.address()),
+        (&scene.target.netns, scene.target.ipv4()),
+        (&scene.victim.netns, scene.victim.ipv4()),
         (scene.node.netns(), node),
     ];
     for loose in [false, true] {
@@ -229,13 +229,8 @@ fn fault_44_spoofed_sources_reach_nobody() -> Outcome {
         for (netns, address) in places {
             let inbox = netns.run(|| UdpSocket::bind((address, 7000)))??;
             inbox.set_read_timeout(Some(LIMIT))?;
-            let claimed = [
-                scene.victim.address(),
-                scene.target.address(),
-                STRANGER,
-                node,
-            ];
-            let honest = scene.liar.address();
+            let claimed = [scene.victim.ipv4(), scene.target.ipv4(), STRANGER, node];
+            let honest = scene.liar.ipv4();
             let frames: Vec<_> = claimed
                 .into_iter()
                 .chain([honest])
@@ -264,7 +259,7 @@ fn fault_44_redirects_and_router_advertisements_do_not_steer_the_node() -> Outco
     )?;
     let ways = "for ip in 10.0.0.1 203.0.113.9; do ip -o route get $ip; done; ip -6 route show default; ip -6 addr show scope global";
     let before = scene.node.shell(ways)?;
-    let gateway = scene.liar.address();
+    let gateway = scene.liar.ipv4();
     let mut frames = vec![ether::router_advertisement(scene.mac())];
     for destination in [Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(203, 0, 113, 9)] {
         for from in [

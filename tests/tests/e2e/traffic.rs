@@ -1,6 +1,6 @@
 //! Who reaches whom: on one node, across nodes, by the right ENI and by no other.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use datapath::{
     constants,
@@ -128,7 +128,7 @@ fn another_pods_source_address_is_dropped() -> Outcome {
     let (a, b) = (lab.node("t3.small", &[])?, lab.node("t3.small", &[])?);
     let (on_a, on_b) = (pods(&a, 2)?, pods(&b, 1)?);
     let (victim, thief, target) = (on_a[0].address(), &on_a[1], on_b[0].address());
-    let stranger = Ipv4Addr::new(10, 0, 99, 99);
+    let stranger = IpAddr::from([10, 0, 99, 99]);
     thief.netns.run(|| -> Result<(), netlink::Error> {
         let mut socket = Socket::open()?;
         let index = socket.link_by_name("eth0")?.map_or(0, |link| link.index);

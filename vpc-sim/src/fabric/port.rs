@@ -1,34 +1,45 @@
 //! One attached interface: its end in the node, its port on the router, and the routes to it.
 
-use std::{net::Ipv4Addr, os::fd::AsFd as _};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd as _,
+};
 
 use datapath::{
+    constants::group,
     netlink::{
         Errno, Socket,
         addr::{self, Address},
-        link::{self, End, InetConf},
+        link::{self, Change, End, InetConf, Link},
         neigh,
         route::{self, MAIN, Route},
     },
     netns::Netns,
 };
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
     FabricError, program,
-    router::{Router, index_of, ready},
+    router::{GATEWAY_V6, Router, index_of, link_of, ready},
 };
 use crate::world::model::{Attachment, NetworkInterface};
 
 /// Inside a VPC (EC2 User Guide, "Jumbo frames").
 const VPC_MTU: u32 = 9001;
 const DEFAULT_ROUTE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
+const DEFAULT_ROUTE_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0);
+/// The group whose sources are checked in IPv6.
+const CHECKED: u32 = group(0);
 
 #[derive(Debug)]
 pub struct Port {
     index: u32,
+    /// The port's own.
+    mac: Option<[u8; 6]>,
     primary: Ipv4Addr,
-    delivered: Vec<Ipv4Net>,
+    /// The interface's, which IPv6 is delivered through.
+    link_local: Ipv6Addr,
+    delivered: Vec<IpNet>,
 }
 
 impl Port {
@@ -45,17 +56,21 @@ impl Port {
             name,
             mtu: Some(VPC_MTU),
             mac,
-            group: 0,
+            group: CHECKED,
             up,
         };
-        let pair = link::add_veth(
-            &end(&near, None, true),
-            &end(&far, Some(eni.mac.0), false),
-            Some(node.as_fd()),
-        );
+        let far_end = End {
+            group: 0,
+            ..end(&far, Some(eni.mac.0), false)
+        };
+        let pair = [
+            link::add_veth(&end(&near, None, true), &far_end, Some(node.as_fd())),
+            link::set_no_own_ipv6_by_name(&near),
+        ];
         router
             .socket
-            .apply(&pair)
+            .batch(&pair)
+            .and_then(|r| r.ok())
             .map_err(|source| FabricError::Wire {
                 eni: eni.id.clone(),
                 instance: bond.instance.clone(),
@@ -63,11 +78,13 @@ impl Port {
                 source,
             })?;
         router.hurry_arp(&near)?;
-        let index = router.index_of(&near)?;
+        let Link { index, mac, .. } = link_of(&mut router.socket, &near)?;
+        let link_local = link_local(eni.mac.0);
         // Every port is the gateway of its subnet, and knows the one MAC that is behind it: nothing is ever asked.
         let batch = [
             addr::add(&Address::host(index, gateway)),
             neigh::set_permanent(index, primary, eni.mac.0),
+            neigh::set_permanent(index, link_local, eni.mac.0),
         ];
         router
             .socket
@@ -76,7 +93,9 @@ impl Port {
             .map_err(program("set a port up"))?;
         Ok(Self {
             index,
+            mac,
             primary,
+            link_local,
             delivered: Vec::new(),
         })
     }
@@ -86,17 +105,24 @@ impl Port {
         self.index
     }
 
-    /// Delivers `net` here. The next hop is the primary address, whose neighbour entry is permanent: one entry serves
+    /// The next hop is the primary address, in IPv6 the link-local one, whose neighbour entries are permanent: one serves
     /// all addresses and prefixes of the interface.
-    pub fn deliver(&mut self, router: &mut Router, net: IpNet) -> Result<(), FabricError> {
-        let IpNet::V4(net) = net else { return Ok(()) };
-        let route = Route {
-            onlink: true,
-            ..Route::via(net, self.primary, self.index, MAIN)
+    fn route(&self, net: IpNet) -> Route {
+        let (hop, onlink): (IpAddr, _) = match net {
+            IpNet::V4(_) => (self.primary.into(), true),
+            IpNet::V6(_) => (self.link_local.into(), false),
         };
+        Route {
+            onlink,
+            ..Route::via(net, hop, self.index, MAIN)
+        }
+    }
+
+    /// Delivers `net` here.
+    pub fn deliver(&mut self, router: &mut Router, net: IpNet) -> Result<(), FabricError> {
         router
             .socket
-            .apply(&route::replace(&route))
+            .apply(&route::replace(&self.route(net)))
             .map_err(program("add a route to an interface"))?;
         self.delivered.push(net);
         Ok(())
@@ -104,15 +130,10 @@ impl Port {
 
     /// Stops delivering `net`.
     pub fn forget(&mut self, router: &mut Router, net: IpNet) -> Result<(), FabricError> {
-        let IpNet::V4(net) = net else { return Ok(()) };
         self.delivered.retain(|n| *n != net);
         // By link too: the address may have moved to another interface, which has replaced the route by now.
-        let route = Route {
-            onlink: true,
-            ..Route::via(net, self.primary, self.index, MAIN)
-        };
         gone(
-            router.socket.apply(&route::del(&route)),
+            router.socket.apply(&route::del(&self.route(net))),
             "remove a route to an interface",
         )
     }
@@ -120,7 +141,7 @@ impl Port {
     /// Stops everything; the devices stay.
     pub fn cut(&mut self, router: &mut Router) -> Result<(), FabricError> {
         for net in std::mem::take(&mut self.delivered) {
-            self.forget(router, net.into())?;
+            self.forget(router, net)?;
         }
         Ok(())
     }
@@ -137,10 +158,18 @@ impl Port {
     }
 
     pub fn check_source(&self, router: &mut Router, enabled: bool) -> Result<(), FabricError> {
-        let set = link::set_inet_conf(self.index, &[(InetConf::RpFilter, u32::from(enabled))]);
+        let regroup = Change {
+            group: Some(if enabled { CHECKED } else { 0 }),
+            ..Change::default()
+        };
+        let set = [
+            link::set_inet_conf(self.index, &[(InetConf::RpFilter, u32::from(enabled))]),
+            link::set(self.index, &regroup),
+        ];
         router
             .socket
-            .apply(&set)
+            .batch(&set)
+            .and_then(|r| r.ok())
             .map_err(program("set a port's source check"))
     }
 }
@@ -162,10 +191,34 @@ fn device_name(bond: &Attachment) -> String {
     }
 }
 
-/// What the AMI's DHCP client does on the primary interface, before any CNI runs.
+/// The address that the kernel makes from a MAC (EUI-64, RFC 4291 appendix A).
+fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+    Ipv6Addr::from([
+        0xfe,
+        0x80,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        a ^ 2,
+        b,
+        c,
+        0xff,
+        0xfe,
+        d,
+        e,
+        f,
+    ])
+}
+
+/// What the AMI's DHCP client does on the primary interface, before any CNI runs, and what it learns from the router's
+/// advertisements in IPv6.
 pub fn configure_primary(
     node: &Netns,
-    primary: Ipv4Addr,
+    port: &Port,
+    eni: &NetworkInterface,
     len: u8,
     gateway: Ipv4Addr,
 ) -> Result<(), FabricError> {
@@ -174,13 +227,21 @@ pub fn configure_primary(
     let index = index_of(&mut socket, "eth0")?;
     let address = Address {
         prefix_len: len,
-        ..Address::host(index, primary)
+        ..Address::host(index, port.primary)
     };
-    let batch = [
+    let mut batch = vec![
         link::up(index),
         addr::add(&address),
         route::add(&Route::via(DEFAULT_ROUTE, gateway, index, MAIN)),
     ];
+    if let (Some(own), Some(router)) = (eni.ipv6.first(), port.mac) {
+        batch.extend([
+            addr::add(&Address::host(index, *own)),
+            route::add(&Route::own(*own, index)),
+            neigh::set_permanent(index, GATEWAY_V6, router),
+            route::add(&Route::via(DEFAULT_ROUTE_V6, GATEWAY_V6, index, MAIN)),
+        ]);
+    }
     socket
         .batch(&batch)
         .and_then(|r| r.ok())

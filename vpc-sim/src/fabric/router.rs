@@ -1,17 +1,23 @@
 //! The router between all interfaces, and the internet behind it.
 
-use std::{fs, net::Ipv4Addr};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::AsFd as _,
+};
 
 use datapath::{
     netlink::{
         Socket,
         addr::{self, Address},
-        link::{self, End},
+        link::{self, End, Link},
+        neigh,
         route::{self, Kind, MAIN, Route},
     },
     netns::Netns,
+    nft::Nft,
 };
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{FabricError, program};
 
@@ -21,23 +27,31 @@ pub const IMDS_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 pub const INTERNET_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 /// Where the EC2 API answers.
 pub const EC2_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-/// The router's own address on the internet.
+/// Somebody on the internet, in IPv6 (the prefix is for documentation, RFC 3849).
+pub const INTERNET_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 9);
+/// Every subnet's router, in IPv6 (EC2 User Guide).
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0x0ec2, 0, 0, 0, 0, 0, 1);
+/// The router's own addresses on the internet.
 const BORDER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+const BORDER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
+const BORDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const INTERNET_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const INTERNET_LEN: u8 = 24;
 /// The MTU beyond the internet gateway (EC2 User Guide, "Network MTU").
 const INTERNET_MTU: u32 = 1500;
 
 /// Settings of the router's namespace. Ports inherit `default` when they are made.
 const SYSCTLS: &[(&str, &str)] = &[
-    ("ip_forward", "1"),
+    ("ipv4/ip_forward", "1"),
     // The kernel uses the larger of `all` and the device: `all` must not overrule a port without a source check.
-    ("conf/all/rp_filter", "0"),
-    ("conf/default/rp_filter", "1"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "1"),
     // ARP for anything in the VPC is answered by the platform, whichever port it is behind.
-    ("conf/default/proxy_arp", "1"),
+    ("ipv4/conf/default/proxy_arp", "1"),
     // Two interfaces of a subnet reach each other through the router, which would keep telling them to go directly.
-    ("conf/all/send_redirects", "0"),
-    ("conf/default/send_redirects", "0"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/default/send_redirects", "0"),
+    ("ipv6/conf/all/forwarding", "1"),
 ];
 
 #[derive(Debug)]
@@ -49,7 +63,7 @@ pub struct Router {
 }
 
 impl Router {
-    pub fn build(vpc: &[Ipv4Net]) -> Result<Self, FabricError> {
+    pub fn build(vpc: &[IpNet]) -> Result<Self, FabricError> {
         let create = || Netns::create().map_err(|source| FabricError::Namespace { source });
         let (netns, internet) = (create()?, create()?);
         sysctls(&netns, SYSCTLS)?;
@@ -60,6 +74,7 @@ impl Router {
             socket,
             ports: 0,
         };
+        router.check_ipv6_sources()?;
         router.own_addresses(vpc)?;
         router.border(vpc)?;
         Ok(router)
@@ -74,7 +89,10 @@ impl Router {
     /// Answers ARP for others at once on this port: by default they are held back by up to 0.8 s at random. Only the
     /// machine's first namespace has a default to inherit this from.
     pub fn hurry_arp(&self, port: &str) -> Result<(), FabricError> {
-        sysctls(&self.netns, &[(&format!("neigh/{port}/proxy_delay"), "0")])
+        sysctls(
+            &self.netns,
+            &[(&format!("ipv4/neigh/{port}/proxy_delay"), "0")],
+        )
     }
 
     pub fn index_of(&mut self, name: &str) -> Result<u32, FabricError> {
@@ -92,14 +110,24 @@ impl Router {
         outside.apply(&inwards).map_err(program(what))
     }
 
-    fn own_addresses(&mut self, vpc: &[Ipv4Net]) -> Result<(), FabricError> {
+    /// IPv6 has no reverse path filter: the rule that nodes have against their pods serves against nodes, as ports are
+    /// in the pods' link group here.
+    fn check_ipv6_sources(&self) -> Result<(), FabricError> {
+        let replace = || Nft::open()?.replace_ipv6();
+        self.netns
+            .run(replace)
+            .map_err(|source| FabricError::Namespace { source })?
+            .map_err(program("check IPv6 sources"))
+    }
+
+    fn own_addresses(&mut self, vpc: &[IpNet]) -> Result<(), FabricError> {
         let lo = self.index_of("lo")?;
         // Link-local destinations never leave the VPC, and in the VPC what nobody owns goes nowhere. The local table is
         // looked at first, so IMDS itself is not affected.
-        let nowhere = vpc
-            .iter()
-            .copied()
-            .chain([Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16)]);
+        let nowhere =
+            vpc.iter()
+                .copied()
+                .chain([Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16).into()]);
         let mut batch = vec![addr::add(&Address::host(lo, IMDS_ADDRESS))];
         batch.extend(nowhere.map(|net| route::add(&Route::nowhere(net, Kind::BlackHole, MAIN))));
         self.socket
@@ -108,33 +136,56 @@ impl Router {
             .map_err(program("give the router its addresses"))
     }
 
-    fn border(&mut self, vpc: &[Ipv4Net]) -> Result<(), FabricError> {
+    fn border(&mut self, vpc: &[IpNet]) -> Result<(), FabricError> {
         let what = "connect the internet";
-        let end = |name, up| End {
+        let end = |name, mac, up| End {
             name,
             mtu: Some(INTERNET_MTU),
-            mac: None,
+            mac: Some(mac),
             group: 0,
             up,
         };
         let pair = link::add_veth(
-            &end("internet", true),
-            &end("eth0", false),
-            Some(std::os::fd::AsFd::as_fd(&self.internet)),
+            &end("internet", BORDER_MAC, true),
+            &end("eth0", INTERNET_MAC, false),
+            Some(self.internet.as_fd()),
         );
         self.socket.apply(&pair).map_err(program(what))?;
         let near = self.index_of("internet")?;
+        let mut batch = vec![neigh::set_permanent(
+            near,
+            INTERNET_ADDRESS_V6,
+            INTERNET_MAC,
+        )];
+        batch.extend(
+            [IpAddr::V4(BORDER), BORDER_V6.into()].map(|a| addr::add(&on_internet(near, a))),
+        );
         self.socket
-            .apply(&addr::add(&on_internet(near, BORDER)))
+            .batch(&batch)
+            .and_then(|r| r.ok())
             .map_err(program(what))?;
         let mut outside = Socket::open_in(&self.internet).map_err(program(what))?;
         let far = index_of(&mut outside, "eth0")?;
-        let mut batch = vec![link::up(far)];
-        batch.extend([INTERNET_ADDRESS, EC2_ADDRESS].map(|a| addr::add(&on_internet(far, a))));
-        batch.extend(
-            vpc.iter()
-                .map(|net| route::add(&Route::via(*net, BORDER, far, MAIN))),
-        );
+        let here: [IpAddr; 3] = [
+            INTERNET_ADDRESS.into(),
+            EC2_ADDRESS.into(),
+            INTERNET_ADDRESS_V6.into(),
+        ];
+        let own_v6 = Route::own(INTERNET_ADDRESS_V6, far);
+        // Discovery would have to wait for addresses that the kernel still looks for duplicates of.
+        let mut batch = vec![
+            link::up(far),
+            neigh::set_permanent(far, BORDER_V6, BORDER_MAC),
+            route::add(&own_v6),
+        ];
+        batch.extend(here.map(|a| addr::add(&on_internet(far, a))));
+        batch.extend(vpc.iter().map(|net| {
+            let border: IpAddr = match net {
+                IpNet::V4(_) => BORDER.into(),
+                IpNet::V6(_) => BORDER_V6.into(),
+            };
+            route::add(&Route::via(*net, border, far, MAIN))
+        }));
         outside
             .batch(&batch)
             .and_then(|r| r.ok())
@@ -144,18 +195,26 @@ impl Router {
     }
 }
 
-fn on_internet(index: u32, address: Ipv4Addr) -> Address {
+fn on_internet(index: u32, address: IpAddr) -> Address {
     Address {
-        prefix_len: INTERNET_LEN,
+        prefix_len: match address {
+            IpAddr::V4(_) => INTERNET_LEN,
+            IpAddr::V6(_) => 64,
+        },
+        no_prefix_route: false,
         ..Address::host(index, address)
     }
 }
 
 pub fn index_of(socket: &mut Socket, name: &str) -> Result<u32, FabricError> {
+    link_of(socket, name).map(|link| link.index)
+}
+
+pub fn link_of(socket: &mut Socket, name: &str) -> Result<Link, FabricError> {
     let found = socket
         .link_by_name(name)
         .map_err(program("look a link up"))?;
-    found.map(|l| l.index).ok_or_else(|| FabricError::Vanished {
+    found.ok_or_else(|| FabricError::Vanished {
         name: name.to_owned(),
     })
 }
@@ -173,7 +232,7 @@ pub fn ready(socket: &mut Socket, index: u32) -> Result<(), FabricError> {
 fn sysctls(netns: &Netns, settings: &[(&str, &str)]) -> Result<(), FabricError> {
     let write = || {
         settings.iter().try_for_each(|(name, value)| {
-            let path = format!("/proc/sys/net/ipv4/{name}");
+            let path = format!("/proc/sys/net/{name}");
             fs::write(&path, value).map_err(|source| FabricError::Sysctl { name: path, source })
         })
     };

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use datapath::{
         Socket,
         addr::{self, Address},
         link,
+        route::{self, Route},
     },
     netns::Netns,
 };
@@ -49,7 +50,8 @@ pub fn enter() -> Result<(), String> {
 }
 
 /// A UDP socket in `netns`, bound to `address`. Sockets stay in the namespace they were made in.
-pub fn socket_at(netns: &Netns, address: Ipv4Addr) -> io::Result<UdpSocket> {
+pub fn socket_at(netns: &Netns, address: impl Into<IpAddr>) -> io::Result<UdpSocket> {
+    let address = address.into();
     let socket = netns.run(|| UdpSocket::bind((address, 0)))??;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
@@ -67,11 +69,16 @@ pub fn sends(from: &UdpSocket, to: &UdpSocket, text: &[u8]) -> io::Result<bool> 
 pub fn take_address(
     netns: &Netns,
     link: &str,
-    address: Ipv4Addr,
+    address: impl Into<IpAddr>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let mut socket = Socket::open_in(netns)?;
     let index = socket.link_by_name(link)?.ok_or("no such link")?.index;
-    Ok(socket.apply(&addr::add(&Address::host(index, address)))?)
+    let address = address.into();
+    socket.apply(&addr::add(&Address::host(index, address)))?;
+    if address.is_ipv6() {
+        socket.apply(&route::add(&Route::own(address, index)))?;
+    }
+    Ok(())
 }
 
 /// Sets a link up, and has the kernel finish with it (`Sim::settle` does the same at its other end).

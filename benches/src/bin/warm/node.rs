@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
@@ -268,7 +268,8 @@ impl Node<'_> {
     fn give(&mut self, amount: Amount) -> Answer {
         let (mut addresses, mut prefixes) = (Vec::new(), Vec::new());
         match amount {
-            Amount::Addresses(n) => addresses.extend((0..n).map(|_| self.address())),
+            Amount::Addresses(n) => addresses.extend((0..n).map(|_| IpAddr::V4(self.address()))),
+            Amount::Ipv6Prefixes(_) => unreachable!("the traces are of IPv4 nodes"),
             Amount::Prefixes(n) => {
                 for _ in 0..n {
                     self.next = (self.next / 16 + 1) * 16;

@@ -152,8 +152,6 @@ impl Desired {
     }
 
     fn is_pod(&self, address: IpAddr) -> bool {
-        self.pods
-            .values()
-            .any(|pod| IpAddr::from(pod.address) == address)
+        self.pods.values().any(|pod| pod.address == address)
     }
 }

@@ -17,7 +17,10 @@ struct Kept {
 
 fn listen(lab: &Lab, keeper: &mut Keeper) -> Notices {
     let own = [keeper.socket().port()];
-    lab.host.run(|| Notices::open(&own)).unwrap().unwrap()
+    lab.host
+        .run(|| Notices::open(Family::V4, &own))
+        .unwrap()
+        .unwrap()
 }
 
 impl Kept {

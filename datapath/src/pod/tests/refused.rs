@@ -126,7 +126,7 @@ fn a_refused_pod_side_leaves_nothing() {
         ))
         .unwrap();
     let index = lab.pod.link_by_name("net1").unwrap().unwrap().index;
-    let default = Route::link(Ipv4Net::default(), index, MAIN);
+    let default = Route::link(Family::V4.everything(), index, MAIN);
     lab.pod.apply(&route::add(&default)).unwrap();
 
     let error = lab.refuses(&pod_link(5));
@@ -201,14 +201,14 @@ fn what_cannot_be_wired_is_refused_before_anything_is_touched() {
         (
             "pod address",
             PodLink {
-                address: Ipv4Addr::new(224, 0, 0, 1),
+                address: [224, 0, 0, 1].into(),
                 ..base.clone()
             },
         ),
         (
             "pod address",
             PodLink {
-                address: Ipv4Addr::UNSPECIFIED,
+                address: [0, 0, 0, 0].into(),
                 ..base
             },
         ),

@@ -71,7 +71,7 @@ fn another_pods_route_is_not_taken() {
     lab.add(&link).unwrap();
     let (other_ns, mut other) = pod();
     let mut rival = pod_link(6);
-    rival.address = Ipv4Addr::new(10, 0, 0, 6);
+    rival.address = [10, 0, 0, 6].into();
     add(&mut lab.host, &mut other, other_ns.as_fd(), &rival).unwrap();
     let meddle = format!(
         "ip route replace 10.0.0.5 dev {} table 27392 proto 107",

@@ -1,6 +1,6 @@
 //! Reading EC2: which interfaces this node has, and which of them are its to manage.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::Ipv4Net;
 use planner::{Class, EniId, Failure, Observed, SubnetId, event};
@@ -113,7 +113,7 @@ impl Executor {
             mac: eni.mac,
             subnet: eni.subnet,
             primary: eni.primary,
-            addresses: eni.secondary,
+            addresses: eni.secondary.into_iter().map(IpAddr::V4).collect(),
             prefixes: eni.prefixes,
             attached,
             managed,

@@ -3,11 +3,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     Amount, Answer, Class, Command, Config, EniId, Event, Failure, Mac, Mono, Observed, Op,
@@ -63,12 +63,12 @@ pub struct World {
     /// The next faults per action, first come first hit.
     pub faults: BTreeMap<Action, Vec<Fault>>,
     pub log: Vec<Command>,
-    pub granted: BTreeMap<Ticket, (Sandbox, Ipv4Addr, bool)>,
+    pub granted: BTreeMap<Ticket, (Sandbox, IpAddr, bool)>,
     pub refused: BTreeMap<Ticket, Refusal>,
     pub asked: BTreeSet<Ticket>,
     /// Who lives where, by the world's own account: (sandbox → address).
-    pub live: BTreeMap<Sandbox, Ipv4Addr>,
-    pub rested: BTreeMap<Ipv4Addr, Mono>,
+    pub live: BTreeMap<Sandbox, IpAddr>,
+    pub rested: BTreeMap<IpAddr, Mono>,
     pub auto_wire: bool,
     pub unwired: Vec<Sandbox>,
     answers: BTreeMap<(Mono, u64), (Op, Result<Answer, Failure>)>,
@@ -77,7 +77,7 @@ pub struct World {
     seq: u64,
     next_ticket: u64,
     /// Addresses that another actor moved away: the ledger forgives their absence.
-    pub stolen: BTreeSet<Ipv4Addr>,
+    pub stolen: BTreeSet<IpAddr>,
 }
 
 impl World {
@@ -169,11 +169,17 @@ impl World {
         Ipv4Addr::from(0x0a00_0000 + self.next)
     }
 
-    fn prefix(&mut self) -> Ipv4Net {
+    fn prefix(&mut self) -> IpNet {
         self.next = (self.next / 16 + 1) * 16;
         let net = Ipv4Net::new(Ipv4Addr::from(0x0a00_0000 + self.next), 28).unwrap();
         self.next += 15;
-        net
+        net.into()
+    }
+
+    fn ipv6_prefix(&mut self) -> IpNet {
+        self.next += 1;
+        let number = 0x2600_1f14 << 96 | u128::from(self.next) << 48;
+        Ipv6Net::new_assert(Ipv6Addr::from(number), 80).into()
     }
 
     pub fn create(&mut self, amount: Amount) -> EniId {
@@ -204,8 +210,9 @@ impl World {
     pub fn give(&mut self, id: &EniId, amount: Amount) -> Answer {
         let (mut addresses, mut prefixes) = (Vec::new(), Vec::new());
         match amount {
-            Amount::Addresses(n) => addresses.extend((0..n).map(|_| self.address())),
+            Amount::Addresses(n) => addresses.extend((0..n).map(|_| IpAddr::V4(self.address()))),
             Amount::Prefixes(n) => prefixes.extend((0..n).map(|_| self.prefix())),
+            Amount::Ipv6Prefixes(n) => prefixes.extend((0..n).map(|_| self.ipv6_prefix())),
         }
         self.left -= addresses.len() + 16 * prefixes.len();
         let observed = &mut self.enis.get_mut(id).unwrap().observed;
@@ -368,7 +375,7 @@ impl World {
         &mut self,
         ticket: Ticket,
         sandbox: &Sandbox,
-        address: Ipv4Addr,
+        address: IpAddr,
         id: &EniId,
         index: u16,
         known: bool,
@@ -419,7 +426,7 @@ impl World {
             .insert(ticket, (sandbox.clone(), address, known));
     }
 
-    fn owns(&self, id: &EniId, address: Ipv4Addr) -> bool {
+    fn owns(&self, id: &EniId, address: IpAddr) -> bool {
         let observed = &self.enis[id].observed;
         observed.addresses.contains(&address)
             || observed.prefixes.iter().any(|net| net.contains(&address))

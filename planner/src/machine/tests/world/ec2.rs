@@ -1,8 +1,8 @@
 //! What each call does in the tiny EC2, and what it must never be asked to do (I5).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::World;
 use crate::{Amount, Answer, Attachment, Class, Command, EniId, Mono, event::Bond};
@@ -145,8 +145,8 @@ impl World {
     fn unassign(
         &mut self,
         id: &EniId,
-        addresses: &[Ipv4Addr],
-        prefixes: &[Ipv4Net],
+        addresses: &[IpAddr],
+        prefixes: &[IpNet],
     ) -> Result<Answer, Class> {
         for address in self.live.values() {
             assert!(

@@ -1,0 +1,68 @@
+//! A node whose pods have IPv6 addresses: forwarding, the rule that lets local pods win, the check of their sources.
+//!
+//! All pods' addresses are on the primary ENI, which main routes, so there is no table, mark or rule per ENI; nothing is
+//! translated, so there is nothing to remember about connections.
+
+use std::fs;
+use std::time::Duration;
+
+use super::{During, HostConfig, HostError, ensure_link, rules};
+use crate::constants::{PODS_TABLE, RULE_PODS};
+use crate::netlink::link::Link;
+use crate::netlink::rule::Rule;
+use crate::netlink::{Family, Kind, Socket};
+
+/// All of it but nftables, as [`ensure`](super::ensure) for IPv4.
+pub(super) fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
+    let mac = config.primary_mac;
+    let primary = crate::netlink::wait_for_link_by_mac(socket, mac, Duration::ZERO)
+        .during("find the primary ENI")?
+        .ok_or(HostError::LinkMissing { mac })?;
+    if ensure_settings(&primary.name)? {
+        socket.count(Kind::Setting);
+    }
+    ensure_link(socket, &primary, config.mtu)?;
+    let pods = Rule::all(Family::V6, RULE_PODS, PODS_TABLE);
+    rules::ensure(socket, &pods, |r| r.priority == RULE_PODS)?;
+    Ok(primary)
+}
+
+/// A host that forwards is a router, and routers heed no advertisements, unless told to: a node that learns its own
+/// default route from them would lose it when the last one runs out, half an hour after forwarding was switched on. So
+/// that comes first. 0 means that somebody has set the route by hand. Says whether anything had to be changed.
+fn ensure_settings(primary: &str) -> Result<bool, HostError> {
+    let mut changed = set("all/disable_ipv6", "0")?;
+    let accept_ra = format!("{primary}/accept_ra");
+    if read(&accept_ra)? == "1" {
+        changed |= set(&accept_ra, "2")?;
+    }
+    changed |= set("all/forwarding", "1")?;
+    Ok(changed)
+}
+
+/// Whether it had to be changed. Read first: an unprivileged container may read these files and not write them.
+fn set(name: &str, value: &'static str) -> Result<bool, HostError> {
+    if read(name)? == value {
+        return Ok(false);
+    }
+    let written = fs::write(path(name), value).map(|()| true);
+    written.map_err(|source| HostError::Setting {
+        path: path(name),
+        value,
+        source,
+    })
+}
+
+fn read(name: &str) -> Result<String, HostError> {
+    match fs::read_to_string(path(name)) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(source) => Err(HostError::NoIpv6 {
+            path: path(name),
+            source,
+        }),
+    }
+}
+
+fn path(name: &str) -> String {
+    format!("/proc/sys/net/ipv6/conf/{name}")
+}
