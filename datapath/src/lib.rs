@@ -4,6 +4,7 @@
 //! there. Blocking throughout: an ADD is a dozen requests in a row, and the daemon calls this from one thread of its
 //! own. Must not know AWS, Kubernetes or an async runtime, and enters no namespace that it was not handed.
 
+pub mod conntrack;
 pub mod constants;
 pub mod host;
 pub mod netlink;

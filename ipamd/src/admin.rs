@@ -1,5 +1,7 @@
 //! `/metrics` over HTTP, on a runtime of its own, so that a scrape cannot slow a pod's start nor the other way round.
 
+mod few;
+
 use std::{net::SocketAddr, sync::Arc, thread};
 
 use axum::{
@@ -12,6 +14,9 @@ use crate::{
     metrics::{self, Metrics},
     pool::Pool,
 };
+
+/// Scrapers at one time.
+const CONNECTIONS: usize = 32;
 
 #[derive(Clone)]
 struct Shared {
@@ -47,7 +52,8 @@ pub fn start(
         .name("admin".to_owned())
         .spawn(move || {
             let served = runtime.block_on(async move {
-                axum::serve(TcpListener::from_std(listener)?, routes).await
+                let listener = TcpListener::from_std(listener)?;
+                axum::serve(few::Few::new(listener, CONNECTIONS), routes).await
             });
             if let Err(error) = served {
                 tracing::error!(%error, "metrics are no longer served");

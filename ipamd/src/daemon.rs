@@ -13,7 +13,7 @@ use planner::{Event, Family, InstanceType, Mono, Planner};
 use proto::v1::node_server::NodeServer;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Notify, mpsc},
+    sync::{Notify, Semaphore, mpsc},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -34,7 +34,12 @@ use crate::{
     grpc::Service,
     history::{Books, History},
     hostnet::{HostNet, StartError},
-    introspect, kube, listener, memory,
+    introspect, kube,
+    listener::{
+        self, REQUEST_LIMIT,
+        seats::{self, Seats},
+    },
+    memory,
     metrics::Metrics,
     pool::{Driver, Pool},
     recovery::{self, Agreed},
@@ -48,8 +53,8 @@ use crate::{
 
 /// How long shutdown waits for requests under way.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// The largest request: a Gc of a full node is some tens of kilobytes.
-const REQUEST_LIMIT: usize = 1 << 20;
+/// Input that HTTP/2 reads ahead of whoever wants it, per connection: its own default is a mebibyte.
+const READ_AHEAD: u32 = 64 << 10;
 
 /// Why the daemon could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +149,8 @@ impl Node {
         let intents = contents.intents.clone();
         let mut agreed =
             recovery::agree(&store, contents, &host, config.pool.cooldown, clock::now()).await?;
+        let here = host.macs().await.map_err(recovery::RecoveryError::from)?;
+        agreed.keep_linked(&here);
 
         let aws = Arc::new(Aws::new(me.region.clone(), config.cloud.timeout).await);
         let kind = kind::known_or_asked(&me.instance_type, &aws).await?;
@@ -215,6 +222,10 @@ impl Node {
             supervisor.critical("vpc", follower.run());
         }
 
+        for (address, until) in self.agreed.left_empty() {
+            self.host.flows().left(address, until);
+        }
+        supervisor.critical("flows", self.host.flows().clone().run());
         let serving = !self.agreed.restored.enis.is_empty();
         pool.tell(Event::Restore(self.agreed.restored.clone()))
             .await;
@@ -254,6 +265,7 @@ impl Node {
         sandboxes.honour_tombstones(&tombstones).await;
         let ended = self.watch(pool, supervisor, detached);
         supervisor.critical("sweep", sandboxes.clone().sweep(tombstones, ended));
+        let seats = Seats::new(seats::Limits::within(listener::raise_descriptor_limit()));
         let service = Service {
             sandboxes,
             pool: pool.clone(),
@@ -261,8 +273,9 @@ impl Node {
             me: self.me.clone(),
             metrics: metrics.clone(),
             history: self.history.clone(),
+            room: Arc::new(Semaphore::new(seats.count())),
         };
-        let stop = listen(&socket, service, supervisor, detached.clone())?;
+        let stop = listen(&socket, service, seats, supervisor, detached.clone())?;
         if let Some(address) = self.config.metrics {
             let bound = admin::start(
                 address,
@@ -352,20 +365,27 @@ async fn until_told(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
 fn listen(
     path: &Path,
     service: Service,
+    seats: Seats,
     supervisor: &mut Supervisor,
     detached: Detached,
 ) -> Result<mpsc::Sender<()>, DaemonError> {
     let listener = listener::bind(path)
         .map_err(|source| serve_error(&format!("\"{}\"", path.display()), source))?;
     let (ready, connections) = mpsc::channel(64);
-    supervisor.critical("listener", listener::accept(listener, ready, detached));
+    supervisor.critical(
+        "listener",
+        listener::accept(listener, seats, ready, detached),
+    );
     let (stop, mut stopped) = mpsc::channel::<()>(1);
     let node = NodeServer::new(service).max_decoding_message_size(REQUEST_LIMIT);
     supervisor.critical("grpc", async move {
         // Told to stop, or nobody left who could tell.
         let told = async move { stopped.recv().await.unwrap_or_default() };
         let server = Server::builder()
-            .max_concurrent_streams(16)
+            // Plugin and command line ask one thing per connection; bounds per connection are bounds per request so.
+            .max_concurrent_streams(1)
+            .initial_stream_window_size(READ_AHEAD)
+            .initial_connection_window_size(READ_AHEAD)
             .add_service(node);
         if let Err(error) = server
             .serve_with_incoming_shutdown(ReceiverStream::new(connections), told)

@@ -13,15 +13,15 @@ use proto::{
     refusal::Refusal,
     v1::{self, Reason, node_server::Node},
 };
-use tokio::sync::{mpsc, watch};
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use crate::{
     clock,
     cloud::identity::Identity,
     history::History,
-    listener::Brought,
+    listener::{self, Brought, seats::UnderWay},
     metrics::Metrics,
     pool::Pool,
     refusals,
@@ -48,6 +48,8 @@ pub struct Service {
     pub me: Arc<Identity>,
     pub metrics: Arc<Metrics>,
     pub history: Arc<History>,
+    /// Permits for requests under way. One whose caller is gone goes on, so connections alone would not bound them.
+    pub room: Arc<Semaphore>,
 }
 
 impl Service {
@@ -87,10 +89,16 @@ impl Service {
         container: String,
         verb: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
+        let Ok(permit) = self.room.clone().try_acquire_owned() else {
+            self.metrics
+                .request(name, Reason::Busy.as_str_name(), Duration::ZERO);
+            return Err(refusals::busy().into());
+        };
         let (metrics, history) = (self.metrics.clone(), self.history.clone());
         let begun = clock::now();
         let counted = async move {
             let result = verb.await;
+            drop(permit);
             let outcome = result
                 .as_ref()
                 .map_or_else(|refusal| refusal.reason.as_str_name(), |_| "ok");
@@ -115,6 +123,7 @@ impl Node for Service {
         &self,
         request: Request<v1::AddRequest>,
     ) -> Result<Response<v1::AddReply>, Status> {
+        let _under_way = listener::under_way(&request);
         let handed = handed(&request);
         let add = read_add(request.into_inner(), handed)?;
         let sandboxes = self.sandboxes.clone();
@@ -129,6 +138,7 @@ impl Node for Service {
         &self,
         request: Request<v1::DelRequest>,
     ) -> Result<Response<v1::DelReply>, Status> {
+        let _under_way = listener::under_way(&request);
         let sandbox = read_sandbox(request.into_inner().sandbox)?;
         let sandboxes = self.sandboxes.clone();
         self.detach("del", sandbox.container_id.clone(), async move {
@@ -141,6 +151,7 @@ impl Node for Service {
         &self,
         request: Request<v1::CheckRequest>,
     ) -> Result<Response<v1::CheckReply>, Status> {
+        let _under_way = listener::under_way(&request);
         let handed = handed(&request).ok_or_else(no_descriptors)?;
         let request = request.into_inner();
         let sandbox = read_sandbox(request.sandbox)?;
@@ -159,6 +170,7 @@ impl Node for Service {
     }
 
     async fn gc(&self, request: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {
+        let _under_way = listener::under_way(&request);
         let v1::GcRequest { network, valid } = request.into_inner();
         let valid: Vec<_> = valid
             .into_iter()
@@ -176,8 +188,9 @@ impl Node for Service {
 
     async fn status(
         &self,
-        _: Request<v1::StatusRequest>,
+        request: Request<v1::StatusRequest>,
     ) -> Result<Response<v1::StatusReply>, Status> {
+        let _under_way = listener::under_way(&request);
         let pool = self
             .pool
             .snapshot()
@@ -195,6 +208,7 @@ impl Node for Service {
         &self,
         request: Request<v1::InspectRequest>,
     ) -> Result<Response<Snapshots>, Status> {
+        let under_way = listener::under_way(&request);
         // Taken before the first look: a change in between must not be missed.
         let changes = self.pool.changes();
         let first = self
@@ -202,7 +216,7 @@ impl Node for Service {
             .await
             .ok_or_else(|| refusals::stopping(Reason::Stopping))?;
         if !request.into_inner().watch {
-            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(first)))));
+            return Ok(in_use(under_way, tokio_stream::once(Ok(first))));
         }
         let (send, snapshots) = mpsc::channel(1);
         let service = self.clone();
@@ -210,8 +224,19 @@ impl Node for Service {
             self.detached
                 .spawn_idle(service.watch(first, changes, send)),
         );
-        Ok(Response::new(Box::pin(ReceiverStream::new(snapshots))))
+        Ok(in_use(under_way, ReceiverStream::new(snapshots)))
     }
+}
+
+/// A stream whose connection is in use for as long as it is.
+fn in_use(
+    under_way: Option<UnderWay>,
+    snapshots: impl Stream<Item = Result<v1::Snapshot, Status>> + Send + 'static,
+) -> Response<Snapshots> {
+    Response::new(Box::pin(snapshots.map(move |snapshot| {
+        let _ = &under_way;
+        snapshot
+    })))
 }
 
 fn handed<T>(request: &Request<T>) -> Option<proto::handover::Handed> {

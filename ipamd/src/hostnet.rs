@@ -18,6 +18,7 @@ use proto::handover::Handed;
 
 use crate::{
     config,
+    flows::{Flows, FlowsError},
     metrics::Metrics,
     pool::EniHost,
     refusals::chain,
@@ -63,6 +64,8 @@ pub enum StartError {
     Socket(#[from] netlink::Error),
     #[error("no thread could be started")]
     Thread(#[from] std::io::Error),
+    #[error("connections of pods that are gone could not be watched")]
+    Flows(#[from] FlowsError),
 }
 
 /// See the module. Cloning gives another handle on the same threads.
@@ -70,6 +73,7 @@ pub enum StartError {
 pub struct HostNet {
     writer: Worker<Keeper>,
     reaper: Reaper,
+    flows: Flows,
     own: NetnsId,
     eni_mtu: u32,
     primary_mark: u32,
@@ -107,6 +111,7 @@ impl HostNet {
         let host = Self {
             writer: Worker::start("datapath", keeper)?,
             reaper: Reaper::start(reaping, metrics)?,
+            flows: Flows::start()?,
             own,
             eni_mtu: network.eni_mtu,
             primary_mark,
@@ -114,11 +119,18 @@ impl HostNet {
         Ok((host, notices))
     }
 
+    /// The connections of pods that are gone.
+    #[must_use]
+    pub const fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
     /// Wires one pod, completely or not at all.
     ///
     /// # Errors
     /// [`WireError`]; then nothing of the attempt remains in the kernel.
     pub async fn wire(&self, link: PodLink, handed: Handed) -> Result<(), WireError> {
+        self.flows.settle(link.address).await;
         let own = self.own;
         self.writer
             .run(move |host| {
@@ -202,6 +214,16 @@ impl HostNet {
         self.writer
             .run(|host| pod::list(host.socket()).map_err(|e| WireError::Kernel(e.into())))
             .await?
+    }
+
+    /// The addresses of every Ethernet link of the node: an ENI that is attached has one.
+    ///
+    /// # Errors
+    /// [`WireError`] if the kernel could not be asked.
+    pub async fn macs(&self) -> Result<BTreeSet<Mac>, WireError> {
+        let links = self.writer.run(|host| host.socket().links()).await?;
+        let links = links.map_err(|e| WireError::Kernel(e.into()))?;
+        Ok(links.iter().filter_map(|link| link.mac).map(Mac).collect())
     }
 
     /// Changes which destinations see pods' own addresses.

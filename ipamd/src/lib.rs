@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod doctor;
 #[cfg(test)]
 mod foreign;
+pub mod flows;
 pub mod grpc;
 pub mod history;
 pub mod hostnet;

@@ -1,6 +1,9 @@
 //! The daemon's socket: who may connect, and the preamble by which a connection brings its descriptors.
 //!
-//! Owns the socket file (0700 directory, 0600 socket from birth) and each connection until HTTP/2 begins. Knows no verb.
+//! Owns the socket file (0700 directory, 0600 socket from birth), each connection until HTTP/2 begins, and what a
+//! connection may take ([`seats`]). Knows no verb.
+
+pub mod seats;
 
 use std::{
     io,
@@ -12,21 +15,38 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::stat::{Mode, umask};
+use nix::sys::{
+    resource::{Resource, getrlimit, setrlimit},
+    stat::{Mode, umask},
+};
 use proto::handover::{self, Handed, Preamble};
 use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{UnixListener, UnixStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
 };
-use tonic::transport::server::Connected;
+use tonic::{Request, transport::server::Connected};
 
-use crate::supervise::Detached;
+use self::seats::{Requests, Seat, Seats, UnderWay};
+use crate::{clock, supervise::Detached};
 
-/// How long a fresh connection may take to send its one byte.
-const PREAMBLE_LIMIT: Duration = Duration::from_secs(5);
-/// Connections at one time; each costs two descriptors more than itself. Others wait in the kernel's backlog.
-const CONNECTIONS: usize = 1024;
+/// The largest request: a Gc of a full node is some tens of kilobytes.
+pub const REQUEST_LIMIT: usize = 1 << 20;
+/// Refused connections are told of so often at most: a flood of them must not become one of log lines.
+const COMPLAINT: Duration = Duration::from_secs(10);
+
+/// Raises the number of files that this process may open to what the system allows it, and says how many that are.
+#[must_use]
+pub fn raise_descriptor_limit() -> u64 {
+    const POSIX: u64 = 256;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return POSIX;
+    };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}
 
 /// Creates the directory and binds the socket. A socket that a dead daemon left is removed: the store's lock, taken
 /// before, is what keeps two living ones apart.
@@ -54,43 +74,67 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 /// Accepts for ever; connections whose preamble is good come out of `ready`.
 pub async fn accept(
     listener: UnixListener,
+    seats: Seats,
     ready: mpsc::Sender<io::Result<Connection>>,
     detached: Detached,
 ) {
-    let seats = Arc::new(Semaphore::new(CONNECTIONS));
+    let refused = Arc::new(Refused::default());
     loop {
-        let seat = seats.clone().acquire_owned().await.expect("never closed");
+        let mut seat = seats.take().await;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of descriptors, most likely: those in use will come back.
-                tracing::error!(%error, "could not accept a connection");
+                refused.note(&error);
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        let ready = ready.clone();
-        drop(detached.spawn(async move {
-            match tokio::time::timeout(PREAMBLE_LIMIT, greet(stream)).await {
-                Ok(Ok((stream, handed))) => {
-                    drop(
-                        ready
-                            .send(Ok(Connection {
-                                stream,
-                                handed,
-                                _seat: seat,
-                            }))
-                            .await,
-                    );
+        let (ready, refused) = (ready.clone(), refused.clone());
+        drop(detached.spawn_idle(async move {
+            let greeted = tokio::select! {
+                greeted = greet(stream) => greeted,
+                ended = seat.ended() => Err(ended.into()),
+            };
+            match greeted {
+                Ok((stream, handed)) => {
+                    let brought = Brought {
+                        handed,
+                        requests: seat.requests(),
+                    };
+                    let connection = Connection {
+                        stream,
+                        brought,
+                        seat,
+                    };
+                    // Fails only where the server has stopped.
+                    drop(ready.send(Ok(connection)).await);
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "refused a connection"),
-                Err(_) => tracing::warn!("refused a connection that sent no preamble"),
+                Err(error) => refused.note(&error),
             }
         }));
     }
 }
 
-async fn greet(stream: UnixStream) -> io::Result<(UnixStream, Brought)> {
+/// Tells of refused connections, some at a time.
+#[derive(Debug, Default)]
+struct Refused(Mutex<(Option<planner::Mono>, u64)>);
+
+impl Refused {
+    fn note(&self, error: &io::Error) {
+        let now = clock::now();
+        let mut told = self.0.lock().expect("no holder panics");
+        let (at, untold) = &mut *told;
+        if at.is_some_and(|at| now.since(at) < COMPLAINT) {
+            *untold += 1;
+            return;
+        }
+        tracing::warn!(%error, others = *untold, "refused a connection");
+        (*at, *untold) = (Some(now), 0);
+    }
+}
+
+async fn greet(stream: UnixStream) -> io::Result<(UnixStream, Arc<Mutex<Option<Handed>>>)> {
     let peer = stream.peer_cred()?;
     if peer.uid() != 0 {
         return Err(io::Error::other(format!(
@@ -105,43 +149,62 @@ async fn greet(stream: UnixStream) -> io::Result<(UnixStream, Brought)> {
         Preamble::Bare => None,
         Preamble::Handed(handed) => Some(handed),
     };
-    Ok((stream, Brought(Arc::new(Mutex::new(handed)))))
+    Ok((stream, Arc::new(Mutex::new(handed))))
 }
 
-/// The descriptors that came with a connection. The first request that needs them takes them.
+/// What a connection gives its requests.
 #[derive(Clone, Debug)]
-pub struct Brought(Arc<Mutex<Option<Handed>>>);
+pub struct Brought {
+    handed: Arc<Mutex<Option<Handed>>>,
+    requests: Requests,
+}
 
 impl Brought {
+    /// The descriptors that came with the connection, for the first request that needs them.
     #[must_use]
     pub fn take(&self) -> Option<Handed> {
-        self.0.lock().expect("no holder panics").take()
+        self.handed.lock().expect("no holder panics").take()
     }
+}
+
+/// To be called by a handler first of all, for it is started once its request is complete; to be kept until the
+/// answer. `None` only where the request came over no connection of ours.
+#[must_use]
+pub fn under_way<T>(request: &Request<T>) -> Option<UnderWay> {
+    let brought = request.extensions().get::<Brought>()?;
+    Some(brought.requests.begin())
 }
 
 /// A connection past its preamble.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
-    handed: Brought,
-    _seat: tokio::sync::OwnedSemaphorePermit,
+    brought: Brought,
+    seat: Seat,
 }
 
 impl Connected for Connection {
     type ConnectInfo = Brought;
 
     fn connect_info(&self) -> Brought {
-        self.handed.clone()
+        self.brought.clone()
     }
 }
 
 impl AsyncRead for Connection {
+    /// HTTP/2 reads whenever anything moves, so this is where a connection learns that it has to end.
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        if let Poll::Ready(ended) = self.seat.poll_ended(cx) {
+            return Poll::Ready(Err(ended.into()));
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf)?;
+        self.seat.charge(buf.filled().len() - before)?;
+        read.map(Ok)
     }
 }
 

@@ -3,7 +3,7 @@
 //! The kernel alone is enough to keep a pod: a link with a route may carry traffic, whether or not a record tells whose
 //! it is (the state file was corrupt, or an ADD died between kernel and record). Nothing that may live is taken away.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use datapath::pod::{HostSide, PodRef};
 use planner::{EniId, Mac, Mono, Observed, Pod, Restored, Sandbox};
@@ -34,6 +34,8 @@ pub struct Agreed {
     pub records: Vec<Record>,
     /// Links with a route that no record claims.
     pub orphans: Vec<HostSide>,
+    /// Addresses that have lost their pod, and until when they rest; a rest that is over is among them.
+    pub left: Vec<(IpAddr, Mono)>,
 }
 
 /// Compares the records with the links that stand, and frees what has no link.
@@ -61,7 +63,7 @@ pub async fn agree(
             let until = now + cooldown;
             store.release(&record, until)?;
             host.unwire(ref_of(&record)).await.await;
-            agreed.restored.cooling.push((record.address, until));
+            agreed.left.push((record.address, until));
         }
     }
     let unclaimed = |link: &HostSide| agreed.records.iter().all(|r| r.host_name != link.name);
@@ -78,11 +80,9 @@ pub async fn agree(
             host.unwire(pod).await.await;
         }
     }
-    let resting = contents
-        .cooling
-        .into_iter()
-        .filter(|&(_, until)| until > now);
-    agreed.restored.cooling.extend(resting);
+    agreed.left.extend(contents.cooling);
+    let resting = agreed.left.iter().filter(|&&(_, until)| until > now);
+    agreed.restored.cooling = resting.copied().collect();
     Ok(agreed)
 }
 
@@ -97,6 +97,20 @@ impl Agreed {
         } = record.clone();
         self.restored.assigned.push((sandbox, pod, address, eni));
         self.records.push(record);
+    }
+
+    /// Addresses that have lost their pod and have no other: an ADD may have died between kernel and record.
+    pub fn left_empty(&self) -> impl Iterator<Item = (IpAddr, Mono)> + '_ {
+        let held = |address| self.records.iter().any(|record| record.address == address);
+        self.left
+            .iter()
+            .copied()
+            .filter(move |(address, _)| !held(*address))
+    }
+
+    /// Serves from no ENI without a link: it was taken away meanwhile. EC2's list tells whether it is only late.
+    pub fn keep_linked(&mut self, macs: &BTreeSet<Mac>) {
+        self.restored.enis.retain(|eni| macs.contains(&eni.mac));
     }
 
     /// Whether `enis` hold every orphan's address, so that no other list is needed to adopt them.
@@ -145,7 +159,7 @@ pub fn unknown(host_name: &str) -> Sandbox {
     }
 }
 
-fn owner(link: &HostSide, enis: &[Observed]) -> Option<(std::net::IpAddr, EniId)> {
+fn owner(link: &HostSide, enis: &[Observed]) -> Option<(IpAddr, EniId)> {
     let address = link.address?;
     let holds = |eni: &&Observed| {
         eni.addresses.contains(&address) || eni.prefixes.iter().any(|net| net.contains(&address))

@@ -71,6 +71,17 @@ pub fn stopping(reason: Reason) -> Refusal {
     )
 }
 
+/// As many requests are under way as the daemon takes on.
+#[must_use]
+pub fn busy() -> Refusal {
+    refusal(
+        Reason::Busy,
+        "ipamd has too many requests under way".into(),
+        "find what sends them if the runtime's next try does not succeed",
+        Some(SOON),
+    )
+}
+
 #[must_use]
 pub fn deleted(sandbox: &Sandbox) -> Refusal {
     let cause = format!(

@@ -310,6 +310,8 @@ impl<H: PodHost> Sandboxes<H> {
             .lock()
             .expect("no holder panics")
             .remove(&record.sandbox);
+        // Before the pool can grant the address again.
+        shared.host.left(record.address, until);
         shared
             .pool
             .tell(Event::Left {

@@ -36,13 +36,20 @@ pub(crate) struct Place {
     pub address: IpAddr,
 }
 
+/// When a pod left an address, and until when it rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rest {
+    pub released: Mono,
+    pub until: Mono,
+}
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pool {
     enis: BTreeMap<Key, Eni>,
     holders: BTreeMap<Sandbox, Place>,
     cooling: BTreeSet<(Mono, Key, IpAddr)>,
     /// Resting addresses on no ENI that we know: they rest on if they come back.
-    resting: BTreeMap<IpAddr, Mono>,
+    resting: BTreeMap<IpAddr, Rest>,
     /// Blocks that EC2 took back, and until when a list that shows them is stale.
     returned: BTreeMap<(Key, IpNet), Mono>,
     /// Deleted ENIs, likewise.
@@ -63,7 +70,7 @@ impl Pool {
         let Some(eni) = self.enis.remove(&key) else {
             return;
         };
-        if let Some(id) = eni.id.filter(|_| eni.phase == Phase::Deleting) {
+        if let Some(id) = eni.id.clone().filter(|_| eni.phase == Phase::Deleting) {
             self.deleted.insert(id, now + STALE_ENIS);
         }
         self.returned.retain(|(owner, _), _| *owner != key);
@@ -75,7 +82,9 @@ impl Pool {
             .collect();
         for orphan in orphans {
             self.cooling.remove(&orphan);
-            self.resting.insert(orphan.2, orphan.0);
+            let (until, _, address) = orphan;
+            let released = eni.slot(address).map_or(now, |slot| slot.released);
+            self.resting.insert(address, Rest { released, until });
         }
         self.holders.retain(|_, place| place.key != key);
     }
@@ -251,9 +260,9 @@ impl Pool {
         }
     }
 
-    /// Makes an address rest until a given time, wherever it is; remembered if it is nowhere.
-    pub(crate) fn rest(&mut self, address: IpAddr, until: Mono, now: Mono) {
-        self.resting.insert(address, until);
+    /// Makes an address rest, wherever it is; remembered if it is nowhere.
+    pub(crate) fn rest(&mut self, address: IpAddr, rest: Rest, now: Mono) {
+        self.resting.insert(address, rest);
         for key in self.keys() {
             self.settle_resting(key, now);
         }
@@ -269,23 +278,24 @@ impl Pool {
     }
 
     fn settle_resting(&mut self, key: Key, now: Mono) {
-        self.resting.retain(|_, until| now < *until);
+        self.resting.retain(|_, rest| now < rest.until);
         let Some(eni) = self.enis.get_mut(&key) else {
             return;
         };
         let cooling = &mut self.cooling;
-        self.resting.retain(|address, until| {
+        self.resting.retain(|address, rest| {
+            let until = rest.until;
             let rests = eni.with_slot(*address, |slot| {
                 let free = slot.state == SlotState::Free;
                 if free {
-                    slot.state = SlotState::Cooling { until: *until };
+                    slot.state = SlotState::Cooling { until };
                     slot.since = now;
-                    slot.released = now;
+                    slot.released = rest.released;
                 }
                 free
             });
             if rests == Some(true) {
-                cooling.insert((*until, key, *address));
+                cooling.insert((until, key, *address));
             }
             rests.is_none()
         });

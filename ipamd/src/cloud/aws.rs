@@ -7,6 +7,8 @@
 pub mod dry_run;
 mod kind;
 
+mod whole;
+
 use std::{io, net::Ipv4Addr, time::Duration};
 
 use aws_config::{
@@ -74,8 +76,11 @@ impl Aws {
             )
             .load()
             .await;
+        let config = aws_sdk_ec2::config::Builder::from(&config)
+            .interceptor(whole::WholeAnswers)
+            .build();
         Self {
-            client: Client::new(&config),
+            client: Client::from_conf(config),
         }
     }
 

@@ -1,8 +1,9 @@
 //! What the verbs and the recovery need of the kernel. [`HostNet`] does it on a node; simulations stand in for it.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use datapath::pod::{HostSide, PodLink, PodRef};
+use planner::Mono;
 use proto::handover::Handed;
 
 use crate::hostnet::{HostNet, WireError};
@@ -29,6 +30,9 @@ pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
         handed: Handed,
     ) -> impl Future<Output = Result<Vec<String>, WireError>> + Send;
 
+    /// An address has lost its pod for good, and rests until then. Where connections are tracked, they are forgotten.
+    fn left(&self, _address: IpAddr, _until: Mono) {}
+
     /// Every pod link that stands in the kernel.
     fn list(&self) -> impl Future<Output = Result<Vec<HostSide>, WireError>> + Send;
 }
@@ -44,6 +48,10 @@ impl PodHost for HostNet {
 
     async fn check(&self, link: PodLink, handed: Handed) -> Result<Vec<String>, WireError> {
         Self::check(self, link, handed).await
+    }
+
+    fn left(&self, address: IpAddr, until: Mono) {
+        self.flows().left(address, until);
     }
 
     async fn list(&self) -> Result<Vec<HostSide>, WireError> {

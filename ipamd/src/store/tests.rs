@@ -46,6 +46,19 @@ impl Drop for Place {
     }
 }
 
+fn identity() -> Identity {
+    Identity {
+        instance: "i-1".into(),
+        instance_type: "m5.large".into(),
+        region: "eu-west-1".into(),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        address: [10, 0, 0, 4].into(),
+        subnet: SubnetId::from("subnet-1"),
+        subnet_cidr: "10.0.0.0/24".parse().unwrap(),
+        security_groups: vec!["sg-1".into()],
+    }
+}
+
 #[test]
 fn a_record_and_a_cooldown_survive_reopening() {
     let place = Place::new("survive");
@@ -118,6 +131,49 @@ fn a_file_of_another_boot_is_set_aside() {
     assert!(place.file().with_extension("boot").exists());
 }
 
+/// What a stopped and started instance reads anew: its type may be another, and so may its device numbers.
+#[test]
+fn fault_51_another_boot_remembers_neither_instance_type_nor_enis() {
+    let place = Place::new("type");
+    let (store, _) = Store::open(&place.file(), "boot-1").unwrap();
+    store.remember_identity(&identity()).unwrap();
+    drop(store);
+    let (_, contents) = Store::open(&place.file(), "boot-2").unwrap();
+    assert_eq!((contents.identity, contents.enis), (None, vec![]));
+}
+
+#[test]
+fn fault_36_a_file_of_another_version_is_set_aside() {
+    for version in ["0", "2", ""] {
+        let place = Place::new(&format!("version-{version}"));
+        let (store, _) = Store::open(&place.file(), "boot-1").unwrap();
+        store.put(&record("a", [10, 0, 0, 5])).unwrap();
+        store.remember("version", version).unwrap();
+        drop(store);
+        let (_, contents) = Store::open(&place.file(), "boot-1").unwrap();
+        assert!(contents.records.is_empty(), "{version}");
+        assert!(place.file().with_extension("version").exists(), "{version}");
+    }
+}
+
+/// What a file looks like whose last write never reached the disk: every length that it may have been left at.
+#[test]
+fn fault_38_a_file_cut_short_is_read_whole_or_set_aside() {
+    let place = Place::new("cut");
+    let (store, _) = Store::open(&place.file(), "boot-1").unwrap();
+    store.put(&record("a", [10, 0, 0, 5])).unwrap();
+    drop(store);
+    let whole = std::fs::read(place.file()).unwrap();
+    for part in 0..16 {
+        let cut = Place::new(&format!("cut-{part}"));
+        std::fs::write(cut.file(), &whole[..whole.len() * part / 16]).unwrap();
+        let (store, contents) = Store::open(&cut.file(), "boot-1").unwrap();
+        assert!(contents.records.len() <= 1, "{part}");
+        // And whatever it was, it serves from now on.
+        store.put(&record("b", [10, 0, 0, 6])).unwrap();
+    }
+}
+
 #[test]
 fn a_corrupt_file_is_kept_for_study_and_replaced() {
     let place = Place::new("corrupt");
@@ -134,16 +190,7 @@ fn a_corrupt_file_is_kept_for_study_and_replaced() {
 #[test]
 fn identity_and_enis_survive_reopening() {
     let place = Place::new("notes");
-    let me = Identity {
-        instance: "i-1".into(),
-        instance_type: "m5.large".into(),
-        region: "eu-west-1".into(),
-        mac: Mac([2, 0, 0, 0, 0, 1]),
-        address: [10, 0, 0, 4].into(),
-        subnet: SubnetId::from("subnet-1"),
-        subnet_cidr: "10.0.0.0/24".parse().unwrap(),
-        security_groups: vec!["sg-1".into()],
-    };
+    let me = identity();
     let eni = Observed {
         eni: EniId::from("eni-1"),
         mac: me.mac,

@@ -13,7 +13,7 @@ use crate::{
     EniId, Family, Mac, Mono, Pod, Restored, Sandbox,
     event::Observed,
     pool::{
-        Key,
+        Key, Rest,
         block::{Doubt, SlotState},
         eni::{Eni, Phase, Termination, Trust},
     },
@@ -405,7 +405,8 @@ impl Planner {
             self.restore_one(&sandbox, &pod, address, &id);
         }
         for (address, until) in restored.cooling {
-            self.pool.rest(address, until, now);
+            let released = until - self.config.cooldown;
+            self.pool.rest(address, Rest { released, until }, now);
         }
         if let Some(demand) = restored.demand {
             self.demand.restore(demand, now);

@@ -16,6 +16,14 @@ use crate::cloud::class::classify;
 #[derive(Clone, Copy, Debug)]
 enum Manner {
     Answer(u16, &'static str),
+    /// As `Answer`, with this `Date`.
+    Dated(u16, &'static str, &'static str),
+    /// Exactly these bytes, and the end of the connection.
+    Bytes(&'static [u8]),
+    /// The connection is reset, unanswered.
+    Reset,
+    /// An answer that begins and comes a byte at a time, for ever.
+    Trickle,
     Hang,
 }
 
@@ -36,20 +44,22 @@ fn serve(manner: Manner) -> (String, mpsc::Receiver<Request>) {
         let mut hanging = Vec::new();
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let Some(request) = read(&stream) else {
+            let Some(request) = read(&stream, matches!(manner, Manner::Reset)) else {
                 continue;
             };
             if seen.send(request).is_err() {
                 return;
             }
             match manner {
-                Manner::Answer(status, body) => {
-                    let length = body.len();
-                    let head = format!(
-                        "HTTP/1.1 {status} X\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n\
-                         Connection: close\r\n\r\n"
-                    );
-                    stream.write_all((head + body).as_bytes()).unwrap();
+                Manner::Answer(status, body) => answer(&mut stream, status, "", body),
+                Manner::Dated(status, date, body) => {
+                    answer(&mut stream, status, &format!("Date: {date}\r\n"), body);
+                }
+                Manner::Bytes(bytes) => stream.write_all(bytes).unwrap(),
+                // Closed with something unread: the kernel answers with a reset.
+                Manner::Reset => drop(stream),
+                Manner::Trickle => {
+                    std::thread::spawn(move || trickle(stream));
                 }
                 Manner::Hang => hanging.push(stream),
             }
@@ -58,7 +68,27 @@ fn serve(manner: Manner) -> (String, mpsc::Receiver<Request>) {
     (url, requests)
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
+fn answer(stream: &mut TcpStream, status: u16, more: &str, body: &str) {
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status} X\r\nContent-Type: text/xml\r\nContent-Length: {length}\r\n{more}\
+         Connection: close\r\n\r\n"
+    );
+    stream.write_all((head + body).as_bytes()).unwrap();
+}
+
+/// Until the client has had enough.
+fn trickle(mut stream: TcpStream) {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 1000000\r\n\r\n<";
+    let mut next: &[u8] = head;
+    while stream.write_all(next).is_ok() {
+        next = b" ";
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// `part`: the body's last byte is left in the socket.
+fn read(stream: &TcpStream, part: bool) -> Option<Request> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -70,6 +100,12 @@ fn read(stream: &TcpStream) -> Option<Request> {
     let length = head.split("content-length: ").nth(1)?;
     let length = length.lines().next()?.parse().ok()?;
     let mut form = vec![0; length];
+    if part {
+        return Some(Request {
+            head,
+            form: String::new(),
+        });
+    }
     reader.read_exact(&mut form).ok()?;
     Some(Request {
         head,
@@ -170,4 +206,94 @@ async fn a_call_that_nobody_took_has_no_effect() {
     let error = client.call(assign()).await.unwrap_err();
     assert!(error.refused, "{error}");
     assert_eq!(classify(&assign(), &error).class, Class::Transient);
+}
+
+/// What cannot be read may have taken effect, unless nothing was to be changed; and every byte of it is EC2's, so it
+/// must not bring the daemon down.
+async fn unreadable(manner: Manner) {
+    let (url, requests) = serve(manner);
+    let client = client(&url, Duration::from_secs(2)).await;
+    let error = client.call(assign()).await.unwrap_err();
+    assert_eq!(
+        (error.code.as_deref(), error.refused),
+        (None, false),
+        "{error}"
+    );
+    assert_eq!(
+        classify(&assign(), &error).class,
+        Class::Ambiguous,
+        "{manner:?}"
+    );
+    assert_eq!(requests.try_iter().count(), 1, "{manner:?}");
+    let list = Call::DescribeNetworkInterfaces {
+        filters: Vec::new(),
+    };
+    let error = client.call(list.clone()).await.unwrap_err();
+    assert_eq!(classify(&list, &error).class, Class::Transient, "{error}");
+}
+
+#[tokio::test]
+async fn fault_15_a_connection_reset_may_hide_a_success() {
+    unreadable(Manner::Reset).await;
+}
+
+#[tokio::test]
+async fn fault_15_a_page_of_html_is_no_answer() {
+    const GATEWAY: &str =
+        "<html><head><title>502 Bad Gateway</title></head><body><hr>nginx</body></html>";
+    unreadable(Manner::Answer(502, GATEWAY)).await;
+    unreadable(Manner::Answer(200, GATEWAY)).await;
+    unreadable(Manner::Answer(500, "")).await;
+}
+
+#[tokio::test]
+async fn fault_15_xml_cut_short_is_no_answer() {
+    const CUT: &str = r#"<AssignPrivateIpAddressesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+<assignedPrivateIpAddressesSet><item><privateIpAddress>10.0.0.5</privateIpAddress></item><item><priva"#;
+    unreadable(Manner::Answer(200, CUT)).await;
+}
+
+#[tokio::test]
+async fn fault_15_a_body_shorter_than_announced_is_no_answer() {
+    unreadable(Manner::Bytes(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 5000\r\n\r\n<AssignPrivateIpAddressesResponse",
+    ))
+    .await;
+    unreadable(Manner::Bytes(b"HTTP/1.1 200")).await;
+}
+
+#[tokio::test]
+async fn fault_15_a_body_that_never_ends_is_given_up_in_time() {
+    unreadable(Manner::Trickle).await;
+}
+
+/// A proxy that speaks no TLS, or another's certificate: nothing was sent that could have been carried out.
+#[tokio::test]
+async fn fault_15_a_failed_tls_handshake_is_an_error_and_no_more() {
+    let (url, _requests) = serve(Manner::Bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+    let client = client(&url.replace("http:", "https:"), Duration::from_secs(2)).await;
+    let error = client.call(assign()).await.unwrap_err();
+    assert_eq!(error.code, None, "{error}");
+}
+
+/// EC2 refuses a signature whose time is off; the answer's date tells by how much.
+#[tokio::test]
+async fn fault_39_a_wall_clock_that_is_years_off_costs_one_call() {
+    const REFUSED: &str = r"<Response><Errors><Error><Code>AuthFailure</Code>
+<Message>Signature not yet current</Message></Error></Errors><RequestID>r</RequestID></Response>";
+    let date = "Mon, 01 Jan 2035 00:00:00 GMT";
+    let (url, requests) = serve(Manner::Dated(401, date, REFUSED));
+    let client = client(&url, Duration::from_secs(20)).await;
+    let signed = |request: Request| {
+        let line = request
+            .head
+            .lines()
+            .find(|line| line.starts_with("x-amz-date:"));
+        line.map(str::to_owned).unwrap_or_default()
+    };
+    client.call(assign()).await.unwrap_err();
+    assert!(!signed(requests.recv().unwrap()).contains("2035"));
+    client.call(assign()).await.unwrap_err();
+    let second = signed(requests.recv().unwrap());
+    assert!(second.contains("20350101t"), "{second}");
 }

@@ -419,6 +419,38 @@ fn restored_pods_are_served_before_any_inventory() {
 }
 
 #[test]
+fn the_longest_rested_address_comes_first_after_a_restart_too() {
+    let config = Config {
+        warm_eni_target: Some(0),
+        ..Config::upstream()
+    };
+    let mut world = World::new("m5.large", config.clone());
+    let mut released: Vec<_> = (0..3).map(|n| (n, world.add(n))).collect();
+    // Not in the order of the addresses, which decides between equals.
+    released.reverse();
+    let mut cooling = Vec::new();
+    for (n, ticket) in released {
+        world.run(1);
+        world.left(n);
+        let until = world.now + config.cooldown;
+        cooling.push((world.granted[&ticket].1, until));
+    }
+    let order: Vec<_> = cooling.iter().map(|(address, _)| *address).collect();
+    cooling.sort();
+    let restored = crate::Restored {
+        enis: world.listing(),
+        cooling,
+        ..crate::Restored::default()
+    };
+    world.restart("m5.large", config);
+    world.send(Event::Restore(restored));
+    world.run(60);
+    let tickets: Vec<_> = (10..19).map(|n| world.add(n)).collect();
+    let granted: Vec<_> = tickets.iter().map(|t| world.granted[t].1).collect();
+    assert_eq!(granted[6..], order[..], "{granted:?}");
+}
+
+#[test]
 fn indices_outlive_a_restart() {
     let mut before = World::new(
         "m5.xlarge",

@@ -1,0 +1,205 @@
+//! Connection tracking: forgetting what the kernel remembers of a pod that is gone.
+//!
+//! An entry outlives its pod by minutes or days. The next owner of the address would inherit translations that were
+//! made for the former one: a service's clients sent to it, its own connections answered under another's port. Owns
+//! finding and deleting those entries by address; never touches another address's, and makes none.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use nix::libc::{AF_INET, AF_INET6};
+use nix::sys::socket::SockProtocol;
+use tracing::trace;
+
+use crate::netlink::{Channel, Errno, Error, Frame, align4, verdict};
+
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP: u16 = 0x300;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+// linux/netfilter/nfnetlink.h and nfnetlink_conntrack.h: the subsystem is the upper byte.
+const GET: u16 = 1 << 8 | 1;
+const DELETE: u16 = 1 << 8 | 2;
+const TUPLE_ORIG: u16 = 1;
+const TUPLE_REPLY: u16 = 2;
+const ID: u16 = 12;
+const ZONE: u16 = 18;
+/// Within a tuple, and within that.
+const TUPLE_IP: u16 = 1;
+/// IPv4 source and destination, IPv6 source and destination.
+const IP: std::ops::RangeInclusive<u16> = 1..=4;
+/// Flags of an attribute's type: nested, network byte order.
+const TYPE_FLAGS: u16 = 0xc000;
+/// `nfgenmsg`: family, version, resource.
+const GENERIC: usize = 4;
+
+/// Deletions per datagram; see the route socket's batches.
+const BATCH: usize = 64;
+
+/// A socket for the connection tracking of one namespace.
+#[derive(Debug)]
+pub struct Conntrack {
+    channel: Channel,
+    seq: u32,
+}
+
+impl Conntrack {
+    /// Opens a socket in the calling thread's namespace.
+    ///
+    /// # Errors
+    /// [`Error::Socket`] when the kernel has none to give, or no netfilter netlink.
+    pub fn open() -> Result<Self, Error> {
+        Ok(Self {
+            channel: Channel::open(SockProtocol::NetlinkNetFilter, 0)?,
+            seq: 0,
+        })
+    }
+
+    /// Deletes every connection in which one of `addresses` takes part, on either side of a translation, and says how
+    /// many there were. Reads the whole table once, whatever the number of addresses: kernels before 6.10 can filter
+    /// neither deletion nor, before 5.8, the list.
+    ///
+    /// # Errors
+    /// The kernel's verdict on the list or the first failed deletion; the others have been tried all the same.
+    pub fn forget(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<usize, Error> {
+        let mut deleted = 0;
+        for (family, wanted) in [
+            (AF_INET, addresses.iter().any(IpAddr::is_ipv4)),
+            (AF_INET6, addresses.iter().any(IpAddr::is_ipv6)),
+        ] {
+            if wanted {
+                let family = u8::try_from(family).expect("families are small numbers");
+                let found = self.find(family, addresses)?;
+                for keys in found.chunks(BATCH) {
+                    deleted += self.delete(family, keys)?;
+                }
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// The keys of the entries that name one of the addresses.
+    fn find(&mut self, family: u8, addresses: &BTreeSet<IpAddr>) -> Result<Vec<Vec<u8>>, Error> {
+        let op = "conntrack list";
+        self.channel.enlarge();
+        self.seq = self.seq.wrapping_add(1);
+        let mut out = Vec::new();
+        append(&mut out, GET, NLM_F_DUMP, self.seq, family, &[]);
+        self.channel.send(op, &out)?;
+        let (seq, port) = (self.seq, self.channel.port);
+        let mut found = Vec::new();
+        loop {
+            for frame in self.channel.receive(op)? {
+                let frame = frame?;
+                if frame.seq != seq || frame.port != port {
+                    trace!(seq = frame.seq, "stale netlink answer skipped");
+                    continue;
+                }
+                match frame.kind {
+                    NLMSG_ERROR => verdict(op, &frame)?,
+                    NLMSG_DONE => return verdict(op, &frame).map(|()| found),
+                    _ => found.extend(key(&frame, addresses)),
+                }
+            }
+        }
+    }
+
+    fn delete(&mut self, family: u8, keys: &[Vec<u8>]) -> Result<usize, Error> {
+        let op = "conntrack delete";
+        let first = self.seq.wrapping_add(1);
+        let mut out = Vec::new();
+        for key in keys {
+            self.seq = self.seq.wrapping_add(1);
+            append(&mut out, DELETE, NLM_F_ACK, self.seq, family, key);
+        }
+        self.channel.send(op, &out)?;
+        let port = self.channel.port;
+        let (mut pending, mut deleted, mut failed) = (keys.len(), 0, None);
+        while pending > 0 {
+            for frame in self.channel.receive(op)? {
+                let frame = frame?;
+                let position = usize::try_from(frame.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
+                if frame.port != port || frame.kind != NLMSG_ERROR || position >= keys.len() {
+                    continue;
+                }
+                pending -= 1;
+                match verdict(op, &frame) {
+                    Ok(()) => deleted += 1,
+                    // It ended by itself meanwhile.
+                    Err(error) if error.is(Errno::ENOENT) => {}
+                    Err(error) => failed = failed.or(Some(error)),
+                }
+            }
+        }
+        failed.map_or(Ok(deleted), Err)
+    }
+}
+
+fn append(out: &mut Vec<u8>, kind: u16, flags: u16, seq: u32, family: u8, attributes: &[u8]) {
+    let length = 16 + GENERIC + attributes.len();
+    let length = u32::try_from(length).expect("a key is a few dozen bytes");
+    out.extend(length.to_ne_bytes());
+    out.extend(kind.to_ne_bytes());
+    out.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    out.extend(seq.to_ne_bytes());
+    // Port: the kernel fills it in. Then the generic header: version and resource are zero.
+    out.extend([0; 4]);
+    out.extend([family, 0, 0, 0]);
+    out.extend(attributes);
+    out.resize(align4(out.len()), 0);
+}
+
+/// What the kernel needs to find the entry again, if one of `addresses` is in it: original tuple, zone, and the id, so
+/// that an entry made again in between is left alone.
+fn key(frame: &Frame<'_>, addresses: &BTreeSet<IpAddr>) -> Option<Vec<u8>> {
+    let body = frame.payload().get(GENERIC..)?;
+    let takes_part = attributes(body)
+        .filter(|a| a.kind == TUPLE_ORIG || a.kind == TUPLE_REPLY)
+        .flat_map(|tuple| attributes(tuple.value).filter(|a| a.kind == TUPLE_IP))
+        .flat_map(|ip| attributes(ip.value).filter(|a| IP.contains(&a.kind)))
+        .filter_map(|a| address(a.value))
+        .any(|found| addresses.contains(&found));
+    let parts = attributes(body).filter(|a| matches!(a.kind, TUPLE_ORIG | ZONE | ID));
+    takes_part.then(|| parts.flat_map(|a| a.padded).copied().collect())
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into()),
+        16 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
+        _ => None,
+    }
+}
+
+/// One netlink attribute.
+struct Attribute<'a> {
+    kind: u16,
+    value: &'a [u8],
+    /// The whole of it, header and padding included.
+    padded: &'a [u8],
+}
+
+/// The attributes in `bytes`; what is cut short ends the list.
+fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
+    std::iter::from_fn(move || {
+        let number = |at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));
+        let (length, kind) = (usize::from(number(0)?), number(2)? & !TYPE_FLAGS);
+        let value = bytes.get(4..length)?;
+        let (padded, rest) = bytes
+            .split_at_checked(align4(length))
+            .unwrap_or((bytes, &[]));
+        bytes = rest;
+        Some(Attribute {
+            kind,
+            value,
+            padded,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests;
