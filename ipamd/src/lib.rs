@@ -11,9 +11,9 @@ pub mod config;
 pub mod conflist;
 pub mod daemon;
 pub mod doctor;
+pub mod flows;
 #[cfg(test)]
 mod foreign;
-pub mod flows;
 pub mod grpc;
 pub mod history;
 pub mod hostnet;

@@ -126,12 +126,20 @@ impl Node {
     /// # Errors
     /// If it ends or is not ready in time; the error holds its log.
     pub fn start_daemon(&mut self, ec2_endpoint: &str) -> io::Result<()> {
+        self.start_daemon_under(&[], ec2_endpoint)
+    }
+
+    /// The same behind the words of another command, which must become the daemon by exec.
+    ///
+    /// # Errors
+    /// As [`Node::start_daemon`].
+    pub fn start_daemon_under(&mut self, words: &[&str], ec2_endpoint: &str) -> io::Result<()> {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.dir.join("ipamd.log"))?;
         let before = self.log().matches("\"ready\"").count();
-        let mut command = self.daemon_command(ec2_endpoint);
+        let mut command = self.daemon_command(words, ec2_endpoint);
         command.stdout(Stdio::null()).stderr(log);
         self.daemon = Some(self.netns().run(move || command.spawn())??);
         self.wait_ready(before)
@@ -145,7 +153,7 @@ impl Node {
         let log = File::options()
             .append(true)
             .open(self.dir.join("ipamd.log"))?;
-        let daemon = self.daemon_command(ec2_endpoint);
+        let daemon = self.daemon_command(&[], ec2_endpoint);
         let mut command = Command::new("sh");
         command
             .args(["-c", "kill -STOP $$; exec \"$@\"", "sh"])
@@ -175,7 +183,7 @@ impl Node {
     /// # Errors
     /// If the process cannot be started.
     pub fn run_daemon(&mut self, ec2_endpoint: &str) -> io::Result<std::process::Output> {
-        let mut command = self.daemon_command(ec2_endpoint);
+        let mut command = self.daemon_command(&[], ec2_endpoint);
         self.netns().run(move || command.output())?
     }
 
@@ -195,8 +203,10 @@ impl Node {
         self.netns().run(move || command.output())?
     }
 
-    fn daemon_command(&self, ec2_endpoint: &str) -> Command {
-        let mut command = Command::new("setpriv");
+    fn daemon_command(&self, words: &[&str], ec2_endpoint: &str) -> Command {
+        let mut words = words.iter().chain(&["setpriv"]);
+        let mut command = Command::new(words.next().expect("setpriv at the least"));
+        command.args(words);
         // Root with an emptied bounding set: exec gives uid 0 no more than what is left in it.
         command
             .args([

@@ -125,10 +125,25 @@ impl Invocation {
         node.run(|| self.run_here())?
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the lab measures real time")]
     fn run_here(&self) -> io::Result<Outcome> {
+        self.run_as(self.command())
+    }
+
+    /// The plugin's process, with these variables and no others.
+    fn command(&self) -> Command {
+        let mut command = Command::new(binaries::plugin());
+        command.env_clear().envs(&self.variables);
+        command
+    }
+
+    /// Runs a command that the caller has prepared, in the caller's namespace.
+    ///
+    /// # Errors
+    /// As [`Invocation::run`].
+    #[expect(clippy::disallowed_methods, reason = "the lab measures real time")]
+    pub fn run_as(&self, command: Command) -> io::Result<Outcome> {
         let begun = Instant::now();
-        let output = self.spawn_here()?.wait_with_output()?;
+        let output = self.spawn(command)?.wait_with_output()?;
         Ok(Outcome {
             code: output.status.code(),
             json: serde_json::from_slice(&output.stdout).unwrap_or(Value::Null),
@@ -142,16 +157,14 @@ impl Invocation {
     /// # Errors
     /// If the process cannot be started, killed or waited for.
     pub fn run_and_kill(&self, node: &Netns, after: Duration) -> io::Result<bool> {
-        let mut child = node.run(|| self.spawn_here())??;
+        let mut child = node.run(|| self.spawn(self.command()))??;
         std::thread::sleep(after);
         child.kill()?;
         Ok(child.wait()?.signal().is_some())
     }
 
-    fn spawn_here(&self) -> io::Result<Child> {
-        let mut child = Command::new(binaries::plugin())
-            .env_clear()
-            .envs(&self.variables)
+    fn spawn(&self, mut command: Command) -> io::Result<Child> {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod capture;
 mod cli;
 mod cluster;
@@ -11,6 +12,9 @@ mod crash_shrink;
 mod crash_start;
 mod doctor;
 mod egress;
+mod faults_ec2;
+mod faults_node;
+mod faults_page;
 mod growth;
 mod imds;
 mod inspect;
@@ -30,6 +34,7 @@ mod runtime;
 mod snat;
 mod spoof;
 mod traffic;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -60,6 +65,7 @@ fn main() -> ExitCode {
     }
     let suites = [
         capture::trials(),
+        bounds::trials(),
         cli::trials(),
         cluster::trials(),
         conformance::trials(),
@@ -68,6 +74,9 @@ fn main() -> ExitCode {
         crash_start::trials(),
         doctor::trials(),
         egress::trials(),
+        faults_ec2::trials(),
+        faults_node::trials(),
+        faults_page::trials(),
         growth::trials(),
         imds::trials(),
         inspect::trials(),
@@ -88,6 +97,7 @@ fn main() -> ExitCode {
         snat::trials(),
         spoof::trials(),
         traffic::trials(),
+        upgrade::trials(),
     ];
     libtest_mimic::run(&arguments, suites.into_iter().flatten().collect()).exit_code()
 }
