@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use datapath::netlink::{Family, Socket};
+use datapath::netlink::{Family, Socket, route::LOCAL};
 use e2e::{
     lab::{Lab, count, eventually, unanswered},
     node::{Node, Pod},
@@ -149,7 +149,9 @@ fn kernel_state(node: &Node) -> Result<Vec<String>, datapath::netlink::Error> {
     let mut lines: Vec<String> = socket.links()?.into_iter().map(|l| l.name).collect();
     for family in [Family::V4, Family::V6] {
         let routes = socket.routes(family, None)?;
-        lines.extend(routes.iter().map(|route| format!("{route:?}")));
+        // The node's own link-local address may come a moment after its first pod.
+        let lasting = routes.iter().filter(|route| route.table != LOCAL);
+        lines.extend(lasting.map(|route| format!("{route:?}")));
     }
     lines.sort();
     Ok(lines)
