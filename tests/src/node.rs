@@ -134,15 +134,28 @@ impl Node {
     /// # Errors
     /// As [`Node::start_daemon`].
     pub fn start_daemon_under(&mut self, words: &[&str], ec2_endpoint: &str) -> io::Result<()> {
+        let before = self.log().matches("\"ready\"").count();
+        self.spawn_daemon_under(words, ec2_endpoint)?;
+        self.wait_ready(before)
+    }
+
+    /// As [`Node::start_daemon`], without the wait.
+    ///
+    /// # Errors
+    /// If the process cannot be started.
+    pub fn spawn_daemon(&mut self, ec2_endpoint: &str) -> io::Result<()> {
+        self.spawn_daemon_under(&[], ec2_endpoint)
+    }
+
+    fn spawn_daemon_under(&mut self, words: &[&str], ec2_endpoint: &str) -> io::Result<()> {
         let log = File::options()
             .create(true)
             .append(true)
             .open(self.dir.join("ipamd.log"))?;
-        let before = self.log().matches("\"ready\"").count();
         let mut command = self.daemon_command(words, ec2_endpoint);
         command.stdout(Stdio::null()).stderr(log);
         self.daemon = Some(self.netns().run(move || command.spawn())??);
-        self.wait_ready(before)
+        Ok(())
     }
 
     /// Makes the daemon's process for whoever will trace, end and reap it: it stands still before its first step.

@@ -1,0 +1,168 @@
+//! The floors: C programs that do what no implementation can avoid, built and run by the measurement itself.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Barrier,
+    time::Duration,
+};
+
+use crate::sample::{Sample, now};
+
+const NOOP: &str = include_str!("../../../floor/noop.c");
+const STEPS: &str = include_str!("../../../floor/steps.c");
+
+/// Pods that one run of the steps wires.
+const PODS: u32 = 100;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Floor {
+    noop: PathBuf,
+    steps: PathBuf,
+}
+
+impl Floor {
+    /// Compiles the programs, static, into `dir`.
+    ///
+    /// # Errors
+    /// If there is no C compiler, or it complains.
+    pub fn build(dir: &Path) -> io::Result<Self> {
+        Ok(Self {
+            noop: compile(dir, "noop", NOOP)?,
+            steps: compile(dir, "steps", STEPS)?,
+        })
+    }
+
+    /// From before the start of a program that does nothing to after its end, pipes included: as a plugin is run.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn exec(&self) -> io::Result<Duration> {
+        run(&self.noop)
+    }
+
+    /// The wall time of as many such programs as that, all started at once.
+    ///
+    /// # Errors
+    /// If one cannot be run.
+    pub fn exec_at_once(&self, count: usize) -> io::Result<Duration> {
+        let start = Barrier::new(count + 1);
+        std::thread::scope(|scope| {
+            let runs: Vec<_> = (0..count)
+                .map(|_| {
+                    scope.spawn(|| {
+                        start.wait();
+                        run(&self.noop)
+                    })
+                })
+                .collect();
+            start.wait();
+            let begun = now();
+            for run in runs {
+                run.join().expect("no panic in it")?;
+            }
+            Ok(begun.elapsed())
+        })
+    }
+
+    /// The median of a pod's wiring in bare netlink, in milliseconds: of the whole, or of `pair`, `pod` and `host`.
+    ///
+    /// # Errors
+    /// If the program fails.
+    pub fn steps(&self) -> io::Result<Steps> {
+        let output = Command::new(&self.steps).arg(PODS.to_string()).output()?;
+        if !output.status.success() {
+            let why = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(io::Error::other(format!("the floor's steps failed: {why}")));
+        }
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let millis = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let micros = line.and_then(|micros| micros.trim().parse::<f64>().ok());
+            micros
+                .map(|micros| micros / 1e3)
+                .ok_or_else(|| io::Error::other(format!("no {name} in {text}")))
+        };
+        Ok(Steps {
+            pair: millis("pair")?,
+            pod: millis("pod")?,
+            host: millis("host")?,
+            whole: millis("whole")?,
+        })
+    }
+}
+
+/// Medians of one run, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps {
+    pub pair: f64,
+    pub pod: f64,
+    pub host: f64,
+    pub whole: f64,
+}
+
+/// Floors gathered all along a measurement, so that a noisy minute hits both sides alike.
+#[derive(Debug, Default)]
+pub struct Floors {
+    pub exec: Sample,
+    pub pair: Sample,
+    pub pod: Sample,
+    pub host: Sample,
+    pub whole: Sample,
+}
+
+impl Floors {
+    /// One more run of the steps and `execs` of the program that does nothing.
+    ///
+    /// # Errors
+    /// If one fails.
+    pub fn gather(&mut self, floor: &Floor, execs: usize) -> io::Result<()> {
+        for _ in 0..execs {
+            self.exec.took(floor.exec()?);
+        }
+        let steps = floor.steps()?;
+        self.pair.push(steps.pair);
+        self.pod.push(steps.pod);
+        self.host.push(steps.host);
+        self.whole.push(steps.whole);
+        Ok(())
+    }
+
+    /// What an ADD cannot go below, in milliseconds.
+    pub fn add(&self) -> f64 {
+        self.exec.median() + self.whole.median()
+    }
+}
+
+fn compile(dir: &Path, name: &str, source: &str) -> io::Result<PathBuf> {
+    let (file, binary) = (dir.join(format!("{name}.c")), dir.join(name));
+    std::fs::write(&file, source)?;
+    let output = Command::new("gcc")
+        .args(["-O2", "-static", "-o"])
+        .args([&binary, &file])
+        .output()?;
+    if output.status.success() {
+        Ok(binary)
+    } else {
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(io::Error::other(format!("cannot compile {name}: {why}")))
+    }
+}
+
+fn run(program: &Path) -> io::Result<Duration> {
+    let begun = now();
+    let child = Command::new(program)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        Ok(begun.elapsed())
+    } else {
+        Err(io::Error::other(format!("{} failed", program.display())))
+    }
+}

@@ -1,0 +1,84 @@
+//! `make bench`: what a node's network costs, each figure beside its floor from the same run and machine.
+//!
+//! Prints the table, and writes `report.json` and `latency.svg` into the directory given first. Further arguments choose
+//! parts. Everything runs in namespaces that end with this process; the daemon and the plugin are the shipped ones.
+
+#![forbid(unsafe_code)]
+
+mod caller;
+mod calls;
+mod density;
+mod figure;
+mod floor;
+mod memory;
+mod packets;
+mod plot;
+mod restart;
+mod sample;
+mod storm;
+mod upstream;
+mod verbs;
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use e2e::sandbox;
+use figure::Report;
+use floor::Floor;
+
+/// What every part gets.
+#[derive(Debug)]
+pub struct Bench {
+    pub floor: Floor,
+    /// Where the report and the plot go.
+    pub out: PathBuf,
+    pub report: Report,
+}
+
+type Part = (&'static str, fn(&mut Bench) -> io::Result<()>);
+
+const PARTS: [Part; 6] = [
+    ("verbs", verbs::measure),
+    ("storm", storm::measure),
+    ("density", density::measure),
+    ("restart", restart::measure),
+    ("memory", memory::measure),
+    ("calls", calls::measure),
+];
+
+fn main() -> ExitCode {
+    match sandbox::enter()
+        .map_err(io::Error::other)
+        .and_then(|()| run())
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> io::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let out = arguments
+        .next()
+        .map(PathBuf::from)
+        .ok_or_else(|| io::Error::other("give the directory for the report"))?;
+    let chosen: Vec<String> = arguments.collect();
+    std::fs::create_dir_all(&out)?;
+    let mut bench = Bench {
+        floor: Floor::build(&out)?,
+        out,
+        report: Report::default(),
+    };
+    for (name, part) in PARTS {
+        if chosen.is_empty() || chosen.iter().any(|chosen| chosen == name) {
+            eprintln!("== {name}");
+            part(&mut bench)?;
+        }
+    }
+    print!("{}", bench.report);
+    let (budgets, kept) = bench.report.kept();
+    println!("\n{kept} of {budgets} budgets kept.");
+    bench.report.save(&bench.out.join("report.json"))
+}

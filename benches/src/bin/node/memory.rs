@@ -1,0 +1,89 @@
+//! Whether the daemon grows with what it has done: its resident memory before and after 100,000 ADDs and DELs.
+
+use std::io;
+
+use e2e::{
+    lab::{Lab, count, eventually},
+    node::Node,
+};
+use vpc_sim::SimConfig;
+
+use crate::{Bench, caller::Caller, density::resident, figure::Figure, sample::now};
+
+const CYCLES: usize = 100_000;
+/// First, so that every buffer has found its size.
+const WARM_UP: usize = 5_000;
+/// Callers at once, and sandboxes that each goes round: a link is removed after DEL, and the next ADD of its namespace
+/// would wait for it.
+const CALLERS: usize = 4;
+const SANDBOXES: usize = 40;
+
+/// See the module.
+///
+/// # Errors
+/// If the lab fails or a call.
+pub fn measure(bench: &mut Bench) -> io::Result<()> {
+    let lab = Lab::start(SimConfig::default())?;
+    // Half a second of rest: 100,000 cycles need more addresses than the instance has otherwise.
+    let node = lab.node(
+        "m5.24xlarge",
+        &[
+            ("WARM_IP_TARGET", "0"),
+            ("MINIMUM_IP_TARGET", "735"),
+            ("IP_COOLDOWN_PERIOD", "1"),
+        ],
+    )?;
+    let warm = || count(&node, "free").is_ok_and(|free| free >= 700);
+    if !eventually(std::time::Duration::from_secs(120), warm) {
+        return Err(io::Error::other(format!(
+            "the pool does not fill:\n{}",
+            node.log()
+        )));
+    }
+    churn(&node, "w", WARM_UP)?;
+    let before = resident(&node)?;
+    let begun = now();
+    churn(&node, "c", CYCLES)?;
+    let rate = f64::from(u32::try_from(CYCLES).unwrap_or(u32::MAX)) / begun.elapsed().as_secs_f64();
+    let after = resident(&node)?;
+    let report = &mut bench.report;
+    report.add(Figure::plain("ADD and DEL in turn, calls only", rate, "/s"));
+    report.add(
+        Figure::plain("ipamd resident after 100,000 ADDs and DELs", after, "MiB")
+            .over(before)
+            .within(1.05),
+    );
+    Ok(())
+}
+
+fn churn(node: &Node, name: &str, cycles: usize) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let mut tasks = Vec::new();
+    for caller in 0..CALLERS {
+        let sandboxes = (0..SANDBOXES)
+            .map(|_| Caller::new(&node.socket()))
+            .collect::<io::Result<Vec<_>>>()?;
+        let name = format!("{name}{caller}");
+        tasks.push(async move {
+            for (n, sandbox) in (0..cycles / CALLERS).zip(sandboxes.iter().cycle()) {
+                sandbox
+                    .cycle(&format!("{name}n{n}"))
+                    .await
+                    .map_err(|e| e.to_string())?;
+            }
+            Ok::<_, String>(())
+        });
+    }
+    runtime.block_on(async {
+        let running: Vec<_> = tasks.into_iter().map(|task| runtime.spawn(task)).collect();
+        for task in running {
+            task.await
+                .map_err(io::Error::other)?
+                .map_err(io::Error::other)?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,120 @@
+//! 250 ADDs at once, as after a node's reboot: all answered, how long it takes, and the slowest of them.
+
+use std::{io, path::PathBuf, sync::Barrier, time::Duration};
+
+use datapath::netns::Netns;
+use e2e::{
+    lab::{Lab, count, eventually},
+    node::Node,
+    plugin::Outcome,
+};
+use vpc_sim::SimConfig;
+
+use crate::{
+    Bench,
+    figure::Figure,
+    floor::Floors,
+    sample::{Sample, millis, now},
+};
+
+const PODS: usize = 250;
+/// Storms, each with its floor; the median of them is told.
+const ROUNDS: usize = 3;
+
+/// See the module.
+///
+/// # Errors
+/// If the lab fails, or an ADD.
+pub fn measure(bench: &mut Bench) -> io::Result<()> {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node(
+        "m5.24xlarge",
+        &[("WARM_IP_TARGET", "260"), ("IP_COOLDOWN_PERIOD", "1")],
+    )?;
+    let (mut wall, mut floor, mut ratio) =
+        (Sample::default(), Sample::default(), Sample::default());
+    let (mut slowest, mut down) = (Sample::default(), Sample::default());
+    for round in 0..ROUNDS {
+        warm(&node)?;
+        let mut floors = Floors::default();
+        floors.gather(&bench.floor, 1)?;
+        let least = 250.0 * floors.whole.median() + millis(bench.floor.exec_at_once(PODS)?);
+        let sandboxes: Vec<_> = (0..PODS)
+            .map(|n| {
+                let id = format!("s{round}n{n}");
+                node.sandbox(&id).map(|(netns, path)| (id, netns, path))
+            })
+            .collect::<io::Result<_>>()?;
+        let (took, adds) = at_once(&node, "ADD", &sandboxes)?;
+        wall.push(took);
+        floor.push(least);
+        ratio.push(took / least);
+        slowest.push(adds.percentile(99));
+        let (took, _) = at_once(&node, "DEL", &sandboxes)?;
+        down.push(took);
+        for (_, _, path) in &sandboxes {
+            Netns::unbind(path)?;
+        }
+    }
+    let report = &mut bench.report;
+    report.add(
+        Figure::plain("250 ADDs at once, wall", wall.median(), "ms")
+            .over(floor.median())
+            .within(1.5),
+    );
+    report.add(Figure::plain("250 ADDs at once, p99", slowest.median(), "ms").within(1000.0));
+    report.add(Figure::plain("250 DELs at once, wall", down.median(), "ms"));
+    Ok(())
+}
+
+fn warm(node: &Node) -> io::Result<()> {
+    let free = || count(node, "free").is_ok_and(|free| free >= PODS);
+    if eventually(Duration::from_secs(60), free) {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!(
+            "the pool does not fill:\n{}",
+            node.log()
+        )))
+    }
+}
+
+/// Wall time in milliseconds, and the times of the single invocations.
+fn at_once(
+    node: &Node,
+    verb: &str,
+    sandboxes: &[(String, Netns, PathBuf)],
+) -> io::Result<(f64, Sample)> {
+    let start = Barrier::new(sandboxes.len() + 1);
+    let (took, outcomes) = std::thread::scope(|scope| {
+        let runs: Vec<_> = sandboxes
+            .iter()
+            .map(|(id, _, path)| {
+                let invocation = node.invocation(verb, id, Some(path));
+                let start = &start;
+                scope.spawn(move || {
+                    start.wait();
+                    invocation.run(node.netns())
+                })
+            })
+            .collect();
+        start.wait();
+        let begun = now();
+        let outcomes: io::Result<Vec<Outcome>> = runs
+            .into_iter()
+            .map(|run| run.join().expect("no panic in it"))
+            .collect();
+        (begun.elapsed(), outcomes)
+    });
+    let mut sample = Sample::default();
+    for outcome in outcomes? {
+        if !outcome.succeeded() {
+            return Err(io::Error::other(format!(
+                "{verb} failed: {outcome:?}\n{}",
+                node.log()
+            )));
+        }
+        sample.took(outcome.took);
+    }
+    Ok((millis(took), sample))
+}

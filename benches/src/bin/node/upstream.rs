@@ -1,0 +1,77 @@
+//! The same two pods on a node laid out as the AWS VPC CNI does it: two policy rules for every pod, which the kernel
+//! walks one by one for every packet.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsFd,
+};
+
+use datapath::{
+    constants::PODS_TABLE,
+    netlink::{
+        Family, Socket,
+        rule::{self, Rule},
+    },
+    netns::Netns,
+    pod::{self, PodLink},
+};
+
+use crate::packets::{self, Seen};
+
+/// Some secondary ENI's table.
+const ENI_TABLE: u32 = 2;
+/// Upstream's priorities of "to a pod" and "from a pod on a secondary ENI".
+const TO_POD: u32 = 512;
+const FROM_POD: u32 = 1536;
+
+/// What two pods see beside `pods - 2` others.
+///
+/// # Errors
+/// If the kernel refuses a step.
+pub fn measure(pods: u16) -> io::Result<Seen> {
+    let node = Netns::create()?;
+    let ends = [Netns::create()?, Netns::create()?];
+    node.run(|| lay_out(&ends, pods))?
+        .map_err(|e| io::Error::other(e.to_string()))?;
+    packets::between(&ends[0], &ends[1], address(1))
+}
+
+fn address(n: u16) -> IpAddr {
+    let [high, low] = n.to_be_bytes();
+    Ipv4Addr::new(10, 200, high, low).into()
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn lay_out(ends: &[Netns; 2], pods: u16) -> Result<(), Failure> {
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+    let mut host = Socket::open()?;
+    for (n, netns) in (0..).zip(ends) {
+        let mut inside = Socket::open_in(netns)?;
+        pod::add(&mut host, &mut inside, netns.as_fd(), &link(n))?;
+    }
+    // The pods that are measured came last: their rules stand behind the others'.
+    for n in (2..pods).chain([0, 1]) {
+        let to = Rule {
+            to: Some(address(n).into()),
+            ..Rule::all(Family::V4, TO_POD, PODS_TABLE)
+        };
+        host.apply(&rule::add(&to))?;
+        host.apply(&rule::add(&Rule::from(FROM_POD, address(n), ENI_TABLE)))?;
+    }
+    Ok(())
+}
+
+fn link(n: u16) -> PodLink {
+    let [high, low] = n.to_be_bytes();
+    PodLink {
+        host_name: format!("eni{n}"),
+        pod_name: "eth0".to_owned(),
+        address: address(n),
+        mtu: 9001,
+        index: 0,
+        host_mac: pod::local_mac([0, 0, 0, 0, high, low]),
+        pod_mac: pod::local_mac([4, 0, 0, 0, high, low]),
+    }
+}
