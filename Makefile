@@ -60,8 +60,13 @@ fuzz: ## Fuzz what reads foreign bytes, MINUTES=10 each [TARGET=netlink|cni|rpc|
 	    -artifact_prefix=$(CARGO_TARGET_DIR)/fuzz/ -max_total_time=$$((60 * $(or $(MINUTES),10))) || exit 1; \
 	done
 
-bench: ## Print the planner's cost per event
-	@$(CARGO) run -q --release -p benches --bin planner
+# Release builds, the daemon included; the whole workspace, as everywhere, or the EC2 client is compiled once more.
+bench: export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/release/ipamd
+bench: plugin ## Measure a node beside its floor: a table, report.json and latency.svg in target/bench [ONLY="verbs storm"]
+	@echo "== building for release (the first time takes about ten minutes)"
+	@$(CARGO) build -q --release --workspace
+	@$(CARGO_TARGET_DIR)/release/node target/bench $(ONLY)
+	@$(CARGO_TARGET_DIR)/release/planner
 
 fleet: build ## What 1,000 and 5,000 nodes cost one account's EC2 budget
 	@$(CARGO_TARGET_DIR)/debug/examples/fleet

@@ -33,6 +33,9 @@ const ENIS: &str = "enis";
 const VPC_BLOCKS: &str = "vpc_blocks";
 const DEMAND: &str = "demand";
 
+/// Bytes of the file that are kept in memory: a full node's records and no more. The library's own figure is 1 GiB.
+const CACHE: usize = 1 << 20;
+
 /// The layout of the tables. A file of another version is set aside, not guessed at.
 const VERSION: &str = "1";
 
@@ -349,7 +352,10 @@ fn usable(path: &Path, boot: &str) -> Result<(Database, Contents), Unusable> {
 }
 
 fn opened(path: &Path, boot: &str) -> Result<(Database, Contents), Unusable> {
-    let mut database = Database::create(path).map_err(redb::Error::from)?;
+    let mut database = Database::builder()
+        .set_cache_size(CACHE)
+        .create(path)
+        .map_err(redb::Error::from)?;
     // All checksums, free pages' lists included: damage there would show only at some later commit.
     database.check_integrity().map_err(redb::Error::from)?;
     match about(&database, boot)? {

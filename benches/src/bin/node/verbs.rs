@@ -88,19 +88,31 @@ fn settle(node: &Node) -> io::Result<()> {
     Ok(())
 }
 
-/// The means that the daemon's own histograms show, over the bare steps where they name the same thing.
+/// The means that the daemon's own histograms show; wiring stands beside the bare steps.
 fn stages(bench: &mut Bench, node: &Node, floors: &Floors) -> io::Result<()> {
     let text = metrics(node)?;
-    let steps = floors.whole.median();
-    if let Some(mean) = mean(&text, "hawser_add_wire_seconds", "") {
-        bench
-            .report
-            .add(Figure::plain("daemon: wiring, mean", mean, "ms").over(steps));
+    for (verb, stage) in [
+        ("add", "turn"),
+        ("add", "address"),
+        ("add", "wire"),
+        ("add", "commit"),
+        ("del", "turn"),
+        ("del", "unwire"),
+        ("del", "commit"),
+    ] {
+        let label = format!("stage=\"{stage}\",verb=\"{verb}\"");
+        if let Some(mean) = mean(&text, "hawser_stage_seconds", &label) {
+            let figure = Figure::plain(format!("daemon, {verb}: {stage}, mean"), mean, "ms");
+            bench.report.add(if stage == "wire" {
+                figure.over(floors.whole.median())
+            } else {
+                figure
+            });
+        }
     }
     if let Some(mean) = mean(&text, "hawser_request_seconds", "verb=\"add\"") {
-        bench
-            .report
-            .add(Figure::plain("daemon: ADD from request to answer, mean", mean, "ms").over(steps));
+        let figure = Figure::plain("daemon, add: from request to answer, mean", mean, "ms");
+        bench.report.add(figure.over(floors.whole.median()));
     }
     Ok(())
 }
@@ -119,14 +131,7 @@ fn mean(text: &str, name: &str, label: &str) -> Option<f64> {
 }
 
 fn metrics(node: &Node) -> io::Result<String> {
-    use std::io::{Read, Write};
-    node.netns().run(|| {
-        let mut stream = std::net::TcpStream::connect("127.0.0.1:61678")?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    })?
+    Ok(e2e::http::get(node.netns(), 61678, "/metrics", &[])?.body)
 }
 
 #[cfg(test)]
