@@ -29,8 +29,8 @@ build: plugin ## Build everything (the EC2 client takes minutes, once)
 	@echo "== building daemon, simulator and lab (the first time takes about five minutes: aws-sdk-ec2)"
 	@$(CARGO) build -q --workspace --all-targets
 
-demo: build ## Two nodes, a simulated VPC, pods that talk: the main job, watched
-	@$(CARGO_TARGET_DIR)/debug/demo
+demo: build ## Two nodes, a simulated VPC, pods that talk: the main job, watched; KEEP=1 leaves the live pages open
+	@$(CARGO_TARGET_DIR)/debug/demo $(if $(KEEP),keep)
 
 test: build ## Run every test
 	@echo "== testing"

@@ -9,6 +9,7 @@ pub mod browser;
 pub mod capture;
 pub mod containerd;
 pub mod crash;
+pub mod door;
 pub mod ether;
 pub mod fleet;
 pub mod frames;

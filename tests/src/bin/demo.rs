@@ -5,11 +5,15 @@
 use std::{
     io,
     net::IpAddr,
+    os::fd::AsFd,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use datapath::netns::Netns;
 use e2e::{
+    door::Door,
     inspect::inspect,
     lab::{Lab, count, eventually},
     node::{Node, Pod},
@@ -20,12 +24,21 @@ use vpc_sim::SimConfig;
 
 const KIND: &str = "m5.large";
 const PODS: usize = 12;
+/// Where a node's live page is, on its own loopback.
+const PAGE_PORT: u16 = 61679;
 
 fn main() -> ExitCode {
-    match sandbox::enter()
-        .map_err(io::Error::other)
-        .and_then(|()| demo())
-    {
+    // Opened here, where people's browsers are, and not in the sandbox.
+    let doors = match std::env::args().nth(1).as_deref() {
+        Some("keep") => vec![Door::open(), Door::open()],
+        _ => Vec::new(),
+    };
+    let doors = doors.into_iter().collect::<io::Result<Vec<_>>>();
+    let shown = doors.and_then(|doors| {
+        sandbox::enter().map_err(io::Error::other)?;
+        demo(doors)
+    });
+    match shown {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("demo: {error}");
@@ -34,7 +47,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn demo() -> io::Result<()> {
+fn demo(doors: Vec<Door>) -> io::Result<()> {
     println!("Hawser demo: a VPC on this machine, in namespaces that end with this command.\n");
     step("a simulated EC2, its metadata service and the VPC's fabric");
     let lab = Lab::start(SimConfig::default())?;
@@ -66,6 +79,9 @@ fn demo() -> io::Result<()> {
         show(node, pods)?;
     }
     show_calls(&lab);
+    if !doors.is_empty() {
+        keep(doors, &nodes)?;
+    }
 
     step("taking it all down");
     for (node, pods) in nodes.iter().zip(placed) {
@@ -73,6 +89,19 @@ fn demo() -> io::Result<()> {
     }
     println!("\nDone. Nothing of it is left on this machine.");
     Ok(())
+}
+
+/// Leaves the nodes standing for as long as somebody looks at them.
+fn keep(doors: Vec<Door>, nodes: &[Node]) -> io::Result<()> {
+    step("the nodes stay; their live pages are at");
+    for (door, node) in doors.into_iter().zip(nodes) {
+        let netns = node.netns().as_fd().try_clone_to_owned()?;
+        let netns = Netns::from_fd(netns).map_err(io::Error::other)?;
+        let address = door.lead(Arc::new(netns), PAGE_PORT)?;
+        println!("   http://{address}/  ({})", node.instance.id);
+    }
+    println!("   Enter (or the end of standard input) takes it all down.");
+    io::stdin().read_line(&mut String::new()).map(drop)
 }
 
 fn step(what: &str) {
