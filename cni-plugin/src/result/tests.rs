@@ -116,13 +116,15 @@ fn check_takes_an_address_without_interface_and_no_broken_one() {
     let read = |prev: &Value| address_in(prev.as_object().unwrap(), "eth0").ok();
     let unnamed = json!({"ips": [{"address": "10.0.0.9/24"}]});
     assert_eq!(read(&unnamed), Some(IpAddr::from([10, 0, 0, 9])));
+    let six = json!({"ips": [{"address": "fd00::1/128"}]});
+    assert_eq!(read(&six), "fd00::1".parse().ok());
     for broken in [
         json!({}),
         json!({"ips": 7}),
         json!({"ips": [7, null, {"address": 1}, {"address": "10.0.0.1"}]}),
         json!({"ips": [{"address": "10.0.0.1/32", "interface": 4_294_967_296_u64}]}),
         json!({"ips": [{"address": "10.0.0.1/32", "interface": -1}], "interfaces": [{}]}),
-        json!({"ips": [{"address": "fd00::1/128"}]}),
+        json!({"ips": [{"address": "fd00::g/128"}]}),
     ] {
         assert_eq!(read(&broken), None, "{broken}");
     }
