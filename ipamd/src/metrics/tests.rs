@@ -26,6 +26,7 @@ fn busy() -> Metrics {
     metrics.stage("add", "wire", took);
     metrics.waited("granted", took);
     metrics.committed(took);
+    metrics.repaired("rule", 1);
     metrics.ready(took);
     metrics.pace(&[limiter::Gauge {
         action: "CreateNetworkInterface",
