@@ -298,7 +298,9 @@ fn leaked_enis(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String
 #[must_use]
 pub fn leaked_addresses(state: &State, seen: &Snapshot) -> BTreeSet<String> {
     let mut leaks = BTreeSet::new();
-    for eni in state.world.interfaces().filter(|eni| state.is_ours(eni)) {
+    // The addresses of an ENI that is attached nowhere come or go with it: the ENI is the leak, and has its own bound.
+    let attached = |eni: &&NetworkInterface| state.is_ours(eni) && state.is_attached(eni);
+    for eni in state.world.interfaces().filter(attached) {
         let known = |view: &&EniView| view.id.as_ref().is_some_and(|id| id.0 == eni.id.0);
         let Some(view) = seen.enis.iter().find(known) else {
             continue;
