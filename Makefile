@@ -8,7 +8,7 @@ export HAWSER_PLUGIN := $(CARGO_TARGET_DIR)/$(HOST)/plugin/hawser
 export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/debug/ipamd
 CARGO := cargo --locked
 
-.PHONY: help tools build plugin demo test sim-conformance bench fleet fmt lint ci sim soak fuzz
+.PHONY: crash help tools build plugin demo test sim-conformance bench fleet fmt lint ci sim soak fuzz
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,9 +32,16 @@ build: plugin ## Build everything (the EC2 client takes minutes, once)
 demo: build ## Two nodes, a simulated VPC, pods that talk: the main job, watched; KEEP=1 leaves the live pages open
 	@$(CARGO_TARGET_DIR)/debug/demo $(if $(KEEP),keep)
 
+# It waits for surpluses to last, twenty nodes at a time, and takes another effect in between for the one it waits for
+# where the machine is busy with other tests.
+LONG := package(e2e) & test(/^crash_shrink::/)
+
 test: build ## Run every test
 	@echo "== testing"
-	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast
+	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast -E 'not ($(LONG))'
+
+crash: build ## Kill the daemon at every effect of giving an ENI back: five minutes, mostly of waiting
+	@$(CARGO) nextest run --workspace --all-targets -E '$(LONG)'
 
 sim-conformance: build ## Compare the simulator with another one, through the AWS command line
 	@echo "== a second opinion on the simulator"
