@@ -2,7 +2,7 @@
 //! protocol version that was asked for.
 
 use proto::names::PodIdentity;
-use proto::v1::AddRequest;
+use proto::v1::{AddReply, AddRequest};
 use serde_json::Value;
 
 use crate::client::Daemon;
@@ -30,12 +30,9 @@ pub fn run(attachment: &Attachment, pod: PodIdentity, conf: &Conf) -> Result<Val
         within: conf.deadline(Verb::Add),
         descriptors: Some(&descriptors),
     };
-    let reply = daemon.call(|mut client, deadline_ms| {
-        let request = AddRequest {
-            deadline_ms,
-            ..request.clone()
-        };
-        async move { client.add(request).await }
+    let reply: AddReply = daemon.call("Add", |deadline_ms| AddRequest {
+        deadline_ms,
+        ..request.clone()
     })?;
     let granted = Granted::try_from(reply)?;
     Ok(granted.to_json(conf.version, sandbox, prev)?)

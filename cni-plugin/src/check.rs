@@ -1,7 +1,7 @@
 //! CHECK: asks the daemon whether its record and the kernel still agree with what ADD answered.
 
 use proto::address::octets;
-use proto::v1::CheckRequest;
+use proto::v1::{CheckReply, CheckRequest};
 
 use crate::client::Daemon;
 use crate::conf::{Conf, ConfError};
@@ -26,9 +26,6 @@ pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
         within: conf.deadline(Verb::Check),
         descriptors: Some(&descriptors),
     };
-    daemon.call(|mut client, _| {
-        let request = request.clone();
-        async move { client.check(request).await }
-    })?;
+    let CheckReply {} = daemon.call("Check", |_| request.clone())?;
     Ok(())
 }

@@ -1,31 +1,23 @@
-//! Owns the conversation with the daemon: connect, preamble, one gRPC call, all of it within one deadline, tried again
-//! while trying again makes sense. Knows no verb.
+//! Owns the conversation with the daemon: connect, preamble, one call, all of it within one deadline, tried again while
+//! trying again makes sense. Knows no verb, and nothing of what a call looks like on the wire ([`crate::rpc`]).
 
 use std::error::Error;
-use std::fmt;
-use std::future::Future;
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::thread::sleep;
 use std::time::Duration;
 
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{SendRequest, handshake};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use prost::Message;
 use proto::handover;
 use proto::refusal::{Reason, Refusal};
-use proto::v1::node_client::NodeClient;
-use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep, timeout_at};
-use tonic::body::Body;
-use tonic::codegen::http::{Request, Response, Uri};
 use tonic::{Code, Status};
-use tower::Service;
 
 use crate::error::{Failure, code};
 use crate::netns::Descriptors;
+use crate::rpc::{Call, CallError};
 
 /// First and longest pause between two attempts. A daemon that restarts is back within a fraction of a second, and
 /// there is nothing to wait on that would exist before its socket does.
@@ -45,8 +37,6 @@ pub enum ClientError {
     Late { socket: PathBuf, within: Duration },
     #[error("ipamd refused")]
     Refused { refusal: Refusal },
-    #[error("the runtime for the call could not be set up")]
-    Runtime { source: io::Error },
 }
 
 const REMEDY: &str = "check that the hawser pod on this node is running and ready, and see its log";
@@ -55,7 +45,6 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Refused { refusal } => refusal.into(),
-            ClientError::Runtime { .. } => Self::new(code::INTERNAL, &error, ""),
             error => Self::new(code::TRY_AGAIN, &error, REMEDY),
         }
     }
@@ -91,7 +80,7 @@ impl ClientError {
                 }
                 _ => None,
             },
-            Self::Late { .. } | Self::Runtime { .. } => None,
+            Self::Late { .. } => None,
         }
     }
 }
@@ -109,34 +98,24 @@ pub struct Daemon<'a> {
 impl Daemon<'_> {
     /// Makes one call. `request` is told how many milliseconds are left, and is repeated on a new connection while that
     /// makes sense.
-    pub fn call<T, F>(&self, request: impl Fn(Client, u32) -> F) -> Result<T, ClientError>
+    pub fn call<Q, A>(&self, method: &str, request: impl Fn(u32) -> Q) -> Result<A, ClientError>
     where
-        F: Future<Output = Result<tonic::Response<T>, Status>>,
+        Q: Message,
+        A: Message + Default,
     {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(|source| ClientError::Runtime { source })?;
-        runtime.block_on(self.attempts(request))
-    }
-
-    async fn attempts<T, F>(&self, request: impl Fn(Client, u32) -> F) -> Result<T, ClientError>
-    where
-        F: Future<Output = Result<tonic::Response<T>, Status>>,
-    {
-        let deadline = Instant::now() + self.within;
+        let deadline = Deadline::after(self.within);
         let mut pause = PAUSES.0;
         // What to blame if the deadline cuts the last attempt short: the evidence before it says more than a timeout.
         let mut last = None;
         loop {
-            let error = match timeout_at(deadline, self.attempt(deadline, &request)).await {
-                Ok(Ok(reply)) => return Ok(reply),
-                Ok(Err(error)) => error,
-                Err(_elapsed) => return Err(last.unwrap_or_else(|| self.late())),
+            let call = Call::new(method, &request(answer_within(deadline.left())));
+            let error = match self.attempt(deadline, call) {
+                Ok(answer) => return Ok(answer),
+                Err(ClientError::Late { .. }) => return Err(last.unwrap_or_else(|| self.late())),
+                Err(error) => error,
             };
             match error.retry_after(pause) {
-                Some(after) if Instant::now() + after < deadline => sleep(after).await,
+                Some(after) if after < deadline.left() => sleep(after),
                 _ => return Err(error),
             }
             last = Some(error);
@@ -144,67 +123,51 @@ impl Daemon<'_> {
         }
     }
 
-    async fn attempt<T, F>(
+    fn attempt<A: Message + Default>(
         &self,
-        deadline: Instant,
-        request: &impl Fn(Client, u32) -> F,
-    ) -> Result<T, ClientError>
-    where
-        F: Future<Output = Result<tonic::Response<T>, Status>>,
-    {
-        let stream = self.connect().await?;
-        let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .map_err(|error| self.broken(error))?;
-        let client = NodeClient::with_origin(Connection(sender), Uri::from_static("http://ipamd"));
-        let left = deadline.saturating_duration_since(Instant::now());
-        let mut reply = std::pin::pin!(request(client, answer_within(left)));
-        let mut connection = std::pin::pin!(connection);
-        // Biased: an answer that is there counts even if the connection has ended behind it.
-        let outcome = tokio::select! {
-            biased;
-            outcome = &mut reply => outcome,
-            _ended = &mut connection => reply.await,
-        };
-        outcome
-            .map(tonic::Response::into_inner)
-            .map_err(|status| self.classify(status))
+        deadline: Deadline,
+        mut call: Call,
+    ) -> Result<A, ClientError> {
+        let stream = self.connect().map_err(|source| ClientError::Connect {
+            socket: self.socket.to_owned(),
+            source,
+        })?;
+        let stream = Timed { stream, deadline };
+        stream
+            .open(self.descriptors, &call.opening())
+            .map_err(CallError::Io)
+            .and_then(|()| call.finish(stream))
+            .map_err(|error| self.classify(error))
     }
 
-    async fn connect(&self) -> Result<UnixStream, ClientError> {
-        let socket = || self.socket.to_owned();
-        let stream =
-            UnixStream::connect(self.socket)
-                .await
-                .map_err(|source| ClientError::Connect {
-                    socket: socket(),
-                    source,
-                })?;
-        let descriptors = self
-            .descriptors
-            .map(|d| (d.netns.as_fd(), d.netlink.as_fd()));
-        handover::send(stream.as_fd(), descriptors).map_err(|error| self.broken(error))?;
+    /// Does not wait: a daemon whose queue of connections is full is one to be asked again.
+    fn connect(&self) -> io::Result<UnixStream> {
+        let address = UnixAddr::new(self.socket)?;
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(stream.as_raw_fd(), &address)?;
+        let stream = UnixStream::from(stream);
+        stream.set_nonblocking(false)?;
         Ok(stream)
     }
 
-    /// Tells an answer of the daemon from one that tonic made up because the connection failed: only the latter has a
-    /// cause.
-    fn classify(&self, status: Status) -> ClientError {
-        if status.source().is_some() {
-            return self.broken(status);
+    fn classify(&self, error: CallError) -> ClientError {
+        match error {
+            CallError::Status(status) => self.of_status(&status),
+            CallError::Io(error) if is_timeout(&error) => self.late(),
+            error => ClientError::Broken {
+                socket: self.socket.to_owned(),
+                source: error.into(),
+            },
         }
+    }
+
+    fn of_status(&self, status: &Status) -> ClientError {
         if status.code() == Code::DeadlineExceeded && status.details().is_empty() {
             return self.late();
         }
         ClientError::Refused {
-            refusal: Refusal::from_status(&status),
-        }
-    }
-
-    fn broken(&self, source: impl Into<Box<dyn Error + Send + Sync>>) -> ClientError {
-        ClientError::Broken {
-            socket: self.socket.to_owned(),
-            source: source.into(),
+            refusal: Refusal::from_status(status),
         }
     }
 
@@ -216,6 +179,77 @@ impl Daemon<'_> {
     }
 }
 
+/// A moment, in the kernel's time since boot.
+#[derive(Debug, Clone, Copy)]
+struct Deadline(std::time::Instant);
+
+impl Deadline {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the plugin reads the time"
+    )]
+    fn after(time: Duration) -> Self {
+        Self(std::time::Instant::now() + time)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where the plugin reads the time"
+    )]
+    fn left(self) -> Duration {
+        self.0.saturating_duration_since(std::time::Instant::now())
+    }
+}
+
+/// A connection on which nothing takes longer than the deadline allows.
+struct Timed {
+    stream: UnixStream,
+    deadline: Deadline,
+}
+
+impl Timed {
+    /// Preamble and first bytes, in one piece: the daemon wakes up to a request that is whole.
+    fn open(&self, descriptors: Option<&Descriptors>, first: &[u8]) -> io::Result<()> {
+        let descriptors = descriptors.map(|d| (d.netns.as_fd(), d.netlink.as_fd()));
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        let sent = handover::send_with(self.stream.as_fd(), descriptors, first)?;
+        (&self.stream).write_all(&first[sent..])
+    }
+
+    fn left(&self) -> io::Result<Duration> {
+        match self.deadline.left() {
+            Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+            left => Ok(left),
+        }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.left()?))?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The kernel says `EAGAIN` where a socket's own timeout has passed.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
 /// The milliseconds a daemon may take, so that its refusal, which names a cause, arrives before our own deadline, which
 /// knows none.
 fn answer_within(left: Duration) -> u32 {
@@ -223,33 +257,6 @@ fn answer_within(left: Duration) -> u32 {
     u32::try_from((left - margin).as_millis())
         .unwrap_or(u32::MAX)
         .max(1)
-}
-
-/// The generated client over one connection.
-pub type Client = NodeClient<Connection>;
-
-/// One HTTP/2 connection as the service that the generated client wants.
-#[derive(Clone)]
-pub struct Connection(SendRequest<Body>);
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Connection")
-    }
-}
-
-impl Service<Request<Body>> for Connection {
-    type Response = Response<Incoming>;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
-    }
 }
 
 #[cfg(test)]

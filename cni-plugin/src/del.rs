@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::sys::signal::{SigSet, Signal};
 use proto::names::SandboxKey;
 use proto::tombstone;
-use proto::v1::DelRequest;
+use proto::v1::{DelReply, DelRequest};
 
 use crate::client::{ClientError, Daemon};
 use crate::conf::Conf;
@@ -33,12 +33,8 @@ pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
         within: conf.deadline(Verb::Del),
         descriptors: None,
     };
-    let asked = daemon.call(|mut client, _| {
-        let request = request.clone();
-        async move { client.del(request).await }
-    });
-    match asked {
-        Ok(_) => Ok(()),
+    match daemon.call("Del", |_| request.clone()) {
+        Ok(DelReply {}) => Ok(()),
         Err(error) if error.is_absence() => leave_word(conf, &key, error),
         Err(error) => Err(error.into()),
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proto::v1::{Attachment, GcRequest};
+use proto::v1::{Attachment, GcReply, GcRequest};
 use serde_json::Value;
 
 use crate::client::Daemon;
@@ -26,10 +26,7 @@ pub fn run(conf: &Conf) -> Result<(), Failure> {
         within: conf.deadline(Verb::Gc),
         descriptors: None,
     };
-    daemon.call(|mut client, _| {
-        let request = request.clone();
-        async move { client.gc(request).await }
-    })?;
+    let GcReply { released: _ } = daemon.call("Gc", |_| request.clone())?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ mod gc;
 mod json;
 mod netns;
 mod result;
+mod rpc;
 mod status;
 mod version;
 

@@ -1,9 +1,9 @@
 //! STATUS: whether an ADD sent now would be expected to succeed. The runtime takes a failure as "node not ready", and
 //! waits for the answer with every other call held up, so this verb has the shortest deadline.
 
-use proto::v1::StatusRequest;
+use proto::v1::{StatusReply, StatusRequest};
 
-use crate::client::{ClientError, Daemon};
+use crate::client::Daemon;
 use crate::conf::Conf;
 use crate::env::Verb;
 use crate::error::{Failure, code};
@@ -16,10 +16,8 @@ pub fn run(conf: &Conf) -> Result<(), Failure> {
         within: conf.deadline(Verb::Status),
         descriptors: None,
     };
-    let answer = daemon.call(|mut client, _| async move { client.status(StatusRequest {}).await });
-    match answer {
-        Ok(_) => Ok(()),
-        Err(error @ ClientError::Runtime { .. }) => Err(error.into()),
+    match daemon.call("Status", |_| StatusRequest {}) {
+        Ok(StatusReply {}) => Ok(()),
         // Whatever the reason, the specification has one code for it.
         Err(error) => Err(Failure::from(error).with_code(code::NOT_AVAILABLE)),
     }

@@ -79,15 +79,33 @@ pub fn send(
     stream: BorrowedFd<'_>,
     descriptors: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>,
 ) -> io::Result<()> {
+    send_with(stream, descriptors, &[]).map(drop)
+}
+
+/// As [`send`], and in the same piece as much of `first`, the bytes that follow, as the socket takes; says how many.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_with(
+    stream: BorrowedFd<'_>,
+    descriptors: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>,
+    first: &[u8],
+) -> io::Result<usize> {
     let fds = descriptors.map(|(netns, netlink)| [netns, netlink]);
     let (byte, fds) = match &fds {
         None => (BARE, &[][..]),
         Some(fds) => (HANDED, &fds[..]),
     };
-    send_raw(stream, &[byte], fds)
+    send_raw(stream, &[byte], fds, first)
 }
 
-fn send_raw(stream: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// The bytes of `then` that were taken.
+fn send_raw(
+    stream: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+    then: &[u8],
+) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SCM_MAX_FD))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
@@ -95,15 +113,12 @@ fn send_raw(stream: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
     }
     let sent = sendmsg(
         stream,
-        &[IoSlice::new(bytes)],
+        &[IoSlice::new(bytes), IoSlice::new(then)],
         &mut control,
         SendFlags::NOSIGNAL,
     )?;
-    if sent == bytes.len() {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::WriteZero.into())
-    }
+    sent.checked_sub(bytes.len())
+        .ok_or_else(|| io::ErrorKind::WriteZero.into())
 }
 
 /// Reads the preamble, and of the stream nothing beyond it. Every descriptor received is close-on-exec, and closed

@@ -34,7 +34,7 @@ fn deliver(bytes: &[u8], count: usize) -> (io::Result<Preamble>, usize) {
     let file = File::open("/dev/null").unwrap();
     let fds = vec![file.as_fd(); count];
     let before = open_descriptors();
-    send_raw(ours.as_fd(), bytes, &fds).unwrap();
+    send_raw(ours.as_fd(), bytes, &fds, &[]).unwrap();
     let outcome = receive(theirs.as_fd());
     (outcome, open_descriptors() - before)
 }
@@ -79,6 +79,17 @@ fn bare_preamble_leaves_the_rest_of_the_stream_alone() {
     let mut rest = String::new();
     theirs.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "PRI * HTTP/2.0");
+}
+
+#[test]
+fn what_follows_the_preamble_may_come_with_it() {
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    assert_eq!(send_with(ours.as_fd(), None, b"PRI *").unwrap(), 5);
+    drop(ours);
+    assert!(matches!(receive(theirs.as_fd()).unwrap(), Preamble::Bare));
+    let mut rest = String::new();
+    theirs.read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "PRI *");
 }
 
 #[test]

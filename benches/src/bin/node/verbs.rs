@@ -7,6 +7,7 @@ use e2e::{
     lab::{Lab, count, eventually},
     node::Node,
 };
+use serde::Deserialize;
 use vpc_sim::SimConfig;
 
 use crate::{Bench, figure::Figure, floor::Floors, sample::Sample};
@@ -15,6 +16,8 @@ const ROUNDS: usize = 10;
 /// Pods of a round, fewer than are warm.
 const PODS: usize = 20;
 const WARM: &str = "60";
+/// What its sandboxes' ids begin with.
+const NAME: &str = "verbs";
 
 /// See the module.
 ///
@@ -41,7 +44,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
             start.took(version.took);
         }
         let pods: Vec<_> = (0..PODS)
-            .map(|n| node.add_pod(&format!("r{round}n{n}")))
+            .map(|n| node.add_pod(&format!("{NAME}{round}n{n}")))
             .collect::<io::Result<_>>()?;
         for pod in pods {
             add.took(pod.added.took);
@@ -88,50 +91,48 @@ fn settle(node: &Node) -> io::Result<()> {
     Ok(())
 }
 
-/// The means that the daemon's own histograms show; wiring stands beside the bare steps.
+/// Medians of the daemon's own account of each request; wiring stands beside the bare steps.
 fn stages(bench: &mut Bench, node: &Node, floors: &Floors) -> io::Result<()> {
-    let text = metrics(node)?;
-    for (verb, stage) in [
-        ("add", "turn"),
-        ("add", "address"),
-        ("add", "wire"),
-        ("add", "commit"),
-        ("del", "turn"),
-        ("del", "unwire"),
-        ("del", "commit"),
+    let path = format!("/v1/trace?sandbox={NAME}");
+    let answer = e2e::http::get(node.netns(), 61679, &path, &[])?;
+    let taken: Vec<Taken> = serde_json::from_str(&answer.body)?;
+    for (verb, what, name) in [
+        ("add", "turn", "its turn"),
+        ("add", "address", "the address"),
+        ("add", "wire", "wiring"),
+        ("add", "commit", "the record"),
+        ("add", "ok", "from request to answer"),
+        ("del", "unwire", "the route"),
+        ("del", "commit", "the record"),
+        ("del", "ok", "from request to answer"),
     ] {
-        let label = format!("stage=\"{stage}\",verb=\"{verb}\"");
-        if let Some(mean) = mean(&text, "hawser_stage_seconds", &label) {
-            let figure = Figure::plain(format!("daemon, {verb}: {stage}, mean"), mean, "ms");
-            bench.report.add(if stage == "wire" {
-                figure.over(floors.whole.median())
-            } else {
-                figure
-            });
-        }
-    }
-    if let Some(mean) = mean(&text, "hawser_request_seconds", "verb=\"add\"") {
-        let figure = Figure::plain("daemon, add: from request to answer, mean", mean, "ms");
-        bench.report.add(figure.over(floors.whole.median()));
+        let verb_in_capitals = verb.to_uppercase();
+        let name = format!("daemon, {verb_in_capitals}: {name}, p50");
+        let figure = Figure::plain(name, median(&taken, verb, what), "ms");
+        let wired = verb == "add" && matches!(what, "wire" | "ok");
+        bench.report.add(if wired {
+            figure.over(floors.whole.median())
+        } else {
+            figure
+        });
     }
     Ok(())
 }
 
-/// Milliseconds: a histogram's sum over its count, of the series with this label.
-fn mean(text: &str, name: &str, label: &str) -> Option<f64> {
-    let read = |suffix: &str| {
-        let line = text.lines().find(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(suffix))
-                && line.contains(label)
-        })?;
-        line.rsplit(' ').next()?.parse::<f64>().ok()
-    };
-    Some(read("_sum")? / read("_count")? * 1e3)
+/// One stage of one request, as introspection tells it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Taken {
+    verb: String,
+    what: String,
+    took_ms: f64,
 }
 
-fn metrics(node: &Node) -> io::Result<String> {
-    Ok(e2e::http::get(node.netns(), 61678, "/metrics", &[])?.body)
+fn median(taken: &[Taken], verb: &str, what: &str) -> f64 {
+    let mut sample = Sample::default();
+    let same = |stage: &&Taken| stage.verb == verb && stage.what == what;
+    sample.extend(taken.iter().filter(same).map(|stage| stage.took_ms));
+    sample.median()
 }
 
 #[cfg(test)]
@@ -139,12 +140,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mean_is_read_from_the_series_with_the_label() {
-        let text = "x_seconds_sum{verb=\"del\"} 9\nx_seconds_count{verb=\"del\"} 1\nx_seconds_sum{verb=\"add\"} 0.5\nx_seconds_count{verb=\"add\"} 100\n";
-        assert_eq!(
-            mean(text, "x_seconds", "verb=\"add\"").map(|n| n.to_string()),
-            Some("5".to_owned())
-        );
-        assert_eq!(mean(text, "y_seconds", ""), None);
+    fn a_median_is_of_its_own_verb_and_stage() {
+        let text = r#"[
+            {"sandbox": "a", "verb": "add", "what": "wire", "tookMs": 1.0, "ageMs": 3},
+            {"sandbox": "a", "verb": "del", "what": "wire", "tookMs": 9.0, "ageMs": 2},
+            {"sandbox": "b", "verb": "add", "what": "wire", "tookMs": 3.0, "ageMs": 1},
+            {"sandbox": "c", "verb": "add", "what": "wire", "tookMs": 2.0, "ageMs": 0}]"#;
+        let taken: Vec<Taken> = serde_json::from_str(text).unwrap();
+        assert_eq!(median(&taken, "add", "wire").to_string(), "2");
+        assert!(median(&taken, "del", "commit").is_nan());
     }
 }
