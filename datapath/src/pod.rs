@@ -52,7 +52,7 @@ impl PodLink {
             mtu: Some(self.mtu),
             mac: Some(self.host_mac),
             group: group(self.index),
-            up: true,
+            up: false,
         }
     }
 

@@ -85,20 +85,20 @@ impl Fields {
             None
         };
         let value = rest.string()?;
-        let is_status = index
-            .checked_sub(STATUS.0)
-            .is_some_and(|n| n < STATUS.1.len());
+        let is_status = |index: usize| {
+            let nth = index.checked_sub(STATUS.0);
+            nth.is_some_and(|nth| nth < STATUS.1.len())
+        };
         match name {
-            None if is_status => {
-                let text = std::str::from_utf8(&value).ok();
-                self.status = text.and_then(|text| text.parse().ok());
-            }
-            // Of the names in the static table no other means anything to a call.
-            None => {}
-            Some(name) => {
+            Some(name) if name != b":status" => {
                 let name = HeaderName::from_bytes(&name).map_err(|_| "a malformed header name")?;
                 let value = HeaderValue::from_bytes(&value).map_err(|_| "a malformed header")?;
                 self.named.append(name, value);
+            }
+            None if !is_status(index) => {} // no other name of the static table means anything to a call
+            _ => {
+                let text = std::str::from_utf8(&value).ok();
+                self.status = text.and_then(|text| text.parse().ok());
             }
         }
         Ok(())
@@ -271,7 +271,9 @@ mod tests {
 
     #[test]
     fn a_status_may_be_spelt_out() {
-        assert_eq!(read(b"\x08\x03503").unwrap().status, Some(503));
+        for block in [&b"\x08\x03503"[..], b"\x00\x07:status\x03503"] {
+            assert_eq!(read(block).unwrap().status, Some(503));
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{PodLink, guard::GUARD, host_route};
 use crate::constants::{GROUP_DYING, MAX_ENI_INDEX, gateway, index_of_group};
 use crate::netlink::addr::{self, Address};
 use crate::netlink::link;
-use crate::netlink::{Errno, Error, Family, Frame, Socket, neigh, route};
+use crate::netlink::{Errno, Error, Frame, Socket, neigh, route};
 use crate::netns::{Netns, NetnsId};
 
 /// The parts of an ADD, in their order.
@@ -114,15 +114,13 @@ pub fn add_observed(
 ) -> Result<Wired, AddError> {
     validate(link)?;
     same_namespace(pod, netns)?;
+    let pod_side = |e| refused(Step::PodSide, e);
     let wired = make_pair(host, netns, link)?;
-    if link.family() == Family::V6 {
-        keep_quiet(host, wired)?;
-    }
     done(Step::Pair);
-    wire_pod(pod, link, wired.pod_index)
-        .map_err(|e| undo(host, wired, refused(Step::PodSide, e)))?;
+    wire_pod(pod, link, wired.pod_index).map_err(|e| undo(host, wired, pod_side(e)))?;
     done(Step::PodSide);
     wire_host(host, link, wired.host_index).map_err(|e| undo(host, wired, e))?;
+    open_queue(pod, wired.pod_index).map_err(|e| undo(host, wired, pod_side(e)))?;
     done(Step::HostSide);
     Ok(wired)
 }
@@ -273,43 +271,40 @@ fn pair_failed(host: &mut Socket, link: &PodLink, source: Error) -> AddError {
     }
 }
 
-/// The host end has no link-local address: with one it would answer for itself and, worse, have a route that makes
-/// every link-local source of the pod's a legitimate one. In time, for without the pod's end it has no carrier.
-fn keep_quiet(host: &mut Socket, wired: Wired) -> Result<(), AddError> {
-    host.apply(&link::set_no_own_ipv6(wired.host_index))
-        .map_err(|e| undo(host, wired, refused(Step::Pair, e)))
-}
-
 /// Step 2, in the pod: the link, the address, the way out. The order matters: routes need the link up, the default
 /// route needs its gateway reachable. The loopback is the runtime's.
+///
+/// The link has no carrier before the host end is up, and by then the kernel has been told to give it no link-local
+/// address: nobody is there whom the pod could find by one. So it looks for no duplicate and asks for no router, which
+/// every pod's start had the kernel's workers do.
 fn wire_pod(pod: &mut Socket, link: &PodLink, index: u32) -> Result<(), Error> {
     let family = link.family();
     let [first, default] = link.pod_routes(index);
-    // Nobody is there whom the pod could find by a link-local address, and no router would answer it.
-    let quiet = (family == Family::V6).then(|| link::set_no_own_ipv6(index));
-    let mut requests: Vec<_> = quiet.into_iter().collect();
-    requests.extend([
+    let requests = [
+        link::set_no_own_ipv6(index),
         link::up(index),
         addr::add(&Address::host(index, link.address)),
         route::add(&first),
         route::add(&default),
         neigh::set_permanent(index, gateway(family), link.host_mac),
-    ]);
+    ];
     pod.batch(&requests)?.ok()
 }
 
 /// Step 3, on the host: the strict source check before the route, which is what makes the pod reachable.
+///
+/// The host end goes up here and not when it is made: up without a carrier, the kernel would look through all IPv6
+/// routes of the host for some to take back (`rt6_sync_down_dev`), and there were three for each pod. A link-local
+/// address would also make every link-local source of the pod's a legitimate one.
 fn wire_host(host: &mut Socket, link: &PodLink, index: u32) -> Result<(), AddError> {
     let requests = [
         // Of a pod with an IPv6 address it keeps all IPv4 back: there is no way back to any such source.
         link::set_inet_conf(index, &GUARD),
+        link::set_no_own_ipv6(index),
+        link::up(index),
         neigh::set_permanent(index, link.address, link.pod_mac),
         // Never "replace": a route that is already there is evidence that another pod has this address.
         route::add(&host_route(link.address, index)),
-        // The host end was up before its peer, so its carrier came late, and until the kernel's link watch gets round
-        // to it every packet for the pod is dropped: a busy node loses a new pod's first packets. Reading a link makes
-        // the kernel catch up (Linux 6.8, rtnl_getlink in net/core/rtnetlink.c); before that it changes nothing.
-        link::get(index),
     ];
     let failed = |e| refused(Step::HostSide, e);
     let report = host.batch(&requests).map_err(failed)?;
@@ -319,6 +314,13 @@ fn wire_host(host: &mut Socket, link: &PodLink, index: u32) -> Result<(), AddErr
         }),
         other => other.map_err(failed),
     }
+}
+
+/// The pod's end was up before its peer, so its carrier came late, and until the kernel's link watch gets round to it
+/// every packet of the pod is dropped: a busy node loses a new pod's first packets. Reading a link makes the kernel catch
+/// up (Linux 6.8, `rtnl_getlink` in net/core/rtnetlink.c); before that it changes nothing.
+fn open_queue(pod: &mut Socket, index: u32) -> Result<(), Error> {
+    pod.batch(&[link::get(index)])?.ok()
 }
 
 /// The inverse of all three steps is one: with the host end go its peer and every address, route and neighbour on

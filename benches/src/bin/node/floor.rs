@@ -72,7 +72,10 @@ impl Floor {
     /// # Errors
     /// If the program fails.
     pub fn steps(&self) -> io::Result<Steps> {
-        let output = Command::new(&self.steps).arg(PODS.to_string()).output()?;
+        let output = Command::new(&self.steps)
+            .arg(PODS.to_string())
+            .arg(&self.noop)
+            .output()?;
         if !output.status.success() {
             let why = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(io::Error::other(format!("the floor's steps failed: {why}")));

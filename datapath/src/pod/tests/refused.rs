@@ -113,6 +113,7 @@ fn a_refused_pod_side_leaves_nothing() {
     // Another interface with a default route: the pod has two owners.
     let other = link::End {
         name: "net1",
+        up: true,
         ..pod_link(9).host_end()
     };
     lab.pod
