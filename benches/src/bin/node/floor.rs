@@ -1,9 +1,9 @@
 //! The floors: C programs that do what no implementation can avoid, built and run by the measurement itself.
 
 use std::{
-    io,
+    io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Barrier,
     time::Duration,
 };
@@ -14,7 +14,7 @@ const NOOP: &str = include_str!("../../../floor/noop.c");
 const STEPS: &str = include_str!("../../../floor/steps.c");
 
 /// Pods that one run of the steps wires.
-const PODS: u32 = 100;
+const PODS: u32 = 50;
 
 /// See the module.
 #[derive(Debug)]
@@ -71,39 +71,57 @@ impl Floor {
     ///
     /// # Errors
     /// If the program fails.
-    pub fn steps(&self) -> io::Result<Steps> {
-        let output = Command::new(&self.steps)
+    fn steps(&self) -> io::Result<(Steps, Standing)> {
+        let mut child = Command::new(&self.steps)
             .arg(PODS.to_string())
             .arg(&self.noop)
-            .output()?;
-        if !output.status.success() {
-            let why = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(io::Error::other(format!("the floor's steps failed: {why}")));
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let told = child.stdout.take();
+        let standing = Standing(child);
+        let mut millis = Vec::new();
+        for line in told
+            .map(BufReader::new)
+            .into_iter()
+            .flat_map(BufRead::lines)
+        {
+            let micros = line?.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok());
+            millis.extend(micros.map(|micros| micros / 1e3));
+            if let [pair, pod, host, whole] = millis[..] {
+                let steps = Steps {
+                    pair,
+                    pod,
+                    host,
+                    whole,
+                };
+                return Ok((steps, standing));
+            }
         }
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let millis = |name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            let micros = line.and_then(|micros| micros.trim().parse::<f64>().ok());
-            micros
-                .map(|micros| micros / 1e3)
-                .ok_or_else(|| io::Error::other(format!("no {name} in {text}")))
-        };
-        Ok(Steps {
-            pair: millis("pair")?,
-            pod: millis("pod")?,
-            host: millis("host")?,
-            whole: millis("whole")?,
-        })
+        Err(io::Error::other("the floor's steps failed"))
+    }
+}
+
+/// A run of the steps that is over, and whose namespaces stand until this is dropped: the kernel takes them apart under
+/// the lock that every ADD needs, so that is nothing for the middle of a measurement.
+#[derive(Debug)]
+struct Standing(Child);
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        // It ends with its input.
+        drop(self.0.wait());
     }
 }
 
 /// Medians of one run, in milliseconds.
 #[derive(Clone, Copy, Debug)]
-pub struct Steps {
-    pub pair: f64,
-    pub pod: f64,
-    pub host: f64,
-    pub whole: f64,
+struct Steps {
+    pair: f64,
+    pod: f64,
+    host: f64,
+    whole: f64,
 }
 
 /// Floors gathered all along a measurement, so that a noisy minute hits both sides alike.
@@ -114,6 +132,7 @@ pub struct Floors {
     pub pod: Sample,
     pub host: Sample,
     pub whole: Sample,
+    standing: Vec<Standing>,
 }
 
 impl Floors {
@@ -125,7 +144,8 @@ impl Floors {
         for _ in 0..execs {
             self.exec.took(floor.exec()?);
         }
-        let steps = floor.steps()?;
+        let (steps, standing) = floor.steps()?;
+        self.standing.push(standing);
         self.pair.push(steps.pair);
         self.pod.push(steps.pod);
         self.host.push(steps.host);
