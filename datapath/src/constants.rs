@@ -23,8 +23,11 @@ pub const fn gateway(family: Family) -> IpAddr {
     }
 }
 
-/// Where the instance metadata service answers. (Over IPv6 it does so at `fd00:ec2::254`.)
+/// Where the instance metadata service answers.
 pub const INSTANCE_METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+/// The same over IPv6, for instances that are told to (EC2's `HttpProtocolIpv6`).
+pub const INSTANCE_METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// `rtm_protocol` and `FRA_PROTOCOL` of every route and rule we make, so that a dump tells ours from foreign ones.
 /// 107 is unassigned in the kernel's header and in iproute2's `rt_protos`.

@@ -60,7 +60,7 @@ pub struct Ruleset {
     /// Pods do not reach the instance metadata service.
     pub block_metadata: bool,
     /// Which addresses pods have. What is of IPv6 is neither marked nor translated: of all this there is only the check of
-    /// sources then, in table `ip6 hawser`.
+    /// sources then, and what keeps pods from the metadata service, in table `ip6 hawser`.
     pub pods: Family,
     /// Pods have no IPv6 and are not heard over it. Otherwise table `ip6 hawser` is not touched.
     pub refuse_ipv6: bool,
@@ -102,7 +102,7 @@ impl Nft {
     /// The kernel's verdict; the table is then as it was.
     pub fn replace(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
         if ruleset.pods == Family::V6 {
-            return self.replace_ipv6();
+            return self.replace_ipv6(ruleset.block_metadata);
         }
         let mut batch = Batch::new(Family::V4, TABLE);
         // Deleting what is not there would fail the transaction; so it is made first.
@@ -122,7 +122,7 @@ impl Nft {
             add_eni_chain(&mut batch, *index, egress.mark);
         }
         if ruleset.block_metadata {
-            guard::add_block_metadata(&mut batch);
+            guard::add_block_metadata(&mut batch, Family::V4);
         }
         if ruleset.refuse_ipv6 {
             guard::replace_ipv6(&mut batch);

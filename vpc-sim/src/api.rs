@@ -19,7 +19,7 @@ use crate::{
     world::World,
 };
 
-/// Two servers on a runtime of their own. They end when the value is dropped.
+/// The servers, on a runtime of their own. They end when the value is dropped.
 #[derive(Debug)]
 pub struct Api {
     pub(crate) shared: Arc<Shared>,
@@ -30,7 +30,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Serves `world`. `fixed`: the instance that every caller of IMDS is taken for; without it the caller's address
+    /// Serves `world`; IMDS on each of its listeners, of which the first is the endpoint that is told. `fixed`: the instance that every caller of IMDS is taken for; without it the caller's address
     /// decides.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Api {
     pub fn start(
         world: World,
         ec2: TcpListener,
-        imds: TcpListener,
+        imds: Vec<TcpListener>,
         fixed: Option<InstanceId>,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(world));
@@ -48,12 +48,13 @@ impl Api {
             .thread_name("vpc-sim-http")
             .enable_all()
             .build()?;
-        let (at_ec2, at_imds) = (ec2.local_addr()?, imds.local_addr()?);
+        let first = imds.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let (at_ec2, at_imds) = (ec2.local_addr()?, first.local_addr()?);
         runtime.spawn(logged("ec2", serve(ec2, ec2::router(Arc::clone(&shared)))));
-        runtime.spawn(logged(
-            "imds",
-            serve(imds, imds::router(Arc::clone(&shared), fixed)),
-        ));
+        for listener in imds {
+            let router = imds::router(Arc::clone(&shared), fixed.clone());
+            runtime.spawn(logged("imds", serve(listener, router)));
+        }
         Ok(Self {
             shared,
             ec2: at_ec2,

@@ -18,7 +18,9 @@ use datapath::{
 };
 use ipnet::IpNet;
 
-pub use self::router::{EC2_ADDRESS, IMDS_ADDRESS, INTERNET_ADDRESS, INTERNET_ADDRESS_V6};
+pub use self::router::{
+    EC2_ADDRESS, IMDS_ADDRESS, IMDS_ADDRESS_V6, INTERNET_ADDRESS, INTERNET_ADDRESS_V6,
+};
 use self::{port::Port, router::Router};
 use crate::{
     ids::{EniId, InstanceId},

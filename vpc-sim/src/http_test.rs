@@ -32,7 +32,7 @@ pub fn serve(fixed: bool) -> (Api, InstanceId) {
         .unwrap()
         .id;
     let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
-    let api = Api::start(world, bind(), bind(), fixed.then(|| node.clone())).unwrap();
+    let api = Api::start(world, bind(), vec![bind()], fixed.then(|| node.clone())).unwrap();
     (api, node)
 }
 

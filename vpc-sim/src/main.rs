@@ -131,7 +131,7 @@ fn serve(args: Serve) -> Result<(), Box<dyn Error>> {
         nodes.push(world.launch_instance(&launch, vpc_sim::wall_clock())?.id);
     }
     let subnets: Vec<_> = world.subnets().map(|s| s.id.clone()).collect();
-    let api = Api::start(world, ec2, imds, nodes.first().cloned())?;
+    let api = Api::start(world, ec2, vec![imds], nodes.first().cloned())?;
     println!("{}", whereabouts(&api, &nodes, &subnets));
     wait_for_end()
 }

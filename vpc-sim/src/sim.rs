@@ -19,7 +19,7 @@ use crate::{
     api::Api,
     calls::Call,
     error::ApiError,
-    fabric::{self, EC2_ADDRESS, Fabric, FabricError, IMDS_ADDRESS},
+    fabric::{self, EC2_ADDRESS, Fabric, FabricError, IMDS_ADDRESS, IMDS_ADDRESS_V6},
     faults::Faults,
     ids::{EniId, InstanceId, Mac, SubnetId},
     imds::ImdsScript,
@@ -165,7 +165,12 @@ impl Sim {
             fabric::duplicate(fabric.internet())?,
         );
         let ec2 = listen(fabric.internet(), SocketAddr::from((EC2_ADDRESS, 80)))?;
-        let imds = listen(fabric.router(), SocketAddr::from((IMDS_ADDRESS, 80)))?;
+        let imds = [
+            SocketAddr::from((IMDS_ADDRESS, 80)),
+            SocketAddr::from((IMDS_ADDRESS_V6, 80)),
+        ];
+        let imds = imds.map(|address| listen(fabric.router(), address));
+        let imds = imds.into_iter().collect::<Result<_, _>>()?;
         let servers = |source| SimError::Servers { source };
         let api = Api::start(config.build(), ec2, imds, None).map_err(servers)?;
         let wires = Arc::new(Wires {

@@ -1,9 +1,9 @@
 //! Expressions: the instructions of a rule, as far as our rules use them, and their encoding.
 //!
-//! Every expression works on the kernel's first register, 32 bits wide. Numbers in netfilter attributes are in network
-//! byte order; the contents of a register are in the machine's.
+//! Every expression works on the kernel's first register, as 32 bits, or as 128 where it holds an IPv6 address. Numbers
+//! in netfilter attributes are in network byte order; the contents of a register are in the machine's, addresses excepted.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::batch::Encoder;
 
@@ -62,6 +62,8 @@ pub(super) enum Expr<'a> {
     LoadCt(CtKey),
     /// Load the packet's destination address.
     LoadDestination,
+    /// The same of an IPv6 packet.
+    LoadDestinationV6,
     /// The register becomes the packet's mark.
     StoreMark,
     /// The register becomes the connection's mark.
@@ -70,7 +72,9 @@ pub(super) enum Expr<'a> {
     Bitwise { mask: u32, xor: u32 },
     /// Go on with this rule only if the register has this value.
     Equals(u32),
-    /// The opposite.
+    /// Go on only if the register is this address.
+    IsAddress(Ipv6Addr),
+    /// The opposite of [`Expr::Equals`].
     Differs(u32),
     /// Go on only if the register, a name, begins like this.
     BeginsWith(&'a str),
@@ -105,9 +109,9 @@ impl Expr<'_> {
         match self {
             Self::Load(_) | Self::StoreMark => "meta",
             Self::LoadCt(_) | Self::StoreCtMark => "ct",
-            Self::LoadDestination => "payload",
+            Self::LoadDestination | Self::LoadDestinationV6 => "payload",
             Self::Bitwise { .. } => "bitwise",
-            Self::Equals(_) | Self::Differs(_) | Self::BeginsWith(_) => "cmp",
+            Self::Equals(_) | Self::IsAddress(_) | Self::Differs(_) | Self::BeginsWith(_) => "cmp",
             Self::FibType(_) | Self::FibSourceIsRoutedBack => "fib",
             Self::VerdictMap(_) | Self::In(_) | Self::NotIn(_) => "lookup",
             Self::Address(_) | Self::Verdict(_) => "immediate",
@@ -133,12 +137,8 @@ impl Expr<'_> {
                 out.number(CT_KEY, CtKey::Mark as u32);
                 out.number(CT_SREG, REG);
             }
-            Self::LoadDestination => {
-                out.number(PAYLOAD_DREG, REG);
-                out.number(PAYLOAD_BASE, PAYLOAD_NETWORK_HEADER);
-                out.number(PAYLOAD_OFFSET, 16);
-                out.number(PAYLOAD_LEN, 4);
-            }
+            Self::LoadDestination => payload(out, 16, 4),
+            Self::LoadDestinationV6 => payload(out, 24, 16),
             Self::Bitwise { mask, xor } => {
                 out.number(BITWISE_SREG, REG);
                 out.number(BITWISE_DREG, REG);
@@ -147,6 +147,7 @@ impl Expr<'_> {
                 value(out, BITWISE_XOR, xor);
             }
             Self::Equals(wanted) => compare(out, CMP_EQ, &wanted.to_ne_bytes()),
+            Self::IsAddress(wanted) => compare(out, CMP_EQ, &wanted.octets()),
             Self::Differs(unwanted) => compare(out, CMP_NEQ, &unwanted.to_ne_bytes()),
             // Shorter than the register's contents: only so much is compared.
             Self::BeginsWith(name) => compare(out, CMP_EQ, name.as_bytes()),
@@ -222,6 +223,14 @@ pub(super) fn value(out: &mut Encoder, kind: u16, value: u32) {
 /// A constant of any width; addresses are in network byte order in registers too.
 pub(super) fn bytes(out: &mut Encoder, kind: u16, value: &[u8]) {
     out.nest(kind, |out| out.bytes(NFTA_DATA_VALUE, value));
+}
+
+/// So many bytes of the network header from there.
+fn payload(out: &mut Encoder, offset: u32, len: u32) {
+    out.number(PAYLOAD_DREG, REG);
+    out.number(PAYLOAD_BASE, PAYLOAD_NETWORK_HEADER);
+    out.number(PAYLOAD_OFFSET, offset);
+    out.number(PAYLOAD_LEN, len);
 }
 
 fn compare(out: &mut Encoder, operator: u32, with: &[u8]) {

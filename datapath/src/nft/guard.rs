@@ -4,7 +4,7 @@
 use super::batch::{Batch, Chain, Hook};
 use super::expr::{Expr, Verdict};
 use super::{POD_GROUP, TABLE};
-use crate::constants::{GROUP_BASE, INSTANCE_METADATA};
+use crate::constants::{GROUP_BASE, INSTANCE_METADATA, INSTANCE_METADATA_V6};
 use crate::netlink::Family;
 
 const BLOCK_METADATA: &str = "block_metadata";
@@ -24,18 +24,28 @@ const RAW_HOOK: Hook = Hook {
     priority: -300,
 };
 
-/// `ip daddr 169.254.169.254 iifgroup & 0xffffff80 == 0x6b00 drop`. The destination is in every fragment. The chain is
-/// there only where it is wanted: nobody else's packets pay for it.
-pub(super) fn add_block_metadata(batch: &mut Batch) {
+/// `ip daddr 169.254.169.254 iifgroup & 0xffffff80 == 0x6b00 drop`, in IPv6 with `ip6 daddr fd00:ec2::254`. The destination
+/// is in every fragment. The chain is there only where it is wanted: nobody else's packets pay for it.
+///
+/// One of the two is enough. A pod of the other family has no address to ask from, and what it makes up for itself is
+/// dropped by the check of sources.
+pub(super) fn add_block_metadata(batch: &mut Batch, pods: Family) {
     batch.add_chain(&Chain {
         name: BLOCK_METADATA,
         hook: Some(FORWARD_HOOK),
     });
     let metadata = u32::from_ne_bytes(INSTANCE_METADATA.octets());
+    let [destination, is_metadata] = match pods {
+        Family::V4 => [Expr::LoadDestination, Expr::Equals(metadata)],
+        Family::V6 => [
+            Expr::LoadDestinationV6,
+            Expr::IsAddress(INSTANCE_METADATA_V6),
+        ],
+    };
     let [load, within] = POD_GROUP;
     let rule = [
-        Expr::LoadDestination,
-        Expr::Equals(metadata),
+        destination,
+        is_metadata,
         load,
         within,
         Expr::Equals(GROUP_BASE),

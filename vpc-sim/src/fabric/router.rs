@@ -17,12 +17,14 @@ use datapath::{
     netns::Netns,
     nft::Nft,
 };
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{FabricError, program};
 
 /// Where IMDS answers.
 pub const IMDS_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// Where it answers over IPv6, as for an instance whose `HttpProtocolIpv6` is enabled.
+pub const IMDS_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 /// Somebody on the internet.
 pub const INTERNET_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 /// Where the EC2 API answers.
@@ -113,7 +115,7 @@ impl Router {
     /// IPv6 has no reverse path filter: the rule that nodes have against their pods serves against nodes, as ports are
     /// in the pods' link group here.
     fn check_ipv6_sources(&self) -> Result<(), FabricError> {
-        let replace = || Nft::open()?.replace_ipv6();
+        let replace = || Nft::open()?.replace_ipv6(false);
         self.netns
             .run(replace)
             .map_err(|source| FabricError::Namespace { source })?
@@ -122,13 +124,18 @@ impl Router {
 
     fn own_addresses(&mut self, vpc: &[IpNet]) -> Result<(), FabricError> {
         let lo = self.index_of("lo")?;
-        // Link-local destinations never leave the VPC, and in the VPC what nobody owns goes nowhere. The local table is
-        // looked at first, so IMDS itself is not affected.
-        let nowhere =
-            vpc.iter()
-                .copied()
-                .chain([Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16).into()]);
-        let mut batch = vec![addr::add(&Address::host(lo, IMDS_ADDRESS))];
+        // Link-local destinations and those of AWS's own services never leave the VPC, and in the VPC what nobody owns goes
+        // nowhere. The local table is looked at first, so IMDS itself is not affected.
+        let services = Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32);
+        let nowhere = vpc.iter().copied().chain([
+            Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16).into(),
+            services.into(),
+        ]);
+        let mut batch = vec![
+            addr::add(&Address::host(lo, IMDS_ADDRESS)),
+            addr::add(&Address::host(lo, IMDS_ADDRESS_V6)),
+            route::add(&Route::own(IMDS_ADDRESS_V6, lo)),
+        ];
         batch.extend(nowhere.map(|net| route::add(&Route::nowhere(net, Kind::BlackHole, MAIN))));
         self.socket
             .batch(&batch)

@@ -1,5 +1,6 @@
 //! The guards, as Debian's nft reads them back.
 
+use crate::netlink::Family;
 use crate::nft::{Nft, Ruleset};
 use crate::testing::{netns, run_in};
 
@@ -20,6 +21,20 @@ fn the_metadata_service_is_blocked_for_pods_only_where_that_is_wanted() {
     };
     assert!(listed(&blocked).contains(rule), "{}", listed(&blocked));
     assert!(!listed(&Ruleset::default()).contains("169.254.169.254"));
+}
+
+#[test]
+fn where_pods_have_ipv6_it_is_blocked_at_its_address_there() {
+    let rule = "table ip6 hawser {\n\tchain check_source {\n\t\ttype filter hook prerouting priority raw; policy accept;\n\
+                \t\tiifgroup 27392/25 fib saddr . iif oif missing drop\n\t}\n\n\
+                \tchain block_metadata {\n\t\ttype filter hook forward priority filter; policy accept;\n\
+                \t\tip6 daddr fd00:ec2::254 iifgroup 27392/25 drop\n\t}\n}";
+    let blocked = Ruleset {
+        block_metadata: true,
+        pods: Family::V6,
+        ..Ruleset::default()
+    };
+    assert!(listed(&blocked).contains(rule), "{}", listed(&blocked));
 }
 
 #[test]
