@@ -4,6 +4,7 @@
 //! translated, so there is nothing to remember about connections.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use super::{During, HostConfig, HostError, ensure_link, rules};
@@ -27,17 +28,53 @@ pub(super) fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Link, H
     Ok(primary)
 }
 
-/// A host that forwards is a router, and routers heed no advertisements, unless told to: a node that learns its own
-/// default route from them would lose it when the last one runs out, half an hour after forwarding was switched on. So
-/// that comes first. 0 means that somebody has set the route by hand. Says whether anything had to be changed.
+/// A host that forwards is a router, and routers heed no advertisements, unless told to: the kernel forgets the default
+/// route that it has learnt from them in the moment in which forwarding is switched on, except where `accept_ra` is 2. So
+/// that comes first. 0 means that somebody has set the route by hand, or that another program hears the advertisements.
+/// What holds for links to come holds for pods' links. Says whether anything had to be changed.
 fn ensure_settings(primary: &str) -> Result<bool, HostError> {
-    let mut changed = set("all/disable_ipv6", "0")?;
+    let mut changed = false;
+    for links in ["all", "default", primary] {
+        changed |= set(&format!("{links}/disable_ipv6"), "0")?;
+    }
     let accept_ra = format!("{primary}/accept_ra");
     if read(&accept_ra)? == "1" {
         changed |= set(&accept_ra, "2")?;
     }
-    changed |= set("all/forwarding", "1")?;
+    for links in ["all", "default"] {
+        changed |= set(&format!("{links}/forwarding"), "1")?;
+    }
     Ok(changed)
+}
+
+/// Has pods' links take part in IPv6, as routers. Says how many settings had to be changed.
+pub(super) fn ensure_pod_links<'a>(
+    links: impl Iterator<Item = &'a Link>,
+) -> Result<usize, HostError> {
+    let mut changed = 0;
+    for link in links {
+        let Some(conf) = link.ipv6 else { continue };
+        let wrong = [
+            (conf.disabled, "disable_ipv6", "0"),
+            (!conf.forwarding, "forwarding", "1"),
+        ];
+        for (_, setting, right) in wrong.iter().filter(|(wrong, ..)| *wrong) {
+            match set(&format!("{}/{setting}", link.name), right) {
+                Ok(was_wrong) => changed += usize::from(was_wrong),
+                // It went in between, and its pod with it.
+                Err(e) if is_gone(&e) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    Ok(changed)
+}
+
+fn is_gone(error: &HostError) -> bool {
+    let (HostError::NoIpv6 { source, .. } | HostError::Setting { source, .. }) = error else {
+        return false;
+    };
+    source.kind() == ErrorKind::NotFound
 }
 
 /// Whether it had to be changed. Read first: an unprivileged container may read these files and not write them.

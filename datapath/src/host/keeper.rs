@@ -13,7 +13,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 
 use super::{During, EniLink, HostConfig, HostError, News, eni};
-use crate::netlink::{Error, Kind, Mac, Socket, Tally};
+use crate::netlink::{Error, Family, Kind, Mac, Socket, Tally};
 use crate::nft::{Fingerprint, Ruleset};
 use crate::pod::{self, AddError, PodLink, PodRef, Standing, Wired};
 
@@ -161,6 +161,7 @@ impl Keeper {
             self.repair_node(&mut repaired);
         }
         if doubt.pods {
+            repaired.failures.extend(self.repair_ipv6_of_pods().err());
             let pods = self.desired.pods.values();
             let failure = pod::repair(&mut self.socket, pods).err();
             let failure = failure.map(|source| HostError::Netlink {
@@ -208,6 +209,20 @@ impl Keeper {
             *index = Some(link.index);
             failures.extend(eni::ensure(&mut self.socket, eni, link).err());
         }
+    }
+
+    /// First of a pod's: without IPv6 its link takes no route.
+    fn repair_ipv6_of_pods(&mut self) -> Result<(), HostError> {
+        if self.desired.config.pods != Family::V6 {
+            return Ok(());
+        }
+        let links = self.socket.links().during("list links")?;
+        let pods = &self.desired.pods;
+        let of_pods = links.iter().filter(|link| pods.contains_key(&link.name));
+        for _ in 0..super::ipv6::ensure_pod_links(of_pods)? {
+            self.socket.count(Kind::Setting);
+        }
+        Ok(())
     }
 
     /// Nothing is written when they are as we left them, and we would leave them so again.

@@ -16,13 +16,15 @@ const TOPICS: [Topic; 6] = [
     Topic::Neighbours,
     Topic::Settings,
 ];
-/// Where pods have IPv6 addresses. The kernel's settings of that family are told in another way, and not read.
-const TOPICS_V6: [Topic; 5] = [
+/// Where pods have IPv6 addresses. Their links are guarded in IPv4 too, by its settings.
+const TOPICS_V6: [Topic; 7] = [
     Topic::Links,
+    Topic::AddressesV6,
     Topic::RoutesV6,
     Topic::RulesV6,
     Topic::Neighbours,
     Topic::Settings,
+    Topic::SettingsV6,
 ];
 
 /// The subscriptions.

@@ -1,5 +1,6 @@
 //! The node's network for real: a host with two ENIs, each on a wire of its own.
 
+mod ipv6;
 mod keeper;
 
 use std::net::{Ipv4Addr, UdpSocket};
@@ -412,19 +413,23 @@ fn what_cannot_be_set_up_is_told() {
     );
 }
 
+/// For the calling thread, in a mount namespace of its own, as a container has one.
+fn write_protect_settings() {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    let none = None::<&str>;
+    let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
+    nix::mount::mount(none, "/", none, private, none).unwrap();
+    let bind = nix::mount::MsFlags::MS_BIND;
+    nix::mount::mount(Some("/proc/sys"), "/proc/sys", none, bind, none).unwrap();
+    let remount = bind | nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_RDONLY;
+    nix::mount::mount(none, "/proc/sys", none, remount, none).unwrap();
+}
+
 #[test]
 fn read_only_sysctls_matter_only_where_forwarding_is_off() {
     let mut lab = Lab::new();
     let read_only = |socket: &mut Socket| {
-        // A mount namespace of this thread's own, as a container has one.
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
-        let none = None::<&str>;
-        let private = nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE;
-        nix::mount::mount(none, "/", none, private, none).unwrap();
-        let bind = nix::mount::MsFlags::MS_BIND;
-        nix::mount::mount(Some("/proc/sys"), "/proc/sys", none, bind, none).unwrap();
-        let remount = bind | nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_RDONLY;
-        nix::mount::mount(none, "/proc/sys", none, remount, none).unwrap();
+        write_protect_settings();
         prepare(socket, &config()).map(|_| ())
     };
     let error = lab.on_host(read_only).unwrap_err();

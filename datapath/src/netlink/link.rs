@@ -17,7 +17,7 @@ use nix::errno::Errno;
 
 use super::{Error, Mac, Request, Socket};
 
-pub use ipv6::{set_no_own_ipv6, set_no_own_ipv6_by_name};
+pub use ipv6::{Inet6Conf, set_no_own_ipv6, set_no_own_ipv6_by_name};
 
 /// One end of a veth pair as it shall be created. `None` leaves the choice to the kernel.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +61,8 @@ pub struct Link {
     pub forwarding: Option<i32>,
     /// `net.ipv4.conf.<link>.accept_redirects`.
     pub accept_redirects: Option<i32>,
+    /// The IPv6 settings, when the answer carries them: not where the kernel has no IPv6, nor on links that cannot.
+    pub ipv6: Option<Inet6Conf>,
 }
 
 /// IPv4 settings of a device that can be set over rtnetlink, which works where `/proc/sys` is read-only. The numbers
@@ -362,6 +364,7 @@ impl Link {
     }
 
     fn learn_settings(&mut self, families: &[AfSpecUnspec]) {
+        self.ipv6 = Inet6Conf::of(families);
         let inet = families.iter().filter_map(|family| match family {
             AfSpecUnspec::Inet(inet) => Some(inet),
             _ => None,

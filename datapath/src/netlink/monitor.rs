@@ -23,7 +23,7 @@ use crate::netns::Netns;
 /// How many notifications are handed on at once, or a few more.
 const SOME: usize = 256;
 
-/// What to be told about, IPv4 where it is not said. The value is the bit of the multicast group (`RTMGRP_*`).
+/// What to be told about, in IPv4 where IPv6 has a topic of its own. The value is the bit of the multicast group (`RTMGRP_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Topic {
@@ -37,12 +37,16 @@ pub enum Topic {
     Routes = 0x40,
     /// Policy rules.
     Rules = 0x80,
+    /// Addresses of IPv6.
+    AddressesV6 = 0x100,
     /// Routes of IPv6.
     RoutesV6 = 0x400,
     /// Policy rules of IPv6 (`RTNLGRP_IPV6_RULE`).
     RulesV6 = 0x4_0000,
     /// `net.ipv4.conf.*.forwarding` and `rp_filter`, set by way of `/proc/sys`. (What is set over netlink is not told.)
     Settings = 0x80_0000,
+    /// `net.ipv6.conf.*.forwarding`, likewise. (Of `accept_ra` nothing is told, of `disable_ipv6` what follows from it.)
+    SettingsV6 = 0x100_0000,
 }
 
 /// One notification.
@@ -214,14 +218,14 @@ fn setting(payload: &[u8]) -> Option<Event> {
     const NETCONFMSG: usize = 4;
     const IFINDEX: u16 = 1;
     const FORWARDING: u16 = 2;
-    const RP_FILTER: u16 = 3;
+    const PROXY_NEIGHBOURS: u16 = 5;
     let payload = payload.get(NETCONFMSG..)?;
     let find = |kind| {
         let mut attributes = NlasIterator::new(payload).flatten();
         let found = attributes.find(|a| a.kind() == kind)?;
         Some(i32::from_ne_bytes(found.value().try_into().ok()?))
     };
-    if find(FORWARDING).is_some() && find(RP_FILTER).is_some() {
+    if find(FORWARDING).is_some() && find(PROXY_NEIGHBOURS).is_some() {
         return None;
     }
     // Negative numbers stand for all links, and for those to come.

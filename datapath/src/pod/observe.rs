@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::{PodLink, Standing, host_route};
 use crate::constants::{PODS_TABLE, gateway, group, index_of_group};
 use crate::netlink::addr::Address;
-use crate::netlink::link::Link;
+use crate::netlink::link::{Inet6Conf, Link};
 use crate::netlink::neigh::Neighbour;
 use crate::netlink::route::{MAIN, Route};
 use crate::netlink::{Error, Family, Mac, Socket};
@@ -49,6 +49,12 @@ pub enum Drift {
     Forwarding,
     #[error("host link accepts redirects")]
     Redirects,
+    #[error("host link has IPv6 switched off")]
+    Ipv6Off,
+    #[error("host link is no router in IPv6, and so heeds advertisements and redirects")]
+    Ipv6Host,
+    #[error("host link gives itself IPv6 addresses")]
+    OwnIpv6,
     #[error("pod link lacks address {address}")]
     AddressMissing { address: IpAddr },
     #[error("pod lacks the route to its gateway")]
@@ -180,6 +186,9 @@ impl Standing {
         drift.extend(wrong(end.rp_filter, 1).map(|have| Drift::RpFilter { have }));
         drift.extend(wrong(end.forwarding, 1).map(|_| Drift::Forwarding));
         drift.extend(wrong(end.accept_redirects, 0).map(|_| Drift::Redirects));
+        if self.address.is_ipv6() {
+            drift.extend(end.ipv6.iter().flat_map(ipv6_drift));
+        }
         let address = self.address;
         if !has_route(routes, &host_route(address, end.index)) {
             drift.push(Drift::HostRouteMissing { address });
@@ -221,6 +230,17 @@ impl Standing {
             permanent: true,
         }
     }
+}
+
+fn ipv6_drift(have: &Inet6Conf) -> impl Iterator<Item = Drift> + use<> {
+    let wrong = [
+        (have.disabled, Drift::Ipv6Off),
+        (!have.forwarding, Drift::Ipv6Host),
+        (!have.no_own_addresses, Drift::OwnIpv6),
+    ];
+    wrong
+        .into_iter()
+        .filter_map(|(is, drift)| is.then_some(drift))
 }
 
 fn compare_pod(

@@ -45,7 +45,7 @@ impl From<&PodLink> for Standing {
 
 impl Standing {
     /// The requests that undo `drift`, in an order in which none undoes another: a link that goes up, leaves ARP or changes
-    /// its MAC address loses its neighbours.
+    /// its MAC address loses its neighbours. The IPv6 settings that only `/proc/sys` has are the keeper's.
     fn remedy(&self, end: &Link, drift: &[Drift]) -> Vec<Request> {
         let has = |wanted: fn(&Drift) -> bool| drift.iter().any(wanted);
         let up = has(|d| matches!(d, Drift::LinkDown { .. }));
@@ -68,6 +68,10 @@ impl Standing {
             ..Change::default()
         };
         let mut requests = Vec::new();
+        // Before the link comes up, which is when it would take them.
+        if has(|d| matches!(d, Drift::OwnIpv6)) {
+            requests.push(link::set_no_own_ipv6(end.index));
+        }
         if up || arp || mac || mtu || moved {
             requests.push(link::set(end.index, &change));
         }

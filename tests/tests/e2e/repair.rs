@@ -29,7 +29,7 @@ trials!(
 );
 
 /// Generous: the machine may be busy. What it took is printed.
-const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// What an operator would look at. Counters and the ages of learnt neighbours are not in it.
 const STATE: &str = "ip rule | sort; ip -4 route show table all | sort; ip -4 neigh show nud permanent | sort; \
@@ -61,16 +61,22 @@ const DAMAGE: [(&str, &str); 8] = [
     ("address", "ip addr flush dev eth1"),
 ];
 
-/// A node with a pod on its primary and one on a secondary ENI, and somebody elsewhere to talk to.
-struct Scene {
-    lab: Lab,
-    node: Node,
-    pods: Vec<Pod>,
-    _elsewhere: Node,
-    target: Pod,
+/// A node with pods that talk to somebody elsewhere.
+pub struct Scene {
+    pub lab: Lab,
+    pub node: Node,
+    pub pods: Vec<Pod>,
+    /// Those of them that talk.
+    pub talking: [usize; 2],
+    /// Where the target is.
+    pub _elsewhere: Node,
+    pub target: Pod,
+    /// The command that shows what must be as before.
+    pub state: &'static str,
 }
 
 impl Scene {
+    /// One of the two that talk is on the primary ENI, the other on a secondary one.
     fn set() -> io::Result<Self> {
         let lab = Lab::start(SimConfig::default())?;
         // Two ENIs and no third that would come while we look.
@@ -84,14 +90,25 @@ impl Scene {
             lab,
             node,
             pods,
+            talking: [0, 3],
             _elsewhere: elsewhere,
             target,
+            state: STATE,
         };
-        for pod in [&scene.pods[0], &scene.pods[3]] {
-            let answer = ping(&pod.netns, None, scene.target.address(), LIMIT)?;
-            assert!(answer.is_some(), "{}", scene.node.log());
-        }
+        scene.talks()?;
         Ok(scene)
+    }
+
+    pub fn talks(&self) -> io::Result<()> {
+        for pod in self.talking.map(|n| &self.pods[n]) {
+            let answer = ping(&pod.netns, None, self.target.address(), LIMIT)?;
+            assert!(answer.is_some(), "{}", self.node.log());
+        }
+        Ok(())
+    }
+
+    pub fn look(&self) -> io::Result<String> {
+        self.node.shell(self.state)
     }
 
     fn owner(&self, pod: &Pod) -> String {
@@ -100,17 +117,18 @@ impl Scene {
         owner.map_or_else(String::new, |eni| eni.id.to_string())
     }
 
-    fn repairs(&self, kind: &str) -> io::Result<u64> {
+    pub fn repairs(&self, kind: &str) -> io::Result<u64> {
         let name = format!("hawser_repairs_total{{kind=\"{kind}\"}}");
         self.node.metric(&name)
     }
 
     /// Damages the node while pods talk; says how long it took until all was as before.
     #[expect(clippy::disallowed_methods, reason = "the lab measures real time")]
-    fn damage(&self, how: &str, right: &str) -> io::Result<Duration> {
+    pub fn damage(&self, how: &str, right: &str) -> io::Result<Duration> {
         let (stop, answered) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 2]);
         std::thread::scope(|scope| {
-            for (pod, answered) in [&self.pods[0], &self.pods[3]].into_iter().zip(&answered) {
+            let talking = self.talking.map(|n| &self.pods[n]);
+            for (pod, answered) in talking.into_iter().zip(&answered) {
                 let (stop, target) = (&stop, self.target.address());
                 scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
@@ -125,7 +143,7 @@ impl Scene {
             }
             let took = self.node.shell(how).map(|_| {
                 let begun = Instant::now();
-                let whole = || self.node.shell(STATE).is_ok_and(|now| now == right);
+                let whole = || self.look().is_ok_and(|now| now == right);
                 eventually(LIMIT, whole).then(|| begun.elapsed())
             });
             let at_repair: Vec<u64> = answered.iter().map(|n| n.load(Ordering::Relaxed)).collect();
@@ -142,7 +160,7 @@ impl Scene {
     }
 
     fn not_whole(&self, how: &str, right: &str) -> io::Error {
-        let now = self.node.shell(STATE).unwrap_or_default();
+        let now = self.look().unwrap_or_default();
         io::Error::other(format!(
             "not whole after {how}\nwas:\n{right}\nis:\n{now}\n{}",
             self.node.log()
@@ -153,8 +171,13 @@ impl Scene {
 fn fault_43_what_others_take_away_comes_back() -> Outcome {
     let scene = Scene::set()?;
     assert_ne!(scene.owner(&scene.pods[0]), scene.owner(&scene.pods[3]));
-    let right = scene.node.shell(STATE)?;
-    for (kind, how) in DAMAGE {
+    one_by_one(&scene, &DAMAGE)
+}
+
+/// Each damage is undone, is counted by the kind that it was said to be, and the log stays short.
+pub fn one_by_one(scene: &Scene, damage: &[(&str, &str)]) -> Outcome {
+    let right = scene.look()?;
+    for (kind, how) in damage {
         let before = scene.repairs(kind)?;
         let took = scene.damage(how, &right)?;
         let repairs = scene.repairs(kind)? - before;
@@ -167,13 +190,13 @@ fn fault_43_what_others_take_away_comes_back() -> Outcome {
         .log()
         .matches("put the node's network right")
         .count();
-    assert!((1..=DAMAGE.len()).contains(&told), "{}", scene.node.log());
+    assert!((1..=damage.len()).contains(&told), "{}", scene.node.log());
     Ok(())
 }
 
 fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
     let scene = Scene::set()?;
-    let right = scene.node.shell(STATE)?;
+    let right = scene.look()?;
     let all: Vec<&str> = DAMAGE
         .iter()
         .map(|(_, how)| *how)
@@ -190,7 +213,7 @@ fn fault_43_what_is_not_ours_stays() -> Outcome {
     let theirs = "ip rule add pref 512 to 203.0.113.77 lookup main; ip route add 192.0.2.0/24 dev eth1 table 2; \
                   nft add table ip theirs; ip rule add pref 600 from all to 203.0.113.78 lookup main protocol static";
     scene.node.shell(theirs)?;
-    let right = scene.node.shell(STATE)?;
+    let right = scene.look()?;
     scene.damage(
         "ip rule flush protocol 107; ip route flush table 27392; nft delete table ip hawser",
         &right,
@@ -203,14 +226,14 @@ fn fault_43_what_is_not_ours_stays() -> Outcome {
 /// The same difference as a repair's: a restart finds nothing to do. (That it costs no packet, `restart` shows.)
 fn a_restart_changes_nothing() -> Outcome {
     let mut scene = Scene::set()?;
-    let right = scene.node.shell(STATE)?;
+    let right = scene.look()?;
     assert!(scene.node.stop_daemon()?);
     scene.node.start_daemon(&scene.lab.sim.ec2_endpoint())?;
     let known = eventually(LIMIT, || {
         count(&scene.node, "assigned").is_ok_and(|n| n == 4)
     });
     assert!(known, "{}", scene.node.log());
-    assert_eq!(scene.node.shell(STATE)?, right);
+    assert_eq!(scene.look()?, right);
     let metrics = scene.node.metrics()?;
     assert!(!metrics.contains("hawser_repairs_total{"), "{metrics}");
     Ok(())

@@ -20,7 +20,7 @@ use crate::netlink::{Event, Mac};
 /// What to look at again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Doubt {
-    /// Rules, and the links, addresses and tables of ENIs.
+    /// Rules, settings of the whole node, and the links, addresses and tables of ENIs.
     pub node: bool,
     /// The host sides of pods.
     pub pods: bool,
@@ -99,7 +99,10 @@ impl Desired {
             }
             M::NewRoute(_) | M::DelRoute(_) => {
                 if let Some(route) = Route::from_message(message) {
-                    doubt.pods |= route.table == PODS_TABLE && self.is_pod(route.dst.addr());
+                    let pods = route.table == PODS_TABLE && self.is_pod(route.dst.addr());
+                    doubt.pods |= pods;
+                    // A pod's route also goes when somebody switches IPv6 off for all links, which is told in no other way.
+                    doubt.node |= pods && route.dst.addr().is_ipv6();
                     doubt.node |= self.enis.values().any(|(eni, _)| eni.table == route.table);
                 }
             }
@@ -113,6 +116,9 @@ impl Desired {
                 if let Some(address) = Address::from_message(message) {
                     let on = |(_, index): &(_, _)| *index == Some(address.index);
                     doubt.node |= self.enis.values().any(on);
+                    // The primary's are not ours; but they also go when its IPv6 is switched off.
+                    let lost = matches!(message, M::DelAddress(_)) && address.address.is_ipv6();
+                    doubt.node |= lost && address.index == self.primary;
                 }
             }
             M::NewNeighbour(_) | M::DelNeighbour(_) => {

@@ -1,5 +1,7 @@
 //! Whatever others do to what is kept raises a doubt, and what is in doubt is put right, to the same state as before.
 
+mod ipv6;
+
 use super::*;
 use crate::constants::GROUP_DYING;
 use crate::netlink::{Kind, Socket};
@@ -10,17 +12,15 @@ struct Kept {
     lab: Lab,
     keeper: Keeper,
     notices: Notices,
-    /// What must be there after each repair.
+    /// What must be there after each repair, as this shows it.
     right: String,
+    show: fn(&Netns) -> String,
     _pods: Vec<Netns>,
 }
 
-fn listen(lab: &Lab, keeper: &mut Keeper) -> Notices {
+fn listen(lab: &Lab, keeper: &mut Keeper, pods: Family) -> Notices {
     let own = [keeper.socket().port()];
-    lab.host
-        .run(|| Notices::open(Family::V4, &own))
-        .unwrap()
-        .unwrap()
+    lab.host.run(|| Notices::open(pods, &own)).unwrap().unwrap()
 }
 
 impl Kept {
@@ -41,13 +41,14 @@ impl Kept {
                 netns
             })
             .into();
-        let notices = listen(&lab, &mut keeper);
+        let notices = listen(&lab, &mut keeper, Family::V4);
         let right = snapshot(&lab.host);
         Self {
             lab,
             keeper,
             notices,
             right,
+            show: snapshot,
             _pods: pods,
         }
     }
@@ -70,7 +71,7 @@ impl Kept {
         let doubt = self.doubt();
         assert!(doubt.calls_for_repair(), "{meddle} was not told");
         let changed = self.repair(&doubt);
-        assert_eq!(snapshot(&self.lab.host), self.right, "after {meddle}");
+        assert_eq!((self.show)(&self.lab.host), self.right, "after {meddle}");
         // Our own work may be told as well, where nobody can tell whose it was: it is looked at, and that is all.
         let next = self.doubt();
         assert_eq!(self.repair(&next), [], "after {meddle}");
@@ -321,7 +322,7 @@ fn pods_of_a_former_life_are_kept_too() {
     });
     kept.keeper = keeper;
     assert_eq!(snapshot(&kept.lab.host), kept.right);
-    kept.notices = listen(&kept.lab, &mut kept.keeper);
+    kept.notices = listen(&kept.lab, &mut kept.keeper, Family::V4);
     assert_eq!(kept.after("ip route flush table 27392"), [Kind::Route]);
 }
 

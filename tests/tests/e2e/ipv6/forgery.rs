@@ -17,7 +17,8 @@ use e2e::{node::Node, node::Pod, ping::ping};
 use nix::sys::{
     socket::{
         AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, recvfrom,
-        sendto, setsockopt, socket, sockopt::ReceiveTimeout,
+        sendto, setsockopt, socket,
+        sockopt::{Ipv6MulticastHops, ReceiveTimeout},
     },
     time::TimeVal,
 };
@@ -144,17 +145,20 @@ fn raw() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Sends one message of this type from `source` to all nodes on the pod's link.
+/// Sends one message of this type from `source` to all nodes on the pod's link, as far as the kernel can tell from there.
 fn say(pod: &Pod, index: u32, source: Ipv6Addr, kind: u8) -> io::Result<()> {
     pod.netns.run(|| {
         let fd = raw()?;
+        setsockopt(&fd, Ipv6MulticastHops, &255)?;
         bind(
             fd.as_raw_fd(),
             &SockaddrIn6::from(SocketAddrV6::new(source, 0, 0, index)),
         )?;
         let all = SockaddrIn6::from(SocketAddrV6::new(ALL_NODES, 0, 0, index));
-        let mut message = [0; 48];
+        // To an advertisement the rest says: use me for half an hour.
+        let mut message = [0; 16];
         message[0] = kind;
+        message[6..8].copy_from_slice(&1800_u16.to_be_bytes());
         sendto(fd.as_raw_fd(), &message, &all, MsgFlags::empty())?;
         Ok(())
     })?
@@ -172,10 +176,11 @@ fn heard(ear: &OwnedFd) -> io::Result<Vec<u8>> {
 }
 
 /// Router advertisements and redirects count only from a link-local source, and a pod's link is no way back to one. That
-/// the rule does it, and not chance, is seen when it is taken away.
+/// the rule does it, and not chance, is seen when it is taken away. Then the kernel hears them, and heeds no advertisement
+/// all the same: the pod's link is a router's. That this does it is seen when the link is told otherwise.
 fn what_only_routers_may_say_is_not_heard() -> Outcome {
     let lab = start()?;
-    let node = lab.node("m5.large", &SIX)?;
+    let mut node = lab.node("m5.large", &SIX)?;
     let pod = node.add_pod("pod")?;
     let IpAddr::V6(own) = pod.address() else {
         return Err("the pod's address is not IPv6".into());
@@ -193,14 +198,21 @@ fn what_only_routers_may_say_is_not_heard() -> Outcome {
     say_all()?;
     let kinds = heard(&ear)?;
     assert!(forged.iter().all(|kind| !kinds.contains(kind)), "{kinds:?}");
-    let removed = node.netns().run(|| {
-        Command::new("nft")
-            .args(["delete", "table", "ip6", "hawser"])
-            .status()
-    })??;
-    assert!(removed.success());
+
+    // It would put the rule back.
+    node.kill_daemon()?;
+    node.shell("nft delete table ip6 hawser")?;
     say_all()?;
     let kinds = heard(&ear)?;
     assert!(forged.iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+    let by_pod = || -> io::Result<bool> {
+        let routes = node.shell("ip -6 route show default")?;
+        Ok(routes.contains("dev eni"))
+    };
+    assert!(!by_pod()?, "the node's way out leads to a pod");
+    node.shell("for d in /proc/sys/net/ipv6/conf/eni*; do echo 2 > $d/accept_ra; done")?;
+    say_all()?;
+    heard(&ear)?;
+    assert!(by_pod()?, "what was sent is no advertisement");
     Ok(())
 }

@@ -1,0 +1,170 @@
+//! The same where pods have IPv6 addresses.
+
+use std::net::Ipv6Addr;
+
+use super::*;
+use crate::testing::snapshot_ipv6;
+
+const POD: Ipv6Addr = Ipv6Addr::new(0x2600, 0x1f14, 0, 1, 2, 0, 0, 1);
+const CONF: &str = "/proc/sys/net/ipv6/conf";
+
+fn link() -> PodLink {
+    PodLink {
+        address: POD.into(),
+        ..pod_link(11, 0)
+    }
+}
+
+fn kept() -> Kept {
+    let mut lab = Lab::new();
+    lab.show("ip addr add 2600:1f14:0:1::10/64 dev eth0 nodad");
+    let config = HostConfig {
+        pods: Family::V6,
+        block_metadata: true,
+        ..config()
+    };
+    let mut keeper = lab.on_host(|_| Keeper::take_over(Socket::open().unwrap(), config).unwrap());
+    let netns = netns();
+    let mut pod = socket_in(&netns);
+    keeper.add_pod(&mut pod, netns.as_fd(), &link()).unwrap();
+    let notices = listen(&lab, &mut keeper, Family::V6);
+    let right = snapshot_ipv6(&lab.host);
+    Kept {
+        lab,
+        keeper,
+        notices,
+        right,
+        show: snapshot_ipv6,
+        _pods: vec![netns],
+    }
+}
+
+#[test]
+fn what_is_kept_is_never_in_doubt_by_our_own_doing() {
+    let mut kept = kept();
+    assert_eq!(kept.doubt(), Doubt::default());
+    assert_eq!(kept.repair(&Doubt::all()), []);
+    assert_eq!(kept.doubt(), Doubt::default());
+    let another = PodLink {
+        host_name: "eni12".to_owned(),
+        address: Ipv6Addr::from(u128::from(POD) + 1).into(),
+        ..link()
+    };
+    let netns = netns();
+    let mut pod = socket_in(&netns);
+    let keeper = &mut kept.keeper;
+    keeper.add_pod(&mut pod, netns.as_fd(), &another).unwrap();
+    assert_eq!(kept.doubt(), Doubt::default());
+}
+
+#[test]
+fn rules_routes_neighbours_and_nftables_come_back() {
+    let mut kept = kept();
+    let host_end = link().host_name;
+    for (meddle, kinds) in [
+        ("ip -6 rule del pref 512".to_owned(), vec![Kind::Rule]),
+        (
+            "ip -6 route flush table 27392".to_owned(),
+            vec![Kind::Route],
+        ),
+        (
+            format!("ip neigh flush dev {host_end} nud permanent"),
+            vec![Kind::Neighbour],
+        ),
+        (
+            format!("ip link set {host_end} down"),
+            vec![Kind::Link, Kind::Neighbour, Kind::Route],
+        ),
+        (
+            "nft delete table ip6 hawser".to_owned(),
+            vec![Kind::Nftables],
+        ),
+        ("nft flush ruleset".to_owned(), vec![Kind::Nftables]),
+        (
+            "nft insert rule ip6 hawser check_source accept".to_owned(),
+            vec![Kind::Nftables],
+        ),
+    ] {
+        assert_eq!(kept.after(&meddle), kinds, "{meddle}");
+    }
+}
+
+#[test]
+fn settings_that_the_kernel_tells_of_come_back() {
+    let mut kept = kept();
+    let pod = link().host_name;
+    for setting in [
+        "all/forwarding",
+        "default/forwarding",
+        &format!("{pod}/forwarding"),
+    ] {
+        let meddle = format!("echo 0 > {CONF}/{setting}");
+        assert_eq!(kept.after(&meddle), [Kind::Setting], "{setting}");
+    }
+}
+
+/// With a link's IPv6 goes all that is on it.
+#[test]
+fn ipv6_that_is_switched_off_on_a_pods_link_is_switched_on() {
+    let mut kept = kept();
+    let meddle = format!("echo 1 > {CONF}/{}/disable_ipv6", link().host_name);
+    let kinds = [Kind::Setting, Kind::Neighbour, Kind::Route];
+    assert_eq!(kept.after(&meddle), kinds);
+}
+
+/// The node's own address and its way out are not ours to give back; whoever gave them does.
+#[test]
+fn ipv6_that_is_switched_off_is_switched_on() {
+    for links in ["all", "eth0"] {
+        let mut kept = kept();
+        kept.lab
+            .show(&format!("echo 1 > {CONF}/{links}/disable_ipv6"));
+        let doubt = kept.doubt();
+        assert!(doubt.node, "{links}: {doubt:?}");
+        assert!(kept.repair(&doubt).contains(&Kind::Setting), "{links}");
+        kept.lab
+            .show("ip addr add 2600:1f14:0:1::10/64 dev eth0 nodad");
+        assert_eq!(snapshot_ipv6(&kept.lab.host), kept.right, "{links}");
+    }
+}
+
+/// Of these the kernel does not tell: they are seen when something else is, or in the next round.
+#[test]
+fn settings_that_the_kernel_does_not_tell_of_come_back() {
+    let mut kept = kept();
+    let pod = link().host_name;
+    for meddle in [
+        format!("echo 1 > {CONF}/eth0/accept_ra"),
+        format!("echo 1 > {CONF}/default/disable_ipv6"),
+        format!("echo 0 > {CONF}/{pod}/addr_gen_mode"),
+    ] {
+        kept.lab.show(&meddle);
+        assert_eq!(kept.repair(&Doubt::all()), [Kind::Setting], "{meddle}");
+        assert_eq!(snapshot_ipv6(&kept.lab.host), kept.right, "{meddle}");
+    }
+}
+
+/// Who has told the node to hear no advertisements has set its route in another way.
+#[test]
+fn advertisements_that_are_not_wanted_are_not_switched_on() {
+    let mut kept = kept();
+    kept.lab.show(&format!("echo 0 > {CONF}/eth0/accept_ra"));
+    assert_eq!(kept.repair(&Doubt::all()), []);
+    assert_eq!(kept.lab.show(&format!("cat {CONF}/eth0/accept_ra")), ["0"]);
+}
+
+#[test]
+fn what_is_not_ours_stays() {
+    let mut kept = kept();
+    kept.lab.show(
+        "ip -6 rule add pref 512 to 2001:db8::77 lookup main; ip -6 rule add pref 600 lookup main proto static; \
+         ip -6 route add 2001:db8:1::/48 dev eth0 table 27392; nft add table ip6 theirs",
+    );
+    kept.right = snapshot_ipv6(&kept.lab.host);
+    let meddle = "ip -6 rule del pref 512 table 27392; nft delete table ip6 hawser; echo 0 > \
+                  /proc/sys/net/ipv6/conf/all/forwarding";
+    assert_eq!(
+        kept.after(meddle),
+        [Kind::Setting, Kind::Rule, Kind::Nftables]
+    );
+}
