@@ -33,3 +33,4 @@ pub use machine::Planner;
 pub use names::{Attachment, EniId, Mac, Op, Pod, Sandbox, SubnetId, Ticket};
 pub use snapshot::Snapshot;
 pub use time::Mono;
+pub use unit::IPV6_PREFIX_SIZE;

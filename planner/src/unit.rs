@@ -9,7 +9,7 @@ use crate::{Amount, Config, InstanceType, config::Family, limits::PREFIX_SIZE};
 
 /// What an IPv6 prefix is counted for. A /80 has 2^48 addresses, more than sums are made for and than any node has use
 /// for; this is more than enough to be never short, resting addresses included.
-pub(crate) const IPV6_PREFIX_SIZE: u32 = 1 << 16;
+pub const IPV6_PREFIX_SIZE: u32 = 1 << 16;
 
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use planner::SubnetId;
+use planner::{Family, SubnetId};
 
 use super::{Check, Finding, failure, warning};
 use crate::{
@@ -33,11 +33,37 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
     let aws = Aws::new(me.region.clone(), timeout).await;
     let attached = attached(&aws, &me).await;
     let enis = attached.as_ref().map_or(&[][..], Vec::as_slice);
-    vec![
-        iam(&aws, &me, &attached, enis).await,
-        subnets(&aws, &me, enis).await,
-        hop_limit(&aws, &me).await,
-    ]
+    match config.pool.family {
+        Family::V4 => vec![
+            iam(&aws, &me, &attached, enis).await,
+            subnets(&aws, &me, enis).await,
+            hop_limit(&aws, &me).await,
+        ],
+        Family::V6 => vec![
+            list_only(&attached),
+            Check::skipped("subnets", "an IPv6 subnet has room for every node"),
+            hop_limit(&aws, &me).await,
+        ],
+    }
+}
+
+/// A node of IPv6 makes no ENI and frees none: a policy that allows it nothing of the kind is right.
+fn list_only(described: &Result<Vec<Interface>, CallError>) -> Check {
+    let findings = described.as_ref().err().map(unanswered);
+    let seen = "DescribeNetworkInterfaces allowed; AssignIpv6Addresses, the one other action that is needed, has no dry run";
+    Check::new("iam", seen, findings.into_iter().collect())
+}
+
+fn unanswered(error: &CallError) -> Finding {
+    if error.code.is_some() {
+        return denied_list(error);
+    }
+    failure(
+        "EC2 cannot be asked",
+        error.to_string(),
+        "the pool cannot grow: pods beyond the free addresses wait",
+        "look at the route to the EC2 endpoint, its DNS, and at the node role's credentials",
+    )
 }
 
 async fn attached(aws: &Aws, me: &Identity) -> Result<Vec<Interface>, CallError> {
@@ -61,13 +87,7 @@ async fn iam(
     if let Err(error) = described
         && error.code.is_none()
     {
-        let finding = failure(
-            "EC2 cannot be asked",
-            error.to_string(),
-            "the pool cannot grow: pods beyond the free addresses wait",
-            "look at the route to the EC2 endpoint, its DNS, and at the node role's credentials",
-        );
-        return Check::new(NAME, "", vec![finding]);
+        return Check::new(NAME, "", vec![unanswered(error)]);
     }
     // A policy that is scoped by tags allows changes to the pool's own ENIs only: one of those is asked about if there is.
     let subject = enis
@@ -85,7 +105,7 @@ async fn iam(
     let mut findings: Vec<Finding> = described
         .as_ref()
         .err()
-        .map(denied_list)
+        .map(unanswered)
         .into_iter()
         .collect();
     for (action, permission) in &answers {

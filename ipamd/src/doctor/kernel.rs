@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, net::IpAddr};
 
 use datapath::{
     constants::{PODS_TABLE, PROTOCOL, RULE_ENI, RULE_ENI_ADDRESS, RULE_PODS, eni_table},
-    netlink::{Family, Socket, rule::Rule},
+    netlink::{Family, Socket, link::Link, rule::Rule},
     nft::{Listed, Nft},
 };
 
@@ -22,16 +22,21 @@ const REPAIR: &str =
     "a running ipamd puts it back by itself; if it goes again, find the program that removes it";
 
 pub(super) fn checks(config: &Config, view: Option<&View>) -> Vec<Check> {
-    let mut checks = vec![settings()];
+    let family = match config.pool.family {
+        planner::Family::V4 => Family::V4,
+        planner::Family::V6 => Family::V6,
+    };
+    let mut checks = Vec::new();
     match Socket::open() {
         Ok(mut socket) => {
+            checks.push(settings(&mut socket, family, view));
             checks.push(links(&mut socket, config, view));
-            checks.push(rules(&mut socket, view));
-            checks.push(routes(&mut socket, view));
+            checks.push(rules(&mut socket, family, view));
+            checks.push(routes(&mut socket, family, view));
         }
         Err(error) => checks.push(blind("rules", &error)),
     }
-    checks.push(nftables());
+    checks.push(nftables(family, config.network.block_pod_imds));
     checks
 }
 
@@ -45,28 +50,63 @@ fn blind(name: &'static str, error: &dyn std::error::Error) -> Check {
     Check::new(name, "", vec![finding])
 }
 
-/// Settings that only `/proc/sys` has; the links' own are told by netlink.
-fn settings() -> Check {
-    const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+/// Settings of the whole node, and what forwarding in IPv6 does to a route that was learnt.
+fn settings(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut findings = Vec::new();
-    match fs::read_to_string(FORWARD) {
-        Ok(text) if text.trim() == "1" => {}
-        Ok(text) => findings.push(failure(
-            "the node does not forward packets",
-            format!("{FORWARD} is {}", text.trim()),
-            "pods reach nothing but their own node",
+    let seen = format!("kernel {}, forwarding on", kernel.trim());
+    let findings = match family {
+        Family::V4 => vec![forwards(
+            "/proc/sys/net/ipv4/ip_forward",
             "sysctl net.ipv4.ip_forward=1, and find what sets it to 0",
+        )],
+        Family::V6 => vec![
+            forwards(
+                "/proc/sys/net/ipv6/conf/all/forwarding",
+                "sysctl net.ipv6.conf.all.forwarding=1, and find what sets it to 0",
+            ),
+            deaf(socket, view),
+        ],
+    };
+    Check::new("sysctl", seen, findings.into_iter().flatten().collect())
+}
+
+fn forwards(path: &str, remedy: &'static str) -> Option<Finding> {
+    match fs::read_to_string(path) {
+        Ok(text) if text.trim() == "1" => None,
+        Ok(text) => Some(failure(
+            "the node does not forward packets",
+            format!("{path} is {}", text.trim()),
+            "pods reach nothing but their own node",
+            remedy,
         )),
-        Err(error) => findings.push(failure(
+        Err(error) => Some(failure(
             "the node's forwarding cannot be read",
-            format!("{FORWARD}: {error}"),
+            format!("{path}: {error}"),
             "unknown",
-            "mount /proc",
+            "mount /proc; without IPv6 in the kernel, ENABLE_IPv6 cannot be",
         )),
     }
-    let seen = format!("kernel {}, forwarding on", kernel.trim());
-    Check::new("sysctl", seen, findings)
+}
+
+/// A router heeds no advertisements where `accept_ra` is 1.
+fn deaf(socket: &mut Socket, view: Option<&View>) -> Option<Finding> {
+    let links = socket.links().unwrap_or_default();
+    let enis = ready(view);
+    let primary = enis.iter().find(|eni| eni.primary)?;
+    let link = links.iter().find(|link| is_link_of(link, primary))?;
+    link.ipv6.filter(|conf| conf.accept_ra == 1).map(|_| {
+        failure(
+            "the node does not hear its router",
+            format!("net.ipv6.conf.{}.accept_ra is 1 on a node that forwards", link.name),
+            "its default route runs out half an hour after the last advertisement that was heard, and with it all pods' way out",
+            "set it to 2, or to 0 where another program hears the advertisements",
+        )
+    })
+}
+
+fn is_link_of(link: &Link, eni: &Eni) -> bool {
+    link.mac
+        .is_some_and(|mac| planner::Mac(mac).to_string() == eni.mac)
 }
 
 fn ready(view: Option<&View>) -> Vec<&Eni> {
@@ -90,11 +130,7 @@ fn links(socket: &mut Socket, config: &Config, view: Option<&View>) -> Check {
     let mtu = config.network.eni_mtu;
     let mut findings = Vec::new();
     for eni in &enis {
-        let of_eni = |link: &&datapath::netlink::link::Link| {
-            link.mac
-                .is_some_and(|mac| planner::Mac(mac).to_string() == eni.mac)
-        };
-        let Some(link) = links.iter().find(of_eni) else {
+        let Some(link) = links.iter().find(|link| is_link_of(link, eni)) else {
             findings.push(failure(
                 format!("{} has no link", eni.id),
                 format!("no interface has MAC {}", eni.mac),
@@ -126,9 +162,9 @@ fn links(socket: &mut Socket, config: &Config, view: Option<&View>) -> Check {
 }
 
 /// The rules of design §4.2: local pods first, then each ENI's pods and the ENI's own address to its table.
-fn rules(socket: &mut Socket, view: Option<&View>) -> Check {
+fn rules(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
     const NAME: &str = "rules";
-    let present = match socket.rules(Family::V4) {
+    let present = match socket.rules(family) {
         Ok(rules) => rules,
         Err(error) => return blind(NAME, &error),
     };
@@ -201,7 +237,7 @@ fn strangers(present: &[Rule]) -> Option<Finding> {
 }
 
 /// A route to every pod.
-fn routes(socket: &mut Socket, view: Option<&View>) -> Check {
+fn routes(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
     const NAME: &str = "routes";
     let pods: Vec<_> = view
         .into_iter()
@@ -210,13 +246,11 @@ fn routes(socket: &mut Socket, view: Option<&View>) -> Check {
         .filter(|address| address.state == "assigned")
         .filter_map(|address| Some((address.address?, address)))
         .collect();
-    let routed: BTreeSet<IpAddr> = match socket.routes(Family::V4, Some(PODS_TABLE)) {
+    let routed: BTreeSet<IpAddr> = match socket.routes(family, Some(PODS_TABLE)) {
         Ok(routes) => routes.iter().map(|route| route.dst.addr()).collect(),
         Err(error) => return blind(NAME, &error),
     };
-    let lost = pods
-        .iter()
-        .filter(|(address, _)| address.is_ipv4() && !routed.contains(address));
+    let lost = pods.iter().filter(|(address, _)| !routed.contains(address));
     let findings = lost.map(|(address, shown)| {
         failure(
             format!("no route leads to {address}"),
@@ -238,31 +272,37 @@ fn routes(socket: &mut Socket, view: Option<&View>) -> Check {
 }
 
 /// Our table is there, and no other network plugin's is.
-fn nftables() -> Check {
+fn nftables(family: Family, block_metadata: bool) -> Check {
     const NAME: &str = "nftables";
     let listed = match Nft::open().and_then(|mut nft| nft.list()) {
         Ok(listed) => listed,
         Err(error) => return blind(NAME, &error),
     };
-    let ours = listed
-        .iter()
-        .any(|object| matches!(object, Listed::Table { family: 2, name } if name == TABLE));
-    let marks = listed.iter().any(
-        |object| matches!(object, Listed::Rule { table, chain, .. } if table == TABLE && chain == "choose_eni"),
-    );
     let mut findings = Vec::new();
-    if !ours || !marks {
-        let what = if ours {
-            "its chain choose_eni is empty"
-        } else {
-            "it is not there"
-        };
-        findings.push(failure(
-            "table ip hawser is not as it shall be",
-            what,
+    let (table, chain, effect) = match family {
+        Family::V4 => (
+            "ip hawser",
+            "choose_eni",
             "pods on secondary ENIs send by the primary one, and what leaves the VPC keeps its pod's address",
-            REPAIR,
+        ),
+        Family::V6 => (
+            "ip6 hawser",
+            "check_source",
+            "pods may send from addresses that are not theirs, and pose as routers",
+        ),
+    };
+    let mut wanted = vec![(chain, effect)];
+    if block_metadata {
+        wanted.push((
+            "block_metadata",
+            "pods reach the instance metadata service, and the node's credentials with it",
         ));
+    }
+    for (chain, effect) in wanted {
+        if let Some(what) = lacks(&listed, family, chain) {
+            let table = format!("table {table} is not as it shall be");
+            findings.push(failure(table, what, effect, REPAIR));
+        }
     }
     let upstream: Vec<_> = listed
         .iter()
@@ -281,7 +321,25 @@ fn nftables() -> Check {
     }
     Check::new(
         NAME,
-        format!("table ip {TABLE} stands among {} objects", listed.len()),
+        format!("table {table} stands among {} objects", listed.len()),
         findings,
     )
+}
+
+/// What is wrong with a chain of our table of this family.
+fn lacks(listed: &[Listed], of: Family, wanted: &str) -> Option<String> {
+    let number = match of {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    };
+    let is_ours = |object: &Listed| matches!(object, Listed::Table { family, name } if *family == number && name == TABLE);
+    let is_rule = |object: &Listed| {
+        matches!(object, Listed::Rule { family, table, chain, .. }
+            if *family == number && table == TABLE && chain == wanted)
+    };
+    if !listed.iter().any(is_ours) {
+        return Some("it is not there".to_owned());
+    }
+    let empty = !listed.iter().any(is_rule);
+    empty.then(|| format!("its chain {wanted} is empty"))
 }

@@ -1,9 +1,10 @@
 //! The AWS VPC CNI's JSON: its keys and shapes, so that scripts and support tools written for it keep working.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use datapath::{constants::eni_table, nft::SourcePorts};
+use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
 use crate::{clock::Wall, config::Config, view};
@@ -19,8 +20,8 @@ pub(super) fn enis(view: &view::View, now: Wall) -> Value {
             .entry(eni.card.to_string())
             .or_insert_with(|| json!({ "TotalIPs": 0, "AssignedIPs": 0, "ENIs": {} }));
         let assigned = eni.addresses.iter().filter(|a| a.state == "assigned");
-        add(card, "TotalIPs", eni.addresses.len());
-        add(card, "AssignedIPs", assigned.count());
+        add(card, "TotalIPs", held(eni));
+        add(card, "AssignedIPs", number(assigned.count()));
         if !eni.id.is_empty() {
             card["ENIs"][&eni.id] = one(eni, now);
         }
@@ -28,28 +29,41 @@ pub(super) fn enis(view: &view::View, now: Wall) -> Value {
     Value::Object(cards)
 }
 
-fn add(card: &mut Value, key: &str, more: usize) {
-    let more = u64::try_from(more).unwrap_or(u64::MAX);
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn add(card: &mut Value, key: &str, more: u64) {
     let sum = card[key].as_u64().unwrap_or_default().saturating_add(more);
     card[key] = sum.into();
 }
 
+/// Addresses that EC2 has given: an IPv6 prefix has more than are ever written down.
+fn held(eni: &view::Eni) -> u64 {
+    let single = |a: &&view::Address| a.prefix.is_empty();
+    let singles = eni.addresses.iter().filter(single).count();
+    let prefixes = eni.prefixes.iter().filter_map(|prefix| {
+        let net = prefix.parse::<IpNet>().ok()?;
+        1_u64.checked_shl(u32::from(net.max_prefix_len() - net.prefix_len()))
+    });
+    prefixes.fold(number(singles), u64::saturating_add)
+}
+
 fn one(eni: &view::Eni, now: Wall) -> Value {
-    let mut cidrs = Map::new();
+    let (mut four, mut six) = (Map::new(), Map::new());
     for address in &eni.addresses {
-        let Some(IpAddr::V4(ip)) = address.address else {
+        let Some(ip) = address.address else {
             continue;
         };
-        let (name, cidr) = if address.prefix.is_empty() {
-            (format!("{ip}/32"), (ip, 32))
-        } else {
-            (address.prefix.clone(), of_prefix(&address.prefix, ip))
-        };
-        let block = cidrs.entry(name).or_insert_with(|| {
+        let is_prefix = !address.prefix.is_empty();
+        let own = IpNet::from(ip);
+        let net = address.prefix.parse::<IpNet>().unwrap_or(own).trunc();
+        let cidrs = if ip.is_ipv4() { &mut four } else { &mut six };
+        let block = cidrs.entry(net.to_string()).or_insert_with(|| {
             json!({
-                "Cidr": { "IP": cidr.0, "Mask": mask(cidr.1) },
+                "Cidr": { "IP": net.network(), "Mask": mask(net.netmask()) },
                 "IPAddresses": {},
-                "IsPrefix": !address.prefix.is_empty(),
+                "IsPrefix": is_prefix,
                 "AddressFamily": "",
             })
         });
@@ -64,31 +78,36 @@ fn one(eni: &view::Eni, now: Wall) -> Value {
         "IsTrunk": false,
         "IsEFA": false,
         "DeviceNumber": device,
-        "AvailableIPv4Cidrs": cidrs,
-        "IPv6Cidrs": {},
+        "AvailableIPv4Cidrs": four,
+        "IPv6Cidrs": six,
         "IsExcludedForPodIPs": false,
         "RouteTableID": if eni.primary { 254 } else { eni_table(eni.card, device) },
         "SubnetID": eni.subnet,
     })
 }
 
-fn of_prefix(prefix: &str, first: Ipv4Addr) -> (Ipv4Addr, u8) {
-    let parsed = prefix.parse::<ipnet::Ipv4Net>();
-    parsed.map_or((first, 28), |net| (net.network(), net.prefix_len()))
-}
-
-/// A mask as Go writes bytes: base64 of its four.
-fn mask(bits: u8) -> String {
+/// A mask as Go writes bytes: base64 of its four or sixteen.
+fn mask(mask: IpAddr) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let all = u64::from(u32::MAX << (32 - u32::from(bits).min(32)).min(31)) << 16;
-    let digit = |n: u32| {
-        let six = usize::try_from(all >> (42 - 6 * n) & 0x3f).unwrap_or_default();
-        char::from(DIGITS[six])
+    let bytes = match mask {
+        IpAddr::V4(four) => four.octets().to_vec(),
+        IpAddr::V6(six) => six.octets().to_vec(),
     };
-    (0..6).map(digit).chain(['=', '=']).collect()
+    let mut text = String::new();
+    for three in bytes.chunks(3) {
+        let byte = |n: usize| u32::from(three.get(n).copied().unwrap_or_default());
+        let all = byte(0) << 16 | byte(1) << 8 | byte(2);
+        // So many bytes need one digit more than they are; the rest is filled up.
+        for n in 0..4 {
+            let six = usize::try_from(all >> (18 - 6 * n) & 0x3f).unwrap_or_default();
+            let needed = n <= number(three.len());
+            text.push(if needed { char::from(DIGITS[six]) } else { '=' });
+        }
+    }
+    text
 }
 
-fn used(address: &view::Address, ip: Ipv4Addr, now: Wall) -> Value {
+fn used(address: &view::Address, ip: IpAddr, now: Wall) -> Value {
     let (namespace, name) = address.pod.split_once('/').unwrap_or_default();
     let since = address.age_ms.map_or_else(
         || NEVER.to_owned(),
@@ -145,8 +164,11 @@ mod tests {
 
     #[test]
     fn masks_are_base64_of_their_bytes() {
-        assert_eq!(mask(32), "/////w==");
-        assert_eq!(mask(28), "////8A==");
-        assert_eq!(mask(16), "//8AAA==");
+        let of = |net: &str| mask(net.parse::<IpNet>().unwrap().netmask());
+        assert_eq!(of("10.0.0.1/32"), "/////w==");
+        assert_eq!(of("10.0.0.0/28"), "////8A==");
+        assert_eq!(of("10.0.0.0/16"), "//8AAA==");
+        assert_eq!(of("2600::/80"), "/////////////wAAAAAAAA==");
+        assert_eq!(of("::/0"), "AAAAAAAAAAAAAAAAAAAAAA==");
     }
 }

@@ -144,7 +144,7 @@ impl Upstream {
         self.eni_max.set(t.max_enis.into());
         self.ip_max.set(pool.limit.addresses.into());
         self.enis.set(t.enis.into());
-        self.total.set(held(pool));
+        self.total.set(held(pool) + beyond(pool));
         self.assigned.set(t.assigned.into());
         self.prefixes.set(t.prefixes.into());
         self.assignments(pool);
@@ -174,6 +174,16 @@ impl Upstream {
                 .set(used);
         }
     }
+}
+
+/// What IPv6 prefixes have beyond what the pool counts of them.
+fn beyond(pool: &Snapshot) -> i64 {
+    let all = pool.enis.iter().flat_map(|eni| &eni.prefixes);
+    let uncounted = all.filter(|net| net.addr().is_ipv6()).map(|net| {
+        let size = 1_i64 << (net.max_prefix_len() - net.prefix_len()).min(62);
+        size - i64::from(planner::IPV6_PREFIX_SIZE)
+    });
+    uncounted.sum()
 }
 
 fn held(pool: &Snapshot) -> i64 {

@@ -50,6 +50,10 @@ struct Told {
 
 impl Ward {
     fn start(kind: &str, sim: SimConfig) -> io::Result<Self> {
+        Self::with(kind, sim, &[("WARM_IP_TARGET", "2")])
+    }
+
+    fn with(kind: &str, sim: SimConfig, settings: &[(&str, &str)]) -> io::Result<Self> {
         let lab = Lab::start(sim)?;
         let root = lab.dir().join("host");
         let conf_dir = root.join("net.d");
@@ -58,11 +62,8 @@ impl Ward {
         fs::copy(binaries::plugin(), root.join("bin/hawser"))?;
         fs::set_permissions(root.join("bin/hawser"), fs::Permissions::from_mode(0o755))?;
         let conf_dir = conf_dir.display().to_string();
-        let settings = [
-            ("WARM_IP_TARGET", "2"),
-            ("HOST_CNI_CONFDIR_PATH", &*conf_dir),
-        ];
-        let node = lab.node(kind, &settings)?;
+        let place = [("HOST_CNI_CONFDIR_PATH", &*conf_dir)];
+        let node = lab.node(kind, &[settings, &place].concat())?;
         let ward = Self { lab, node, root };
         let written = || ward.conflist().exists();
         if eventually(Duration::from_secs(20), written) {

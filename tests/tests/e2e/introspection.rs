@@ -1,16 +1,16 @@
 //! What a node tells over HTTP on its own loopback: upstream's paths and JSON, ours, and to whom.
 
-use std::os::unix::net::UnixStream;
+use std::{net::Ipv6Addr, os::unix::net::UnixStream};
 
 use e2e::{
     http::{Answer, exchange, get},
     lab::Lab,
     node::Node,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use vpc_sim::SimConfig;
 
-use crate::{Outcome, trials};
+use crate::{Outcome, ipv6, trials};
 
 trials!(
     a_sandboxs_way_is_told_by_the_beginning_of_its_id,
@@ -20,6 +20,7 @@ trials!(
     no_whole_container_id_leaves_the_node,
     the_pool_is_told_as_inspect_tells_it,
     upstreams_paths_have_upstreams_shapes,
+    ipv6_is_told_in_upstreams_shape_and_metrics,
 );
 
 const PORT: u16 = 61679;
@@ -71,6 +72,80 @@ fn upstreams_paths_have_upstreams_shapes() -> Outcome {
     let network = json(&node, "/v1/networkutils-env-settings")?;
     assert_eq!(network["AWS_VPC_K8S_CNI_VETHPREFIX"], "eni", "{network}");
     assert_eq!(network["AWS_VPC_K8S_CNI_CONNMARK"], 128);
+    Ok(())
+}
+
+fn ipv6_is_told_in_upstreams_shape_and_metrics() -> Outcome {
+    let lab = ipv6::start()?;
+    let node = lab.node("m5.large", &ipv6::SIX)?;
+    let (pod, gone) = (node.add_pod(ID)?, node.add_pod("gone")?);
+    let (address, left) = (pod.address(), gone.address());
+    node.delete_pod(gone)?;
+    let prefix = {
+        let world = lab.sim.world();
+        let primary = world.interface(&node.instance.eni).expect("it is attached");
+        primary.ipv6_prefixes[0]
+    };
+
+    let enis = json(&node, "/v1/enis")?;
+    let card = &enis["0"];
+    // A /80, as upstream counts it.
+    assert_eq!(card["TotalIPs"], 1_u64 << 48, "{enis}");
+    assert_eq!(card["AssignedIPs"], 1, "{enis}");
+    let primary = &card["ENIs"][&node.instance.eni.0];
+    assert_eq!(primary["AvailableIPv4Cidrs"], json!({}), "{enis}");
+    let block = &primary["IPv6Cidrs"][prefix.to_string()];
+    let cidr = json!({"IP": prefix.network(), "Mask": "/////////////wAAAAAAAA=="});
+    assert_eq!(block["Cidr"], cidr, "{enis}");
+    assert_eq!(block["IsPrefix"], true, "{enis}");
+    let used = &block["IPAddresses"][address.to_string()];
+    assert_eq!(used["Address"], json!(address), "{enis}");
+    assert_eq!(used["IPAMMetadata"]["k8sPodName"], format!("pod-{ID}"));
+    let rests = &block["IPAddresses"][left.to_string()]["UnassignedTime"];
+    assert!(
+        rests.as_str().is_some_and(|t| t.starts_with("20")),
+        "{enis}"
+    );
+
+    // In the order of addresses, and no more of them than are worth telling.
+    let pool = json(&node, "/v1/pool")?;
+    let listed = pool["enis"][0]["addresses"].as_array().expect("a list");
+    let listed: Vec<Ipv6Addr> = listed
+        .iter()
+        .map(|a| a["address"].as_str().unwrap_or_default().parse())
+        .collect::<Result<_, _>>()?;
+    assert!(listed.is_sorted() && listed.len() <= 32, "{pool}");
+    assert_eq!(
+        pool["enis"][0]["prefixes"],
+        json!([prefix.to_string()]),
+        "{pool}"
+    );
+
+    for (name, value) in [
+        ("awscni_total_ip_addresses", 1 << 48),
+        ("awscni_assigned_ip_addresses", 1),
+        ("awscni_total_ipv4_prefixes", 1),
+        ("awscni_eni_allocated", 1),
+        ("awscni_eni_max", 1),
+        (
+            &format!("awscni_assigned_ip_per_cidr{{cidr=\"{prefix}\"}}"),
+            1,
+        ),
+        (
+            &format!(
+                "awscni_assigned_ip_per_eni{{eni=\"{}\"}}",
+                node.instance.eni
+            ),
+            1,
+        ),
+    ] {
+        assert_eq!(node.metric(name)?, value, "{name}");
+    }
+    let inspected = node.ask(&lab.sim.ec2_endpoint(), &["inspect"])?;
+    let text = String::from_utf8_lossy(&inspected.stdout).into_owned();
+    for told in [&*address.to_string(), "the rest of the prefix free"] {
+        assert!(text.contains(told), "{told}: {text}");
+    }
     Ok(())
 }
 

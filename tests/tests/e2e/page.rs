@@ -6,10 +6,11 @@ use e2e::{browser::Browser, lab::Lab, node::Node};
 use serde_json::{Value, json};
 use vpc_sim::SimConfig;
 
-use crate::{Outcome, trials};
+use crate::{Outcome, ipv6, trials};
 
 trials!(
     cells_follow_pods_that_come_and_go,
+    an_ipv6_prefix_is_drawn_by_what_is_used_of_it,
     the_page_brings_everything_itself,
     the_page_is_used_by_keyboard_and_read_aloud,
 );
@@ -59,6 +60,22 @@ fn cells_follow_pods_that_come_and_go() -> Outcome {
         text(&mut page)
     );
     assert!(!page.picture()?.is_empty());
+    Ok(())
+}
+
+fn an_ipv6_prefix_is_drawn_by_what_is_used_of_it() -> Outcome {
+    let lab = ipv6::start()?;
+    let node = lab.node("m5.large", &ipv6::SIX)?;
+    let pods = ipv6::pods(&node, 20)?;
+    let mut page = open(&lab, &node)?;
+    let told = page.becomes(&cells("assigned"), &json!(pods.len()), SOON);
+    assert!(told, "{}", text(&mut page));
+    let shown = text(&mut page);
+    let said = "20 in use, the rest of the prefix free";
+    assert!(
+        shown.as_str().is_some_and(|all| all.contains(said)),
+        "{shown}"
+    );
     Ok(())
 }
 

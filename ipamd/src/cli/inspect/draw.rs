@@ -141,10 +141,16 @@ fn draw_eni(eni: &Eni, text: &mut String) {
         line(text, &format!("  prefixes  {}", eni.prefixes.join(", ")));
     }
     addresses(&eni.addresses, text);
+    let free = eni.addresses.iter().filter(|a| a.state == "free").count();
+    // Nobody counts those of an IPv6 prefix.
+    let free = match eni.prefixes.iter().any(|prefix| prefix.contains(':')) {
+        true => "the rest of the prefix free".to_owned(),
+        false => format!("{free} free"),
+    };
+    line(text, &format!("  {free}"));
 }
 
 fn addresses(all: &[Address], text: &mut String) {
-    let free = all.iter().filter(|address| address.state == "free").count();
     let mut table = Table::new(&["  ADDRESS", "STATE", "AGE", "POD", "REASON"]);
     let mut rows = 0;
     for shown in all.iter().filter(|address| address.state != "free") {
@@ -161,7 +167,6 @@ fn addresses(all: &[Address], text: &mut String) {
     if rows > 0 {
         text.push_str(&table.to_string());
     }
-    line(text, &format!("  {free} free"));
 }
 
 /// A pod by its name, or by its sandbox if the runtime gave none.

@@ -5,11 +5,12 @@ use std::{io, process::Command};
 use vpc_sim::SimConfig;
 
 use super::Ward;
-use crate::{Outcome, trials};
+use crate::{Outcome, ipv6, trials};
 
 trials!(
     a_dead_daemon_is_found_and_so_is_what_it_left,
-    what_is_missing_in_the_kernel_is_found
+    what_is_missing_in_the_kernel_is_found,
+    what_is_missing_of_ipv6_in_the_kernel_is_found,
 );
 
 /// Runs a program in the node's namespace, as whoever breaks it would.
@@ -89,6 +90,38 @@ fn what_is_missing_in_the_kernel_is_found() -> Outcome {
 
     let off = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "0");
     ward.node.netns().run(off)??;
+    ward.finds("sysctl", "does not forward")
+}
+
+fn what_is_missing_of_ipv6_in_the_kernel_is_found() -> Outcome {
+    let settings = [&ipv6::SIX[..], &[("HAWSER_BLOCK_POD_IMDS", "true")]].concat();
+    let mut ward = Ward::with("m5.large", SimConfig::dual_stack(), &settings)?;
+    let pod = ward.node.add_pod("pod")?;
+    ward.healthy()?;
+    ward.node.kill_daemon()?;
+
+    let rule = "-6 rule add priority 100 from 2001:db8::/64 lookup 77";
+    in_node(&ward, "ip", rule)?;
+    ward.finds("rules", "1 rules of other programs")?;
+    let pod = pod.address();
+    in_node(&ward, "ip", &format!("-6 route del {pod} table 27392"))?;
+    ward.finds("routes", &format!("no route leads to {pod}"))?;
+    in_node(&ward, "ip", "-6 rule del priority 512")?;
+    ward.finds("rules", "the rule 512 to the pods' table is missing")?;
+
+    let wrong = "table ip6 hawser is not as it shall be";
+    in_node(&ward, "nft", "flush chain ip6 hawser block_metadata")?;
+    ward.finds("nftables", wrong)?;
+    in_node(&ward, "nft", "delete table ip6 hawser")?;
+    ward.finds("nftables", wrong)?;
+
+    let set = |name: &str, value: &str| -> io::Result<()> {
+        let path = format!("/proc/sys/net/ipv6/conf/{name}");
+        ward.node.netns().run(|| std::fs::write(path, value))?
+    };
+    set("eth0/accept_ra", "1")?;
+    ward.finds("sysctl", "does not hear its router")?;
+    set("all/forwarding", "0")?;
     ward.finds("sysctl", "does not forward")
 }
 
