@@ -10,6 +10,7 @@ mod calls;
 mod density;
 mod figure;
 mod floor;
+mod ipv6;
 mod memory;
 mod packets;
 mod plot;
@@ -36,10 +37,11 @@ pub struct Bench {
 
 type Part = (&'static str, fn(&mut Bench) -> io::Result<()>);
 
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("verbs", verbs::measure),
     ("storm", storm::measure),
     ("density", density::measure),
+    ("ipv6", ipv6::measure),
     ("restart", restart::measure),
     ("memory", memory::measure),
     ("calls", calls::measure),

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     time::Duration,
 };
 
@@ -30,9 +30,13 @@ pub struct Seen {
 /// # Errors
 /// If a datagram is lost on the way there and back, or a socket fails.
 pub fn between(client: &Netns, server: &Netns, address: IpAddr) -> io::Result<Seen> {
-    let socket = server.run(|| UdpSocket::bind(("0.0.0.0", PORT)))??;
+    let any: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = server.run(|| UdpSocket::bind((any, PORT)))??;
     socket.set_read_timeout(Some(SILENCE))?;
-    let ours = client.run(|| UdpSocket::bind(("0.0.0.0", 0)))??;
+    let ours = client.run(|| UdpSocket::bind((any, 0)))??;
     ours.set_read_timeout(Some(SILENCE))?;
     ours.connect((address, PORT))?;
     let round_trip = std::thread::scope(|scope| {
