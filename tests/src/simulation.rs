@@ -295,7 +295,7 @@ impl Life {
         };
         let leaks = self
             .stage
-            .with(|state, _| oracle::leaked_addresses(state, &snapshot));
+            .with(|state, now| oracle::leaked_addresses(state, &snapshot, now));
         if let Some(leak) = leaks.first() {
             let what = format!("{leak}, {} s after the faults stopped", limit.as_secs());
             self.fail("I4: a leaked address is found within two minutes", what);

@@ -16,7 +16,7 @@ use vpc_sim::{
     },
 };
 
-use super::{faults::Fault, stage::State, witness::Thing};
+use super::{convert, faults::Fault, stage::State, witness::Thing};
 
 impl State {
     /// Does what strikes once. Crashes are the director's.
@@ -35,6 +35,8 @@ impl State {
             Fault::ForeignDetach => self.take_eni(now, false),
             Fault::ForeignDelete => self.take_eni(now, true),
             Fault::Moved => self.move_address(now),
+            Fault::PrefixTaken => self.take_prefix(now),
+            Fault::PrefixAdded => self.add_prefix(now),
             _ => false,
         };
         if struck {
@@ -145,6 +147,31 @@ impl State {
             .is_ok()
     }
 
+    /// Somebody with a console unassigns a prefix that is not wanted there, as it seems.
+    fn take_prefix(&mut self, now: Duration) -> bool {
+        let primary = convert::eni(&self.primary);
+        let held = self.world.interface(&primary);
+        let held = held.map_or_else(Vec::new, |eni| eni.ipv6_prefixes.clone());
+        if held.is_empty() {
+            return false;
+        }
+        let prefix = *self.calls.pick(&held);
+        self.disturbed.add(Thing::Prefix(prefix.into()), now);
+        self.world
+            .unassign_ipv6_addresses(&primary, &[], &[prefix], now)
+            .is_ok()
+    }
+
+    fn add_prefix(&mut self, now: Duration) -> bool {
+        let primary = convert::eni(&self.primary);
+        let one = Pick::PrefixCount(1);
+        let given = self.world.assign_ipv6_addresses(&primary, &one, now);
+        for prefix in given.iter().flat_map(|given| &given.prefixes) {
+            self.disturbed.add(Thing::Prefix((*prefix).into()), now);
+        }
+        given.is_ok()
+    }
+
     /// ENIs that a former life of this node left unattached.
     pub fn leave_over(&mut self, now: Duration) {
         for _ in 0..self.scenario.leftovers {
@@ -167,7 +194,7 @@ impl State {
             call,
             Call::CreateNetworkInterface { .. } | Call::AssignPrivateIpAddresses { .. }
         );
-        if !takes {
+        if !takes || self.scenario.is_ipv6() {
             return;
         }
         let exhausted = self.scenario.window(Fault::Exhausted, now).is_some();

@@ -195,6 +195,13 @@ pub fn drain(world: &mut World, call: &Call, now: Duration) {
                 };
                 world.attach_network_interface(&request, now).err()
             }
+            Call::AssignPrivateIpAddresses {
+                amount: Amount::Ipv6Prefixes(_),
+                ..
+            } => {
+                let one = Pick::PrefixCount(1);
+                world.assign_ipv6_addresses(&nothing, &one, now).err()
+            }
             Call::AssignPrivateIpAddresses { .. } => {
                 let request = AssignPrivateIpAddresses {
                     eni: nothing.clone(),
@@ -206,6 +213,9 @@ pub fn drain(world: &mut World, call: &Call, now: Duration) {
             Call::UnassignPrivateIpAddresses { .. } => world
                 .unassign_private_ip_addresses(&nothing, &[], &[], now)
                 .err(),
+            Call::UnassignIpv6Addresses { .. } => {
+                world.unassign_ipv6_addresses(&nothing, &[], &[], now).err()
+            }
             Call::DeleteNetworkInterface { .. } => {
                 world.delete_network_interface(&nothing, now).err()
             }

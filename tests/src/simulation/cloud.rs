@@ -185,7 +185,10 @@ impl State {
             calls::drain(&mut self.world, call, now);
         }
         self.crowd(call, now);
-        let result = calls::apply(self, call, now);
+        let result = match self.without_room(call, now) {
+            Some(error) => Err(error),
+            None => calls::apply(self, call, now),
+        };
         self.trace.note(
             now,
             "EC2",
@@ -202,6 +205,23 @@ impl State {
             _ => {}
         }
         result
+    }
+
+    /// A /64 has more blocks than neighbours could take; EC2 may say all the same that there is none.
+    fn without_room(&self, call: &Call, now: Duration) -> Option<ApiError> {
+        let Call::AssignPrivateIpAddresses {
+            amount: Amount::Ipv6Prefixes(_),
+            ..
+        } = call
+        else {
+            return None;
+        };
+        let subnet = self.subnet.clone();
+        if self.scenario.window(Fault::Exhausted, now).is_some() {
+            return Some(ApiError::NoFreeAddresses { subnet });
+        }
+        let fragmented = self.scenario.window(Fault::Fragmented, now).is_some();
+        fragmented.then_some(ApiError::NoFreeBlocks { subnet })
     }
 
     fn delivered(

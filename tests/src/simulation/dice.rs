@@ -13,6 +13,7 @@ pub enum Purpose {
     Host,
     Pods,
     Planner,
+    Family,
 }
 
 /// One purpose's stream.

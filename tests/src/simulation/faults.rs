@@ -66,6 +66,10 @@ faults! {
     ForeignDelete = "our ENI deleted",
     /// Somebody moves one of our addresses away [19].
     Moved = "address moved away",
+    /// Somebody unassigns our IPv6 prefix [19].
+    PrefixTaken = "prefix unassigned",
+    /// Somebody assigns our ENI a second one.
+    PrefixAdded = "prefix assigned by others",
     /// An unattached ENI of a former life [2].
     Leftover = "ENI left over",
     /// The daemon dies and comes back [27].

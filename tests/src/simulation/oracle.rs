@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use ipamd::{cloud::Call, pool::Grant};
-use ipnet::{IpNet, Ipv4Net};
-use planner::{Sandbox, Snapshot, snapshot::EniView};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use planner::{Sandbox, Snapshot, limits, snapshot::EniView};
 use vpc_sim::world::model::NetworkInterface;
 
 use super::{faults::Fault, stage::State, witness::Thing};
@@ -66,7 +66,7 @@ pub fn granted(state: &mut State, sandbox: &Sandbox, grant: &Grant, now: Duratio
         state.fail(now, "I3: no reuse within the cooldown", what);
     }
     let excused = state.disturbed.excuses(&Thing::Eni(grant.eni.clone()), now)
-        || state.disturbed.excuses(&Thing::Address(address), now);
+        || state.disturbed.excuses_address(address, now);
     if let Some(why) = unusable(state, grant).filter(|_| !excused) {
         let what = format!(
             "{address} on {} for {}: {why}",
@@ -146,9 +146,9 @@ pub fn before_call(state: &mut State, call: &Call, now: Duration) {
 /// The ENI that `call` takes something from; none if it takes nothing or the ENI is gone.
 fn target(state: &State, call: &Call) -> Option<NetworkInterface> {
     match call {
-        Call::UnassignPrivateIpAddresses { eni, .. } | Call::DeleteNetworkInterface { eni } => {
-            state.interface(eni).cloned()
-        }
+        Call::UnassignPrivateIpAddresses { eni, .. }
+        | Call::UnassignIpv6Addresses { eni, .. }
+        | Call::DeleteNetworkInterface { eni } => state.interface(eni).cloned(),
         Call::DetachNetworkInterface { attachment } => {
             let bound = |eni: &&NetworkInterface| {
                 eni.attachment
@@ -219,9 +219,17 @@ fn grace(state: &State) -> Duration {
     grace
 }
 
-/// Addresses of our attached ENIs that nobody has, and slots that could take one more each.
+/// Addresses of our attached ENIs that nobody has, and slots that could take one more each. In IPv6 the node's size is the
+/// only limit: the prefix never is, nor is the room for it.
 #[must_use]
 pub fn capacity(state: &State) -> usize {
+    if state.scenario.is_ipv6() {
+        let limit = limits::pod_limit(state.scenario.kind, &state.scenario.config).addresses;
+        let used = state.ledger.live.len() + state.ledger.granted.len();
+        return usize::try_from(limit)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(used);
+    }
     let slots = usize::from(state.scenario.kind.slots_per_eni());
     let attached = state.world.interfaces().filter(|eni| {
         eni.attachment
@@ -268,7 +276,8 @@ pub fn address_limit(state: &State) -> Duration {
 #[must_use]
 pub fn leaks(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String> {
     let mut leaks = leaked_enis(state, seen, now);
-    leaks.extend(leaked_addresses(state, seen));
+    leaks.extend(leaked_addresses(state, seen, now));
+    leaks.extend(spare_prefixes(state));
     leaks
 }
 
@@ -294,9 +303,24 @@ fn leaked_enis(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String
     leaks
 }
 
+/// IPv6 prefixes beyond the one that serves the node, without a pod on them.
+fn spare_prefixes(state: &State) -> Option<String> {
+    let primary = state.interface(&state.primary)?;
+    let used = state.in_use_on(primary);
+    let idle = primary.ipv6_prefixes.iter().filter(|net| {
+        used.iter()
+            .all(|address| !IpNet::V6(**net).contains(address))
+    });
+    let idle: Vec<_> = idle.collect();
+    let needed = usize::from(idle.len() == primary.ipv6_prefixes.len());
+    // Nobody has told the daemon of one that others brought.
+    let told = state.disturbed.is_empty();
+    (told && idle.len() > needed).then(|| format!("{idle:?} are held for nobody"))
+}
+
 /// Addresses of ENIs that the daemon has, and that it does not know of.
 #[must_use]
-pub fn leaked_addresses(state: &State, seen: &Snapshot) -> BTreeSet<String> {
+pub fn leaked_addresses(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String> {
     let mut leaks = BTreeSet::new();
     // The addresses of an ENI that is attached nowhere come or go with it: the ENI is the leak, and has its own bound.
     let attached = |eni: &&NetworkInterface| state.is_ours(eni) && state.is_attached(eni);
@@ -308,10 +332,12 @@ pub fn leaked_addresses(state: &State, seen: &Snapshot) -> BTreeSet<String> {
         let known: BTreeSet<IpAddr> = view.addresses.iter().map(|a| a.address).collect();
         let singles = eni.ipv4.iter().skip(1).copied();
         let members = eni.ipv4_prefixes.iter().map(Ipv4Net::network);
-        for address in singles
-            .chain(members)
-            .map(IpAddr::V4)
+        let six = eni.ipv6_prefixes.iter().map(Ipv6Net::network);
+        let all = singles.chain(members).map(IpAddr::V4);
+        for address in all
+            .chain(six.map(IpAddr::V6))
             .filter(|address| !known.contains(address))
+            .filter(|address| !state.disturbed.excuses_address(*address, now))
         {
             leaks.insert(format!("{address} of {} is unknown to the daemon", eni.id));
         }

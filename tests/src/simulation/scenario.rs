@@ -1,9 +1,13 @@
 //! What a seed stands for: the node, its configuration, its pods, and everything that will go wrong.
 
-use std::{fmt, net::Ipv4Addr, time::Duration};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
-use ipnet::Ipv4Net;
-use planner::{Config, InstanceType, limits};
+use ipnet::{Ipv4Net, Ipv6Net};
+use planner::{Config, Family, InstanceType, limits};
 
 use super::{
     dice::{Dice, Purpose},
@@ -23,6 +27,13 @@ const DENIABLE: [&str; 8] = [
     "DeleteNetworkInterface",
     "DescribeNetworkInterfaces",
     "ModifyNetworkInterfaceAttribute",
+];
+
+/// The same of a node whose pods have IPv6 addresses.
+const DENIABLE_V6: [&str; 3] = [
+    "AssignIpv6Addresses",
+    "UnassignIpv6Addresses",
+    "DescribeNetworkInterfaces",
 ];
 
 /// Faults that are in force for a while.
@@ -69,6 +80,23 @@ const SUDDEN: [Fault; 12] = [
     Fault::Crash,
     Fault::Crash,
 ];
+
+/// Those of an IPv6 node: it has one ENI, and nothing happens to others.
+const SUDDEN_V6: [Fault; 7] = [
+    Fault::PrefixTaken,
+    Fault::PrefixTaken,
+    Fault::PrefixAdded,
+    Fault::ForeignAttach,
+    Fault::Crash,
+    Fault::Crash,
+    Fault::Crash,
+];
+
+/// The subnet's other block, and what a VPC has it from.
+pub const SUBNET_V6: Ipv6Net = Ipv6Net::new_assert(
+    Ipv6Addr::new(0x2600, 0x1f14, 0x0abc, 0xde00, 0, 0, 0, 0),
+    64,
+);
 
 /// A fault in force from `from` to `to`.
 #[derive(Clone, Debug)]
@@ -121,16 +149,24 @@ impl Scenario {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut dice = Dice::new(seed, Purpose::Scenario);
-        let kind = instance(&mut dice);
-        let config = config(&mut dice, kind);
+        let mut family = Dice::new(seed, Purpose::Family);
+        let mut kind = instance(&mut dice);
+        let mut config = config(&mut dice, kind);
+        if family.percent(20) {
+            kind = in_ipv6(&mut config, kind);
+        }
         let chaos = dice.seconds(90, 600);
         let calm = dice.percent(8);
         let count = |dice: &mut Dice, most: u64| if calm { 0 } else { dice.below(most + 1) };
+        let (deniable, strikes): (&[_], &[_]) = match config.family {
+            Family::V4 => (&DENIABLE, &SUDDEN),
+            Family::V6 => (&DENIABLE_V6, &SUDDEN_V6),
+        };
         let windows = (0..count(&mut dice, 5))
-            .map(|_| window(&mut dice, chaos))
+            .map(|_| window(&mut dice, chaos, deniable))
             .collect();
         let mut sudden: Vec<_> = (0..count(&mut dice, 5))
-            .map(|_| (dice.millis(0, millis(chaos)), *dice.pick(&SUDDEN)))
+            .map(|_| (dice.millis(0, millis(chaos)), *dice.pick(strikes)))
             .collect();
         sudden.sort_by_key(|(at, _)| *at);
         let cooldown = config.cooldown;
@@ -162,10 +198,16 @@ impl Scenario {
         open.find(|w| w.fault == fault && w.from <= now && now < w.to)
     }
 
-    /// Whether the pool sizes itself by the demand: no target is set.
     #[must_use]
-    pub const fn sizes_itself(&self) -> bool {
-        self.config.warm_eni_target.is_none()
+    pub fn is_ipv6(&self) -> bool {
+        self.config.family == Family::V6
+    }
+
+    /// Whether the pool sizes itself by the demand: no target is set. An IPv6 node's one prefix is size enough.
+    #[must_use]
+    pub fn sizes_itself(&self) -> bool {
+        !self.is_ipv6()
+            && self.config.warm_eni_target.is_none()
             && self.config.warm_ip_target.is_none()
             && self.config.minimum_ip_target.is_none()
             && self.config.warm_prefix_target.is_none()
@@ -190,6 +232,17 @@ fn instance(dice: &mut Dice) -> &'static InstanceType {
         "m5.xlarge",
     ];
     limits::lookup(KINDS[dice.index(KINDS.len())]).expect("the table has these types")
+}
+
+/// Turns a node into one of IPv6, which needs prefixes.
+fn in_ipv6(config: &mut Config, kind: &'static InstanceType) -> &'static InstanceType {
+    config.family = Family::V6;
+    config.prefix_delegation = true;
+    if kind.prefix_mode(config) {
+        kind
+    } else {
+        limits::lookup("t3.medium").expect("the table has this type")
+    }
 }
 
 fn subnet(dice: &mut Dice) -> Ipv4Net {
@@ -242,7 +295,7 @@ fn load(dice: &mut Dice, limit: u64, cooldown: Duration) -> Load {
     }
 }
 
-fn window(dice: &mut Dice, chaos: Duration) -> Window {
+fn window(dice: &mut Dice, chaos: Duration, deniable: &[&'static str]) -> Window {
     let fault = *dice.pick(&LASTING);
     let from = dice.millis(0, millis(chaos) * 4 / 5);
     // Half of them last to the end: what is in force when the faults stop is what recovery starts from.
@@ -256,7 +309,7 @@ fn window(dice: &mut Dice, chaos: Duration) -> Window {
     } else {
         5 + dice.below(80)
     };
-    let action = DENIABLE[dice.index(DENIABLE.len())];
+    let action = deniable[dice.index(deniable.len())];
     Window {
         fault,
         from,

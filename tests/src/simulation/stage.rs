@@ -28,7 +28,7 @@ use super::{
     lists::Lists,
     podnet::{Kernel, PodNet},
     points::Points,
-    scenario::Scenario,
+    scenario::{SUBNET_V6, Scenario},
     trace::{Trace, digest},
     witness::Disturbances,
 };
@@ -206,8 +206,9 @@ impl State {
             latency: Latency::default(),
             ..WorldConfig::default()
         });
-        let vpc = world.add_vpc(vec![scenario.subnet], Vec::new());
-        let subnet = world.add_subnet(&vpc, scenario.subnet, None, 'a');
+        let six = scenario.is_ipv6().then_some(SUBNET_V6);
+        let vpc = world.add_vpc(vec![scenario.subnet], six.into_iter().collect());
+        let subnet = world.add_subnet(&vpc, scenario.subnet, six, 'a');
         let launch = LaunchInstance::plain(&scenario.kind.name, subnet.clone());
         let node = world
             .launch_instance(&launch, Duration::ZERO)

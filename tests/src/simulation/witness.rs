@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use planner::EniId;
 
 /// The daemon believes its own recent deeds more than a list; a list asked for this long after is believed.
@@ -15,6 +16,8 @@ const HEARD: Duration = Duration::from_millis(5);
 pub enum Thing {
     Eni(EniId),
     Address(IpAddr),
+    /// Taken, or given to us unasked.
+    Prefix(IpNet),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +82,18 @@ impl Disturbances {
             !told.tagged && !heard
         };
         self.0.get(thing).is_some_and(ignorant)
+    }
+
+    /// As [`Disturbances::excuses`], of an address or the prefix that it is from.
+    #[must_use]
+    pub fn excuses_address(&self, address: IpAddr, now: Duration) -> bool {
+        let covers = |thing: &Thing| match thing {
+            Thing::Eni(_) => false,
+            Thing::Address(one) => *one == address,
+            Thing::Prefix(net) => net.contains(&address),
+        };
+        let mut things = self.0.keys();
+        things.any(|thing| covers(thing) && self.excuses(thing, now))
     }
 
     #[must_use]
