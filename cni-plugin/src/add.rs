@@ -9,7 +9,7 @@ use crate::client::Daemon;
 use crate::conf::Conf;
 use crate::env::{Attachment, Verb};
 use crate::error::Failure;
-use crate::netns::open_for;
+use crate::netns::{allow_ipv6, open_for};
 use crate::result::Granted;
 
 pub fn run(attachment: &Attachment, pod: PodIdentity, conf: &Conf) -> Result<Value, Failure> {
@@ -17,7 +17,11 @@ pub fn run(attachment: &Attachment, pod: PodIdentity, conf: &Conf) -> Result<Val
     let link = conf.link()?;
     let prev = conf.prev_result()?;
     let sandbox = attachment.netns.as_deref().unwrap_or_default();
+    let ipv6 = conf.ipv6()?;
     let descriptors = open_for(attachment)?;
+    if ipv6 {
+        allow_ipv6()?;
+    }
     let request = AddRequest {
         sandbox: Some(attachment.key(&conf.name).into()),
         pod: Some(pod.into()),

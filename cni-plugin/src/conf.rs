@@ -173,6 +173,19 @@ impl Conf {
         self.object.get(key)
     }
 
+    /// Whether pods get IPv6 addresses, which their namespaces must allow.
+    pub fn ipv6(&self) -> Result<bool, ConfError> {
+        match self.object.get("ipv6") {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(wanted)) => Ok(*wanted),
+            Some(other) => Err(ConfError::Type {
+                key: "ipv6",
+                found: kind(other),
+                want: "a boolean",
+            }),
+        }
+    }
+
     /// What ADD is to make of the pod's link.
     pub fn link(&self) -> Result<LinkConf, ConfError> {
         let veth_prefix = match text(&self.object, "vethPrefix")? {

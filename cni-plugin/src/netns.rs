@@ -1,7 +1,8 @@
 //! Owns the pod's network namespace on the plugin's side: opening the path the runtime gave, proving what it is, and
-//! opening a netlink socket inside. Nothing in a namespace is changed from here.
+//! opening a netlink socket inside. Nothing in a namespace is changed from here, but for the one thing that a netlink
+//! socket cannot: whether there is IPv6.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -35,6 +36,8 @@ pub enum NetnsError {
     },
     #[error("CNI_NETNS {} is the host's own network namespace", path.display())]
     Own { path: PathBuf },
+    #[error("IPv6 is off in the pod's network namespace and cannot be switched on")]
+    Ipv6 { source: io::Error },
     #[error("{op} {} failed", path.display())]
     Io {
         op: &'static str,
@@ -128,6 +131,17 @@ pub fn open_for(attachment: &Attachment) -> Result<Descriptors, NetnsError> {
     // The environment has been checked for it; an empty path fails like any other that is not absolute.
     let path = Path::new(attachment.netns.as_deref().unwrap_or_default());
     Netns::open(path, attachment.netns_override)?.into_descriptors()
+}
+
+/// Switches IPv6 on in the namespace that was entered, for all links and those to come, where a runtime has made
+/// sandboxes without. (Without IPv6 in the kernel there is nothing to switch, and the daemon has not come this far.)
+pub fn allow_ipv6() -> Result<(), NetnsError> {
+    let of = |links: &str| format!("/proc/sys/net/ipv6/conf/{links}/disable_ipv6");
+    let is_off = |links| fs::read(of(links)).is_ok_and(|value| value.starts_with(b"1"));
+    if is_off("default") || is_off("lo") {
+        fs::write(of("all"), "0").map_err(|source| NetnsError::Ipv6 { source })?;
+    }
+    Ok(())
 }
 
 /// The plugin's own namespace, which is the host's.

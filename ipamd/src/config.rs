@@ -131,9 +131,10 @@ impl Config {
             mistakes: Vec::new(),
             ignored: Vec::new(),
         };
+        let pool = read.pool();
         let mut config = Self {
-            pool: read.pool(),
-            network: read.network(),
+            network: read.network(pool.family),
+            pool,
             egress: read.egress(),
             cloud: read.cloud(),
             paths: Paths {
@@ -206,10 +207,15 @@ impl Reader<'_> {
         }
     }
 
-    fn mtu(&mut self, name: &str, default: u32) -> u32 {
-        let mtu = self.or(name, "bytes from 576 to 9001", default);
-        if !(576..=9001).contains(&mtu) {
-            self.wrong(name, mtu, "bytes from 576 to 9001");
+    /// Every link must carry packets of 576 bytes in IPv4 (RFC 791), of 1280 in IPv6 (RFC 8200).
+    fn mtu(&mut self, name: &str, default: u32, family: Family) -> u32 {
+        let (least, wanted) = match family {
+            Family::V4 => (576, "bytes from 576 to 9001"),
+            Family::V6 => (1280, "bytes from 1280 to 9001 with ENABLE_IPv6"),
+        };
+        let mtu = self.or(name, wanted, default);
+        if !(least..=9001).contains(&mtu) {
+            self.wrong(name, mtu, wanted);
         }
         mtu
     }
@@ -233,8 +239,8 @@ impl Reader<'_> {
         }
     }
 
-    fn network(&mut self) -> Network {
-        let eni_mtu = self.mtu("AWS_VPC_ENI_MTU", 9001);
+    fn network(&mut self, family: Family) -> Network {
+        let eni_mtu = self.mtu("AWS_VPC_ENI_MTU", 9001, family);
         let veth_prefix = self
             .text("AWS_VPC_K8S_CNI_VETHPREFIX")
             .unwrap_or_else(|| "eni".to_owned());
@@ -244,7 +250,7 @@ impl Reader<'_> {
         }
         Network {
             eni_mtu,
-            pod_mtu: self.mtu("POD_MTU", eni_mtu),
+            pod_mtu: self.mtu("POD_MTU", eni_mtu, family),
             veth_prefix,
             block_pod_imds: self.flag("HAWSER_BLOCK_POD_IMDS", false),
         }
@@ -431,6 +437,25 @@ mod tests {
             let Mistakes(lines) = read(wrong).unwrap_err();
             assert!(lines.len() == 1 && lines[0].contains(named), "{lines:?}");
         }
+    }
+
+    #[test]
+    fn a_link_of_ipv6_carries_1280_bytes() {
+        let six = [
+            ("ENABLE_IPv6", "true"),
+            ("ENABLE_PREFIX_DELEGATION", "true"),
+        ];
+        let mtu = |bytes: &'static str, more: &[(&'static str, &'static str)]| {
+            let all: Vec<_> = more.iter().copied().chain([("POD_MTU", bytes)]).collect();
+            read(&all)
+        };
+        assert_eq!(mtu("576", &[]).unwrap().network.pod_mtu, 576);
+        assert_eq!(mtu("1280", &six).unwrap().network.pod_mtu, 1280);
+        let Mistakes(lines) = mtu("1279", &six).unwrap_err();
+        assert_eq!(
+            lines,
+            ["POD_MTU=1279: expected bytes from 1280 to 9001 with ENABLE_IPv6"]
+        );
     }
 
     #[test]

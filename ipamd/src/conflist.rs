@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use planner::Family;
 use serde_json::{Value, json};
 
 use crate::{config::Network, pool::Pool};
@@ -30,6 +31,8 @@ pub struct Conflist {
     pub directory: PathBuf,
     pub socket: PathBuf,
     pub network: Network,
+    /// Which addresses pods get.
+    pub family: Family,
 }
 
 impl Conflist {
@@ -111,16 +114,20 @@ impl Conflist {
 
     /// `cniVersion` is what containerd 1.7 can read, `cniVersions` what later ones choose from.
     fn content(&self) -> Value {
+        let mut plugin = json!({
+            "type": "hawser",
+            "socket": self.socket,
+            "vethPrefix": self.network.veth_prefix,
+            "mtu": self.network.pod_mtu,
+        });
+        if self.family == Family::V6 {
+            plugin["ipv6"] = true.into();
+        }
         json!({
             "cniVersion": "1.0.0",
             "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
             "name": "hawser",
-            "plugins": [{
-                "type": "hawser",
-                "socket": self.socket,
-                "vethPrefix": self.network.veth_prefix,
-                "mtu": self.network.pod_mtu,
-            }],
+            "plugins": [plugin],
         })
     }
 }
@@ -147,6 +154,7 @@ mod tests {
                 directory,
                 socket: "/run/hawser/ipamd.sock".into(),
                 network,
+                family: Family::V4,
             })
         }
 
@@ -176,6 +184,15 @@ mod tests {
             .map(|e| e.unwrap().file_name())
             .collect();
         assert_eq!(names, [NAME]);
+    }
+
+    #[test]
+    fn the_plugin_is_told_of_ipv6_and_of_nothing_else() {
+        let mut scratch = Scratch::new("ipv6");
+        let four = scratch.0.content();
+        assert_eq!(four["plugins"][0].get("ipv6"), None);
+        scratch.0.family = Family::V6;
+        assert_eq!(scratch.0.content()["plugins"][0]["ipv6"], true);
     }
 
     #[test]

@@ -67,6 +67,10 @@ pub enum DaemonError {
     Identity(#[from] MetadataError),
     #[error("could not tell what this instance can hold")]
     InstanceType(#[from] KindError),
+    #[error(
+        "ENABLE_IPv6 needs an instance that takes prefixes, and {0} is not on Nitro: use another type, or ENABLE_IPv4=true"
+    )]
+    NoPrefixes(String),
     #[error("could not take over the node's network")]
     Host(#[from] StartError),
     #[error("could not compare records with the kernel")]
@@ -154,6 +158,9 @@ impl Node {
 
         let aws = Arc::new(Aws::new(me.region.clone(), config.cloud.timeout).await);
         let kind = kind::known_or_asked(&me.instance_type, &aws).await?;
+        if config.pool.family == Family::V6 && !kind.supports_prefixes() {
+            return Err(DaemonError::NoPrefixes(me.instance_type.clone()));
+        }
         let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone());
         if !agreed.explained_by(&agreed.restored.enis) {
             let pods = agreed.orphans.len();
@@ -344,6 +351,7 @@ impl Node {
             directory,
             socket,
             network: self.config.network.clone(),
+            family: self.config.pool.family,
         };
         drop(detached.spawn_idle(conflist.publish(pool.clone())));
     }

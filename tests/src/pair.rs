@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -134,15 +134,15 @@ impl Pair {
 
     /// Where that one answers.
     #[must_use]
-    pub fn at(&self, who: Who) -> SocketAddrV4 {
-        SocketAddrV4::new(self.address(who), PORT)
+    pub fn at(&self, who: Who) -> SocketAddr {
+        SocketAddr::from((self.address(who), PORT))
     }
 
     /// Notes if `from` is not answered at `to` by the right one, or is seen there as somebody else.
-    pub fn expect(&mut self, what: &str, from: Who, to: SocketAddrV4, (by, seen_as): (Who, Who)) {
+    pub fn expect(&mut self, what: &str, from: Who, to: SocketAddr, (by, seen_as): (Who, Who)) {
         let seen_as = self.address(seen_as);
         let found = match self.call(from, to) {
-            Ok(c) if c.with == format!("{by:?}") && *c.seen_as.ip() == seen_as => return,
+            Ok(c) if c.with == format!("{by:?}") && c.seen_as.ip() == seen_as => return,
             Ok(c) => format!("{} answered and saw {}", c.with, c.seen_as),
             Err(error) => error.to_string(),
         };
@@ -155,7 +155,7 @@ impl Pair {
     ///
     /// # Errors
     /// As [`Conversation::start`].
-    pub fn call(&self, from: Who, to: SocketAddrV4) -> io::Result<Conversation> {
+    pub fn call(&self, from: Who, to: SocketAddr) -> io::Result<Conversation> {
         Conversation::start(self.netns(from), None, to, LIMIT)
     }
 

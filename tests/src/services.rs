@@ -4,11 +4,12 @@
 use std::{
     fmt::Write as _,
     io::{self, Write as _},
-    net::SocketAddrV4,
+    net::SocketAddr,
     process::{Command, Stdio},
 };
 
 use datapath::netns::Netns;
+use ipnet::IpNet;
 
 /// How services are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +29,8 @@ impl Proxy {
 #[derive(Clone, Copy, Debug)]
 pub struct Service {
     /// A ClusterIP, or a node's address with a NodePort.
-    pub at: SocketAddrV4,
-    pub endpoint: SocketAddrV4,
+    pub at: SocketAddr,
+    pub endpoint: SocketAddr,
     /// `externalTrafficPolicy: Cluster`: the endpoint sees a node's address instead of the client's.
     pub masquerade: bool,
 }
@@ -37,7 +38,7 @@ pub struct Service {
 /// The device that IPVS keeps ClusterIPs on.
 const DEVICE: &str = "kube-ipvs0";
 
-/// Makes `services` on `node`, and none besides.
+/// Makes `services` on `node`, all of one family, and none besides.
 ///
 /// # Errors
 /// With what the tool says.
@@ -46,16 +47,28 @@ pub fn program(node: &Netns, proxy: Proxy, services: &[Service]) -> io::Result<(
         Proxy::Iptables => (services, &[][..]),
         Proxy::Nftables | Proxy::LocalAddress => (&[][..], services),
     };
-    feed(node, &["iptables-restore"], &iptables_text(iptables))?;
-    feed(node, &["nft", "-f", "-"], &nftables_text(nftables))?;
+    let six = services.iter().any(|service| service.at.is_ipv6());
+    let restore = if six {
+        "ip6tables-restore"
+    } else {
+        "iptables-restore"
+    };
+    feed(node, &[restore], &iptables_text(iptables))?;
+    let family = if six { "ip6" } else { "ip" };
+    feed(node, &["nft", "-f", "-"], &nftables_text(family, nftables))?;
     let mut links = format!("ip link del {DEVICE} 2>/dev/null || true\n");
     if proxy == Proxy::LocalAddress {
         writeln!(links, "ip link add {DEVICE} type bridge").unwrap_or_default();
         for service in services {
             let address = service.at.ip();
             // A NodePort's is on the node already.
-            let there = format!("ip -o addr | grep -q 'inet {address}/'");
-            writeln!(links, "{there} || ip addr add {address}/32 dev {DEVICE}").unwrap_or_default();
+            let there = format!("ip -o addr | grep -q ' {address}/'");
+            writeln!(
+                links,
+                "{there} || ip addr add {} dev {DEVICE}",
+                IpNet::from(address)
+            )
+            .unwrap_or_default();
         }
     }
     feed(node, &["sh", "-e"], &links).map(drop)
@@ -72,8 +85,8 @@ fn iptables_text(services: &[Service]) -> String {
     } in services
     {
         let to = format!(
-            "-A KUBE-SERVICES -d {}/32 -p tcp --dport {}",
-            at.ip(),
+            "-A KUBE-SERVICES -d {} -p tcp --dport {}",
+            IpNet::from(at.ip()),
             at.port()
         );
         if *masquerade {
@@ -86,7 +99,7 @@ fn iptables_text(services: &[Service]) -> String {
     text + "-A KUBE-POSTROUTING -j MASQUERADE --random-fully\nCOMMIT\n"
 }
 
-fn nftables_text(services: &[Service]) -> String {
+fn nftables_text(family: &str, services: &[Service]) -> String {
     let mut rules = String::new();
     for Service {
         at,
@@ -94,14 +107,14 @@ fn nftables_text(services: &[Service]) -> String {
         masquerade,
     } in services
     {
-        let to = format!("ip daddr {} tcp dport {}", at.ip(), at.port());
+        let to = format!("{family} daddr {} tcp dport {}", at.ip(), at.port());
         if *masquerade {
             rules += &format!("{to} meta mark set meta mark | 0x4000\n");
         }
         rules += &format!("{to} dnat to {endpoint}\n");
     }
     format!(
-        "add table ip kube-proxy\ndelete table ip kube-proxy\ntable ip kube-proxy {{\n\
+        "add table {family} kube-proxy\ndelete table {family} kube-proxy\ntable {family} kube-proxy {{\n\
          chain services {{\n{rules}}}\n\
          chain in {{ type nat hook prerouting priority dstnat; jump services; }}\n\
          chain own {{ type nat hook output priority -100; jump services; }}\n\

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Write},
-    net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsRawFd, OwnedFd},
     thread::JoinHandle,
     time::Duration,
@@ -11,7 +11,8 @@ use std::{
 use datapath::netns::Netns;
 use nix::sys::{
     socket::{
-        AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, shutdown, socket,
+        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, shutdown,
+        socket,
         sockopt::{ReceiveTimeout, ReuseAddr, SendTimeout},
     },
     time::TimeVal,
@@ -29,7 +30,7 @@ impl Listener {
     ///
     /// # Errors
     /// If the address cannot be had.
-    pub fn start(netns: &Netns, at: SocketAddrV4, name: &str) -> io::Result<Self> {
+    pub fn start(netns: &Netns, at: SocketAddr, name: &str) -> io::Result<Self> {
         let listener = netns.run(|| TcpListener::bind(at))??;
         let (theirs, name) = (listener.try_clone()?, name.to_owned());
         let thread = std::thread::spawn(move || {
@@ -73,7 +74,7 @@ pub struct Conversation {
     /// Who answered.
     pub with: String,
     /// Under which address, and from which port, the caller is seen.
-    pub seen_as: SocketAddrV4,
+    pub seen_as: SocketAddr,
     /// The port that the caller uses.
     pub port: u16,
 }
@@ -85,8 +86,8 @@ impl Conversation {
     /// If there is no answer in time, or a refusal.
     pub fn start(
         netns: &Netns,
-        source: Option<Ipv4Addr>,
-        to: SocketAddrV4,
+        source: Option<IpAddr>,
+        to: SocketAddr,
         limit: Duration,
     ) -> io::Result<Self> {
         let stream = TcpStream::from(netns.run(|| dial(source, to, limit))??);
@@ -96,7 +97,7 @@ impl Conversation {
         stream.read_line(&mut line)?;
         let told = line.trim_end().split_once(' ');
         let told = told.and_then(|(name, peer)| Some((name.to_owned(), peer.parse().ok()?)));
-        let Some((with, SocketAddr::V4(seen_as))) = told else {
+        let Some((with, seen_as)) = told else {
             return Err(io::Error::other(format!("{to} answered \"{line}\"")));
         };
         Ok(Self {
@@ -136,24 +137,21 @@ impl Drop for Conversation {
 }
 
 /// The send timeout is connect's too (socket(7)).
-fn dial(source: Option<Ipv4Addr>, to: SocketAddrV4, limit: Duration) -> io::Result<OwnedFd> {
-    let fd = socket(
-        AddressFamily::Inet,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
+fn dial(source: Option<IpAddr>, to: SocketAddr, limit: Duration) -> io::Result<OwnedFd> {
+    let family = match to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     let limit = i64::try_from(limit.as_micros()).map_err(io::Error::other)?;
     let limit = TimeVal::new(limit / 1_000_000, limit % 1_000_000);
     setsockopt(&fd, SendTimeout, &limit)?;
     setsockopt(&fd, ReceiveTimeout, &limit)?;
     if let Some(source) = source {
         setsockopt(&fd, ReuseAddr, &true)?;
-        bind(
-            fd.as_raw_fd(),
-            &SockaddrIn::from(SocketAddrV4::new(source, 0)),
-        )?;
+        let source = SocketAddr::from((source, 0));
+        bind(fd.as_raw_fd(), &SockaddrStorage::from(source))?;
     }
-    connect(fd.as_raw_fd(), &SockaddrIn::from(to))?;
+    connect(fd.as_raw_fd(), &SockaddrStorage::from(to))?;
     Ok(fd)
 }

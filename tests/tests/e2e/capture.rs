@@ -1,7 +1,7 @@
 //! The twelve checks of the design's first laboratory, on the real daemon, with a capture on every ENI; and that the
 //! capture sees what it is there for.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use datapath::{
     constants::RULE_ENI,
@@ -27,13 +27,13 @@ trials!(
 
 fn the_twelve_checks() -> Outcome {
     let mut pair = Pair::start(&[])?;
-    let cluster = |n| SocketAddrV4::new([172, 20, 0, n].into(), 80);
+    let cluster = |n: u8| SocketAddr::from(([172, 20, 0, n], 80));
     let service = |at, endpoint| Service {
         at,
         endpoint: pair.at(endpoint),
         masquerade: false,
     };
-    let node_port = SocketAddrV4::new(pair.address(Who::A), 30080);
+    let node_port = SocketAddr::from((pair.address(Who::A), 30080));
     let services = [
         service(node_port, Who::ASecondary),
         service(cluster(10), Who::Internet),

@@ -1,7 +1,7 @@
 //! What leaves the VPC over a node's life: connections that outlast daemons, switched settings, blocks that are added to
 //! the VPC.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use datapath::netlink::{Socket, rule::Rule};
 use e2e::{
@@ -24,7 +24,7 @@ trials!(
 /// One of each kind that takes another way out or in, on both ENIs' pods.
 fn connections(pair: &Pair) -> Result<Vec<(String, Conversation)>, Box<dyn std::error::Error>> {
     let service = |port, endpoint, masquerade| Service {
-        at: SocketAddrV4::new(pair.address(Who::A), port),
+        at: SocketAddr::from((pair.address(Who::A), port)),
         endpoint: pair.at(endpoint),
         masquerade,
     };
@@ -149,7 +149,7 @@ fn a_block_that_is_added_to_the_vpc_is_noticed() -> Outcome {
     let calls = pair.lab.sim.calls().len();
     // Node a looks once a second; what is opened in the moment between is translated.
     let newcomer = another_block(&pair)?;
-    let at = SocketAddrV4::new(newcomer.address, PORT);
+    let at = SocketAddr::from((newcomer.address, PORT));
     let _listener = Listener::start(&newcomer.netns, at, "newcomer")?;
     let mut open = Vec::new();
     for pod in Who::ON_A {
@@ -157,7 +157,7 @@ fn a_block_that_is_added_to_the_vpc_is_noticed() -> Outcome {
             let Ok(call) = pair.call(pod, at) else {
                 return false;
             };
-            let seen_as_pod = *call.seen_as.ip() == pair.address(pod);
+            let seen_as_pod = call.seen_as.ip() == pair.address(pod);
             open.push((format!("{pod:?} seen as {}", call.seen_as), call));
             seen_as_pod
         });
@@ -199,11 +199,11 @@ fn the_vpcs_blocks_are_known_without_the_metadata_service() -> Outcome {
     let endpoint = pair.lab.sim.ec2_endpoint();
     pair.a.start_daemon(&endpoint)?;
     assert!(holds(), "the restarted daemon does not know the block");
-    let at = SocketAddrV4::new(newcomer.address, PORT);
+    let at = SocketAddr::from((newcomer.address, PORT));
     let _listener = Listener::start(&newcomer.netns, at, "newcomer")?;
     for pod in Who::ON_A {
         let call = pair.call(pod, at)?;
-        assert_eq!(*call.seen_as.ip(), pair.address(pod));
+        assert_eq!(call.seen_as.ip(), pair.address(pod));
     }
     // A service that does not answer takes nothing away.
     let warned = || pair.a.log().contains("could not read the VPC's blocks");

@@ -1,6 +1,8 @@
 //! IPv6 mode on the real daemon: pods of one /80 on the primary ENI, and what a pod must not be able to do.
 
 mod forgery;
+mod repair;
+mod services;
 
 use std::{
     net::{IpAddr, UdpSocket},
@@ -19,6 +21,8 @@ use vpc_sim::{SimConfig, fabric::INTERNET_ADDRESS_V6};
 use crate::{Outcome, trials};
 
 pub use forgery::trials as forgery_trials;
+pub use repair::trials as repair_trials;
+pub use services::trials as service_trials;
 
 trials!(
     pods_reach_each_other_and_the_nodes,
@@ -30,7 +34,7 @@ trials!(
     pods_are_adopted_when_the_record_is_lost,
     an_add_beyond_the_limit_is_refused_with_the_figure,
     one_call_serves_a_node,
-    a_node_of_both_families_or_of_none_is_refused,
+    a_node_that_cannot_be_of_ipv6_is_refused_with_the_reason,
 );
 
 const LIMIT: Duration = Duration::from_secs(2);
@@ -257,21 +261,52 @@ fn one_call_serves_a_node() -> Outcome {
 }
 
 /// Upstream's manifest sets `ENABLE_IPv4=true`: whoever adds IPv6 to it has both.
-fn a_node_of_both_families_or_of_none_is_refused() -> Outcome {
+fn a_node_that_cannot_be_of_ipv6_is_refused_with_the_reason() -> Outcome {
     let lab = start()?;
-    for (four, six, named) in [
-        ("true", "true", "ENABLE_IPv6=true"),
-        ("false", "false", "ENABLE_IPv4=false"),
-    ] {
-        let settings = [
+    let six = |four, prefixes| {
+        [
             ("ENABLE_IPv4", four),
-            ("ENABLE_IPv6", six),
-            ("ENABLE_PREFIX_DELEGATION", "true"),
-        ];
-        let mut node = lab.bare_node("m5.large", &settings)?;
+            ("ENABLE_IPv6", "true"),
+            ("ENABLE_PREFIX_DELEGATION", prefixes),
+        ]
+    };
+    let custom = ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true");
+    for (kind, settings, named) in [
+        ("m5.large", six("true", "true").to_vec(), "ENABLE_IPv6=true"),
+        (
+            "m5.large",
+            vec![("ENABLE_IPv4", "false"), ("ENABLE_IPv6", "false")],
+            "ENABLE_IPv4=false",
+        ),
+        (
+            "m5.large",
+            six("false", "false").to_vec(),
+            "ENABLE_PREFIX_DELEGATION=false",
+        ),
+        (
+            "m5.large",
+            [&six("false", "true")[..], &[custom]].concat(),
+            "CUSTOM_NETWORK_CFG=true",
+        ),
+        (
+            "m5.large",
+            [&six("false", "true")[..], &[("POD_MTU", "1000")]].concat(),
+            "POD_MTU=1000",
+        ),
+        // Before Nitro there are no prefixes, and in IPv6 nothing else would do.
+        (
+            "t2.medium",
+            six("false", "true").to_vec(),
+            "t2.medium is not on Nitro",
+        ),
+    ] {
+        let mut node = lab.bare_node(kind, &settings)?;
         let ended = node.run_daemon(&lab.sim.ec2_endpoint())?;
         let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-        assert!(!ended.status.success() && said.contains(named), "{said}");
+        assert!(
+            !ended.status.success() && said.contains(named),
+            "{named}: {said}"
+        );
     }
     Ok(())
 }

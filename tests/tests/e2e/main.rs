@@ -82,6 +82,8 @@ fn main() -> ExitCode {
         inspect::trials(),
         introspection::trials(),
         ipv6::forgery_trials(),
+        ipv6::repair_trials(),
+        ipv6::service_trials(),
         ipv6::trials(),
         lifecycle::trials(),
         limits::trials(),

@@ -1,7 +1,7 @@
 //! NodePorts: from outside and from within the VPC, to pods of this node and of the other, on primary and secondary
 //! ENIs, with both traffic policies. The answer must come back by the ENI that the question came in by.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use e2e::{
     capture,
@@ -21,7 +21,7 @@ trials!(
 /// To each of `endpoints` by a port of node `a`, from 30000 on.
 fn node_ports(pair: &Pair, endpoints: &[Who], masquerade: bool) -> Vec<Service> {
     let service = |(port, who): (u16, &Who)| Service {
-        at: SocketAddrV4::new(pair.address(Who::A), port),
+        at: SocketAddr::from((pair.address(Who::A), port)),
         endpoint: pair.at(*who),
         masquerade,
     };

@@ -1,7 +1,7 @@
 //! By which ENI, and under which address, pods' connections leave: the decision table, row by row, for pods on the
 //! primary and on a secondary ENI, with a capture on every ENI.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use e2e::{
     pair::{LIMIT, PORT, Pair, Who},
@@ -28,8 +28,8 @@ trials!(
 /// Nobody's but a service's.
 const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 10);
 
-const fn cluster(port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(CLUSTER_IP, port)
+fn cluster(port: u16) -> SocketAddr {
+    SocketAddr::from((CLUSTER_IP, port))
 }
 
 fn every_row_of_the_table() -> Outcome {
@@ -168,9 +168,9 @@ fn the_nodes_own_traffic_keeps_its_address_and_port() -> Outcome {
     };
     for source in [None, Some(own)] {
         let to = pair.at(Who::Internet);
-        let call = Conversation::start(pair.netns(Who::A), source, to, LIMIT)?;
+        let call = Conversation::start(pair.netns(Who::A), source.map(IpAddr::V4), to, LIMIT)?;
         let address = source.unwrap_or(pair.address(Who::A));
-        assert_eq!(call.seen_as, SocketAddrV4::new(address, call.port));
+        assert_eq!(call.seen_as, SocketAddr::from((address, call.port)));
     }
     let to = pair.at(Who::B);
     pair.expect("a pod", Who::ASecondary, to, (Who::B, Who::ASecondary));
@@ -217,7 +217,7 @@ table ip foreign {
 fn foreign_mark_bits_survive() -> Outcome {
     let mut pair = Pair::start(&[])?;
     let node_port = Service {
-        at: SocketAddrV4::new(pair.address(Who::A), 30080),
+        at: SocketAddr::from((pair.address(Who::A), 30080)),
         endpoint: pair.at(Who::ASecondary),
         masquerade: false,
     };
@@ -256,7 +256,7 @@ fn foreign_mark_bits_survive() -> Outcome {
 fn another_mark_does_the_same() -> Outcome {
     let mut pair = Pair::start(&[("AWS_VPC_K8S_CNI_CONNMARK", "0x1000")])?;
     let node_port = Service {
-        at: SocketAddrV4::new(pair.address(Who::A), 30080),
+        at: SocketAddr::from((pair.address(Who::A), 30080)),
         endpoint: pair.at(Who::ASecondary),
         masquerade: false,
     };
