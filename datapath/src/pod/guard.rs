@@ -12,7 +12,9 @@
 //! - *ICMP redirects.* Neither believed nor, for what they are worth, sent.
 //! - *IPv6.* On a node of IPv4 pods nftables drops all of it (`nft::Ruleset::refuse_ipv6`): router advertisements,
 //!   redirects and neighbour discovery with it. The device settings that say so (`accept_ra`, `accept_redirects`) are
-//!   only in `/proc/sys`, which a container without privileges may not write.
+//!   only in `/proc/sys`, which a container without privileges may not write. Where pods have IPv6, the check of sources
+//!   drops all that a router may say (`nft::Ruleset::pods`); and were that rule gone for a moment, the node is a router on
+//!   the link, as on all its links, and a router heeds no redirects and, unless `accept_ra` is 2, no advertisements.
 
 use crate::netlink::link::InetConf;
 
