@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
 use super::Planner;
 use crate::{
@@ -423,7 +423,14 @@ impl Planner {
                 .insert(Eni::remembered(id.clone(), subnet, Mono::ZERO))
         });
         if self.pool.get(key).is_some_and(|eni| !eni.covers(address)) {
-            self.pool.add_block(key, IpNet::from(address), Mono::ZERO);
+            let net = implied(address);
+            self.pool.add_block(key, net, Mono::ZERO);
+            // A pod proves that there was a prefix, not that it is still ours: EC2 has to list it before others get of it.
+            let is_prefix = net.prefix_len() < net.max_prefix_len();
+            let doubt = is_prefix.then_some(Doubt { since: now });
+            if let Some(eni) = self.pool.get_mut(key) {
+                eni.with_block(net, |block| block.doubt = doubt);
+            }
         }
         if self
             .pool
@@ -432,6 +439,15 @@ impl Planner {
         {
             self.counters.conflicts += 1;
         }
+    }
+}
+
+/// The block that a pod's address came from. In IPv6 all come from prefixes; as blocks of their own the pods of one that was
+/// taken away would fill the ENI, and leave no room for another.
+fn implied(address: IpAddr) -> IpNet {
+    match address {
+        IpAddr::V4(_) => address.into(),
+        IpAddr::V6(six) => Ipv6Net::new_assert(six, 80).trunc().into(),
     }
 }
 

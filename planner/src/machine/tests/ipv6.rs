@@ -210,6 +210,41 @@ fn a_restart_knows_its_pods_wherever_in_the_prefix_they_are() {
     assert_eq!(prefixes(&world), 1);
 }
 
+/// Seed 1227 of the simulation: more pods than the ENI has slots, on a prefix that somebody took away, and a daemon that
+/// starts anew. Counted one by one they would leave no room for another prefix.
+#[test]
+fn pods_of_a_prefix_that_is_gone_take_one_slot_after_a_restart() {
+    let mut world = World::new("t3.small", config());
+    for n in 0..12 {
+        world.add(n);
+    }
+    let snapshot = world.planner.snapshot(world.now);
+    let eni = snapshot.enis[0].id.clone().unwrap();
+    let live = world.live.clone();
+    let assigned = live
+        .iter()
+        .map(|(s, a)| (s.clone(), Default::default(), *a, eni.clone()));
+    world.stolen.extend(live.values());
+    world.enis.get_mut(&eni).unwrap().observed.prefixes.clear();
+    let restored = crate::Restored {
+        enis: world.listing(),
+        assigned: assigned.collect(),
+        ..crate::Restored::default()
+    };
+    world.restart("t3.small", config());
+    world.send(Event::Restore(restored));
+    let early = world.add(100);
+    assert!(
+        !world.granted.contains_key(&early),
+        "EC2 has not listed the prefix"
+    );
+    world.start();
+    world.run(60);
+    assert_eq!(prefixes(&world), 1);
+    assert!(world.granted.contains_key(&early), "{:?}", world.refused);
+    assert!(world.planner.totals().quarantined > 0, "the pods' own");
+}
+
 /// ENIs of a life in which the node gave its pods IPv4 addresses.
 #[test]
 fn enis_of_a_former_family_are_let_go() {
