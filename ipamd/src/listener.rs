@@ -90,6 +90,7 @@ pub async fn accept(
                 continue;
             }
         };
+        seat.occupy();
         let (ready, refused) = (ready.clone(), refused.clone());
         drop(detached.spawn_idle(async move {
             let greeted = tokio::select! {

@@ -202,6 +202,12 @@ impl fmt::Debug for Seat {
 }
 
 impl Seat {
+    /// A connection takes the seat, which may have stood empty for long: its time begins now.
+    pub fn occupy(&mut self) {
+        let idle = Instant::now() + self.hall.limits.idle;
+        self.timer.as_mut().reset(idle);
+    }
+
     /// Ready once the connection must end. To be polled whenever the connection is read.
     pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if let Some(ended) = self.ended {

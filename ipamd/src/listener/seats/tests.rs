@@ -40,6 +40,15 @@ async fn an_idle_connection_ends_and_one_with_a_request_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_seat_that_stood_empty_for_long_is_as_good_as_another() {
+    let mut seat = seats(8).take().await;
+    tokio::time::advance(60 * SECOND).await;
+    seat.occupy();
+    assert!(timeout(4 * SECOND, seat.ended()).await.is_err());
+    assert_eq!(timeout(2 * SECOND, seat.ended()).await, Ok(Ended::Idle));
+}
+
+#[tokio::test(start_paused = true)]
 async fn requests_one_after_the_other_keep_a_connection() {
     let seats = seats(8);
     let mut seat = seats.take().await;
