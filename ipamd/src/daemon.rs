@@ -215,6 +215,9 @@ impl Node {
             .with_history(self.history.clone());
         let kept = memory::keep(driver.enis(), pool.clone(), store.clone());
         supervisor.critical("memory", kept);
+        // One that panicked over a damaged page would refuse every ADD; a new start sets the file aside.
+        supervisor.critical("store", store.ended());
+        supervisor.critical("datapath", self.host.ended());
         supervisor.critical("pool", driver.run());
         let follower = Follower {
             imds: self.imds.clone(),

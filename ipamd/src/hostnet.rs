@@ -119,6 +119,11 @@ impl HostNet {
         Ok((host, notices))
     }
 
+    /// Waits until nobody writes the host's network any more.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        self.writer.ended()
+    }
+
     /// The connections of pods that are gone.
     #[must_use]
     pub const fn flows(&self) -> &Flows {

@@ -3,12 +3,12 @@
 //! The file belongs to one boot of one machine: namespaces and links do not outlive the kernel, so a file of another
 //! boot is set aside. A lock keeps a second daemon out. This file decides nothing about the pool.
 
+mod attempts;
 pub(crate) mod forms;
 pub mod peek;
 
 use std::{
     cell::RefCell,
-    fs::{File, TryLockError},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
@@ -19,6 +19,7 @@ use ipnet::Ipv4Net;
 use planner::{Demand, EniId, Mac, Mono, Observed, Pod, Sandbox};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
+use self::attempts::{FATAL, Lock};
 use crate::{clock, cloud::identity::Identity, metrics::Metrics};
 
 const SANDBOXES: TableDefinition<'_, &str, &str> = TableDefinition::new("sandboxes");
@@ -98,19 +99,25 @@ pub struct Store {
     path: PathBuf,
     /// Told how long each transaction took.
     metrics: Option<Arc<Metrics>>,
-    /// Held for the life of the process; the kernel lets go of it however the process ends.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Store {
     /// Opens or creates the file for this `boot` (the kernel's boot id).
     ///
-    /// A file that cannot be read, or is of another version or boot, is renamed to `<path>.<why>` and a new one begun.
+    /// A file that cannot be read, is of another version or boot, or that two starts in a row have died over, is renamed
+    /// to `<path>.<why>` and a new one begun.
     ///
     /// # Errors
     /// [`StoreError::Locked`] if another daemon runs; else what the file system or the database says.
     pub fn open(path: &Path, boot: &str) -> Result<(Self, Contents), StoreError> {
-        let lock = lock(&path.with_extension("lock"))?;
+        let lock = Lock::take(&path.with_extension("lock"))?;
+        let attempt = lock.attempt();
+        if attempt.died_before() >= FATAL && path.exists() {
+            tracing::error!("two starts in a row died while they opened the state file");
+            set_aside(path, "fatal")?;
+            attempt.is_the_first();
+        }
         let (database, contents) = match usable(path, boot) {
             Ok(opened) => opened,
             Err(Unusable::System(source)) => return Err(unopened(path, source)),
@@ -124,6 +131,7 @@ impl Store {
                 })?
             }
         };
+        drop(attempt);
         Ok((
             Self {
                 database: RefCell::new(Some(database)),
@@ -260,7 +268,7 @@ impl Store {
             let mut open = self.database.borrow_mut();
             let database = match open.take() {
                 Some(database) => database,
-                None => Database::open(&self.path)?,
+                None => builder().open(&self.path)?,
             };
             let transaction = database.begin_write()?;
             body(&transaction)?;
@@ -279,27 +287,6 @@ impl Store {
             metrics.committed(clock::now().since(begun));
         }
         Ok(())
-    }
-}
-
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let wrap = |source| StoreError::Io {
-        operation: "lock",
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-        .map_err(wrap)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
-            path: path.to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(wrap(source)),
     }
 }
 
@@ -344,6 +331,12 @@ fn unopened(path: &Path, source: io::Error) -> StoreError {
     }
 }
 
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
 /// Opens the file and reads all of it.
 fn usable(path: &Path, boot: &str) -> Result<(Database, Contents), Unusable> {
     // The database believes the pages of a file that was closed well, and panics over one that was damaged since.
@@ -352,10 +345,7 @@ fn usable(path: &Path, boot: &str) -> Result<(Database, Contents), Unusable> {
 }
 
 fn opened(path: &Path, boot: &str) -> Result<(Database, Contents), Unusable> {
-    let mut database = Database::builder()
-        .set_cache_size(CACHE)
-        .create(path)
-        .map_err(redb::Error::from)?;
+    let mut database = builder().create(path).map_err(redb::Error::from)?;
     // All checksums, free pages' lists included: damage there would show only at some later commit.
     database.check_integrity().map_err(redb::Error::from)?;
     match about(&database, boot)? {

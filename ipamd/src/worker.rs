@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// A piece of work on the thing.
 pub type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
@@ -17,6 +17,8 @@ pub type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
 pub struct Worker<T> {
     /// Queues a job; false if nobody will ever take it.
     queue: Arc<dyn Fn(Job<T>) -> bool + Send + Sync>,
+    /// Its other half belongs to the thread, if there is one.
+    thread: Option<watch::Receiver<()>>,
 }
 
 impl<T> fmt::Debug for Worker<T> {
@@ -29,6 +31,7 @@ impl<T> Clone for Worker<T> {
     fn clone(&self) -> Self {
         Self {
             queue: self.queue.clone(),
+            thread: self.thread.clone(),
         }
     }
 }
@@ -48,15 +51,18 @@ impl<T: 'static> Worker<T> {
         T: Send,
     {
         let (jobs, queue) = mpsc::channel::<Job<T>>();
+        let (alive, thread) = watch::channel(());
         thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
+                let _alive = alive;
                 for job in queue {
                     job(&mut thing);
                 }
             })?;
         Ok(Self {
             queue: Arc::new(move |job| jobs.send(job).is_ok()),
+            thread: Some(thread),
         })
     }
 
@@ -68,6 +74,20 @@ impl<T: 'static> Worker<T> {
                 take(job);
                 true
             }),
+            thread: None,
+        }
+    }
+
+    /// Waits until the thread has ended. While a handle is left it does so by a panic only, and takes no other job then:
+    /// who cannot do without it must end too.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<T> {
+        let thread = self.thread.clone();
+        async move {
+            match thread {
+                // Nothing is ever sent; what comes is the end of the other half.
+                Some(mut thread) => while thread.changed().await.is_ok() {},
+                None => std::future::pending().await,
+            }
         }
     }
 
@@ -116,5 +136,20 @@ mod tests {
             Err::<(), _>(Gone)
         );
         assert_eq!(worker.run(|()| ()).await, Err(Gone));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_thread_is_told_and_nothing_else() {
+        let worker = Worker::start("test", ()).unwrap();
+        let mut ended = std::pin::pin!(worker.ended());
+        assert_eq!(worker.run(|()| ()).await, Ok(()));
+        let early = tokio::select! {
+            biased;
+            () = &mut ended => true,
+            () = std::future::ready(()) => false,
+        };
+        assert!(!early);
+        worker.run(|()| panic!("on purpose")).await.unwrap_err();
+        ended.await;
     }
 }

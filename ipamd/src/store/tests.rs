@@ -187,6 +187,54 @@ fn a_corrupt_file_is_kept_for_study_and_replaced() {
     );
 }
 
+/// What starts leave that were killed while they opened the file.
+fn deaths(place: &Place, number: u64) {
+    let lock = std::fs::File::create(place.file().with_extension("lock")).unwrap();
+    lock.set_len(number).unwrap();
+}
+
+#[test]
+fn fault_36_a_file_that_two_starts_died_over_is_kept_for_study_and_replaced() {
+    let place = Place::new("fatal");
+    let kept = record("a", [10, 0, 0, 5]);
+    let (store, _) = Store::open(&place.file(), "boot-1").unwrap();
+    store.put(&kept).unwrap();
+    drop(store);
+    // One death is nobody's fault, and a start that came to its end ends the row.
+    for _ in 0..2 {
+        deaths(&place, 1);
+        let (_, contents) = Store::open(&place.file(), "boot-1").unwrap();
+        assert_eq!(contents.records, std::slice::from_ref(&kept));
+    }
+    deaths(&place, 2);
+    let (store, contents) = Store::open(&place.file(), "boot-1").unwrap();
+    assert!(contents.records.is_empty());
+    store.put(&record("b", [10, 0, 0, 6])).unwrap();
+    drop(store);
+    let (_, contents) = Store::open(&place.file(), "boot-1").unwrap();
+    assert_eq!(contents.records, [record("b", [10, 0, 0, 6])]);
+    let aside = place.file().with_extension("fatal");
+    let (contents, _) = peek::peek(&aside).unwrap();
+    assert_eq!(contents.records, [kept]);
+}
+
+#[test]
+fn a_start_that_is_refused_is_no_death() {
+    let place = Place::new("refused");
+    // The system's word on it, not the database's.
+    std::fs::create_dir(place.file()).unwrap();
+    for _ in 0..3 {
+        assert!(matches!(
+            Store::open(&place.file(), "boot-1"),
+            Err(StoreError::Io {
+                operation: "open",
+                ..
+            })
+        ));
+    }
+    assert!(place.file().exists());
+}
+
 #[test]
 fn identity_and_enis_survive_reopening() {
     let place = Place::new("notes");
