@@ -8,7 +8,7 @@ export HAWSER_PLUGIN := $(CARGO_TARGET_DIR)/$(HOST)/plugin/hawser
 export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/debug/ipamd
 CARGO := cargo --locked
 
-.PHONY: crash help tools build plugin demo test sim-conformance bench fleet fmt lint ci sim soak fuzz
+.PHONY: help tools build plugin demo test sim-conformance bench fleet fmt lint ci sim soak fuzz
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,16 +32,9 @@ build: plugin ## Build everything (the EC2 client takes minutes, once)
 demo: build ## Two nodes, a simulated VPC, pods that talk: the main job, watched; KEEP=1 leaves the live pages open
 	@$(CARGO_TARGET_DIR)/debug/demo $(if $(KEEP),keep)
 
-# It waits for surpluses to last, twenty nodes at a time, and takes another effect in between for the one it waits for
-# where the machine is busy with other tests.
-LONG := package(e2e) & test(/^crash_shrink::/)
-
 test: build ## Run every test
 	@echo "== testing"
-	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast -E 'not ($(LONG))'
-
-crash: build ## Kill the daemon at every effect of giving an ENI back: five minutes, mostly of waiting
-	@$(CARGO) nextest run --workspace --all-targets -E '$(LONG)'
+	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast
 
 sim-conformance: build ## Compare the simulator with another one, through the AWS command line
 	@echo "== a second opinion on the simulator"
@@ -57,12 +50,14 @@ soak: build ## Two nodes, random churn, faults and restarts for MINUTES=60 [SEED
 
 # The committed corpus is read, not written: what a run finds stays beside the build. The store needs room: where a
 # damaged page number names a page of 2 GiB, redb makes room for it before it looks whether it is there.
-fuzz: ## Fuzz what reads foreign bytes, MINUTES=10 each [TARGET=netlink|cni|rpc|store|imds]; needs a nightly compiler
-	@command -v cargo-fuzz >/dev/null || cargo install -q --locked cargo-fuzz
-	@for target in $(or $(TARGET),netlink cni rpc store imds); do \
+FUZZED := netlink cni rpc store imds ec2
+fuzz: export RUSTC_WRAPPER := $(CURDIR)/tests/fuzz/rustc.sh
+fuzz: tools ## Fuzz what reads foreign bytes, MINUTES=10 each [TARGET=netlink|cni|rpc|store|imds|ec2]
+	@command -v cargo-fuzz >/dev/null || { echo "== installing cargo-fuzz"; RUSTC_WRAPPER= cargo install -q --locked cargo-fuzz; }
+	@for target in $(or $(TARGET),$(FUZZED)); do \
 	  echo "== fuzzing $$target"; \
 	  mkdir -p $(CARGO_TARGET_DIR)/fuzz/found/$$target && \
-	  nice cargo +nightly fuzz run --fuzz-dir tests/fuzz --target-dir $(CARGO_TARGET_DIR)/fuzz -s none $$target \
+	  nice cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(CARGO_TARGET_DIR)/fuzz -s none $$target \
 	    $(CARGO_TARGET_DIR)/fuzz/found/$$target tests/fuzz/corpus/$$target -- -timeout=20 -rss_limit_mb=4608 -verbosity=0 -print_final_stats=1 \
 	    -artifact_prefix=$(CARGO_TARGET_DIR)/fuzz/ -max_total_time=$$((60 * $(or $(MINUTES),10))) || exit 1; \
 	done

@@ -10,6 +10,7 @@ need_file() { # path package
     [ -e "$1" ] || missing="$missing $2"
 }
 need gcc gcc
+need g++ g++ # libFuzzer is written in it
 need ip iproute2
 need nft nftables
 need iptables-restore iptables

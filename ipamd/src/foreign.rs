@@ -1,6 +1,6 @@
 //! Bytes from outside through everything of the daemon's that reads them, for fuzzing and for the tests that replay its
 //! corpus. One file each, so that a fuzz target can be built of little more than what it is about. What EC2 answers is
-//! read by the EC2 client, which is too large to instrument: its corpus is mutated here, without guidance.
+//! mangled here too, without guidance: the client that reads it is slow to build for fuzzing.
 
 mod ec2;
 mod imds;

@@ -36,38 +36,18 @@ pub struct Aws {
 impl Aws {
     /// A client for `region`; each call may take `timeout` in all.
     pub async fn new(region: String, timeout: Duration) -> Self {
-        Self::configured(
-            aws_config::defaults(BehaviorVersion::latest()),
-            region,
-            timeout,
-        )
-        .await
+        let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+        Self::configured(loader, region, timeout).await
     }
 
-    /// A client whose requests go to `http`, for whoever has the answers already.
-    #[cfg(test)]
-    pub(crate) async fn over(http: aws_smithy_runtime_api::client::http::SharedHttpClient) -> Self {
-        let credentials = aws_sdk_ec2::config::Credentials::new("AKIA", "s", None, None, "test");
-        let config = aws_config::defaults(BehaviorVersion::latest())
-            .region(Region::new("us-west-2"))
-            .credentials_provider(credentials)
-            .http_client(http)
-            .retry_config(RetryConfig::disabled())
-            .load()
-            .await;
-        Self {
-            client: Client::new(&config),
-        }
-    }
-
-    async fn configured(loader: ConfigLoader, region: String, timeout: Duration) -> Self {
+    /// A client whose connections and credentials are those of `loader`.
+    pub async fn configured(loader: ConfigLoader, region: String, timeout: Duration) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(timeout.min(Duration::from_secs(5)))
             .operation_timeout(timeout)
             .build();
         let config = loader
             .region(Region::new(region))
-            .http_client(http_client())
             .timeout_config(timeouts)
             .retry_config(RetryConfig::disabled())
             .app_name(

@@ -1,8 +1,13 @@
 //! What EC2 may answer: documents, errors, and anything that a proxy between puts in their place. Read by the real
 //! client, over a connection that never was.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use aws_config::BehaviorVersion;
+use aws_sdk_ec2::config::Credentials;
 use aws_smithy_runtime_api::{
     client::{
         http::{
@@ -17,7 +22,7 @@ use aws_smithy_types::body::SdkBody;
 use planner::{Amount, EniId, SubnetId};
 use tokio::runtime::Runtime;
 
-use crate::cloud::{Call, Ec2, aws::Aws, class::classify};
+use crate::cloud::{Call, Ec2, Reply, aws::Aws, class::classify};
 
 /// The answer to every request.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +52,11 @@ impl Client {
         let answers = Answers::default();
         let connector = SharedHttpConnector::new(answers.clone());
         let http: SharedHttpClient = http_client_fn(move |_, _| connector.clone());
-        let aws = runtime.block_on(Aws::over(http));
+        let loader = aws_config::defaults(BehaviorVersion::latest())
+            .credentials_provider(Credentials::new("AKIA", "s", None, None, "test"))
+            .http_client(http);
+        let (region, timeout) = ("us-west-2".to_owned(), Duration::from_secs(5));
+        let aws = runtime.block_on(Aws::configured(loader, region, timeout));
         Self {
             answers,
             aws,
@@ -63,11 +72,30 @@ impl Client {
         let status = [200, 400, 503][usize::from(*kind / 8 % 3)];
         *self.answers.0.lock().unwrap() = (status, body.to_vec());
         let call = call(*kind % 8);
-        let done = self.runtime.block_on(self.aws.call(call.clone()));
-        if let Err(error) = done {
-            let failure = classify(&call, &error);
-            assert!(!failure.message.is_empty());
+        match self.runtime.block_on(self.aws.call(call.clone())) {
+            Ok(reply) => {
+                assert_eq!(status, 200, "{reply:?}");
+                assert!(fits(&call, &reply), "{call:?}: {reply:?}");
+                // Half a list is not the whole: a document without its end is no answer.
+                assert!(body.trim_ascii_end().ends_with(b">"), "{reply:?}");
+            }
+            Err(error) => {
+                let failure = classify(&call, &error);
+                assert!(!failure.message.is_empty());
+            }
         }
+    }
+}
+
+/// Whether an answer is one to this call: the executor takes any other for a defect of ours.
+fn fits(call: &Call, reply: &Reply) -> bool {
+    match call {
+        Call::DescribeNetworkInterfaces { .. } => matches!(reply, Reply::Interfaces(_)),
+        Call::DescribeSubnets { .. } => matches!(reply, Reply::Subnets(_)),
+        Call::CreateNetworkInterface { .. } => matches!(reply, Reply::Interface(_)),
+        Call::AttachNetworkInterface { .. } => matches!(reply, Reply::Attached(_)),
+        Call::AssignPrivateIpAddresses { .. } => matches!(reply, Reply::Assigned { .. }),
+        _ => matches!(reply, Reply::Done),
     }
 }
 
@@ -92,9 +120,13 @@ fn call(kind: u8) -> Call {
             card: 0,
             device: 1,
         },
-        4 | 5 => Call::AssignPrivateIpAddresses {
+        4 => Call::AssignPrivateIpAddresses {
             eni,
             amount: Amount::Addresses(1),
+        },
+        5 => Call::AssignPrivateIpAddresses {
+            eni,
+            amount: Amount::Ipv6Prefixes(1),
         },
         6 => Call::UnassignPrivateIpAddresses {
             eni,

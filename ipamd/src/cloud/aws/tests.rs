@@ -116,6 +116,7 @@ fn read(stream: &TcpStream, part: bool) -> Option<Request> {
 async fn client(url: &str, timeout: Duration) -> Aws {
     let loader = aws_config::defaults(BehaviorVersion::latest())
         .endpoint_url(url)
+        .http_client(http_client())
         .credentials_provider(Credentials::new("AKIA", "secret", None, None, "test"));
     Aws::configured(loader, "us-west-2".to_owned(), timeout).await
 }

@@ -1,0 +1,156 @@
+//! The calls, their answers and the seam. Only types: what a failure means is [`super::class`]'s to say.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use planner::{Amount, Attachment, EniId, Mac, SubnetId};
+
+/// One EC2 action with its parameters.
+#[derive(Clone, Debug)]
+pub enum Call {
+    CreateNetworkInterface {
+        token: String,
+        subnet: SubnetId,
+        groups: Vec<String>,
+        description: String,
+        tags: BTreeMap<String, String>,
+        amount: Amount,
+    },
+    AttachNetworkInterface {
+        eni: EniId,
+        instance: String,
+        card: u16,
+        device: u16,
+    },
+    DeleteOnTermination {
+        eni: EniId,
+        attachment: Attachment,
+    },
+    DetachNetworkInterface {
+        attachment: Attachment,
+    },
+    DeleteNetworkInterface {
+        eni: EniId,
+    },
+    /// AssignIpv6Addresses, if the amount is of IPv6 prefixes.
+    AssignPrivateIpAddresses {
+        eni: EniId,
+        amount: Amount,
+    },
+    UnassignPrivateIpAddresses {
+        eni: EniId,
+        addresses: Vec<Ipv4Addr>,
+        prefixes: Vec<Ipv4Net>,
+    },
+    UnassignIpv6Addresses {
+        eni: EniId,
+        prefixes: Vec<Ipv6Net>,
+    },
+    /// DescribeNetworkInterfaces by filters (never by a list of ids: one unknown id fails the whole call); every page.
+    DescribeNetworkInterfaces {
+        filters: Vec<(String, String)>,
+    },
+    DescribeSubnets {
+        subnets: Vec<SubnetId>,
+    },
+}
+
+impl Call {
+    /// The action's name in the EC2 API, as IAM policies and metrics spell it.
+    #[must_use]
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::CreateNetworkInterface { .. } => "CreateNetworkInterface",
+            Self::AttachNetworkInterface { .. } => "AttachNetworkInterface",
+            Self::DeleteOnTermination { .. } => "ModifyNetworkInterfaceAttribute",
+            Self::DetachNetworkInterface { .. } => "DetachNetworkInterface",
+            Self::DeleteNetworkInterface { .. } => "DeleteNetworkInterface",
+            Self::AssignPrivateIpAddresses {
+                amount: Amount::Ipv6Prefixes(_),
+                ..
+            } => "AssignIpv6Addresses",
+            Self::AssignPrivateIpAddresses { .. } => "AssignPrivateIpAddresses",
+            Self::UnassignIpv6Addresses { .. } => "UnassignIpv6Addresses",
+            Self::UnassignPrivateIpAddresses { .. } => "UnassignPrivateIpAddresses",
+            Self::DescribeNetworkInterfaces { .. } => "DescribeNetworkInterfaces",
+            Self::DescribeSubnets { .. } => "DescribeSubnets",
+        }
+    }
+
+    /// Whether it only reads, so that a lost answer leaves nothing in doubt.
+    #[must_use]
+    pub const fn reads(&self) -> bool {
+        matches!(
+            self,
+            Self::DescribeNetworkInterfaces { .. } | Self::DescribeSubnets { .. }
+        )
+    }
+}
+
+/// What EC2 answered.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    Interface(Interface),
+    Attached(Attachment),
+    Assigned {
+        addresses: Vec<IpAddr>,
+        prefixes: Vec<IpNet>,
+    },
+    Interfaces(Vec<Interface>),
+    Subnets(Vec<(SubnetId, Ipv4Net)>),
+    Done,
+}
+
+/// An ENI in EC2's own terms, before any judgement about whose it is.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    pub eni: EniId,
+    pub mac: Mac,
+    pub subnet: SubnetId,
+    pub primary: Ipv4Addr,
+    pub secondary: Vec<Ipv4Addr>,
+    /// Of both families. Single IPv6 addresses are the instance's own, and told nowhere.
+    pub prefixes: Vec<IpNet>,
+    /// `interface`, `efa`, `trunk`, …
+    pub kind: String,
+    /// Requester-managed, or managed by an operator such as EKS Auto Mode.
+    pub managed_by_aws: bool,
+    pub tags: BTreeMap<String, String>,
+    pub bond: Option<Bond>,
+}
+
+/// How an [`Interface`] is attached.
+#[derive(Clone, Debug)]
+pub struct Bond {
+    pub attachment: Attachment,
+    pub instance: Option<String>,
+    pub card: u16,
+    pub device: u16,
+    /// `attaching`, `attached`, `detaching`, `detached`.
+    pub status: String,
+}
+
+/// A call that did not succeed. [`super::class`] says what it means.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{action}: {message}")]
+pub struct CallError {
+    pub action: &'static str,
+    /// EC2's error code; `None` if no answer could be read.
+    pub code: Option<String>,
+    pub message: String,
+    /// True if the request cannot have taken effect: it was never sent, or EC2 refused it.
+    pub refused: bool,
+}
+
+pub type CallFuture<'a> = Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send + 'a>>;
+
+/// The power to call EC2.
+pub trait Ec2: Send + Sync {
+    /// Sends `call` once and waits for its answer, at most as long as the configured timeout.
+    fn call(&self, call: Call) -> CallFuture<'_>;
+}
