@@ -1,4 +1,7 @@
-//! Compiles the runtime interface's subset with protox, so that no `protoc` has to be installed.
+//! Compiles the runtime interface's subset with protox, so that no `protoc` has to be installed, and the library that is
+//! preloaded into daemons whose clocks are to leap.
+
+use std::{env, path::PathBuf, process::Command};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
@@ -6,5 +9,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_server(false)
         .compile_fds(descriptors)?;
-    Ok(())
+    leaping_clocks()
+}
+
+fn leaping_clocks() -> Result<(), Box<dyn std::error::Error>> {
+    const SOURCE: &str = "src/crash/ahead.c";
+    println!("cargo:rerun-if-changed={SOURCE}");
+    let library =
+        PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo names no directory")?).join("ahead.so");
+    let mut compiler = Command::new("cc");
+    compiler
+        .args(["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o"])
+        .arg(library)
+        .args([SOURCE, "-ldl"]);
+    match compiler.status()? {
+        status if status.success() => Ok(()),
+        status => Err(format!("{compiler:?}: {status}").into()),
+    }
 }

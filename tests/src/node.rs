@@ -183,12 +183,7 @@ impl Node {
             .stderr(log);
         self.daemon = Some(self.netns().run(move || command.spawn())??);
         let pid = self.surrender_daemon();
-        let stat = format!("/proc/{pid}/stat");
-        let stopped = || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "));
-        if eventually(READY_LIMIT, stopped) {
-            return Ok(pid);
-        }
-        Err(io::Error::other("the daemon's process did not stop"))
+        await_stop(pid).map(|()| pid)
     }
 
     /// Runs a daemon to its end, beside the node's own if that runs: for daemons that must refuse to start.
@@ -438,6 +433,25 @@ pub fn sandbox_in(directory: &Path, id: &str) -> io::Result<(Netns, PathBuf)> {
     let path = directory.join(format!("cni-{id}"));
     netns.bind(&path)?;
     Ok((netns, path))
+}
+
+/// Waits until every thread of the process stands still, as one that has been sent SIGSTOP does.
+///
+/// # Errors
+/// If one of them goes on.
+pub fn await_stop(pid: Pid) -> io::Result<()> {
+    let stopped = |task: io::Result<fs::DirEntry>| {
+        let stat = fs::read_to_string(task?.path().join("stat"))?;
+        Ok::<_, io::Error>(stat.contains(") T "))
+    };
+    let all_stopped = || {
+        fs::read_dir(format!("/proc/{pid}/task"))
+            .is_ok_and(|mut tasks| tasks.all(|task| stopped(task).is_ok_and(|stopped| stopped)))
+    };
+    if eventually(READY_LIMIT, all_stopped) {
+        return Ok(());
+    }
+    Err(io::Error::other("the daemon's process did not stop"))
 }
 
 /// Makes an interface of this name in the calling thread's namespace, so that nobody else can.

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     stage::{Restart, Stage},
-    tracer::{Boundary, Trace},
+    tracer::{Blow, Boundary, Trace},
 };
 use crate::plugin::{Invocation, Outcome};
 
@@ -41,12 +41,17 @@ pub trait Scenario: Sync {
         true
     }
 
+    /// What befalls the daemon at the boundary.
+    fn blow(&self) -> Blow {
+        Blow::Kill
+    }
+
     /// When the daemon comes back.
     fn restart(&self) -> Restart {
         Restart::Soon
     }
 
-    /// Has the work done and the daemon killed at a boundary of it.
+    /// Has the work done and the daemon struck at a boundary of it.
     ///
     /// # Errors
     /// As [`Stage::strike`].
@@ -56,7 +61,8 @@ pub trait Scenario: Sync {
         at: Option<&Boundary>,
     ) -> io::Result<(Trace, Option<Outcome>)> {
         let work = self.work(stage)?;
-        stage.strike(at, work, |stage| self.done(stage), self.restart())
+        let done = |stage: &Stage| self.done(stage);
+        stage.strike(at, self.blow(), work, done, self.restart())
     }
 
     /// Brings the node to rest and judges it.
@@ -71,7 +77,7 @@ pub trait Scenario: Sync {
 pub struct Report {
     /// Every boundary that the first run met, in its order.
     pub listed: Vec<Boundary>,
-    /// Those at which the daemon was killed, started again, and found right.
+    /// Those at which the daemon was struck, started again, and found right.
     pub survived: Vec<Boundary>,
     /// What went wrong, by boundary.
     pub failed: Vec<String>,
@@ -79,7 +85,7 @@ pub struct Report {
     pub repeated: Vec<String>,
 }
 
-/// Lists the boundaries and kills at each, `workers` nodes at a time.
+/// Lists the boundaries and strikes at each, `workers` nodes at a time.
 ///
 /// # Errors
 /// If the first run, which is killed only when all is done, is not right itself.
@@ -105,7 +111,7 @@ fn work_off(scenario: &impl Scenario, shared: &Shared) {
         let result = once(scenario, Some(&at));
         let (queue, report) = &mut *shared.lock().expect("no worker panics");
         match result {
-            Ok(trace) if trace.killed => report.survived.push(at),
+            Ok(trace) if trace.struck > 0 => report.survived.push(at),
             Ok(_) if tries < TRIES => {
                 report.repeated.push(at.to_string());
                 queue.push_back((at, tries + 1));

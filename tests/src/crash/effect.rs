@@ -123,8 +123,7 @@ impl Reader {
                 self.asked.insert(target, action.clone());
                 (Kind::Request, format!("EC2 {action}"))
             }
-            Socket::Host(libc::NETLINK_NETFILTER) if asks_nftables(data) => return None,
-            Socket::Host(libc::NETLINK_NETFILTER) => (Kind::Change, "nftables".to_owned()),
+            Socket::Host(libc::NETLINK_NETFILTER) => (Kind::Change, netfilter(data)?.to_owned()),
             Socket::Host(_) => (Kind::Change, format!("host {}", requests(data)?)),
             Socket::Pod => (Kind::Change, format!("pod {}", requests(data)?)),
         };
@@ -272,12 +271,16 @@ fn request(kind: u16) -> Option<&'static str> {
     })
 }
 
-/// Whether a netfilter message only asks what nftables there are: subsystem 10, and the numbers of the "get" messages.
-fn asks_nftables(data: &[u8]) -> bool {
+/// What a netfilter message changes; none if it only asks. The upper byte of its type is the subsystem.
+fn netfilter(data: &[u8]) -> Option<&'static str> {
+    const CONNTRACK: u16 = 1;
     const NFTABLES: u16 = 10;
-    let kind = data.get(4..6).and_then(|bytes| bytes.try_into().ok());
-    let kind = kind.map(u16::from_ne_bytes);
-    kind.is_some_and(|kind| kind >> 8 == NFTABLES && [1, 4, 7, 10, 13].contains(&(kind & 0xff)))
+    let kind = u16::from_ne_bytes(data.get(4..6)?.try_into().ok()?);
+    match (kind >> 8, kind & 0xff) {
+        (CONNTRACK, 1) | (NFTABLES, 1 | 4 | 7 | 10 | 13) => None,
+        (CONNTRACK, _) => Some("conntrack"),
+        _ => Some("nftables"),
+    }
 }
 
 #[cfg(test)]
@@ -303,8 +306,11 @@ mod tests {
     fn looking_is_no_effect() {
         assert_eq!(requests(&message(16, 18)), None);
         assert_eq!(requests(&[]), None);
-        assert!(asks_nftables(&message(20, 10 << 8 | 7)));
-        assert!(!asks_nftables(&message(20, 16)), "the beginning of a batch");
+        assert_eq!(netfilter(&message(20, 10 << 8 | 7)), None);
+        let beginning_of_a_batch = message(20, 16);
+        assert_eq!(netfilter(&beginning_of_a_batch), Some("nftables"));
+        assert_eq!(netfilter(&message(20, 1 << 8 | 1)), None);
+        assert_eq!(netfilter(&message(20, 1 << 8 | 2)), Some("conntrack"));
         assert_eq!(action(b"GET /latest/meta-data/ HTTP/1.1"), None);
     }
 

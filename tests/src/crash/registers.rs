@@ -1,6 +1,10 @@
-//! A system call as a stopped thread's registers show it. Owns the calling conventions and nothing else.
+//! A system call as a stopped thread's registers show it, and how it is made to fail. Owns the calling conventions and
+//! nothing else.
 
-use nix::{libc, sys::ptrace, unistd::Pid};
+use nix::{errno::Errno, libc, sys::ptrace, unistd::Pid};
+
+/// No descriptor: what a call is given in place of its own, so that it changes nothing.
+const NOTHING: u64 = u64::MAX;
 
 /// Number, arguments and, once it has returned, result.
 #[derive(Clone, Copy, Debug)]
@@ -37,4 +41,53 @@ pub fn read(tid: Pid) -> nix::Result<Call> {
         arguments: [0, 1, 2, 3, 4].map(|n: usize| regs.regs[n]),
         result: regs.regs[0].cast_signed(),
     })
+}
+
+/// Takes its descriptor from the call at whose entry the thread `tid` stands; returns it for [`fail`].
+///
+/// # Errors
+/// `ESRCH` if the thread has been killed meanwhile.
+#[cfg(target_arch = "x86_64")]
+pub fn rob(tid: Pid) -> nix::Result<u64> {
+    let mut regs = ptrace::getregs(tid)?;
+    let robbed = std::mem::replace(&mut regs.rdi, NOTHING);
+    ptrace::setregs(tid, regs)?;
+    Ok(robbed)
+}
+
+/// Takes its descriptor from the call at whose entry the thread `tid` stands; returns it for [`fail`].
+///
+/// # Errors
+/// `ESRCH` if the thread has been killed meanwhile.
+#[cfg(target_arch = "aarch64")]
+pub fn rob(tid: Pid) -> nix::Result<u64> {
+    let mut regs = ptrace::getregs(tid)?;
+    let robbed = std::mem::replace(&mut regs.regs[0], NOTHING);
+    ptrace::setregs(tid, regs)?;
+    Ok(robbed)
+}
+
+/// Has the call that the thread `tid` is about to return from fail with `errno`, and gives the caller's register back what
+/// [`rob`] took.
+///
+/// # Errors
+/// `ESRCH` if the thread has been killed meanwhile.
+#[cfg(target_arch = "x86_64")]
+pub fn fail(tid: Pid, errno: Errno, robbed: u64) -> nix::Result<()> {
+    let mut regs = ptrace::getregs(tid)?;
+    regs.rdi = robbed;
+    regs.rax = i64::from(-(errno as i32)).cast_unsigned();
+    ptrace::setregs(tid, regs)
+}
+
+/// Has the call that the thread `tid` is about to return from fail with `errno`. The register that [`rob`] took from is
+/// the one of the result.
+///
+/// # Errors
+/// `ESRCH` if the thread has been killed meanwhile.
+#[cfg(target_arch = "aarch64")]
+pub fn fail(tid: Pid, errno: Errno, _robbed: u64) -> nix::Result<()> {
+    let mut regs = ptrace::getregs(tid)?;
+    regs.regs[0] = i64::from(-(errno as i32)).cast_unsigned();
+    ptrace::setregs(tid, regs)
 }

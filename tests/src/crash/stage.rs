@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -18,10 +19,13 @@ use nix::{
 };
 use vpc_sim::SimConfig;
 
-use super::tracer::{self, Boundary, Orders, Trace};
+use super::{
+    ahead::Ahead,
+    tracer::{self, Blow, Boundary, Orders, Trace},
+};
 use crate::{
     lab::{Lab, count, eventually},
-    node::{Node, Pod},
+    node::{Node, Pod, await_stop},
     plugin::{Invocation, Outcome},
 };
 
@@ -42,6 +46,8 @@ pub struct Stage {
     pub far: Node,
     /// Those that must live.
     pub pods: Vec<Pod>,
+    /// The daemon's clocks, if they can be set forward.
+    ahead: Option<Ahead>,
 }
 
 /// When a runtime that met a dead daemon is answered.
@@ -60,14 +66,55 @@ impl Stage {
     /// If the lab cannot be set up.
     pub fn new(kind: &str, settings: &[(&str, &str)]) -> io::Result<Self> {
         let lab = Lab::start(SimConfig::default())?;
-        let (far, node) = (lab.bare_node("t3.small", &[])?, lab.node(kind, settings)?);
+        let node = lab.node(kind, settings)?;
+        Self::over(lab, node, None)
+    }
+
+    /// The same, and time can pass for the daemon in a moment.
+    ///
+    /// # Errors
+    /// If the lab cannot be set up.
+    pub fn with_clocks(kind: &str, settings: &[(&str, &str)]) -> io::Result<Self> {
+        let lab = Lab::start(SimConfig::default())?;
+        let ahead = Ahead::new(lab.dir())?;
+        let node = lab.node(kind, &[settings, &ahead.settings()].concat())?;
+        Self::over(lab, node, Some(ahead))
+    }
+
+    fn over(lab: Lab, node: Node, ahead: Option<Ahead>) -> io::Result<Self> {
         Ok(Self {
-            lab,
+            far: lab.bare_node("t3.small", &[])?,
             host: Arc::new(node.host()?),
+            lab,
             node,
-            far,
             pods: Vec::new(),
+            ahead,
         })
+    }
+
+    /// Has the daemon stand still until its clocks have been set forward and it is told to go on.
+    ///
+    /// # Errors
+    /// If it cannot be stopped.
+    ///
+    /// # Panics
+    /// If the stage is not one [`Stage::with_clocks`].
+    pub fn fall_asleep(&mut self, span: Duration) -> io::Result<Pid> {
+        let pid = Pid::from_raw(i32::try_from(self.node.pid()).expect("pids are positive"));
+        kill(pid, Signal::SIGSTOP)?;
+        await_stop(pid)?;
+        let ahead = self.ahead.as_mut().expect("clocks that can be set forward");
+        ahead.leap(span)?;
+        Ok(pid)
+    }
+
+    /// Lets so much time pass for the daemon at once.
+    ///
+    /// # Errors
+    /// As [`Stage::fall_asleep`].
+    pub fn pass(&mut self, span: Duration) -> io::Result<()> {
+        let pid = self.fall_asleep(span)?;
+        Ok(kill(pid, Signal::SIGCONT)?)
     }
 
     /// Waits until so many addresses are free.
@@ -93,8 +140,8 @@ impl Stage {
         self.node.start_daemon(&self.lab.sim.ec2_endpoint())
     }
 
-    /// Has the runtime do `work`, kills the daemon `at` a boundary of that (or, without one, when all is done) and starts
-    /// it again.
+    /// Has the runtime do `work`, deals the daemon a `blow` `at` a boundary of that, kills it when all is done if it still
+    /// runs, and starts it again.
     ///
     /// `done` tells from outside, without asking the daemon, that nothing of the work is left to do.
     ///
@@ -103,13 +150,15 @@ impl Stage {
     pub fn strike(
         &mut self,
         at: Option<&Boundary>,
+        blow: Blow,
         work: Option<Invocation>,
         done: impl Fn(&Self) -> bool,
         restart: Restart,
     ) -> io::Result<(Trace, Option<Outcome>)> {
         self.lab.sim.clear_calls();
         let pid = self.node.surrender_daemon();
-        let (trace, verb) = self.trace(pid, at, work, &done)?;
+        let here = |boundary: &Boundary| at == Some(boundary);
+        let (trace, verb) = self.trace(pid, (&here, blow), work, &done)?;
         let (early, late) = match restart {
             Restart::Late => (verb.map(finish).transpose()?, None),
             Restart::Soon => (None, verb),
@@ -126,8 +175,9 @@ impl Stage {
     /// If the boundary is not met.
     pub fn fell(&mut self, at: &Boundary, work: Invocation) -> io::Result<Outcome> {
         let pid = self.node.surrender_daemon();
-        match self.trace(pid, Some(at), Some(work), &|_| true)? {
-            (trace, Some(verb)) if trace.killed => finish(verb),
+        let here = |boundary: &Boundary| at == boundary;
+        match self.trace(pid, (&here, Blow::Kill), Some(work), &|_| true)? {
+            (trace, Some(verb)) if trace.struck > 0 => finish(verb),
             _ => Err(io::Error::other(format!("{at}: not met"))),
         }
     }
@@ -143,55 +193,91 @@ impl Stage {
     ) -> io::Result<Trace> {
         self.lab.sim.clear_calls();
         let pid = self.node.hold_daemon(&self.lab.sim.ec2_endpoint())?;
-        let (trace, _) = self.trace(pid, at, None, &done)?;
+        let here = |boundary: &Boundary| at == Some(boundary);
+        let (trace, _) = self.trace(pid, (&here, Blow::Kill), None, &done)?;
         self.start()?;
         Ok(trace)
     }
 
+    /// Deals the running daemon a `blow` at every boundary that `strikes` names, for as long as `during` takes; then kills
+    /// it and does not start it again.
+    ///
+    /// # Errors
+    /// If the daemon cannot be traced; those of `during`.
+    pub fn beset(
+        &mut self,
+        strikes: Strikes<'_>,
+        blow: Blow,
+        during: impl FnOnce(&Self) -> io::Result<()>,
+    ) -> io::Result<Trace> {
+        let pid = self.node.surrender_daemon();
+        self.traced(pid, (strikes, blow), |_, _| during(self))
+            .map(|(trace, ())| trace)
+    }
+
+    /// Traces the daemon through `work`, until it has died or all is done.
     fn trace(
         &self,
         pid: Pid,
-        at: Option<&Boundary>,
+        blow: (Strikes<'_>, Blow),
         work: Option<Invocation>,
         done: &impl Fn(&Self) -> bool,
     ) -> io::Result<(Trace, Option<Verb>)> {
+        self.traced(pid, blow, |tracer, count| {
+            let host = self.host.clone();
+            let verb = work.map(|work| thread::spawn(move || work.run(&host)));
+            let over = || verb.as_ref().is_none_or(JoinHandle::is_finished) && done(self);
+            if wait(tracer, count, over) {
+                return Ok(verb);
+            }
+            let text = format!("the work did not end\n{}", self.node.log());
+            Err(io::Error::other(text))
+        })
+    }
+
+    /// Traces the daemon for as long as `during` takes, then kills it.
+    fn traced<T>(
+        &self,
+        pid: Pid,
+        (strikes, blow): (Strikes<'_>, Blow),
+        during: impl FnOnce(&Tracer<'_>, &AtomicUsize) -> io::Result<T>,
+    ) -> io::Result<(Trace, T)> {
         let (armed, arming) = mpsc::channel();
         let count = AtomicUsize::new(0);
         let applied = || self.lab.sim.calls().len();
         thread::scope(|scope| {
             let orders = Orders {
                 pid,
-                at,
+                strikes,
+                blow,
                 applied: &applied,
                 armed,
                 count: &count,
             };
             let tracer = scope.spawn(|| tracer::follow(orders));
-            if arming.recv().is_err() {
-                return Err(tracer
-                    .join()
-                    .expect("no tracer panics")
-                    .expect_err("it ended early"));
+            // Nobody will say so of a daemon that met its end at once, nor of one that cannot be traced.
+            if arming.recv().is_ok() {
+                // One that was held, before its start or since, goes on; to any other this says nothing.
+                kill(pid, Signal::SIGCONT)?;
             }
-            // A daemon that was held before its start goes on; to any other this says nothing.
-            kill(pid, Signal::SIGCONT)?;
-            let host = self.host.clone();
-            let verb = work.map(|work| thread::spawn(move || work.run(&host)));
-            let over = || verb.as_ref().is_none_or(JoinHandle::is_finished) && done(self);
-            let ended = wait(&tracer, &count, over);
+            // A test that fails must not leave a tracer behind that waits for the daemon's end.
+            let result = catch_unwind(AssertUnwindSafe(|| during(&tracer, &count)));
             if !tracer.is_finished() {
                 kill(pid, Signal::SIGKILL)?;
             }
             let trace = tracer.join().expect("no tracer panics")?;
-            if ended {
-                return Ok((trace, verb));
+            match result {
+                Ok(result) => Ok((trace, result?)),
+                Err(panic) => resume_unwind(panic),
             }
-            let text = format!("the work did not end\n{}", self.node.log());
-            Err(io::Error::other(text))
         })
     }
 }
 
+/// At which boundaries a blow falls.
+type Strikes<'a> = &'a (dyn Fn(&Boundary) -> bool + Sync);
+/// A tracer at work.
+type Tracer<'scope> = ScopedJoinHandle<'scope, io::Result<Trace>>;
 /// A plugin at work.
 type Verb = JoinHandle<io::Result<Outcome>>;
 
@@ -201,11 +287,7 @@ fn finish(verb: Verb) -> io::Result<Outcome> {
 
 /// Waits until the daemon has died, or the work is over and quiet has set in; says whether it came to that in time.
 #[expect(clippy::disallowed_methods, reason = "the lab waits in real time")]
-fn wait(
-    tracer: &ScopedJoinHandle<'_, io::Result<Trace>>,
-    count: &AtomicUsize,
-    over: impl Fn() -> bool,
-) -> bool {
+fn wait(tracer: &Tracer<'_>, count: &AtomicUsize, over: impl Fn() -> bool) -> bool {
     let mut last = (count.load(Ordering::Relaxed), Instant::now());
     eventually(WORK_LIMIT, || {
         let now = count.load(Ordering::Relaxed);

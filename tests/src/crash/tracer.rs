@@ -1,4 +1,5 @@
-//! Follows a running process through ptrace, lists the boundaries of its effects and kills it at a chosen one.
+//! Follows a running process through ptrace, lists the boundaries of its effects and strikes it at chosen ones: kills it,
+//! or has the kernel refuse the call.
 //!
 //! The tracing thread is the process's only tracer and, once it has ended, its reaper: whoever started the process must
 //! not wait for it. A killed process does not carry out the call at whose entry it stood, and has carried out the one
@@ -57,13 +58,23 @@ impl fmt::Display for Boundary {
     }
 }
 
+/// What happens to the process at a boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// SIGKILL.
+    Kill,
+    /// The call is not carried out and fails with this. Only the sides before changes that go through a descriptor can be
+    /// struck so.
+    Refuse(Errno),
+}
+
 /// What a traced process did until its end.
 #[derive(Debug, Default)]
 pub struct Trace {
-    /// In the order in which they were met; those after the fatal one are not told.
+    /// In the order in which they were met; those after a fatal one are not told.
     pub met: Vec<Boundary>,
-    /// Whether it was killed at the chosen boundary, and not from outside.
-    pub killed: bool,
+    /// How often a blow fell; an end that came from outside is none.
+    pub struck: usize,
 }
 
 /// How to follow.
@@ -73,8 +84,9 @@ pub struct Trace {
 )]
 pub struct Orders<'a> {
     pub pid: Pid,
-    /// Where to kill it.
-    pub at: Option<&'a Boundary>,
+    /// Where the blow falls.
+    pub strikes: &'a (dyn Fn(&Boundary) -> bool + Sync),
+    pub blow: Blow,
     /// How many calls of this process EC2 has carried out so far.
     pub applied: &'a (dyn Fn() -> usize + Sync),
     /// Told once, when no effect can escape any more.
@@ -88,10 +100,20 @@ struct Tracer<'a> {
     reader: Reader,
     /// Threads that have not stopped for the first time.
     unarmed: BTreeSet<Pid>,
-    /// Threads inside a system call, with the effect of it and what EC2 had done when it began.
-    inside: HashMap<Pid, Option<(Boundary, Kind, usize)>>,
+    /// Threads inside a system call, with the effect of it if it has one.
+    inside: HashMap<Pid, Option<Inside>>,
     met: BTreeMap<String, usize>,
     trace: Trace,
+}
+
+/// An effect whose call has begun.
+struct Inside {
+    boundary: Boundary,
+    kind: Kind,
+    /// What EC2 had done then.
+    applied: usize,
+    /// What the call is made to fail with, and the argument that it was robbed of.
+    refused: Option<(Errno, u64)>,
 }
 
 /// Follows the process to its end. To be called on a thread of its own.
@@ -175,54 +197,73 @@ impl Tracer<'_> {
 
     /// Entry and exit alternate for each thread; the first stop of a thread is an entry.
     fn at_system_call(&mut self, tid: Pid) -> nix::Result<()> {
-        if self.trace.killed {
+        if self.killed() {
             return Ok(());
         }
         let call = registers::read(tid)?;
         if let Some(effect) = self.inside.remove(&tid) {
-            if let Some((boundary, kind, applied)) = effect
-                && (kind == Kind::Change || call.result > 0)
-            {
-                self.after(boundary, kind, applied);
+            match effect {
+                Some(Inside {
+                    refused: Some((errno, robbed)),
+                    ..
+                }) => registers::fail(tid, errno, robbed)?,
+                Some(inside) if inside.kind == Kind::Change || call.result > 0 => {
+                    self.after(inside)
+                }
+                _ => {}
             }
             return Ok(());
         }
-        let effect = self.reader.of(call).map(|effect| self.before(effect));
+        let effect = match self.reader.of(call) {
+            Some(effect) => Some(self.before(tid, effect)?),
+            None => None,
+        };
         self.inside.insert(tid, effect);
         Ok(())
     }
 
-    fn before(&mut self, Effect { kind, name }: Effect) -> (Boundary, Kind, usize) {
+    fn before(&mut self, tid: Pid, Effect { kind, name }: Effect) -> nix::Result<Inside> {
         let boundary = Boundary {
             effect: name,
             nth: 0,
             side: Side::Before,
         };
+        let mut inside = Inside {
+            boundary,
+            kind,
+            applied: 0,
+            refused: None,
+        };
         // A read that finds nothing is no effect, so it has no number before it is known to have found something.
         if kind == Kind::Answer {
-            return (boundary, kind, 0);
+            return Ok(inside);
         }
-        let applied = match kind {
-            Kind::Request => (self.orders.applied)(),
-            _ => 0,
-        };
-        let boundary = self.number(boundary);
-        self.meet(boundary.clone());
-        (boundary, kind, applied)
+        if kind == Kind::Request {
+            inside.applied = (self.orders.applied)();
+        }
+        inside.boundary = self.number(inside.boundary);
+        if self.meet(inside.boundary.clone())
+            && let Blow::Refuse(errno) = self.orders.blow
+            && kind == Kind::Change
+        {
+            inside.refused = Some((errno, registers::rob(tid)?));
+            self.trace.struck += 1;
+        }
+        Ok(inside)
     }
 
-    fn after(&mut self, boundary: Boundary, kind: Kind, applied: usize) {
-        let boundary = match kind {
-            Kind::Answer => self.number(boundary),
-            Kind::Change | Kind::Request => boundary,
+    fn after(&mut self, inside: Inside) {
+        let boundary = match inside.kind {
+            Kind::Answer => self.number(inside.boundary),
+            Kind::Change | Kind::Request => inside.boundary,
         };
         let boundary = Boundary {
             side: Side::After,
             ..boundary
         };
-        if kind == Kind::Request && self.orders.at == Some(&boundary) {
+        if inside.kind == Kind::Request && (self.orders.strikes)(&boundary) {
             // The daemon cannot read the answer meanwhile: its threads stop at their next call.
-            eventually(APPLIED_LIMIT, || (self.orders.applied)() > applied);
+            eventually(APPLIED_LIMIT, || (self.orders.applied)() > inside.applied);
         }
         self.meet(boundary);
     }
@@ -236,16 +277,20 @@ impl Tracer<'_> {
         }
     }
 
-    fn meet(&mut self, boundary: Boundary) {
-        if self.trace.killed {
-            return;
-        }
+    /// Notes the boundary; whether a blow falls there.
+    fn meet(&mut self, boundary: Boundary) -> bool {
         self.orders.count.fetch_add(1, Ordering::Relaxed);
-        if self.orders.at == Some(&boundary) {
+        let strikes = (self.orders.strikes)(&boundary);
+        if strikes && self.orders.blow == Blow::Kill {
             // It cannot fail: the thread that met the boundary stands still, so the process exists.
-            self.trace.killed = kill(self.orders.pid, Signal::SIGKILL).is_ok();
+            self.trace.struck += usize::from(kill(self.orders.pid, Signal::SIGKILL).is_ok());
         }
         self.trace.met.push(boundary);
+        strikes
+    }
+
+    fn killed(&self) -> bool {
+        self.orders.blow == Blow::Kill && self.trace.struck > 0
     }
 }
 

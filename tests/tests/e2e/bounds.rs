@@ -18,7 +18,10 @@ use std::{
 };
 
 use e2e::{
-    binaries, frames,
+    binaries,
+    crash::stage::Stage,
+    frames,
+    inspect::inspect,
     lab::{Lab, count, eventually},
     node::Node,
 };
@@ -37,6 +40,8 @@ trials!(
     fault_52_garbage_is_refused,
     fault_52_wrong_descriptors_are_refused_and_closed,
     fault_52_another_uid_is_not_served,
+    who_comes_after_a_long_silence_is_answered_at_once,
+    fault_52_crowds_that_come_for_ever_take_no_more_memory_than_one,
 );
 
 /// More than the daemon has seats.
@@ -45,6 +50,8 @@ const FLOOD: usize = 1100;
 const KEPT_KIB: u64 = 40 << 10;
 /// And what a second one may add.
 const MARGIN_KIB: u64 = 12 << 10;
+/// What seven more may add to what three have left: a kilobyte for each connection would be seven times as much.
+const FLAT_KIB: u64 = 1 << 10;
 
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
@@ -368,6 +375,42 @@ fn fault_52_wrong_descriptors_are_refused_and_closed() -> Outcome {
         }
         Ok(())
     })?;
+    Ok(())
+}
+
+/// By the first connection: a plugin would try again, and nobody would see what its pod waited for.
+fn who_comes_after_a_long_silence_is_answered_at_once() -> Outcome {
+    let mut stage = Stage::with_clocks("t3.small", &[])?;
+    for _ in 0..5 {
+        inspect(&stage.node.socket())?;
+        stage.pass(Duration::from_secs(3600))?;
+    }
+    let log = stage.node.log();
+    assert!(!log.contains("refused a connection"), "{log}");
+    Ok(())
+}
+
+/// What an allocator keeps after a crowd is its own affair; what it adds with every crowd would be a leak.
+fn fault_52_crowds_that_come_for_ever_take_no_more_memory_than_one() -> Outcome {
+    /// Crowds until the allocator has made up its mind.
+    const EARLY: usize = 3;
+    const ROUNDS: usize = 10;
+    let lab = Lab::start(SimConfig::default())?;
+    let node = node(&lab)?;
+    let (begin, call) = (frames::client_begins(), frames::call("Add"));
+    let openings = [bare(&[&begin]), bare(&[&begin, &call])];
+    let before = Footprint::of(node.pid())?;
+    let mut after = Vec::new();
+    for _ in 0..ROUNDS {
+        let held = Mutex::default();
+        crowd(&openings, &held)(&node.socket())?;
+        drop(held);
+        after.push(settle(&node, before)?.resident_kib);
+    }
+    println!("{} KiB before, then {after:?}", before.resident_kib);
+    let most = |part: &[u64]| part.iter().copied().max().unwrap_or_default();
+    let (early, late) = (most(&after[..EARLY]), most(&after[EARLY..]));
+    assert!(late <= early + FLAT_KIB, "{before:?} {after:?}");
     Ok(())
 }
 

@@ -24,7 +24,7 @@ trials!(
 );
 
 /// Nodes at a time: most of a run is waiting.
-const WORKERS: usize = 8;
+pub const WORKERS: usize = 8;
 /// A node is at rest within this after a start, sweeps for what ended without DEL included.
 const REST: Duration = Duration::from_secs(60);
 /// Cooldowns outlast every run, so that an address that does not rest is seen.
@@ -80,7 +80,7 @@ pub fn succeeded(answer: Option<Answer>) -> io::Result<Answer> {
 }
 
 /// Pods named `pod0`… on a node with so many free addresses, and no EC2 call to come.
-fn full_node(pods: usize) -> io::Result<Stage> {
+pub fn full_node(pods: usize) -> io::Result<Stage> {
     // t3.small: the primary ENI has three addresses for pods.
     let settings = [("MAX_ENI", "1"), ("WARM_IP_TARGET", "3"), COOLDOWN];
     let mut stage = Stage::new("t3.small", &settings)?;

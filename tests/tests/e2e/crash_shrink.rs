@@ -5,26 +5,45 @@ use std::{io, time::Duration};
 use e2e::{
     crash::{audit, campaign::Scenario, stage::Stage, tracer::Boundary},
     lab::eventually,
-    plugin::Outcome as Answer,
+    plugin::{Invocation, Outcome as Answer},
 };
 
-use crate::{Outcome, crash::survive, trials};
+use crate::{
+    Outcome,
+    crash::{WORKERS, survive},
+    trials,
+};
 
-trials!(shrinking_survives_a_kill_at_every_effect);
+trials!(
+    giving_addresses_back_survives_a_kill_at_every_effect,
+    giving_an_eni_back_survives_a_kill_at_every_effect,
+);
 
-/// Many at once: nearly all of a run is waiting until a surplus has lasted (30 s) and its ENI has an age (60 s). Not all:
-/// so many daemons that start in one moment time out on a loaded machine.
-const WORKERS: usize = 20;
 const REST: Duration = Duration::from_secs(60);
+/// Longer than a surplus must last to be given back.
+const HALF_A_MINUTE: Duration = Duration::from_secs(31);
+/// Longer than an ENI must have lived to be given back.
+const A_MINUTE: Duration = Duration::from_secs(61);
+/// A recovery that has not come to rest by then is waiting for time to pass.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// A job has ended: two of five pods are left, with two ENIs for them. The primary has three addresses, so that all that
 /// is over is on the other.
-struct Shrinking;
+struct Shrinking {
+    /// So long the daemon sleeps; what is due when it wakes up is the work.
+    sleep: Duration,
+}
+
+impl Shrinking {
+    fn gives_an_eni_back(&self) -> bool {
+        self.sleep == A_MINUTE
+    }
+}
 
 impl Scenario for Shrinking {
     fn stage(&self) -> io::Result<Stage> {
         let settings = [("WARM_IP_TARGET", "1"), ("IP_COOLDOWN_PERIOD", "0")];
-        let mut stage = Stage::new("t3.small", &settings)?;
+        let mut stage = Stage::with_clocks("t3.small", &settings)?;
         let pods = (0..5)
             .map(|n| stage.node.add_pod(&format!("pod{n}")))
             .collect::<Result<_, _>>()?;
@@ -41,20 +60,48 @@ impl Scenario for Shrinking {
         Ok(stage)
     }
 
-    fn done(&self, stage: &Stage) -> bool {
-        audit::enis(stage).len() == 1
+    fn work(&self, stage: &mut Stage) -> io::Result<Option<Invocation>> {
+        stage.fall_asleep(self.sleep).map(|_| None)
     }
 
-    /// What a half-written commit is worth is shown for every write by the other kinds of work; here, whole commits.
+    fn done(&self, stage: &Stage) -> bool {
+        let calls = stage.lab.sim.calls();
+        let unassigned = || {
+            calls
+                .iter()
+                .any(|call| call.action == "UnassignPrivateIpAddresses")
+        };
+        match self.gives_an_eni_back() {
+            true => audit::enis(stage).len() == 1,
+            false => unassigned(),
+        }
+    }
+
+    /// What a half-written commit is worth is shown for every write by the other kinds of work; here, whole commits. And two
+    /// kinds of effect come when they come and are none of this work: connections of the deleted are forgotten, and the
+    /// watch makes its round, which ensures what is there.
     fn counts(&self, boundary: &Boundary) -> bool {
-        !["state write", "state resize"].contains(&boundary.effect.as_str())
+        const OTHERS: [&str; 4] = ["state write", "state resize", "conntrack", "host newaddr"];
+        !OTHERS.contains(&boundary.effect.as_str())
     }
 
     fn judge(&self, stage: &mut Stage, _: Option<Answer>) -> io::Result<()> {
+        if audit::at_rest(stage, &[], AT_ONCE).is_ok() {
+            return Ok(());
+        }
+        stage.pass(A_MINUTE)?;
         audit::at_rest(stage, &[], REST)
     }
 }
 
-fn shrinking_survives_a_kill_at_every_effect() -> Outcome {
-    survive("shrinking", &Shrinking, WORKERS)
+fn giving_addresses_back_survives_a_kill_at_every_effect() -> Outcome {
+    let work = Shrinking {
+        sleep: HALF_A_MINUTE,
+    };
+    survive("giving addresses back", &work, WORKERS)
+}
+
+fn giving_an_eni_back_survives_a_kill_at_every_effect() -> Outcome {
+    let work = Shrinking { sleep: A_MINUTE };
+    survive("giving an ENI back", &work, WORKERS)
 }

@@ -26,6 +26,7 @@ mod nodeport;
 mod page;
 mod prefixes;
 mod refusals;
+mod refused_effects;
 mod repair;
 mod restart;
 mod restart_faults;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         page::trials(),
         prefixes::trials(),
         refusals::trials(),
+        refused_effects::trials(),
         repair::trials(),
         restart::trials(),
         restart_faults::trials(),

@@ -25,6 +25,7 @@ trials!(
     fault_34_a_namespace_that_ends_during_its_add_leaves_nothing,
     fault_45_a_daemon_out_of_descriptors_sheds_load_and_recovers,
     fault_45_a_daemon_that_gets_no_cpu_for_five_seconds_loses_nothing,
+    fault_45_requests_whose_callers_have_gone_are_bounded,
     fault_49_a_del_long_after_its_killed_add_is_honoured,
 );
 
@@ -162,6 +163,54 @@ fn fault_45_a_daemon_out_of_descriptors_sheds_load_and_recovers() -> Outcome {
     }
     assert_eq!(node.pid(), pid, "the same process all along");
     assert_eq!(count(&node, "assigned")?, AT_ONCE);
+    Ok(())
+}
+
+/// A request goes on without its caller, so that connections alone would not bound them.
+fn fault_45_requests_whose_callers_have_gone_are_bounded() -> Outcome {
+    /// What the daemon makes of so few descriptors.
+    const REQUESTS: usize = 8;
+    const FULL: usize = 5;
+    let lab = Lab::start(SimConfig::default())?;
+    let settings = [("MINIMUM_IP_TARGET", "5"), ("WARM_IP_TARGET", "0")];
+    let mut node = lab.bare_node("t3.medium", &settings)?;
+    node.start_daemon_under(&["prlimit", "--nofile=170:170"], &lab.sim.ec2_endpoint())?;
+    for n in 0..FULL {
+        node.add_pod(&format!("pod{n}"))?;
+    }
+    lab.sim.faults().push(Fault {
+        action: Action::CreateNetworkInterface,
+        // As many as are needed may be created at once.
+        times: 2,
+        kind: FaultKind::Delay(Duration::from_secs(9)),
+    });
+    let sandboxes: Vec<_> = (0..=REQUESTS)
+        .map(|n| node.sandbox(&format!("gone{n}")))
+        .collect::<Result<_, _>>()?;
+    let add = |n: usize| node.invocation("ADD", &format!("gone{n}"), Some(&sandboxes[n].1));
+    thread::scope(|scope| {
+        let (add, host) = (&add, node.netns());
+        let patience = Duration::from_secs(3);
+        let runs: Vec<_> = (0..REQUESTS)
+            .map(|n| scope.spawn(move || add(n).run_and_kill(host, patience)))
+            .collect();
+        for run in runs {
+            let killed = run.join().expect("no plugin's thread panics")?;
+            assert!(killed, "a plugin did not wait");
+        }
+        Ok::<_, io::Error>(())
+    })?;
+    let all_wait = || node.waiting().is_ok_and(|n| usize::try_from(n) == Ok(REQUESTS));
+    assert!(eventually(LIMIT, all_wait), "{}", node.log());
+    let refused = add(REQUESTS).run(node.netns())?;
+    assert_eq!(refused.error_code(), Some(11), "{refused:?}");
+    let text = refused.error_text();
+    assert!(text.contains("too many requests under way"), "{text}");
+    // Each of them comes to its end by itself, and then there is room again.
+    let served = || count(&node, "assigned").is_ok_and(|n| n == FULL + REQUESTS);
+    assert!(eventually(REST, served), "{}", node.log());
+    let added = add(REQUESTS).run(node.netns())?;
+    assert!(added.succeeded(), "{added:?}");
     Ok(())
 }
 

@@ -23,6 +23,7 @@ use crate::{Outcome, trials};
 trials!(
     fault_35_a_full_disk_refuses_adds_and_heals,
     fault_35_a_read_only_state_stops_the_daemon_and_no_pod,
+    fault_36_a_file_that_kills_every_start_is_set_aside_after_two,
     fault_37_a_reboot_voids_assignments_and_keeps_enis,
 );
 
@@ -164,6 +165,80 @@ fn fault_35_a_read_only_state_stops_the_daemon_and_no_pod() -> Outcome {
         .run(node.netns())?;
     assert!(added.succeeded(), "{added:?}");
     umount2(&run, MntFlags::MNT_DETACH)?;
+    Ok(())
+}
+
+/// Has the page numbers in the file's list of tables name pages of 2 GiB. How many were changed.
+///
+/// A table's entry is, after its kind and length, a byte that is 1 if there is a root, and the root's page number of eight
+/// bytes, whose highest five bits are the power of two of the page's size.
+fn name_vast_pages(file: &mut [u8]) -> usize {
+    const TABLE: &[u8] = b"_pages_unreachable";
+    const SIZE: u8 = 0x98;
+    let entries: Vec<usize> = (0..file.len())
+        .filter(|at| file[*at..].starts_with(TABLE))
+        .collect();
+    let mut changed = 0;
+    for entry in entries {
+        let around = entry..(entry + 128).min(file.len());
+        let number = file[around].windows(9).position(|bytes| {
+            bytes[0] == 1 && bytes[1] != 0 && bytes[2..].iter().all(|byte| *byte == 0)
+        });
+        if let Some(at) = number {
+            file[entry + at + 8] = SIZE;
+            changed += 1;
+        }
+    }
+    changed
+}
+
+/// What the daemon is given is far more than it ever needs, threads' stacks included, and less than the file asks for.
+fn fault_36_a_file_that_kills_every_start_is_set_aside_after_two() -> Outcome {
+    const LIMIT_OF_MEMORY: &[&str] = &["prlimit", "--as=1900000000"];
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node("m5.large", &[("WARM_IP_TARGET", "4"), ("MAX_ENI", "1")])?;
+    let pods: Vec<Pod> = (0..3)
+        .map(|n| node.add_pod(&format!("pod{n}")))
+        .collect::<Result<_, _>>()?;
+    node.kill_daemon()?;
+    // Closed well, so that its pages are believed.
+    let (state, boot) = (
+        node.state_file(),
+        fs::read_to_string("/proc/sys/kernel/random/boot_id")?,
+    );
+    drop(ipamd::store::Store::open(&state, boot.trim())?);
+    let mut bytes = fs::read(&state)?;
+    assert!(name_vast_pages(&mut bytes) > 0, "no page number was found");
+    fs::write(&state, &bytes)?;
+
+    for death in 1..=2 {
+        let start = node.start_daemon_under(LIMIT_OF_MEMORY, &lab.sim.ec2_endpoint());
+        let why = start
+            .err()
+            .map(|error| error.to_string())
+            .unwrap_or_default();
+        let deaths = why.matches("memory allocation of 2147").count();
+        assert_eq!(deaths, death, "{why}");
+    }
+    node.start_daemon_under(LIMIT_OF_MEMORY, &lab.sim.ec2_endpoint())?;
+    assert!(node.log().contains("two starts"), "{}", node.log());
+    assert_eq!(fs::read(state.with_extension("fatal"))?, bytes);
+    // Never an empty pool with live pods.
+    assert_eq!(count(&node, "assigned")?, pods.len());
+    for pod in &pods {
+        assert!(ping(node.netns(), None, pod.ipv4(), LIMIT)?.is_some());
+    }
+    let fresh = node.add_pod("fresh")?;
+    assert!(pods.iter().all(|pod| pod.address() != fresh.address()));
+    assert!(ping(&fresh.netns, None, pods[0].ipv4(), LIMIT)?.is_some());
+    // And the pods that no record names any more are deleted as ever.
+    for pod in pods {
+        let (address, host) = (pod.ipv4(), node.netns());
+        node.delete_pod(pod)?;
+        assert!(ping(host, None, address, Duration::from_millis(200))?.is_none());
+    }
+    let left = || count(&node, "assigned").is_ok_and(|n| n == 1);
+    assert!(eventually(REST, left), "{}", node.log());
     Ok(())
 }
 
