@@ -3,7 +3,11 @@
 //! The file's bytes are read once and opened in memory, for a database that was not closed repairs itself by writing.
 //! No lock is taken and the file is not touched.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use redb::{Database, ReadableDatabase, StorageBackend, backends::InMemoryBackend};
 
@@ -42,11 +46,16 @@ pub fn peek(path: &Path) -> Result<(Contents, String), StoreError> {
         };
         Ok(read(&database)?.map(|contents| (contents, boot)))
     };
-    let found = contents().map_err(|source| StoreError::Database {
-        operation: "read",
-        path: path.to_owned(),
-        source: Box::new(source),
-    })?;
+    // As at a start: the database panics over pages that were damaged after they were closed.
+    let found = catch_unwind(AssertUnwindSafe(contents));
+    let damaged = |_| Err(redb::Error::Corrupted("its pages are damaged".to_owned()));
+    let found = found
+        .unwrap_or_else(damaged)
+        .map_err(|source| StoreError::Database {
+            operation: "read",
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
     found.ok_or_else(|| {
         wrap("understand")(std::io::Error::other("it is of another version of ipamd"))
     })

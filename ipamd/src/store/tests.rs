@@ -187,6 +187,24 @@ fn a_corrupt_file_is_kept_for_study_and_replaced() {
     );
 }
 
+#[test]
+fn whoever_peeks_at_a_damaged_file_is_told_so() {
+    const PAGE: usize = 4096;
+    let place = Place::new("peek");
+    let (store, _) = Store::open(&place.file(), "boot-1").unwrap();
+    store.put(&record("a", [10, 0, 0, 5])).unwrap();
+    drop(store);
+    let whole = std::fs::read(place.file()).unwrap();
+    let mut told = 0;
+    for page in 0..whole.len() / PAGE {
+        let mut damaged = whole.clone();
+        damaged[page * PAGE] = 0x98;
+        std::fs::write(place.file(), damaged).unwrap();
+        told += usize::from(peek::peek(&place.file()).is_err());
+    }
+    assert!(told > 1, "no page mattered");
+}
+
 /// What starts leave that were killed while they opened the file.
 fn deaths(place: &Place, number: u64) {
     let lock = std::fs::File::create(place.file().with_extension("lock")).unwrap();
