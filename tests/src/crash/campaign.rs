@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     stage::{Restart, Stage},
-    tracer::{Blow, Boundary, Trace},
+    tracer::{Boundary, Trace},
 };
 use crate::plugin::{Invocation, Outcome};
 
@@ -41,11 +41,6 @@ pub trait Scenario: Sync {
         true
     }
 
-    /// What befalls the daemon at the boundary.
-    fn blow(&self) -> Blow {
-        Blow::Kill
-    }
-
     /// When the daemon comes back.
     fn restart(&self) -> Restart {
         Restart::Soon
@@ -61,8 +56,7 @@ pub trait Scenario: Sync {
         at: Option<&Boundary>,
     ) -> io::Result<(Trace, Option<Outcome>)> {
         let work = self.work(stage)?;
-        let done = |stage: &Stage| self.done(stage);
-        stage.strike(at, self.blow(), work, done, self.restart())
+        stage.strike(at, work, |stage| self.done(stage), self.restart())
     }
 
     /// Brings the node to rest and judges it.

@@ -140,8 +140,8 @@ impl Stage {
         self.node.start_daemon(&self.lab.sim.ec2_endpoint())
     }
 
-    /// Has the runtime do `work`, deals the daemon a `blow` `at` a boundary of that, kills it when all is done if it still
-    /// runs, and starts it again.
+    /// Has the runtime do `work`, kills the daemon `at` a boundary of that (or, without one, when all is done) and starts
+    /// it again.
     ///
     /// `done` tells from outside, without asking the daemon, that nothing of the work is left to do.
     ///
@@ -150,7 +150,6 @@ impl Stage {
     pub fn strike(
         &mut self,
         at: Option<&Boundary>,
-        blow: Blow,
         work: Option<Invocation>,
         done: impl Fn(&Self) -> bool,
         restart: Restart,
@@ -158,7 +157,7 @@ impl Stage {
         self.lab.sim.clear_calls();
         let pid = self.node.surrender_daemon();
         let here = |boundary: &Boundary| at == Some(boundary);
-        let (trace, verb) = self.trace(pid, (&here, blow), work, &done)?;
+        let (trace, verb) = self.trace(pid, &here, work, &done)?;
         let (early, late) = match restart {
             Restart::Late => (verb.map(finish).transpose()?, None),
             Restart::Soon => (None, verb),
@@ -176,7 +175,7 @@ impl Stage {
     pub fn fell(&mut self, at: &Boundary, work: Invocation) -> io::Result<Outcome> {
         let pid = self.node.surrender_daemon();
         let here = |boundary: &Boundary| at == boundary;
-        match self.trace(pid, (&here, Blow::Kill), Some(work), &|_| true)? {
+        match self.trace(pid, &here, Some(work), &|_| true)? {
             (trace, Some(verb)) if trace.struck > 0 => finish(verb),
             _ => Err(io::Error::other(format!("{at}: not met"))),
         }
@@ -194,7 +193,7 @@ impl Stage {
         self.lab.sim.clear_calls();
         let pid = self.node.hold_daemon(&self.lab.sim.ec2_endpoint())?;
         let here = |boundary: &Boundary| at == Some(boundary);
-        let (trace, _) = self.trace(pid, (&here, Blow::Kill), None, &done)?;
+        let (trace, _) = self.trace(pid, &here, None, &done)?;
         self.start()?;
         Ok(trace)
     }
@@ -215,15 +214,15 @@ impl Stage {
             .map(|(trace, ())| trace)
     }
 
-    /// Traces the daemon through `work`, until it has died or all is done.
+    /// Traces the daemon through `work`, until it has died or all is done, and kills it where `strikes` says.
     fn trace(
         &self,
         pid: Pid,
-        blow: (Strikes<'_>, Blow),
+        strikes: Strikes<'_>,
         work: Option<Invocation>,
         done: &impl Fn(&Self) -> bool,
     ) -> io::Result<(Trace, Option<Verb>)> {
-        self.traced(pid, blow, |tracer, count| {
+        self.traced(pid, (strikes, Blow::Kill), |tracer, count| {
             let host = self.host.clone();
             let verb = work.map(|work| thread::spawn(move || work.run(&host)));
             let over = || verb.as_ref().is_none_or(JoinHandle::is_finished) && done(self);

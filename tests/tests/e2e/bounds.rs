@@ -50,8 +50,8 @@ const FLOOD: usize = 1100;
 const KEPT_KIB: u64 = 40 << 10;
 /// And what a second one may add.
 const MARGIN_KIB: u64 = 12 << 10;
-/// What seven more may add to what three have left: a kilobyte for each connection would be seven times as much.
-const FLAT_KIB: u64 = 1 << 10;
+/// What fifteen more may add to what five have left: a quarter of a kilobyte for each connection.
+const FLAT_KIB: u64 = 4 << 10;
 
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
@@ -390,11 +390,12 @@ fn who_comes_after_a_long_silence_is_answered_at_once() -> Outcome {
     Ok(())
 }
 
-/// What an allocator keeps after a crowd is its own affair; what it adds with every crowd would be a leak.
+/// What an allocator keeps after a crowd is its own affair; what is added with every crowd would be a leak. Seen by its own
+/// figures after twelve crowds: of 13 MiB that it held, 2.2 were in use, and told to trim it gave all the rest back.
 fn fault_52_crowds_that_come_for_ever_take_no_more_memory_than_one() -> Outcome {
     /// Crowds until the allocator has made up its mind.
-    const EARLY: usize = 3;
-    const ROUNDS: usize = 10;
+    const EARLY: usize = 5;
+    const ROUNDS: usize = 20;
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
     let (begin, call) = (frames::client_begins(), frames::call("Add"));

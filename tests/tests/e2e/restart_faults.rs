@@ -188,20 +188,27 @@ fn fault_45_requests_whose_callers_have_gone_are_bounded() -> Outcome {
         .map(|n| node.sandbox(&format!("gone{n}")))
         .collect::<Result<_, _>>()?;
     let add = |n: usize| node.invocation("ADD", &format!("gone{n}"), Some(&sandboxes[n].1));
-    thread::scope(|scope| {
-        let (add, host) = (&add, node.netns());
-        let patience = Duration::from_secs(3);
-        let runs: Vec<_> = (0..REQUESTS)
-            .map(|n| scope.spawn(move || add(n).run_and_kill(host, patience)))
-            .collect();
-        for run in runs {
-            let killed = run.join().expect("no plugin's thread panics")?;
-            assert!(killed, "a plugin did not wait");
-        }
-        Ok::<_, io::Error>(())
-    })?;
-    let all_wait = || node.waiting().is_ok_and(|n| usize::try_from(n) == Ok(REQUESTS));
-    assert!(eventually(LIMIT, all_wait), "{}", node.log());
+    // One fewer at a time than there are seats: the last is kept free for whoever comes.
+    for batch in [0..REQUESTS - 1, REQUESTS - 1..REQUESTS] {
+        let waiting = batch.end;
+        thread::scope(|scope| {
+            let (add, host) = (&add, node.netns());
+            let patience = Duration::from_secs(1);
+            let runs: Vec<_> = batch
+                .map(|n| scope.spawn(move || add(n).run_and_kill(host, patience)))
+                .collect();
+            for run in runs {
+                let killed = run.join().expect("no plugin's thread panics")?;
+                assert!(killed, "a plugin did not wait");
+            }
+            Ok::<_, io::Error>(())
+        })?;
+        let all_wait = || {
+            node.waiting()
+                .is_ok_and(|n| usize::try_from(n) == Ok(waiting))
+        };
+        assert!(eventually(LIMIT, all_wait), "{}", node.log());
+    }
     let refused = add(REQUESTS).run(node.netns())?;
     assert_eq!(refused.error_code(), Some(11), "{refused:?}");
     let text = refused.error_text();
