@@ -48,6 +48,33 @@ impl Wall {
     }
 }
 
+/// One moment by both clocks: what happened near it can be told in wall time that no step of the wall clock tears apart.
+#[derive(Clone, Copy, Debug)]
+pub struct Anchor {
+    pub mono: Mono,
+    pub wall: std::time::SystemTime,
+}
+
+impl Anchor {
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        Self {
+            mono: now(),
+            wall: wall().0,
+        }
+    }
+
+    /// Another moment, by the wall clock as it stood here.
+    #[must_use]
+    pub fn wall_at(self, moment: Mono) -> std::time::SystemTime {
+        let later = self.wall + moment.since(self.mono);
+        later
+            .checked_sub(self.mono.since(moment))
+            .unwrap_or(self.wall)
+    }
+}
+
 /// The wall clock.
 #[must_use]
 #[expect(

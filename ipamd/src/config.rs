@@ -4,6 +4,7 @@
 //! touch the process environment, files or the network.
 
 mod egress;
+mod traces;
 
 use std::{
     collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr,
@@ -12,6 +13,7 @@ use std::{
 
 pub use egress::Egress;
 use planner::Family;
+pub use traces::{Protocol, Traces};
 
 use crate::introspect::Bind;
 
@@ -53,6 +55,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// `INTROSPECTION_BIND_ADDRESS`: the live page and its JSON (`DISABLE_INTROSPECTION` turns them off).
     pub introspection: Option<Bind>,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` and its kin: unset, no spans are made.
+    pub traces: Option<Traces>,
     /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
     pub log_level: tracing::Level,
     /// Settings that are taken for unset, one line each: those of which the AWS VPC CNI accepts anything.
@@ -147,6 +151,7 @@ impl Config {
             },
             metrics: read.metrics(),
             introspection: read.introspection(),
+            traces: read.traces(),
             log_level: read.log_level(),
             ignored: Vec::new(),
         };

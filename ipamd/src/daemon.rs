@@ -20,6 +20,7 @@ use tonic::transport::Server;
 
 use crate::{
     admin,
+    books::Books,
     clock::{self, Clock},
     cloud::{
         aws::Aws,
@@ -32,7 +33,6 @@ use crate::{
     config::Config,
     conflist::Conflist,
     grpc::Service,
-    history::{Books, History},
     hostnet::{HostNet, StartError},
     introspect, kube,
     listener::{
@@ -46,6 +46,7 @@ use crate::{
     sandboxes::Sandboxes,
     store::{Store, StoreError},
     supervise::{Detached, Supervisor},
+    traces::{Origin, Traces},
     vpc::{self, Follower},
     watch::{self, Watch},
     worker::Worker,
@@ -53,6 +54,8 @@ use crate::{
 
 /// How long shutdown waits for requests under way.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How long a start waits for an answer that only spans would tell.
+const ZONE_LIMIT: Duration = Duration::from_secs(1);
 /// Input that HTTP/2 reads ahead of whoever wants it, per connection: its own default is a mebibyte.
 const READ_AHEAD: u32 = 64 << 10;
 
@@ -106,6 +109,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     if !matches!(memory::keep_demand(&pool, &node.store).await, Ok(Ok(()))) {
         tracing::warn!("what was learnt of the last minutes' demand is lost");
     }
+    node.books.traces.finish();
     tracing::info!("stopped");
     ended
 }
@@ -114,8 +118,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 struct Node {
     begun: Mono,
     config: Config,
-    metrics: Arc<Metrics>,
-    history: Arc<History>,
+    books: Books,
     me: Arc<Identity>,
     kind: InstanceType,
     host: HostNet,
@@ -161,7 +164,9 @@ impl Node {
         if config.pool.family == Family::V6 && !kind.supports_prefixes() {
             return Err(DaemonError::NoPrefixes(me.instance_type.clone()));
         }
-        let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone());
+        let traces = traces(&config, &me, &imds, &metrics).await;
+        let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone())
+            .with_traces(traces.clone());
         if !agreed.explained_by(&agreed.restored.enis) {
             let pods = agreed.orphans.len();
             tracing::warn!(
@@ -177,8 +182,11 @@ impl Node {
         Ok(Self {
             begun,
             config,
-            metrics,
-            history: Arc::default(),
+            books: Books {
+                metrics,
+                history: Arc::default(),
+                traces,
+            },
             me,
             kind,
             host,
@@ -212,7 +220,7 @@ impl Node {
         );
         let driver = driver
             .with_journal(store.clone())
-            .with_history(self.history.clone());
+            .with_history(self.books.history.clone());
         let kept = memory::keep(driver.enis(), pool.clone(), store.clone());
         supervisor.critical("memory", kept);
         // One that panicked over a damaged page would refuse every ADD; a new start sets the file aside.
@@ -257,17 +265,14 @@ impl Node {
         supervisor: &mut Supervisor,
         detached: &Detached,
     ) -> Result<mpsc::Sender<()>, DaemonError> {
-        let (metrics, socket) = (self.metrics.clone(), self.config.paths.socket());
+        let (books, socket) = (self.books.clone(), self.config.paths.socket());
         let sandboxes = Sandboxes::new(
             pool.clone(),
             self.host.clone(),
             self.store.clone(),
             self.agreed.records.clone(),
             &self.config,
-            Books {
-                metrics: metrics.clone(),
-                history: self.history.clone(),
-            },
+            books.clone(),
             detached.clone(),
         );
         let tombstones = proto::tombstone::directory(&socket);
@@ -281,8 +286,7 @@ impl Node {
             pool: pool.clone(),
             detached: detached.clone(),
             me: self.me.clone(),
-            metrics: metrics.clone(),
-            history: self.history.clone(),
+            books: books.clone(),
             room: Arc::new(Semaphore::new(seats.count())),
         };
         let stop = listen(&socket, service, seats, supervisor, detached.clone())?;
@@ -291,14 +295,14 @@ impl Node {
                 address,
                 pool.clone(),
                 self.executor.clone(),
-                metrics.clone(),
+                books.metrics.clone(),
             )
             .map_err(|e| serve_error("metrics", e))?;
             tracing::info!(%bound, "serving metrics");
         }
         self.introspect(pool, detached);
         self.announce(pool, socket.clone(), detached);
-        metrics.ready(clock::now().since(self.begun));
+        books.metrics.ready(clock::now().since(self.begun));
         tracing::info!(?socket, "ready");
         Ok(stop)
     }
@@ -314,7 +318,7 @@ impl Node {
         let watch = Watch {
             host: self.host.clone(),
             pool: pool.clone(),
-            metrics: self.metrics.clone(),
+            metrics: self.books.metrics.clone(),
             detached: detached.clone(),
             ended: ended.clone(),
             ask: ask.clone(),
@@ -336,7 +340,7 @@ impl Node {
             pool: pool.clone(),
             me: self.me.clone(),
             config: Arc::new(self.config.clone()),
-            history: self.history.clone(),
+            history: self.books.history.clone(),
             detached: detached.clone(),
         };
         match introspect::start(bind, sources) {
@@ -439,6 +443,21 @@ async fn vpc_blocks(
     let blocks = imds.vpc_blocks(me.mac).await?;
     store.remember_vpc_blocks(&blocks)?;
     Ok(blocks)
+}
+
+/// Where spans go, if they go anywhere. The zone is only for them, and no start waits long for it.
+async fn traces(config: &Config, me: &Identity, imds: &Metadata, metrics: &Arc<Metrics>) -> Traces {
+    let Some(settings) = &config.traces else {
+        return Traces::default();
+    };
+    let zone = tokio::time::timeout(ZONE_LIMIT, imds.zone()).await;
+    let zone = zone.ok().and_then(Result::ok);
+    let origin = Origin {
+        me,
+        zone: zone.as_deref(),
+        node: config.kubernetes.node.as_deref(),
+    };
+    Traces::start(settings, origin, metrics)
 }
 
 fn make_run_dir(config: &Config) -> Result<(), DaemonError> {

@@ -18,17 +18,17 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use crate::{
+    books::Books,
     clock,
     cloud::identity::Identity,
-    history::History,
     listener::{self, Brought, seats::UnderWay},
-    metrics::Metrics,
     pool::Pool,
     refusals,
     sandboxes::{Add, Sandboxes},
     snapshot,
     store::Record,
     supervise::Detached,
+    traces,
 };
 
 /// The longest an ADD may wait, whatever it asks for.
@@ -46,8 +46,7 @@ pub struct Service {
     pub pool: Pool,
     pub detached: Detached,
     pub me: Arc<Identity>,
-    pub metrics: Arc<Metrics>,
-    pub history: Arc<History>,
+    pub books: Books,
     /// Permits for requests under way. One whose caller is gone goes on, so connections alone would not bound them.
     pub room: Arc<Semaphore>,
 }
@@ -90,21 +89,19 @@ impl Service {
         verb: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let Ok(permit) = self.room.clone().try_acquire_owned() else {
-            self.metrics
-                .request(name, Reason::Busy.as_str_name(), Duration::ZERO);
-            return Err(refusals::busy().into());
+            let refusal = refusals::busy();
+            self.books
+                .turned_away(name, &container, clock::now(), &refusal);
+            return Err(refusal.into());
         };
-        let (metrics, history) = (self.metrics.clone(), self.history.clone());
+        let books = self.books.clone();
         let begun = clock::now();
         let counted = async move {
-            let result = verb.await;
+            let request = books.traces.request(name, &container, begun);
+            let result = traces::within(request.as_ref(), verb).await;
             drop(permit);
-            let outcome = result
-                .as_ref()
-                .map_or_else(|refusal| refusal.reason.as_str_name(), |_| "ok");
-            let now = clock::now();
-            metrics.request(name, outcome, now.since(begun));
-            history.stage(now, &container, name, outcome, now.since(begun));
+            let times = (begun, clock::now());
+            books.answered(name, &container, times, result.as_ref().err(), request);
             result
         };
         match self.detached.spawn(counted).await {

@@ -5,13 +5,11 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use planner::{Command, Mono};
-
-use crate::metrics::Metrics;
 
 /// Entries kept of each kind: some hundred pods' worth.
 const DECISIONS: usize = 256;
@@ -19,6 +17,12 @@ const STAGES: usize = 4096;
 
 /// Characters of a container id that are kept: enough to find a sandbox, too few to forge a DEL.
 pub const SHORT: usize = 12;
+
+/// As much of a container id as people are shown.
+#[must_use]
+pub fn short(container: &str) -> &str {
+    container.get(..SHORT).unwrap_or(container)
+}
 
 /// Something that the pool decided to have done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,13 +51,6 @@ impl Stage {
         let end = self.sandbox.iter().position(|&b| b == 0).unwrap_or(SHORT);
         std::str::from_utf8(&self.sandbox[..end]).unwrap_or_default()
     }
-}
-
-/// The two places where what happens is written down for people: in figures, and in words.
-#[derive(Clone, Debug, Default)]
-pub struct Books {
-    pub metrics: Arc<Metrics>,
-    pub history: Arc<History>,
 }
 
 /// See the module.
@@ -115,7 +112,7 @@ impl History {
     /// What requests of this container went through, the oldest first. The id may be cut or whole.
     #[must_use]
     pub fn stages(&self, container: &str) -> Vec<Stage> {
-        let container = container.get(..SHORT).unwrap_or(container);
+        let container = short(container);
         let kept = self.stages.lock();
         let kept = kept.unwrap_or_else(PoisonError::into_inner);
         let same = |stage: &&Stage| stage.sandbox().starts_with(container);

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod books;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -30,6 +31,7 @@ pub mod sandboxes;
 pub mod snapshot;
 pub mod store;
 pub mod supervise;
+pub mod traces;
 pub mod view;
 pub mod vpc;
 pub mod watch;

@@ -65,6 +65,12 @@ impl Purpose {
     }
 }
 
+/// What an EC2 call is made for: `grow`, `shrink` or `observe`.
+#[must_use]
+pub fn purpose(action: &str) -> &'static str {
+    Purpose::of(action).name()
+}
+
 impl Metrics {
     #[must_use]
     pub fn new() -> Self {
@@ -109,6 +115,11 @@ impl Metrics {
     /// A transaction is durable.
     pub fn committed(&self, took: Duration) {
         self.own.committed(took);
+    }
+
+    /// Spans were made and did not reach the collector: `queue_full`, or `export_failed`.
+    pub fn spans_dropped(&self, reason: &'static str, spans: usize) {
+        self.own.spans_dropped(reason, spans);
     }
 
     pub fn link_removal_failed(&self) {

@@ -27,8 +27,8 @@ use self::{
     overtaken::Overtaken,
 };
 use crate::{
+    books::Books,
     config,
-    history::Books,
     hostnet::{HostNet, WireError, link_of, ref_of},
     pool::{Grant, Pool},
     recovery, refusals,
@@ -80,11 +80,7 @@ impl<H> Shared<H> {
         begun: Mono,
     ) -> Mono {
         let now = self.pool.now();
-        let took = now.since(begun);
-        self.books.metrics.stage(verb, stage, took);
-        self.books
-            .history
-            .stage(now, &sandbox.container_id, verb, stage, took);
+        self.books.stage(verb, stage, sandbox, begun, now);
         now
     }
 
@@ -142,6 +138,7 @@ impl<H: PodHost> Sandboxes<H> {
     pub async fn add(&self, request: Add) -> Result<Record, Refusal> {
         let shared = &self.shared;
         let begun = shared.pool.now();
+        shared.books.traces.pod(&request.sandbox, &request.pod);
         let mut turn = shared.busy.turn(&request.sandbox).await;
         let asked_at = shared.staged(&request.sandbox, "add", "turn", begun);
         if shared
@@ -286,6 +283,7 @@ impl<H: PodHost> Sandboxes<H> {
 
     async fn take_down(&self, record: Record, turn: Turn) -> Result<(), Refusal> {
         let shared = &self.shared;
+        shared.books.traces.pod(&record.sandbox, &record.pod);
         let begun = shared.pool.now();
         let removal = shared.host.unwire(ref_of(&record)).await;
         let unwired = shared.staged(&record.sandbox, "del", "unwire", begun);

@@ -18,6 +18,7 @@ pub mod http;
 pub mod inspect;
 pub mod lab;
 pub mod node;
+pub mod otlp;
 pub mod pair;
 pub mod ping;
 pub mod plugin;

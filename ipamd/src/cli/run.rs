@@ -8,12 +8,33 @@ use crate::{
     daemon, log, refusals,
 };
 
+/// Which of OpenTelemetry's variables have an effect.
+const TRACES: &str = "\
+TRACES
+  With OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) set, each request of the
+  plugin and each call to EC2 is a span for the OpenTelemetry collector there. A collector that is
+  away costs spans (hawser_spans_dropped_total) and delays nothing.
+
+  OTEL_EXPORTER_OTLP_ENDPOINT   http://host:port; no TLS: let a collector on the node carry spans on
+  OTEL_EXPORTER_OTLP_PROTOCOL   http/protobuf (default) or grpc
+  OTEL_EXPORTER_OTLP_HEADERS    name=value pairs, separated by commas
+  OTEL_EXPORTER_OTLP_TIMEOUT    milliseconds that one request may take (10000)
+  OTEL_SERVICE_NAME             hawser-ipamd
+  OTEL_RESOURCE_ATTRIBUTES      beside what is known: cloud.*, host.*, k8s.node.name
+  OTEL_TRACES_SAMPLER[_ARG]     [parentbased_]always_on, always_off or traceidratio
+  OTEL_BSP_SCHEDULE_DELAY, OTEL_BSP_EXPORT_TIMEOUT   milliseconds (5000, 30000)
+  OTEL_BSP_MAX_QUEUE_SIZE, OTEL_BSP_MAX_EXPORT_BATCH_SIZE   spans (2048, 512)
+  OTEL_TRACES_EXPORTER=none, OTEL_SDK_DISABLED=true   no spans, whatever else is set
+
+  _TRACES_ after OTLP, as in OTEL_EXPORTER_OTLP_TRACES_TIMEOUT, goes before the common name.";
+
 /// Serve the CNI plugin on this node until SIGTERM
 ///
 /// Settings come from the environment, under the names that the AWS VPC CNI uses (WARM_ENI_TARGET, MAX_ENI, …). Needs
 /// CAP_NET_ADMIN in the host's network namespace, the instance metadata service and the EC2 API. Log lines are JSON on
 /// standard error.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = TRACES)]
 pub(super) struct Run {}
 
 impl Run {

@@ -20,7 +20,11 @@ use super::{
     identity::Identity,
     limiter::{Gauge, Limiter},
 };
-use crate::{config, metrics::Metrics};
+use crate::{
+    config,
+    metrics::Metrics,
+    traces::{Called, Traces},
+};
 
 const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
 const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
@@ -41,6 +45,7 @@ pub struct Executor {
     me: Arc<Identity>,
     settings: Arc<config::Cloud>,
     metrics: Arc<Metrics>,
+    traces: Traces,
     /// Networks of the subnets met so far; a subnet's CIDR never changes.
     subnets: Arc<Mutex<BTreeMap<SubnetId, Ipv4Net>>>,
     limiter: Arc<Mutex<Limiter>>,
@@ -73,11 +78,18 @@ impl Executor {
             me,
             settings: Arc::new(settings),
             metrics,
+            traces: Traces::default(),
             subnets: Arc::new(Mutex::new(subnets)),
             limiter: Arc::new(Mutex::new(limiter)),
             creates: Arc::default(),
             begun: tokio::time::Instant::now(),
         }
+    }
+
+    /// Has its calls traced.
+    #[must_use]
+    pub fn with_traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
     }
 
     /// Carries out one EC2 command.
@@ -178,43 +190,56 @@ impl Executor {
 
     async fn call(&self, call: Call) -> Result<Reply, Failure> {
         let action = call.action();
-        self.wait_for_turn(action).await?;
+        let paced = self.wait_for_turn(action).await?;
         let begun = tokio::time::Instant::now();
         self.metrics.ec2_begun(action);
-        let result = self.ec2.call(call.clone()).await;
-        let outcome = result
-            .as_ref()
-            .err()
-            .map(|e: &CallError| e.code.as_deref().unwrap_or("no_answer"));
-        self.metrics.ec2_ended(action, outcome, begun.elapsed());
-        match result {
+        let answer = self.ec2.call(call.clone()).await;
+        let took = begun.elapsed();
+        let judged = match answer {
             Ok(reply) => {
-                tracing::debug!(action, ms = begun.elapsed().as_millis(), "EC2 answered");
+                tracing::debug!(action, ms = took.as_millis(), "EC2 answered");
                 self.limiter().admitted(action, self.now());
                 Ok(reply)
             }
-            Err(error) => {
-                let mut failure = classify(&call, &error);
-                tracing::warn!(action, class = ?failure.class, error = %error, "EC2 call failed");
-                let now = self.now();
-                if let Class::Throttled { retry_after } = &mut failure.class {
-                    *retry_after = Some(self.limiter().throttled(action, now));
-                } else if error.code.is_some() {
-                    self.limiter().admitted(action, now);
-                }
-                Err(failure)
-            }
-        }
+            Err(error) => Err((self.judge_failure(&call, &error), error)),
+        };
+        let failure = judged
+            .as_ref()
+            .err()
+            .map(|(failure, error)| (failure, error));
+        let code = failure.map(|(_, error)| error.code.as_deref().unwrap_or("no_answer"));
+        self.metrics.ec2_ended(action, code, took);
+        self.traces.called(&Called {
+            action,
+            took,
+            paced,
+            failure,
+        });
+        judged.map_err(|(failure, _)| failure)
     }
 
-    /// Waits until this node's own budget allows the call, or says that it would take too long.
-    async fn wait_for_turn(&self, action: &'static str) -> Result<(), Failure> {
+    /// What a failed call means, and what the pace of its action learns from it.
+    fn judge_failure(&self, call: &Call, error: &CallError) -> Failure {
+        let action = call.action();
+        let mut failure = classify(call, error);
+        tracing::warn!(action, class = ?failure.class, error = %error, "EC2 call failed");
+        let now = self.now();
+        if let Class::Throttled { retry_after } = &mut failure.class {
+            *retry_after = Some(self.limiter().throttled(action, now));
+        } else if error.code.is_some() {
+            self.limiter().admitted(action, now);
+        }
+        failure
+    }
+
+    /// Waits until this node's own budget allows the call, and says how long; or says that it would take too long.
+    async fn wait_for_turn(&self, action: &'static str) -> Result<Duration, Failure> {
         let turn = self.limiter().take(action, self.now());
         match turn {
-            Ok(Duration::ZERO) => Ok(()),
+            Ok(Duration::ZERO) => Ok(Duration::ZERO),
             Ok(wait) => {
                 tokio::time::sleep(wait).await;
-                Ok(())
+                Ok(wait)
             }
             Err(wait) => Err(Failure {
                 class: Class::Throttled {

@@ -62,6 +62,15 @@ impl Metadata {
         identity::blocks(&key, &self.text(&key).await?)
     }
 
+    /// The zone that the instance is in.
+    ///
+    /// # Errors
+    /// [`MetadataError`] names the key.
+    pub async fn zone(&self) -> Result<String, MetadataError> {
+        self.text("/latest/meta-data/placement/availability-zone")
+            .await
+    }
+
     async fn text(&self, key: &str) -> Result<String, MetadataError> {
         match self.client.get(key).await {
             Ok(text) => Ok(text.as_ref().trim().to_owned()),

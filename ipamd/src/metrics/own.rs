@@ -30,6 +30,7 @@ pub(super) struct Own {
     short: IntGauge,
     over: IntGauge,
     in_flight: IntGauge,
+    spans_dropped: IntCounterVec,
     start_seconds: Gauge,
 }
 
@@ -61,6 +62,7 @@ impl Own {
             short: book.gauge("hawser_pool_short", "Addresses missing to the warm target"),
             over: book.gauge("hawser_pool_over", "Addresses or prefixes above the warm target"),
             in_flight: book.gauge("hawser_pool_in_flight", "Commands of the pool without an answer yet"),
+            spans_dropped: book.counters("hawser_spans_dropped_total", "Spans that did not reach the collector", &["reason"]),
             start_seconds: book.rate("hawser_start_seconds", "From the process's start to serving"),
         }
     }
@@ -94,6 +96,13 @@ impl Own {
 
     pub(super) fn link_removal_failed(&self) {
         self.link_removal_failures.inc();
+    }
+
+    pub(super) fn spans_dropped(&self, reason: &str, spans: usize) {
+        let spans = u64::try_from(spans).unwrap_or(u64::MAX);
+        self.spans_dropped
+            .with_label_values(&[reason])
+            .inc_by(spans);
     }
 
     pub(super) fn ready(&self, took: Duration) {

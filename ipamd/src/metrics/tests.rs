@@ -27,6 +27,7 @@ fn busy() -> Metrics {
     metrics.waited("granted", took);
     metrics.committed(took);
     metrics.repaired("rule", 1);
+    metrics.spans_dropped("queue_full", 1);
     metrics.ready(took);
     metrics.pace(&[limiter::Gauge {
         action: "CreateNetworkInterface",

@@ -34,6 +34,7 @@ mod restart_files;
 mod runtime;
 mod snat;
 mod spoof;
+mod traces;
 mod traffic;
 mod upgrade;
 
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         runtime::trials(),
         snat::trials(),
         spoof::trials(),
+        traces::trials(),
         traffic::trials(),
         upgrade::trials(),
     ];

@@ -9,11 +9,10 @@ use std::{
 };
 
 use ipamd::{
+    books::Books,
     clock::Clock,
     cloud::{executor::Executor, identity::Identity, start},
-    config,
-    history::Books,
-    memory,
+    config, memory,
     metrics::Metrics,
     pool::Driver,
     recovery::{self, Agreed},

@@ -1,0 +1,65 @@
+//! Where what happens to requests is written down for people: in figures, in words, and in spans. One door for the three,
+//! so that no stage is in one of them only. Decides nothing and waits for nobody.
+
+use std::{sync::Arc, time::Duration};
+
+use planner::{Mono, Sandbox};
+use proto::refusal::Refusal;
+
+use crate::{
+    history::History,
+    metrics::Metrics,
+    traces::{Request, Traces},
+};
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Books {
+    pub metrics: Arc<Metrics>,
+    pub history: Arc<History>,
+    pub traces: Traces,
+}
+
+impl Books {
+    /// A stage of a request is over.
+    pub fn stage(
+        &self,
+        verb: &'static str,
+        stage: &'static str,
+        sandbox: &Sandbox,
+        begun: Mono,
+        ended: Mono,
+    ) {
+        let (container, took) = (&sandbox.container_id, ended.since(begun));
+        self.metrics.stage(verb, stage, took);
+        self.history.stage(ended, container, verb, stage, took);
+        self.traces.stage(stage, container, begun, ended);
+    }
+
+    /// A request was refused at the door. Of a flood of them the history would hold nothing else.
+    pub fn turned_away(&self, verb: &'static str, container: &str, at: Mono, refusal: &Refusal) {
+        self.metrics
+            .request(verb, refusal.reason.as_str_name(), Duration::ZERO);
+        if let Some(request) = self.traces.request(verb, container, at) {
+            request.answered(at, Some(refusal));
+        }
+    }
+
+    /// A request is answered, or turned down.
+    pub fn answered(
+        &self,
+        verb: &'static str,
+        container: &str,
+        (begun, ended): (Mono, Mono),
+        refusal: Option<&Refusal>,
+        request: Option<Request>,
+    ) {
+        let result = refusal.map_or("ok", |refusal| refusal.reason.as_str_name());
+        let took = ended.since(begun);
+        self.metrics.request(verb, result, took);
+        self.history.stage(ended, container, verb, result, took);
+        if let Some(request) = request {
+            request.answered(ended, refusal);
+        }
+    }
+}
