@@ -36,6 +36,12 @@ impl Books {
         self.traces.stage(stage, container, begun, ended);
     }
 
+    /// An ADD has waited for its address: what became of it, and what it waited for.
+    pub fn waited(&self, outcome: &'static str, reason: &'static str, took: Duration) {
+        self.metrics.waited(outcome, reason, took);
+        self.traces.tell("hawser.waited_for", reason);
+    }
+
     /// A request was refused at the door. Of a flood of them the history would hold nothing else.
     pub fn turned_away(&self, verb: &'static str, container: &str, at: Mono, refusal: &Refusal) {
         self.metrics

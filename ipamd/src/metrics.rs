@@ -107,9 +107,9 @@ impl Metrics {
         self.own.stage(verb, stage, took);
     }
 
-    /// An ADD has got an address (`warm` at once, `grown` after a wait), or the reason for none.
-    pub fn waited(&self, outcome: &'static str, took: Duration) {
-        self.own.waited(outcome, took);
+    /// An ADD has got an address (`granted`), or the reason for none; and what it waited for, `warm` if for nothing.
+    pub fn waited(&self, outcome: &'static str, reason: &'static str, took: Duration) {
+        self.own.waited(outcome, reason, took);
     }
 
     /// A transaction is durable.

@@ -8,8 +8,8 @@ mod intents;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use planner::{
-    Answer, Command, Event, Failure, Mono, Observed, Op, Planner, Pod, Refusal, Sandbox, Ticket,
-    command::ConfigureEni,
+    Answer, Command, Event, Failure, Mono, Observed, Obstacle, Op, Planner, Pod, Refusal, Sandbox,
+    Ticket, command::ConfigureEni,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -29,6 +29,8 @@ pub struct Grant {
     pub index: u16,
     /// The sandbox has its wiring already: this repeats an earlier answer, and neither `wired` nor `unwired` follows.
     pub known: bool,
+    /// What kept it from being granted at once.
+    pub waited_for: Option<Obstacle>,
 }
 
 enum Message {
@@ -320,6 +322,7 @@ impl<H: EniHost> Driver<H> {
                 eni,
                 index,
                 known,
+                waited_for,
                 ..
             } => {
                 self.answer(
@@ -330,6 +333,7 @@ impl<H: EniHost> Driver<H> {
                         eni,
                         index,
                         known,
+                        waited_for,
                     }),
                 );
             }

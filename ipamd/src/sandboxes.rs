@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use planner::{Event, Mac, Mono, Pod, Sandbox};
+use planner::{Event, Mac, Mono, Obstacle, Pod, Sandbox};
 use proto::{handover::Handed, refusal::Refusal, v1::Reason};
 
 pub use self::host::PodHost;
@@ -84,18 +84,19 @@ impl<H> Shared<H> {
         now
     }
 
-    /// Counts the wait for an address by its outcome.
+    /// Counts the wait for an address by its outcome, and by what was waited for; of a refusal that is its reason.
     fn waited(
         &self,
         sandbox: &Sandbox,
         asked: Result<Grant, Refusal>,
         since: Mono,
     ) -> Result<Grant, Refusal> {
-        let outcome = asked
-            .as_ref()
-            .map_or_else(|refusal| refusal.reason.as_str_name(), |_| "granted");
+        let (outcome, reason) = match &asked {
+            Ok(grant) => ("granted", grant.waited_for.map_or("warm", Obstacle::name)),
+            Err(refusal) => (refusal.reason.as_str_name(), refusal.reason.as_str_name()),
+        };
         let now = self.staged(sandbox, "add", "address", since);
-        self.books.metrics.waited(outcome, now.since(since));
+        self.books.waited(outcome, reason, now.since(since));
         asked
     }
 }

@@ -164,6 +164,15 @@ impl Traces {
         });
     }
 
+    /// Tells something more of the request that the caller works for.
+    pub fn tell(&self, key: &'static str, value: &'static str) {
+        if self.0.is_some() {
+            Context::map_current(|request| {
+                request.span().set_attribute(KeyValue::new(key, value));
+            });
+        }
+    }
+
     /// Notes a call to EC2. The pool makes it for many pods, so it belongs to no request.
     pub fn called(&self, call: &Called<'_>) {
         let Some(on) = self.0.as_deref() else {

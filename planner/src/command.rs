@@ -8,12 +8,13 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::{Attachment, EniId, Mac, Op, Pod, Sandbox, SubnetId, Ticket};
+use crate::{Attachment, EniId, Mac, Obstacle, Op, Pod, Sandbox, SubnetId, Ticket};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Wire `sandbox` with `address`, which lives on `eni`; then answer the ticket and send `Wired` or `Unwired`.
     /// `known`: the sandbox already has its wiring (a repeated ADD); only the answer is wanted, no event.
+    /// `waited_for`: what kept the address from being granted at once.
     Grant {
         ticket: Ticket,
         sandbox: Sandbox,
@@ -22,6 +23,7 @@ pub enum Command {
         eni: EniId,
         index: u16,
         known: bool,
+        waited_for: Option<Obstacle>,
     },
     /// Turn the ticket down.
     Refuse {

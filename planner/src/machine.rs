@@ -24,6 +24,7 @@ use crate::{
     demand::Watch,
     gate::{Action, Gates},
     limits,
+    obstacle::Obstacles,
     policy::{Flow, Policy, Stock},
     pool::{Key, Pool, block::SlotState, eni::Trust},
     rng::Rng,
@@ -61,6 +62,8 @@ pub struct Planner {
     idle_eni: Option<Mono>,
     /// Since when a need for growth waits for company.
     gathering: Option<Mono>,
+    /// What those who waited waited for.
+    obstacles: Obstacles,
     counters: Counters,
     now: Mono,
 }
@@ -141,6 +144,7 @@ impl Planner {
             surplus: None,
             idle_eni: None,
             gathering: None,
+            obstacles: Obstacles::default(),
             counters: Counters::default(),
             now: Mono::ZERO,
         }
@@ -198,6 +202,7 @@ impl Planner {
             self.gates.hasten();
         }
         self.grow(out);
+        self.note_obstacle();
         self.refuse(out);
         self.shrink(out);
         self.advance(out);
@@ -303,6 +308,7 @@ impl Planner {
             eni: id,
             index,
             known: true,
+            waited_for: None,
         });
     }
 
@@ -310,6 +316,7 @@ impl Planner {
     fn serve(&mut self, out: &mut Vec<Command>) {
         while let Some((sandbox, waiter)) = self.waiting.first() {
             let (sandbox, pod) = (sandbox.clone(), waiter.pod.clone());
+            let since = waiter.since;
             let Some(place) = self.pool.reserve(&sandbox, &pod, self.now) else {
                 return;
             };
@@ -327,6 +334,7 @@ impl Planner {
                 eni,
                 index,
                 known: false,
+                waited_for: self.obstacles.met(since, self.now),
             });
         }
     }

@@ -191,16 +191,16 @@ impl Reader<'_> {
     }
 
     fn milliseconds(&mut self, name: &str, default: u64) -> u64 {
-        self.from_one(name, "milliseconds, 1 or more", u64::MAX, default)
+        self.positive(name, "milliseconds, 1 or more", u64::MAX, default)
     }
 
     /// Room for all that may wait is made at the start.
     fn spans(&mut self, name: &str, default: u32) -> usize {
-        let spans = self.from_one(name, "a number of spans from 1 to 65536", 65_536, default);
+        let spans = self.positive(name, "a number of spans from 1 to 65536", 65_536, default);
         usize::try_from(spans).unwrap_or(usize::MAX)
     }
 
-    fn from_one<T>(&mut self, name: &str, wanted: &str, most: T, default: T) -> T
+    fn positive<T>(&mut self, name: &str, wanted: &str, most: T, default: T) -> T
     where
         T: FromStr + PartialOrd + From<u8> + Display + Copy,
     {

@@ -43,7 +43,7 @@ impl Own {
             requests: book.counters("hawser_requests_total", "Requests by verb and result", &["verb", "result"]),
             request_seconds: book.many_seconds("hawser_request_seconds", "From request to answer", &["verb"]),
             stage_seconds: book.many_seconds("hawser_stage_seconds", "What a request's time went into", &["verb", "stage"]),
-            wait_seconds: book.many_seconds("hawser_address_wait_seconds", "How long ADDs waited for an address, by what became of it", &["outcome"]),
+            wait_seconds: book.many_seconds("hawser_address_wait_seconds", "How long ADDs waited for an address, by what became of it and what they waited for", &["outcome", "reason"]),
             commit_seconds: book.seconds("hawser_store_commit_seconds", "One durable transaction"),
             link_removal_failures: book.counter("hawser_link_removal_failures_total", "Links not removed after DEL"),
             repairs: book.counters(
@@ -80,9 +80,9 @@ impl Own {
             .observe(took.as_secs_f64());
     }
 
-    pub(super) fn waited(&self, outcome: &str, took: Duration) {
+    pub(super) fn waited(&self, outcome: &str, reason: &str, took: Duration) {
         self.wait_seconds
-            .with_label_values(&[outcome])
+            .with_label_values(&[outcome, reason])
             .observe(took.as_secs_f64());
     }
 

@@ -24,7 +24,7 @@ fn busy() -> Metrics {
     metrics.request("add", "POOL_EMPTY", took);
     metrics.request("del", "ok", took);
     metrics.stage("add", "wire", took);
-    metrics.waited("granted", took);
+    metrics.waited("granted", "create", took);
     metrics.committed(took);
     metrics.repaired("rule", 1);
     metrics.spans_dropped("queue_full", 1);

@@ -6,6 +6,7 @@ use super::Planner;
 use crate::{
     Command, Mono, PodLimit, Refusal, Sandbox, SubnetId, Ticket,
     gate::{Action, Gate},
+    obstacle::Obstacle,
     pool::{block::Block, eni::Phase},
 };
 
@@ -168,79 +169,121 @@ impl Planner {
     /// Why there is no address for a sandbox that nothing else ails.
     pub(super) fn shortage(&self, waited: Duration, now: Mono) -> Refusal {
         let retry_in = |gate: &Gate| gate.until().since(now);
-        if self.pool.held() >= self.limit.addresses {
-            return self.pod_limit_reached();
-        }
-        if let Some((_, name)) = self.denial() {
-            return Refusal::Denied { action: name };
-        }
-        if let Some(gate) = self.gates.throttled.blames(now) {
-            return Refusal::Throttled {
-                retry_in: retry_in(gate),
-            };
-        }
-        if let Some((subnet, gate)) = self.exhausted() {
-            return Refusal::Exhausted {
-                subnet,
-                since: now.since(gate.since()),
-                retry_in: retry_in(gate),
-            };
-        }
-        if !self.inventoried {
-            let message = "its list of this node's interfaces has not come yet".to_owned();
-            return Refusal::Unreachable {
-                message,
+        let told = match self.obstacle(now) {
+            Obstacle::PodLimit => Some(self.pod_limit_reached()),
+            Obstacle::Denied => self.denial().map(|name| Refusal::Denied {
+                action: name.to_owned(),
+            }),
+            Obstacle::Throttled => {
+                self.gates
+                    .throttled
+                    .blames(now)
+                    .map(|gate| Refusal::Throttled {
+                        retry_in: retry_in(gate),
+                    })
+            }
+            Obstacle::SubnetExhausted => {
+                self.exhausted().map(|(subnet, gate)| Refusal::Exhausted {
+                    subnet: subnet.clone(),
+                    since: now.since(gate.since()),
+                    retry_in: retry_in(gate),
+                })
+            }
+            Obstacle::Inventory => Some(Refusal::Unreachable {
+                message: "its list of this node's interfaces has not come yet".to_owned(),
                 retry_in: Duration::ZERO,
-            };
-        }
-        if self.gates.limit.blames(now) && !self.anything_coming() {
-            return self.eni_limit();
-        }
-        if let Some((_, message)) = self
-            .gates
-            .trouble
-            .as_ref()
-            .filter(|(at, _)| now.since(*at) < TROUBLE_FRESH)
-        {
-            let retry_in = retry_in(&self.gates.transient).max(retry_in(&self.gates.host));
-            return Refusal::Unreachable {
-                message: message.clone(),
-                retry_in,
-            };
-        }
-        Refusal::Empty {
+            }),
+            Obstacle::EniLimit => Some(self.eni_limit()),
+            Obstacle::Unreachable => self.trouble(now).map(|message| Refusal::Unreachable {
+                message: message.to_owned(),
+                retry_in: retry_in(&self.gates.transient).max(retry_in(&self.gates.host)),
+            }),
+            Obstacle::Create
+            | Obstacle::Attach
+            | Obstacle::Configure
+            | Obstacle::Assign
+            | Obstacle::Growth
+            | Obstacle::Cooling => None,
+        };
+        told.unwrap_or_else(|| Refusal::Empty {
             waited,
             growing: self.growing(),
+        })
+    }
+
+    /// Notes what those who wait are waiting for.
+    pub(super) fn note_obstacle(&mut self) {
+        if self.waiting.queued() > 0 {
+            let obstacle = self.obstacle(self.now);
+            self.obstacles.note(obstacle, self.now);
         }
     }
 
-    fn denial(&self) -> Option<(Action, String)> {
+    /// What stands between a waiting pod and its address.
+    fn obstacle(&self, now: Mono) -> Obstacle {
+        if self.pool.held() >= self.limit.addresses {
+            Obstacle::PodLimit
+        } else if self.denial().is_some() {
+            Obstacle::Denied
+        } else if self.gates.throttled.blames(now).is_some() {
+            Obstacle::Throttled
+        } else if self.exhausted().is_some() {
+            Obstacle::SubnetExhausted
+        } else if !self.inventoried {
+            Obstacle::Inventory
+        } else if self.gates.limit.blames(now) && !self.anything_coming() {
+            Obstacle::EniLimit
+        } else if self.trouble(now).is_some() {
+            Obstacle::Unreachable
+        } else {
+            self.nearest()
+        }
+    }
+
+    /// The growth that brings the next address. A phase that comes later is nearer to its end.
+    fn nearest(&self) -> Obstacle {
+        let coming = |phase| self.pool.enis().any(|eni| eni.phase == phase);
+        if self.pool.enis().any(|eni| eni.assign.is_some()) {
+            Obstacle::Assign
+        } else if coming(Phase::Configuring) {
+            Obstacle::Configure
+        } else if coming(Phase::Unattached) {
+            Obstacle::Attach
+        } else if coming(Phase::Creating) {
+            Obstacle::Create
+        } else if self.stock().cooling > 0 {
+            Obstacle::Cooling
+        } else {
+            Obstacle::Growth
+        }
+    }
+
+    /// The last message of a failure that names no better cause, while it explains anything.
+    fn trouble(&self, now: Mono) -> Option<&str> {
+        let (at, message) = self.gates.trouble.as_ref()?;
+        (now.since(*at) < TROUBLE_FRESH).then_some(message)
+    }
+
+    fn denial(&self) -> Option<&str> {
         let needed = [
             Action::Create,
             Action::Attach,
             Action::Assign,
             Action::Describe,
         ];
-        let denied = |action: &Action| {
-            self.gates
-                .denied
-                .get(action)
-                .filter(|(gate, _)| gate.blames(self.now))
+        let denied = |action| {
+            let denied = self.gates.denied.get(&action);
+            denied.filter(|(gate, _)| gate.blames(self.now))
         };
-        needed
-            .into_iter()
-            .find_map(|action| denied(&action).map(|(_, name)| (action, name.clone())))
+        let (_, name) = needed.into_iter().find_map(denied)?;
+        Some(name)
     }
 
-    fn exhausted(&self) -> Option<(SubnetId, &Gate)> {
-        let mut gates = self
-            .gates
-            .subnets
-            .iter()
-            .map(|(subnet, gate)| (subnet, &gate.exhausted));
+    fn exhausted(&self) -> Option<(&SubnetId, &Gate)> {
+        let gates = self.gates.subnets.iter();
         gates
+            .map(|(subnet, gate)| (subnet, &gate.exhausted))
             .find(|(_, gate)| gate.blames(self.now))
-            .map(|(subnet, gate)| (subnet.clone(), gate))
     }
 
     fn anything_coming(&self) -> bool {

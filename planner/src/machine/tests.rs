@@ -6,6 +6,7 @@ mod ipv6;
 mod itself;
 mod links;
 mod lists;
+mod obstacles;
 mod random;
 mod scenarios;
 mod shrinking;

@@ -162,6 +162,7 @@ impl State {
             eni: eni.clone(),
             index: link.index,
             known: false,
+            waited_for: None,
         };
         oracle::granted(self, &sandbox, &grant, now);
         let held = Held {

@@ -12,7 +12,8 @@ trials!(
     an_eni_created_before_a_crash_is_found_and_used,
     a_warm_eni_stands_ready,
     an_eni_costs_three_calls,
-    forty_pods_at_once_are_all_served
+    forty_pods_at_once_are_all_served,
+    the_metrics_tell_what_pods_waited_for,
 );
 
 fn a_warm_eni_stands_ready() -> Outcome {
@@ -73,6 +74,25 @@ fn forty_pods_at_once_are_all_served() -> Outcome {
     addresses.sort_unstable();
     addresses.dedup();
     assert_eq!(addresses.len(), 40, "no two pods share an address");
+    Ok(())
+}
+
+fn the_metrics_tell_what_pods_waited_for() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[("WARM_ENI_TARGET", "0")])?;
+    let waited = |outcome: &str, reason: &str| {
+        node.metric(&format!(
+            "hawser_address_wait_seconds_count{{outcome=\"{outcome}\",reason=\"{reason}\"}} "
+        ))
+    };
+    for n in 0..3 {
+        node.add_pod(&format!("pod{n}"))?;
+    }
+    assert_eq!(waited("granted", "create")?, 0);
+    node.add_pod("pod3")?;
+    assert_eq!(waited("granted", "create")?, 1, "{}", node.metrics()?);
+    node.add_pod("pod4")?;
+    assert!(waited("granted", "warm")? > 0, "{}", node.metrics()?);
     Ok(())
 }
 

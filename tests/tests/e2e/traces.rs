@@ -28,6 +28,8 @@ trials!(
 
 const PATIENCE: Duration = Duration::from_secs(40);
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+/// Of an ADD that succeeds.
+const STAGES: [&str; 4] = ["turn", "address", "wire", "commit"];
 /// Long enough that no batch goes out by itself while a test lasts.
 const NEVER: &str = "3600000";
 
@@ -113,8 +115,7 @@ fn a_request_is_a_trace(protocol: Protocol, name: &str) -> Outcome {
     let arrived = |name: &str, count| eventually(PATIENCE, || collector.named(name).len() == count);
     assert!(arrived("ADD", 4) && arrived("DEL", 4), "{}", node.log());
     for id in (0..4).map(pod_id) {
-        let stages = ["turn", "address", "wire", "commit"];
-        let added = assert_trace(&collector, "ADD", &id, &stages);
+        let added = assert_trace(&collector, "ADD", &id, &STAGES);
         let deleted = assert_trace(&collector, "DEL", &id, &["turn", "unwire", "commit"]);
         for root in [added, deleted] {
             assert_root(&root, &node, &id);
@@ -122,6 +123,8 @@ fn a_request_is_a_trace(protocol: Protocol, name: &str) -> Outcome {
             assert!((before..=ipamd::clock::wall_seconds()).contains(&seconds));
         }
     }
+    let last = assert_trace(&collector, "ADD", &pod_id(3), &STAGES);
+    assert_eq!(last.told("hawser.waited_for").as_deref(), Some("create"));
     for (action, purpose) in [
         ("DescribeNetworkInterfaces", "observe"),
         ("CreateNetworkInterface", "grow"),
@@ -216,12 +219,7 @@ fn the_last_spans_are_sent_at_the_end() -> Outcome {
         node.add_pod(ID)?;
         assert!(collector.spans().is_empty());
         assert!(node.stop_daemon()?, "{}", node.log());
-        assert_trace(
-            &collector,
-            "ADD",
-            ID,
-            &["turn", "address", "wire", "commit"],
-        );
+        assert_trace(&collector, "ADD", ID, &STAGES);
     }
     Ok(())
 }
