@@ -32,5 +32,16 @@ if [ -n "$missing" ]; then
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
+# Of this package only the tool is wanted; installed, it would run a server. So it is unpacked.
+if ! command -v promtool >/dev/null; then
+    echo "== unpacking promtool from Debian's package prometheus"
+    unpacked=$(mktemp -d)
+    (cd "$unpacked" && apt-get download -qq prometheus && dpkg-deb -x prometheus_*.deb .)
+    as_root=""
+    [ "$(id -u)" = 0 ] || as_root="sudo"
+    $as_root install "$unpacked/usr/bin/promtool" /usr/local/bin/promtool
+    rm -r "$unpacked"
+fi
+
 command -v cargo >/dev/null || { echo "tools: Rust is missing: install rustup and the toolchain that Cargo.toml's rust-version names" >&2; exit 1; }
 cargo nextest --version >/dev/null 2>&1 || { echo "== installing cargo-nextest"; cargo install -q --locked cargo-nextest; }

@@ -39,7 +39,7 @@ pub enum ClientError {
     Refused { refusal: Refusal },
 }
 
-const REMEDY: &str = "check that the hawser pod on this node is running and ready, and see its log";
+const REMEDY: &str = "see whether the hawser pod on this node runs and is ready, and its log; the kubelet tries again by itself";
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {

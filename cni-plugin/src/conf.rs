@@ -69,7 +69,7 @@ pub enum ConfError {
         key: &'static str,
         field: &'static str,
     },
-    #[error("prevResult has no IPv4 address on {ifname}")]
+    #[error("prevResult has no address on {ifname}")]
     NoAddress { ifname: String },
 }
 
@@ -96,15 +96,19 @@ impl ConfError {
 
 impl From<ConfError> for Failure {
     fn from(error: ConfError) -> Self {
-        let details = match &error {
-            ConfError::Version { .. } => serde_json::json!({"supported": version::supported()}),
-            _ => Value::Null,
+        let remedy = match &error {
+            ConfError::Read { .. } => "nothing: the runtime tries again",
+            ConfError::Version { .. } | ConfError::VerbTooNew { .. } => {
+                "set one of these as cniVersion in the network configuration, or use another runtime"
+            }
+            ConfError::Absent { .. } | ConfError::Entry { .. } | ConfError::NoAddress { .. } => {
+                "the container runtime adds it to the configuration: see which runtime calls, and its log"
+            }
+            _ => {
+                "correct the network configuration; ipamd writes 10-hawser.conflist anew when it starts"
+            }
         };
-        let details = match details {
-            Value::Null => String::new(),
-            details => details.to_string(),
-        };
-        Self::new(error.code(), &error, &details)
+        Self::new(error.code(), &error, remedy)
     }
 }
 

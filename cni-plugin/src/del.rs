@@ -45,11 +45,13 @@ pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
 fn leave_word(conf: &Conf, key: &SandboxKey, error: ClientError) -> Result<(), Failure> {
     match tombstone::leave(&tombstone::directory(&conf.socket), key) {
         Ok(()) => Ok(()),
-        Err(source) => {
-            let and = format!("nor could a tombstone be left for it: {source}");
-            Err(Failure::new(code::TRY_AGAIN, &error, &and))
-        }
+        Err(source) => Err(unheard(&error, &source)),
     }
+}
+
+pub(crate) fn unheard(error: &ClientError, source: &std::io::Error) -> Failure {
+    let and = format!("nor could a tombstone be left for it: {source}");
+    Failure::new(code::TRY_AGAIN, error, &and)
 }
 
 /// The host's own namespace in a DEL is a caller's mistake that ADD would have refused. Any other trouble with the path

@@ -144,9 +144,11 @@ pub enum EnvError {
     },
 }
 
+const REMEDY: &str = "the container runtime sets it: see which runtime calls, and its log; another try changes nothing";
+
 impl From<EnvError> for Failure {
     fn from(error: EnvError) -> Self {
-        Self::new(code::ENVIRONMENT, &error, "")
+        Self::new(code::ENVIRONMENT, &error, REMEDY)
     }
 }
 

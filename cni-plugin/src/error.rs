@@ -81,15 +81,7 @@ impl Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        let details = match refusal.retry_after {
-            Some(after) => format!(
-                "{} (try again after {} ms)",
-                refusal.remedy,
-                after.as_millis()
-            ),
-            None => refusal.remedy.clone(),
-        };
-        Self::new(refusal.cni_code(), &refusal, details.trim_start())
+        Self::new(refusal.cni_code(), &refusal, &refusal.advice())
     }
 }
 
@@ -136,7 +128,7 @@ mod tests {
                 "cniVersion": "0.4.0",
                 "code": 11,
                 "msg": "737 of 737 addresses are in use",
-                "details": "add a node (try again after 2000 ms)",
+                "details": "add a node (POD_LIMIT, try again after 2 s)",
             })
         );
     }

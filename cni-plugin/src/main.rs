@@ -4,6 +4,8 @@
 //! programs no network, and is gone after a millisecond.
 
 mod add;
+#[cfg(test)]
+mod catalogue;
 mod check;
 mod client;
 mod conf;

@@ -48,13 +48,19 @@ pub enum NetnsError {
 
 impl From<NetnsError> for Failure {
     fn from(error: NetnsError) -> Self {
-        let details = match &error {
+        let remedy = match &error {
             NetnsError::Own { .. } => {
                 "hostNetwork pods need no CNI; set CNI_NETNS_OVERRIDE=1 if this is meant"
             }
-            _ => "",
+            NetnsError::Missing { .. } | NetnsError::Kind { .. } => {
+                "nothing, if the sandbox has ended meanwhile: the runtime makes a new one"
+            }
+            NetnsError::Io { .. } => "the plugin must run as root, with CAP_SYS_ADMIN",
+            NetnsError::Relative { .. } | NetnsError::Symlink { .. } => {
+                "the container runtime gives the path: see which runtime calls, and its log"
+            }
         };
-        Self::new(code::NETNS, &error, details)
+        Self::new(code::NETNS, &error, remedy)
     }
 }
 

@@ -28,7 +28,7 @@ impl From<ReplyError> for Failure {
         Self::new(
             code::INTERNAL,
             &error,
-            "plugin and ipamd may be of incompatible versions",
+            "install plugin and ipamd of one release",
         )
     }
 }

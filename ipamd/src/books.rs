@@ -1,5 +1,5 @@
-//! Where what happens to requests is written down for people: in figures, in words, and in spans. One door for the three,
-//! so that no stage is in one of them only. Decides nothing and waits for nobody.
+//! Where what happens to requests is written down for people: in figures, in words, in spans, and refusals in the log. One
+//! door for all of them, so that nothing is in one of them only. Decides nothing and waits for nobody.
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,8 +44,8 @@ impl Books {
 
     /// A request was refused at the door. Of a flood of them the history would hold nothing else.
     pub fn turned_away(&self, verb: &'static str, container: &str, at: Mono, refusal: &Refusal) {
-        self.metrics
-            .request(verb, refusal.reason.as_str_name(), Duration::ZERO);
+        let reason = told(verb, container, refusal);
+        self.metrics.request(verb, reason, Duration::ZERO);
         if let Some(request) = self.traces.request(verb, container, at) {
             request.answered(at, Some(refusal));
         }
@@ -60,7 +60,7 @@ impl Books {
         refusal: Option<&Refusal>,
         request: Option<Request>,
     ) {
-        let result = refusal.map_or("ok", |refusal| refusal.reason.as_str_name());
+        let result = refusal.map_or("ok", |refusal| told(verb, container, refusal));
         let took = ended.since(begun);
         self.metrics.request(verb, result, took);
         self.history.stage(ended, container, verb, result, took);
@@ -68,4 +68,15 @@ impl Books {
             request.answered(ended, refusal);
         }
     }
+}
+
+/// Tells the log of a refusal; answers the name under which it is counted.
+fn told(verb: &'static str, container: &str, refusal: &Refusal) -> &'static str {
+    let reason = refusal.reason.as_str_name();
+    let Refusal { cause, remedy, .. } = refusal;
+    let retry_ms = refusal
+        .retry_after
+        .and_then(|after| u64::try_from(after.as_millis()).ok());
+    tracing::warn!(verb, reason, container, cause, remedy, retry_ms, "refused");
+    reason
 }

@@ -3,12 +3,13 @@
 //! A handler's future is dropped when its caller goes away (a plugin that was killed looks just so), and a half-done
 //! verb must never be: so each runs as work of its own, and the handler only waits for it.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use datapath::{constants::gateway, netlink::Family};
 use planner::{Pod, Sandbox};
 use proto::{
     address,
+    handover::Handed,
     names::{self, PodIdentity, SandboxKey, VethPrefix},
     refusal::Refusal,
     v1::{self, Reason, node_server::Node},
@@ -88,27 +89,32 @@ impl Service {
         container: String,
         verb: impl Future<Output = Result<T, Refusal>> + Send + 'static,
     ) -> Result<Response<T>, Status> {
+        let begun = clock::now();
         let Ok(permit) = self.room.clone().try_acquire_owned() else {
-            let refusal = refusals::busy();
-            self.books
-                .turned_away(name, &container, clock::now(), &refusal);
-            return Err(refusal.into());
+            return Err(self.turned_down(name, &container, refusals::busy()));
         };
         let books = self.books.clone();
-        let begun = clock::now();
+        let asker = container.clone();
         let counted = async move {
-            let request = books.traces.request(name, &container, begun);
+            let request = books.traces.request(name, &asker, begun);
             let result = traces::within(request.as_ref(), verb).await;
             drop(permit);
             let times = (begun, clock::now());
-            books.answered(name, &container, times, result.as_ref().err(), request);
+            books.answered(name, &asker, times, result.as_ref().err(), request);
             result
         };
         match self.detached.spawn(counted).await {
             Ok(Ok(reply)) => Ok(Response::new(reply)),
             Ok(Err(refusal)) => Err(refusal.into()),
-            Err(died) => Err(Status::internal(format!("the request's task died: {died}"))),
+            Err(died) => Err(self.turned_down(name, &container, refusals::defect(&died))),
         }
+    }
+
+    /// A request that came to no work: counted and told all the same.
+    fn turned_down(&self, verb: &'static str, container: &str, refusal: Refusal) -> Status {
+        self.books
+            .turned_away(verb, container, clock::now(), &refusal);
+        refusal.into()
     }
 }
 
@@ -122,7 +128,8 @@ impl Node for Service {
     ) -> Result<Response<v1::AddReply>, Status> {
         let _under_way = listener::under_way(&request);
         let handed = handed(&request);
-        let add = read_add(request.into_inner(), handed)?;
+        let add = read_add(request.into_inner(), handed)
+            .map_err(|refusal| self.turned_down("add", "", refusal))?;
         let sandboxes = self.sandboxes.clone();
         let container = add.sandbox.container_id.clone();
         self.detach("add", container, async move {
@@ -136,7 +143,8 @@ impl Node for Service {
         request: Request<v1::DelRequest>,
     ) -> Result<Response<v1::DelReply>, Status> {
         let _under_way = listener::under_way(&request);
-        let sandbox = read_sandbox(request.into_inner().sandbox)?;
+        let sandbox = read_sandbox(request.into_inner().sandbox)
+            .map_err(|refusal| self.turned_down("del", "", refusal))?;
         let sandboxes = self.sandboxes.clone();
         self.detach("del", sandbox.container_id.clone(), async move {
             sandboxes.del(&sandbox).await.map(|()| v1::DelReply {})
@@ -149,13 +157,13 @@ impl Node for Service {
         request: Request<v1::CheckRequest>,
     ) -> Result<Response<v1::CheckReply>, Status> {
         let _under_way = listener::under_way(&request);
-        let handed = handed(&request).ok_or_else(no_descriptors)?;
-        let request = request.into_inner();
-        let sandbox = read_sandbox(request.sandbox)?;
-        let address = match request.address.as_slice() {
-            [] => None,
-            bytes => Some(address::ip("address", bytes).map_err(|e| refusals::invalid(&e))?),
-        };
+        let handed = handed(&request);
+        let Check {
+            sandbox,
+            address,
+            handed,
+        } = read_check(request.into_inner(), handed)
+            .map_err(|refusal| self.turned_down("check", "", refusal))?;
         let sandboxes = self.sandboxes.clone();
         self.detach("check", sandbox.container_id.clone(), async move {
             sandboxes
@@ -193,7 +201,13 @@ impl Node for Service {
             .snapshot()
             .await
             .map_err(|_| refusals::stopping(Reason::Stopping))?;
-        match snapshot::cannot_add(&pool) {
+        // Not told to the log: a runtime asks every few seconds.
+        let refusal = snapshot::cannot_add(&pool);
+        let result = refusal
+            .as_ref()
+            .map_or("ok", |refusal| refusal.reason.as_str_name());
+        self.metrics.request("status", result, Duration::ZERO);
+        match refusal {
             None => Ok(Response::new(v1::StatusReply {})),
             Some(refusal) => Err(refusal.into()),
         }
@@ -236,18 +250,18 @@ fn in_use(
     })))
 }
 
-fn handed<T>(request: &Request<T>) -> Option<proto::handover::Handed> {
+fn handed<T>(request: &Request<T>) -> Option<Handed> {
     request
         .extensions()
         .get::<Brought>()
         .and_then(Brought::take)
 }
 
-fn no_descriptors() -> Status {
-    refusals::invalid(&"the connection brought no descriptors of the sandbox").into()
+fn no_descriptors() -> Refusal {
+    refusals::invalid(&"the connection brought no descriptors of the sandbox")
 }
 
-fn read_sandbox(sandbox: Option<v1::Sandbox>) -> Result<Sandbox, Status> {
+fn read_sandbox(sandbox: Option<v1::Sandbox>) -> Result<Sandbox, Refusal> {
     let key =
         SandboxKey::try_from(sandbox.unwrap_or_default()).map_err(|e| refusals::invalid(&e))?;
     Ok(Sandbox {
@@ -257,10 +271,26 @@ fn read_sandbox(sandbox: Option<v1::Sandbox>) -> Result<Sandbox, Status> {
     })
 }
 
-fn read_add(
-    request: v1::AddRequest,
-    handed: Option<proto::handover::Handed>,
-) -> Result<Add, Status> {
+/// A CHECK as it arrived, already checked itself.
+struct Check {
+    sandbox: Sandbox,
+    address: Option<IpAddr>,
+    handed: Handed,
+}
+
+fn read_check(request: v1::CheckRequest, handed: Option<Handed>) -> Result<Check, Refusal> {
+    let address = match request.address.as_slice() {
+        [] => None,
+        bytes => Some(address::ip("address", bytes).map_err(|e| refusals::invalid(&e))?),
+    };
+    Ok(Check {
+        sandbox: read_sandbox(request.sandbox)?,
+        address,
+        handed: handed.ok_or_else(no_descriptors)?,
+    })
+}
+
+fn read_add(request: v1::AddRequest, handed: Option<Handed>) -> Result<Add, Refusal> {
     let sandbox = read_sandbox(request.sandbox)?;
     let pod = PodIdentity::try_from(request.pod.unwrap_or_default())
         .map_err(|e| refusals::invalid(&e))?;
@@ -270,7 +300,7 @@ fn read_add(
     let mtu = match request.mtu {
         0 => None,
         mtu if (names::MTU_MIN..=names::MTU_MAX).contains(&mtu) => Some(mtu),
-        mtu => return Err(refusals::invalid(&format!("mtu {mtu} is out of range")).into()),
+        mtu => return Err(refusals::invalid(&format!("mtu {mtu} is out of range"))),
     };
     let wait = Duration::from_millis(request.deadline_ms.into())
         .saturating_sub(ANSWER_MARGIN)

@@ -40,8 +40,10 @@ pub enum WireError {
     InterfaceExists(String),
     #[error("the kernel still routes {0} to another pod")]
     AddressInUse(IpAddr),
-    #[error("the network namespace cannot be used")]
-    Netns(#[source] NetnsError),
+    #[error("the host has a link \"{0}\" that is not a pod's")]
+    NameTaken(String),
+    #[error("the sandbox's network namespace cannot be used")]
+    Netns(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the kernel refused")]
     Kernel(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error(transparent)]
@@ -145,6 +147,8 @@ impl HostNet {
                     .map_err(|error| match error {
                         AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
                         AddError::AddressInUse { address } => WireError::AddressInUse(address),
+                        AddError::HostNameTaken { name } => WireError::NameTaken(name),
+                        gone @ AddError::NamespaceGone => WireError::Netns(gone.into()),
                         other => WireError::Kernel(other.into()),
                     })
             })
@@ -339,11 +343,9 @@ fn standing_of(record: &Record) -> Standing {
 /// Trusts nothing that came over the socket: it must be a network namespace and not the host's own. That the netlink
 /// socket belongs to it is `pod::add`'s to check.
 fn enter(handed: Handed, own: NetnsId) -> Result<(Netns, Socket), WireError> {
-    let netns = Netns::from_fd(handed.netns).map_err(WireError::Netns)?;
+    let netns = Netns::from_fd(handed.netns).map_err(|e| WireError::Netns(e.into()))?;
     if netns.id() == own {
-        return Err(WireError::Kernel(
-            "it is the host's own network namespace".into(),
-        ));
+        return Err(WireError::Netns("it is the host's own".into()));
     }
     let socket = Socket::from_fd(handed.netlink).map_err(|e| WireError::Kernel(e.into()))?;
     Ok((netns, socket))

@@ -342,7 +342,6 @@ impl<H: EniHost> Driver<H> {
                 sandbox,
                 refusal,
             } => {
-                tracing::info!(?sandbox, %refusal, "refused an address");
                 self.answer(ticket, sandbox, Err(refusal));
             }
             Command::ConfigureEni(eni) => {

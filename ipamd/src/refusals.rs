@@ -22,12 +22,23 @@ pub fn of_pool(refused: planner::Refusal) -> Refusal {
     let (reason, remedy, retry) = match refused {
         P::PodLimit { .. } => (
             Reason::PodLimit,
-            "lower the kubelet's max-pods to what `ipamd max-pods` prints, or use a larger instance type",
+            "the pod starts once another one has left; lower the kubelet's max-pods to what `ipamd max-pods` prints, \
+             or use a larger instance type",
             None,
         ),
         P::Empty { .. } => (
             Reason::PoolEmpty,
             "wait for the growth under way, or raise WARM_IP_TARGET",
+            Some(SOON),
+        ),
+        P::Fixed => (
+            Reason::PoolEmpty,
+            "the pod starts once another one has left; give the node's ENIs more addresses, or let the pool grow",
+            None,
+        ),
+        P::Wiring { .. } => (
+            Reason::Busy,
+            "see the daemon's log if the runtime's next try does not succeed",
             Some(SOON),
         ),
         P::Exhausted { retry_in, .. } => (
@@ -42,31 +53,39 @@ pub fn of_pool(refused: planner::Refusal) -> Refusal {
         ),
         P::Denied { .. } => (
             Reason::Ec2Denied,
-            "allow the action in the node role's IAM policy",
+            "allow the action in the node role's IAM policy; `ipamd doctor` tries each one",
             Some(SOON),
         ),
         P::Unreachable { retry_in, .. } => (
             Reason::Ec2Unreachable,
-            "check the node's route to the EC2 endpoint and its DNS",
+            "check the node's route to the EC2 endpoint and its DNS; `ipamd doctor` looks at both",
             Some(retry_in),
         ),
         P::EniLimit { .. } => (
             Reason::EniLimit,
-            "detach interfaces that do not serve pods, or raise MAX_ENI if it is the limit",
+            "the pod starts once another one has left; detach interfaces that do not serve pods, or raise MAX_ENI if \
+             it is the limit",
             None,
         ),
         P::Stopping => return stopping(Reason::Stopping),
     };
+    // Sooner than that, nothing can have changed.
+    let retry = retry.map(|after: Duration| after.max(SOON));
     refusal(reason, cause, remedy, retry)
 }
 
-/// The daemon is on its way out, or has lost the part named by `reason`.
+/// The daemon is on its way out, or has lost the thread that `reason` names and ends for it.
 #[must_use]
 pub fn stopping(reason: Reason) -> Refusal {
+    let cause = match reason {
+        Reason::Datapath => "ipamd has lost its network thread and ends",
+        Reason::Store => "ipamd has lost its store thread and ends",
+        _ => "ipamd is shutting down",
+    };
     refusal(
         reason,
-        "ipamd is shutting down".into(),
-        "nothing: the request is repeated by the runtime",
+        cause.into(),
+        "nothing: the runtime tries again, and meets the next daemon",
         Some(SOON),
     )
 }
@@ -79,6 +98,17 @@ pub fn busy() -> Refusal {
         "ipamd has too many requests under way".into(),
         "find what sends them if the runtime's next try does not succeed",
         Some(SOON),
+    )
+}
+
+/// The request's own task ended before it had an answer.
+#[must_use]
+pub fn defect(died: &dyn std::error::Error) -> Refusal {
+    refusal(
+        Reason::Unspecified,
+        format!("the request's task died: {died}"),
+        "a defect: report it with the daemon's log",
+        None,
     )
 }
 
@@ -167,10 +197,16 @@ pub fn of_wiring(link: &PodLink, error: &WireError) -> Refusal {
             "nothing: the address rests and the runtime's next try gets another one",
             Some(SOON),
         ),
+        WireError::NameTaken(_) => refusal(
+            Reason::Datapath,
+            cause,
+            "find what made that link and remove it, or set another AWS_VPC_K8S_CNI_VETHPREFIX",
+            Some(SOON),
+        ),
         WireError::Netns(_) => refusal(
             Reason::NetnsInvalid,
             cause,
-            "nothing: the sandbox has ended",
+            "nothing, if the sandbox has ended meanwhile: the runtime makes a new one",
             None,
         ),
         WireError::Gone(_) => stopping(Reason::Datapath),
@@ -195,3 +231,6 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -107,6 +107,10 @@ pub enum Refusal {
     PodLimit { limit: u32, used: u32, why: String },
     /// No free address came in time; growth is under way or was just asked for.
     Empty { waited: Duration, growing: String },
+    /// As `Empty`, of a pool that may not grow.
+    Fixed,
+    /// An earlier request for the same sandbox is still being wired.
+    Wiring { waited: Duration },
     /// The subnet is out of addresses; EC2 is asked again after `retry_in`.
     Exhausted {
         subnet: SubnetId,
@@ -137,33 +141,44 @@ impl fmt::Display for Refusal {
                 "no free address after {:.1} s; {growing}",
                 waited.as_secs_f32()
             ),
+            Self::Fixed => f.write_str(
+                "no address is free, and the pool may not grow: DISABLE_NETWORK_RESOURCE_PROVISIONING is set",
+            ),
+            Self::Wiring { waited } => write!(
+                f,
+                "an earlier request for this sandbox is still being wired after {:.1} s",
+                waited.as_secs_f32()
+            ),
             Self::Exhausted {
                 subnet,
                 since,
                 retry_in,
             } => write!(
                 f,
-                "subnet {subnet} has had no free address for {} s; asking again in {} s",
+                "subnet {subnet} has had no free address for {} s; {}",
                 since.as_secs(),
-                retry_in.as_secs()
+                asked_again(*retry_in)
             ),
-            Self::Throttled { retry_in } => {
-                write!(
-                    f,
-                    "EC2 throttles this account; asking again in {} s",
-                    retry_in.as_secs()
-                )
-            }
+            Self::Throttled { retry_in } => write!(
+                f,
+                "EC2 throttles this account; {}",
+                asked_again(*retry_in)
+            ),
             Self::Denied { action } => write!(f, "IAM denies {action}"),
-            Self::Unreachable { message, retry_in } => {
-                write!(
-                    f,
-                    "EC2 cannot be used: {message}; asking again in {} s",
-                    retry_in.as_secs()
-                )
-            }
+            Self::Unreachable { message, retry_in } => write!(
+                f,
+                "EC2 cannot be used: {message}; {}",
+                asked_again(*retry_in)
+            ),
             Self::EniLimit { why } => write!(f, "no ENI can be added: {why}"),
             Self::Stopping => f.write_str("the daemon is shutting down"),
         }
+    }
+}
+
+fn asked_again(retry_in: Duration) -> String {
+    match retry_in.as_millis().div_ceil(1000) {
+        0 => "it is being asked again".to_owned(),
+        seconds => format!("asking again in {seconds} s"),
     }
 }

@@ -220,7 +220,9 @@ impl Counters {
     pub(crate) const fn refused(&mut self, refusal: &Refusal) {
         *match refusal {
             Refusal::PodLimit { .. } => &mut self.refused_pod_limit,
-            Refusal::Empty { .. } => &mut self.refused_empty,
+            Refusal::Empty { .. } | Refusal::Fixed | Refusal::Wiring { .. } => {
+                &mut self.refused_empty
+            }
             Refusal::Exhausted { .. } => &mut self.refused_exhausted,
             Refusal::Throttled { .. } => &mut self.refused_throttled,
             Refusal::Denied { .. } => &mut self.refused_denied,

@@ -71,6 +71,24 @@ impl Refusal {
     pub fn cni_code(&self) -> u32 {
         cni_code(self.reason)
     }
+
+    /// What stands beside the cause: the remedy, the reason's name (the one of the counter's label, of the log and of
+    /// the catalogue), and when trying again makes sense.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        let name = self.reason.as_str_name();
+        let when = self
+            .retry_after
+            .map(|after| {
+                let milliseconds = after.as_millis().max(1);
+                #[expect(clippy::cast_precision_loss, reason = "a waiting time, for people")]
+                let seconds = milliseconds as f64 / 1e3;
+                format!(", try again after {seconds} s")
+            })
+            .unwrap_or_default();
+        let space = if self.remedy.is_empty() { "" } else { " " };
+        format!("{}{space}({name}{when})", self.remedy)
+    }
 }
 
 impl From<Refusal> for Status {
@@ -261,6 +279,21 @@ mod tests {
         assert_eq!(refusal.cause, "a new cause");
         assert_eq!(refusal.remedy, "a new remedy");
         assert_eq!(refusal.retry_after, None);
+    }
+
+    #[test]
+    fn advice_names_remedy_reason_and_time() {
+        let advice = |remedy, after| Refusal::new(Reason::PoolEmpty, "x", remedy, after).advice();
+        let after = |ms| Some(Duration::from_millis(ms));
+        assert_eq!(
+            advice("wait", after(1500)),
+            "wait (POOL_EMPTY, try again after 1.5 s)"
+        );
+        assert_eq!(advice("wait", None), "wait (POOL_EMPTY)");
+        assert_eq!(
+            advice("", after(0)),
+            "(POOL_EMPTY, try again after 0.001 s)"
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod apiserver;
 pub mod binaries;
 pub mod browser;
 pub mod capture;
+pub mod catalogue;
 pub mod containerd;
 pub mod crash;
 pub mod door;

@@ -44,6 +44,18 @@ fn what_is_not_json_has_code_6() {
 }
 
 #[test]
+fn a_source_that_breaks_is_an_io_error() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::ConnectionReset.into())
+        }
+    }
+    let error = Conf::read(Broken, Verb::Add).unwrap_err();
+    assert_eq!(error.code(), 5, "{error}");
+}
+
+#[test]
 fn ten_mebibytes_are_refused_unread() {
     let text = format!(r#"{{{GOOD}, "x": "{}"}}"#, "y".repeat(10 << 20));
     assert!(matches!(read(&text, Verb::Add), Err(ConfError::TooLarge)));
@@ -78,7 +90,11 @@ fn an_absent_or_unknown_version_has_code_1_and_the_list() {
             "{}",
             failure.msg
         );
-        assert!(failure.details.contains("0.3.1"), "{}", failure.details);
+        assert!(
+            failure.details.contains("cniVersion"),
+            "{}",
+            failure.details
+        );
     }
 }
 

@@ -357,7 +357,7 @@ fn row_33_errors_echo_the_version_and_own_stdout() {
         outcome.error(11);
         let error: Value = serde_json::from_str(&outcome.stdout).unwrap();
         assert_eq!(error["cniVersion"], version);
-        assert_eq!(error["details"], "do that");
+        assert_eq!(error["details"], "do that (POOL_EMPTY)");
     }
 }
 

@@ -119,12 +119,7 @@ impl Planner {
 
     fn dead_end(&self) -> Refusal {
         if !self.config.provisioning {
-            let growing =
-                "the pool may not grow: DISABLE_NETWORK_RESOURCE_PROVISIONING is set".to_owned();
-            return Refusal::Empty {
-                waited: Duration::ZERO,
-                growing,
-            };
+            return Refusal::Fixed;
         }
         if self.pool.held() >= self.limit.addresses {
             self.pod_limit_reached()
@@ -158,10 +153,7 @@ impl Planner {
     /// in the wrong place.
     pub(super) fn cause(&self, sandbox: &Sandbox, waited: Duration, now: Mono) -> Refusal {
         if self.pool.place_of(sandbox).is_some() {
-            return Refusal::Empty {
-                waited,
-                growing: "the same sandbox is still being wired".to_owned(),
-            };
+            return Refusal::Wiring { waited };
         }
         self.shortage(waited, now)
     }
@@ -203,7 +195,7 @@ impl Planner {
             | Obstacle::Configure
             | Obstacle::Assign
             | Obstacle::Growth
-            | Obstacle::Cooling => None,
+            | Obstacle::Cooling => (!self.config.provisioning).then_some(Refusal::Fixed),
         };
         told.unwrap_or_else(|| Refusal::Empty {
             waited,
@@ -291,10 +283,6 @@ impl Planner {
     }
 
     fn growing(&self) -> String {
-        if !self.config.provisioning {
-            return "the pool may not grow: DISABLE_NETWORK_RESOURCE_PROVISIONING is set"
-                .to_owned();
-        }
         let coming = |phase| self.pool.enis().filter(|eni| eni.phase == phase).count();
         let (creating, attaching, configuring) = (
             coming(Phase::Creating),

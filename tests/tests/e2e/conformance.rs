@@ -11,10 +11,11 @@ use e2e::{
     lab::{Lab, count, eventually},
     node::{Node, Pod, occupy},
 };
+use proto::refusal::Reason;
 use serde_json::{Value, json};
 use vpc_sim::SimConfig;
 
-use crate::{Outcome, trials};
+use crate::{Outcome, refusals::told, trials};
 
 trials!(
     row_05_del_without_netns_releases,
@@ -128,10 +129,8 @@ fn row_16_an_interface_that_exists_is_refused() -> Outcome {
     let (netns, path) = node.sandbox("a")?;
     netns.run(|| occupy("eth0"))??;
     let refused = node.invocation("ADD", "a", Some(&path)).run(node.netns())?;
-    assert!(
-        refused.error_code().is_some_and(|code| code >= 100),
-        "{refused:?}"
-    );
+    let words = ["has an interface \"eth0\" already", "only one network"];
+    told(&node, &refused, Reason::InterfaceExists, &words)?;
     assert_eq!(count(&node, "free")?, 3, "the address must be free again");
     Ok(())
 }

@@ -8,9 +8,10 @@ use e2e::{
     node::{Node, occupy},
     ping::ping,
 };
+use proto::refusal::Reason;
 use vpc_sim::{Action, Fault, FaultKind, SimConfig, imds::ImdsFault};
 
-use crate::{Outcome, trials};
+use crate::{Outcome, refusals::told, trials};
 
 trials!(
     after_del_nothing_is_left,
@@ -324,7 +325,8 @@ fn an_add_that_its_del_has_overtaken_is_refused() -> Outcome {
     let refused = node
         .invocation("ADD", "late", Some(&path))
         .run(node.netns())?;
-    assert_eq!(refused.error_code(), Some(3), "{refused:?}");
+    let words = ["sandbox late was deleted before its ADD was done"];
+    told(&node, &refused, Reason::SandboxDeleted, &words)?;
     // A sandbox that was wired and deleted may come again: some runtimes renew a network so.
     let pod = node.add_pod("renewed")?;
     assert!(

@@ -10,11 +10,11 @@ mod conformance;
 mod crash;
 mod crash_shrink;
 mod crash_start;
+mod deploy;
 mod doctor;
 mod egress;
 mod faults_ec2;
 mod faults_node;
-mod faults_page;
 mod growth;
 mod imds;
 mod inspect;
@@ -24,6 +24,7 @@ mod lifecycle;
 mod limits;
 mod nodeport;
 mod page;
+mod pages;
 mod prefixes;
 mod refusals;
 mod refused_effects;
@@ -74,11 +75,11 @@ fn main() -> ExitCode {
         crash::trials(),
         crash_shrink::trials(),
         crash_start::trials(),
+        deploy::trials(),
         doctor::trials(),
         egress::trials(),
         faults_ec2::trials(),
         faults_node::trials(),
-        faults_page::trials(),
         growth::trials(),
         imds::trials(),
         inspect::trials(),
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         limits::trials(),
         nodeport::trials(),
         page::trials(),
+        pages::trials(),
         prefixes::trials(),
         refusals::trials(),
         refused_effects::trials(),

@@ -15,10 +15,11 @@ use e2e::{
     ping::ping,
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use proto::refusal::Reason;
 use serde_json::json;
 use vpc_sim::SimConfig;
 
-use crate::{Outcome, trials};
+use crate::{Outcome, refusals::told, trials};
 
 trials!(
     fault_35_a_full_disk_refuses_adds_and_heals,
@@ -86,11 +87,8 @@ fn fault_35_a_full_disk_refuses_adds_and_heals() -> Outcome {
         assert!(late.len() < 26, "a full disk refuses no ADD");
     };
     // An I/O failure that names the disk, and when to try again.
-    assert_eq!(refused.error_code(), Some(5), "{refused:?}");
-    assert!(
-        refused.error_text().contains("No space left"),
-        "{refused:?}"
-    );
+    let words = ["No space left", "try again after 1 s"];
+    told(&node, &refused, Reason::Store, &words)?;
     for pod in &pods {
         assert!(ping(node.netns(), None, pod.ipv4(), LIMIT)?.is_some());
     }

@@ -1,4 +1,5 @@
-//! `docs/faults.md` is held to the sources: every row of the fault model is there, and every test that it names exists.
+//! `docs/faults.md` and `docs/refusals.md` are held to the sources: every row of the fault model is there, and every test
+//! that either page names exists. What the refusals say is held to the page where they are worded.
 
 use std::{
     collections::BTreeSet,
@@ -6,9 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use e2e::catalogue;
+
 use crate::{Outcome, trials};
 
-trials!(the_page_has_every_row_and_names_no_test_that_is_not_there);
+trials!(
+    every_refusal_names_a_test_that_is_there,
+    the_page_has_every_row_and_names_no_test_that_is_not_there,
+);
 
 const ROWS: usize = 52;
 
@@ -41,7 +47,7 @@ fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
-fn the_page_has_every_row_and_names_no_test_that_is_not_there() -> Outcome {
+fn all_sources() -> io::Result<String> {
     let mut text = String::new();
     for part in [
         "planner",
@@ -54,6 +60,27 @@ fn the_page_has_every_row_and_names_no_test_that_is_not_there() -> Outcome {
     ] {
         sources(&root().join(part), &mut text)?;
     }
+    Ok(text)
+}
+
+fn every_refusal_names_a_test_that_is_there() -> Outcome {
+    let text = all_sources()?;
+    let functions: BTreeSet<&str> = names(&text, "fn ", '(').collect();
+    for part in ["From the daemon", "From the plugin"] {
+        let entries = catalogue::part(part)?;
+        assert!(!entries.is_empty(), "{part}");
+        for (name, entry) in entries {
+            assert!(!entry.shown_by.is_empty(), "{name} names no test");
+            for test in &entry.shown_by {
+                assert!(functions.contains(&**test), "{name}: {test} is no test");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn the_page_has_every_row_and_names_no_test_that_is_not_there() -> Outcome {
+    let text = all_sources()?;
     let functions: BTreeSet<&str> = names(&text, "fn ", '(').collect();
     let simulated = fs::read_to_string(root().join("tests/src/simulation/faults.rs"))?;
     let simulated: BTreeSet<&str> = names(&simulated, "= \"", '"').collect();

@@ -1,0 +1,282 @@
+//! What the plugin says by itself, without the daemon, held against `docs/refusals.md`: neither may have a text that the
+//! other lacks. Compiled for the test only.
+
+#[path = "../../tests/src/catalogue.rs"]
+mod page;
+
+use std::io;
+use std::time::Duration;
+
+use proto::address::{AddressError, ip};
+use proto::names::{ContainerId, NameError, PodName, VethPrefix};
+
+use crate::client::ClientError;
+use crate::conf::ConfError;
+use crate::del::unheard;
+use crate::env::EnvError;
+use crate::error::Failure;
+use crate::netns::NetnsError;
+use crate::result::ReplyError;
+
+const PART: &str = "From the plugin";
+const SOCKET: &str = "/run/hawser/ipamd.sock";
+const NETNS: &str = "/run/netns/cni-5f1d9c";
+
+fn bad_name<T: for<'a> TryFrom<&'a str, Error = NameError>>(text: &str) -> NameError {
+    T::try_from(text).err().expect("it breaks the rule")
+}
+
+/// The functions below do not compile once an error has a kind that is not here: it belongs into its list as well.
+fn known_environment(error: EnvError) -> EnvError {
+    match error {
+        EnvError::UnknownCommand { .. }
+        | EnvError::Missing { .. }
+        | EnvError::NotUtf8 { .. }
+        | EnvError::Name { .. }
+        | EnvError::ArgsTooLong { .. }
+        | EnvError::ArgsPair { .. }
+        | EnvError::ArgsTwice { .. }
+        | EnvError::ArgsUnknown { .. }
+        | EnvError::ArgsName { .. } => error,
+    }
+}
+
+fn environment() -> Vec<EnvError> {
+    vec![
+        EnvError::UnknownCommand {
+            found: "ADDD".into(),
+        },
+        EnvError::Missing {
+            verb: "ADD",
+            missing: vec!["CNI_CONTAINERID", "CNI_NETNS"],
+        },
+        EnvError::NotUtf8 { name: "CNI_ARGS" },
+        EnvError::Name {
+            name: "CNI_CONTAINERID",
+            source: bad_name::<ContainerId>("a/b"),
+        },
+        EnvError::ArgsTooLong { len: 20_000 },
+        EnvError::ArgsPair {
+            found: "K8S_POD_NAME".into(),
+        },
+        EnvError::ArgsTwice {
+            key: "K8S_POD_NAME".into(),
+        },
+        EnvError::ArgsUnknown {
+            keys: vec!["COLOUR".into()],
+        },
+        EnvError::ArgsName {
+            key: "K8S_POD_NAME",
+            source: bad_name::<PodName>("Web_1"),
+        },
+    ]
+}
+
+fn known_configuration(error: ConfError) -> ConfError {
+    match error {
+        ConfError::Read { .. }
+        | ConfError::TooLarge
+        | ConfError::NotJson { .. }
+        | ConfError::NotAnObject { .. }
+        | ConfError::Type { .. }
+        | ConfError::Version { .. }
+        | ConfError::VerbTooNew { .. }
+        | ConfError::NoName
+        | ConfError::Name { .. }
+        | ConfError::Mtu { .. }
+        | ConfError::Deadline { .. }
+        | ConfError::Socket { .. }
+        | ConfError::Absent { .. }
+        | ConfError::Entry { .. }
+        | ConfError::NoAddress { .. } => error,
+    }
+}
+
+fn configuration() -> Vec<ConfError> {
+    let not_json = serde_json::from_str::<serde_json::Value>("{").expect_err("it is cut off");
+    vec![
+        ConfError::Read {
+            source: io::Error::from_raw_os_error(5),
+        },
+        ConfError::TooLarge,
+        ConfError::NotJson { source: not_json },
+        ConfError::NotAnObject { found: "an array" },
+        ConfError::Type {
+            key: "prevResult",
+            found: "a string",
+            want: "an object",
+        },
+        ConfError::Version {
+            found: "0.2.0".into(),
+        },
+        ConfError::VerbTooNew {
+            verb: "STATUS",
+            found: "1.0.0",
+            since: "1.1.0",
+        },
+        ConfError::NoName,
+        ConfError::Name {
+            key: "vethPrefix",
+            source: bad_name::<VethPrefix>("much-too-long"),
+        },
+        ConfError::Mtu {
+            found: "\"big\"".into(),
+        },
+        ConfError::Deadline { found: "-1".into() },
+        ConfError::Socket {
+            found: "ipamd.sock".into(),
+        },
+        ConfError::Absent {
+            verb: "CHECK",
+            key: "prevResult",
+        },
+        ConfError::Entry {
+            key: "cni.dev/valid-attachments",
+            field: "ifname",
+        },
+        ConfError::NoAddress {
+            ifname: "eth0".into(),
+        },
+    ]
+}
+
+fn known_namespace(error: NetnsError) -> NetnsError {
+    match error {
+        NetnsError::Relative { .. }
+        | NetnsError::Missing { .. }
+        | NetnsError::Symlink { .. }
+        | NetnsError::Kind { .. }
+        | NetnsError::Own { .. }
+        | NetnsError::Io { .. } => error,
+    }
+}
+
+fn namespace() -> Vec<NetnsError> {
+    let path = || NETNS.into();
+    vec![
+        NetnsError::Relative {
+            path: "netns/5f1d9c".into(),
+        },
+        NetnsError::Missing { path: path() },
+        NetnsError::Symlink { path: path() },
+        NetnsError::Kind {
+            path: path(),
+            source: proto::netns::NetnsError::NotANamespace {
+                magic: 0x0102_1994,
+                mode: 0o100_644,
+            },
+        },
+        NetnsError::Own { path: path() },
+        NetnsError::Io {
+            op: "setns to",
+            path: path(),
+            source: io::Error::from_raw_os_error(1),
+        },
+    ]
+}
+
+fn known_conversation(error: ClientError) -> ClientError {
+    match error {
+        ClientError::Connect { .. }
+        | ClientError::Broken { .. }
+        | ClientError::Late { .. }
+        // The daemon's own words: the other part of the page.
+        | ClientError::Refused { .. }
+        | ClientError::Runtime { .. } => error,
+    }
+}
+
+fn conversation() -> Vec<ClientError> {
+    vec![
+        ClientError::Connect {
+            socket: SOCKET.into(),
+            source: io::Error::from_raw_os_error(111),
+        },
+        ClientError::Connect {
+            socket: SOCKET.into(),
+            source: io::Error::from_raw_os_error(2),
+        },
+        ClientError::Broken {
+            socket: SOCKET.into(),
+            source: io::Error::from_raw_os_error(32).into(),
+        },
+        ClientError::Late {
+            socket: SOCKET.into(),
+            within: Duration::from_secs(60),
+        },
+        ClientError::Runtime {
+            source: io::Error::from_raw_os_error(24),
+        },
+    ]
+}
+
+fn known_reply(error: ReplyError) -> ReplyError {
+    match error {
+        ReplyError::Absent { .. } | ReplyError::Address { .. } => error,
+    }
+}
+
+fn reply() -> Vec<ReplyError> {
+    let source: AddressError = ip("address", &[10, 0]).expect_err("two bytes are too few");
+    vec![
+        ReplyError::Absent { field: "pod" },
+        ReplyError::Address { source },
+    ]
+}
+
+/// The heading under which a code is explained.
+fn entry(code: u32) -> &'static str {
+    match code {
+        1 => "A version that is not served",
+        4 => "Variables of the runtime",
+        5 => "Standard input that breaks off",
+        6 => "A configuration that cannot be read",
+        7 => "A configuration that is wrong",
+        8 => "The sandbox's namespace",
+        11 => "No daemon",
+        _ => "Defects",
+    }
+}
+
+#[test]
+fn the_catalogue_has_everything_that_the_plugin_says_and_nothing_else() {
+    let mut said: Vec<Failure> = Vec::new();
+    said.extend(
+        environment()
+            .into_iter()
+            .map(known_environment)
+            .map(Failure::from),
+    );
+    said.extend(
+        configuration()
+            .into_iter()
+            .map(known_configuration)
+            .map(Failure::from),
+    );
+    said.extend(
+        namespace()
+            .into_iter()
+            .map(known_namespace)
+            .map(Failure::from),
+    );
+    said.extend(
+        conversation()
+            .into_iter()
+            .map(known_conversation)
+            .map(Failure::from),
+    );
+    said.extend(reply().into_iter().map(known_reply).map(Failure::from));
+    let full = io::Error::from_raw_os_error(28);
+    said.extend(conversation().first().map(|absent| unheard(absent, &full)));
+    let said: Vec<page::Text> = said
+        .into_iter()
+        .map(|Failure { code, msg, details }| page::Text {
+            entry: entry(code).to_owned(),
+            code,
+            text: format!("{msg}; {details}"),
+        })
+        .collect();
+    let page = page::part(PART).expect("the page is there");
+    let found = page::differences(&page, &said);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
