@@ -181,8 +181,7 @@ fn known_conversation(error: ClientError) -> ClientError {
         | ClientError::Broken { .. }
         | ClientError::Late { .. }
         // The daemon's own words: the other part of the page.
-        | ClientError::Refused { .. }
-        | ClientError::Runtime { .. } => error,
+        | ClientError::Refused { .. } => error,
     }
 }
 
@@ -203,9 +202,6 @@ fn conversation() -> Vec<ClientError> {
         ClientError::Late {
             socket: SOCKET.into(),
             within: Duration::from_secs(60),
-        },
-        ClientError::Runtime {
-            source: io::Error::from_raw_os_error(24),
         },
     ]
 }

@@ -24,7 +24,10 @@ use clap::{Parser, Subcommand};
     version,
     max_term_width = 100,
     after_long_help = "EXIT STATUS\n  0   the answer is good\n  1   the answer is bad, or could not be had; the reason is on \
-                       standard error\n  2   the command line cannot be read\n  64  a setting cannot be used"
+                       standard error\n  2   the command line cannot be read\n  64  a setting cannot be used\n\n\
+                       REFUSALS\n  The event of a pod that got no network ends with a reason in capitals, such as \
+                       (POD_LIMIT, …).\n  It is the same in the daemon's log, in its metrics and in docs/refusals.md, \
+                       which says what each\n  means and what helps."
 )]
 struct Arguments {
     #[command(subcommand)]

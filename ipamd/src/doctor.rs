@@ -7,6 +7,7 @@
 pub mod bundle;
 mod cloud;
 mod daemon;
+mod features;
 mod files;
 mod kernel;
 mod metadata;
@@ -110,6 +111,7 @@ pub async fn examine(places: &Places, config: &Config) -> Report {
     checks.push(daemon);
     checks.push(daemon::pool(view.as_ref()));
     checks.push(files::kubelet(places, view.as_ref()));
+    checks.push(features::check(places, config.pool.family));
     checks.extend(kernel::checks(config, view.as_ref()));
     checks.push(files::managers(places));
     checks.extend(metadata::checks(places, config).await);

@@ -130,10 +130,10 @@ fn push<T>(ring: &Mutex<VecDeque<T>>, most: usize, entry: T) {
 
 /// A command in words, if it is one that people ask about.
 fn told(command: &Command) -> Option<String> {
-    let amount = |amount: &planner::Amount| match amount {
-        planner::Amount::Addresses(n) => format!("{n} addresses"),
-        planner::Amount::Prefixes(n) => format!("{n} prefixes"),
-        planner::Amount::Ipv6Prefixes(n) => format!("{n} IPv6 prefixes"),
+    let amount = |amount: &planner::Amount| match *amount {
+        planner::Amount::Addresses(n) => many(n.into(), "address", "addresses"),
+        planner::Amount::Prefixes(n) => many(n.into(), "prefix", "prefixes"),
+        planner::Amount::Ipv6Prefixes(n) => many(n.into(), "IPv6 prefix", "IPv6 prefixes"),
     };
     Some(match command {
         Command::CreateEni {
@@ -150,17 +150,25 @@ fn told(command: &Command) -> Option<String> {
             addresses,
             prefixes,
             ..
-        } => format!(
-            "give back {} addresses and {} prefixes of {eni}",
-            addresses.len(),
-            prefixes.len()
-        ),
+        } => {
+            let parts = [
+                (addresses.len(), "address", "addresses"),
+                (prefixes.len(), "prefix", "prefixes"),
+            ];
+            let parts = parts.iter().filter(|(n, ..)| *n > 0);
+            let parts: Vec<_> = parts.map(|(n, one, more)| many(*n, one, more)).collect();
+            format!("give back {} of {eni}", parts.join(" and "))
+        }
         Command::DeconfigureEni { eni, .. } => format!("take {eni} out of use on the host"),
         Command::DetachEni { eni, .. } => format!("detach {eni}"),
         Command::DeleteEni { eni, .. } => format!("delete {eni}"),
         Command::Describe { .. } => "ask EC2 what is attached".to_owned(),
         Command::Grant { .. } | Command::Refuse { .. } => return None,
     })
+}
+
+fn many(n: usize, one: &str, more: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { more })
 }
 
 #[cfg(test)]

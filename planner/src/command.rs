@@ -103,8 +103,14 @@ pub enum Amount {
 /// Why an ADD was turned down, operands included. `Display` is the cause; the remedy is the shell's to word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The instance's limit is reached: `used` of `limit` are taken; `why` derives the figure.
-    PodLimit { limit: u32, used: u32, why: String },
+    /// The instance's limit is reached: `used` of `limit` are taken, and for the rest others `wait` already; `why` derives
+    /// the figure.
+    PodLimit {
+        limit: u32,
+        used: u32,
+        wait: u32,
+        why: String,
+    },
     /// No free address came in time; growth is under way or was just asked for.
     Empty { waited: Duration, growing: String },
     /// As `Empty`, of a pool that may not grow.
@@ -132,9 +138,17 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PodLimit { limit, used, why } => write!(
+            Self::PodLimit {
+                limit, used, why, ..
+            } if used >= limit => write!(f, "all {limit} pod addresses are in use: {why}"),
+            Self::PodLimit {
+                limit,
+                used,
+                wait,
+                why,
+            } => write!(
                 f,
-                "all {limit} pod addresses are taken ({used} in use): {why}"
+                "{used} of {limit} pod addresses are in use, and {wait} pods wait already: {why}"
             ),
             Self::Empty { waited, growing } => write!(
                 f,

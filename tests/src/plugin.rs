@@ -157,10 +157,18 @@ impl Invocation {
     /// # Errors
     /// If the process cannot be started, killed or waited for.
     pub fn run_and_kill(&self, node: &Netns, after: Duration) -> io::Result<bool> {
-        let mut child = node.run(|| self.spawn(self.command()))??;
+        let mut child = self.start(node)?;
         std::thread::sleep(after);
         child.kill()?;
         Ok(child.wait()?.signal().is_some())
+    }
+
+    /// Starts the plugin in the node's namespace, for whoever ends it.
+    ///
+    /// # Errors
+    /// If the process cannot be started or its pipes fail.
+    pub fn start(&self, node: &Netns) -> io::Result<Child> {
+        node.run(|| self.spawn(self.command()))?
     }
 
     fn spawn(&self, mut command: Command) -> io::Result<Child> {

@@ -17,6 +17,7 @@ WHAT IS LOOKED AT
   daemon        it answers at its socket
   pool          what it says of its growth, its waiting pods and its limit
   max-pods      kubelet takes no more pods than there are addresses
+  kernel        it was built with what pods' network is made of
   sysctl        the node forwards packets
   links         each ENI has a link, up, of the right MTU, with a loose source check
   rules         each ENI's rules are there, and no other program's come before them

@@ -27,6 +27,13 @@ fn of_planner() -> Vec<P> {
         P::PodLimit {
             limit: 27,
             used: 27,
+            wait: 0,
+            why: "m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses".into(),
+        },
+        P::PodLimit {
+            limit: 27,
+            used: 20,
+            wait: 7,
             why: "m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses".into(),
         },
         P::Empty {

@@ -74,6 +74,7 @@ impl Planner {
         Refusal::PodLimit {
             limit,
             used: self.pool.held(),
+            wait: self.waiting.queued(),
             why,
         }
     }

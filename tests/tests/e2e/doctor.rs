@@ -6,7 +6,11 @@ mod kernel;
 mod pool;
 
 use std::{
-    fs, io, os::unix::fs::PermissionsExt as _, path::PathBuf, process::Output, time::Duration,
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::Output,
+    time::Duration,
 };
 
 use e2e::{
@@ -42,6 +46,22 @@ struct Ward {
     root: PathBuf,
 }
 
+fn kernel_config_in(root: &Path) -> io::Result<PathBuf> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    Ok(root.join("boot").join(format!("config-{}", release.trim())))
+}
+
+/// A kernel that has everything, whatever this machine's says of itself.
+fn put_kernel_config(root: &Path) -> io::Result<()> {
+    let options = "VETH IPV6 IP_MULTIPLE_TABLES IPV6_MULTIPLE_TABLES NF_TABLES NF_TABLES_IPV4 NF_TABLES_IPV6 NFT_CT \
+                   NFT_FIB_IPV4 NFT_FIB_IPV6 NFT_NAT NF_CONNTRACK NF_CONNTRACK_MARK NF_CT_NETLINK";
+    let options = options.split_whitespace();
+    let text: String = options.map(|name| format!("CONFIG_{name}=m\n")).collect();
+    let path = kernel_config_in(root)?;
+    fs::create_dir_all(root.join("boot"))?;
+    fs::write(path, text)
+}
+
 /// What a report says.
 struct Told {
     code: Option<i32>,
@@ -61,6 +81,7 @@ impl Ward {
         fs::create_dir_all(root.join("bin"))?;
         fs::copy(binaries::plugin(), root.join("bin/hawser"))?;
         fs::set_permissions(root.join("bin/hawser"), fs::Permissions::from_mode(0o755))?;
+        put_kernel_config(&root)?;
         let conf_dir = conf_dir.display().to_string();
         let place = [("HOST_CNI_CONFDIR_PATH", &*conf_dir)];
         let node = lab.node(kind, &[settings, &place].concat())?;
@@ -78,6 +99,13 @@ impl Ward {
 
     fn conflist(&self) -> PathBuf {
         self.root.join("net.d/10-hawser.conflist")
+    }
+
+    /// What the host's kernel was built with: where that is written, and the text.
+    fn kernel_config(&self) -> io::Result<(PathBuf, String)> {
+        let path = kernel_config_in(&self.root)?;
+        let text = fs::read_to_string(&path)?;
+        Ok((path, text))
     }
 
     fn doctor(&self, more: &[&str]) -> io::Result<Output> {
@@ -222,7 +250,7 @@ mod own {
         );
         assert_eq!(
             lines.len(),
-            16,
+            17,
             "a line for each check of the manual: {text}"
         );
         let calls = ward.lab.sim.calls();

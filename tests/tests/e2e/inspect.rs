@@ -13,15 +13,17 @@ use e2e::{
     node::Node,
 };
 use serde_json::Value;
-use vpc_sim::{Action, Fault, SimConfig};
+use vpc_sim::{Action, Fault, FaultKind, SimConfig};
 
 use crate::{Outcome, trials};
 
 trials!(
+    a_call_under_way_is_shown_with_its_age,
     a_dead_daemons_state_file_is_read_and_left_alone,
     a_live_node_is_drawn,
     a_pod_that_waits_is_shown_with_its_cause,
     nobody_there_is_an_error,
+    prefixes_are_shown_with_the_addresses_in_use,
     watching_follows_the_pods
 );
 
@@ -152,6 +154,63 @@ fn a_pod_that_waits_is_shown_with_its_cause() -> Outcome {
         assert!(added.succeeded(), "{added:?}");
         Ok(())
     })
+}
+
+fn a_call_under_way_is_shown_with_its_age() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    lab.sim.faults().push(Fault {
+        action: Action::CreateNetworkInterface,
+        times: 1,
+        kind: FaultKind::Hang,
+    });
+    let node = lab.node("t3.small", &[("WARM_IP_TARGET", "5")])?;
+    let calls = || -> Vec<Value> {
+        let view = json(&lab, &node).unwrap_or_default();
+        let calls = view["calls"].as_array().cloned().unwrap_or_default();
+        let creates = |call: &Value| call["action"] == "CreateNetworkInterface";
+        calls.into_iter().filter(creates).collect()
+    };
+    let one = || calls().len() == 1;
+    assert!(eventually(Duration::from_secs(20), one), "{}", node.log());
+    let age = |calls: Vec<Value>| calls.first().and_then(|call| call["ageMs"].as_u64());
+    let first = age(calls()).ok_or("no call")?;
+    let older = || age(calls()).is_some_and(|age| age > first);
+    assert!(eventually(Duration::from_secs(5), older), "{:?}", calls());
+    let drawn = text(&inspect(&lab, &node, &[])?);
+    let lines: Vec<_> = drawn
+        .lines()
+        .filter(|line| line.starts_with("call "))
+        .collect();
+    assert!(
+        matches!(&*lines, [line] if line.contains("CreateNetworkInterface") && line.contains(" s")),
+        "{drawn}"
+    );
+    Ok(())
+}
+
+fn prefixes_are_shown_with_the_addresses_in_use() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let settings = [
+        ("ENABLE_PREFIX_DELEGATION", "true"),
+        ("WARM_PREFIX_TARGET", "1"),
+    ];
+    let node = lab.node("m5.large", &settings)?;
+    let pod = node.add_pod("web")?;
+    let view = json(&lab, &node)?;
+    let prefixes = view["enis"][0]["prefixes"]
+        .as_array()
+        .ok_or("no prefixes")?;
+    assert!(!prefixes.is_empty(), "{view}");
+    let drawn = text(&inspect(&lab, &node, &[])?);
+    let prefix = prefixes[0].as_str().unwrap_or_default();
+    let address = pod.address().to_string();
+    let row = drawn.lines().find(|line| line.contains(&address));
+    assert!(
+        drawn.contains(&format!("  prefixes  {prefix}"))
+            && row.is_some_and(|row| row.contains("assigned") && row.contains("lab/pod-web")),
+        "{drawn}"
+    );
+    Ok(())
 }
 
 fn a_dead_daemons_state_file_is_read_and_left_alone() -> Outcome {

@@ -22,7 +22,7 @@ fn an_add_beyond_the_instances_limit_is_refused_with_the_figure() -> Outcome {
         .invocation("ADD", "one-too-many", Some(&path))
         .run(node.netns())?;
     let words = [
-        "all 9 pod addresses are taken",
+        "all 9 pod addresses are in use",
         "3 ENIs × (4 − 1)",
         "once another one has left",
     ];
@@ -41,6 +41,6 @@ fn max_eni_lowers_the_limit() -> Outcome {
     let refused = node
         .invocation("ADD", "one-too-many", Some(&path))
         .run(node.netns())?;
-    let words = ["all 3 pod addresses are taken", "MAX_ENI"];
+    let words = ["all 3 pod addresses are in use", "MAX_ENI"];
     told(&node, &refused, Reason::PodLimit, &words)
 }

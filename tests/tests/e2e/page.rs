@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use e2e::{browser::Browser, lab::Lab, node::Node};
 use serde_json::{Value, json};
-use vpc_sim::SimConfig;
+use vpc_sim::{Action, Fault, FaultKind, SimConfig};
 
 use crate::{Outcome, ipv6, trials};
 
 trials!(
-    cells_follow_pods_that_come_and_go,
+    a_large_node_is_readable,
     an_ipv6_prefix_is_drawn_by_what_is_used_of_it,
+    cells_follow_pods_that_come_and_go,
     the_page_brings_everything_itself,
     the_page_is_used_by_keyboard_and_read_aloud,
+    who_waits_for_what_is_on_the_page,
 );
 
 /// A loaded machine starts a browser slowly.
@@ -77,6 +79,89 @@ fn an_ipv6_prefix_is_drawn_by_what_is_used_of_it() -> Outcome {
         "{shown}"
     );
     Ok(())
+}
+
+/// Fifteen ENIs of fifty addresses: every slot a cell that can be hit, nothing beyond the window's edge, all ENIs in sight.
+fn a_large_node_is_readable() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("m5.24xlarge", &[("WARM_IP_TARGET", "650")])?;
+    for n in 0..30 {
+        node.add_pod(&format!("pod{n}"))?;
+    }
+    let mut page = open(&lab, &node)?;
+    let grown = "document.querySelectorAll('#map section').length === 15 && document.querySelectorAll('#map button').length === 15 * 49";
+    assert!(
+        page.becomes(grown, &json!(true), SOON * 2),
+        "{}",
+        text(&mut page)
+    );
+    let within = "document.scrollingElement.scrollWidth <= innerWidth";
+    assert_eq!(page.evaluate(within)?, json!(true));
+    let sizes = page.evaluate(
+        "(() => { const b = [...document.querySelectorAll('#map button')].map(b => b.getBoundingClientRect()); \
+         return { narrow: Math.min(...b.map(r => r.width)), low: Math.min(...b.map(r => r.height)), \
+         ends: Math.max(...b.map(r => r.bottom)) + scrollY, window: innerHeight }; })()",
+    )?;
+    let size = |name: &str| sizes[name].as_f64().unwrap_or_default();
+    assert!(size("narrow") >= 16.0 && size("low") >= 16.0, "{sizes}");
+    assert!(
+        size("ends") <= 1.5 * size("window"),
+        "the map is one and a half windows high at most: {sizes}"
+    );
+    Ok(())
+}
+
+fn who_waits_for_what_is_on_the_page() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[("WARM_ENI_TARGET", "0")])?;
+    for n in 0..3 {
+        node.add_pod(&format!("pod{n}"))?;
+    }
+    let mut page = open(&lab, &node)?;
+    assert!(
+        page.becomes(&cells("assigned"), &json!(3), SOON),
+        "{}",
+        text(&mut page)
+    );
+    lab.sim.faults().push(Fault {
+        action: Action::CreateNetworkInterface,
+        times: 1,
+        kind: FaultKind::Hang,
+    });
+    let (_netns, path) = node.sandbox("late")?;
+    let add = node.invocation("ADD", "late", Some(&path));
+    let has = |id: &str, words: &str| {
+        format!("document.getElementById('{id}').innerText.includes({words:?})")
+    };
+    std::thread::scope(|scope| -> Outcome {
+        let adding = scope.spawn(|| add.run(node.netns()));
+        for (id, words) in [
+            ("waiting", "lab/pod-late"),
+            ("waiting", "no free address after"),
+            ("calls", "CreateNetworkInterface"),
+            ("decisions", "create an ENI in subnet-"),
+        ] {
+            let there = page.becomes(&has(id, words), &json!(true), SOON);
+            assert!(there, "{id}: {}", text(&mut page));
+        }
+        // Time passes on the page although nothing happens on the node.
+        let waited = "document.querySelector('#waiting td:nth-child(2)').textContent";
+        let first = page.evaluate(waited)?;
+        let grows = format!("{waited} !== {first}");
+        assert!(
+            page.becomes(&grows, &json!(true), SOON),
+            "{}",
+            text(&mut page)
+        );
+        adding.join().map_err(|_| "the ADD panicked")??;
+        let nobody = has("waiting", "Nobody waits.");
+        assert!(
+            page.becomes(&nobody, &json!(true), SOON),
+            "{}",
+            text(&mut page)
+        );
+        Ok(())
+    })
 }
 
 fn text(page: &mut Browser) -> Value {

@@ -28,12 +28,12 @@ fn add_within(node: &Node, seconds: u32) -> std::io::Result<plugin::Outcome> {
 /// A node on which every address is taken and the next ADD needs EC2.
 fn full_node(lab: &Lab) -> std::io::Result<Node> {
     let node = lab.node("t3.small", &[("WARM_ENI_TARGET", "0")])?;
-    fill(&node)?;
+    fill(&node, 3)?;
     Ok(node)
 }
 
-fn fill(node: &Node) -> std::io::Result<()> {
-    (0..3).try_for_each(|n| node.add_pod(&format!("pod{n}")).map(drop))
+fn fill(node: &Node, pods: u32) -> std::io::Result<()> {
+    (0..pods).try_for_each(|n| node.add_pod(&format!("pod{n}")).map(drop))
 }
 
 /// Whether an ADD was refused for `reason`, in these words, and counted and logged under the same name.

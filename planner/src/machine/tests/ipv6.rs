@@ -88,7 +88,7 @@ fn the_limit_is_that_of_prefixes_and_told() {
     }
     let over = world.add(1000);
     assert!(
-        matches!(&world.refused[&over], Refusal::PodLimit { limit: 32, used: 32, why } if *why == limit.derivation),
+        matches!(&world.refused[&over], Refusal::PodLimit { limit: 32, used: 32, wait: 0, why } if *why == limit.derivation),
         "{:?}",
         world.refused
     );

@@ -187,6 +187,7 @@ fn the_pod_limit_refuses_at_once_with_its_derivation() {
         Refusal::PodLimit {
             limit: 27,
             used: 27,
+            wait: 0,
             why
         }
     );

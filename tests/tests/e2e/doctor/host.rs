@@ -8,6 +8,7 @@ use super::Ward;
 use crate::{Outcome, trials};
 
 trials!(
+    a_kernel_without_what_pods_need_is_found,
     kubelet_that_takes_too_many_pods_is_found,
     network_managers_are_found,
     the_plugin_must_be_there_and_executable,
@@ -91,4 +92,12 @@ fn network_managers_are_found() -> Outcome {
         "1\n",
     )?;
     ward.finds("interference", "NetworkManager runs")
+}
+
+fn a_kernel_without_what_pods_need_is_found() -> Outcome {
+    let ward = Ward::start("m5.large", SimConfig::default())?;
+    ward.healthy()?;
+    let (path, whole) = ward.kernel_config()?;
+    fs::write(&path, whole.replace("CONFIG_NFT_NAT=m\n", ""))?;
+    ward.finds("kernel", "the kernel lacks 1 features")
 }

@@ -129,17 +129,20 @@ fn more_requests_than_there_is_room_for_are_turned_away() -> Outcome {
     // What 128 descriptors allow.
     const ROOM: u32 = 8;
     let lab = Lab::start(SimConfig::default())?;
-    let mut node = lab.bare_node("t3.small", &[("WARM_ENI_TARGET", "0")])?;
+    let mut node = lab.bare_node("m5.large", &[("WARM_ENI_TARGET", "0")])?;
     node.start_daemon_under(&["prlimit", "--nofile=128:128"], &lab.sim.ec2_endpoint())?;
-    fill(&node)?;
+    fill(&node, 9)?;
     hang(&lab);
     for n in 0..ROOM {
         let id = format!("given-up{n}");
         let (_netns, path) = node.sandbox(&id)?;
-        let (add, host) = (node.invocation("ADD", &id, Some(&path)), node.host()?);
-        let caller = thread::spawn(move || add.run_and_kill(&host, Duration::from_secs(2)));
-        assert!(waits(&node, n + 1), "{}", node.log());
-        assert!(caller.join().expect("no panic")?, "its caller was killed");
+        let mut caller = node
+            .invocation("ADD", &id, Some(&path))
+            .start(node.netns())?;
+        let asked = waits(&node, n + 1);
+        caller.kill()?;
+        caller.wait()?;
+        assert!(asked, "{}", node.log());
     }
     let words = ["too many requests under way", "try again after 1 s"];
     told(&node, &add_within(&node, 5)?, Reason::Busy, &words)
