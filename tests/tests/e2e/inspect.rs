@@ -204,12 +204,12 @@ fn prefixes_are_shown_with_the_addresses_in_use() -> Outcome {
     let drawn = text(&inspect(&lab, &node, &[])?);
     let prefix = prefixes[0].as_str().unwrap_or_default();
     let address = pod.address().to_string();
-    let row = drawn.lines().find(|line| line.contains(&address));
-    assert!(
-        drawn.contains(&format!("  prefixes  {prefix}"))
-            && row.is_some_and(|row| row.contains("assigned") && row.contains("lab/pod-web")),
-        "{drawn}"
-    );
+    let line = |begin: &str, words: &[&str]| {
+        let mut lines = drawn.lines().map(str::trim_start);
+        lines.any(|line| line.starts_with(begin) && words.iter().all(|word| line.contains(word)))
+    };
+    assert!(line("prefixes  ", &[prefix]), "{drawn}");
+    assert!(line(&address, &["assigned", "lab/pod-web"]), "{drawn}");
     Ok(())
 }
 

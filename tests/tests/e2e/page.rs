@@ -6,7 +6,7 @@ use e2e::{browser::Browser, lab::Lab, node::Node};
 use serde_json::{Value, json};
 use vpc_sim::{Action, Fault, FaultKind, SimConfig};
 
-use crate::{Outcome, ipv6, trials};
+use crate::{Outcome, ipv6, refusals::full_node, trials};
 
 trials!(
     a_large_node_is_readable,
@@ -84,7 +84,7 @@ fn an_ipv6_prefix_is_drawn_by_what_is_used_of_it() -> Outcome {
 /// Fifteen ENIs of fifty addresses: every slot a cell that can be hit, nothing beyond the window's edge, all ENIs in sight.
 fn a_large_node_is_readable() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
-    let node = lab.node("m5.24xlarge", &[("WARM_IP_TARGET", "650")])?;
+    let node = lab.node("m5.24xlarge", &[("WARM_IP_TARGET", "700")])?;
     for n in 0..30 {
         node.add_pod(&format!("pod{n}"))?;
     }
@@ -113,10 +113,7 @@ fn a_large_node_is_readable() -> Outcome {
 
 fn who_waits_for_what_is_on_the_page() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
-    let node = lab.node("t3.small", &[("WARM_ENI_TARGET", "0")])?;
-    for n in 0..3 {
-        node.add_pod(&format!("pod{n}"))?;
-    }
+    let node = full_node(&lab)?;
     let mut page = open(&lab, &node)?;
     assert!(
         page.becomes(&cells("assigned"), &json!(3), SOON),

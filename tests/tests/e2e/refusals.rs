@@ -25,9 +25,13 @@ fn add_within(node: &Node, seconds: u32) -> std::io::Result<plugin::Outcome> {
         .run(node.netns())
 }
 
+/// A pool that never wants more than its pods have, once they have three addresses. With `WARM_ENI_TARGET=0` it would: that
+/// grows by an ENI as soon as the last address is taken, and an ADD that shall wait would be served.
+const WANTS_NO_MORE: (&str, &str) = ("MINIMUM_IP_TARGET", "3");
+
 /// A node on which every address is taken and the next ADD needs EC2.
-fn full_node(lab: &Lab) -> std::io::Result<Node> {
-    let node = lab.node("t3.small", &[("WARM_ENI_TARGET", "0")])?;
+pub fn full_node(lab: &Lab) -> std::io::Result<Node> {
+    let node = lab.node("t3.small", &[WANTS_NO_MORE])?;
     fill(&node, 3)?;
     Ok(node)
 }

@@ -31,7 +31,7 @@ use proto::{handover, refusal::Reason, v1};
 use serde_json::{Value, json};
 use vpc_sim::{Action, Fault, FaultKind, SimConfig};
 
-use super::{add_within, fill, full_node, logged, noted, told, told_of};
+use super::{WANTS_NO_MORE, add_within, fill, full_node, logged, noted, told, told_of};
 use crate::{Outcome, trials};
 
 trials!(
@@ -129,7 +129,7 @@ fn more_requests_than_there_is_room_for_are_turned_away() -> Outcome {
     // What 128 descriptors allow.
     const ROOM: u32 = 8;
     let lab = Lab::start(SimConfig::default())?;
-    let mut node = lab.bare_node("m5.large", &[("WARM_ENI_TARGET", "0")])?;
+    let mut node = lab.bare_node("m5.large", &[WANTS_NO_MORE])?;
     node.start_daemon_under(&["prlimit", "--nofile=128:128"], &lab.sim.ec2_endpoint())?;
     fill(&node, 9)?;
     hang(&lab);
@@ -211,6 +211,8 @@ fn an_address_that_the_kernel_still_routes_is_not_granted_again_at_once() -> Out
 }
 
 fn free_address(node: &Node) -> Result<IpAddr, Failed> {
+    let all = || count(node, "free").is_ok_and(|n| n == 3);
+    assert!(eventually(Duration::from_secs(20), all), "{}", node.log());
     let snapshot = inspect(&node.socket())?;
     let addresses = snapshot.enis.iter().flat_map(|eni| &eni.addresses);
     let free = addresses
