@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
@@ -11,7 +11,7 @@ use std::{
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use vpc_sim::{
     LaunchInstance, Sim, SimConfig,
-    world::request::{Pick, Pick6},
+    world::request::{AssignPrivateIpAddresses, CreateNetworkInterface, Pick, Pick6},
 };
 
 use crate::{
@@ -88,6 +88,25 @@ impl Lab {
         } else {
             Pick::Nothing
         }
+    }
+
+    /// Moves an address to an ENI of somebody else, as a reassignment at the console does.
+    ///
+    /// # Errors
+    /// What EC2 says.
+    pub fn take_away(&self, address: Ipv4Addr) -> io::Result<()> {
+        let now = self.sim.now();
+        let mut world = self.sim.world();
+        let subnet = world.subnets().next().map(|subnet| subnet.id.clone());
+        let subnet = subnet.ok_or_else(|| io::Error::other("no subnet"))?;
+        let thief = world.create_network_interface(CreateNetworkInterface::plain(subnet), now);
+        let request = AssignPrivateIpAddresses {
+            eni: thief.map_err(|e| told(&e))?.id,
+            ipv4: Pick::These(vec![address]),
+            allow_reassignment: true,
+        };
+        let assigned = world.assign_private_ip_addresses(&request, now);
+        assigned.map(drop).map_err(|e| told(&e))
     }
 
     #[must_use]

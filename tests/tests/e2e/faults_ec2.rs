@@ -10,12 +10,8 @@ use e2e::{
 };
 use serde_json::json;
 use vpc_sim::{
-    Action, Fault, FaultKind, SimConfig,
-    ids::EniId,
-    imds::ImdsFault,
-    world::request::{
-        AssignPrivateIpAddresses, CreateNetworkInterface, DetachNetworkInterface, Pick,
-    },
+    Action, Fault, FaultKind, SimConfig, ids::EniId, imds::ImdsFault,
+    world::request::DetachNetworkInterface,
 };
 
 use crate::{Outcome, trials};
@@ -125,20 +121,7 @@ fn fault_19_an_address_moved_away_is_not_granted() -> Outcome {
     let IpAddr::V4(taken) = moved else {
         return Err("not an IPv4 address".into());
     };
-    {
-        let now = lab.sim.now();
-        let mut world = lab.sim.world();
-        let subnet = world.subnets().next().map(|subnet| subnet.id.clone());
-        let thief = CreateNetworkInterface::plain(subnet.ok_or("no subnet")?);
-        let thief = world.create_network_interface(thief, now);
-        let request = AssignPrivateIpAddresses {
-            eni: thief.map_err(|error| error.to_string())?.id,
-            ipv4: Pick::These(vec![taken]),
-            allow_reassignment: true,
-        };
-        let done = world.assign_private_ip_addresses(&request, now);
-        done.map_err(|error| error.to_string())?;
-    }
+    lab.take_away(taken)?;
     node.kill_daemon()?;
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     let aside = || in_state(&node, "free").is_ok_and(|free| !free.contains(&moved));

@@ -108,6 +108,11 @@ fn a_large_node_is_readable() -> Outcome {
         size("ends") <= 1.5 * size("window"),
         "the map is one and a half windows high at most: {sizes}"
     );
+    // In the order in which they are attached, whatever the order in which they came.
+    let devices = page.evaluate(
+        "[...document.querySelectorAll('#map section')].slice(1).map(s => Number(/device (\\d+),/.exec(s.textContent)[1]))",
+    )?;
+    assert_eq!(devices, json!((1..15).collect::<Vec<_>>()));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Findings towards EC2 and the instance metadata service.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use ipnet::Ipv4Net;
 use vpc_sim::{Action, Fault, SimConfig, imds::ImdsFault};
@@ -82,7 +82,15 @@ fn a_clock_that_is_off_is_found() -> Outcome {
         .sim
         .imds()
         .set_date("Sat, 01 Jan 2022 00:00:00 GMT");
-    ward.finds("clock", "the node's clock is wrong")
+    ward.finds("clock", "the node's clock is wrong")?;
+    let format = "+%a, %d %b %Y %H:%M:%S GMT";
+    let date = Command::new("date")
+        .args(["-u", "-d", "-90 seconds", format])
+        .env("LC_ALL", "C")
+        .output()?;
+    let date = String::from_utf8(date.stdout)?;
+    ward.lab.sim.imds().set_date(date.trim());
+    ward.finds("clock", "the node's clock drifts")
 }
 
 fn a_small_subnet_and_a_short_hop_limit_are_found() -> Outcome {

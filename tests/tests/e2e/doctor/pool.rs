@@ -10,6 +10,7 @@ use crate::{Outcome, trials};
 
 trials!(
     a_full_node_is_found,
+    addresses_that_ec2_does_not_confirm_are_found,
     foreign_interfaces_that_take_slots_are_found,
     pods_that_wait_for_long_are_found
 );
@@ -20,6 +21,23 @@ fn a_full_node_is_found() -> Outcome {
         ward.node.add_pod(&format!("pod{n}"))?;
     }
     ward.finds("pool", "the node is full")
+}
+
+fn addresses_that_ec2_does_not_confirm_are_found() -> Outcome {
+    let mut ward = Ward::start("t3.small", SimConfig::default())?;
+    let pod = ward.node.add_pod("robbed")?;
+    ward.lab.take_away(pod.ipv4())?;
+    // A start reads EC2's list, whatever else does.
+    ward.node.kill_daemon()?;
+    ward.node.start_daemon(&ward.lab.sim.ec2_endpoint())?;
+    let found = || ward.finds("pool", "EC2 does not confirm addresses").is_ok();
+    assert!(
+        eventually(Duration::from_secs(60), found),
+        "{:#?}\n{}",
+        ward.told()?.findings(),
+        ward.node.log()
+    );
+    Ok(())
 }
 
 fn pods_that_wait_for_long_are_found() -> Outcome {
