@@ -147,6 +147,7 @@ fn known_namespace(error: NetnsError) -> NetnsError {
         | NetnsError::Symlink { .. }
         | NetnsError::Kind { .. }
         | NetnsError::Own { .. }
+        | NetnsError::Ipv6 { .. }
         | NetnsError::Io { .. } => error,
     }
 }
@@ -167,6 +168,9 @@ fn namespace() -> Vec<NetnsError> {
             },
         },
         NetnsError::Own { path: path() },
+        NetnsError::Ipv6 {
+            source: io::Error::from_raw_os_error(30),
+        },
         NetnsError::Io {
             op: "setns to",
             path: path(),

@@ -55,7 +55,9 @@ impl From<NetnsError> for Failure {
             NetnsError::Missing { .. } | NetnsError::Kind { .. } => {
                 "nothing, if the sandbox has ended meanwhile: the runtime makes a new one"
             }
-            NetnsError::Io { .. } => "the plugin must run as root, with CAP_SYS_ADMIN",
+            NetnsError::Ipv6 { .. } | NetnsError::Io { .. } => {
+                "the plugin must run as root, with CAP_SYS_ADMIN"
+            }
             NetnsError::Relative { .. } | NetnsError::Symlink { .. } => {
                 "the container runtime gives the path: see which runtime calls, and its log"
             }

@@ -206,7 +206,8 @@ impl Node for Service {
         let result = refusal
             .as_ref()
             .map_or("ok", |refusal| refusal.reason.as_str_name());
-        self.metrics.request("status", result, Duration::ZERO);
+        let metrics = &self.books.metrics;
+        metrics.request("status", result, Duration::ZERO);
         match refusal {
             None => Ok(Response::new(v1::StatusReply {})),
             Some(refusal) => Err(refusal.into()),

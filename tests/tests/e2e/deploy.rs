@@ -108,7 +108,7 @@ fn eventful() -> Metrics {
             .iter()
             .for_each(|stage| metrics.stage(verb, stage, took));
     }
-    metrics.waited("granted", took);
+    metrics.waited("granted", "create", took);
     metrics.committed(took);
     metrics.link_removal_failed();
     metrics.repaired("rule", 1);
