@@ -156,19 +156,28 @@ impl HostNet {
         Ok(())
     }
 
-    /// Makes the pod's address unreachable; the returned future ends once its link is gone too. The link's removal is
-    /// under way whether or not anybody waits for it.
-    pub async fn unwire(&self, pod: PodRef) -> impl Future<Output = ()> + Send + use<> {
+    /// Makes the pod's address unreachable, or says why it may still be reached; the future that comes with it ends once the
+    /// link is gone too. The link's removal is under way whether or not anybody waits for it, and takes the route along.
+    pub async fn unwire(
+        &self,
+        pod: PodRef,
+    ) -> (
+        Result<(), WireError>,
+        impl Future<Output = ()> + Send + use<>,
+    ) {
         let name = pod.host_name.clone();
-        let unrouted = self.writer.run(move |host| host.remove_pod(&pod)).await;
-        if let Ok(Err(error)) = unrouted {
+        let unrouted = match self.writer.run(move |host| host.remove_pod(&pod)).await {
+            Ok(unrouted) => unrouted.map_err(|error| WireError::Kernel(error.into())),
+            Err(gone) => Err(gone.into()),
+        };
+        if let Err(error) = &unrouted {
             tracing::error!(
                 link = name,
-                error = chain(&error),
+                error = chain(error),
                 "could not remove a pod's route"
             );
         }
-        self.reaper.remove(name)
+        (unrouted, self.reaper.remove(name))
     }
 
     /// Keeps the pods of these records, which a former life wired.

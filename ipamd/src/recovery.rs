@@ -62,7 +62,7 @@ pub async fn agree(
             tracing::info!(address = %record.address, pod = record.pod.name, "pod left while the daemon was away");
             let until = now + cooldown;
             store.release(&record, until)?;
-            host.unwire(ref_of(&record)).await.await;
+            host.unwire(ref_of(&record)).await.1.await;
             agreed.left.push((record.address, until));
         }
     }
@@ -77,7 +77,7 @@ pub async fn agree(
                 host_name: link.name,
                 address: [0, 0, 0, 0].into(),
             };
-            host.unwire(pod).await.await;
+            host.unwire(pod).await.1.await;
         }
     }
     agreed.left.extend(contents.cooling);

@@ -1,6 +1,6 @@
 //! The one place where the daemon words its refusals: reason, cause with evidence, remedy, and when to try again.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use datapath::pod::PodLink;
 use planner::Sandbox;
@@ -217,6 +217,21 @@ pub fn of_wiring(link: &PodLink, error: &WireError) -> Refusal {
             Some(SOON),
         ),
     }
+}
+
+/// The pod's address may still be reached.
+#[must_use]
+pub fn of_unwiring(link: &str, address: IpAddr, error: &WireError) -> Refusal {
+    if let WireError::Gone(_) = error {
+        return stopping(Reason::Datapath);
+    }
+    let why = chain(error);
+    refusal(
+        Reason::Datapath,
+        format!("could not remove the route to {address} over {link}: {why}"),
+        "see the daemon's log; the runtime tries again",
+        Some(SOON),
+    )
 }
 
 /// An error and its causes in one line, each once: some libraries print their cause themselves.

@@ -235,7 +235,7 @@ impl<H: PodHost> Sandboxes<H> {
                 Ok(())
             }
             failed => {
-                self.shared.host.unwire(ref_of(record)).await.await;
+                self.shared.host.unwire(ref_of(record)).await.1.await;
                 Err((store_failed(failed), Event::Unwired { sandbox }))
             }
         }
@@ -286,7 +286,7 @@ impl<H: PodHost> Sandboxes<H> {
         let shared = &self.shared;
         shared.books.traces.pod(&record.sandbox, &record.pod);
         let begun = shared.pool.now();
-        let removal = shared.host.unwire(ref_of(&record)).await;
+        let (unrouted, removal) = shared.host.unwire(ref_of(&record)).await;
         let unwired = shared.staged(&record.sandbox, "del", "unwire", begun);
         // The turn ends with the link: an ADD that comes again for this sandbox must not meet the old one, and the
         // removal, which goes by name, must not meet the new one.
@@ -294,6 +294,10 @@ impl<H: PodHost> Sandboxes<H> {
             removal.await;
             drop(turn);
         }));
+        // The record stays until a repetition, or the sweep once the link is gone, finds nothing left to unroute.
+        unrouted.map_err(|error| {
+            refusals::of_unwiring(&record.host_name, record.address, &error)
+        })?;
         let until = shared.pool.now() + shared.cooldown;
         let freed = record.clone();
         match shared

@@ -1,7 +1,11 @@
 //! The thread that removes links. A removal waits for the kernel: no ADD may wait for it, and removals that come
 //! together wait once.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    thread,
+    time::Duration,
+};
 
 use datapath::{netlink::Socket, pod};
 use tokio::sync::oneshot;
@@ -11,6 +15,13 @@ use crate::{metrics::Metrics, refusals::chain, worker::Worker};
 /// The most links that go at once. The kernel's lock on all links is held the longer the more there are, and an ADD
 /// needs it too.
 const BATCH: usize = 64;
+/// The pauses before each try. What still stands after the last has no route, and goes with its namespace or at a start.
+const BEFORE: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(10),
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+];
 
 /// A handle on the thread.
 #[derive(Clone, Debug)]
@@ -65,12 +76,19 @@ fn remove(socket: &mut Socket, batch: &[Doomed], metrics: &Metrics) {
     if names.is_empty() {
         return;
     }
-    for error in pod::unlink_many(socket, &names).err().unwrap_or_default() {
-        metrics.link_removal_failed();
-        tracing::error!(
-            links = ?names,
-            error = chain(&error),
-            "could not remove a pod's link"
-        );
+    for pause in BEFORE {
+        thread::sleep(pause);
+        // Those that are gone by then are no failure.
+        let Err(errors) = pod::unlink_many(socket, &names) else {
+            return;
+        };
+        for error in errors {
+            metrics.link_removal_failed();
+            tracing::error!(
+                links = ?names,
+                error = chain(&error),
+                "could not remove a pod's link"
+            );
+        }
     }
 }

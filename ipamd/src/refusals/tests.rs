@@ -123,6 +123,16 @@ fn of_wires() -> Vec<Refusal> {
     errors.iter().map(|error| of_wiring(&link, error)).collect()
 }
 
+fn of_an_unwire() -> Refusal {
+    let full = netlink::Error::Kernel {
+        op: "route del",
+        errno: Errno::ENOBUFS,
+        message: None,
+    };
+    let error = WireError::Kernel(full.into());
+    of_unwiring("eni4b1f20c7a9e", [10, 0, 3, 7].into(), &error)
+}
+
 fn all() -> Vec<Refusal> {
     let mut all: Vec<Refusal> = of_planner().into_iter().map(known).map(of_pool).collect();
     all.extend(of_wires());
@@ -133,6 +143,7 @@ fn all() -> Vec<Refusal> {
     };
     let died = io::Error::other("task 7 panicked");
     all.extend([
+        of_an_unwire(),
         stopping(Reason::Store),
         busy(),
         deleted(&sandbox()),

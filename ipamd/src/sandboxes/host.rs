@@ -17,11 +17,16 @@ pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
         handed: Handed,
     ) -> impl Future<Output = Result<(), WireError>> + Send;
 
-    /// Makes the pod's address unreachable; what this gives ends once its link is gone too.
+    /// Makes the pod's address unreachable; what this gives besides ends once its link is gone too.
     fn unwire(
         &self,
         pod: PodRef,
-    ) -> impl Future<Output = impl Future<Output = ()> + Send + use<Self> + 'static> + Send;
+    ) -> impl Future<
+        Output = (
+            Result<(), WireError>,
+            impl Future<Output = ()> + Send + use<Self> + 'static,
+        ),
+    > + Send;
 
     /// What differs between the kernel and the pod's desired state, one line each.
     fn check(
@@ -42,7 +47,13 @@ impl PodHost for HostNet {
         Self::wire(self, link, handed).await
     }
 
-    async fn unwire(&self, pod: PodRef) -> impl Future<Output = ()> + Send + use<> + 'static {
+    async fn unwire(
+        &self,
+        pod: PodRef,
+    ) -> (
+        Result<(), WireError>,
+        impl Future<Output = ()> + Send + use<> + 'static,
+    ) {
         Self::unwire(self, pod).await
     }
 

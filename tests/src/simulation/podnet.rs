@@ -103,18 +103,25 @@ impl PodHost for PodNet {
         Ok(())
     }
 
-    async fn unwire(&self, pod: PodRef) -> impl Future<Output = ()> + Send + use<> {
+    async fn unwire(
+        &self,
+        pod: PodRef,
+    ) -> (
+        Result<(), WireError>,
+        impl Future<Output = ()> + Send + use<>,
+    ) {
         let name = pod.host_name.clone();
         self.step("unroute", |state, now| state.unroute(&name, now))
             .await;
         let me = self.clone();
-        async move {
+        let removal = async move {
             sleep(GRACE).await;
             me.step("unlink", |state, _| {
                 drop(state.kernel.links.remove(&pod.host_name));
             })
             .await;
-        }
+        };
+        (Ok(()), removal)
     }
 
     async fn check(&self, _: PodLink, _: Handed) -> Result<Vec<String>, WireError> {

@@ -34,6 +34,7 @@ trials!(
     fault_35_an_add_meets_an_io_error_at_every_write,
     fault_35_a_del_meets_an_io_error_at_every_write,
     fault_41_an_add_meets_a_socket_without_room_at_every_request,
+    fault_41_a_del_meets_a_socket_without_room_at_every_request,
 );
 
 const REST: Duration = Duration::from_secs(60);
@@ -165,8 +166,11 @@ impl Scenario for RefusedAdd {
     }
 }
 
-/// A DEL one of whose writes is refused. The runtime repeats it until it succeeds, as it does with every DEL.
-struct RefusedDel;
+/// A DEL one of whose effects is refused. The runtime repeats it until it succeeds, as it does with every DEL.
+struct RefusedDel {
+    effects: &'static [&'static str],
+    errno: Errno,
+}
 
 impl Scenario for RefusedDel {
     fn stage(&self) -> io::Result<Stage> {
@@ -178,7 +182,7 @@ impl Scenario for RefusedDel {
     }
 
     fn counts(&self, boundary: &Boundary) -> bool {
-        boundary.side == Side::Before && is_one_of(STATE, boundary)
+        boundary.side == Side::Before && is_one_of(self.effects, boundary)
     }
 
     fn strike(
@@ -189,7 +193,7 @@ impl Scenario for RefusedDel {
         let leaves = stage.pods.pop().expect("the node has pods");
         let strikes = |boundary: &Boundary| at == Some(boundary);
         let mut answer = None;
-        let trace = stage.beset(&strikes, Blow::Refuse(Errno::EIO), |stage| {
+        let trace = stage.beset(&strikes, Blow::Refuse(self.errno), |stage| {
             let host = stage.node.netns();
             let del = stage.node.invocation("DEL", &leaves.id, Some(&leaves.path));
             let first = del.clone().conf("deadlineSeconds", json!(2)).run(host)?;
@@ -200,6 +204,13 @@ impl Scenario for RefusedDel {
                 true => first,
                 false => del.run(host)?,
             });
+            let gone = || audit::links(stage).is_ok_and(|links| links.len() == stage.pods.len());
+            if !eventually(REST, gone) {
+                return Err(io::Error::other(format!(
+                    "its link stays\n{}",
+                    stage.node.log()
+                )));
+            }
             Ok(())
         })?;
         // Still bound: it would be the end of its namespace otherwise that frees it.
@@ -224,7 +235,11 @@ fn fault_35_an_add_meets_an_io_error_at_every_write() -> Outcome {
 }
 
 fn fault_35_a_del_meets_an_io_error_at_every_write() -> Outcome {
-    survive("DEL, EIO", &RefusedDel, WORKERS)
+    let work = RefusedDel {
+        effects: STATE,
+        errno: Errno::EIO,
+    };
+    survive("DEL, EIO", &work, WORKERS)
 }
 
 fn fault_41_an_add_meets_a_socket_without_room_at_every_request() -> Outcome {
@@ -233,4 +248,12 @@ fn fault_41_an_add_meets_a_socket_without_room_at_every_request() -> Outcome {
         errno: Errno::ENOBUFS,
     };
     survive("ADD, ENOBUFS", &work, WORKERS)
+}
+
+fn fault_41_a_del_meets_a_socket_without_room_at_every_request() -> Outcome {
+    let work = RefusedDel {
+        effects: NETLINK,
+        errno: Errno::ENOBUFS,
+    };
+    survive("DEL, ENOBUFS", &work, WORKERS)
 }
