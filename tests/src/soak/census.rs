@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     net::IpAddr,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -70,7 +71,16 @@ fn left_on(lab: &Lab, site: &Site, ever: &BTreeSet<IpAddr>) -> io::Result<Vec<St
             Err(error) => return Err(error),
         }
     }
+    left.extend(set_aside(&site.node().state_file()));
     Ok(left)
+}
+
+/// State files that a start could not use: whatever killed the daemon, none is that.
+fn set_aside(state: &Path) -> Vec<String> {
+    const WHY: [&str; 4] = ["corrupt", "version", "boot", "fatal"];
+    let aside = WHY.map(|why| state.with_extension(why));
+    let there = aside.iter().filter(|path| path.exists());
+    there.map(|path| format!("file {path:?}")).collect()
 }
 
 fn in_kernel(ever: &BTreeSet<IpAddr>) -> Result<Vec<String>, netlink::Error> {
