@@ -1,8 +1,9 @@
-//! Two thousand lives of a node, in eight parts that run beside each other, and the proof that a seed repeats.
+//! 2400 lives of a node, a fifth of them of IPv6, in eight parts that run beside each other, and the proof that a seed
+//! repeats.
 
 use e2e::simulation::{Words, campaign, crash, faults::Fault, live};
 
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 2400;
 const PARTS: u64 = 8;
 
 fn part(number: u64) {
