@@ -295,9 +295,8 @@ impl<H: PodHost> Sandboxes<H> {
             drop(turn);
         }));
         // The record stays until a repetition, or the sweep once the link is gone, finds nothing left to unroute.
-        unrouted.map_err(|error| {
-            refusals::of_unwiring(&record.host_name, record.address, &error)
-        })?;
+        unrouted
+            .map_err(|error| refusals::of_unwiring(&record.host_name, record.address, &error))?;
         let until = shared.pool.now() + shared.cooldown;
         let freed = record.clone();
         match shared

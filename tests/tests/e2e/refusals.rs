@@ -82,5 +82,5 @@ fn logged(verb: &str, node: &Node, reason: Reason) -> Option<Value> {
             && line["verb"] == verb
             && line["reason"] == reason.as_str_name()
     };
-    lines.filter(refused).last()
+    lines.filter(refused).next_back()
 }
