@@ -8,7 +8,13 @@ use e2e::{
 };
 use vpc_sim::SimConfig;
 
-use crate::{Bench, caller::Caller, density::resident, figure::Figure, sample::now};
+use crate::{
+    Bench,
+    caller::Caller,
+    density::{ONE_ARENA, resident},
+    figure::Figure,
+    sample::now,
+};
 
 const CYCLES: usize = 100_000;
 /// First, so that every buffer has found its size.
@@ -31,6 +37,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
             ("WARM_IP_TARGET", "0"),
             ("MINIMUM_IP_TARGET", "735"),
             ("IP_COOLDOWN_PERIOD", "1"),
+            ONE_ARENA,
         ],
     )?;
     let warm = || count(&node, "free").is_ok_and(|free| free >= 700);
