@@ -74,7 +74,7 @@ fn noted(verb: &str, node: &Node, reason: Reason) -> Result<Value, Failed> {
 
 fn logged(verb: &str, node: &Node, reason: Reason) -> Option<Value> {
     let log = node.log();
-    let lines = log
+    let mut lines = log
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());
     let refused = |line: &Value| {
@@ -82,5 +82,5 @@ fn logged(verb: &str, node: &Node, reason: Reason) -> Option<Value> {
             && line["verb"] == verb
             && line["reason"] == reason.as_str_name()
     };
-    lines.filter(refused).next_back()
+    lines.rfind(refused)
 }

@@ -306,18 +306,18 @@ fn new_before_last_gone(events: &[Event], old: &BTreeSet<u32>) -> bool {
     came.is_some() && came < went
 }
 
-/// The links of 60 pods are on their way out, and ADDs that come meanwhile are wired in between.
+/// The links of 140 pods, more than go at once, are on their way out, and ADDs that come meanwhile are wired in between.
 fn removing_many_links_delays_no_add() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node(
         "m5.4xlarge",
-        &[("WARM_IP_TARGET", "70"), ("IP_COOLDOWN_PERIOD", "0")],
+        &[("WARM_IP_TARGET", "150"), ("IP_COOLDOWN_PERIOD", "0")],
     )?;
     let grown = eventually(Duration::from_secs(60), || {
-        count(&node, "free").is_ok_and(|n| n >= 70)
+        count(&node, "free").is_ok_and(|n| n >= 150)
     });
     assert!(grown, "{}", node.log());
-    let pods = (0..60).map(|n| node.add_pod(&format!("pod{n}")));
+    let pods = (0..140).map(|n| node.add_pod(&format!("pod{n}")));
     let pods = pods.collect::<io::Result<Vec<_>>>()?;
     let quiet = node.add_pod("before")?.added.took;
     let mut monitor = Monitor::open_in(node.netns(), &[Topic::Links])?;
@@ -349,7 +349,7 @@ fn removing_many_links_delays_no_add() -> Outcome {
         took.push(add?.added.took);
     }
     took.sort_unstable();
-    eprintln!("ADD alone {quiet:?}; beside 60 removals {took:?}");
+    eprintln!("ADD alone {quiet:?}; beside 140 removals {took:?}");
     let gone = || {
         node.shell("ip -o link")
             .is_ok_and(|all| all.matches(": eni").count() == 11)
