@@ -3,7 +3,7 @@
 //!
 //! Not a library's client, because this is the path of every pod's start: a process that lives for a millisecond spent
 //! a third of it on a runtime, a reactor and a connection's tasks, and woke the daemon five times for one request.
-//! *Measured* (the README's bench): a DEL of nothing took 2.2 × the start of a program that does nothing, and now 1.4 ×.
+//! *Measured*: the processor time of a DEL of nothing, beyond that of a VERSION, went from 0.28 to 0.13 ms.
 //! What is here is what RFC 9113, RFC 7541 and gRPC ask of one call, errors included. Frames that it need not know it
 //! passes over; whatever breaks a rule ends the call, and nothing in it can make the plugin wait or hold more than a bound.
 
