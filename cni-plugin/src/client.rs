@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use prost::Message;
 use proto::handover;
@@ -132,7 +133,7 @@ impl Daemon<'_> {
             socket: self.socket.to_owned(),
             source,
         })?;
-        let stream = Timed { stream, deadline };
+        let mut stream = Timed { stream, deadline };
         stream
             .open(self.descriptors, &call.opening())
             .map_err(CallError::Io)
@@ -146,15 +147,13 @@ impl Daemon<'_> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         connect(stream.as_raw_fd(), &address)?;
-        let stream = UnixStream::from(stream);
-        stream.set_nonblocking(false)?;
-        Ok(stream)
+        Ok(UnixStream::from(stream))
     }
 
     fn classify(&self, error: CallError) -> ClientError {
         match error {
             CallError::Status(status) => self.of_status(&status),
-            CallError::Io(error) if is_timeout(&error) => self.late(),
+            CallError::Io(error) if error.kind() == io::ErrorKind::TimedOut => self.late(),
             error => ClientError::Broken {
                 socket: self.socket.to_owned(),
                 source: error.into(),
@@ -202,6 +201,9 @@ impl Deadline {
 }
 
 /// A connection on which nothing takes longer than the deadline allows.
+///
+/// Waits by `poll` and not within `recv`: a sleeper in there is also woken when the daemon has read what was sent, and
+/// goes back to sleep, on a processor that the daemon needs.
 struct Timed {
     stream: UnixStream,
     deadline: Deadline,
@@ -209,45 +211,43 @@ struct Timed {
 
 impl Timed {
     /// Preamble and first bytes, in one piece: the daemon wakes up to a request that is whole.
-    fn open(&self, descriptors: Option<&Descriptors>, first: &[u8]) -> io::Result<()> {
+    fn open(&mut self, descriptors: Option<&Descriptors>, first: &[u8]) -> io::Result<()> {
         let descriptors = descriptors.map(|d| (d.netns.as_fd(), d.netlink.as_fd()));
-        self.stream.set_write_timeout(Some(self.left()?))?;
         let sent = handover::send_with(self.stream.as_fd(), descriptors, first)?;
-        (&self.stream).write_all(&first[sent..])
+        self.write_all(&first[sent..])
     }
 
-    fn left(&self) -> io::Result<Duration> {
-        match self.deadline.left() {
-            Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
-            left => Ok(left),
+    /// Until the kernel has or takes bytes, or the peer is gone.
+    fn wait(&self, wanted: PollFlags) -> io::Result<()> {
+        let mut waited_for = [PollFd::new(self.stream.as_fd(), wanted)];
+        // Rounded up: what is left of a millisecond is no reason to look again and again.
+        let left = (self.deadline.left().as_micros()).div_ceil(1000);
+        let left = i32::try_from(left).unwrap_or(i32::MAX);
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut waited_for, timeout) {
+            Ok(0) => Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => Ok(()),
+            Err(errno) => Err(errno.into()),
         }
     }
 }
 
 impl Read for Timed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.set_read_timeout(Some(self.left()?))?;
+        self.wait(PollFlags::POLLIN)?;
         self.stream.read(buffer)
     }
 }
 
 impl Write for Timed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_write_timeout(Some(self.left()?))?;
+        self.wait(PollFlags::POLLOUT)?;
         self.stream.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// The kernel says `EAGAIN` where a socket's own timeout has passed.
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
 }
 
 /// The milliseconds a daemon may take, so that its refusal, which names a cause, arrives before our own deadline, which

@@ -3,6 +3,8 @@
 //! Owns the order of work and the process' two outputs: one JSON on stdout, at most a line on stderr. Keeps no state,
 //! programs no network, and is gone after a millisecond.
 
+#![cfg_attr(not(test), no_main)]
+
 mod add;
 #[cfg(test)]
 mod catalogue;
@@ -10,6 +12,7 @@ mod check;
 mod client;
 mod conf;
 mod del;
+mod entry;
 mod env;
 mod error;
 #[cfg(test)]
@@ -32,14 +35,20 @@ use crate::env::{Variables, Verb};
 use crate::error::{Failure, code};
 use crate::version::Version;
 
+/// Tests have an entry of their own, and want this one to be there.
+#[cfg(test)]
 fn main() {
+    entry::enter();
+}
+
+/// One call of the runtime, and the process's exit status.
+fn call() -> i32 {
     std::panic::set_hook(Box::new(report_panic));
-    // SIGPIPE is ignored from the start, as in every Rust program: a closed stdout is a failed write.
     let variables = Variables(|name: &str| std::env::var_os(name));
     let answered = match variables.verb() {
         Ok(None) => {
             about();
-            return;
+            true
         }
         Ok(Some(verb)) => {
             let (version, outcome) = run(verb, &variables, std::io::stdin());
@@ -47,8 +56,7 @@ fn main() {
         }
         Err(error) => answer("", Version::LATEST, Err(error.into())),
     };
-    // Not by returning: nothing is left that would have to be torn down.
-    std::process::exit(i32::from(!answered));
+    i32::from(!answered)
 }
 
 /// The outcome of one call, and the protocol version to report it in.
@@ -111,9 +119,10 @@ fn print(json: &Value) -> bool {
     stdout.write_all(line.as_bytes()).is_ok() && stdout.flush().is_ok()
 }
 
-/// One line on stderr, which runtimes put into their log. A closed stderr is nobody's problem.
+/// One line on stderr, in one piece, which runtimes put into their log. A closed stderr is nobody's problem.
 fn note(line: std::fmt::Arguments<'_>) {
-    let _lost = writeln!(std::io::stderr(), "hawser {line}");
+    let line = format!("hawser {line}\n");
+    let _lost = std::io::stderr().write_all(line.as_bytes());
 }
 
 fn about() {

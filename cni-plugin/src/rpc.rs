@@ -21,6 +21,8 @@ const SERVICE: &str = "/hawser.v1.Node/";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The one stream there is.
 const STREAM: u32 = 1;
+/// A frame's header.
+const HEAD: usize = 9;
 /// The largest frame that anybody may send who has not been told otherwise; also what we send at most.
 const FRAME_MAX: usize = 1 << 14;
 /// Bytes that either side may send before it is told to go on. Never raised by us: an answer is a few hundred bytes.
@@ -130,19 +132,21 @@ impl Call {
         stream: impl Read + Write,
     ) -> Result<A, CallError> {
         let mut stream = BufReader::with_capacity(4096, stream);
+        let mut payload = Vec::new();
         while !self.answered {
-            if !self.out.is_empty() {
+            // What has arrived is taken first: with the answer in it, there is nothing to be said any more.
+            if !self.out.is_empty() && !begins_with_a_frame(stream.buffer()) {
                 stream.get_mut().write_all(&self.out)?;
                 self.out.clear();
             }
-            let mut head = [0; 9];
+            let mut head = [0; HEAD];
             stream.read_exact(&mut head)?;
             let [a, b, c, kind, flags, d, e, f, g] = head;
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
             if length > FRAME_MAX {
                 return Err(CallError::Protocol("a frame is too long"));
             }
-            let mut payload = vec![0; length];
+            payload.resize(length, 0);
             stream.read_exact(&mut payload)?;
             let id = u32::from_be_bytes([d, e, f, g]) & (u32::MAX >> 1);
             self.take(kind, flags, id, &payload)?;
@@ -282,6 +286,13 @@ impl Call {
         }
         Ok(A::decode(message)?)
     }
+}
+
+fn begins_with_a_frame(bytes: &[u8]) -> bool {
+    let head = bytes.split_first_chunk::<HEAD>();
+    head.is_some_and(|(&[a, b, c, ..], rest)| {
+        rest.len() >= u32::from_be_bytes([0, a, b, c]) as usize
+    })
 }
 
 /// A frame's payload without its padding.

@@ -120,6 +120,10 @@ fn an_answer_is_read_whatever_stands_around_it() {
         let mut call = add();
         assert!(call.opening().starts_with(PREFACE));
         assert_eq!(call.finish::<AddReply>(&mut script).unwrap(), reply());
+        if step > script.sends.len() {
+            assert!(script.got.is_empty(), "nobody waits for a word any more");
+            continue;
+        }
         let pong = framed(frame::PING, flag::ACK, 0, b"are you?");
         let acknowledged = framed(frame::SETTINGS, flag::ACK, 0, &[]);
         for expected in [pong, acknowledged] {
