@@ -13,10 +13,8 @@ use planner::{Event, Family, InstanceType, Mono, Planner};
 use proto::v1::node_server::NodeServer;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Notify, Semaphore, mpsc},
+    sync::{self, Notify, Semaphore},
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Server;
 
 use crate::{
     admin,
@@ -56,8 +54,6 @@ use crate::{
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How long a start waits for an answer that only spans would tell.
 const ZONE_LIMIT: Duration = Duration::from_secs(1);
-/// Input that HTTP/2 reads ahead of whoever wants it, per connection: its own default is a mebibyte.
-const READ_AHEAD: u32 = 64 << 10;
 
 /// Why the daemon could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +97,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         stopping: true,
     };
     pool.tell(stopping).await;
-    stop.send(()).await.ok();
+    // Fails only where nobody listens any more.
+    stop.send(()).unwrap_or_default();
     if !detached.finished(DRAIN_LIMIT).await {
         let seconds = DRAIN_LIMIT.as_secs();
         tracing::warn!(seconds, "requests were still under way at the end");
@@ -264,7 +261,7 @@ impl Node {
         pool: &Pool,
         supervisor: &mut Supervisor,
         detached: &Detached,
-    ) -> Result<mpsc::Sender<()>, DaemonError> {
+    ) -> Result<sync::watch::Sender<()>, DaemonError> {
         let (books, socket) = (self.books.clone(), self.config.paths.socket());
         let sandboxes = Sandboxes::new(
             pool.clone(),
@@ -383,32 +380,13 @@ fn listen(
     seats: Seats,
     supervisor: &mut Supervisor,
     detached: Detached,
-) -> Result<mpsc::Sender<()>, DaemonError> {
+) -> Result<sync::watch::Sender<()>, DaemonError> {
     let listener = listener::bind(path)
         .map_err(|source| serve_error(&format!("\"{}\"", path.display()), source))?;
-    let (ready, connections) = mpsc::channel(64);
-    supervisor.critical(
-        "listener",
-        listener::accept(listener, seats, ready, detached),
-    );
-    let (stop, mut stopped) = mpsc::channel::<()>(1);
+    let (stop, stopped) = sync::watch::channel(());
     let node = NodeServer::new(service).max_decoding_message_size(REQUEST_LIMIT);
-    supervisor.critical("grpc", async move {
-        // Told to stop, or nobody left who could tell.
-        let told = async move { stopped.recv().await.unwrap_or_default() };
-        let server = Server::builder()
-            // Plugin and command line ask one thing per connection; bounds per connection are bounds per request so.
-            .max_concurrent_streams(1)
-            .initial_stream_window_size(READ_AHEAD)
-            .initial_connection_window_size(READ_AHEAD)
-            .add_service(node);
-        if let Err(error) = server
-            .serve_with_incoming_shutdown(ReceiverStream::new(connections), told)
-            .await
-        {
-            tracing::error!(%error, "gRPC server failed");
-        }
-    });
+    let served = listener::serve(listener, seats, node, stopped, detached);
+    supervisor.critical("listener", served);
     Ok(stop)
 }
 

@@ -1,17 +1,17 @@
 //! The daemon's socket: who may connect, and the preamble by which a connection brings its descriptors.
 //!
-//! Owns the socket file (0700 directory, 0600 socket from birth), each connection until HTTP/2 begins, and what a
-//! connection may take ([`seats`]). Knows no verb.
+//! Owns the socket file (0700 directory, 0600 socket from birth), each connection from its preamble to its end
+//! ([`connection`]), and what a connection may take ([`seats`]). Knows no verb.
 
+mod connection;
+mod cork;
 pub mod seats;
 
 use std::{
     io,
     os::{fd::AsFd, unix::fs::DirBuilderExt},
     path::Path,
-    pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -21,13 +21,17 @@ use nix::sys::{
 };
 use proto::handover::{self, Handed, Preamble};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    io::Interest,
     net::{UnixListener, UnixStream},
-    sync::mpsc,
+    sync::watch,
 };
-use tonic::{Request, transport::server::Connected};
+use tonic::Request;
 
-use self::seats::{Requests, Seat, Seats, UnderWay};
+pub use self::connection::Serves;
+use self::{
+    connection::Connection,
+    seats::{Requests, Seats, UnderWay},
+};
 use crate::{clock, supervise::Detached};
 
 /// The largest request: a Gc of a full node is some tens of kilobytes.
@@ -71,17 +75,27 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     listener
 }
 
-/// Accepts for ever; connections whose preamble is good come out of `ready`.
-pub async fn accept(
+/// Accepts until `stop` is told anything or can be told nothing any more, and has each connection whose preamble is good
+/// served by a clone of `service`. Connections end by themselves after that, with the request that is under way.
+pub async fn serve(
     listener: UnixListener,
     seats: Seats,
-    ready: mpsc::Sender<io::Result<Connection>>,
+    service: impl Serves,
+    mut stop: watch::Receiver<()>,
     detached: Detached,
 ) {
     let refused = Arc::new(Refused::default());
     loop {
-        let mut seat = seats.take().await;
-        let stream = match listener.accept().await {
+        let arrives = async {
+            let seat = seats.take().await;
+            (seat, listener.accept().await)
+        };
+        // Cancel-safe: a seat that is not taken stays free, a connection that is not accepted stays queued.
+        let (mut seat, accepted) = tokio::select! {
+            arrived = arrives => arrived,
+            _ = stop.changed() => return,
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of descriptors, most likely: those in use will come back.
@@ -91,7 +105,7 @@ pub async fn accept(
             }
         };
         seat.occupy();
-        let (ready, refused) = (ready.clone(), refused.clone());
+        let (service, stop, refused) = (service.clone(), stop.clone(), refused.clone());
         drop(detached.spawn_idle(async move {
             let greeted = tokio::select! {
                 greeted = greet(stream) => greeted,
@@ -103,13 +117,8 @@ pub async fn accept(
                         handed,
                         requests: seat.requests(),
                     };
-                    let connection = Connection {
-                        stream,
-                        brought,
-                        seat,
-                    };
-                    // Fails only where the server has stopped.
-                    drop(ready.send(Ok(connection)).await);
+                    let connection = Connection::new(stream, seat);
+                    connection::serve(connection, brought, service, stop).await;
                 }
                 Err(error) => refused.note(&error),
             }
@@ -174,55 +183,4 @@ impl Brought {
 pub fn under_way<T>(request: &Request<T>) -> Option<UnderWay> {
     let brought = request.extensions().get::<Brought>()?;
     Some(brought.requests.begin())
-}
-
-/// A connection past its preamble.
-#[derive(Debug)]
-pub struct Connection {
-    stream: UnixStream,
-    brought: Brought,
-    seat: Seat,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Brought;
-
-    fn connect_info(&self) -> Brought {
-        self.brought.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    /// HTTP/2 reads whenever anything moves, so this is where a connection learns that it has to end.
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Poll::Ready(ended) = self.seat.poll_ended(cx) {
-            return Poll::Ready(Err(ended.into()));
-        }
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf)?;
-        self.seat.charge(buf.filled().len() - before)?;
-        read.map(Ok)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
 }

@@ -52,7 +52,7 @@ impl Run {
             tracing::warn!(setting, "a setting is ignored");
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            .worker_threads(1)
             .enable_all()
             .build();
         let ended = match runtime {

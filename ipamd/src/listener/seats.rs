@@ -218,7 +218,7 @@ impl Seat {
         }
         while self.timer.as_mut().poll(cx).is_ready() {
             let served = self.life.served.load(Relaxed);
-            if self.life.under_way.load(Relaxed) == 0 && served == self.seen {
+            if !self.is_in_use() && served == self.seen {
                 return Poll::Ready(self.end(Ended::Idle));
             }
             self.seen = served;
@@ -243,7 +243,7 @@ impl Seat {
     /// [`Ended::Overfull`] if that was too much, for it or for all together.
     pub fn charge(&mut self, bytes: usize) -> Result<(), Ended> {
         // What follows a complete request is no part of another: there is one at a time.
-        if self.life.under_way.load(Relaxed) > 0 {
+        if self.is_in_use() {
             return Ok(());
         }
         let own = self.life.held.fetch_add(bytes, Relaxed) + bytes;
@@ -252,6 +252,12 @@ impl Seat {
             return Err(self.end(Ended::Overfull));
         }
         Ok(())
+    }
+
+    /// Whether a request of the connection is under way.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.life.under_way.load(Relaxed) > 0
     }
 
     /// For the requests that come over this connection.

@@ -41,6 +41,8 @@ trials!(
     fault_52_wrong_descriptors_are_refused_and_closed,
     fault_52_another_uid_is_not_served,
     who_comes_after_a_long_silence_is_answered_at_once,
+    who_asks_at_once_is_woken_by_the_answer_only,
+    who_waits_for_the_daemons_settings_gets_them,
     fault_52_crowds_that_come_for_ever_take_no_more_memory_than_one,
 );
 
@@ -387,6 +389,47 @@ fn who_comes_after_a_long_silence_is_answered_at_once() -> Outcome {
     }
     let log = stage.node.log();
     assert!(!log.contains("refused a connection"), "{log}");
+    Ok(())
+}
+
+/// What a plugin sends; the daemon's opening words come with its answer, in one piece.
+fn who_asks_at_once_is_woken_by_the_answer_only() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = node(&lab)?;
+    let request = v1::DelRequest {
+        sandbox: Some(v1::Sandbox {
+            network: "hawser".to_owned(),
+            container_id: "nobody".to_owned(),
+            ifname: "eth0".to_owned(),
+        }),
+    };
+    let message = frames::message(&request.encode_to_vec());
+    let parts = [
+        frames::client_begins(),
+        frames::call("Del"),
+        frames::data(&message, true),
+    ];
+    for _ in 0..20 {
+        let mut stream = sent(&node.socket(), &bare(&[&parts.concat()]))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        let mut piece = [0; 4096];
+        let length = io::Read::read(&mut stream, &mut piece)?;
+        let said = frames::Said::of(&piece[..length]);
+        assert_eq!(said.message(), Some(&[][..]), "{:?}", &piece[..length]);
+        assert!(said.ended, "{:?}", &piece[..length]);
+    }
+    Ok(())
+}
+
+fn who_waits_for_the_daemons_settings_gets_them() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = node(&lab)?;
+    let mut stream = sent(&node.socket(), &bare(&[&frames::client_begins()]))?;
+    // Sooner than the daemon ends a connection that asks nothing.
+    stream.set_read_timeout(Some(Duration::from_secs(4)))?;
+    let mut begins = [0; 9];
+    io::Read::read_exact(&mut stream, &mut begins)?;
+    assert_eq!(begins[3], 4, "SETTINGS come first: {begins:?}");
     Ok(())
 }
 
