@@ -21,7 +21,7 @@ use crate::netlink::route::{MAIN, Route};
 use crate::netlink::{Family, Mac};
 
 pub use add::{AddError, Step, Wired, add, add_observed};
-pub use del::{PodRef, unlink, unlink_many, unroute};
+pub use del::{PodRef, unlink, unlink_many, unroute, unroute_over};
 pub use name::{host_name, local_mac, upstream_host_name};
 pub use observe::{Drift, HostSide, Side, check, list};
 pub use standing::{Standing, repair};

@@ -38,6 +38,8 @@ struct Desired {
     enis: BTreeMap<u16, (EniLink, Option<u32>)>,
     /// By name of the host end.
     pods: BTreeMap<String, Standing>,
+    /// Link indices of the host ends that this life made, by the same names.
+    made: BTreeMap<String, u32>,
 }
 
 /// What a repair came to.
@@ -66,6 +68,7 @@ impl Keeper {
                 primary,
                 enis: BTreeMap::new(),
                 pods: BTreeMap::new(),
+                made: BTreeMap::new(),
             },
             left: None,
         };
@@ -122,6 +125,8 @@ impl Keeper {
     ) -> Result<Wired, AddError> {
         let wired = pod::add(&mut self.socket, pod, netns, link)?;
         self.stands(Standing::from(link));
+        let name = link.host_name.clone();
+        self.desired.made.insert(name, wired.host_index);
         Ok(wired)
     }
 
@@ -136,7 +141,11 @@ impl Keeper {
     /// As [`pod::unroute`].
     pub fn remove_pod(&mut self, pod: &PodRef) -> Result<(), Error> {
         self.desired.pods.remove(&pod.host_name);
-        pod::unroute(&mut self.socket, pod)
+        // Once only: a repetition looks for itself.
+        match self.desired.made.remove(&pod.host_name) {
+            Some(index) => pod::unroute_over(&mut self.socket, pod.address, index),
+            None => pod::unroute(&mut self.socket, pod),
+        }
     }
 
     /// What this news puts in doubt.

@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_core::{
-    Emitable, NLM_F_DUMP_INTR, NetlinkMessage, NetlinkPayload, NlasIterator,
+    Emitable, NLM_F_ACK, NLM_F_DUMP_INTR, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::errno::Errno;
@@ -22,7 +22,7 @@ pub(crate) const NLMSG_DONE: u16 = 3;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-/// Requests per datagram. Every one is answered before `sendmsg` returns, and the answers must fit into the default
+/// Requests per datagram. Every one may be refused before `sendmsg` returns, and the answers must fit into the default
 /// receive buffer (208 KiB; a small answer is charged about 1 KiB), or the kernel drops some and says `ENOBUFS`.
 const BATCH: usize = 64;
 
@@ -199,21 +199,23 @@ impl Socket {
     }
 
     /// Sends `requests` in one datagram; `answer` gets every frame that is not a verdict, with the request's position.
+    ///
+    /// Only the last one asks for its verdict. The kernel takes them in their order and sends each refusal by itself, so
+    /// when the last verdict is there, what was not refused has been done: one answer to be read instead of one for each.
     pub(crate) fn exchange(
         &mut self,
         requests: &[Request],
         mut answer: impl FnMut(usize, Frame<'_>),
     ) -> Result<Report, Error> {
+        let Some(last) = requests.last() else {
+            return Ok(Report::default());
+        };
         let first = self.send(requests)?;
         let port = self.channel.port;
-        let mut results: Vec<Option<Result<(), Error>>> = requests.iter().map(|_| None).collect();
-        let mut pending = requests.len();
-        while pending > 0 {
-            let op = results
-                .iter()
-                .position(Option::is_none)
-                .map_or("", |i| requests[i].op);
-            for frame in self.channel.receive(op)? {
+        let mut results: Vec<Result<(), Error>> = requests.iter().map(|_| Ok(())).collect();
+        let mut pending = true;
+        while pending {
+            for frame in self.channel.receive(last.op)? {
                 let frame = frame?;
                 let position = usize::try_from(frame.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
                 let Some(request) = requests.get(position).filter(|_| frame.port == port) else {
@@ -224,11 +226,8 @@ impl Socket {
                 if frame.kind == NLMSG_ERROR {
                     let verdict = verdict(request.op, &frame);
                     trace!(seq = frame.seq, op = request.op, refused = ?verdict.as_ref().err(), "netlink verdict");
-                    pending -= usize::from(results[position].is_none());
-                    if verdict.is_ok() {
-                        self.changed.note(&request.message);
-                    }
-                    results[position] = Some(verdict);
+                    results[position] = verdict;
+                    pending &= position + 1 < requests.len();
                 } else {
                     trace!(
                         seq = frame.seq,
@@ -240,19 +239,24 @@ impl Socket {
                 }
             }
         }
-        Ok(Report {
-            results: results.into_iter().flatten().collect(),
-        })
+        for (request, result) in requests.iter().zip(&results) {
+            if result.is_ok() {
+                self.changed.note(&request.message);
+            }
+        }
+        Ok(Report { results })
     }
 
     /// Serialises `requests` into the reused buffer and sends it. Returns the first one's sequence number.
     fn send(&mut self, requests: &[Request]) -> Result<u32, Error> {
         let first = self.seq.wrapping_add(1);
         self.out.clear();
-        for request in requests {
+        for (position, request) in requests.iter().enumerate() {
             self.seq = self.seq.wrapping_add(1);
             trace!(seq = self.seq, ?request, "netlink request");
-            append(&mut self.out, request, self.seq);
+            let is_last = position + 1 == requests.len();
+            let flags = request.flags & if is_last { u16::MAX } else { !NLM_F_ACK };
+            append(&mut self.out, request, flags, self.seq);
         }
         self.channel
             .send(requests.first().map_or("empty batch", |r| r.op), &self.out)?;
@@ -267,7 +271,7 @@ impl AsFd for Socket {
 }
 
 /// Writes one message after the others, without copying it first as the packet crate's own framing would.
-fn append(out: &mut Vec<u8>, request: &Request, seq: u32) {
+fn append(out: &mut Vec<u8>, request: &Request, flags: u16, seq: u32) {
     let start = out.len();
     let length = HEADER + request.message.buffer_len();
     out.resize(start + align4(length), 0);
@@ -278,7 +282,7 @@ fn append(out: &mut Vec<u8>, request: &Request, seq: u32) {
             .to_ne_bytes(),
     );
     header[4..6].copy_from_slice(&request.message.message_type().to_ne_bytes());
-    header[6..8].copy_from_slice(&request.flags.to_ne_bytes());
+    header[6..8].copy_from_slice(&flags.to_ne_bytes());
     header[8..12].copy_from_slice(&seq.to_ne_bytes());
     request.message.emit(payload);
 }

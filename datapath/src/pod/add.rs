@@ -12,7 +12,7 @@ use super::{PodLink, guard::GUARD, host_route};
 use crate::constants::{GROUP_DYING, MAX_ENI_INDEX, gateway, index_of_group};
 use crate::netlink::addr::{self, Address};
 use crate::netlink::link;
-use crate::netlink::{Errno, Error, Frame, Socket, neigh, route};
+use crate::netlink::{Errno, Error, Frame, Report, Socket, neigh, route};
 use crate::netns::{Netns, NetnsId};
 
 /// The parts of an ADD, in their order.
@@ -288,7 +288,18 @@ fn wire_pod(pod: &mut Socket, link: &PodLink, index: u32) -> Result<(), Error> {
         route::add(&default),
         neigh::set_permanent(index, gateway(family), link.host_mac),
     ];
-    pod.batch(&requests)?.ok()
+    without_ipv6(pod.batch(&requests)?, 0).ok()
+}
+
+/// A link without IPv6 (the kernel was started so, or an MTU below 1280) has no addresses of its own to be told off, and
+/// says so to the request at `position`. That is well for a pod of IPv4; one of IPv6 fails at its address.
+fn without_ipv6(mut report: Report, position: usize) -> Report {
+    if let Some(result) = report.results.get_mut(position)
+        && result.as_ref().is_err_and(|e| e.is(Errno::EAFNOSUPPORT))
+    {
+        *result = Ok(());
+    }
+    report
 }
 
 /// Step 3, on the host: the strict source check before the route, which is what makes the pod reachable.
@@ -308,7 +319,7 @@ fn wire_host(host: &mut Socket, link: &PodLink, index: u32) -> Result<(), AddErr
     ];
     let failed = |e| refused(Step::HostSide, e);
     let report = host.batch(&requests).map_err(failed)?;
-    match report.ok() {
+    match without_ipv6(report, 1).ok() {
         Err(e) if e.is(Errno::EEXIST) => Err(AddError::AddressInUse {
             address: link.address,
         }),

@@ -128,6 +128,38 @@ fn a_wired_pod_is_what_iproute2_calls_one() {
     );
 }
 
+/// So are those of a kernel that was started with `ipv6.disable=1`: either way the kernel has no IPv6 to configure.
+#[test]
+fn a_link_that_is_too_small_for_ipv6_is_wired_for_ipv4() {
+    let mut lab = Lab::new();
+    let link = PodLink {
+        mtu: 1000,
+        ..pod_link(5)
+    };
+    lab.add(&link).unwrap();
+    assert_eq!(lab.check(&link), []);
+    unroute(&mut lab.host, &reference(&link)).unwrap();
+    unlink(&mut lab.host, &link.host_name).unwrap();
+
+    let link = PodLink {
+        address: "fd00::5".parse().unwrap(),
+        ..link
+    };
+    let before = lab.snapshot();
+    let error = lab.add(&link).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            AddError::Refused {
+                step: Step::PodSide,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    assert_eq!(lab.snapshot(), before);
+}
+
 #[test]
 fn add_then_del_leaves_nothing() {
     let mut lab = Lab::new();
