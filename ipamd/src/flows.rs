@@ -20,7 +20,9 @@ use tokio::sync::Notify;
 
 use crate::{clock, refusals::chain, worker::Worker};
 
-/// How long before the end of an address's rest its connections are forgotten at the latest.
+/// How long before the end of an address's rest its connections are forgotten at the latest; of a short rest, a quarter.
+/// There must be time for several to become ripe: a reading walks the kernel's whole table, 3 ms of a processor that pods'
+/// starts need.
 const LEAD: Duration = Duration::from_secs(2);
 
 /// Why the flows could not be watched.
@@ -44,7 +46,7 @@ impl Window {
         let rest = until.since(left);
         Self {
             opens: left + rest / 2,
-            closes: left + rest.saturating_sub(LEAD).max(rest / 2),
+            closes: left + rest.saturating_sub(LEAD.min(rest / 4)),
         }
     }
 }
@@ -192,6 +194,18 @@ mod tests {
         stale.0.insert(ip(1), Window::of(at(5), at(6)));
         assert!(stale.due() <= Some(at(6)));
         assert_eq!(stale.ripe(at(6)).len(), 1, "what is due is ripe");
+    }
+
+    #[test]
+    fn of_a_short_rest_too_one_reading_serves_several() {
+        let mut stale = Stale::default();
+        for n in 0..10_u8 {
+            let left = at(0) + SECOND / 50 * u32::from(n);
+            stale.0.insert(ip(n), Window::of(left, left + SECOND));
+        }
+        let due = stale.due().unwrap();
+        assert_eq!(due, at(0) + SECOND * 3 / 4);
+        assert_eq!(stale.ripe(due).len(), 10);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! ADD and DEL one at a time, from the start of the plugin's process to its end; the plugin's start alone; and the
 //! daemon's share of an ADD.
 
-use std::{io, os::fd::AsFd, thread};
+use std::{io, os::fd::AsFd, thread, time::Duration};
 
 use e2e::{
     lab::{Lab, count, eventually},
@@ -13,9 +13,10 @@ use vpc_sim::SimConfig;
 use crate::{Bench, figure::Figure, floor::Floors, sample::Sample};
 
 const ROUNDS: usize = 10;
-/// Pods of a round, fewer than are warm.
+/// Pods of a round.
 const PODS: usize = 20;
-const WARM: &str = "60";
+/// All addresses that the node can have: there is one for every pod of every round, and the pool need not grow meanwhile.
+const WARM: &str = "232";
 /// What its sandboxes' ids begin with.
 const NAME: &str = "verbs";
 
@@ -25,12 +26,8 @@ const NAME: &str = "verbs";
 /// If the lab fails.
 pub fn measure(bench: &mut Bench) -> io::Result<()> {
     let lab = Lab::start(SimConfig::default())?;
-    // No rest for addresses: this part measures the path, not the pool.
-    let node = lab.node(
-        "m5.4xlarge",
-        &[("WARM_IP_TARGET", WARM), ("IP_COOLDOWN_PERIOD", "1")],
-    )?;
-    settle(&node)?;
+    let node = lab.node("m5.4xlarge", &[("WARM_IP_TARGET", WARM)])?;
+    fill(&node)?;
     let (mut floors, mut add, mut del, mut start) = (
         Floors::default(),
         Sample::default(),
@@ -53,7 +50,8 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
             ended.push(pod.netns.as_fd().try_clone_to_owned()?);
             del.took(node.delete_pod(pod)?.took);
         }
-        settle(&node)?;
+        // For what DELs left behind to go.
+        thread::sleep(Duration::from_millis(200));
     }
     let exec = floors.exec.median();
     let report = &mut bench.report;
@@ -80,17 +78,16 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
     stages(bench, &node, &floors)
 }
 
-/// Waits until the pool is warm again and what DEL left behind is gone.
-fn settle(node: &Node) -> io::Result<()> {
+/// Waits until the pool is full.
+fn fill(node: &Node) -> io::Result<()> {
     let warm = WARM.parse().unwrap_or(0);
     let free = || count(node, "free").is_ok_and(|free| free >= warm);
-    if !eventually(std::time::Duration::from_secs(60), free) {
+    if !eventually(Duration::from_secs(60), free) {
         return Err(io::Error::other(format!(
             "the pool does not fill:\n{}",
             node.log()
         )));
     }
-    thread::sleep(std::time::Duration::from_millis(200));
     Ok(())
 }
 
