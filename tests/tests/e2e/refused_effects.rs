@@ -99,14 +99,23 @@ fn fault_35_a_medium_that_fails_refuses_adds_makes_dels_unreachable_and_heals() 
     Ok(())
 }
 
-/// An ADD one of whose effects is refused; then one for another sandbox, which the same address is left for. The
-/// runtime does not delete the first: nobody ever tells the daemon of it again.
-struct RefusedAdd {
+/// Work one of whose effects is refused.
+struct Refused {
+    verb: Verb,
     effects: &'static [&'static str],
     errno: Errno,
 }
 
-impl Scenario for RefusedAdd {
+#[derive(Clone, Copy)]
+enum Verb {
+    /// Then comes one for another sandbox, which the same address is left for. The runtime does not delete the first:
+    /// nobody ever tells the daemon of it again.
+    Add,
+    /// The runtime repeats it until it succeeds, as it does with every DEL.
+    Del,
+}
+
+impl Scenario for Refused {
     fn stage(&self) -> io::Result<Stage> {
         full_node(2)
     }
@@ -120,6 +129,32 @@ impl Scenario for RefusedAdd {
     }
 
     fn strike(
+        &self,
+        stage: &mut Stage,
+        at: Option<&Boundary>,
+    ) -> io::Result<(Trace, Option<Answer>)> {
+        match self.verb {
+            Verb::Add => self.strike_add(stage, at),
+            Verb::Del => self.strike_del(stage, at),
+        }
+    }
+
+    fn judge(&self, stage: &mut Stage, answer: Option<Answer>) -> io::Result<()> {
+        let answer = succeeded(answer)?;
+        let Verb::Add = self.verb else {
+            return Ok(());
+        };
+        stage.pods.last_mut().expect("the work is about it").added = answer;
+        audit::at_rest(stage, &[], REST)?;
+        // Once more: what the first start made of the remains must be as good.
+        stage.node.kill_daemon()?;
+        stage.start()?;
+        audit::at_rest(stage, &[], REST)
+    }
+}
+
+impl Refused {
+    fn strike_add(
         &self,
         stage: &mut Stage,
         at: Option<&Boundary>,
@@ -155,37 +190,7 @@ impl Scenario for RefusedAdd {
         Ok((trace, answer))
     }
 
-    fn judge(&self, stage: &mut Stage, answer: Option<Answer>) -> io::Result<()> {
-        let answer = succeeded(answer)?;
-        stage.pods.last_mut().expect("the work is about it").added = answer;
-        audit::at_rest(stage, &[], REST)?;
-        // Once more: what the first start made of the remains must be as good.
-        stage.node.kill_daemon()?;
-        stage.start()?;
-        audit::at_rest(stage, &[], REST)
-    }
-}
-
-/// A DEL one of whose effects is refused. The runtime repeats it until it succeeds, as it does with every DEL.
-struct RefusedDel {
-    effects: &'static [&'static str],
-    errno: Errno,
-}
-
-impl Scenario for RefusedDel {
-    fn stage(&self) -> io::Result<Stage> {
-        full_node(2)
-    }
-
-    fn done(&self, _: &Stage) -> bool {
-        true
-    }
-
-    fn counts(&self, boundary: &Boundary) -> bool {
-        boundary.side == Side::Before && is_one_of(self.effects, boundary)
-    }
-
-    fn strike(
+    fn strike_del(
         &self,
         stage: &mut Stage,
         at: Option<&Boundary>,
@@ -226,14 +231,11 @@ impl Scenario for RefusedDel {
         audit::at_rest(stage, &[address], REST)?;
         Ok((trace, answer))
     }
-
-    fn judge(&self, _: &mut Stage, answer: Option<Answer>) -> io::Result<()> {
-        succeeded(answer).map(drop)
-    }
 }
 
 fn fault_35_an_add_meets_an_io_error_at_every_write() -> Outcome {
-    let work = RefusedAdd {
+    let work = Refused {
+        verb: Verb::Add,
         effects: STATE,
         errno: Errno::EIO,
     };
@@ -241,7 +243,8 @@ fn fault_35_an_add_meets_an_io_error_at_every_write() -> Outcome {
 }
 
 fn fault_35_a_del_meets_an_io_error_at_every_write() -> Outcome {
-    let work = RefusedDel {
+    let work = Refused {
+        verb: Verb::Del,
         effects: STATE,
         errno: Errno::EIO,
     };
@@ -249,7 +252,8 @@ fn fault_35_a_del_meets_an_io_error_at_every_write() -> Outcome {
 }
 
 fn fault_41_an_add_meets_a_socket_without_room_at_every_request() -> Outcome {
-    let work = RefusedAdd {
+    let work = Refused {
+        verb: Verb::Add,
         effects: NETLINK,
         errno: Errno::ENOBUFS,
     };
@@ -257,7 +261,8 @@ fn fault_41_an_add_meets_a_socket_without_room_at_every_request() -> Outcome {
 }
 
 fn fault_41_a_del_meets_a_socket_without_room_at_every_request() -> Outcome {
-    let work = RefusedDel {
+    let work = Refused {
+        verb: Verb::Del,
         effects: NETLINK,
         errno: Errno::ENOBUFS,
     };

@@ -1,8 +1,12 @@
 //! Each way in which EC2 can keep a pod waiting, provoked, and what the pod's event will say about it.
 
-use std::{thread, time::Duration};
+use std::{io, thread, time::Duration};
 
-use e2e::lab::{Lab, count, eventually};
+use e2e::{
+    lab::{Lab, count, eventually},
+    node::Node,
+    plugin,
+};
 use proto::refusal::Reason;
 use vpc_sim::{Action, Fault, FaultKind, SimConfig};
 
@@ -29,6 +33,25 @@ fn refused_after(action: Action, code: &str, reason: Reason, words: &[&str]) -> 
     told(&node, &add_within(&node, 3)?, reason, words)?;
     assert_eq!(count(&node, "assigned")?, 3);
     Ok(())
+}
+
+/// What becomes of the next ENI that is asked for.
+fn next_create(lab: &Lab, kind: FaultKind) {
+    lab.sim.faults().push(Fault {
+        action: Action::CreateNetworkInterface,
+        times: 1,
+        kind,
+    });
+}
+
+/// An ADD that waits for an address, and gets one.
+fn add(node: &Node) -> io::Result<plugin::Outcome> {
+    let (_netns, path) = node.sandbox("waits")?;
+    let added = node
+        .invocation("ADD", "waits", Some(&path))
+        .run(node.netns())?;
+    assert!(added.succeeded(), "{added:?}\n{}", node.log());
+    Ok(added)
 }
 
 fn an_exhausted_subnet_is_named() -> Outcome {
@@ -83,11 +106,7 @@ fn slots_that_ec2_says_are_taken_are_named() -> Outcome {
 fn a_wait_that_is_over_tells_what_was_under_way() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = full_node(&lab)?;
-    lab.sim.faults().push(Fault {
-        action: Action::CreateNetworkInterface,
-        times: 1,
-        kind: FaultKind::Hang,
-    });
+    next_create(&lab, FaultKind::Hang);
     let words = [
         "no free address after",
         "ENIs being created: 1",
@@ -111,17 +130,8 @@ fn a_pool_that_may_not_grow_says_so() -> Outcome {
 fn a_waiting_add_is_served_by_the_first_address() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = full_node(&lab)?;
-    let slow = FaultKind::Delay(Duration::from_secs(1));
-    lab.sim.faults().push(Fault {
-        action: Action::CreateNetworkInterface,
-        times: 1,
-        kind: slow,
-    });
-    let (_netns, path) = node.sandbox("waits")?;
-    let added = node
-        .invocation("ADD", "waits", Some(&path))
-        .run(node.netns())?;
-    assert!(added.succeeded(), "{added:?}\n{}", node.log());
+    next_create(&lab, FaultKind::Delay(Duration::from_secs(1)));
+    let added = add(&node)?;
     assert!(
         added.took >= Duration::from_secs(1),
         "it cannot have been served before EC2 answered"
@@ -132,16 +142,8 @@ fn a_waiting_add_is_served_by_the_first_address() -> Outcome {
 fn a_lost_create_reply_makes_no_second_eni() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = full_node(&lab)?;
-    lab.sim.faults().push(Fault {
-        action: Action::CreateNetworkInterface,
-        times: 1,
-        kind: FaultKind::LoseReply,
-    });
-    let (_netns, path) = node.sandbox("waits")?;
-    let added = node
-        .invocation("ADD", "waits", Some(&path))
-        .run(node.netns())?;
-    assert!(added.succeeded(), "{added:?}\n{}", node.log());
+    next_create(&lab, FaultKind::LoseReply);
+    add(&node)?;
     let owned = lab.sim.world().interfaces().count();
     assert_eq!(owned, 2, "the primary ENI and one more\n{}", node.log());
     Ok(())
@@ -150,11 +152,7 @@ fn a_lost_create_reply_makes_no_second_eni() -> Outcome {
 fn del_calls_off_an_add_that_waits() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = full_node(&lab)?;
-    lab.sim.faults().push(Fault {
-        action: Action::CreateNetworkInterface,
-        times: 1,
-        kind: FaultKind::Hang,
-    });
+    next_create(&lab, FaultKind::Hang);
     let (_netns, path) = node.sandbox("waits")?;
     thread::scope(|scope| {
         let add = scope.spawn(|| {
