@@ -112,12 +112,12 @@ impl Socket {
     /// # Errors
     /// As [`Socket::dump`]; a link that is gone has no addresses.
     pub fn addresses(&mut self, family: Family, index: Option<u32>) -> Result<Vec<Address>, Error> {
-        let messages = match self.dump(&dump(family, index)) {
-            Err(e) if e.is_gone() => return Ok(Vec::new()),
-            other => other?,
-        };
-        let all = messages.iter().filter_map(Address::from_message);
-        Ok(all.filter(|a| index.is_none_or(|i| a.index == i)).collect())
+        let on = |a: &Address| index.is_none_or(|i| a.index == i);
+        let read = |message: &_| Address::from_message(message).filter(on);
+        match self.dump(&dump(family, index), read) {
+            Err(e) if e.is_gone() => Ok(Vec::new()),
+            other => other,
+        }
     }
 }
 

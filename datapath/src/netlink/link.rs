@@ -316,11 +316,7 @@ impl Socket {
     /// # Errors
     /// As [`Socket::dump`].
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
-        Ok(self
-            .dump(&dump())?
-            .iter()
-            .filter_map(Link::from_message)
-            .collect())
+        self.dump(&dump(), Link::from_message)
     }
 
     fn one_link(&mut self, request: &Request) -> Result<Option<Link>, Error> {

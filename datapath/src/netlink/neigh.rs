@@ -117,9 +117,10 @@ impl Socket {
         family: Family,
         index: Option<u32>,
     ) -> Result<Vec<Neighbour>, Error> {
-        let messages = self.dump(&dump(family, index))?;
-        let all = messages.iter().filter_map(Neighbour::from_message);
-        Ok(all.filter(|n| index.is_none_or(|i| n.index == i)).collect())
+        let on = |n: &Neighbour| index.is_none_or(|i| n.index == i);
+        self.dump(&dump(family, index), |message| {
+            Neighbour::from_message(message).filter(on)
+        })
     }
 }
 

@@ -205,14 +205,8 @@ impl Socket {
         table: u32,
         oif: u32,
     ) -> Result<Vec<Route>, Error> {
-        let messages = match self.dump(&dump_over(family, table, oif)) {
-            Err(e) if e.is_gone() => return Ok(Vec::new()),
-            other => other?,
-        };
-        let all = messages.iter().filter_map(Route::from_message);
-        Ok(all
-            .filter(|r| r.table == table && r.oif == Some(oif))
-            .collect())
+        let wanted = |r: &Route| r.table == table && r.oif == Some(oif);
+        self.list_routes(&dump_over(family, table, oif), wanted)
     }
 
     /// All routes of a family in the namespace, or those of one table.
@@ -220,12 +214,19 @@ impl Socket {
     /// # Errors
     /// As [`Socket::dump`]; a table that was never written to is empty.
     pub fn routes(&mut self, family: Family, table: Option<u32>) -> Result<Vec<Route>, Error> {
-        let messages = match self.dump(&dump(family, table)) {
-            Err(e) if e.is_gone() => return Ok(Vec::new()),
-            other => other?,
-        };
-        let all = messages.iter().filter_map(Route::from_message);
-        Ok(all.filter(|r| table.is_none_or(|t| r.table == t)).collect())
+        self.list_routes(&dump(family, table), |r| table.is_none_or(|t| r.table == t))
+    }
+
+    fn list_routes(
+        &mut self,
+        request: &Request,
+        wanted: impl Fn(&Route) -> bool,
+    ) -> Result<Vec<Route>, Error> {
+        let read = |message: &_| Route::from_message(message).filter(&wanted);
+        match self.dump(request, read) {
+            Err(e) if e.is_gone() => Ok(Vec::new()),
+            other => other,
+        }
     }
 }
 

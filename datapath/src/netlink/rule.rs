@@ -141,11 +141,7 @@ impl Socket {
     /// # Errors
     /// As [`Socket::dump`].
     pub fn rules(&mut self, family: Family) -> Result<Vec<Rule>, Error> {
-        Ok(self
-            .dump(&dump(family))?
-            .iter()
-            .filter_map(Rule::from_message)
-            .collect())
+        self.dump(&dump(family), Rule::from_message)
     }
 }
 

@@ -155,15 +155,22 @@ impl Socket {
         answers.into_iter().collect()
     }
 
-    /// Lists objects. A dump that the kernel flags as interrupted is repeated.
+    /// Lists objects: of each message what `read` makes of it. A dump that the kernel flags as interrupted is repeated.
+    ///
+    /// One message at a time, because decoded they are large: all the links of a full node took ten megabytes for a moment,
+    /// which the C library then kept.
     ///
     /// # Errors
     /// The kernel's verdict, [`Error::Interrupted`] when no attempt was left in peace, or a failure of the socket.
-    pub fn dump(&mut self, request: &Request) -> Result<Vec<RouteNetlinkMessage>, Error> {
+    pub fn dump<T>(
+        &mut self,
+        request: &Request,
+        read: impl Fn(&RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Vec<T>, Error> {
         self.channel.enlarge();
         for _ in 0..DUMP_ATTEMPTS {
-            if let Some(messages) = self.dump_once(request)? {
-                return Ok(messages);
+            if let Some(objects) = self.dump_once(request, &read)? {
+                return Ok(objects);
             }
         }
         Err(Error::Interrupted {
@@ -173,10 +180,14 @@ impl Socket {
     }
 
     /// `None` when the kernel flagged the dump as inconsistent.
-    fn dump_once(&mut self, request: &Request) -> Result<Option<Vec<RouteNetlinkMessage>>, Error> {
+    fn dump_once<T>(
+        &mut self,
+        request: &Request,
+        read: impl Fn(&RouteNetlinkMessage) -> Option<T>,
+    ) -> Result<Option<Vec<T>>, Error> {
         let seq = self.send(std::slice::from_ref(request))?;
         let port = self.channel.port;
-        let mut messages = Vec::new();
+        let mut objects = Vec::new();
         let mut interrupted = false;
         loop {
             for frame in self.channel.receive(request.op)? {
@@ -190,9 +201,9 @@ impl Socket {
                     NLMSG_ERROR => verdict(request.op, &frame)?,
                     NLMSG_DONE => {
                         verdict(request.op, &frame)?;
-                        return Ok((!interrupted).then_some(messages));
+                        return Ok((!interrupted).then_some(objects));
                     }
-                    _ => messages.push(parse(request.op, frame)?),
+                    _ => objects.extend(read(&parse(request.op, frame)?)),
                 }
             }
         }
@@ -368,10 +379,10 @@ mod tests {
             });
             let noticed = (0..5000).any(|_| {
                 socket
-                    .dump_once(&addr::dump(Family::V4, None))
+                    .dump_once(&addr::dump(Family::V4, None), Address::from_message)
                     .is_ok_and(|m| m.is_none())
             });
-            let given_up = socket.dump(&addr::dump(Family::V4, None)).err();
+            let given_up = socket.addresses(Family::V4, None).err();
             stop.store(true, Ordering::Relaxed);
             assert!(noticed, "no dump was disturbed");
             assert!(given_up.is_none_or(|e| matches!(

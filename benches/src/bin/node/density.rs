@@ -1,7 +1,7 @@
 //! One large node that fills up: what an ADD takes, and what packets between two pods see, with few pods and with as
 //! many as the instance can hold. And the daemon's memory on the way.
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, thread, time::Duration};
 
 use e2e::{
     lab::{Lab, count, eventually},
@@ -29,6 +29,7 @@ const ADDS: [usize; 4] = [10, 100, 250, 735];
 const AROUND: usize = 20;
 /// As the README tells to run the daemon; otherwise the C library keeps memory for each of its threads.
 pub const ONE_ARENA: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
+const A_LOOK: Duration = Duration::from_secs(65);
 /// At most so much resident memory with a full node.
 const MEMORY: f64 = 24.0;
 
@@ -54,6 +55,8 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
         filling.fill(&node, usize::from(pods), &bench.floor)?;
         filling.look(pods)?;
     }
+    // The daemon looks at all that it keeps once a minute, which is when it needs the most.
+    thread::sleep(A_LOOK);
     let full = resident(&node)?;
     plot::draw(&bench.out.join("latency.svg"), &filling.adds, &filling.seen)?;
     filling.report(bench);
@@ -109,10 +112,9 @@ struct Filling {
 
 impl Filling {
     fn fill(&mut self, node: &Node, to: usize, floor: &crate::floor::Floor) -> io::Result<()> {
+        // Not more often: the floor's namespaces stand to the end, and are as many again as the pods' before long.
+        self.floors.gather(floor, AROUND)?;
         while self.pods.len() < to {
-            if self.pods.len().is_multiple_of(AROUND * 2) {
-                self.floors.gather(floor, 5)?;
-            }
             let pod = node.add_pod(&format!("d{}", self.pods.len()))?;
             self.adds.push(crate::sample::millis(pod.added.took));
             self.pods.push(pod);
