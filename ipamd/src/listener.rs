@@ -30,7 +30,7 @@ use tonic::Request;
 pub use self::connection::Serves;
 use self::{
     connection::Connection,
-    seats::{Requests, Seats, UnderWay},
+    seats::{Requests, Seat, Seats, UnderWay},
 };
 use crate::{clock, supervise::Detached};
 
@@ -112,18 +112,26 @@ pub async fn serve(
                 ended = seat.ended() => Err(ended.into()),
             };
             match greeted {
-                Ok((stream, handed)) => {
-                    let brought = Brought {
-                        handed,
-                        requests: seat.requests(),
-                    };
-                    let connection = Connection::new(stream, seat);
-                    connection::serve(connection, brought, service, stop).await;
-                }
+                Ok((stream, handed)) => converse(stream, handed, seat, service, stop).await,
                 Err(error) => refused.note(&error),
             }
         }));
     }
+}
+
+/// Serves one connection whose preamble has been read, from its first word of HTTP/2 to its end.
+pub(crate) async fn converse(
+    stream: UnixStream,
+    handed: Option<Handed>,
+    seat: Seat,
+    service: impl Serves,
+    stop: watch::Receiver<()>,
+) {
+    let brought = Brought {
+        handed: Arc::new(Mutex::new(handed)),
+        requests: seat.requests(),
+    };
+    connection::serve(Connection::new(stream, seat), brought, service, stop).await;
 }
 
 /// Tells of refused connections, some at a time.
@@ -144,7 +152,7 @@ impl Refused {
     }
 }
 
-async fn greet(stream: UnixStream) -> io::Result<(UnixStream, Arc<Mutex<Option<Handed>>>)> {
+async fn greet(stream: UnixStream) -> io::Result<(UnixStream, Option<Handed>)> {
     let peer = stream.peer_cred()?;
     if peer.uid() != 0 {
         return Err(io::Error::other(format!(
@@ -159,7 +167,7 @@ async fn greet(stream: UnixStream) -> io::Result<(UnixStream, Arc<Mutex<Option<H
         Preamble::Bare => None,
         Preamble::Handed(handed) => Some(handed),
     };
-    Ok((stream, Arc::new(Mutex::new(handed))))
+    Ok((stream, handed))
 }
 
 /// What a connection gives its requests.

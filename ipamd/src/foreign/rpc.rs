@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{fd::AsFd, unix},
     time::Duration,
 };
 
@@ -16,8 +16,17 @@ use proto::{
         node_server::{Node, NodeServer},
     },
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-use tonic::{Code, Request, Response, Status, transport::Server};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::watch,
+};
+use tonic::{Code, Request, Response, Status};
+
+use crate::listener::{
+    self, REQUEST_LIMIT,
+    seats::{Limits, Seats},
+};
 
 /// Every connection of HTTP/2 begins with this; an input that had to find it out would get nowhere.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -36,7 +45,7 @@ pub fn rpc(input: &[u8]) {
 }
 
 fn preamble(bytes: &[u8]) {
-    let (mut plugin, daemon) = UnixStream::pair().expect("a pair of sockets");
+    let (mut plugin, daemon) = unix::net::UnixStream::pair().expect("a pair of sockets");
     // Within the socket's buffer, or this would wait for a reader that comes later.
     let bytes = bytes.get(..1024).unwrap_or(bytes);
     plugin.write_all(bytes).expect("there is room");
@@ -83,14 +92,12 @@ fn frames(bytes: &[u8]) {
         .build()
         .expect("a runtime");
     runtime.block_on(async {
-        let (mut plugin, daemon) = tokio::io::duplex(1 << 16);
-        let connections = tokio_stream::once(Ok::<DuplexStream, std::io::Error>(daemon));
-        // As the daemon configures it.
-        let node = NodeServer::new(Nobody).max_decoding_message_size(1 << 20);
-        let server = Server::builder()
-            .max_concurrent_streams(16)
-            .add_service(node)
-            .serve_with_incoming(connections);
+        let (mut plugin, daemon) = UnixStream::pair().expect("a pair of sockets");
+        let seats = Seats::new(Limits::within(1024));
+        // The whole of the daemon's own end, but for the verbs. Nobody ever says stop.
+        let node = NodeServer::new(Nobody).max_decoding_message_size(REQUEST_LIMIT);
+        let (_say, stop) = watch::channel(());
+        let served = listener::converse(daemon, None, seats.take().await, node, stop);
         let talk = async {
             let mut answers = Vec::new();
             plugin.write_all(PREFACE).await?;
@@ -99,11 +106,10 @@ fn frames(bytes: &[u8]) {
             plugin.read_to_end(&mut answers).await
         };
         // It hangs up on nonsense, and at the end of the stream: it must not wait.
-        let both = async { tokio::join!(server, talk) };
-        let (served, _talked) = tokio::time::timeout(Duration::from_secs(5), both)
+        let both = async { tokio::join!(served, talk) };
+        let ((), _talked) = tokio::time::timeout(Duration::from_secs(4), both)
             .await
-            .expect("the server comes to an end");
-        served.expect("the server outlives its connections");
+            .expect("the connection comes to an end, and not because it is idle");
     });
 }
 
