@@ -4,11 +4,13 @@ use std::{
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Barrier,
     time::Duration,
 };
 
-use crate::sample::{Sample, now};
+use crate::{
+    crowd::at_once,
+    sample::{Sample, now},
+};
 
 const NOOP: &str = include_str!("../../../floor/noop.c");
 const STEPS: &str = include_str!("../../../floor/steps.c");
@@ -48,23 +50,8 @@ impl Floor {
     /// # Errors
     /// If one cannot be run.
     pub fn exec_at_once(&self, count: usize) -> io::Result<Duration> {
-        let start = Barrier::new(count + 1);
-        std::thread::scope(|scope| {
-            let runs: Vec<_> = (0..count)
-                .map(|_| {
-                    scope.spawn(|| {
-                        start.wait();
-                        run(&self.noop)
-                    })
-                })
-                .collect();
-            start.wait();
-            let begun = now();
-            for run in runs {
-                run.join().expect("no panic in it")?;
-            }
-            Ok(begun.elapsed())
-        })
+        let runs = (0..count).map(|_| || run(&self.noop)).collect();
+        at_once(runs).map(|(took, _)| took)
     }
 
     /// The median of a pod's wiring in bare netlink, in milliseconds: of the whole, or of `pair`, `pod` and `host`.

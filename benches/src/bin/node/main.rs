@@ -7,6 +7,7 @@
 
 mod caller;
 mod calls;
+mod crowd;
 mod density;
 mod figure;
 mod floor;

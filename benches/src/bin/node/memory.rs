@@ -17,8 +17,8 @@ use crate::{
 };
 
 const CYCLES: usize = 100_000;
-/// First, so that every buffer has found its size.
-const WARM_UP: usize = 5_000;
+/// First, so that every buffer has found its size: half a minute.
+const WARM_UP: usize = 20_000;
 /// Callers at once, and sandboxes that each goes round: a link is removed after DEL, and the next ADD of its namespace
 /// would wait for it.
 const CALLERS: usize = 4;

@@ -1,20 +1,20 @@
 //! 250 ADDs at once, as after a node's reboot: all answered, how long it takes, and the slowest of them.
 
-use std::{io, path::PathBuf, sync::Barrier, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use datapath::netns::Netns;
 use e2e::{
     lab::{Lab, count, eventually},
     node::Node,
-    plugin::Outcome,
 };
 use vpc_sim::SimConfig;
 
 use crate::{
     Bench,
+    crowd::at_once,
     figure::Figure,
     floor::Floors,
-    sample::{Sample, millis, now},
+    sample::{Sample, millis},
 };
 
 const PODS: usize = 250;
@@ -31,8 +31,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
         "m5.24xlarge",
         &[("WARM_IP_TARGET", "260"), ("IP_COOLDOWN_PERIOD", "1")],
     )?;
-    let (mut wall, mut floor, mut ratio) =
-        (Sample::default(), Sample::default(), Sample::default());
+    let (mut wall, mut floor) = (Sample::default(), Sample::default());
     let (mut slowest, mut down) = (Sample::default(), Sample::default());
     let mut floors = Vec::new();
     // Sandboxes that are gone for the node stand until the end, for the reason that the floor's do.
@@ -49,12 +48,11 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
                 node.sandbox(&id).map(|(netns, path)| (id, netns, path))
             })
             .collect::<io::Result<_>>()?;
-        let (took, adds) = at_once(&node, "ADD", &sandboxes)?;
+        let (took, adds) = storm(&node, "ADD", &sandboxes)?;
         wall.push(took);
         floor.push(least);
-        ratio.push(took / least);
         slowest.push(adds.percentile(99));
-        let (took, _) = at_once(&node, "DEL", &sandboxes)?;
+        let (took, _) = storm(&node, "DEL", &sandboxes)?;
         down.push(took);
         for (_, _, path) in &sandboxes {
             Netns::unbind(path)?;
@@ -85,34 +83,18 @@ fn warm(node: &Node) -> io::Result<()> {
 }
 
 /// Wall time in milliseconds, and the times of the single invocations.
-fn at_once(
+fn storm(
     node: &Node,
     verb: &str,
     sandboxes: &[(String, Netns, PathBuf)],
 ) -> io::Result<(f64, Sample)> {
-    let start = Barrier::new(sandboxes.len() + 1);
-    let (took, outcomes) = std::thread::scope(|scope| {
-        let runs: Vec<_> = sandboxes
-            .iter()
-            .map(|(id, _, path)| {
-                let invocation = node.invocation(verb, id, Some(path));
-                let start = &start;
-                scope.spawn(move || {
-                    start.wait();
-                    invocation.run(node.netns())
-                })
-            })
-            .collect();
-        start.wait();
-        let begun = now();
-        let outcomes: io::Result<Vec<Outcome>> = runs
-            .into_iter()
-            .map(|run| run.join().expect("no panic in it"))
-            .collect();
-        (begun.elapsed(), outcomes)
+    let works = sandboxes.iter().map(|(id, _, path)| {
+        let invocation = node.invocation(verb, id, Some(path));
+        move || invocation.run(node.netns())
     });
+    let (took, outcomes) = at_once(works.collect())?;
     let mut sample = Sample::default();
-    for outcome in outcomes? {
+    for outcome in outcomes {
         if !outcome.succeeded() {
             return Err(io::Error::other(format!(
                 "{verb} failed: {outcome:?}\n{}",

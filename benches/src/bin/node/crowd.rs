@@ -1,0 +1,62 @@
+//! Many works at one time, each on a thread of its own, and how long all of them take. Knows no work.
+
+use std::{io, sync::Barrier, time::Duration};
+
+use crate::sample::now;
+
+/// Runs all of `works` at once: from the start of the first to the end of the last. By the workers' own clocks, since
+/// whoever starts them is one thread among hundreds, and may come to look at its clock when some are done.
+///
+/// # Errors
+/// The first that a work has, after all have ended.
+pub fn at_once<T, W>(works: Vec<W>) -> io::Result<(Duration, Vec<T>)>
+where
+    T: Send,
+    W: FnOnce() -> io::Result<T> + Send,
+{
+    let start = Barrier::new(works.len());
+    let runs: Vec<_> = std::thread::scope(|scope| {
+        let timed = |work: W| {
+            let start = &start;
+            scope.spawn(move || {
+                start.wait();
+                let begun = now();
+                let done = work();
+                (begun, now(), done)
+            })
+        };
+        let threads: Vec<_> = works.into_iter().map(timed).collect();
+        let ended = threads.into_iter();
+        ended
+            .map(|run| run.join().expect("no panic in it"))
+            .collect()
+    });
+    let first = runs.iter().map(|(begun, ..)| *begun).min();
+    let last = runs.iter().map(|(_, ended, _)| *ended).max();
+    let took = last.zip(first).map(|(last, first)| last - first);
+    let done: io::Result<Vec<T>> = runs.into_iter().map(|(.., done)| done).collect();
+    Ok((took.unwrap_or_default(), done?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_take_as_long_as_the_slowest_and_a_failure_is_told() {
+        let sleep = |millis| {
+            move || {
+                std::thread::sleep(Duration::from_millis(millis));
+                match millis {
+                    13 => Err(io::Error::other("unlucky")),
+                    millis => Ok(millis),
+                }
+            }
+        };
+        let (took, done) = at_once(vec![sleep(1), sleep(40), sleep(2)]).unwrap();
+        assert!(took >= Duration::from_millis(40));
+        assert_eq!(done, [1, 40, 2]);
+        let failed = at_once(vec![sleep(1), sleep(13)]).unwrap_err();
+        assert_eq!(failed.to_string(), "unlucky");
+    }
+}
