@@ -1,6 +1,7 @@
 //! One node of the lab: an instance's namespace, the daemon running in it, and pods placed by executing the plugin.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     io::{self, Read, Write},
     net::{IpAddr, Ipv4Addr},
@@ -200,8 +201,24 @@ impl Node {
     /// # Errors
     /// If the process cannot be started.
     pub fn ask(&self, ec2_endpoint: &str, arguments: &[&str]) -> io::Result<std::process::Output> {
-        let mut command = Command::new(binaries::ipamd());
+        self.ask_under(&[], ec2_endpoint, arguments)
+    }
+
+    /// The same behind the words of another command.
+    ///
+    /// # Errors
+    /// As [`Node::ask`].
+    pub fn ask_under(
+        &self,
+        words: &[&str],
+        ec2_endpoint: &str,
+        arguments: &[&str],
+    ) -> io::Result<std::process::Output> {
+        let binary = binaries::ipamd();
+        let mut words = words.iter().map(OsStr::new).chain([binary.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the binary at the least"));
         command
+            .args(words)
             .args(arguments)
             .env_clear()
             .env("HAWSER_RUN_DIR", self.dir.join("run"))

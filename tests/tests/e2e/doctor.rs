@@ -113,6 +113,11 @@ impl Ward {
     }
 
     fn doctor_at(&self, endpoint: &str, more: &[&str]) -> io::Result<Output> {
+        self.doctor_under(&[], endpoint, more)
+    }
+
+    /// Behind the words of another command.
+    fn doctor_under(&self, words: &[&str], endpoint: &str, more: &[&str]) -> io::Result<Output> {
         let root = self.root.display().to_string();
         let mut all = vec![
             "doctor",
@@ -124,7 +129,7 @@ impl Ward {
             "/bin",
         ];
         all.extend(more);
-        self.node.ask(endpoint, &all)
+        self.node.ask_under(words, endpoint, &all)
     }
 
     fn told(&self) -> io::Result<Told> {

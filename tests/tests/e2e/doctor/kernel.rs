@@ -1,16 +1,19 @@
 //! Findings in the kernel. The daemon is dead in all of them: a living one would put right what is broken.
 
-use std::{io, process::Command};
+use std::{fs, io, process::Command};
 
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use vpc_sim::SimConfig;
 
-use super::Ward;
+use super::{Told, Ward};
 use crate::{Outcome, ipv6, trials};
 
 trials!(
     a_dead_daemon_is_found_and_so_is_what_it_left,
     what_is_missing_in_the_kernel_is_found,
     what_is_missing_of_ipv6_in_the_kernel_is_found,
+    a_link_that_is_not_as_it_shall_be_is_told_what_is_wrong_with_it,
+    a_kernel_that_cannot_be_asked_is_found,
 );
 
 /// Runs a program in the node's namespace, as whoever breaks it would.
@@ -83,12 +86,10 @@ fn what_is_missing_in_the_kernel_is_found() -> Outcome {
     ward.finds("nftables", "table ip hawser is not as it shall be")?;
 
     let link = secondary_link(&ward)?;
-    in_node(&ward, "ip", &format!("link set {link} mtu 1400"))?;
-    ward.finds("links", &format!("{link} of eni-"))?;
     in_node(&ward, "ip", &format!("link del {link}"))?;
     ward.finds("links", "has no link")?;
 
-    let off = || std::fs::write("/proc/sys/net/ipv4/ip_forward", "0");
+    let off = || fs::write("/proc/sys/net/ipv4/ip_forward", "0");
     ward.node.netns().run(off)??;
     ward.finds("sysctl", "does not forward")
 }
@@ -117,12 +118,60 @@ fn what_is_missing_of_ipv6_in_the_kernel_is_found() -> Outcome {
 
     let set = |name: &str, value: &str| -> io::Result<()> {
         let path = format!("/proc/sys/net/ipv6/conf/{name}");
-        ward.node.netns().run(|| std::fs::write(path, value))?
+        ward.node.netns().run(|| fs::write(path, value))?
     };
     set("eth0/accept_ra", "1")?;
     ward.finds("sysctl", "does not hear its router")?;
     set("all/forwarding", "0")?;
     ward.finds("sysctl", "does not forward")
+}
+
+fn a_link_that_is_not_as_it_shall_be_is_told_what_is_wrong_with_it() -> Outcome {
+    let (ward, _pods) = dead()?;
+    let link = secondary_link(&ward)?;
+    let evidence = |told: &Told| {
+        let what = format!("{link} of eni-");
+        told.finds("links", &what)?;
+        let all = told.findings();
+        let found = all.iter().find(|(name, _)| name == "links");
+        let text = found.and_then(|(_, finding)| finding["evidence"].as_str());
+        Ok::<_, libtest_mimic::Failed>(text.unwrap_or_default().to_owned())
+    };
+    in_node(&ward, "ip", &format!("link set {link} mtu 1400"))?;
+    assert_eq!(evidence(&ward.told()?)?, "its MTU is 1400 instead of 9001");
+    let strict = format!("/proc/sys/net/ipv4/conf/{link}/rp_filter");
+    ward.node.netns().run(|| fs::write(strict, "1"))??;
+    in_node(&ward, "ip", &format!("link set {link} down"))?;
+    assert_eq!(
+        evidence(&ward.told()?)?,
+        "it is down, its MTU is 1400 instead of 9001, rp_filter is 1 (strict)"
+    );
+    Ok(())
+}
+
+/// For want of a right, and for want of /proc.
+fn a_kernel_that_cannot_be_asked_is_found() -> Outcome {
+    const WITHOUT: &[&str] = &[
+        "setpriv",
+        "--bounding-set",
+        "-net_admin",
+        "--inh-caps",
+        "-net_admin",
+        "--",
+    ];
+    const SETTINGS: &str = "/proc/sys/net";
+    let (ward, _pods) = dead()?;
+    let endpoint = ward.lab.sim.ec2_endpoint();
+    let output = ward.doctor_under(WITHOUT, &endpoint, &["--output", "json"])?;
+    Told::read(&output)?.finds("nftables", "the kernel cannot be asked")?;
+
+    let empty = ward.root.join("empty");
+    fs::create_dir(&empty)?;
+    let none = None::<&str>;
+    mount(Some(&empty), SETTINGS, none, MsFlags::MS_BIND, none)?;
+    let told = ward.told();
+    umount2(SETTINGS, MntFlags::MNT_DETACH)?;
+    told?.finds("sysctl", "the node's forwarding cannot be read")
 }
 
 /// The name of the link of the ENI that is not the primary one.
