@@ -22,7 +22,7 @@ pub(crate) fn socket_in(netns: &Netns) -> Socket {
 /// not our own. Counters, ages and the carrier (which follows its cause by a moment) are not in it.
 pub(crate) fn snapshot(netns: &Netns) -> String {
     let show = "ip -o link | sed 's/ \\(qlen\\|state\\) [^ ]*//g; s/NO-CARRIER,\\|,LOWER_UP\\|,M-DOWN//g'; \
-                ip -o -4 addr; ip -4 route show table all; ip rule; ip -4 neigh show nud permanent; nft list ruleset";
+                ip -o -4 addr; ip -4 route show table all; ip rule; ip -4 neigh show nud permanent | sort; nft list ruleset";
     run_in(netns, &["sh", "-ec", show])
 }
 

@@ -190,9 +190,9 @@ impl HostNet {
         kept.await.unwrap_or_default();
     }
 
-    /// What this news puts in doubt.
-    pub async fn doubt(&self, news: News) -> Doubt {
-        let doubt = self.writer.run(move |host| host.doubt(&news)).await;
+    /// What is in doubt after this news, and was before it.
+    pub async fn doubt(&self, news: News, before: Doubt) -> Doubt {
+        let doubt = self.writer.run(move |host| host.doubt(&news, before)).await;
         doubt.unwrap_or_default()
     }
 

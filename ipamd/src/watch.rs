@@ -78,14 +78,14 @@ impl Watch {
             // Both are cancel-safe: `recv` loses no message, `tick` no tick.
             doubt = tokio::select! {
                 told = news.recv() => match told {
-                    Some(told) => self.host.doubt(told).await,
+                    Some(told) => self.host.doubt(told, Doubt::default()).await,
                     None => return,
                 },
                 _ = round.tick() => Doubt::all(),
             };
             tokio::time::sleep(SETTLE).await;
             while let Ok(told) = news.try_recv() {
-                doubt.merge(self.host.doubt(told).await);
+                doubt = self.host.doubt(told, doubt).await;
             }
             self.tell(&mut doubt);
         }

@@ -148,13 +148,11 @@ impl Keeper {
         }
     }
 
-    /// What this news puts in doubt.
+    /// What is in doubt after this news, and was before it.
     #[must_use]
-    pub fn doubt(&self, news: &News) -> Doubt {
-        let mut doubt = Doubt {
-            nftables: news.nftables,
-            ..Doubt::default()
-        };
+    pub fn doubt(&self, news: &News, before: Doubt) -> Doubt {
+        let mut doubt = before;
+        doubt.nftables |= news.nftables;
         for event in &news.events {
             self.desired.doubt(event, &mut doubt);
         }
@@ -169,7 +167,7 @@ impl Keeper {
         if doubt.node {
             self.repair_node(&mut repaired);
         }
-        if doubt.pods {
+        if doubt.of_pods() {
             repaired.failures.extend(self.repair_ipv6_of_pods().err());
             let pods = self.desired.pods.values();
             let failure = pod::repair(&mut self.socket, pods).err();

@@ -51,6 +51,8 @@ impl Run {
         for setting in &config.ignored {
             tracing::warn!(setting, "a setting is ignored");
         }
+        // One worker: two wake each other for every task that follows on another, a fifth of an ADD on two processors.
+        // What takes time is on threads of its own, and a storm is bounded by the kernel's lock, not by this.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

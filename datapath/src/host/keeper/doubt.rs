@@ -1,7 +1,8 @@
 //! What a notification means for what shall be. Pure: it compares, and asks the kernel nothing.
 //!
 //! A notification tells of a moment that may be past, so it proves nothing; but one that agrees with what shall be is no
-//! reason to look, and most of them do.
+//! reason to look, and most of them do. Of a link the last one counts: it is told at every step of its making, before
+//! Linux 6.2 without saying by whom, and is wrong in all of them but the last.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -24,6 +25,8 @@ pub struct Doubt {
     pub node: bool,
     /// The host sides of pods.
     pub pods: bool,
+    /// Pods' links, by name, that were not as they shall be when they were last told of.
+    pub links: BTreeSet<String>,
     /// Our nftables.
     pub nftables: bool,
     /// A pod's link went, and with it the pod.
@@ -47,16 +50,12 @@ impl Doubt {
     /// Whether there is anything to repair.
     #[must_use]
     pub fn calls_for_repair(&self) -> bool {
-        self.node || self.pods || self.nftables
+        self.node || self.of_pods() || self.nftables
     }
 
-    /// Adds another's doubts.
-    pub fn merge(&mut self, other: Self) {
-        self.node |= other.node;
-        self.pods |= other.pods;
-        self.nftables |= other.nftables;
-        self.ended |= other.ended;
-        self.strangers.extend(other.strangers);
+    /// Whether the host side of any pod is in doubt.
+    pub(super) fn of_pods(&self) -> bool {
+        self.pods || !self.links.is_empty()
     }
 }
 
@@ -66,10 +65,11 @@ impl Desired {
         match event {
             // Anything may have been lost.
             Event::Overrun => {
-                doubt.merge(Doubt {
+                *doubt = Doubt {
                     ended: true,
+                    strangers: std::mem::take(&mut doubt.strangers),
                     ..Doubt::all()
-                });
+                };
             }
             // Which link it was matters little: forwarding that is switched off is told once for every link.
             Event::Setting { .. } => {
@@ -85,6 +85,7 @@ impl Desired {
         match message {
             M::DelLink(_) => {
                 if let Some(link) = Link::from_message(message) {
+                    doubt.links.remove(&link.name);
                     doubt.ended |= self.pods.contains_key(&link.name);
                     doubt.node |= self
                         .enis
@@ -132,7 +133,11 @@ impl Desired {
         if let Some(pod) = self.pods.get(&link.name) {
             // Not the settings: they follow while the pod is wired, and the kernel, which nobody can silence, may tell of
             // the carrier in between. A change of theirs is told as such.
-            doubt.pods |= !pod.link_drift(link).is_empty();
+            if pod.link_drift(link).is_empty() {
+                doubt.links.remove(&link.name);
+            } else {
+                doubt.links.insert(link.name.clone());
+            }
             return;
         }
         let Some(mac) = link.mac else { return };

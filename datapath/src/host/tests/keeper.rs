@@ -55,7 +55,11 @@ impl Kept {
 
     /// What has been put in doubt since this was last asked.
     fn doubt(&mut self) -> Doubt {
-        self.keeper.doubt(&self.notices.pending().unwrap())
+        self.doubt_after(Doubt::default())
+    }
+
+    fn doubt_after(&mut self, before: Doubt) -> Doubt {
+        self.keeper.doubt(&self.notices.pending().unwrap(), before)
     }
 
     fn repair(&mut self, doubt: &Doubt) -> Vec<Kind> {
@@ -99,6 +103,21 @@ fn what_is_kept_is_never_in_doubt_by_our_own_doing() {
     };
     kept.keeper.remove_pod(&gone).unwrap();
     pod::unlink(kept.keeper.socket(), &gone.host_name).unwrap();
+    assert_eq!(kept.doubt(), Doubt::default());
+}
+
+/// As before Linux 6.2 every pod that is wired: each step of it is told, and by nobody.
+#[test]
+fn of_a_link_the_last_word_counts_whenever_it_comes() {
+    let mut kept = Kept::new();
+    let link = pod_link(21, 1).host_name;
+    kept.lab.show(&format!("ip link set {link} mtu 1400"));
+    let between = kept.doubt();
+    assert!(between.calls_for_repair());
+    kept.lab.show(&format!("ip link set {link} mtu 9001"));
+    assert_eq!(kept.doubt_after(between), Doubt::default());
+    let both = format!("ip link set {link} mtu 1400; ip link set {link} mtu 9001");
+    kept.lab.show(&both);
     assert_eq!(kept.doubt(), Doubt::default());
 }
 
@@ -238,7 +257,7 @@ fn lost_notifications_put_everything_in_doubt() {
         events: vec![crate::netlink::Event::Overrun],
         nftables: false,
     };
-    let doubt = kept.keeper.doubt(&overrun);
+    let doubt = kept.keeper.doubt(&overrun, Doubt::default());
     assert!(doubt.node && doubt.pods && doubt.nftables && doubt.ended);
 }
 
@@ -250,7 +269,7 @@ fn a_pod_that_ended_is_told_and_one_that_was_deleted_is_not() {
     // The kernel takes namespaces apart when it finds the time.
     let told = (0..500).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
-        doubt.merge(kept.doubt());
+        doubt = kept.doubt_after(std::mem::take(&mut doubt));
         doubt.ended
     });
     assert!(told);
