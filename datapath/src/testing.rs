@@ -26,10 +26,11 @@ pub(crate) fn snapshot(netns: &Netns) -> String {
     run_in(netns, &["sh", "-ec", show])
 }
 
-/// The same of IPv6, with the settings of links. The kernel's own link-local addresses come and go with the carrier.
+/// The same of IPv6, with the settings of links. The kernel's own link-local addresses come and go with the carrier, and
+/// whether an address has its subnet's anycast beside it depends on which of the kernel's workers came first.
 pub(crate) fn snapshot_ipv6(netns: &Netns) -> String {
     let show = "ip -o link | sed 's/ \\(qlen\\|state\\) [^ ]*//g; s/NO-CARRIER,\\|,LOWER_UP\\|,M-DOWN//g'; \
-                { ip -o -6 addr; ip -6 route show table all; } | grep -v 'fe80::\\|ff00::' | sort; ip -6 rule | sort; \
+                { ip -o -6 addr; ip -6 route show table all; } | grep -v 'fe80::\\|ff00::\\|anycast' | sort; ip -6 rule | sort; \
                 ip -6 neigh show nud permanent | sort; nft list ruleset | sort; cd /proc/sys/net/ipv6/conf; \
                 for d in *; do echo $d $(cat $d/disable_ipv6 $d/forwarding $d/accept_ra $d/addr_gen_mode); done";
     run_in(netns, &["sh", "-ec", show])

@@ -8,13 +8,17 @@ use crate::testing::{keep_only_net_admin, netns, run_in};
 
 const POD: &str = "10.0.0.7";
 
-/// A namespace with three addresses that tracks every connection.
+/// A namespace with three addresses that tracks every connection. The kernel makes IPv6 addresses usable when its workers
+/// find the time.
 fn lab() -> Netns {
     let netns = netns();
     let boot = "ip link set lo up; for n in 1 7 8; do ip addr add 10.0.0.$n/32 dev lo; done; \
                 ip addr add fd00::7/128 dev lo nodad; ip addr add fd00::8/128 dev lo nodad; \
                 nft 'table inet t { chain c { type filter hook output priority 0; ct state new accept; }; \
-                chain d { type nat hook output priority -100; ip daddr 10.0.0.1 dnat ip to 10.0.0.7; }; }'";
+                chain d { type nat hook output priority -100; ip daddr 10.0.0.1 dnat ip to 10.0.0.7; }; }'; \
+                for n in $(seq 500); do \
+                  [ $(ip -6 route show table local | grep -c '^local fd00::') = 2 ] && exit; sleep 0.01; \
+                done; exit 1";
     run_in(&netns, &["sh", "-ec", boot]);
     netns
 }
