@@ -280,8 +280,10 @@ impl Planner {
                     return false;
                 }
                 doubted |= block.doubt.is_none();
-                let since = block.doubt.get_or_insert(Doubt { since: now }).since;
-                block.idle() && ((block.releasing && unasked) || now >= since + GRACE)
+                let doubt = block.doubt.get_or_insert(Doubt::new(now));
+                doubt.confirmed |= now >= doubt.since + GRACE;
+                let confirmed = doubt.confirmed;
+                block.idle() && ((block.releasing && unasked) || confirmed)
             });
             gone.extend((drop == Some(true)).then_some(net));
         }
@@ -427,7 +429,7 @@ impl Planner {
             self.pool.add_block(key, net, Mono::ZERO);
             // A pod proves that there was a prefix, not that it is still ours: EC2 has to list it before others get of it.
             let is_prefix = net.prefix_len() < net.max_prefix_len();
-            let doubt = is_prefix.then_some(Doubt { since: now });
+            let doubt = is_prefix.then_some(Doubt::new(now));
             if let Some(eni) = self.pool.get_mut(key) {
                 eni.with_block(net, |block| block.doubt = doubt);
             }

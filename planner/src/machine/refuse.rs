@@ -105,8 +105,7 @@ impl Planner {
         let ours: u32 = enis
             .map(|eni| {
                 let held: u32 = eni.blocks.values().map(Block::size).sum();
-                let open =
-                    slots.saturating_sub(u32::try_from(eni.blocks.len()).unwrap_or(u32::MAX));
+                let open = slots.saturating_sub(eni.taken().into());
                 held + open * unit
             })
             .sum();

@@ -53,6 +53,17 @@ pub(crate) struct Slot {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Doubt {
     pub since: Mono,
+    /// A second list has not shown it either: if pods are still on it, it is theirs, and fills no slot any more.
+    pub confirmed: bool,
+}
+
+impl Doubt {
+    pub(crate) const fn new(now: Mono) -> Self {
+        Self {
+            since: now,
+            confirmed: false,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -173,6 +184,11 @@ impl Block {
         next.find(|address| written.next() != Some(*address))
     }
 
+    /// Whether EC2 counts it among its ENI's addresses, as far as is known.
+    pub(crate) fn fills_a_slot(&self) -> bool {
+        self.doubt.is_none_or(|doubt| !doubt.confirmed)
+    }
+
     /// Whether its free addresses may be granted.
     pub(crate) const fn usable(&self) -> bool {
         self.doubt.is_none() && !self.releasing
@@ -261,7 +277,7 @@ mod tests {
     fn doubt_hides_but_does_not_forget() {
         let mut block = Block::new("10.0.0.16/32".parse().unwrap(), Mono::ZERO);
         block.slots[0].state = SlotState::Cooling { until: Mono::ZERO };
-        block.doubt = Some(Doubt { since: Mono::ZERO });
+        block.doubt = Some(Doubt::new(Mono::ZERO));
         block.recount();
         assert_eq!(
             block.counts,

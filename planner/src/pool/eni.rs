@@ -327,11 +327,16 @@ impl Eni {
         creating.or(self.assign.map(|asked| asked.amount))
     }
 
+    /// Slots that are taken.
+    pub(crate) fn taken(&self) -> u16 {
+        let filling = self.blocks.values().filter(|block| block.fills_a_slot());
+        u16::try_from(filling.count()).unwrap_or(u16::MAX)
+    }
+
     /// Slots that are neither taken nor asked for.
     pub(crate) fn room(&self, slots: u16) -> u16 {
-        let taken = u16::try_from(self.blocks.len()).unwrap_or(u16::MAX);
         slots
-            .saturating_sub(taken)
+            .saturating_sub(self.taken())
             .saturating_sub(self.asked().map_or(0, Amount::slots))
     }
 

@@ -153,6 +153,34 @@ fn a_prefix_that_vanishes_is_replaced() {
     assert_eq!(world.live[&sandbox(1)], lost);
 }
 
+/// Three were taken away while pods were on them, and an ENI of the type has three slots. Seen as a node that asked for
+/// nothing any more (seed 399067 of the simulation).
+#[test]
+fn prefixes_that_are_gone_with_pods_on_them_leave_room_for_another() {
+    let mut world = World::new("t3.small", config());
+    let eni = world.enis.keys().next().unwrap().clone();
+    for n in 0..4 {
+        let ticket = world.add(n);
+        world.run(60);
+        assert!(
+            world.granted.contains_key(&ticket),
+            "{n}: {:?}",
+            world.refused
+        );
+        let gone = std::mem::take(&mut world.enis.get_mut(&eni).unwrap().observed.prefixes);
+        assert_eq!(gone.len(), 1, "{n}");
+        world.stolen.insert(world.granted[&ticket].1);
+        for _ in 0..2 {
+            let list = world.listing();
+            world.send(Event::Inventory(list));
+            world.run(31);
+        }
+    }
+    let ticket = world.add(100);
+    world.run(60);
+    assert!(world.granted.contains_key(&ticket), "{:?}", world.refused);
+}
+
 #[test]
 fn a_second_prefix_is_given_back_and_the_last_is_kept() {
     let mut world = World::new("m5.large", config());
