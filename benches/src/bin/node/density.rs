@@ -181,7 +181,7 @@ impl Filling {
             });
             report.add(
                 Figure::plain(
-                    format!("… with upstream's rules, {pods} pods"),
+                    format!("… round trip with upstream's rules, {pods} pods"),
                     there.round_trip,
                     "µs",
                 )
@@ -197,7 +197,7 @@ impl Filling {
             );
             report.add(
                 Figure::plain(
-                    format!("… with upstream's rules, {pods} pods"),
+                    format!("… datagrams with upstream's rules, {pods} pods"),
                     there.rate / 1e3,
                     "k/s",
                 )
