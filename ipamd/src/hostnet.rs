@@ -339,6 +339,7 @@ pub fn link_of(record: &Record) -> PodLink {
 fn standing_of(record: &Record) -> Standing {
     Standing {
         host_name: record.host_name.clone(),
+        host_index: None,
         address: record.address,
         index: record.index,
         mtu: Some(record.mtu).filter(|mtu| *mtu > 0),

@@ -38,8 +38,6 @@ struct Desired {
     enis: BTreeMap<u16, (EniLink, Option<u32>)>,
     /// By name of the host end.
     pods: BTreeMap<String, Standing>,
-    /// Link indices of the host ends that this life made, by the same names.
-    made: BTreeMap<String, u32>,
 }
 
 /// What a repair came to.
@@ -68,7 +66,6 @@ impl Keeper {
                 primary,
                 enis: BTreeMap::new(),
                 pods: BTreeMap::new(),
-                made: BTreeMap::new(),
             },
             left: None,
         };
@@ -124,9 +121,10 @@ impl Keeper {
         link: &PodLink,
     ) -> Result<Wired, AddError> {
         let wired = pod::add(&mut self.socket, pod, netns, link)?;
-        self.stands(Standing::from(link));
-        let name = link.host_name.clone();
-        self.desired.made.insert(name, wired.host_index);
+        self.stands(Standing {
+            host_index: Some(wired.host_index),
+            ..Standing::from(link)
+        });
         Ok(wired)
     }
 
@@ -140,9 +138,9 @@ impl Keeper {
     /// # Errors
     /// As [`pod::unroute`].
     pub fn remove_pod(&mut self, pod: &PodRef) -> Result<(), Error> {
-        self.desired.pods.remove(&pod.host_name);
+        let kept = self.desired.pods.remove(&pod.host_name);
         // Once only: a repetition looks for itself.
-        match self.desired.made.remove(&pod.host_name) {
+        match kept.and_then(|kept| kept.host_index) {
             Some(index) => pod::unroute_over(&mut self.socket, pod.address, index),
             None => pod::unroute(&mut self.socket, pod),
         }

@@ -18,6 +18,8 @@ use crate::netlink::{Error, Family, Mac, Request, Socket};
 pub struct Standing {
     /// Name of the host end.
     pub host_name: String,
+    /// Interface index of the host end, if it was made in this life.
+    pub host_index: Option<u32>,
     /// The pod's address.
     pub address: IpAddr,
     /// Index of the ENI that owns it.
@@ -34,6 +36,7 @@ impl From<&PodLink> for Standing {
     fn from(link: &PodLink) -> Self {
         Self {
             host_name: link.host_name.clone(),
+            host_index: None,
             address: link.address,
             index: link.index,
             mtu: Some(link.mtu),
