@@ -104,7 +104,7 @@ impl Planner {
         }
         let ours: u32 = enis
             .map(|eni| {
-                let held: u32 = eni.blocks.values().map(Block::size).sum();
+                let held: u32 = eni.blocks.values().map(Block::capacity).sum();
                 let open = slots.saturating_sub(eni.taken().into());
                 held + open * unit
             })

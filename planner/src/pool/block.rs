@@ -144,6 +144,15 @@ impl Block {
         Unit::of(&self.net).size()
     }
 
+    /// Pods that it can have: where EC2 has taken it back, those that are on it and no other.
+    pub(crate) fn capacity(&self) -> u32 {
+        if self.fills_a_slot() {
+            self.size()
+        } else {
+            self.counts.held
+        }
+    }
+
     /// An address that is written down.
     pub(crate) fn slot(&self, address: IpAddr) -> Option<&Slot> {
         let at = self
@@ -271,6 +280,24 @@ mod tests {
         );
         assert_eq!(block.slots[0].address, IpAddr::from([10, 0, 0, 16]));
         assert_eq!(block.slots[15].address, IpAddr::from([10, 0, 0, 31]));
+    }
+
+    #[test]
+    fn what_ec2_has_taken_back_is_its_pods_and_nobody_elses() {
+        let mut block = Block::new("10.0.0.16/28".parse().unwrap(), Mono::ZERO);
+        block.slots[3].holder = Some(Box::new(Holder {
+            sandbox: Sandbox {
+                network: "net".into(),
+                container_id: "pod".into(),
+                ifname: "eth0".into(),
+            },
+            pod: Pod::default(),
+        }));
+        block.doubt = Some(Doubt::new(Mono::ZERO));
+        block.recount();
+        assert_eq!((block.fills_a_slot(), block.capacity()), (true, 16));
+        block.doubt.as_mut().unwrap().confirmed = true;
+        assert_eq!((block.fills_a_slot(), block.capacity()), (false, 1));
     }
 
     #[test]
