@@ -5,7 +5,7 @@ mod lost;
 mod refusals;
 
 use super::world::{Fault, World};
-use crate::{Class, Command, Config, Event};
+use crate::{Class, Command, Config, Event, gate::Action};
 
 fn ip_targets(warm: u32, minimum: u32) -> Config {
     Config {
@@ -42,5 +42,15 @@ fn full() -> World {
         world.send(Event::Tick);
         world.add(n);
     }
+    world
+}
+
+/// A full node whose next pod needs a second ENI, and gets its address although these befall the calls for it.
+fn served_in_spite_of(action: Action, faults: impl IntoIterator<Item = Fault>) -> World {
+    let mut world = full();
+    world.fault(action, faults);
+    let ticket = world.add(9);
+    world.run(10);
+    assert!(world.granted.contains_key(&ticket));
     world
 }

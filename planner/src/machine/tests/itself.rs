@@ -12,11 +12,6 @@ fn settled(config: Config) -> World {
     world
 }
 
-fn attached(world: &World) -> usize {
-    let all = world.enis.values();
-    all.filter(|eni| eni.observed.attached.is_some()).count()
-}
-
 #[test]
 fn a_fresh_node_holds_half_an_eni_and_soon_less() {
     let mut world = World::new("m5.xlarge", Config::default());
@@ -89,12 +84,12 @@ fn an_eni_outlives_its_addresses_until_it_was_not_needed_for_days() {
         world.add(n);
     }
     world.run(60);
-    assert_eq!((world.live.len(), attached(&world)), (40, 4));
+    assert_eq!((world.live.len(), world.attached()), (40, 4));
     for n in 0..40 {
         world.left(n);
     }
     world.run(2 * HOUR);
-    assert_eq!(attached(&world), 4);
+    assert_eq!(world.attached(), 4);
     assert!(world.planner.totals().free <= 2 + 3 * 2, "but bare");
     let from = world.log.len();
     for n in 100..140 {
@@ -110,7 +105,7 @@ fn an_eni_outlives_its_addresses_until_it_was_not_needed_for_days() {
         world.left(n);
     }
     world.run(14 * 24 * HOUR);
-    assert_eq!(attached(&world), 1);
+    assert_eq!(world.attached(), 1);
     assert_eq!(world.planner.next_deadline(), None);
 }
 

@@ -24,14 +24,6 @@ fn after_a_job(config: Config) -> World {
     world
 }
 
-fn attached(world: &World) -> usize {
-    world
-        .enis
-        .values()
-        .filter(|eni| eni.observed.attached.is_some())
-        .count()
-}
-
 #[test]
 fn a_surplus_must_last_before_it_is_given_back() {
     let mut world = after_a_job(ip_targets(2, 2));
@@ -44,7 +36,7 @@ fn a_surplus_must_last_before_it_is_given_back() {
     );
     world.run(60);
     let totals = world.planner.totals();
-    assert_eq!((totals.free, totals.cooling, attached(&world)), (2, 0, 1));
+    assert_eq!((totals.free, totals.cooling, world.attached()), (2, 0, 1));
     let from = world.log.len();
     world.run(3600);
     assert_eq!(world.calls_since(from).len(), 0, "and then there is peace");
@@ -58,7 +50,7 @@ fn an_idle_eni_is_taken_out_of_use_then_detached_then_deleted() {
     });
     let from = world.log.len();
     world.run(300);
-    assert_eq!(attached(&world), 1);
+    assert_eq!(world.attached(), 1);
     let steps: Vec<_> = world.log[from..]
         .iter()
         .filter_map(|c| match c {
@@ -86,7 +78,7 @@ fn an_eni_with_a_pod_stays() {
         world.left(n);
     }
     world.run(600);
-    assert_eq!(attached(&world), 2, "pod 9 lives on the second");
+    assert_eq!(world.attached(), 2, "pod 9 lives on the second");
 }
 
 #[test]
@@ -97,7 +89,7 @@ fn a_cordoned_node_keeps_its_enis_but_not_its_surplus() {
         stopping: false,
     });
     world.run(600);
-    assert_eq!((attached(&world), world.planner.totals().free), (2, 2));
+    assert_eq!((world.attached(), world.planner.totals().free), (2, 2));
 }
 
 #[test]
@@ -237,5 +229,5 @@ fn a_node_that_no_longer_wants_prefixes_exchanges_them_for_addresses() {
     }
     world.run(300);
     assert_eq!(held(&world), (0, 2), "and nothing is left of them");
-    assert_eq!(attached(&world), 1, "an exchange is not worth an ENI");
+    assert_eq!(world.attached(), 1, "an exchange is not worth an ENI");
 }

@@ -25,11 +25,6 @@ fn count(world: &World, f: fn(&Command) -> bool) -> usize {
     world.log.iter().filter(|c| f(c)).count()
 }
 
-fn attached(world: &World) -> usize {
-    let enis = world.enis.values();
-    enis.filter(|eni| eni.observed.attached.is_some()).count()
-}
-
 /// While its Attach waits, a second ENI would only wait behind it: two more calls, and one more ENI to give back.
 #[test]
 fn an_eni_whose_attach_waits_is_still_counted_upon() {
@@ -48,7 +43,7 @@ fn an_eni_whose_attach_waits_is_still_counted_upon() {
     world.faults.clear();
     let waits = world.add(10);
     world.run(20);
-    assert_eq!(attached(&world), 2);
+    assert_eq!(world.attached(), 2);
     assert!(world.granted.contains_key(&waits));
 }
 

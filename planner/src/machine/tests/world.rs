@@ -81,6 +81,12 @@ pub struct World {
 }
 
 impl World {
+    /// How many ENIs EC2 has attached to the node.
+    pub fn attached(&self) -> usize {
+        let enis = self.enis.values();
+        enis.filter(|eni| eni.observed.attached.is_some()).count()
+    }
+
     /// A node with its primary ENI and no pod address, inventoried and settled.
     pub fn new(instance: &str, config: Config) -> Self {
         let mut world = Self::bare(instance, config);

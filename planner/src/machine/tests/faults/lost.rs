@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{count, denied, full, ip_targets, many};
+use super::{count, denied, full, ip_targets, many, served_in_spite_of};
 use crate::{
     Amount, Class, Command, Config, Event, Refusal,
     gate::Action,
@@ -10,34 +10,18 @@ use crate::{
     snapshot::Phase,
 };
 
-fn attached(world: &World) -> usize {
-    world
-        .enis
-        .values()
-        .filter(|eni| eni.observed.attached.is_some())
-        .count()
-}
-
 /// Row 1.
 #[test]
 fn a_lost_create_is_repeated_with_its_token_and_makes_one_eni() {
-    let mut world = full();
-    world.fault(Action::Create, [Fault::LoseReply]);
-    let ticket = world.add(9);
-    world.run(10);
-    assert!(world.granted.contains_key(&ticket));
-    assert_eq!((world.enis.len(), attached(&world)), (2, 2));
+    let world = served_in_spite_of(Action::Create, [Fault::LoseReply]);
+    assert_eq!((world.enis.len(), world.attached()), (2, 2));
     assert_eq!(world.planner.counters().describes, 1);
 }
 
 /// Row 1, and EC2's list does not show it yet.
 #[test]
 fn a_lost_create_that_was_not_done_is_repeated_with_its_token() {
-    let mut world = full();
-    world.fault(Action::Create, [Fault::Refuse(Class::Ambiguous)]);
-    let ticket = world.add(9);
-    world.run(10);
-    assert!(world.granted.contains_key(&ticket));
+    let world = served_in_spite_of(Action::Create, [Fault::Refuse(Class::Ambiguous)]);
     let tokens = world.log.iter().filter_map(|c| match c {
         Command::CreateEni { token, .. } => Some(token.clone()),
         _ => None,
@@ -53,7 +37,7 @@ fn a_loose_eni_of_ours_is_deleted_if_unwanted_and_attached_if_wanted() {
     world.create(Amount::Addresses(3));
     world.start();
     assert_eq!(
-        (world.enis.len(), attached(&world)),
+        (world.enis.len(), world.attached()),
         (2, 2),
         "one address is wanted, and it has three"
     );
@@ -72,17 +56,13 @@ fn a_loose_eni_of_ours_is_deleted_if_unwanted_and_attached_if_wanted() {
     world.create(Amount::Addresses(3));
     world.send(Event::Inventory(world.listing()));
     world.run(10);
-    assert_eq!((world.enis.len(), attached(&world)), (1, 1));
+    assert_eq!((world.enis.len(), world.attached()), (1, 1));
 }
 
 /// Row 3.
 #[test]
 fn a_lost_attach_is_looked_up_before_it_is_repeated() {
-    let mut world = full();
-    world.fault(Action::Attach, [Fault::LoseReply]);
-    let ticket = world.add(9);
-    world.run(10);
-    assert!(world.granted.contains_key(&ticket));
+    let world = served_in_spite_of(Action::Attach, [Fault::LoseReply]);
     assert_eq!(world.planner.counters().attaches, 1);
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{count, denied, full, ip_targets, many};
+use super::{count, denied, full, ip_targets, many, served_in_spite_of};
 use crate::{
     Amount, Class, Command, Config, Refusal, SubnetId,
     gate::Action,
@@ -12,6 +12,18 @@ use crate::{
 
 fn throttled() -> Fault {
     Fault::Refuse(Class::Throttled { retry_after: None })
+}
+
+/// A node that gives prefixes, in a subnet that has none.
+fn in_a_fragmented_subnet() -> World {
+    let config = Config {
+        prefix_delegation: true,
+        ..ip_targets(4, 0)
+    };
+    let mut world = World::bare("m5.large", config);
+    world.fragmented = true;
+    world.start();
+    world
 }
 
 fn subnet() -> SubnetId {
@@ -47,11 +59,7 @@ fn an_unknown_foreign_eni_makes_ec2_refuse_and_the_pool_learn() {
 /// Row 7.
 #[test]
 fn a_failed_delete_on_termination_harms_no_pod_and_is_tried_again() {
-    let mut world = full();
-    world.fault(Action::Modify, vec![Fault::Refuse(Class::NotFound); 3]);
-    let ticket = world.add(9);
-    world.run(5);
-    assert!(world.granted.contains_key(&ticket));
+    let mut world = served_in_spite_of(Action::Modify, vec![Fault::Refuse(Class::NotFound); 3]);
     world.run(600);
     assert_eq!(world.planner.counters().modifies, 4);
 }
@@ -76,13 +84,7 @@ fn an_eni_limit_that_we_did_not_know_of_is_read_from_ec2() {
 /// Row 11.
 #[test]
 fn fragments_serve_single_addresses_and_prefixes_return_later() {
-    let config = Config {
-        prefix_delegation: true,
-        ..ip_targets(4, 0)
-    };
-    let mut world = World::bare("m5.large", config);
-    world.fragmented = true;
-    world.start();
+    let mut world = in_a_fragmented_subnet();
     assert_eq!(
         (world.planner.totals().prefixes, world.planner.totals().free),
         (0, 4)
@@ -246,13 +248,7 @@ fn a_link_that_never_comes_costs_its_eni() {
 /// The last single addresses go once prefixes serve again.
 #[test]
 fn single_addresses_from_a_fragmented_time_are_given_back() {
-    let config = Config {
-        prefix_delegation: true,
-        ..ip_targets(4, 0)
-    };
-    let mut world = World::bare("m5.large", config);
-    world.fragmented = true;
-    world.start();
+    let mut world = in_a_fragmented_subnet();
     world.fragmented = false;
     world.run(700);
     for n in 0..9 {
