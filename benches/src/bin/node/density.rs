@@ -29,6 +29,7 @@ const ADDS: [usize; 4] = [10, 100, 250, 735];
 const AROUND: usize = 20;
 /// As the README tells to run the daemon; otherwise the C library keeps memory for each of its threads.
 pub const ONE_ARENA: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
+/// Longer than the time between two of the daemon's looks at all that it keeps.
 const A_LOOK: Duration = Duration::from_secs(65);
 /// At most so much resident memory with a full node.
 const MEMORY: f64 = 24.0;
@@ -55,7 +56,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
         filling.fill(&node, usize::from(pods), &bench.floor)?;
         filling.look(pods)?;
     }
-    // The daemon looks at all that it keeps once a minute, which is when it needs the most.
+    // That is when it needs the most.
     thread::sleep(A_LOOK);
     let full = resident(&node)?;
     plot::draw(&bench.out.join("latency.svg"), &filling.adds, &filling.seen)?;
