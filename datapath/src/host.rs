@@ -21,7 +21,7 @@ use crate::constants::{MAX_ENI_INDEX, PODS_TABLE, RULE_PODS, RULE_PRIMARY};
 use crate::netlink::link::{self, Change, InetConf, Link};
 use crate::netlink::route::MAIN;
 use crate::netlink::rule::Rule;
-use crate::netlink::{Errno, Error, Family, Kind, Mac, Socket};
+use crate::netlink::{Error, Family, Kind, Mac, Socket};
 use crate::nft::{Egress, Nft, Ruleset};
 
 pub use eni::{EniLink, add_eni, remove_eni};
@@ -126,14 +126,14 @@ impl<T> During<T> for Result<T, Error> {
 }
 
 /// Brings about what every pod of the node relies on: forwarding, the rule that lets local pods win, the one for what
-/// leaves by the primary ENI, that ENI's settings, source translation, the marking of packets for the ENIs that are set up already. The calling thread must be in the socket's
-/// namespace. Returns the primary ENI's link.
+/// leaves by the primary ENI, that ENI's settings, source translation, the marking of packets for their pod's ENI. The
+/// calling thread must be in the socket's namespace. Returns the primary ENI's link.
 ///
 /// # Errors
 /// [`HostError`]; what was done before the failure stays, as a repetition would do it again.
 pub fn prepare(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
     let primary = ensure(socket, config)?;
-    let ruleset = ruleset(socket, config, primary.index)?;
+    let ruleset = ruleset(config, primary.index)?;
     nft(socket)?.replace(&ruleset).during("set up nftables")?;
     Ok(primary)
 }
@@ -179,15 +179,12 @@ pub fn update_local(
     local: Vec<Ipv4Net>,
 ) -> Result<(), HostError> {
     let old = std::mem::replace(&mut config.egress.local, local);
-    // Without translation there is no set, and nothing to do.
+    // Without translation no chain asks.
     let done = match config.egress.snat {
         None => Ok(()),
-        Some(_) => nft(socket).and_then(|mut nft| {
-            let new = &config.egress.local;
-            match nft.update_local(&old, new) {
-                Err(e) if e.is_gone() || e.is(Errno::EEXIST) => prepare(socket, config).map(drop),
-                other => other.during("change the local destinations"),
-            }
+        Some(_) => nft(socket).and_then(|mut nft| match nft.update_local(&config.egress) {
+            Err(e) if e.is_gone() => prepare(socket, config).map(drop),
+            other => other.during("change the local destinations"),
         }),
     };
     if done.is_err() {
@@ -196,10 +193,9 @@ pub fn update_local(
     done
 }
 
-/// What nftables shall have, with the ENIs that have a rule. `primary`: link index of the primary ENI.
-fn ruleset(socket: &mut Socket, config: &HostConfig, primary: u32) -> Result<Ruleset, HostError> {
+/// What nftables shall have. `primary`: link index of the primary ENI.
+fn ruleset(config: &HostConfig, primary: u32) -> Result<Ruleset, HostError> {
     Ok(Ruleset {
-        enis: rules::marked_enis(socket)?,
         check_source: sysctl::source_check_is_loose()?,
         primary,
         egress: config.egress.clone(),

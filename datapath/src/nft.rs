@@ -2,6 +2,8 @@
 //!
 //! Owns the ruleset of design §4.2 and the transactions that change it. Speaks netfilter netlink itself: no binary to
 //! find in an image, no lock, no text to compare. Every change is one transaction, so no packet ever meets half of it.
+//! That holds for rules. What a set or a map has in a transaction comes into effect a moment before or after the rules
+//! that look it up, so there are none.
 //!
 //! Only our own bits of a packet's or a connection's mark are ever changed.
 
@@ -13,10 +15,9 @@ mod ipv6;
 mod list;
 mod observe;
 
-use ipnet::Ipv4Net;
 use nix::sys::socket::SockProtocol;
 
-use crate::constants::{GROUP_BASE, MARK_ENI_MASK, MAX_ENI_INDEX, group};
+use crate::constants::{GROUP_BASE, MARK_ENI_MASK, MAX_ENI_INDEX};
 use crate::netlink::{Channel, Error, Family};
 use crate::netns::NetnsId;
 use batch::{Batch, Chain, Hook};
@@ -30,7 +31,7 @@ pub use observe::{Fingerprint, Watch};
 const TABLE: &str = "hawser";
 const CHOOSE_ENI: &str = "choose_eni";
 const CHECK_SOURCE: &str = "check_source";
-const ENI_OF_GROUP: &str = "eni_of_group";
+const MARK_ENI: &str = "mark_eni";
 
 /// After DNAT (−100): the destination is then the real one. Before the routing decision in any case.
 const CHOOSE_ENI_HOOK: Hook = Hook {
@@ -48,8 +49,6 @@ const CHECK_SOURCE_HOOK: Hook = Hook {
 /// The whole of the table, as it shall be.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ruleset {
-    /// Indices of the ENIs that have pods to mark. The primary (0) is always there.
-    pub enis: std::collections::BTreeSet<u16>,
     /// Drop what a pod sends from an address that is not routed to it. The kernel's reverse path filter does that at
     /// less cost, unless `net.ipv4.conf.all.rp_filter` is 2, which makes every device's strict setting a loose one.
     pub check_source: bool,
@@ -109,18 +108,12 @@ impl Nft {
         batch.add_table();
         batch.del_table();
         batch.add_table();
-        batch.add_verdict_map(ENI_OF_GROUP);
         if ruleset.check_source {
             add_check_source(&mut batch);
         }
         let egress = &ruleset.egress;
         egress::add_chains(&mut batch, egress, ruleset.primary);
-        // Before the ENIs' chains, so that one that comes later stands in the same place in a listing.
         add_choose_eni(&mut batch, egress);
-        add_eni_chain(&mut batch, 0, egress.mark);
-        for index in ruleset.enis.iter().filter(|index| **index != 0) {
-            add_eni_chain(&mut batch, *index, egress.mark);
-        }
         if ruleset.block_metadata {
             guard::add_block_metadata(&mut batch, Family::V4);
         }
@@ -130,87 +123,35 @@ impl Nft {
         batch.send(&mut self.channel, &mut self.seq)
     }
 
-    /// Marks the packets of pods on ENI `index` from now on, and clears `primary_mark` ([`Egress::mark`]) in them.
-    /// Nothing changes when they are marked already.
+    /// Changes which destinations count as local to those of `egress`, and touches nothing else. It is as it was in all
+    /// else, or the table is replaced. Nothing changes without [`Egress::snat`].
     ///
     /// # Errors
-    /// `ENOENT` when the table is not there; otherwise the kernel's verdict. Nothing has changed then.
-    pub fn add_eni(&mut self, index: u16, primary_mark: u32) -> Result<(), Error> {
+    /// `ENOENT` when the chains are not there; otherwise the kernel's verdict. Nothing has changed then.
+    pub fn update_local(&mut self, egress: &Egress) -> Result<(), Error> {
         let mut batch = Batch::new(Family::V4, TABLE);
-        add_eni_chain(&mut batch, index, primary_mark);
+        egress::change_local(&mut batch, egress);
         batch.send(&mut self.channel, &mut self.seq)
     }
-
-    /// Marks the packets of pods on ENI `index` no longer. Nothing changes when none are marked.
-    ///
-    /// # Errors
-    /// As [`Nft::add_eni`].
-    pub fn remove_eni(&mut self, index: u16) -> Result<(), Error> {
-        let mut batch = Batch::new(Family::V4, TABLE);
-        // Made first, for the same reason as the table in `replace`: the kernel before 6.3 has no "delete if there".
-        add_eni_chain(&mut batch, index, 0);
-        batch.del_element(ENI_OF_GROUP, group(index));
-        batch.flush_chain(&eni_chain(index));
-        batch.del_chain(&eni_chain(index));
-        batch.send(&mut self.channel, &mut self.seq)
-    }
-
-    /// Changes which destinations count as local, from `old` to `new` (each as in [`Egress::local`]), and touches
-    /// nothing else: what stays is local throughout.
-    ///
-    /// # Errors
-    /// `ENOENT` when there is no such set, as with [`Egress::snat`] off, or it did not hold what `old` says; otherwise
-    /// the kernel's verdict. Nothing has changed then.
-    pub fn update_local(&mut self, old: &[Ipv4Net], new: &[Ipv4Net]) -> Result<(), Error> {
-        let mut batch = Batch::new(Family::V4, TABLE);
-        egress::change_local(&mut batch, old, new);
-        batch.send(&mut self.channel, &mut self.seq)
-    }
-}
-
-fn eni_chain(index: u16) -> String {
-    format!("eni_{index}")
-}
-
-/// A chain that writes the ENI's index into the mark, and the map's element that leads there.
-///
-/// The primary has one too, which clears our bits. They are ours alone, but if another program, or a connection mark
-/// that it restores, had left any of them set, the packet would leave by a secondary ENI with an address that is not
-/// that ENI's, and the VPC would drop it without a word.
-fn add_eni_chain(batch: &mut Batch, index: u16, primary_mark: u32) {
-    let name = eni_chain(index);
-    batch.add_chain(&Chain {
-        name: &name,
-        hook: None,
-    });
-    batch.flush_chain(&name);
-    batch.add_rule(
-        &name,
-        &[
-            Expr::Load(Key::Mark),
-            // Our bits are cleared by the mask, so that the exclusive or sets them.
-            Expr::Bitwise {
-                mask: !(MARK_ENI_MASK | primary_mark),
-                xor: index.into(),
-            },
-            Expr::StoreMark,
-        ],
-    );
-    batch.add_element(ENI_OF_GROUP, group(index), Verdict::Goto(&name));
 }
 
 /// ```text
 /// iifgroup & 0xffffff80 != 0x6b00 return
-/// fib daddr type local iifgroup vmap @eni_of_group
+/// meta mark set meta mark & 0xffffff00
+/// iifgroup != 0x6b00 jump mark_eni
+/// fib daddr type local return
 /// ...what leaves by the primary ENI...
-/// iifgroup vmap @eni_of_group
 /// ```
 ///
 /// A packet to a local address is not delivered by its mark, but may be sent on with it: IPVS binds services' addresses
 /// to a device of the node, and routes what it has rewritten anew. Its destination is not the real one yet, so it says
 /// nothing about leaving the VPC.
+///
+/// Our bits are cleared for the primary's pods too. They are ours alone, but if another program, or a connection mark
+/// that it restores, had left any of them set, the packet would leave by a secondary ENI with an address that is not
+/// that ENI's, and the VPC would drop it without a word.
 fn add_choose_eni(batch: &mut Batch, egress: &Egress) {
-    let by_group = [Expr::Load(Key::InputGroup), Expr::VerdictMap(ENI_OF_GROUP)];
+    add_mark_eni(batch);
     batch.add_chain(&Chain {
         name: CHOOSE_ENI,
         hook: Some(CHOOSE_ENI_HOOK),
@@ -222,11 +163,52 @@ fn add_choose_eni(batch: &mut Batch, egress: &Egress) {
         Expr::Differs(GROUP_BASE),
         Expr::Verdict(Verdict::Return),
     ];
-    batch.add_rule(CHOOSE_ENI, &foreign);
-    let local = [Expr::FibType(FibType::Destination), Expr::Equals(RTN_LOCAL)];
-    batch.add_rule(CHOOSE_ENI, &[&local[..], &by_group].concat());
+    let clear = mark(MARK_ENI_MASK | egress.mark, 0);
+    let by_secondary = [
+        load,
+        Expr::Differs(GROUP_BASE),
+        Expr::Verdict(Verdict::Jump(MARK_ENI)),
+    ];
+    let local = [
+        Expr::FibType(FibType::Destination),
+        Expr::Equals(RTN_LOCAL),
+        Expr::Verdict(Verdict::Return),
+    ];
+    for rule in [&foreign[..], &clear, &by_secondary, &local] {
+        batch.add_rule(CHOOSE_ENI, rule);
+    }
     egress::add_clauses(batch, CHOOSE_ENI, egress);
-    batch.add_rule(CHOOSE_ENI, &by_group);
+}
+
+/// Copies the ENI's index from the link's group into the mark, `iifgroup & 1 == 1 meta mark set meta mark | 1` and so on.
+/// Bit by bit: the kernel cannot combine two registers before 6.13. A map from group to mark would, but one that is
+/// replaced is empty for a moment: of a million packets a thousand passed unmarked.
+fn add_mark_eni(batch: &mut Batch) {
+    batch.add_chain(&Chain {
+        name: MARK_ENI,
+        hook: None,
+    });
+    for bit in (0..MARK_ENI_MASK.count_ones()).map(|n| 1 << n) {
+        let is_set = [
+            Expr::Load(Key::InputGroup),
+            Expr::Bitwise { mask: bit, xor: 0 },
+            Expr::Equals(bit),
+        ];
+        batch.add_rule(MARK_ENI, &[&is_set[..], &mark(bit, bit)].concat());
+    }
+}
+
+/// Makes these `bits` of the packet's mark `value`.
+const fn mark(bits: u32, value: u32) -> [Expr<'static>; 3] {
+    [
+        Expr::Load(Key::Mark),
+        // They are cleared by the mask, so that the exclusive or sets them.
+        Expr::Bitwise {
+            mask: !bits,
+            xor: value,
+        },
+        Expr::StoreMark,
+    ]
 }
 
 /// The group of the link that the packet came from, without the ENI's index; [`GROUP_BASE`] for a pod's link.

@@ -78,7 +78,6 @@ pub struct HostNet {
     flows: Flows,
     own: NetnsId,
     eni_mtu: u32,
-    primary_mark: u32,
 }
 
 impl HostNet {
@@ -108,7 +107,6 @@ impl HostNet {
             block_metadata: network.block_pod_imds,
             pods,
         };
-        let primary_mark = settings.egress.mark;
         let keeper = Keeper::take_over(socket, settings)?;
         let host = Self {
             writer: Worker::start("datapath", keeper)?,
@@ -116,7 +114,6 @@ impl HostNet {
             flows: Flows::start()?,
             own,
             eni_mtu: network.eni_mtu,
-            primary_mark,
         };
         Ok((host, notices))
     }
@@ -263,7 +260,6 @@ impl HostNet {
             table: datapath::constants::eni_table(eni.card.into(), eni.device.into()),
             index: eni.index,
             mtu: self.eni_mtu,
-            primary_mark: self.primary_mark,
         }
     }
 }

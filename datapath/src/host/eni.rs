@@ -1,11 +1,11 @@
-//! A secondary ENI: its link, its address, its table, the rules and the mark that lead there.
+//! A secondary ENI: its link, its address, its table, the rules that lead there.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use super::{During, HostError, ensure_link, nft, rules};
+use super::{During, HostError, ensure_link, rules};
 use crate::constants::{MARK_ENI_MASK, MAX_ENI_INDEX, PROTOCOL, RULE_ENI, RULE_ENI_ADDRESS};
 use crate::netlink::addr::{self, Address};
 use crate::netlink::link::Link;
@@ -28,8 +28,6 @@ pub struct EniLink {
     pub index: u16,
     /// In bytes.
     pub mtu: u32,
-    /// The node's [`Egress::mark`](crate::nft::Egress::mark).
-    pub primary_mark: u32,
 }
 
 /// Brings a secondary ENI about. Waits up to `patience` for its link to appear: EC2 reports an ENI attached before the
@@ -43,14 +41,10 @@ pub fn add_eni(socket: &mut Socket, eni: &EniLink, patience: Duration) -> Result
         .during("find the ENI's link")?
         .ok_or(HostError::LinkMissing { mac: eni.mac })?;
     ensure(socket, eni, &link)?;
-    // And the way is complete before any packet is sent along it.
-    nft(socket)?
-        .add_eni(eni.index, eni.primary_mark)
-        .during("mark the ENI's pods")?;
     Ok(link.index)
 }
 
-/// All of a secondary ENI but the marking of its pods' packets.
+/// All of it, over a link that is there.
 pub(super) fn ensure(socket: &mut Socket, eni: &EniLink, link: &Link) -> Result<(), HostError> {
     let gateway = validate(eni)?;
     ensure_link(socket, link, eni.mtu)?;
@@ -74,15 +68,13 @@ pub(super) fn ensure(socket: &mut Socket, eni: &EniLink, link: &Link) -> Result<
     Ok(())
 }
 
-/// Takes away what leads to an ENI: the mark, the rules, the table's routes. In the reverse order, so that no packet
-/// is marked for a table that is empty. Its pods must be gone; its link may be.
+/// Takes away what leads to an ENI: the rules, the table's routes. In the reverse order, so that no packet is sent to a
+/// table that is empty. Its pods must be gone; its link may be.
 ///
 /// # Errors
 /// Every failure; the rest is gone all the same.
-pub fn remove_eni(socket: &mut Socket, index: u16, table: u32) -> Result<(), Vec<HostError>> {
+pub fn remove_eni(socket: &mut Socket, table: u32) -> Result<(), Vec<HostError>> {
     let steps = [
-        nft(socket)
-            .and_then(|mut nft| gone_ok(nft.remove_eni(index)).during("unmark the ENI's pods")),
         remove_rules(socket, table).during("remove the ENI's rules"),
         remove_routes(socket, table).during("empty the ENI's table"),
     ];
@@ -184,13 +176,6 @@ fn remove_routes(socket: &mut Socket, table: u32) -> Result<(), Error> {
 fn exists_ok(result: Result<(), Error>) -> Result<(), Error> {
     match result {
         Err(e) if e.is(Errno::EEXIST) => Ok(()),
-        other => other,
-    }
-}
-
-fn gone_ok(result: Result<(), Error>) -> Result<(), Error> {
-    match result {
-        Err(e) if e.is_gone() => Ok(()),
         other => other,
     }
 }

@@ -95,7 +95,6 @@ impl Keeper {
     pub fn add_eni(&mut self, eni: EniLink) -> Result<(), HostError> {
         let index = super::add_eni(&mut self.socket, &eni, Duration::ZERO)?;
         self.desired.enis.insert(eni.index, (eni, Some(index)));
-        self.remember_nftables();
         Ok(())
     }
 
@@ -105,9 +104,7 @@ impl Keeper {
     /// As [`remove_eni`](super::remove_eni).
     pub fn remove_eni(&mut self, index: u16, table: u32) -> Result<(), Vec<HostError>> {
         self.desired.enis.remove(&index);
-        let result = super::remove_eni(&mut self.socket, index, table);
-        self.remember_nftables();
-        result
+        super::remove_eni(&mut self.socket, table)
     }
 
     /// As [`pod::add`].
@@ -252,14 +249,11 @@ impl Keeper {
         self.left = self.look_at_nftables();
     }
 
-    fn ruleset(&mut self) -> Result<Ruleset, HostError> {
-        let Desired {
-            config, primary, ..
-        } = &self.desired;
-        super::ruleset(&mut self.socket, config, *primary)
+    fn ruleset(&self) -> Result<Ruleset, HostError> {
+        super::ruleset(&self.desired.config, self.desired.primary)
     }
 
-    fn look_at_nftables(&mut self) -> Option<(Ruleset, Fingerprint)> {
+    fn look_at_nftables(&self) -> Option<(Ruleset, Fingerprint)> {
         let made = self.ruleset().ok()?;
         let fingerprint = super::nft(&self.socket).ok()?.fingerprint().ok()?;
         Some((made, fingerprint))

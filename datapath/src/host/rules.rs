@@ -1,9 +1,7 @@
 //! Policy rules by difference: ours are known by their protocol number, and a rule is added before its rivals go.
 
-use std::collections::BTreeSet;
-
 use super::{During, HostError};
-use crate::constants::{MARK_ENI_MASK, MAX_ENI_INDEX, PROTOCOL, RULE_ENI};
+use crate::constants::PROTOCOL;
 use crate::netlink::rule::{self, Rule};
 use crate::netlink::{Error, Family, Socket};
 
@@ -45,19 +43,6 @@ pub(super) fn leading_to(socket: &mut Socket, table: u32) -> Result<Vec<Rule>, E
     let mut rules = socket.rules(Family::V4)?;
     rules.retain(|r| r.protocol == PROTOCOL && r.table == table);
     Ok(rules)
-}
-
-/// Indices of the ENIs that are set up, by their rules.
-pub(super) fn marked_enis(socket: &mut Socket) -> Result<BTreeSet<u16>, HostError> {
-    let rules = socket.rules(Family::V4).during("list rules")?;
-    let ours = rules
-        .iter()
-        .filter(|r| r.protocol == PROTOCOL && r.priority == RULE_ENI);
-    let marks = ours.filter_map(|r| r.mark.filter(|(_, mask)| *mask == MARK_ENI_MASK));
-    let indices = marks.filter_map(|(value, _)| u16::try_from(value).ok());
-    Ok(indices
-        .filter(|index| (1..=MAX_ENI_INDEX).contains(index))
-        .collect())
 }
 
 /// Of deletions: gone already is as good.

@@ -1,11 +1,10 @@
 //! Transactions: messages between a begin and an end, encoded into one datagram, applied all or not at all.
 //!
-//! Owns the wire format of tables, chains, rules, maps and elements. Knows nothing of what they are for.
+//! Owns the wire format of tables, chains and rules. Knows nothing of what they are for.
 
-use ipnet::Ipv4Net;
 use tracing::trace;
 
-use super::expr::{self, Expr, Verdict, value};
+use super::expr::Expr;
 use crate::netlink::{Channel, Error, Family, align4, verdict};
 
 const NLM_F_REQUEST: u16 = 1;
@@ -28,12 +27,8 @@ const fn code(family: Family) -> u8 {
 const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
-const DELCHAIN: u16 = 5;
 const NEWRULE: u16 = 6;
 const DELRULE: u16 = 8;
-const NEWSET: u16 = 9;
-const NEWSETELEM: u16 = 12;
-const DELSETELEM: u16 = 14;
 
 /// Where in the packet's way a chain is entered, and in which order.
 #[derive(Debug, Clone, Copy)]
@@ -115,14 +110,6 @@ impl Batch {
         });
     }
 
-    pub(super) fn del_chain(&mut self, name: &str) {
-        let table = self.table;
-        self.message("nft delete chain", DELCHAIN, 0, |out| {
-            out.string(CHAIN_TABLE, table);
-            out.string(CHAIN_NAME, name);
-        });
-    }
-
     /// Deletes all rules of a chain.
     pub(super) fn flush_chain(&mut self, chain: &str) {
         let table = self.table;
@@ -146,99 +133,6 @@ impl Batch {
                 });
             },
         );
-    }
-
-    /// A map from link group to verdict.
-    pub(super) fn add_verdict_map(&mut self, name: &str) {
-        // Types are nft's own business; the kernel only hands them back.
-        const DEVGROUP: u32 = 35;
-        const VERDICT: u32 = 0xffff_ff00;
-        const MAP: u32 = 8;
-        // So is this: without it nft would print the groups in the wrong byte order.
-        const KEYS_ARE_HOST_ORDER: [u8; 18] =
-            [0, 4, 1, 0, 0, 0, 1, 4, 0, 0, 0, 0, 6, 4, 0, 0, 0, 0];
-        let table = self.table;
-        self.message("nft add map", NEWSET, NLM_F_CREATE, |out| {
-            out.string(SET_TABLE, table);
-            out.string(SET_NAME, name);
-            out.number(SET_FLAGS, MAP);
-            out.number(SET_KEY_TYPE, DEVGROUP);
-            out.number(SET_KEY_LEN, 4);
-            out.number(SET_DATA_TYPE, VERDICT);
-            out.number(SET_DATA_LEN, 0);
-            // An identifier within the transaction, which the kernel insists on.
-            out.number(SET_ID, 1);
-            out.bytes(SET_USERDATA, &KEYS_ARE_HOST_ORDER);
-        });
-    }
-
-    /// A set of IPv4 prefixes.
-    pub(super) fn add_prefix_set(&mut self, name: &str) {
-        const IPV4_ADDRESS: u32 = 7;
-        const INTERVAL: u32 = 4;
-        let table = self.table;
-        self.message("nft add set", NEWSET, NLM_F_CREATE, |out| {
-            out.string(SET_TABLE, table);
-            out.string(SET_NAME, name);
-            out.number(SET_FLAGS, INTERVAL);
-            out.number(SET_KEY_TYPE, IPV4_ADDRESS);
-            out.number(SET_KEY_LEN, 4);
-            out.number(SET_ID, 2);
-        });
-    }
-
-    /// Adds a prefix to a set; it may be there, but must not overlap another.
-    pub(super) fn add_prefix(&mut self, set: &str, prefix: Ipv4Net) {
-        self.elements("nft add prefix", NEWSETELEM, NLM_F_CREATE, set, |out| {
-            bounds(out, prefix)
-        });
-    }
-
-    /// Takes a prefix out of a set; it must be there.
-    pub(super) fn del_prefix(&mut self, set: &str, prefix: Ipv4Net) {
-        self.elements("nft delete prefix", DELSETELEM, 0, set, |out| {
-            bounds(out, prefix)
-        });
-    }
-
-    pub(super) fn add_element(&mut self, map: &str, key: u32, to: Verdict<'_>) {
-        self.element("nft add element", NEWSETELEM, NLM_F_CREATE, map, |out| {
-            value(out, ELEM_KEY, key);
-            out.nest(ELEM_DATA, |out| to.encode(out));
-        });
-    }
-
-    pub(super) fn del_element(&mut self, map: &str, key: u32) {
-        self.element("nft delete element", DELSETELEM, 0, map, |out| {
-            value(out, ELEM_KEY, key)
-        });
-    }
-
-    fn element(
-        &mut self,
-        op: &'static str,
-        kind: u16,
-        flags: u16,
-        map: &str,
-        body: impl FnOnce(&mut Encoder),
-    ) {
-        self.elements(op, kind, flags, map, |out| out.nest(ELEMENT, body));
-    }
-
-    fn elements(
-        &mut self,
-        op: &'static str,
-        kind: u16,
-        flags: u16,
-        set: &str,
-        body: impl FnOnce(&mut Encoder),
-    ) {
-        let table = self.table;
-        self.message(op, kind, flags, |out| {
-            out.string(ELEMENTS_TABLE, table);
-            out.string(ELEMENTS_SET, set);
-            out.nest(ELEMENTS, body);
-        });
     }
 
     fn message(
@@ -320,22 +214,6 @@ impl Batch {
     }
 }
 
-/// An interval is two elements: its first address, and the first one beyond it. What reaches to the end of all
-/// addresses has no second.
-fn bounds(out: &mut Encoder, prefix: Ipv4Net) {
-    const INTERVAL_END: u32 = 1;
-    out.nest(ELEMENT, |out| {
-        expr::bytes(out, ELEM_KEY, &prefix.network().octets());
-    });
-    let Some(beyond) = u32::from(prefix.broadcast()).checked_add(1) else {
-        return;
-    };
-    out.nest(ELEMENT, |out| {
-        expr::bytes(out, ELEM_KEY, &beyond.to_be_bytes());
-        out.number(ELEM_FLAGS, INTERVAL_END);
-    });
-}
-
 /// A growing message: attributes, nested or not, padded as netlink wants them.
 #[derive(Debug, Default)]
 pub(super) struct Encoder(Vec<u8>);
@@ -405,19 +283,3 @@ const HOOK_PRIORITY: u16 = 2;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
-const SET_TABLE: u16 = 1;
-const SET_NAME: u16 = 2;
-const SET_FLAGS: u16 = 3;
-const SET_KEY_TYPE: u16 = 4;
-const SET_KEY_LEN: u16 = 5;
-const SET_DATA_TYPE: u16 = 6;
-const SET_DATA_LEN: u16 = 7;
-const SET_ID: u16 = 10;
-const SET_USERDATA: u16 = 13;
-const ELEMENTS_TABLE: u16 = 1;
-const ELEMENTS_SET: u16 = 2;
-const ELEMENTS: u16 = 3;
-const ELEM_KEY: u16 = 1;
-const ELEM_DATA: u16 = 2;
-const ELEM_FLAGS: u16 = 3;
-const ELEMENT: u16 = 1;

@@ -1,5 +1,10 @@
 //! What leaves by the primary ENI whichever ENI its pod is on, and under whose address: the chains `nodeport_in` and
-//! `source_nat`, the clauses of `choose_eni` that go with them, and the set of local destinations.
+//! `source_nat`, and the clauses of `choose_eni` that go with them.
+//!
+//! Local destinations are rules, for the reason that [`super`] gives. As a set they were missed by a packet that came
+//! while the table was replaced (since Linux 7.0 and its stable backports, the intervals of `nft_set_rbtree` appear when
+//! the rules have been in force for some microseconds; before, one of the other generation could hide one of this). So a
+//! pod's neighbour was taken for a destination outside of the VPC, once, and by the connection's mark for ever.
 //!
 //! Owns the rows of design §4.2 on NodePort and SNAT. Knows no Kubernetes and no settings' names.
 
@@ -14,7 +19,10 @@ use crate::constants::MARK_PRIMARY;
 
 const NODEPORT_IN: &str = "nodeport_in";
 const SOURCE_NAT: &str = "source_nat";
-const LOCAL_SET: &str = "local_set";
+/// Marks what `choose_eni` sends there, local destinations excepted.
+const LEAVING: &str = "leaving";
+/// Translates what `source_nat` sends there, local destinations excepted.
+const TRANSLATED: &str = "translated";
 
 /// After connection tracking (−200), before DNAT (−100): the destination is still the node's own address.
 const NODEPORT_IN_HOOK: Hook = Hook {
@@ -100,14 +108,14 @@ impl SourcePorts {
     }
 }
 
-/// The set and the two chains, as far as they are wanted. `primary`: link index of the primary ENI.
+/// The chains, as far as they are wanted. `primary`: link index of the primary ENI.
 pub(super) fn add_chains(batch: &mut Batch, egress: &Egress, primary: u32) {
     if let Some(snat) = egress.snat {
-        batch.add_prefix_set(LOCAL_SET);
-        for prefix in disjoint(&egress.local) {
-            batch.add_prefix(LOCAL_SET, prefix);
+        for name in [LEAVING, TRANSLATED] {
+            batch.add_chain(&Chain { name, hook: None });
         }
-        add_source_nat(batch, snat);
+        spare_local(batch, egress, snat);
+        add_source_nat(batch);
     }
     if egress.node_ports {
         add_nodeport_in(batch, primary, egress.mark);
@@ -117,8 +125,8 @@ pub(super) fn add_chains(batch: &mut Batch, egress: &Egress, primary: u32) {
 /// The clauses of `choose_eni` on what leaves by the primary ENI whichever ENI its pod is on:
 ///
 /// ```text
-/// ct state new ip daddr != @local_set ct mark set ct mark | 0x80
-/// ct mark & 0x80 == 0x80 meta mark set meta mark & 0xffffff80 | 0x80 return
+/// ct state new jump leaving
+/// ct mark & 0x80 == 0x80 meta mark set meta mark & 0xffffff00 | 0x80
 /// ```
 ///
 /// A connection's first packet decides for all of it, as it does on translation. Would each packet, then a block that is
@@ -126,9 +134,8 @@ pub(super) fn add_chains(batch: &mut Batch, egress: &Egress, primary: u32) {
 pub(super) fn add_clauses(batch: &mut Batch, chain: &str, egress: &Egress) {
     let mark = egress.mark;
     if egress.snat.is_some() {
-        let leaving = [Expr::LoadDestination, Expr::NotIn(LOCAL_SET)];
-        let rule = [&IS_NEW[..], &leaving, &mark_connection(mark)].concat();
-        batch.add_rule(chain, &rule);
+        let jump = [Expr::Verdict(Verdict::Jump(LEAVING))];
+        batch.add_rule(chain, &[&IS_NEW[..], &jump].concat());
     }
     if egress.marks() {
         let marked = [
@@ -136,15 +143,7 @@ pub(super) fn add_clauses(batch: &mut Batch, chain: &str, egress: &Egress) {
             Expr::Bitwise { mask: mark, xor: 0 },
             Expr::Equals(mark),
         ];
-        let to_primary = [
-            Expr::Load(Key::Mark),
-            Expr::Bitwise {
-                mask: !(MARK_ENI_MASK | mark),
-                xor: mark,
-            },
-            Expr::StoreMark,
-            Expr::Verdict(Verdict::Return),
-        ];
+        let to_primary = super::mark(MARK_ENI_MASK | mark, mark);
         batch.add_rule(chain, &[&marked[..], &to_primary].concat());
     }
 }
@@ -171,14 +170,42 @@ const fn mark_connection(mark: u32) -> [Expr<'static>; 3] {
     ]
 }
 
-/// Brings the set from `old` to `new`.
-pub(super) fn change_local(batch: &mut Batch, old: &[Ipv4Net], new: &[Ipv4Net]) {
-    let (old, new) = (disjoint(old), disjoint(new));
-    for prefix in old.iter().filter(|net| !new.contains(net)) {
-        batch.del_prefix(LOCAL_SET, *prefix);
+/// Fills the chains that local destinations leave early, with the destinations of `egress` only.
+pub(super) fn change_local(batch: &mut Batch, egress: &Egress) {
+    let Some(snat) = egress.snat else { return };
+    for chain in [LEAVING, TRANSLATED] {
+        batch.flush_chain(chain);
     }
-    for prefix in new.iter().filter(|net| !old.contains(net)) {
-        batch.add_prefix(LOCAL_SET, *prefix);
+    spare_local(batch, egress, snat);
+}
+
+/// ```text
+/// ip daddr 10.0.0.0/16 return
+/// ...the other local destinations...
+/// ct mark set ct mark | 0x80
+/// ```
+/// and the same before `snat to`.
+fn spare_local(batch: &mut Batch, egress: &Egress, snat: Snat) {
+    let flags = snat.ports.flags();
+    let translate = [Expr::Address(snat.to), Expr::SourceNat { flags }];
+    let decisions = [
+        (LEAVING, &mark_connection(egress.mark)[..]),
+        (TRANSLATED, &translate),
+    ];
+    let local = disjoint(&egress.local);
+    for (chain, decision) in decisions {
+        for prefix in &local {
+            batch.add_rule(
+                chain,
+                &[
+                    Expr::LoadDestination,
+                    Expr::Network(prefix.prefix_len()),
+                    Expr::IsAddress(prefix.network()),
+                    Expr::Verdict(Verdict::Return),
+                ],
+            );
+        }
+        batch.add_rule(chain, decision);
     }
 }
 
@@ -205,14 +232,13 @@ fn add_nodeport_in(batch: &mut Batch, primary: u32, mark: u32) {
 /// As upstream, whatever the source: an address of a bridge on the node would be dropped by the VPC just as well. Except
 /// where the source is an address of the link that the packet leaves by: the node's own traffic wears the right address
 /// already, by a secondary ENI even the only one that the VPC lets through, and keeps the port that it chose.
-fn add_source_nat(batch: &mut Batch, snat: Snat) {
+fn add_source_nat(batch: &mut Batch) {
     batch.add_chain(&Chain {
         name: SOURCE_NAT,
         hook: Some(SOURCE_NAT_HOOK),
     });
     let accept = Expr::Verdict(Verdict::Return);
-    let untouched: [&[Expr<'_>]; 4] = [
-        &[Expr::LoadDestination, Expr::In(LOCAL_SET), accept],
+    let rules: [&[Expr<'_>]; 4] = [
         // Links of branch ENIs.
         &[
             Expr::Load(Key::OutputName),
@@ -229,19 +255,14 @@ fn add_source_nat(batch: &mut Batch, snat: Snat) {
             Expr::Equals(RTN_LOCAL),
             accept,
         ],
+        &[Expr::Verdict(Verdict::Goto(TRANSLATED))],
     ];
-    for rule in untouched {
+    for rule in rules {
         batch.add_rule(SOURCE_NAT, rule);
     }
-    let flags = snat.ports.flags();
-    batch.add_rule(
-        SOURCE_NAT,
-        &[Expr::Address(snat.to), Expr::SourceNat { flags }],
-    );
 }
 
-/// The same destinations without overlaps, which the kernel refuses. Neighbours are not joined: then a block that comes
-/// beside another would replace it, and its destinations be missing for a moment.
+/// The same destinations without those that another contains.
 fn disjoint(nets: &[Ipv4Net]) -> Vec<Ipv4Net> {
     let mut disjoint: Vec<Ipv4Net> = Vec::new();
     let mut sorted: Vec<_> = nets.iter().map(Ipv4Net::trunc).collect();

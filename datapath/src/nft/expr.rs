@@ -50,6 +50,7 @@ pub(super) enum FibType {
 pub(super) enum Verdict<'a> {
     Drop,
     Return,
+    Jump(&'a str),
     Goto(&'a str),
 }
 
@@ -73,7 +74,9 @@ pub(super) enum Expr<'a> {
     /// Go on with this rule only if the register has this value.
     Equals(u32),
     /// Go on only if the register is this address.
-    IsAddress(Ipv6Addr),
+    IsAddress(Ipv4Addr),
+    /// The same of an IPv6 address.
+    IsAddressV6(Ipv6Addr),
     /// The opposite of [`Expr::Equals`].
     Differs(u32),
     /// Go on only if the register, a name, begins like this.
@@ -82,12 +85,8 @@ pub(super) enum Expr<'a> {
     FibType(FibType),
     /// Load 1 if the route to the packet's source leads over the link it came from, 0 otherwise.
     FibSourceIsRoutedBack,
-    /// Look the register up in a verdict map and follow it; no element, no verdict.
-    VerdictMap(&'a str),
-    /// Go on only if the register is not in the set.
-    NotIn(&'a str),
-    /// Go on only if the register is in the set.
-    In(&'a str),
+    /// Of an address, its network of this length.
+    Network(u8),
     /// Load a constant address.
     Address(Ipv4Addr),
     /// Translate the connection's source to the address in the register. `flags` (`NF_NAT_RANGE_*`): how its port is
@@ -110,10 +109,13 @@ impl Expr<'_> {
             Self::Load(_) | Self::StoreMark => "meta",
             Self::LoadCt(_) | Self::StoreCtMark => "ct",
             Self::LoadDestination | Self::LoadDestinationV6 => "payload",
-            Self::Bitwise { .. } => "bitwise",
-            Self::Equals(_) | Self::IsAddress(_) | Self::Differs(_) | Self::BeginsWith(_) => "cmp",
+            Self::Bitwise { .. } | Self::Network(_) => "bitwise",
+            Self::Equals(_)
+            | Self::IsAddress(_)
+            | Self::IsAddressV6(_)
+            | Self::Differs(_)
+            | Self::BeginsWith(_) => "cmp",
             Self::FibType(_) | Self::FibSourceIsRoutedBack => "fib",
-            Self::VerdictMap(_) | Self::In(_) | Self::NotIn(_) => "lookup",
             Self::Address(_) | Self::Verdict(_) => "immediate",
             Self::SourceNat { .. } => "nat",
         }
@@ -139,15 +141,14 @@ impl Expr<'_> {
             }
             Self::LoadDestination => payload(out, 16, 4),
             Self::LoadDestinationV6 => payload(out, 24, 16),
-            Self::Bitwise { mask, xor } => {
-                out.number(BITWISE_SREG, REG);
-                out.number(BITWISE_DREG, REG);
-                out.number(BITWISE_LEN, 4);
-                value(out, BITWISE_MASK, mask);
-                value(out, BITWISE_XOR, xor);
+            Self::Bitwise { mask, xor } => bitwise(out, mask.to_ne_bytes(), xor.to_ne_bytes()),
+            Self::Network(length) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+                bitwise(out, mask.to_be_bytes(), [0; 4]);
             }
             Self::Equals(wanted) => compare(out, CMP_EQ, &wanted.to_ne_bytes()),
             Self::IsAddress(wanted) => compare(out, CMP_EQ, &wanted.octets()),
+            Self::IsAddressV6(wanted) => compare(out, CMP_EQ, &wanted.octets()),
             Self::Differs(unwanted) => compare(out, CMP_NEQ, &unwanted.to_ne_bytes()),
             // Shorter than the register's contents: only so much is compared.
             Self::BeginsWith(name) => compare(out, CMP_EQ, name.as_bytes()),
@@ -161,20 +162,6 @@ impl Expr<'_> {
             }
             Self::FibSourceIsRoutedBack => {
                 fib(out, FIB_RESULT_OIF, FIB_SADDR | FIB_IIF | FIB_PRESENT)
-            }
-            Self::VerdictMap(map) => {
-                out.string(LOOKUP_SET, map);
-                out.number(LOOKUP_SREG, REG);
-                out.number(LOOKUP_DREG, REG_VERDICT);
-            }
-            Self::In(set) => {
-                out.string(LOOKUP_SET, set);
-                out.number(LOOKUP_SREG, REG);
-            }
-            Self::NotIn(set) => {
-                out.string(LOOKUP_SET, set);
-                out.number(LOOKUP_SREG, REG);
-                out.number(LOOKUP_FLAGS, LOOKUP_INVERTED);
             }
             Self::Address(address) => {
                 out.number(IMMEDIATE_DREG, REG);
@@ -197,13 +184,13 @@ impl Expr<'_> {
 }
 
 impl Verdict<'_> {
-    /// As the data of an expression or of a map's element.
-    pub(super) fn encode(&self, out: &mut Encoder) {
+    fn encode(&self, out: &mut Encoder) {
         const VERDICT_CODE: u16 = 1;
         const VERDICT_CHAIN: u16 = 2;
         let (code, chain): (i32, _) = match *self {
             Self::Drop => (0, None),
             Self::Return => (-5, None),
+            Self::Jump(chain) => (-3, Some(chain)),
             Self::Goto(chain) => (-4, Some(chain)),
         };
         out.nest(NFTA_DATA_VERDICT, |out| {
@@ -215,13 +202,8 @@ impl Verdict<'_> {
     }
 }
 
-/// A 32-bit constant, to meet a register.
-pub(super) fn value(out: &mut Encoder, kind: u16, value: u32) {
-    bytes(out, kind, &value.to_ne_bytes());
-}
-
 /// A constant of any width; addresses are in network byte order in registers too.
-pub(super) fn bytes(out: &mut Encoder, kind: u16, value: &[u8]) {
+fn bytes(out: &mut Encoder, kind: u16, value: &[u8]) {
     out.nest(kind, |out| out.bytes(NFTA_DATA_VALUE, value));
 }
 
@@ -231,6 +213,14 @@ fn payload(out: &mut Encoder, offset: u32, len: u32) {
     out.number(PAYLOAD_BASE, PAYLOAD_NETWORK_HEADER);
     out.number(PAYLOAD_OFFSET, offset);
     out.number(PAYLOAD_LEN, len);
+}
+
+fn bitwise(out: &mut Encoder, mask: [u8; 4], xor: [u8; 4]) {
+    out.number(BITWISE_SREG, REG);
+    out.number(BITWISE_DREG, REG);
+    out.number(BITWISE_LEN, 4);
+    bytes(out, BITWISE_MASK, &mask);
+    bytes(out, BITWISE_XOR, &xor);
 }
 
 fn compare(out: &mut Encoder, operator: u32, with: &[u8]) {
@@ -272,11 +262,6 @@ const FIB_DADDR: u32 = 2;
 const FIB_IIF: u32 = 8;
 const FIB_OIF: u32 = 16;
 const FIB_PRESENT: u32 = 32;
-const LOOKUP_SET: u16 = 1;
-const LOOKUP_SREG: u16 = 2;
-const LOOKUP_DREG: u16 = 3;
-const LOOKUP_FLAGS: u16 = 5;
-const LOOKUP_INVERTED: u32 = 1;
 const NAT_TYPE: u16 = 1;
 const NAT_FAMILY: u16 = 2;
 const NAT_ADDRESS: u16 = 3;

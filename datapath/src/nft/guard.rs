@@ -34,12 +34,11 @@ pub(super) fn add_block_metadata(batch: &mut Batch, pods: Family) {
         name: BLOCK_METADATA,
         hook: Some(FORWARD_HOOK),
     });
-    let metadata = u32::from_ne_bytes(INSTANCE_METADATA.octets());
     let [destination, is_metadata] = match pods {
-        Family::V4 => [Expr::LoadDestination, Expr::Equals(metadata)],
+        Family::V4 => [Expr::LoadDestination, Expr::IsAddress(INSTANCE_METADATA)],
         Family::V6 => [
             Expr::LoadDestinationV6,
-            Expr::IsAddress(INSTANCE_METADATA_V6),
+            Expr::IsAddressV6(INSTANCE_METADATA_V6),
         ],
     };
     let [load, within] = POD_GROUP;

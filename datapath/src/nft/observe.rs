@@ -28,22 +28,18 @@ const DUMP_ATTEMPTS: u32 = 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(u64);
 
-/// A question, and how the objects that answer it name themselves: the attribute with their name is number 2 of all.
+/// A question. We have no sets; what others put into one of theirs shows in no rule of ours.
 #[derive(Clone, Copy)]
 #[repr(u16)]
 enum Get {
     Table = 1,
     Chain = 4,
     Rule = 7,
-    Set = 10,
-    Element = 13,
 }
 
-const NAME: u16 = 2;
-/// Chains come third: their second attribute is a number.
+/// Of a rule, the name of its chain.
+const RULE_CHAIN: u16 = 2;
 const CHAIN_NAME: u16 = 3;
-/// The elements in an answer about a set's.
-const ELEMENTS: u16 = 3;
 
 impl Nft {
     /// Sums our tables up, those of both families.
@@ -68,31 +64,25 @@ impl Nft {
             other => other?,
         };
         let rules = self.ask(family, Get::Rule, None, true)?;
-        let sets = self.ask(family, Get::Set, None, true)?;
-        let chains: BTreeSet<String> = rules.iter().filter_map(|r| text(r, NAME)).collect();
-        let mut parts = [table, rules, sets.clone()].concat();
+        let chains: BTreeSet<String> = rules.iter().filter_map(|r| text(r, RULE_CHAIN)).collect();
+        let mut parts = [table, rules].concat();
         for chain in &chains {
-            parts.extend(self.ask(family, Get::Chain, Some((CHAIN_NAME, chain)), false)?);
-        }
-        for set in sets.iter().filter_map(|s| text(s, NAME)) {
-            let answers = self.ask(family, Get::Element, Some((NAME, &set)), true)?;
-            // One by one: a hash table may come in another order after it has grown.
-            parts.extend(answers.iter().flat_map(|answer| elements(answer)));
+            parts.extend(self.ask(family, Get::Chain, Some(chain), false)?);
         }
         Ok(parts)
     }
 
-    /// The attributes of each object that answers: of our table, or of `name` in it.
+    /// The attributes of each object that answers: of our table, or of `chain` in it.
     fn ask(
         &mut self,
         family: Family,
         get: Get,
-        name: Option<(u16, &str)>,
+        chain: Option<&str>,
         dump: bool,
     ) -> Result<Vec<Vec<u8>>, Error> {
         let op = "nft get";
         for _ in 0..DUMP_ATTEMPTS {
-            match self.ask_once(family, get, name, dump) {
+            match self.ask_once(family, get, chain, dump) {
                 Err(Error::Interrupted { .. }) => {}
                 other => return other,
             }
@@ -107,7 +97,7 @@ impl Nft {
         &mut self,
         family: Family,
         get: Get,
-        name: Option<(u16, &str)>,
+        chain: Option<&str>,
         dump: bool,
     ) -> Result<Vec<Vec<u8>>, Error> {
         const TABLE_NAME: u16 = 1;
@@ -121,8 +111,8 @@ impl Nft {
         };
         let message = Encoder::message(family, NFTABLES << 8 | get as u16, flags, seq, |out| {
             out.string(TABLE_NAME, TABLE);
-            if let Some((attribute, name)) = name {
-                out.string(attribute, name);
+            if let Some(chain) = chain {
+                out.string(CHAIN_NAME, chain);
             }
         });
         self.channel.enlarge();
@@ -160,16 +150,6 @@ fn text(object: &[u8], attribute: u16) -> Option<String> {
     let found = all.find(|a| a.kind() == attribute)?;
     let text = std::str::from_utf8(found.value()).ok()?;
     Some(text.trim_end_matches('\0').to_owned())
-}
-
-fn elements(answer: &[u8]) -> Vec<Vec<u8>> {
-    let lists = NlasIterator::new(answer).flatten();
-    let mut found = Vec::new();
-    for list in lists.filter(|a| a.kind() == ELEMENTS) {
-        let each = NlasIterator::new(list.value()).flatten();
-        found.extend(each.map(|element| element.value().to_vec()));
-    }
-    found
 }
 
 /// Notifications about our tables.

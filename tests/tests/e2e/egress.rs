@@ -116,7 +116,7 @@ fn translation_is_switched_off_and_on_by_a_restart() -> Outcome {
             !external_snat,
             "{table}"
         );
-        assert_eq!(table.contains("set local_set"), !external_snat, "{table}");
+        assert_eq!(table.contains("chain leaving"), !external_snat, "{table}");
         assert_eq!(table.contains("chain nodeport_in"), node_ports, "{table}");
         // A connection was decided on by its first packet. Only with both switched off nothing is left that knows it.
         if node_ports {
@@ -144,7 +144,9 @@ fn another_block(pair: &Pair) -> Result<Instance, Box<dyn std::error::Error>> {
 
 fn a_block_that_is_added_to_the_vpc_is_noticed() -> Outcome {
     let mut pair = Pair::start(&[("HAWSER_VPC_CIDR_PERIOD", "1")])?;
-    let handles = ["nft", "-a", "-t", "list", "table", "ip", "hawser"];
+    let handles =
+        "for c in choose_eni source_nat nodeport_in; do nft -a list chain ip hawser $c; done";
+    let handles = ["sh", "-ec", handles];
     let before = feed(pair.a.netns(), &handles, "")?;
     let calls = pair.lab.sim.calls().len();
     // Node a looks once a second; what is opened in the moment between is translated.
@@ -170,7 +172,7 @@ fn a_block_that_is_added_to_the_vpc_is_noticed() -> Outcome {
     assert_eq!(
         feed(pair.a.netns(), &handles, "")?,
         before,
-        "nothing but the set"
+        "nothing but what is local"
     );
     assert_eq!(pair.lab.sim.calls().len(), calls, "EC2 was not asked");
     Ok(pair.verdict()?)
@@ -179,11 +181,11 @@ fn a_block_that_is_added_to_the_vpc_is_noticed() -> Outcome {
 fn the_vpcs_blocks_are_known_without_the_metadata_service() -> Outcome {
     let mut pair = Pair::start(&[("HAWSER_VPC_CIDR_PERIOD", "1")])?;
     let newcomer = another_block(&pair)?;
-    let set = ["nft", "list", "set", "ip", "hawser", "local_set"];
+    let local = ["nft", "list", "chain", "ip", "hawser", "leaving"];
     let netns = datapath::netns::Netns::from_fd(
         std::os::fd::AsFd::as_fd(pair.a.netns()).try_clone_to_owned()?,
     )?;
-    let holds = || feed(&netns, &set, "").is_ok_and(|text| text.contains("100.64.0.0/16"));
+    let holds = || feed(&netns, &local, "").is_ok_and(|text| text.contains("100.64.0.0/16"));
     assert!(eventually(LIMIT * 3, holds), "{}", pair.a.log());
     pair.a.stop_daemon()?;
     feed(

@@ -28,6 +28,10 @@ trials!(
 
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// What explains a loss that goes on.
+const STATE: &str = "ip rule; ip -4 route show table all; ip -4 neigh; ip -s link; nft list ruleset; \
+                     cat /proc/thread-self/net/nf_conntrack";
+
 /// How the daemon goes away.
 #[derive(Clone, Copy)]
 enum End {
@@ -75,9 +79,12 @@ fn traffic_through(end: End) -> Outcome {
         assert!(asked, "the daemon never asked EC2\n{}", node.log());
         sleep(Duration::from_millis(500));
     }
-    for stream in streams {
-        judge(&stream.finish()?);
+    let delivered: io::Result<Vec<_>> = streams.into_iter().map(Stream::finish).collect();
+    let delivered = delivered?;
+    if delivered.iter().any(|stream| !stream.lost.is_empty()) {
+        println!("{}\n{}", node.shell(STATE)?, node.log());
     }
+    delivered.iter().for_each(judge);
     Ok(())
 }
 

@@ -156,7 +156,7 @@ fn nftables_come_back() {
         "nft delete table ip hawser",
         "nft flush chain ip hawser choose_eni",
         "nft insert rule ip hawser choose_eni accept",
-        "nft delete element ip hawser eni_of_group { 27393 }",
+        "nft flush chain ip hawser mark_eni",
     ] {
         assert_eq!(Kept::new().after(meddle), [Kind::Nftables], "{meddle}");
     }

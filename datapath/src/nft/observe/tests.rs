@@ -1,8 +1,10 @@
 //! Every change of our table is seen, and nobody else's is.
 
+use std::net::Ipv4Addr;
+
 use super::*;
 use crate::netns::Netns;
-use crate::nft::Ruleset;
+use crate::nft::{Egress, Ruleset, Snat, SourcePorts};
 use crate::testing::{netns, run_in};
 
 struct Lab {
@@ -11,15 +13,26 @@ struct Lab {
     watch: Watch,
 }
 
+fn translating() -> Ruleset {
+    let snat = Snat {
+        to: Ipv4Addr::new(10, 0, 0, 10),
+        ports: SourcePorts::Random,
+    };
+    let egress = Egress {
+        snat: Some(snat),
+        ..Egress::default()
+    };
+    Ruleset {
+        egress,
+        ..Ruleset::default()
+    }
+}
+
 /// A namespace with our table in it, and nothing to be told yet.
 fn lab() -> Lab {
     let netns = netns();
     let mut nft = netns.run(Nft::open).unwrap().unwrap();
-    let ruleset = Ruleset {
-        enis: [1].into(),
-        ..Ruleset::default()
-    };
-    nft.replace(&ruleset).unwrap();
+    nft.replace(&translating()).unwrap();
     let watch = netns.run(Watch::open).unwrap().unwrap();
     Lab { netns, nft, watch }
 }
@@ -42,8 +55,8 @@ fn every_change_by_others_is_told_and_seen() {
         "insert rule ip hawser choose_eni accept",
         "add chain ip hawser choose_eni { policy drop; }",
         "add chain ip hawser more { type filter hook input priority 0; }; add rule ip hawser more drop",
-        "delete element ip hawser eni_of_group { 27393 }",
-        "add element ip hawser eni_of_group { 27400 : drop }",
+        "insert rule ip hawser leaving return",
+        "flush chain ip hawser mark_eni",
         "add table ip hawser { flags dormant; }",
     ] {
         let mut lab = lab();
@@ -79,7 +92,7 @@ fn what_others_do_to_their_own_is_no_business_of_ours() {
 fn our_own_changes_have_another_fingerprint() {
     let mut lab = lab();
     let one = lab.nft.fingerprint().unwrap();
-    lab.nft.add_eni(2, 0x80).unwrap();
+    lab.nft.update_local(&translating().egress).unwrap();
     let two = lab.nft.fingerprint().unwrap();
     assert_ne!(one, two);
     assert!(lab.watch.touched().unwrap());
