@@ -2,6 +2,7 @@
 
 use std::{io, time::Duration};
 
+use datapath::netns::Netns;
 use e2e::{
     crash::{audit, campaign::Scenario, stage::Stage, tracer::Boundary},
     lab::eventually,
@@ -10,7 +11,7 @@ use e2e::{
 
 use crate::{
     Outcome,
-    crash::{WORKERS, survive},
+    crash::{WORKERS, succeeded, survive},
     trials,
 };
 
@@ -50,13 +51,19 @@ impl Scenario for Shrinking {
             .collect::<Result<_, _>>()?;
         stage.pods = pods;
         audit::at_rest(&stage, &[], REST)?;
-        for pod in stage.pods.split_off(2) {
-            stage.node.delete_pod(pod)?;
+        let over = stage.pods.split_off(2);
+        for pod in &over {
+            let del = stage.node.invocation("DEL", &pod.id, Some(&pod.path));
+            succeeded(Some(del.run(stage.node.netns())?))?;
         }
-        // The links of the deleted end after their DELs, and are none of this work.
+        // Their links end after the DELs, and are none of this work. The namespaces end after them: with these, the links
+        // would be gone too, and the daemon might yet have to find that out.
         let gone = || audit::links(&stage).is_ok_and(|links| links.len() == 2);
         if !eventually(REST, gone) {
             return Err(io::Error::other(stage.node.log()));
+        }
+        for pod in over {
+            Netns::unbind(&pod.path)?;
         }
         Ok(stage)
     }
