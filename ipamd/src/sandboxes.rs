@@ -207,37 +207,49 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    /// Kernel first, record second: a crash between the two leaves a link that no record claims, which the start
-    /// removes, and never a record of a pod that has no network.
+    /// Kernel and record at once, each on its own thread: neither is believed without the other. A crash leaves a link
+    /// that no record claims, or a record that no link bears out, and a start removes either before anybody is served.
     ///
     /// A failure says what the pool must learn of the address: nobody ever saw it, so it is free, unless the kernel
     /// still routes it to somebody, so that it must rest and not be granted at once to the next.
     async fn stand_up(&self, record: &Record, handed: Handed) -> Result<(), (Refusal, Event)> {
-        let begun = self.shared.pool.now();
+        let shared = &self.shared;
         let (link, sandbox) = (link_of(record), record.sandbox.clone());
-        if let Err(error) = self.shared.host.wire(link.clone(), handed).await {
-            let event = match error {
-                WireError::AddressInUse(_) => Event::Left { sandbox },
-                _ => Event::Unwired { sandbox },
-            };
-            return Err((refusals::of_wiring(&link, &error), event));
-        }
-        let wired = self.shared.staged(&record.sandbox, "add", "wire", begun);
-        let written = record.clone();
-        match self
-            .shared
-            .store
-            .run(move |store| store.put(&written))
-            .await
-        {
-            Ok(Ok(())) => {
-                self.shared.staged(&record.sandbox, "add", "commit", wired);
-                Ok(())
-            }
-            failed => {
-                self.shared.host.unwire(ref_of(record)).await.1.await;
+        let begun = shared.pool.now();
+        let wiring = async {
+            let wired = shared.host.wire(link.clone(), handed).await;
+            (wired, shared.staged(&record.sandbox, "add", "wire", begun))
+        };
+        let put = record.clone();
+        let writing = async { shared.store.run(move |store| store.put(&put)).await };
+        // The kernel takes longer, so it begins.
+        let ((wired, at), written) = tokio::join!(biased; wiring, writing);
+        shared.staged(&record.sandbox, "add", "commit", at);
+        match (wired, written) {
+            (Ok(()), Ok(Ok(()))) => Ok(()),
+            (Ok(()), failed) => {
+                shared.host.unwire(ref_of(record)).await.1.await;
                 Err((store_failed(failed), Event::Unwired { sandbox }))
             }
+            (Err(error), written) => {
+                if let Ok(Ok(())) = written {
+                    self.forget(record.clone()).await;
+                }
+                let event = match error {
+                    WireError::AddressInUse(_) => Event::Left { sandbox },
+                    _ => Event::Unwired { sandbox },
+                };
+                Err((refusals::of_wiring(&link, &error), event))
+            }
+        }
+    }
+
+    /// Of a pod that the kernel refused. Where it fails the record stays until the next start, which finds no link for it.
+    async fn forget(&self, record: Record) {
+        let forget = move |store: &mut Store| store.forget(&record);
+        if let Ok(Err(error)) = self.shared.store.run(forget).await {
+            let error = refusals::chain(&error);
+            tracing::error!(error, "could not forget a pod that was not wired");
         }
     }
 

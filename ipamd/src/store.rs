@@ -170,6 +170,18 @@ impl Store {
         })
     }
 
+    /// Forgets one sandbox that never stood; durable when this returns.
+    ///
+    /// # Errors
+    /// What the database says; then nothing has changed.
+    pub fn forget(&self, record: &Record) -> Result<(), StoreError> {
+        self.change("forget in", |transaction| {
+            let mut sandboxes = transaction.open_table(SANDBOXES)?;
+            sandboxes.remove(key(&record.sandbox).as_str())?;
+            Ok(())
+        })
+    }
+
     /// Forgets one sandbox and notes until when its address rests; durable when this returns.
     ///
     /// # Errors

@@ -167,20 +167,6 @@ impl Stage {
         Ok((trace, outcome))
     }
 
-    /// Kills the daemon `at` a boundary of the runtime's `work`, and does not start it again: what the plugin says when it
-    /// has given up.
-    ///
-    /// # Errors
-    /// If the boundary is not met.
-    pub fn fell(&mut self, at: &Boundary, work: Invocation) -> io::Result<Outcome> {
-        let pid = self.node.surrender_daemon();
-        let here = |boundary: &Boundary| at == boundary;
-        match self.trace(pid, &here, Some(work), &|_| true)? {
-            (trace, Some(verb)) if trace.struck > 0 => finish(verb),
-            _ => Err(io::Error::other(format!("{at}: not met"))),
-        }
-    }
-
     /// Starts the daemon, kills it `at` a boundary of its start (or, without one, when that is `done`) and starts it again.
     ///
     /// # Errors

@@ -1,25 +1,26 @@
 //! SIGKILL at every boundary of an effect of a start that finds the remains of a crash: the second crash is the one that
 //! a recovery must not be made worse by.
 
-use std::{io, time::Duration};
+use std::{fs, io, time::Duration};
 
-use datapath::netns::Netns;
+use datapath::{constants::PODS_TABLE, netns::Netns};
 use e2e::{
     crash::{
         audit,
         campaign::Scenario,
         stage::Stage,
-        tracer::{Boundary, Side, Trace},
+        tracer::{Boundary, Trace},
     },
     lab::eventually,
     node::Pod,
     plugin::Outcome as Answer,
 };
+use ipamd::store::Store;
 use serde_json::json;
 
 use crate::{
     Outcome,
-    crash::{sandbox, succeeded, survive},
+    crash::{succeeded, survive},
     trials,
 };
 
@@ -28,19 +29,19 @@ trials!(a_recovery_survives_a_kill_at_every_effect);
 const WORKERS: usize = 12;
 const REST: Duration = Duration::from_secs(60);
 
-/// Four pods: one lives, one was deleted and one ended while no daemon ran, and the last one's ADD was cut off between
-/// kernel and record.
+/// Five pods: one lives, one was deleted and one ended while no daemon ran, and the ADDs of the last two were cut off: one
+/// had a network and no record of it, one a record and no more than a link.
 struct Recovery;
 
-impl Recovery {
-    /// ADD's first write to the state file: the pod is wired, and no record says whose it is.
-    fn unrecorded() -> Boundary {
-        Boundary {
-            effect: "state write".to_owned(),
-            nth: 1,
-            side: Side::Before,
-        }
-    }
+/// Takes a pod's record out of the file of a daemon that is dead.
+fn forget(stage: &Stage, pod: &Pod) -> io::Result<()> {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let opened = Store::open(&stage.node.state_file(), boot.trim());
+    let (store, contents) = opened.map_err(io::Error::other)?;
+    let mut records = contents.records.iter();
+    let record = records.find(|record| record.sandbox.container_id == pod.id);
+    let record = record.ok_or_else(|| io::Error::other("it was never recorded"))?;
+    store.forget(record).map_err(io::Error::other)
 }
 
 impl Scenario for Recovery {
@@ -52,24 +53,23 @@ impl Scenario for Recovery {
         ];
         let mut stage = Stage::new("m5.large", &settings)?;
         stage.await_free(9)?;
-        for id in ["lives", "deleted", "ended"] {
+        for id in ["lives", "deleted", "ended", "unrecorded", "unwired"] {
             let pod = stage.node.add_pod(id)?;
             stage.pods.push(pod);
         }
-        let half = sandbox(&stage, "half")?;
-        let add = stage.node.invocation("ADD", "half", Some(&half.path));
-        let add = add.conf("deadlineSeconds", json!(4));
-        if stage.fell(&Self::unrecorded(), add)?.succeeded() {
-            return Err(io::Error::other("an ADD without a record succeeded"));
-        }
-        let deleted = &stage.pods[1];
+        stage.node.kill_daemon()?;
+        let [_, deleted, ended, unrecorded, unwired] = &stage.pods[..] else {
+            unreachable!("five were added");
+        };
+        forget(&stage, unrecorded)?;
+        let route = format!("ip route del {} table {PODS_TABLE}", unwired.address());
+        stage.node.shell(&route)?;
         let del = stage
             .node
             .invocation("DEL", "deleted", Some(&deleted.path))
             .conf("deadlineSeconds", json!(1));
         succeeded(Some(del.run(stage.node.netns())?))?;
-        Netns::unbind(&stage.pods[2].path)?;
-        stage.pods.push(half);
+        Netns::unbind(&ended.path)?;
         Ok(stage)
     }
 
@@ -81,7 +81,7 @@ impl Scenario for Recovery {
         // The last reference to the namespace of the pod that ended.
         drop(stage.pods.remove(2));
         // The kernel takes its link along in its own time.
-        let gone = || audit::links(stage).is_ok_and(|links| links.len() == 3);
+        let gone = || audit::links(stage).is_ok_and(|links| links.len() == 4);
         if !eventually(REST, gone) {
             return Err(io::Error::other("the ended pod's link stays"));
         }
@@ -95,10 +95,14 @@ impl Scenario for Recovery {
     }
 
     fn judge(&self, stage: &mut Stage, _: Option<Answer>) -> io::Result<()> {
-        let (half, deleted): (Pod, Pod) = (stage.pods.remove(2), stage.pods.remove(1));
-        // Its runtime had no answer, so it deletes the sandbox.
-        let del = stage.node.invocation("DEL", "half", Some(&half.path));
-        succeeded(Some(del.run(stage.node.netns())?))?;
+        // Nobody answered their runtimes, so these delete the sandboxes.
+        for cut_off in stage.pods.drain(2..) {
+            let del = stage
+                .node
+                .invocation("DEL", &cut_off.id, Some(&cut_off.path));
+            succeeded(Some(del.run(stage.node.netns())?))?;
+        }
+        let deleted = stage.pods.remove(1);
         audit::at_rest(stage, &[deleted.address()], REST)
     }
 }
