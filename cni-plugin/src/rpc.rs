@@ -12,47 +12,13 @@ mod headers;
 use std::io::{self, BufReader, Read, Write};
 
 use prost::Message;
+use proto::words::{self, FRAME_MAX, HEAD, PREFIX, STREAM, flag, frame};
 use tonic::{Code, Status};
 
 use self::headers::Fields;
 
-/// The service in the contract's own package.
-const SERVICE: &str = "/hawser.v1.Node/";
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The one stream there is.
-const STREAM: u32 = 1;
-/// A frame's header.
-const HEAD: usize = 9;
-/// The largest frame that anybody may send who has not been told otherwise; also what we send at most.
-const FRAME_MAX: usize = 1 << 14;
 /// Bytes that either side may send before it is told to go on. Never raised by us: an answer is a few hundred bytes.
 const WINDOW: i64 = 65_535;
-/// Flag, and length of the message in four bytes.
-const PREFIX: usize = 5;
-
-mod frame {
-    pub const DATA: u8 = 0;
-    pub const HEADERS: u8 = 1;
-    pub const RST_STREAM: u8 = 3;
-    pub const SETTINGS: u8 = 4;
-    pub const PUSH_PROMISE: u8 = 5;
-    pub const PING: u8 = 6;
-    pub const GOAWAY: u8 = 7;
-    pub const WINDOW_UPDATE: u8 = 8;
-    pub const CONTINUATION: u8 = 9;
-}
-
-mod flag {
-    /// Of SETTINGS and PING.
-    pub const ACK: u8 = 0x1;
-    pub const END_STREAM: u8 = 0x1;
-    pub const END_HEADERS: u8 = 0x4;
-    pub const PADDED: u8 = 0x8;
-    pub const PRIORITY: u8 = 0x20;
-}
-
-/// `SETTINGS_HEADER_TABLE_SIZE` 0: no field refers to an earlier one. `SETTINGS_ENABLE_PUSH` 0.
-const SETTINGS: [u8; 12] = [0, 1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0];
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// Why there is no answer.
@@ -93,15 +59,10 @@ impl Call {
     pub fn new(method: &str, request: &impl Message) -> Self {
         let message = request.encode_to_vec();
         let mut body = Vec::with_capacity(PREFIX + message.len());
-        body.push(0); // not compressed
-        body.extend(
-            u32::try_from(message.len())
-                .unwrap_or(u32::MAX)
-                .to_be_bytes(),
-        );
+        body.extend(words::prefix(&message));
         body.extend(message);
         let mut call = Self {
-            out: PREFACE.to_vec(),
+            out: words::opening(method),
             body,
             given: 0,
             windows: [WINDOW; 2],
@@ -111,9 +72,6 @@ impl Call {
             fields: Fields::default(),
             answered: false,
         };
-        call.frame(frame::SETTINGS, 0, 0, &SETTINGS);
-        let fields = headers::write(&[SERVICE, method].concat());
-        call.frame(frame::HEADERS, flag::END_HEADERS, STREAM, &fields);
         call.give();
         call
     }
@@ -258,13 +216,7 @@ impl Call {
     }
 
     fn frame(&mut self, kind: u8, flags: u8, id: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len())
-            .unwrap_or(u32::MAX)
-            .to_be_bytes();
-        self.out.extend(&length[1..]);
-        self.out.extend([kind, flags]);
-        self.out.extend(id.to_be_bytes());
-        self.out.extend(payload);
+        words::put(&mut self.out, kind, flags, id, payload);
     }
 
     fn outcome<A: Message + Default>(self) -> Result<A, CallError> {

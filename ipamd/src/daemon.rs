@@ -10,7 +10,6 @@ use std::{
 use datapath::host::Notices;
 use ipnet::Ipv4Net;
 use planner::{Event, Family, InstanceType, Mono, Planner};
-use proto::v1::node_server::NodeServer;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{self, Notify, Semaphore},
@@ -34,7 +33,7 @@ use crate::{
     hostnet::{HostNet, StartError},
     introspect, kube,
     listener::{
-        self, REQUEST_LIMIT,
+        self,
         seats::{self, Seats},
     },
     memory,
@@ -384,8 +383,7 @@ fn listen(
     let listener = listener::bind(path)
         .map_err(|source| serve_error(&format!("\"{}\"", path.display()), source))?;
     let (stop, stopped) = sync::watch::channel(());
-    let node = NodeServer::new(service).max_decoding_message_size(REQUEST_LIMIT);
-    let served = listener::serve(listener, seats, node, stopped, detached);
+    let served = listener::serve(listener, seats, service, stopped, detached);
     supervisor.critical("listener", served);
     Ok(stop)
 }

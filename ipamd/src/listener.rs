@@ -1,10 +1,10 @@
 //! The daemon's socket: who may connect, and the preamble by which a connection brings its descriptors.
 //!
-//! Owns the socket file (0700 directory, 0600 socket from birth), each connection from its preamble to its end
-//! ([`connection`]), and what a connection may take ([`seats`]). Knows no verb.
+//! Owns the socket file (0700 directory, 0600 socket from birth), each connection from its preamble to its end ([`plain`],
+//! [`connection`]), and what a connection may take ([`seats`]).
 
 mod connection;
-mod cork;
+mod plain;
 pub mod seats;
 
 use std::{
@@ -19,7 +19,10 @@ use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
     stat::{Mode, umask},
 };
-use proto::handover::{self, Handed, Preamble};
+use proto::{
+    handover::{self, Handed, Preamble},
+    v1::node_server::Node,
+};
 use tokio::{
     io::Interest,
     net::{UnixListener, UnixStream},
@@ -27,15 +30,15 @@ use tokio::{
 };
 use tonic::Request;
 
-pub use self::connection::Serves;
 use self::{
     connection::Connection,
+    plain::Opening,
     seats::{Requests, Seat, Seats, UnderWay},
 };
 use crate::{clock, supervise::Detached};
 
 /// The largest request: a Gc of a full node is some tens of kilobytes.
-pub const REQUEST_LIMIT: usize = 1 << 20;
+const REQUEST_LIMIT: usize = 1 << 20;
 /// Refused connections are told of so often at most: a flood of them must not become one of log lines.
 const COMPLAINT: Duration = Duration::from_secs(10);
 
@@ -76,11 +79,11 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Accepts until `stop` is told anything or can be told nothing any more, and has each connection whose preamble is good
-/// served by a clone of `service`. Connections end by themselves after that, with the request that is under way.
+/// served by a clone of `node`. Connections end by themselves after that, with the request that is under way.
 pub async fn serve(
     listener: UnixListener,
     seats: Seats,
-    service: impl Serves,
+    node: impl Node + Clone,
     mut stop: watch::Receiver<()>,
     detached: Detached,
 ) {
@@ -105,14 +108,14 @@ pub async fn serve(
             }
         };
         seat.occupy();
-        let (service, stop, refused) = (service.clone(), stop.clone(), refused.clone());
+        let (node, stop, refused) = (node.clone(), stop.clone(), refused.clone());
         drop(detached.spawn_idle(async move {
             let greeted = tokio::select! {
                 greeted = greet(stream) => greeted,
                 ended = seat.ended() => Err(ended.into()),
             };
             match greeted {
-                Ok((stream, handed)) => converse(stream, handed, seat, service, stop).await,
+                Ok((stream, handed)) => converse(stream, handed, seat, node, stop).await,
                 Err(error) => refused.note(&error),
             }
         }));
@@ -123,15 +126,30 @@ pub async fn serve(
 pub(crate) async fn converse(
     stream: UnixStream,
     handed: Option<Handed>,
-    seat: Seat,
-    service: impl Serves,
+    mut seat: Seat,
+    node: impl Node + Clone,
     stop: watch::Receiver<()>,
 ) {
     let brought = Brought {
         handed: Arc::new(Mutex::new(handed)),
         requests: seat.requests(),
     };
-    connection::serve(Connection::new(stream, seat), brought, service, stop).await;
+    let read = Opening::read(&stream).and_then(|opening| {
+        seat.charge(opening.len())?;
+        Ok(opening)
+    });
+    let opening = match read {
+        Ok(opening) => opening,
+        Err(error) => return tracing::debug!(%error, "a connection ended early"),
+    };
+    let Some(call) = opening.call() else {
+        let connection = Connection::new(stream, seat, opening.into_bytes());
+        return connection::serve(connection, brought, node, stop).await;
+    };
+    tokio::select! {
+        answer = call.answer(&node, brought) => plain::say(&stream, &answer),
+        () = plain::gone(&stream) => {}
+    }
 }
 
 /// Tells of refused connections, some at a time.

@@ -11,10 +11,7 @@ use proto::{
     handover,
     names::{self, NameError, PodIdentity, SandboxKey, VethPrefix},
     refusal::Refusal,
-    v1::{
-        self,
-        node_server::{Node, NodeServer},
-    },
+    v1::{self, node_server::Node},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,7 +21,7 @@ use tokio::{
 use tonic::{Code, Request, Response, Status};
 
 use crate::listener::{
-    self, REQUEST_LIMIT,
+    self,
     seats::{Limits, Seats},
 };
 
@@ -95,9 +92,8 @@ fn frames(bytes: &[u8]) {
         let (mut plugin, daemon) = UnixStream::pair().expect("a pair of sockets");
         let seats = Seats::new(Limits::within(1024));
         // The whole of the daemon's own end, but for the verbs. Nobody ever says stop.
-        let node = NodeServer::new(Nobody).max_decoding_message_size(REQUEST_LIMIT);
         let (_say, stop) = watch::channel(());
-        let served = listener::converse(daemon, None, seats.take().await, node, stop);
+        let served = listener::converse(daemon, None, seats.take().await, Nobody, stop);
         let talk = async {
             let mut answers = Vec::new();
             plugin.write_all(PREFACE).await?;
@@ -114,6 +110,7 @@ fn frames(bytes: &[u8]) {
 }
 
 /// A node that reads what it is asked and does nothing.
+#[derive(Clone)]
 struct Nobody;
 
 fn nobody<T>() -> Result<Response<T>, Status> {

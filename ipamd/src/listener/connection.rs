@@ -1,18 +1,20 @@
-//! One connection past its preamble: HTTP/2 over it, within what its seat allows, for one service.
+//! One connection past its preamble: HTTP/2 over it, within what its seat allows.
 //!
-//! Owns reading, writing and ending it. The library's own server is not used because each of its layers (a router, time
-//! limits, load shedding, boxes around bodies) is walked through by every pod's start, and nothing here needs them.
+//! Owns reading, writing and ending it. hyper is called directly: a screenful, where tonic's server wants a stream of
+//! connections, and a layer that gives each request what its connection brought.
 
 use std::{
+    collections::VecDeque,
     convert::Infallible,
-    io::{self, IoSlice},
+    io,
     pin::{Pin, pin},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use proto::v1::node_server::{Node, NodeServer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::UnixStream,
@@ -21,46 +23,25 @@ use tokio::{
 use tonic::body::Body;
 use tower::Service;
 
-use super::{
-    Brought,
-    cork::{Cork, Silence},
-    seats::Seat,
-};
+use super::{Brought, REQUEST_LIMIT, seats::Seat};
 
 /// Input that HTTP/2 reads ahead of whoever wants it, per connection: its own default is a mebibyte.
 const READ_AHEAD: u32 = 64 << 10;
 
-/// What answers requests: a gRPC service, which is always ready. A clone for each request.
-pub trait Serves:
-    Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + 'static
-{
-}
-
-impl<S> Serves for S where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static
-{
-}
-
-/// The service, for one connection.
-struct Served<S> {
-    service: S,
+/// The node, for one connection.
+struct Served<N> {
+    node: NodeServer<N>,
     brought: Brought,
 }
 
-impl<S: Serves> hyper::service::Service<Request<Incoming>> for Served<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
+impl<N: Node> hyper::service::Service<Request<Incoming>> for Served<N> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = <NodeServer<N> as Service<Request<Incoming>>>::Future;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(self.brought.clone());
-        self.service.clone().call(request)
+        self.node.clone().call(request)
     }
 }
 
@@ -68,10 +49,11 @@ impl<S: Serves> hyper::service::Service<Request<Incoming>> for Served<S> {
 pub async fn serve(
     connection: Connection,
     brought: Brought,
-    service: impl Serves,
+    node: impl Node,
     mut stop: watch::Receiver<()>,
 ) {
-    let service = Served { service, brought };
+    let node = NodeServer::new(node).max_decoding_message_size(REQUEST_LIMIT);
+    let service = Served { node, brought };
     let mut http = http2::Builder::new(TokioExecutor::new());
     // Plugin and command line ask one thing per connection; bounds per connection are bounds per request so.
     http.max_concurrent_streams(1)
@@ -99,28 +81,25 @@ pub async fn serve(
 pub struct Connection {
     stream: UnixStream,
     seat: Seat,
-    cork: Cork,
+    /// Read already, and paid for.
+    opening: VecDeque<u8>,
 }
 
 impl Connection {
-    pub fn new(stream: UnixStream, seat: Seat) -> Self {
+    pub fn new(stream: UnixStream, seat: Seat, opening: Vec<u8>) -> Self {
         Self {
             stream,
             seat,
-            cork: Cork::default(),
+            opening: opening.into(),
         }
     }
 
-    /// Sends what is kept back and then `bytes`; answers how many of these.
-    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        loop {
-            let parts = [IoSlice::new(self.cork.held()), IoSlice::new(bytes)];
-            let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &parts))?;
-            let of_these = self.cork.sent(written);
-            if of_these > 0 || written == 0 || self.cork.held().is_empty() && bytes.is_empty() {
-                return Poll::Ready(Ok(of_these));
-            }
-        }
+    /// Gives what was read before.
+    fn give(&mut self, buf: &mut ReadBuf<'_>) {
+        let (first, _) = self.opening.as_slices();
+        let length = first.len().min(buf.remaining());
+        buf.put_slice(&first[..length]);
+        self.opening.drain(..length);
     }
 }
 
@@ -135,16 +114,12 @@ impl AsyncRead for Connection {
         if let Poll::Ready(ended) = this.seat.poll_ended(cx) {
             return Poll::Ready(Err(ended.into()));
         }
+        if !this.opening.is_empty() {
+            this.give(buf);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf)?;
-        if read.is_pending() {
-            match this.cork.silent(this.seat.is_in_use()) {
-                Silence::Wait => {}
-                Silence::LookAgain => cx.waker().wake_by_ref(),
-                // Whether or not it goes out at once: whoever is woken for it reads again, and so comes here.
-                Silence::Speak => drop(this.poll_send(cx, &[])?),
-            }
-        }
         this.seat.charge(buf.filled().len() - before)?;
         read.map(Ok)
     }
@@ -152,15 +127,11 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.cork.holds(buf) {
-            return Poll::Ready(Ok(buf.len()));
-        }
-        this.poll_send(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

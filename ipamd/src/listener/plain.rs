@@ -1,0 +1,219 @@
+//! A call that came in one piece and in the very words that the plugin uses ([`proto::words`]): answered in one piece,
+//! without the machinery of HTTP/2.
+//!
+//! Every pod's start makes such a call, and walking it through HTTP/2's state, a library's server and its tasks cost a
+//! tenth of all that a daemon does for a pod. Whatever differs in one byte (another client, a longer request, one that is
+//! not all there yet) is none of this file's, and is served by [`super::connection`] with what was read of it. Knows the
+//! verbs by their names only.
+
+use std::{io, sync::LazyLock};
+
+use http::HeaderMap;
+use prost::Message;
+use proto::{
+    v1::node_server::Node,
+    words::{self, FRAME_MAX, HEAD, PREFIX, STREAM, flag, frame},
+};
+use tokio::net::UnixStream;
+use tonic::{Request, Response, Status};
+
+use super::Brought;
+
+/// The longest call that is taken in one piece: an ADD with all that a pod may be called is a quarter of it.
+const LONGEST: usize = 4096;
+
+/// Which call it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Add,
+    Del,
+    Check,
+    Status,
+}
+
+/// How each begins.
+static OPENINGS: LazyLock<[(Verb, Vec<u8>); 4]> = LazyLock::new(|| {
+    [
+        (Verb::Add, "Add"),
+        (Verb::Del, "Del"),
+        (Verb::Check, "Check"),
+        (Verb::Status, "Status"),
+    ]
+    .map(|(verb, name)| (verb, words::opening(name)))
+});
+
+/// What a connection begins with, as far as it has come.
+#[derive(Debug)]
+pub struct Opening(Vec<u8>);
+
+/// A call, recognised.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    verb: Verb,
+    message: &'a [u8],
+}
+
+impl Opening {
+    /// Takes what is there and does not wait: the plugin sends all of its call together with the preamble.
+    ///
+    /// # Errors
+    /// If the connection failed, or has ended.
+    pub fn read(stream: &UnixStream) -> io::Result<Self> {
+        let mut bytes = [0; LONGEST];
+        let length = match stream.try_read(&mut bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            read => read.unwrap_or(0),
+        };
+        Ok(Self(bytes[..length].to_vec()))
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// For whoever goes on reading.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
+    /// The call that this is, whole and nothing besides.
+    pub fn call(&self) -> Option<Call<'_>> {
+        let known = OPENINGS.iter();
+        let (verb, rest) = known
+            .filter_map(|(verb, words)| Some((*verb, self.0.strip_prefix(&words[..])?)))
+            .next()?;
+        let (head, payload) = rest.split_first_chunk::<HEAD>()?;
+        let mut whole = Vec::with_capacity(HEAD);
+        words::put(&mut whole, frame::DATA, flag::END_STREAM, STREAM, &[]);
+        whole[..3].copy_from_slice(&u32::try_from(payload.len()).ok()?.to_be_bytes()[1..]);
+        let (prefix, message) = payload.split_first_chunk::<PREFIX>()?;
+        let is_whole = whole == head && *prefix == words::prefix(message);
+        is_whole.then_some(Call { verb, message })
+    }
+}
+
+impl Call<'_> {
+    /// Has it answered: all that is to be said until the end of the connection.
+    pub async fn answer(self, node: &impl Node, brought: Brought) -> Vec<u8> {
+        let message = self.message;
+        let answer = match self.verb {
+            Verb::Add => unary(message, brought, |asked| node.add(asked)).await,
+            Verb::Del => unary(message, brought, |asked| node.del(asked)).await,
+            Verb::Check => unary(message, brought, |asked| node.check(asked)).await,
+            Verb::Status => unary(message, brought, |asked| node.status(asked)).await,
+        };
+        said(&answer)
+    }
+}
+
+async fn unary<Q: Message + Default, A: Message>(
+    message: &[u8],
+    brought: Brought,
+    verb: impl AsyncFnOnce(Request<Q>) -> Result<Response<A>, Status>,
+) -> Result<Vec<u8>, Status> {
+    let asked = Q::decode(message).map_err(|error| Status::internal(error.to_string()))?;
+    let mut request = Request::new(asked);
+    request.extensions_mut().insert(brought);
+    Ok(verb(request).await?.into_inner().encode_to_vec())
+}
+
+/// Sends the answer, which a fresh socket's buffer holds. A caller that has gone wants none.
+pub fn say(stream: &UnixStream, answer: &[u8]) {
+    match stream.try_write(answer) {
+        Ok(sent) if sent < answer.len() => tracing::warn!(sent, "an answer did not fit"),
+        Err(error) => tracing::debug!(%error, "nobody took the answer"),
+        Ok(_) => {}
+    }
+}
+
+/// Ends with the connection: nobody waits for the answer any more. What the caller may say meanwhile changes nothing.
+pub async fn gone(stream: &UnixStream) {
+    let mut more = [0; 256];
+    while stream.readable().await.is_ok() {
+        match stream.try_read(&mut more) {
+            Ok(0) => return,
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return,
+            _ => {}
+        }
+    }
+}
+
+/// The server's own opening words, the answer, and that no other call is taken.
+fn said(answer: &Result<Vec<u8>, Status>) -> Vec<u8> {
+    /// `:status` 200 of the static table; `content-type` is its 31st.
+    const HEADERS: &[u8] = b"\x88\x0f\x10\x10application/grpc";
+    const OK: &[u8] = b"\x00\x0bgrpc-status\x010";
+    let mut out = Vec::with_capacity(512);
+    words::put(&mut out, frame::SETTINGS, 0, 0, &[]);
+    words::put(&mut out, frame::SETTINGS, flag::ACK, 0, &[]);
+    match answer {
+        Ok(message) => {
+            put_block(&mut out, 0, HEADERS);
+            let body = [&words::prefix(message)[..], message].concat();
+            for part in body.chunks(FRAME_MAX) {
+                words::put(&mut out, frame::DATA, 0, STREAM, part);
+            }
+            put_block(&mut out, flag::END_STREAM, OK);
+        }
+        Err(status) => {
+            let block = [HEADERS, &fields(status)].concat();
+            put_block(&mut out, flag::END_STREAM, &block);
+        }
+    }
+    // The last stream that was served, and no error.
+    let goaway = [STREAM.to_be_bytes(), [0; 4]].concat();
+    words::put(&mut out, frame::GOAWAY, 0, 0, &goaway);
+    out
+}
+
+/// A header block in as many frames as it needs.
+fn put_block(out: &mut Vec<u8>, flags: u8, block: &[u8]) {
+    let parts = block.chunks(FRAME_MAX);
+    let last = parts.len() - 1;
+    for (n, part) in parts.enumerate() {
+        let (kind, flags) = match n {
+            0 => (frame::HEADERS, flags),
+            _ => (frame::CONTINUATION, 0),
+        };
+        let end = if n == last { flag::END_HEADERS } else { 0 };
+        words::put(out, kind, flags | end, STREAM, part);
+    }
+}
+
+/// gRPC's own fields of a refusal, without any compression.
+fn fields(status: &Status) -> Vec<u8> {
+    let mut named = HeaderMap::new();
+    if status.add_header(&mut named).is_err() {
+        // Not even its words can be written as a header.
+        named.insert("grpc-status", http::HeaderValue::from_static("13"));
+    }
+    let mut block = Vec::new();
+    for (name, value) in &named {
+        block.push(0);
+        for text in [name.as_str().as_bytes(), value.as_bytes()] {
+            put_integer(&mut block, text.len());
+            block.extend(text);
+        }
+    }
+    block
+}
+
+/// A string's length (RFC 7541, 5.1), whose first byte has seven bits for it.
+fn put_integer(block: &mut Vec<u8>, value: usize) {
+    const MOST: usize = 0x7f;
+    let byte = |value: usize| u8::try_from(value & 0xff).unwrap_or(u8::MAX);
+    let Some(mut rest) = value.checked_sub(MOST) else {
+        block.push(byte(value));
+        return;
+    };
+    block.push(byte(MOST));
+    while rest > MOST {
+        block.push(byte(rest & MOST | 0x80));
+        rest >>= 7;
+    }
+    block.push(byte(rest));
+}
+
+#[cfg(test)]
+mod tests;

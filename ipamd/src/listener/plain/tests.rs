@@ -1,0 +1,154 @@
+//! What is recognised and what is not, and whether a library's client understands the answer.
+
+use std::{future::Future, sync::Mutex};
+
+use hyper_util::rt::TokioIo;
+use proto::v1::{self, AddReply, AddRequest, node_client::NodeClient};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::{Code, transport::Endpoint};
+
+use super::*;
+
+fn said_by_the_plugin(method: &str, message: &[u8]) -> Vec<u8> {
+    let mut words = words::opening(method);
+    let body = [&words::prefix(message)[..], message].concat();
+    words::put(&mut words, frame::DATA, flag::END_STREAM, STREAM, &body);
+    words
+}
+
+fn known(bytes: &[u8]) -> Option<(Verb, Vec<u8>)> {
+    let opening = Opening(bytes.to_vec());
+    opening
+        .call()
+        .map(|call| (call.verb, call.message.to_vec()))
+}
+
+#[test]
+fn the_plugins_words_are_known_at_sight() {
+    for (verb, method) in [
+        (Verb::Add, "Add"),
+        (Verb::Del, "Del"),
+        (Verb::Check, "Check"),
+        (Verb::Status, "Status"),
+    ] {
+        for message in [&b""[..], b"asked", &[7; 3000]] {
+            let found = known(&said_by_the_plugin(method, message));
+            assert_eq!(found, Some((verb, message.to_vec())), "{method}");
+        }
+    }
+    for method in ["Gc", "Inspect", "Addition"] {
+        assert_eq!(known(&said_by_the_plugin(method, b"asked")), None);
+    }
+}
+
+#[test]
+fn what_differs_in_one_byte_is_not_known() {
+    let message = b"asked";
+    let words = said_by_the_plugin("Add", message);
+    for end in 0..words.len() {
+        assert_eq!(known(&words[..end]), None, "cut at {end}");
+    }
+    for more in [&[0][..], &words] {
+        assert_eq!(known(&[&words, more].concat()), None);
+    }
+    for at in 0..words.len() - message.len() {
+        for bit in 0..8 {
+            let mut other = words.clone();
+            other[at] ^= 1 << bit;
+            assert_eq!(known(&other), None, "bit {bit} of byte {at}");
+        }
+    }
+}
+
+/// What a library's client makes of an answer to its own ADD.
+async fn heard(answer: Result<AddReply, Status>) -> Result<AddReply, Status> {
+    let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
+    let ours = Mutex::new(Some(ours));
+    let connect = tower::service_fn(move |_: http::Uri| {
+        let ours = ours.lock().unwrap().take().map(TokioIo::new);
+        async move { ours.ok_or(io::Error::other("only one connection")) }
+    });
+    let answering = async move {
+        // All of the client's request, whatever its words are.
+        let mut bytes = [0; 4096];
+        let mut read = 0;
+        while !bytes[..read].windows(2).any(|two| two == b"me") {
+            read += theirs.read(&mut bytes[read..]).await.unwrap();
+        }
+        let answer = answer.map(|reply| reply.encode_to_vec());
+        theirs.write_all(&said(&answer)).await.unwrap();
+        theirs
+    };
+    let asking = async {
+        let channel = Endpoint::from_static("http://ipamd.invalid")
+            .http2_max_header_list_size(1 << 20)
+            .connect_with_connector(connect)
+            .await
+            .unwrap();
+        let request = AddRequest {
+            sandbox: Some(v1::Sandbox {
+                network: "me".to_owned(),
+                ..v1::Sandbox::default()
+            }),
+            ..AddRequest::default()
+        };
+        NodeClient::new(channel).add(request).await
+    };
+    let (heard, _theirs) = in_time(async { tokio::join!(asking, answering) }).await;
+    heard.map(Response::into_inner)
+}
+
+async fn in_time<T>(work: impl Future<Output = T>) -> T {
+    let limit = std::time::Duration::from_secs(20);
+    tokio::time::timeout(limit, work).await.expect("in time")
+}
+
+#[tokio::test]
+async fn a_librarys_client_reads_the_answer() {
+    let small = AddReply {
+        eni: "eni-1".to_owned(),
+        ..AddReply::default()
+    };
+    let large = AddReply {
+        eni: "e".repeat(3 * FRAME_MAX),
+        ..AddReply::default()
+    };
+    for reply in [AddReply::default(), small, large] {
+        assert_eq!(heard(Ok(reply.clone())).await.unwrap(), reply);
+    }
+}
+
+#[tokio::test]
+async fn a_librarys_client_reads_a_refusal() {
+    // Details of a length on both sides of where its number takes another byte, and words of more than one frame.
+    for (words, details) in [
+        ("no address is free", 0),
+        ("über 100 %\n", 94),
+        ("", 96),
+        (&*"é".repeat(2000), 12_000),
+    ] {
+        let details = vec![9_u8; details];
+        let status = Status::with_details(Code::Unavailable, words, details.clone().into());
+        let heard = heard(Err(status)).await.unwrap_err();
+        assert_eq!((heard.code(), heard.message()), (Code::Unavailable, words));
+        assert_eq!(heard.details(), details);
+    }
+}
+
+#[test]
+fn lengths_are_written_as_the_standard_says() {
+    // RFC 7541, C.1.2, with seven bits instead of five: 1337 − 127 = 1210.
+    for (value, written) in [
+        (10, &[10][..]),
+        (126, &[126]),
+        (127, &[127, 0]),
+        (128, &[127, 1]),
+        (254, &[127, 127]),
+        (255, &[127, 0x80, 1]),
+        (1337, &[127, 0xba, 9]),
+    ] {
+        let mut block = Vec::new();
+        put_integer(&mut block, value);
+        assert_eq!(block, written, "{value}");
+    }
+}
