@@ -422,6 +422,24 @@ impl Node {
         })
     }
 
+    /// Ends a pod's namespace without DEL, and waits for its link: the kernel takes that along in its own time.
+    ///
+    /// # Errors
+    /// If the link stays.
+    pub fn end_pod(&self, pod: Pod) -> io::Result<()> {
+        let link = host_link(&pod);
+        Netns::unbind(&pod.path)?;
+        drop(pod);
+        let gone = || {
+            self.shell("ip -o link")
+                .is_ok_and(|links| !links.contains(&link))
+        };
+        match eventually(Duration::from_secs(60), gone) {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("{link} stays"))),
+        }
+    }
+
     /// Deletes the pod: DEL, then the end of its namespace.
     ///
     /// # Errors
@@ -439,6 +457,15 @@ impl Node {
         Netns::unbind(&pod.path)?;
         Ok(deleted)
     }
+}
+
+/// The name of a pod's link on the host, as ADD told it.
+#[must_use]
+pub fn host_link(pod: &Pod) -> String {
+    let name = pod.added.json.pointer("/interfaces/0/name");
+    name.and_then(|name| name.as_str())
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Makes a sandbox bound in `directory`, for whoever cannot hold the node meanwhile.

@@ -113,8 +113,10 @@ fn ensure_address(socket: &mut Socket, eni: &EniLink, index: u32) -> Result<(), 
         ..Address::host(index, eni.primary)
     };
     let present = socket.addresses(Family::V4, Some(index))?;
-    exists_ok(socket.apply(&addr::add(&wanted)))?;
     let same = |a: &Address| (a.address, a.prefix_len) == (wanted.address, wanted.prefix_len);
+    if !present.iter().any(same) {
+        exists_ok(socket.apply(&addr::add(&wanted)))?;
+    }
     let strays: Vec<_> = present.iter().filter(|a| !same(a)).map(addr::del).collect();
     if !strays.is_empty() {
         socket.batch(&strays).and_then(rules::all_gone)?;

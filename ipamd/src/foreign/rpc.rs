@@ -12,6 +12,7 @@ use proto::{
     names::{self, NameError, PodIdentity, SandboxKey, VethPrefix},
     refusal::Refusal,
     v1::{self, node_server::Node},
+    words::PREFACE,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -25,9 +26,6 @@ use crate::listener::{
     seats::{Limits, Seats},
 };
 
-/// Every connection of HTTP/2 begins with this; an input that had to find it out would get nowhere.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// The first byte of `input` says what the rest is.
 pub fn rpc(input: &[u8]) {
     let Some((kind, bytes)) = input.split_first() else {
@@ -37,7 +35,7 @@ pub fn rpc(input: &[u8]) {
         0 => preamble(bytes),
         1 => messages(bytes),
         2 => details(bytes),
-        _ => frames(bytes),
+        _ => frames(bytes, kind & 4 != 0),
     }
 }
 
@@ -83,7 +81,8 @@ fn details(bytes: &[u8]) {
     drop(Status::from(refusal));
 }
 
-fn frames(bytes: &[u8]) {
+/// `at_once`: as the plugin says it, all of it before the daemon's end looks.
+fn frames(bytes: &[u8], at_once: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -93,11 +92,16 @@ fn frames(bytes: &[u8]) {
         let seats = Seats::new(Limits::within(1024));
         // The whole of the daemon's own end, but for the verbs. Nobody ever says stop.
         let (_say, stop) = watch::channel(());
+        // An input that had to find out how every connection begins would get nowhere.
+        let words = [PREFACE, bytes].concat();
+        let said = match at_once {
+            true => plugin.try_write(&words).expect("an empty buffer"),
+            false => 0,
+        };
         let served = listener::converse(daemon, None, seats.take().await, Nobody, stop);
         let talk = async {
             let mut answers = Vec::new();
-            plugin.write_all(PREFACE).await?;
-            plugin.write_all(bytes).await?;
+            plugin.write_all(&words[said..]).await?;
             plugin.shutdown().await?;
             plugin.read_to_end(&mut answers).await
         };

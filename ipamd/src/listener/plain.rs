@@ -79,16 +79,14 @@ impl Opening {
 
     /// The call that this is, whole and nothing besides.
     pub fn call(&self) -> Option<Call<'_>> {
-        let known = OPENINGS.iter();
-        let (verb, rest) = known
-            .filter_map(|(verb, words)| Some((*verb, self.0.strip_prefix(&words[..])?)))
-            .next()?;
-        let (head, payload) = rest.split_first_chunk::<HEAD>()?;
-        let mut whole = Vec::with_capacity(HEAD);
-        words::put(&mut whole, frame::DATA, flag::END_STREAM, STREAM, &[]);
-        whole[..3].copy_from_slice(&u32::try_from(payload.len()).ok()?.to_be_bytes()[1..]);
+        let mut known = OPENINGS.iter();
+        let (verb, rest) =
+            known.find_map(|(verb, words)| Some((*verb, self.0.strip_prefix(&words[..])?)))?;
+        let payload = rest.get(HEAD..)?;
         let (prefix, message) = payload.split_first_chunk::<PREFIX>()?;
-        let is_whole = whole == head && *prefix == words::prefix(message);
+        let mut whole = Vec::with_capacity(rest.len());
+        words::put(&mut whole, frame::DATA, flag::END_STREAM, STREAM, payload);
+        let is_whole = whole == rest && *prefix == words::prefix(message);
         is_whole.then_some(Call { verb, message })
     }
 }

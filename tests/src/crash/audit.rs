@@ -15,7 +15,11 @@ use proto::v1::Snapshot;
 use vpc_sim::world::model::NetworkInterface;
 
 use super::stage::Stage;
-use crate::{inspect::inspect, node::Pod, ping::ping};
+use crate::{
+    inspect::inspect,
+    node::{Pod, host_link},
+    ping::ping,
+};
 
 /// How long a ping is repeated before silence counts.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -121,15 +125,6 @@ pub fn links(stage: &Stage) -> io::Result<BTreeSet<String>> {
         .into_iter()
         .map(|link| link.name);
     Ok(names.filter(|name| name.starts_with("eni")).collect())
-}
-
-/// The name of the host's end, as ADD told it.
-#[must_use]
-pub fn host_link(pod: &Pod) -> String {
-    let name = pod.added.json.pointer("/interfaces/0/name");
-    name.and_then(|name| name.as_str())
-        .unwrap_or_default()
-        .to_owned()
 }
 
 /// ENIs that EC2 says are this node's: attached to it, or carrying its tag.

@@ -8,7 +8,7 @@ use e2e::{
         campaign::{self, Scenario},
         stage::{Restart, Stage},
     },
-    node::Pod,
+    node::{Pod, host_link},
     plugin::{Invocation, Outcome as Answer},
 };
 use serde_json::json;
@@ -156,7 +156,7 @@ impl Scenario for ADel {
 
     fn done(&self, stage: &Stage) -> bool {
         let pod = stage.pods.last().expect("the node has pods");
-        audit::links(stage).is_ok_and(|links| !links.contains(&audit::host_link(pod)))
+        audit::links(stage).is_ok_and(|links| !links.contains(&host_link(pod)))
     }
 
     fn restart(&self) -> Restart {

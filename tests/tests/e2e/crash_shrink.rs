@@ -85,11 +85,10 @@ impl Scenario for Shrinking {
         }
     }
 
-    /// What a half-written commit is worth is shown for every write by the other kinds of work; here, whole commits. And two
-    /// kinds of effect come when they come and are none of this work: connections of the deleted are forgotten, and the
-    /// watch makes its round, which ensures what is there.
+    /// What a half-written commit is worth is shown for every write by the other kinds of work; here, whole commits. And
+    /// connections of the deleted are forgotten when they are, which is none of this work.
     fn counts(&self, boundary: &Boundary) -> bool {
-        const OTHERS: [&str; 4] = ["state write", "state resize", "conntrack", "host newaddr"];
+        const OTHERS: [&str; 3] = ["state write", "state resize", "conntrack"];
         !OTHERS.contains(&boundary.effect.as_str())
     }
 

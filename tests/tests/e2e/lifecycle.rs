@@ -186,8 +186,7 @@ fn a_killed_daemon_loses_no_pod_and_no_address() -> Outcome {
     // A pod whose namespace ends while the daemon is away is noticed at its start.
     let mut pods = pods;
     let gone = pods.remove(0);
-    datapath::netns::Netns::unbind(&gone.path)?;
-    drop(gone);
+    node.end_pod(gone)?;
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     assert!(
         eventually(Duration::from_secs(5), || count(&node, "assigned")

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use datapath::netns::Netns;
 use e2e::{
     lab::{Lab, count, eventually},
     node::{Node, Pod},
@@ -267,10 +266,8 @@ fn fault_37_a_reboot_voids_assignments_and_keeps_enis() -> Outcome {
     const BOOT: &str = "/proc/sys/kernel/random/boot_id";
     let lab = Lab::start(SimConfig::default())?;
     let mut node = lab.node("t3.small", &[("WARM_IP_TARGET", "1"), ("MAX_ENI", "1")])?;
-    let (gone, path) = {
-        let pod = node.add_pod("gone")?;
-        (pod.ipv4(), pod.path.clone())
-    };
+    let pod = node.add_pod("gone")?;
+    let gone = pod.ipv4();
     let before: Vec<_> = lab
         .sim
         .world()
@@ -278,7 +275,7 @@ fn fault_37_a_reboot_voids_assignments_and_keeps_enis() -> Outcome {
         .map(|eni| eni.id.clone())
         .collect();
     node.kill_daemon()?;
-    Netns::unbind(&path)?;
+    node.end_pod(pod)?;
     let other = lab.dir().join("boot_id");
     fs::write(&other, "00000000-0000-4000-8000-000000000001\n")?;
     mount(

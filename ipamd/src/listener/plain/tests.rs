@@ -60,6 +60,21 @@ fn what_differs_in_one_byte_is_not_known() {
     }
 }
 
+/// Or nobody would try what other bytes in their place do.
+#[test]
+fn the_fuzzed_corpus_has_calls_in_these_words() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus/rpc");
+    for (name, verb) in [
+        ("plain-add", Verb::Add),
+        ("plain-del", Verb::Del),
+        ("plain-status", Verb::Status),
+    ] {
+        let bytes = std::fs::read(format!("{corpus}/{name}")).unwrap();
+        let found = known(&[words::PREFACE, &bytes[1..]].concat());
+        assert_eq!(found.map(|(verb, _)| verb), Some(verb), "{name}");
+    }
+}
+
 /// What a library's client makes of an answer to its own ADD.
 async fn heard(answer: Result<AddReply, Status>) -> Result<AddReply, Status> {
     let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
