@@ -78,8 +78,9 @@ fleet: build ## What 1,000 and 5,000 nodes cost one account's EC2 budget
 fmt: ## Format the sources
 	@cargo fmt --all
 
-lint: ## Format check and clippy, warnings denied
+lint: ## Format check and clippy, warnings denied; do the fuzz targets compile?
 	@echo "== format" && cargo fmt --all --check
 	@echo "== clippy" && $(CARGO) clippy -q --workspace --all-targets -- -D warnings
+	@echo "== fuzz targets" && $(CARGO) check -q --manifest-path tests/fuzz/Cargo.toml --bins
 
 ci: tools lint test sim-conformance ## What a submission must pass

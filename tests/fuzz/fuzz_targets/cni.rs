@@ -1,10 +1,6 @@
 //! What a container runtime hands to the plugin: six variables and a configuration on stdin.
 
 #![no_main]
-#![expect(
-    dead_code,
-    reason = "the sources of the plugin, of which nothing is run that would ask a daemon"
-)]
 
 #[path = "../../../cni-plugin/src"]
 mod plugin {
@@ -17,8 +13,9 @@ mod plugin {
     pub mod json;
     pub mod netns;
     pub mod result;
+    pub mod rpc;
     pub mod version;
 }
-use plugin::{client, conf, env, error, gc, json, netns, result, version};
+use plugin::{client, conf, env, error, gc, json, netns, result, rpc, version};
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| plugin::foreign::cni(input));

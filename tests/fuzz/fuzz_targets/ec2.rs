@@ -1,10 +1,6 @@
 //! What EC2, or a proxy in its place, may answer: through the real client, and what we make of its answers.
 
 #![no_main]
-#![expect(
-    dead_code,
-    reason = "the sources of the daemon, of which only the client and the meaning of errors are used here"
-)]
 
 use std::sync::OnceLock;
 

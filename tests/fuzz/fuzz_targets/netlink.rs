@@ -1,10 +1,6 @@
 //! Datagrams that a netlink socket may give: answers, dumps, notifications, verdicts (nftables' too).
 
 #![no_main]
-#![expect(
-    dead_code,
-    reason = "the sources of datapath, of which only the parsers are used here"
-)]
 
 #[path = "../../../datapath/src/constants.rs"]
 mod constants;

@@ -1,10 +1,6 @@
 //! What may stand in the state file.
 
 #![no_main]
-#![expect(
-    dead_code,
-    reason = "the sources of the daemon, of which only the store is used here"
-)]
 
 #[path = "../../../ipamd/src/cloud"]
 mod cloud {
