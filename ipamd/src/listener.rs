@@ -24,7 +24,7 @@ use proto::{
     v1::node_server::Node,
 };
 use tokio::{
-    io::Interest,
+    io::{AsyncWriteExt as _, Interest},
     net::{UnixListener, UnixStream},
     sync::watch,
 };
@@ -124,7 +124,7 @@ pub async fn serve(
 
 /// Serves one connection whose preamble has been read, from its first word of HTTP/2 to its end.
 pub(crate) async fn converse(
-    stream: UnixStream,
+    mut stream: UnixStream,
     handed: Option<Handed>,
     mut seat: Seat,
     node: impl Node + Clone,
@@ -146,9 +146,13 @@ pub(crate) async fn converse(
         let connection = Connection::new(stream, seat, opening.into_bytes());
         return connection::serve(connection, brought, node, stop).await;
     };
-    tokio::select! {
-        answer = call.answer(&node, brought) => plain::say(&stream, &answer),
-        () = plain::gone(&stream) => {}
+    let answer = tokio::select! {
+        answer = call.answer(&node, brought) => answer,
+        () = plain::gone(&stream) => return,
+    };
+    // It fits into a fresh socket's buffer: nobody who does not read can make this wait.
+    if let Err(error) = stream.write_all(&answer).await {
+        tracing::debug!(%error, "nobody took the answer");
     }
 }
 

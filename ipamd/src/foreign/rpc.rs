@@ -94,10 +94,12 @@ fn frames(bytes: &[u8], at_once: bool) {
         let (_say, stop) = watch::channel(());
         // An input that had to find out how every connection begins would get nowhere.
         let words = [PREFACE, bytes].concat();
-        let said = match at_once {
-            true => plugin.try_write(&words).expect("an empty buffer"),
-            false => 0,
-        };
+        let mut said = 0;
+        if at_once {
+            plugin.writable().await.expect("an empty buffer");
+            said = plugin.try_write(&words).expect("an empty buffer");
+            daemon.readable().await.expect("words to be read");
+        }
         let served = listener::converse(daemon, None, seats.take().await, Nobody, stop);
         let talk = async {
             let mut answers = Vec::new();

@@ -116,15 +116,6 @@ async fn unary<Q: Message + Default, A: Message>(
     Ok(verb(request).await?.into_inner().encode_to_vec())
 }
 
-/// Sends the answer, which a fresh socket's buffer holds. A caller that has gone wants none.
-pub fn say(stream: &UnixStream, answer: &[u8]) {
-    match stream.try_write(answer) {
-        Ok(sent) if sent < answer.len() => tracing::warn!(sent, "an answer did not fit"),
-        Err(error) => tracing::debug!(%error, "nobody took the answer"),
-        Ok(_) => {}
-    }
-}
-
 /// Ends with the connection: nobody waits for the answer any more. What the caller may say meanwhile changes nothing.
 pub async fn gone(stream: &UnixStream) {
     let mut more = [0; 256];
