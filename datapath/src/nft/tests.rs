@@ -14,6 +14,18 @@ fn lab() -> (Netns, Nft) {
     (netns, nft)
 }
 
+/// All that leaves the node wears one address.
+pub(super) fn translating() -> Egress {
+    let snat = Snat {
+        to: Ipv4Addr::new(10, 0, 0, 10),
+        ports: SourcePorts::Random,
+    };
+    Egress {
+        snat: Some(snat),
+        ..Egress::default()
+    }
+}
+
 fn listed(netns: &Netns) -> String {
     run_in(netns, &["nft", "list", "ruleset"])
 }
@@ -64,15 +76,7 @@ fn replacing_takes_away_what_is_no_longer_wanted_and_nothing_of_others() {
 #[test]
 fn a_refused_transaction_changes_nothing_and_names_the_message() {
     let (netns, mut nft) = lab();
-    let snat = Snat {
-        to: Ipv4Addr::new(10, 0, 0, 10),
-        ports: SourcePorts::Random,
-    };
-    let egress = Egress {
-        snat: Some(snat),
-        ..Egress::default()
-    };
-    let error = nft.update_local(&egress).unwrap_err();
+    let error = nft.update_local(&translating()).unwrap_err();
     assert!(error.is(Errno::ENOENT), "{error}");
     assert!(
         error.to_string().starts_with("nft flush chain: "),

@@ -1,10 +1,9 @@
 //! Every change of our table is seen, and nobody else's is.
 
-use std::net::Ipv4Addr;
-
 use super::*;
 use crate::netns::Netns;
-use crate::nft::{Egress, Ruleset, Snat, SourcePorts};
+use crate::nft::Ruleset;
+use crate::nft::tests::translating;
 use crate::testing::{netns, run_in};
 
 struct Lab {
@@ -13,26 +12,15 @@ struct Lab {
     watch: Watch,
 }
 
-fn translating() -> Ruleset {
-    let snat = Snat {
-        to: Ipv4Addr::new(10, 0, 0, 10),
-        ports: SourcePorts::Random,
-    };
-    let egress = Egress {
-        snat: Some(snat),
-        ..Egress::default()
-    };
-    Ruleset {
-        egress,
-        ..Ruleset::default()
-    }
-}
-
 /// A namespace with our table in it, and nothing to be told yet.
 fn lab() -> Lab {
     let netns = netns();
     let mut nft = netns.run(Nft::open).unwrap().unwrap();
-    nft.replace(&translating()).unwrap();
+    let ruleset = Ruleset {
+        egress: translating(),
+        ..Ruleset::default()
+    };
+    nft.replace(&ruleset).unwrap();
     let watch = netns.run(Watch::open).unwrap().unwrap();
     Lab { netns, nft, watch }
 }
@@ -92,7 +80,7 @@ fn what_others_do_to_their_own_is_no_business_of_ours() {
 fn our_own_changes_have_another_fingerprint() {
     let mut lab = lab();
     let one = lab.nft.fingerprint().unwrap();
-    lab.nft.update_local(&translating().egress).unwrap();
+    lab.nft.update_local(&translating()).unwrap();
     let two = lab.nft.fingerprint().unwrap();
     assert_ne!(one, two);
     assert!(lab.watch.touched().unwrap());
