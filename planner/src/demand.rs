@@ -79,7 +79,7 @@ struct Run {
 
 /// Watches the demand.
 #[derive(Clone, Debug)]
-pub(crate) struct Watch {
+pub(crate) struct DemandTracker {
     learnt: Demand,
     recent: VecDeque<Mono>,
     run: Option<Run>,
@@ -88,7 +88,7 @@ pub(crate) struct Watch {
     limit: u32,
 }
 
-impl Watch {
+impl DemandTracker {
     /// A node of which nothing is known is taken for one about to get its first pods: half an ENI of them, believed
     /// for one half-life.
     pub(crate) fn new(eni: u32, limit: u32) -> Self {
@@ -131,7 +131,7 @@ impl Watch {
 
     /// A pod wants an address; `used` have or want one already.
     pub(crate) fn add(&mut self, used: u32, now: Mono) {
-        self.pass(now);
+        self.advance(now);
         let delivery = self.learnt.expected();
         while self.recent.front().is_some_and(|at| *at + delivery <= now) {
             self.recent.pop_front();
@@ -161,7 +161,7 @@ impl Watch {
     }
 
     /// Time passes: a run that has paused is over, and teaches.
-    pub(crate) fn pass(&mut self, now: Mono) {
+    pub(crate) fn advance(&mut self, now: Mono) {
         if let Some(run) = self
             .run
             .take_if(|run| now >= run.last + self.learnt.expected() || now >= run.since + RUN)
@@ -172,7 +172,7 @@ impl Watch {
         }
     }
 
-    /// What the pool is to hold at this moment. Call [`Watch::pass`] first.
+    /// What the pool is to hold at this moment. Call [`DemandTracker::pass`] first.
     pub(crate) fn target(&self, now: Mono) -> Target {
         let spare = self.spare(now);
         let ahead = self.ahead(spare, now);

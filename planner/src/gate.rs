@@ -3,91 +3,17 @@
 //! A gate never decides what to call; it only says "not yet". One gate shuts one thing (the account, an action, a
 //! subnet), so that a failure stops nothing but its own kind.
 
+mod action;
+pub(crate) mod pace;
+
 use std::{collections::BTreeMap, time::Duration};
 
+pub use self::action::Action;
+use self::pace::Pace;
 use crate::{Class, Mono, SubnetId, event::Failure, rng::Rng};
 
 /// A gate's cause is still worth telling this long after it opened again: the retry may be under way.
 const RECENT: Duration = Duration::from_secs(60);
-
-/// What is asked of EC2 or of the host. Denials are kept per action.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Action {
-    Create,
-    Attach,
-    Modify,
-    Configure,
-    Assign,
-    Unassign,
-    Deconfigure,
-    Detach,
-    Delete,
-    Describe,
-}
-
-impl Action {
-    /// The host's own actions wait for no gate of EC2's.
-    pub(crate) const fn on_host(self) -> bool {
-        matches!(self, Self::Configure | Self::Deconfigure)
-    }
-
-    /// When an answer is overdue. The shell has its own, shorter deadlines; these keep a lost answer from blocking an
-    /// ENI for ever. Detaching is slow by nature (seconds, minutes at worst).
-    pub(crate) const fn patience(self) -> Duration {
-        Duration::from_secs(match self {
-            Self::Detach => 240,
-            Self::Attach | Self::Configure | Self::Delete => 60,
-            _ => 30,
-        })
-    }
-
-    /// The EC2 operation, for people.
-    pub(crate) const fn api(self) -> &'static str {
-        match self {
-            Self::Create => "CreateNetworkInterface",
-            Self::Attach => "AttachNetworkInterface",
-            Self::Modify => "ModifyNetworkInterfaceAttribute",
-            Self::Configure => "configuring the interface",
-            Self::Assign => "AssignPrivateIpAddresses",
-            Self::Unassign => "UnassignPrivateIpAddresses",
-            Self::Deconfigure => "removing the interface's routes",
-            Self::Detach => "DetachNetworkInterface",
-            Self::Delete => "DeleteNetworkInterface",
-            Self::Describe => "DescribeNetworkInterfaces",
-        }
-    }
-}
-
-/// First delay and longest delay; each failure in a row doubles.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    pub first: Duration,
-    pub cap: Duration,
-}
-
-const fn pace(first_ms: u64, cap_s: u64) -> Pace {
-    Pace {
-        first: Duration::from_millis(first_ms),
-        cap: Duration::from_secs(cap_s),
-    }
-}
-
-/// When the shell does not say how long to stay away.
-pub(crate) const THROTTLED: Pace = pace(1_000, 60);
-pub(crate) const TRANSIENT: Pace = pace(500, 30);
-/// ec2-and-faults §7 row 11: not above two minutes, for a neighbour may free addresses any time.
-pub(crate) const EXHAUSTED: Pace = pace(10_000, 120);
-/// Blocks of sixteen come back only as whole groups of pods leave.
-pub(crate) const FRAGMENTED: Pace = pace(120_000, 600);
-/// Somebody has to edit a policy; I4 bounds it from above.
-pub(crate) const DENIED: Pace = pace(60_000, 300);
-pub(crate) const LIMIT: Pace = pace(60_000, 300);
-pub(crate) const HOST: Pace = pace(10_000, 120);
-/// One ENI's own next step.
-pub(crate) const STEP: Pace = pace(1_000, 30);
-/// Asking for EC2's list again after it did not come: what pods wait for may hang on it. See [`HASTE`].
-pub(crate) const LOOK: Pace = pace(1_000, 15);
-pub(crate) const TERMINATION: Pace = pace(30_000, 600);
 
 /// While a pod waits no gate stays shut for longer, for a cause that has passed must not cost it half a minute: with the
 /// ten seconds that a new ENI takes it is served within thirty. Throttling has its own pace, for a whole fleet's sake.
@@ -149,7 +75,7 @@ impl Gate {
     }
 
     /// Whether this gate explains why nothing came: shut, or opened so lately that the retry has no answer yet.
-    pub(crate) fn blames(&self, now: Mono) -> bool {
+    pub(crate) fn explains(&self, now: Mono) -> bool {
         self.tries > 0 && now < self.until + RECENT
     }
 
@@ -177,7 +103,7 @@ impl Throttling {
     }
 
     /// The gate that explains why growth waits: of those that do, the one that opens last.
-    pub(crate) fn blames(&self, now: Mono) -> Option<&Gate> {
+    pub(crate) fn explains(&self, now: Mono) -> Option<&Gate> {
         [
             Action::Describe,
             Action::Create,
@@ -186,7 +112,7 @@ impl Throttling {
         ]
         .iter()
         .filter_map(|action| self.0.get(action))
-        .filter(|gate| gate.blames(now))
+        .filter(|gate| gate.explains(now))
         .max_by_key(|gate| gate.until())
     }
 
@@ -268,20 +194,20 @@ impl Gates {
                     // Whoever paces the calls has the only say in it: two back-offs on top of each other would leave
                     // the account's bucket idle (docs/fleet.md).
                     Some(wait) => gate.hold(*wait, now),
-                    None => gate.hit(THROTTLED, &mut self.rng, now),
+                    None => gate.hit(pace::THROTTLED, &mut self.rng, now),
                 }
             }
             Class::Transient => {
-                self.transient.hit(TRANSIENT, &mut self.rng, now);
+                self.transient.hit(pace::TRANSIENT, &mut self.rng, now);
                 self.trouble(action, &failure.message, now);
             }
             Class::Denied { action: name } => {
                 let (gate, known) = self.denied.entry(action).or_default();
                 known.clone_from(name);
-                gate.hit(DENIED, &mut self.rng, now);
+                gate.hit(pace::DENIED, &mut self.rng, now);
             }
             Class::Host => {
-                self.host.hit(HOST, &mut self.rng, now);
+                self.host.hit(pace::HOST, &mut self.rng, now);
                 self.trouble(action, &failure.message, now);
             }
             Class::Limit => self.trouble(action, &failure.message, now),
@@ -321,7 +247,7 @@ impl Gates {
             }
         } else {
             gate.cap = Some(1);
-            gate.exhausted.hit(EXHAUSTED, &mut self.rng, now);
+            gate.exhausted.hit(pace::EXHAUSTED, &mut self.rng, now);
         }
     }
 
@@ -330,7 +256,7 @@ impl Gates {
             .entry(subnet.clone())
             .or_default()
             .fragmented
-            .hit(FRAGMENTED, &mut self.rng, now);
+            .hit(pace::FRAGMENTED, &mut self.rng, now);
     }
 
     /// The subnet gave what was asked: be bolder, until nothing holds us back.
@@ -365,11 +291,11 @@ impl Gates {
 
     /// An ENI could not be brought into service: the next one may fare no better.
     pub(crate) fn hit_host(&mut self, now: Mono) {
-        self.host.hit(HOST, &mut self.rng, now);
+        self.host.hit(pace::HOST, &mut self.rng, now);
     }
 
     pub(crate) fn hit_limit(&mut self, now: Mono) {
-        self.limit.hit(LIMIT, &mut self.rng, now);
+        self.limit.hit(pace::LIMIT, &mut self.rng, now);
     }
 
     /// Pods wait for what these gates keep shut.

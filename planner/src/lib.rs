@@ -6,33 +6,31 @@
 
 #![forbid(unsafe_code)]
 
-pub mod command;
 pub mod config;
 mod demand;
-pub mod event;
 pub mod forecast;
 mod gate;
+mod interface;
 pub mod limits;
 mod machine;
-pub mod names;
-mod obstacle;
 mod policy;
 mod pool;
 mod rng;
-pub mod snapshot;
 pub mod time;
 mod unit;
 mod waiting;
 
-pub use command::{Amount, Command, Refusal};
 pub use config::{Config, Family};
 pub use demand::Demand;
-pub use event::{Answer, Class, Event, Failure, Observed, Restored};
 pub use forecast::{Holding, forecast};
+pub use interface::{
+    command::{self, Amount, Command, Refusal},
+    event::{self, Answer, Class, Event, Failure, Observed, Restored},
+    names::{self, Attachment, EniId, Mac, Op, Pod, Sandbox, SubnetId, Ticket},
+    obstacle::Obstacle,
+    snapshot::{self, Snapshot},
+};
 pub use limits::{InstanceType, PodLimit};
 pub use machine::Planner;
-pub use names::{Attachment, EniId, Mac, Op, Pod, Sandbox, SubnetId, Ticket};
-pub use obstacle::Obstacle;
-pub use snapshot::Snapshot;
 pub use time::Mono;
 pub use unit::IPV6_PREFIX_SIZE;

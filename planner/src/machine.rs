@@ -5,26 +5,30 @@
 //! be done is read off the state each time, so a lost or late answer can only delay a step, never lose it.
 
 mod answers;
+mod counters;
+mod describe;
 mod explain;
 mod failures;
 mod grow;
 mod lifecycle;
+mod obstacles;
 mod reconcile;
 mod refuse;
+mod restore;
 mod shrink;
 #[cfg(test)]
 mod tests;
 mod view;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
+use self::{describe::Describe, obstacles::Obstacles};
 use crate::{
     Command, Config, EniId, Event, InstanceType, Mono, Op, Pod, PodLimit, Refusal, Sandbox,
     SubnetId, Ticket,
-    demand::Watch,
+    demand::DemandTracker,
     gate::{Action, Gates},
     limits,
-    obstacle::Obstacles,
     policy::{Flow, Policy, Stock},
     pool::{Key, Pool, block::SlotState, eni::Trust},
     rng::Rng,
@@ -38,7 +42,7 @@ pub struct Planner {
     config: Config,
     instance: InstanceType,
     policy: Policy,
-    demand: Watch,
+    demand: DemandTracker,
     limit: PodLimit,
     primary_subnet: SubnetId,
 
@@ -77,40 +81,6 @@ struct Pending {
     sent: Mono,
 }
 
-/// Reading EC2's list again.
-#[derive(Clone, Debug, Default)]
-struct Describe {
-    op: Option<Op>,
-    /// The next one, and not before when.
-    at: Option<Mono>,
-    /// Whatever is read earlier, a list asked for at this moment or later is wanted.
-    latest: Option<Mono>,
-    failures: u32,
-    /// A list that was asked for at this moment or later must be read.
-    confirm: Option<Mono>,
-    /// Reads in a row that left something in doubt; each makes the next wait longer.
-    unsettled: u32,
-    /// When all that were asked for would have been, at [`Describe::PACE`].
-    paid: Mono,
-}
-
-impl Describe {
-    /// A list costs two calls of the account's dearest API, and one settles every doubt there is: while answers get
-    /// lost in a row, doubts share it (I9).
-    const PACE: Duration = Duration::from_secs(4);
-    /// So many may follow each other at once.
-    const AT_ONCE: u32 = 5;
-
-    /// When the pace allows the next one.
-    fn opens(&self) -> Mono {
-        self.paid - Self::PACE * (Self::AT_ONCE - 1)
-    }
-
-    fn pay(&mut self, now: Mono) {
-        self.paid = self.paid.max(now) + Self::PACE;
-    }
-}
-
 impl Planner {
     /// A planner that knows nothing yet. `seed` feeds jitter and client tokens: it must differ from start to start, or
     /// EC2 would take a new ENI for a repetition of an old one.
@@ -124,7 +94,7 @@ impl Planner {
         let policy = Policy::new(&config, &instance);
         let limit = limits::pod_limit(&instance, &config);
         Self {
-            demand: Watch::new(policy.eni(), limit.addresses),
+            demand: DemandTracker::new(policy.eni(), limit.addresses),
             policy,
             limit,
             config,
@@ -155,7 +125,7 @@ impl Planner {
         self.now = self.now.max(now);
         let now = self.now;
         let mut out = Vec::new();
-        self.pool.warm_up(now);
+        self.pool.end_cooldowns(now);
         self.overdue(now);
         match event {
             Event::Add {
@@ -196,7 +166,7 @@ impl Planner {
     /// missing, growth is asked for before anybody is told that none is coming, and nothing is given back that a
     /// waiting pod could use.
     fn settle(&mut self, out: &mut Vec<Command>) {
-        self.weigh();
+        self.renew_target();
         self.serve(out);
         if self.waiting.queued() > 0 {
             self.gates.hasten();
@@ -206,7 +176,7 @@ impl Planner {
         self.refuse(out);
         self.shrink(out);
         self.advance(out);
-        self.look(out);
+        self.send_describe(out);
     }
 
     fn add(
@@ -225,7 +195,9 @@ impl Planner {
         match state {
             Some(SlotState::Assigned) => self.grant_again(ticket, sandbox, pod, out),
             // Its outcome is known soon, and must be the same for both (ec2-and-faults §7 row 29).
-            Some(_) => self.waiting.ride(ticket, &sandbox, pod, deadline, self.now),
+            Some(_) => self
+                .waiting
+                .add_ticket(ticket, &sandbox, pod, deadline, self.now),
             None if self.stopping => self.turn_down(ticket, sandbox, Refusal::Stopping, out),
             None if self.waiting.is_queued(&sandbox) => {
                 self.waiting.join(ticket, &sandbox, pod, deadline, self.now)
@@ -243,8 +215,8 @@ impl Planner {
     }
 
     /// Renews the target that follows from the demand, if no other is set.
-    fn weigh(&mut self) {
-        self.demand.pass(self.now);
+    fn renew_target(&mut self) {
+        self.demand.advance(self.now);
         if self.policy.own.is_some() {
             self.policy.own = Some(self.demand.target(self.now));
         }
@@ -261,7 +233,7 @@ impl Planner {
             // What EC2 no longer lists is given up when its last pod's rest is over and EC2 has been asked once more.
             // By then the questions may be ten minutes apart.
             self.describe.unsettled = 0;
-            self.want_describe(self.config.cooldown);
+            self.describe_after(self.config.cooldown);
         }
     }
 
@@ -348,15 +320,19 @@ impl Planner {
             .map(|pending| pending.sent + pending.action.patience());
         let enis = self.pool.enis().flat_map(|eni| self.deadlines_of(eni));
         let own = self.policy.own.is_some();
-        let persist = if own { shrink::TIDE } else { shrink::PERSIST };
+        let persist = if own {
+            shrink::IDLE_ADDRESSES
+        } else {
+            shrink::SURPLUS_LASTS
+        };
         let surplus = self.surplus.map(|(since, _)| since + persist);
-        let idle_eni = self.idle_eni.map(|since| since + shrink::DAYS);
+        let idle_eni = self.idle_eni.map(|since| since + shrink::IDLE_ENI);
         let demand = self.demand.next_change(self.now).filter(|_| own);
         let gathered = self.gathering.map(|since| since + grow::GATHER);
         let moments = [
-            self.pool.next_warm(),
+            self.pool.next_cooldown_end(),
             self.waiting.next_deadline(),
-            self.describe.at.map(|at| at.max(self.describe.opens())),
+            self.describe.at.map(|at| at.max(self.describe.earliest())),
             surplus,
             idle_eni,
             demand,
@@ -404,18 +380,6 @@ impl Planner {
     /// Whether the pool may call EC2 to change anything.
     const fn may_change(&self) -> bool {
         self.config.provisioning && self.inventoried && !self.stopping
-    }
-
-    /// Has EC2 asked for its list, then or later: one that is asked for earlier, for another's sake, is no answer.
-    fn want_describe(&mut self, delay: Duration) {
-        self.describe.latest = self.describe.latest.max(Some(self.now + delay));
-        self.look_within(delay);
-    }
-
-    /// Has EC2 asked for its list, then or earlier.
-    fn look_within(&mut self, delay: Duration) {
-        let at = self.now + delay;
-        self.describe.at = Some(self.describe.at.map_or(at, |known| known.min(at)));
     }
 
     /// ENI slots of the instance that nothing occupies.

@@ -14,9 +14,9 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{EniId, Mono, Pod, Sandbox};
+use crate::{EniId, Mono, Pod, Sandbox, snapshot::Phase};
 use block::{Counts, Holder, SlotState};
-use eni::{Eni, Phase};
+use eni::Eni;
 
 /// Our own name for an ENI: it has one before EC2 gave it an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -242,7 +242,7 @@ impl Pool {
         let until = now + cooldown;
         self.vacate(sandbox, place, SlotState::Cooling { until }, now);
         self.cooling.insert((until, place.key, place.address));
-        self.warm_up(now);
+        self.end_cooldowns(now);
         true
     }
 
@@ -311,7 +311,7 @@ impl Pool {
     }
 
     /// Ends the rest of every address whose cooldown is over.
-    pub(crate) fn warm_up(&mut self, now: Mono) {
+    pub(crate) fn end_cooldowns(&mut self, now: Mono) {
         while let Some((until, key, address)) = self
             .cooling
             .first()
@@ -331,7 +331,7 @@ impl Pool {
         self.deleted.retain(|_, until| now < *until);
     }
 
-    pub(crate) fn next_warm(&self) -> Option<Mono> {
+    pub(crate) fn next_cooldown_end(&self) -> Option<Mono> {
         self.cooling.first().map(|(until, ..)| *until)
     }
 

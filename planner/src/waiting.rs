@@ -1,6 +1,6 @@
 //! ADDs that have no answer yet, first come first served.
 //!
-//! A sandbox is queued until an address is found for it. After that, tickets of a repeated ADD ride along with the
+//! A sandbox is queued until an address is found for it. After that, tickets of a repeated ADD add_ticket along with the
 //! reservation and share its outcome. Owns no addresses and decides no refusal's wording.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +39,7 @@ impl Waiting {
         u32::try_from(self.queue.len()).unwrap_or(u32::MAX)
     }
 
-    /// Tickets without an answer, those that ride along included.
+    /// Tickets without an answer, those that add_ticket along included.
     #[cfg(test)]
     pub(crate) fn tickets(&self) -> usize {
         self.tickets.len()
@@ -72,11 +72,11 @@ impl Waiting {
             };
             self.waiters.insert(sandbox.clone(), waiter);
         }
-        self.ride(ticket, sandbox, pod, deadline, now);
+        self.add_ticket(ticket, sandbox, pod, deadline, now);
     }
 
     /// Adds a ticket that shares the outcome of a reservation.
-    pub(crate) fn ride(
+    pub(crate) fn add_ticket(
         &mut self,
         ticket: Ticket,
         sandbox: &Sandbox,
@@ -107,7 +107,7 @@ impl Waiting {
         self.queue.values().next_back().cloned()
     }
 
-    /// The first in the queue has an address: its oldest ticket gets the grant, the others ride along.
+    /// The first in the queue has an address: its oldest ticket gets the grant, the others add_ticket along.
     pub(crate) fn serve_first(&mut self) -> Option<Ticket> {
         let (_, sandbox) = self.queue.pop_first()?;
         let waiter = self.waiters.get_mut(&sandbox)?;

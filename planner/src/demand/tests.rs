@@ -8,13 +8,13 @@ fn at(seconds: u64) -> Mono {
 }
 
 /// m5.4xlarge: 29 pod addresses per ENI, 232 in all. What a fresh node presumes has faded by 10 000 s.
-fn watch() -> Watch {
-    let mut watch = Watch::new(29, 232);
+fn watch() -> DemandTracker {
+    let mut watch = DemandTracker::new(29, 232);
     watch.learnt.fade(at(10_000));
     watch
 }
 
-fn burst(watch: &mut Watch, size: u32, used: u32, seconds: u64) {
+fn burst(watch: &mut DemandTracker, size: u32, used: u32, seconds: u64) {
     for n in 0..size {
         let pause = Duration::from_millis(u64::from(n) * 20);
         watch.add(used + n, at(seconds) + pause);
@@ -23,7 +23,7 @@ fn burst(watch: &mut Watch, size: u32, used: u32, seconds: u64) {
 
 #[test]
 fn a_fresh_node_expects_pods_and_a_silent_one_comes_down_to_the_floor() {
-    let watch = Watch::new(29, 232);
+    let watch = DemandTracker::new(29, 232);
     assert_eq!(watch.spare(at(0)), 14);
     let fall = watch.next_change(at(0)).unwrap();
     assert_eq!(watch.spare(fall), FLOOR);
@@ -34,7 +34,7 @@ fn a_fresh_node_expects_pods_and_a_silent_one_comes_down_to_the_floor() {
 fn what_happened_once_is_no_rule() {
     let mut watch = watch();
     burst(&mut watch, 50, 0, 10_000);
-    watch.pass(at(10_100));
+    watch.advance(at(10_100));
     assert_eq!(watch.spare(at(10_100)), FLOOR);
     assert_eq!(watch.learnt.bursts.last().map(|(size, _)| *size), Some(50));
 }
@@ -46,7 +46,7 @@ fn what_happens_often_is_held_and_forgotten_within_hours() {
         burst(&mut watch, 12, 0, 10_000 + n * 240);
     }
     let end = at(10_000 + 10 * 240);
-    watch.pass(end);
+    watch.advance(end);
     assert_eq!(watch.spare(end), 12);
     assert_eq!(watch.spare(end + Duration::from_secs(600)), 12);
     assert_eq!(watch.spare(end + BURSTS_HALVE * 4), FLOOR);
@@ -58,7 +58,7 @@ fn pods_that_come_and_go_are_a_burst_but_no_surge() {
     for n in 0..300 {
         watch.add(20, at(10_000 + n));
     }
-    watch.pass(at(11_000));
+    watch.advance(at(11_000));
     let surge = watch.learnt.surge(at(11_000));
     assert_eq!(surge, 1, "each newcomer replaces one that left");
     assert!(watch.learnt.bursts.iter().any(|(size, _)| *size >= 5));
@@ -68,7 +68,7 @@ fn pods_that_come_and_go_are_a_burst_but_no_surge() {
 fn a_run_beyond_the_spare_asks_for_the_surge_of_the_last_night() {
     let mut watch = watch();
     burst(&mut watch, 100, 10, 10_000);
-    watch.pass(at(10_100));
+    watch.advance(at(10_100));
     let night = 10_000 + 86_400;
     burst(&mut watch, 2, 10, night);
     assert_eq!(watch.target(at(night)).low, 1, "two pods are nothing new");
@@ -105,18 +105,18 @@ fn delivery_is_smoothed_and_bounded() {
 
 #[test]
 fn the_spare_never_exceeds_the_node() {
-    let mut watch = Watch::new(3, 9);
+    let mut watch = DemandTracker::new(3, 9);
     for n in 0..20 {
         burst(&mut watch, 40, 0, 10_000 + n * 60);
     }
-    watch.pass(at(11_500));
+    watch.advance(at(11_500));
     assert_eq!(watch.spare(at(11_500)), 9);
 }
 
 #[test]
 fn a_node_may_be_smaller_than_the_floor() {
     for limit in 0..FLOOR {
-        let watch = Watch::new(limit, limit);
+        let watch = DemandTracker::new(limit, limit);
         assert_eq!(watch.spare(at(0)), limit);
         let later = at(100_000);
         assert_eq!(
@@ -133,8 +133,8 @@ fn what_was_learnt_survives_a_restart() {
         burst(&mut before, 12, 0, 10_000 + n * 100);
     }
     let now = at(10_600);
-    before.pass(now);
-    let mut after = Watch::new(29, 232);
+    before.advance(now);
+    let mut after = DemandTracker::new(29, 232);
     after.restore(before.learnt(now), now);
     assert_eq!(after.target(now), before.target(now));
     assert_eq!(after.spare(now), 12);

@@ -22,11 +22,11 @@ fn throttling_shuts_its_own_action_only() {
     assert!(gates.open(Action::Attach, at(100)));
     assert!(gates.open(Action::Modify, at(120)));
     assert!(
-        gates.throttled.blames(at(110)).is_none(),
+        gates.throttled.explains(at(110)).is_none(),
         "no pod waits for a Modify"
     );
     gates.failed(Action::Attach, &throttled(Some(10)), at(110));
-    let gate = gates.throttled.blames(at(110)).unwrap();
+    let gate = gates.throttled.explains(at(110)).unwrap();
     assert_eq!((gate.until(), gates.throttled.until()), (at(120), at(120)));
 }
 

@@ -9,17 +9,15 @@ use crate::{
     Answer, Attachment, Class, Failure, Mono, Op,
     event::Observed,
     gate::Action,
-    pool::{
-        Key,
-        eni::{Phase, Termination},
-    },
+    pool::{Key, eni::Termination},
+    snapshot::Phase,
 };
 
 impl Planner {
     pub(super) fn answered(&mut self, op: Op, result: Result<Answer, Failure>) {
         let Some(pending) = self.ops.remove(&op) else {
             // An answer after its deadline: what it did is no longer in our books, so read EC2's.
-            self.want_describe(std::time::Duration::ZERO);
+            self.describe_after(std::time::Duration::ZERO);
             return;
         };
         match result {
@@ -234,11 +232,13 @@ impl Planner {
             return;
         };
         let sound = eni.trust == crate::pool::eni::Trust::Sound;
-        if eni.forsaken {
+        if eni.forget_without_delete {
             return self.pool.remove(key, self.now);
         }
         let next = match &eni.attachment {
-            Some(_) if wanted && sound && self.may_change() && !eni.condemned => Phase::Configuring,
+            Some(_) if wanted && sound && self.may_change() && !eni.never_came_up => {
+                Phase::Configuring
+            }
             Some(_) => Phase::Detaching,
             None => Phase::Deleting,
         };

@@ -11,11 +11,12 @@ use super::{
 };
 use crate::{
     Amount, Class, Failure, Op,
-    gate::{Action, LOOK, STEP, TERMINATION},
+    gate::{Action, pace},
     pool::{
         Key,
-        eni::{Eni, Phase, Termination},
+        eni::{Eni, Termination},
     },
+    snapshot::Phase,
 };
 
 /// Attach tries before an ENI is given up: each with fresh evidence and another device number.
@@ -62,7 +63,7 @@ impl Planner {
             eni.suspect = Some(now);
         }
         self.describe.confirm = Some(now + LAG);
-        self.want_describe(Duration::ZERO);
+        self.describe_after(Duration::ZERO);
     }
 
     /// A failed step is tried again later, each time later.
@@ -72,7 +73,7 @@ impl Planner {
         };
         eni.tries += 1;
         let tries = eni.tries;
-        let delay = self.gates.delay(STEP, tries - 1);
+        let delay = self.gates.delay(pace::STEP, tries - 1);
         self.postpone(key, delay);
         tries
     }
@@ -86,7 +87,7 @@ impl Planner {
         self.scarcity(key, failure);
         if failure.class == Class::Limit {
             self.gates.hit_limit(self.now);
-            self.want_describe(Duration::ZERO);
+            self.describe_after(Duration::ZERO);
         } else if matches!(failure.class, Class::NotFound | Class::InUse) {
             // Nothing says when this passes (a subnet or group is missing); treat it like an outage.
             self.gates.failed(
@@ -131,7 +132,7 @@ impl Planner {
         if failure.class == Class::Limit {
             // Somebody else took the slot. Room is learnt from EC2's list; this ENI has no place here.
             self.gates.hit_limit(now);
-            self.want_describe(Duration::ZERO);
+            self.describe_after(Duration::ZERO);
         }
         let Some(eni) = self.pool.get_mut(key) else {
             return;
@@ -155,7 +156,7 @@ impl Planner {
         };
         eni.carries = false;
         if tries >= CONFIGURE_TRIES && !eni.primary && eni.idle() {
-            eni.condemned = true;
+            eni.never_came_up = true;
             eni.enter(Phase::Draining, now);
         }
     }
@@ -165,7 +166,7 @@ impl Planner {
         else {
             return;
         };
-        let at = self.now + self.gates.delay(TERMINATION, tries);
+        let at = self.now + self.gates.delay(pace::TERMINATION, tries);
         self.set_termination(
             key,
             Termination::Wanted {
@@ -192,7 +193,7 @@ impl Planner {
             // By count and without a token: a blind repetition would take twice (ec2-and-faults §7 rows 8, 10).
             Class::Limit | Class::NotFound | Class::InUse | Class::Ambiguous | Class::Host => {
                 eni.assign_tries += 1;
-                eni.assign_after = self.now + self.gates.delay(STEP, eni.assign_tries - 1);
+                eni.assign_after = self.now + self.gates.delay(pace::STEP, eni.assign_tries - 1);
                 self.doubt(key);
             }
         }
@@ -229,7 +230,7 @@ impl Planner {
         if self.again(key) >= DECONFIGURE_TRIES
             && let Some(eni) = self.pool.get_mut(key)
         {
-            if eni.forsaken {
+            if eni.forget_without_delete {
                 return self.pool.remove(key, now);
             }
             let next = if eni.attachment.is_some() {
@@ -289,12 +290,12 @@ impl Planner {
             }
         ) {
             // The gate keeps it back for exactly that long.
-            return self.want_describe(Duration::ZERO);
+            return self.describe_after(Duration::ZERO);
         }
-        let delay = self.gates.delay(LOOK, self.describe.failures);
+        let delay = self.gates.delay(pace::DESCRIBE, self.describe.failures);
         self.describe.failures += 1;
         // Whatever was wanted sooner has to wait as well.
         self.describe.at = self.describe.at.map(|at| at.max(self.now + delay));
-        self.want_describe(delay);
+        self.describe_after(delay);
     }
 }

@@ -13,8 +13,9 @@ use crate::{
     policy::{Need, Stock},
     pool::{
         Key,
-        eni::{Asked, Eni, HOPEFUL, Phase, Trust},
+        eni::{Asked, EXPECTED_WITHIN, Eni, Trust},
     },
+    snapshot::Phase,
     unit::Unit,
 };
 
@@ -113,19 +114,19 @@ impl Planner {
             return Offer::Nothing;
         };
         let room = eni.room(self.instance.slots_per_eni());
-        let hopeful = eni.grantable() || self.hopeful(eni);
-        if room == 0 || !hopeful || self.gates.exhausted(&eni.subnet, self.now) {
+        let on_schedule = eni.grantable() || self.on_schedule(eni);
+        if room == 0 || !on_schedule || self.gates.exhausted(&eni.subnet, self.now) {
             return Offer::Nothing;
         }
         if eni.suspect.is_some() {
-            return if eni.clears_up(self.now) {
+            return if eni.resolves_soon(self.now) {
                 Offer::Soon(room)
             } else {
                 Offer::Nothing
             };
         }
         if let Some(asked) = eni.assign {
-            return if self.now < asked.since + HOPEFUL {
+            return if self.now < asked.since + EXPECTED_WITHIN {
                 Offer::Soon(room)
             } else {
                 Offer::Nothing
@@ -150,12 +151,12 @@ impl Planner {
 
     /// Whether to count upon an ENI that is on its way. Throttling is no reason against one: another ENI would stand in
     /// the same queue, behind it.
-    fn hopeful(&self, eni: &Eni) -> bool {
+    fn on_schedule(&self, eni: &Eni) -> bool {
         let queued = eni.phase == Phase::Unattached
             && eni.suspect.is_none()
             && eni.trust == Trust::Sound
             && self.gates.throttled.stuck(Action::Attach);
-        queued || eni.hopeful(self.now)
+        queued || eni.on_schedule(self.now)
     }
 
     /// A scarce subnet is asked by one call at a time, or every parallel refusal would halve the next question.
@@ -249,10 +250,12 @@ impl Planner {
             return 0;
         }
         if eni.grantable() {
-            let fresh = eni.assign.filter(|asked| self.now < asked.since + HOPEFUL);
+            let fresh = eni
+                .assign
+                .filter(|asked| self.now < asked.since + EXPECTED_WITHIN);
             return fresh.map_or(0, |asked| asked.amount.addresses());
         }
-        if !self.hopeful(eni) {
+        if !self.on_schedule(eni) {
             return 0;
         }
         eni.counts().free + eni.asked().map_or(0, Amount::addresses)

@@ -9,7 +9,7 @@ use crate::{
     gate::Action,
     pool::{
         Key,
-        eni::{CLEARS_UP, Eni, HOPEFUL, Termination},
+        eni::{EXPECTED_WITHIN, Eni, SUSPECT_LIMIT, Termination},
     },
 };
 
@@ -173,25 +173,6 @@ impl Planner {
         });
     }
 
-    /// Asks EC2 for its list, if somebody wants it.
-    pub(super) fn look(&mut self, out: &mut Vec<Command>) {
-        let due = self.describe.at.is_some_and(|at| at <= self.now);
-        if !due
-            || self.describe.opens() > self.now
-            || self.describe.op.is_some()
-            || self.stopping
-            || !self.gates.open(Action::Describe, self.now)
-        {
-            return;
-        }
-        let op = self.pending(Action::Describe, None);
-        self.describe.op = Some(op);
-        self.describe.at = None;
-        self.describe.pay(self.now);
-        self.counters.count(Action::Describe);
-        out.push(Command::Describe { op });
-    }
-
     /// Every moment at which something about this ENI changes by itself.
     pub(super) fn deadlines_of(&self, eni: &Eni) -> impl Iterator<Item = Mono> + use<> {
         let retry = Some(eni.retry_at);
@@ -201,15 +182,15 @@ impl Planner {
         };
         // While a pod waits, growth turns elsewhere once this one has been slow for too long.
         let waiting = self.waiting.queued() > 0;
-        let slow = waiting.then_some(eni.phase_since + HOPEFUL);
+        let slow = waiting.then_some(eni.phase_since + EXPECTED_WITHIN);
         let unclear = eni
             .suspect
             .filter(|_| waiting)
-            .map(|since| since + CLEARS_UP);
+            .map(|since| since + SUSPECT_LIMIT);
         let asked = eni
             .assign
             .filter(|_| waiting)
-            .map(|asked| asked.since + HOPEFUL);
+            .map(|asked| asked.since + EXPECTED_WITHIN);
         let age = Some(eni.since + super::shrink::MIN_LIFE);
         let assign = Some(eni.assign_after);
         [retry, termination, slow, unclear, asked, age, assign]

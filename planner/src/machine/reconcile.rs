@@ -4,19 +4,20 @@
 //! show what is gone. So it may add, and it may put in doubt; it removes only what it has twice not shown, some time
 //! apart, and what no pod uses (ec2-and-faults §7 rows 16, 18, 19; I5).
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 
 use super::Planner;
 use crate::{
-    EniId, Family, Mac, Mono, Pod, Restored, Sandbox,
+    Family, Mac, Mono,
     event::Observed,
     pool::{
-        Key, Rest,
-        block::{Doubt, SlotState},
-        eni::{Eni, Phase, Termination, Trust},
+        Key,
+        block::Doubt,
+        eni::{Eni, Termination, Trust},
     },
+    snapshot::Phase,
 };
 
 /// EC2's lists may lag this far behind its own answers.
@@ -81,7 +82,7 @@ impl Planner {
         describe.confirm = describe.confirm.filter(|at| *at > sent);
         describe.latest = describe.latest.filter(|at| *at > sent);
         for at in [describe.confirm, describe.latest].into_iter().flatten() {
-            self.look_within(at.since(self.now));
+            self.describe_within(at.since(self.now));
         }
     }
 
@@ -129,10 +130,10 @@ impl Planner {
             None if !observed.tagged_ours || !self.config.provisioning => return None,
             // It may be what a create under way has just made: its answer will say, or it is lost and looked for.
             None if self.creating() => {
-                self.want_describe(UNSETTLED);
+                self.describe_after(UNSETTLED);
                 return None;
             }
-            None => self.adopt_loose(observed),
+            None => self.adopt_unattached(observed),
         };
         for net in nets(observed, self.config.family) {
             self.pool.add_block(key, net, now);
@@ -149,7 +150,7 @@ impl Planner {
 
     /// A detached ENI with our tag: the fruit of a Create whose answer got lost, or the rest of a former life. It is
     /// attached if the pool wants one, else deleted (ec2-and-faults §7 rows 1, 2).
-    fn adopt_loose(&mut self, observed: &Observed) -> Key {
+    fn adopt_unattached(&mut self, observed: &Observed) -> Key {
         let now = self.now;
         let card = self.instance.default_card;
         let lost = self
@@ -203,7 +204,7 @@ impl Planner {
                     };
                     eni.enter(Phase::Configuring, now);
                 } else if now >= eni.phase_since + ATTACH_LIMIT {
-                    eni.condemned = true;
+                    eni.never_came_up = true;
                     eni.enter(Phase::Detaching, now);
                 } else {
                     eni.suspect = Some(now);
@@ -327,7 +328,7 @@ impl Planner {
         };
         if confirmed && eni.idle() && !eni.primary {
             eni.attachment = None;
-            eni.forsaken = !deletable;
+            eni.forget_without_delete = !deletable;
             eni.enter(Phase::Draining, now);
         }
     }
@@ -335,7 +336,7 @@ impl Planner {
     /// What a list left open is looked at again, at growing intervals.
     fn follow_up(&mut self) {
         if self.pool.enis().any(|eni| eni.suspect.is_some()) {
-            self.look_within(UNSETTLED);
+            self.describe_within(UNSETTLED);
         }
         let quarantined = |eni: &Eni| {
             !eni.leaving()
@@ -350,7 +351,7 @@ impl Planner {
             .saturating_mul(1 << self.describe.unsettled.min(16))
             .min(CONFIRM_CAP);
         self.describe.unsettled += 1;
-        self.look_within(delay);
+        self.describe_within(delay);
     }
 
     /// Nobody can use an ENI without its link, whatever EC2 says: no new pod gets an address of it until the host has
@@ -374,87 +375,13 @@ impl Planner {
             }
         }
         self.describe.unsettled = 0;
-        self.want_describe(Duration::ZERO);
-        self.want_describe(LAG);
-    }
-
-    /// What the daemon knew before it was restarted. These ENIs are usable at once, for the kernel has kept them up;
-    /// they are configured again all the same, to put right what changed meanwhile.
-    pub(super) fn restore(&mut self, restored: Restored) {
-        let now = self.now;
-        let mut enis = restored.enis;
-        // By device, so that indices come out as before the restart.
-        enis.sort_by_key(|observed| observed.attached.as_ref().map(|bond| bond.device));
-        for observed in enis.iter().filter(|observed| observed.attached.is_some()) {
-            let mut eni = Eni::observed(
-                observed,
-                self.instance.default_card,
-                Phase::Configuring,
-                now,
-            );
-            eni.carries = true;
-            // Nothing here is younger than any list of EC2's: the first one is to be compared with all of it.
-            eni.since = Mono::ZERO;
-            eni.phase_since = Mono::ZERO;
-            eni.restored = Some(now);
-            eni.index = self.pool.index_for(&eni);
-            let key = self.pool.insert(eni);
-            for net in nets(observed, self.config.family) {
-                self.pool.add_block(key, net, Mono::ZERO);
-            }
-        }
-        for (sandbox, pod, address, id) in restored.assigned {
-            self.restore_one(&sandbox, &pod, address, &id);
-        }
-        for (address, until) in restored.cooling {
-            let released = until - self.config.cooldown;
-            self.pool.rest(address, Rest { released, until }, now);
-        }
-        if let Some(demand) = restored.demand {
-            self.demand.restore(demand, now);
-        }
-    }
-
-    /// A live pod's address is never dropped, whether or not the rest of the record explains it: forgetting it would
-    /// grant it to another (upstream #3824).
-    fn restore_one(&mut self, sandbox: &Sandbox, pod: &Pod, address: IpAddr, id: &EniId) {
-        let now = self.now;
-        let key = self.pool.key_of(id).unwrap_or_else(|| {
-            let subnet = self.primary_subnet.clone();
-            self.pool
-                .insert(Eni::remembered(id.clone(), subnet, Mono::ZERO))
-        });
-        if self.pool.get(key).is_some_and(|eni| !eni.covers(address)) {
-            let net = implied(address);
-            self.pool.add_block(key, net, Mono::ZERO);
-            // A pod proves that there was a prefix, not that it is still ours: EC2 has to list it before others get of it.
-            let is_prefix = net.prefix_len() < net.max_prefix_len();
-            let doubt = is_prefix.then_some(Doubt::new(now));
-            if let Some(eni) = self.pool.get_mut(key) {
-                eni.with_block(net, |block| block.doubt = doubt);
-            }
-        }
-        if self
-            .pool
-            .put(key, address, sandbox, pod, SlotState::Assigned, now)
-            .is_none()
-        {
-            self.counters.conflicts += 1;
-        }
-    }
-}
-
-/// The block that a pod's address came from. In IPv6 all come from prefixes; as blocks of their own the pods of one that was
-/// taken away would fill the ENI, and leave no room for another.
-fn implied(address: IpAddr) -> IpNet {
-    match address {
-        IpAddr::V4(_) => address.into(),
-        IpAddr::V6(six) => Ipv6Net::new_assert(six, 80).trunc().into(),
+        self.describe_after(Duration::ZERO);
+        self.describe_after(LAG);
     }
 }
 
 /// What EC2 lists on an ENI, as blocks, as far as it is of the pods' family.
-fn nets(observed: &Observed, family: Family) -> impl Iterator<Item = IpNet> {
+pub(super) fn nets(observed: &Observed, family: Family) -> impl Iterator<Item = IpNet> {
     let ours = move |net: &IpNet| matches!(net, IpNet::V4(_)) == (family == Family::V4);
     let singles = observed
         .addresses

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use super::Planner;
 use crate::{
-    Command, Mono, PodLimit, Refusal, Sandbox, SubnetId, Ticket,
+    Command, Mono, Obstacle, PodLimit, Refusal, Sandbox, SubnetId, Ticket,
     gate::{Action, Gate},
-    obstacle::Obstacle,
-    pool::{block::Block, eni::Phase},
+    pool::block::Block,
+    snapshot::Phase,
 };
 
 /// A message older than this explains nothing any more.
 const TROUBLE_FRESH: Duration = Duration::from_secs(60);
 
 /// How soon after a refusal for want of ENI slots EC2 is asked who holds them.
-const LOOK_AGAIN: Duration = Duration::from_secs(20);
+const DESCRIBE_AFTER_REFUSAL: Duration = Duration::from_secs(20);
 
 impl Planner {
     /// Turns down whoever cannot be helped any more, or not in time.
@@ -30,11 +30,11 @@ impl Planner {
             self.turn_down(expired.ticket, expired.sandbox, refusal, out);
         }
         // Those who came last are the ones for whom nothing can ever come.
-        while let Some(sandbox) = self.waiting.last().filter(|_| self.hopeless()) {
-            let refusal = self.dead_end();
+        while let Some(sandbox) = self.waiting.last().filter(|_| self.cannot_be_served()) {
+            let refusal = self.final_refusal();
             if !self.unmanaged.is_empty() {
                 // The slots that others hold are known from a list, and nobody tells when they let go of them.
-                self.want_describe(LOOK_AGAIN);
+                self.describe_after(DESCRIBE_AFTER_REFUSAL);
             }
             self.dismiss(&sandbox, &refusal, out);
         }
@@ -81,7 +81,7 @@ impl Planner {
 
     /// More wait than could be served if everything that may grow grew and everything that rests had rested: only
     /// another pod's end could help. Unknown until EC2 told what is attached.
-    fn hopeless(&self) -> bool {
+    fn cannot_be_served(&self) -> bool {
         let held: u32 = self
             .pool
             .enis()
@@ -117,7 +117,7 @@ impl Planner {
         ours + u32::from(room) * slots * unit
     }
 
-    fn dead_end(&self) -> Refusal {
+    fn final_refusal(&self) -> Refusal {
         if !self.config.provisioning {
             return Refusal::Fixed;
         }
@@ -143,7 +143,7 @@ impl Planner {
         if foreign > 0 {
             why.push_str(&format!(", {foreign} are not managed by it"));
         }
-        if self.gates.limit.blames(self.now) {
+        if self.gates.limit.explains(self.now) {
             why.push_str(", and EC2 refused another");
         }
         Refusal::EniLimit { why }
@@ -161,7 +161,7 @@ impl Planner {
     /// Why there is no address for a sandbox that nothing else ails.
     pub(super) fn shortage(&self, waited: Duration, now: Mono) -> Refusal {
         let retry_in = |gate: &Gate| gate.until().since(now);
-        let told = match self.obstacle(now) {
+        let refusal = match self.obstacle(now) {
             Obstacle::PodLimit => Some(self.pod_limit_reached()),
             Obstacle::Denied => self.denial().map(|name| Refusal::Denied {
                 action: name.to_owned(),
@@ -169,7 +169,7 @@ impl Planner {
             Obstacle::Throttled => {
                 self.gates
                     .throttled
-                    .blames(now)
+                    .explains(now)
                     .map(|gate| Refusal::Throttled {
                         retry_in: retry_in(gate),
                     })
@@ -197,7 +197,7 @@ impl Planner {
             | Obstacle::Growth
             | Obstacle::Cooling => (!self.config.provisioning).then_some(Refusal::Fixed),
         };
-        told.unwrap_or_else(|| Refusal::Empty {
+        refusal.unwrap_or_else(|| Refusal::Empty {
             waited,
             growing: self.growing(),
         })
@@ -217,13 +217,13 @@ impl Planner {
             Obstacle::PodLimit
         } else if self.denial().is_some() {
             Obstacle::Denied
-        } else if self.gates.throttled.blames(now).is_some() {
+        } else if self.gates.throttled.explains(now).is_some() {
             Obstacle::Throttled
         } else if self.exhausted().is_some() {
             Obstacle::SubnetExhausted
         } else if !self.inventoried {
             Obstacle::Inventory
-        } else if self.gates.limit.blames(now) && !self.anything_coming() {
+        } else if self.gates.limit.explains(now) && !self.anything_coming() {
             Obstacle::EniLimit
         } else if self.trouble(now).is_some() {
             Obstacle::Unreachable
@@ -265,7 +265,7 @@ impl Planner {
         ];
         let denied = |action| {
             let denied = self.gates.denied.get(&action);
-            denied.filter(|(gate, _)| gate.blames(self.now))
+            denied.filter(|(gate, _)| gate.explains(self.now))
         };
         let (_, name) = needed.into_iter().find_map(denied)?;
         Some(name)
@@ -275,7 +275,7 @@ impl Planner {
         let gates = self.gates.subnets.iter();
         gates
             .map(|(subnet, gate)| (subnet, &gate.exhausted))
-            .find(|(_, gate)| gate.blames(self.now))
+            .find(|(_, gate)| gate.explains(self.now))
     }
 
     fn anything_coming(&self) -> bool {

@@ -13,21 +13,18 @@ use crate::{
     gate::Action,
     limits::PREFIX_SIZE,
     policy::{Flow, Stock},
-    pool::{
-        Key,
-        block::Block,
-        eni::{Eni, Phase},
-    },
+    pool::{Key, block::Block, eni::Eni},
+    snapshot::Phase,
     unit::Unit,
 };
 
 /// How long a surplus must last before it is given back; upstream leaves as long between two shrinks.
-pub(super) const PERSIST: Duration = Duration::from_secs(30);
-/// How long addresses must be idle in a pool that sizes itself: the ebb between two jobs or deployments is no surplus.
-pub(super) const TIDE: Duration = Duration::from_secs(600);
+pub(super) const SURPLUS_LASTS: Duration = Duration::from_secs(30);
+/// How long addresses must be idle in a pool that sizes itself: the shrink_self_sized between two jobs or deployments is no surplus.
+pub(super) const IDLE_ADDRESSES: Duration = Duration::from_secs(600);
 /// How long an ENI must be dispensable in a pool that sizes itself. Bare of addresses it costs one, and saves five calls
 /// and seconds of waiting when the load comes back: after the night, or after the weekend.
-pub(super) const DAYS: Duration = Duration::from_secs(3 * 86_400);
+pub(super) const IDLE_ENI: Duration = Duration::from_secs(3 * 86_400);
 /// The least age of an ENI to be given back (upstream's figure).
 pub(super) const MIN_LIFE: Duration = Duration::from_secs(60);
 
@@ -37,7 +34,7 @@ impl Planner {
         let quiet = self.may_change() && self.waiting.queued() == 0 && self.flow().incoming == 0;
         if self.policy.own.is_some() {
             if quiet {
-                self.ebb(out);
+                self.shrink_self_sized(out);
             }
             return;
         }
@@ -47,7 +44,7 @@ impl Planner {
             return;
         }
         let (since, _) = *self.surplus.get_or_insert((self.now, 0));
-        if self.now < since + PERSIST {
+        if self.now < since + SURPLUS_LASTS {
             return;
         }
         self.surplus = None;
@@ -62,12 +59,12 @@ impl Planner {
     /// The same for a pool that sizes itself: addresses that were idle throughout the last tide go, and ENIs that were
     /// not needed in days, one at a time. What is under way stops no clock, for there is always something under way on
     /// a busy node.
-    fn ebb(&mut self, out: &mut Vec<Command>) {
+    fn shrink_self_sized(&mut self, out: &mut Vec<Command>) {
         let eni = self.surplus_eni();
         let since = *self.idle_eni.get_or_insert(self.now);
         if eni.is_none() {
             self.idle_eni = None;
-        } else if self.now >= since + DAYS {
+        } else if self.now >= since + IDLE_ENI {
             self.idle_eni = None;
             eni.into_iter().for_each(|key| self.drain(key));
         }
@@ -75,7 +72,7 @@ impl Planner {
         let (since, least) = self.surplus.unwrap_or((self.now, blocks));
         let least = least.min(blocks);
         self.surplus = (least > 0).then_some((since, least));
-        if least > 0 && self.now >= since + TIDE {
+        if least > 0 && self.now >= since + IDLE_ADDRESSES {
             self.surplus = None;
             self.give_back_blocks(least, out);
         }

@@ -2,13 +2,52 @@
 
 use super::Planner;
 use crate::{
-    Demand, EniId, Mono, PodLimit,
-    gate::Gates,
-    pool::{Pool, eni::Trust},
-    snapshot::{Counters, Targets, Totals, WaitingView},
+    Demand, EniId, Mono, PodLimit, Snapshot,
+    pool::{
+        block::{Block, Slot, SlotState},
+        eni::{Eni, Trust},
+    },
+    snapshot::{
+        AddressState, AddressView, Counters, EniView, SubnetView, Targets, Totals, WaitingView,
+    },
 };
 
 impl Planner {
+    /// Everything, copied. Costs a walk over all addresses: for people and scrapes, not for every event.
+    #[must_use]
+    pub fn snapshot(&self, now: Mono) -> Snapshot {
+        let left = |until: Mono| Some(until.since(now)).filter(|left| !left.is_zero());
+        let gates = &self.gates;
+        let subnets = gates.subnets.iter().map(|(subnet, gate)| SubnetView {
+            subnet: subnet.clone(),
+            exhausted_for: left(gate.exhausted.until()),
+            fragmented_for: left(gate.fragmented.until()),
+        });
+        let denied = gates
+            .denied
+            .values()
+            .filter_map(|(gate, name)| Some((name.clone(), left(gate.until())?)));
+        Snapshot {
+            at: now,
+            enis: self.pool.enis().map(EniView::from).collect(),
+            unmanaged: self.unmanaged_ids(),
+            waiting: self.waiting_views(now),
+            limit: self.pod_limit().clone(),
+            subnets: subnets.collect(),
+            totals: self.totals(),
+            targets: self.targets(),
+            demand: self.demand(now),
+            denied: denied.collect(),
+            throttled_for: left(gates.throttled.until()),
+            inventoried: self.inventoried,
+            schedulable: self.schedulable,
+            stopping: self.stopping,
+            calls: self.calls(),
+            decision: self.decision(now),
+            counters: self.counters(),
+        }
+    }
+
     /// The pod limit and its derivation.
     #[must_use]
     pub const fn pod_limit(&self) -> &PodLimit {
@@ -59,35 +98,15 @@ impl Planner {
     }
 
     /// What was learnt of the pods' demand.
-    pub(crate) fn demand(&self, now: Mono) -> Demand {
+    fn demand(&self, now: Mono) -> Demand {
         self.demand.learnt(now)
     }
 
-    pub(crate) const fn pool(&self) -> &Pool {
-        &self.pool
-    }
-
-    pub(crate) const fn gates(&self) -> &Gates {
-        &self.gates
-    }
-
-    pub(crate) const fn is_inventoried(&self) -> bool {
-        self.inventoried
-    }
-
-    pub(crate) const fn is_schedulable(&self) -> bool {
-        self.schedulable
-    }
-
-    pub(crate) const fn is_stopping(&self) -> bool {
-        self.stopping
-    }
-
-    pub(crate) fn unmanaged_ids(&self) -> Vec<EniId> {
+    fn unmanaged_ids(&self) -> Vec<EniId> {
         self.unmanaged.keys().cloned().collect()
     }
 
-    pub(crate) fn waiting_views(&self, now: Mono) -> Vec<WaitingView> {
+    fn waiting_views(&self, now: Mono) -> Vec<WaitingView> {
         let views = self.waiting.sandboxes();
         let mut views: Vec<_> = views
             .map(|(sandbox, waiter)| WaitingView {
@@ -99,5 +118,73 @@ impl Planner {
             .collect();
         views.sort_by_key(|view| view.since);
         views
+    }
+}
+
+impl From<&Eni> for EniView {
+    fn from(eni: &Eni) -> Self {
+        let missing = eni.trust != Trust::Sound;
+        let prefixes = eni
+            .blocks
+            .values()
+            .filter(|block| block.is_prefix())
+            .map(|block| block.net)
+            .collect();
+        let slots = eni
+            .blocks
+            .values()
+            .flat_map(|block| block.slots.iter().map(move |slot| (block, slot)));
+        Self {
+            id: eni.id.clone(),
+            mac: eni.mac,
+            subnet: eni.subnet.clone(),
+            subnet_cidr: eni.subnet_cidr,
+            primary_address: eni.address,
+            attachment: eni.attachment.clone(),
+            card: eni.card,
+            device: eni.device,
+            index: eni.index,
+            primary: eni.primary,
+            phase: eni.phase,
+            phase_since: eni.phase_since,
+            usable: eni.grantable(),
+            missing,
+            prefixes,
+            addresses: slots
+                .map(|(block, slot)| AddressView::of(block, slot, missing))
+                .collect(),
+        }
+    }
+}
+
+impl AddressView {
+    fn of(block: &Block, slot: &Slot, missing: bool) -> Self {
+        let until = match slot.state {
+            SlotState::Cooling { until } => Some(until),
+            _ => None,
+        };
+        let state = match slot.state {
+            _ if block.releasing => AddressState::Releasing,
+            _ if missing || block.doubt.is_some() => AddressState::Quarantined,
+            SlotState::Free => AddressState::Free,
+            SlotState::Reserved => AddressState::Reserved,
+            SlotState::Assigned => AddressState::Assigned,
+            SlotState::Cooling { .. } => AddressState::Cooling,
+        };
+        let (sandbox, pod) = slot
+            .holder
+            .as_ref()
+            .map(|h| (h.sandbox.clone(), h.pod.clone()))
+            .unzip();
+        let prefix = block.is_prefix().then_some(block.net);
+        Self {
+            address: slot.address,
+            state,
+            since: slot.since,
+            prefix,
+            sandbox,
+            pod,
+            until,
+        }
     }
 }

@@ -17,56 +17,16 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 
 use super::block::{Block, Counts, Slot};
-use crate::{Amount, Attachment, EniId, Mac, Mono, Observed, Op, SubnetId, gate::Action};
+use crate::{
+    Amount, Attachment, EniId, Mac, Mono, Observed, Op, SubnetId, gate::Action, snapshot::Phase,
+};
 
 /// Upstream's figures for a new ENI are one to ten seconds. What takes longer than this is no longer counted upon:
 /// growth goes elsewhere, while the slow one keeps its own deadline.
-pub(crate) const HOPEFUL: Duration = Duration::from_secs(20);
+pub(crate) const EXPECTED_WITHIN: Duration = Duration::from_secs(20);
 
 /// How long growth waits for EC2's word on a lost answer before it goes elsewhere.
-pub(crate) const CLEARS_UP: Duration = Duration::from_secs(15);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// EC2 is asked to create it; it has no id yet.
-    Creating,
-    /// It exists and is to be attached.
-    Unattached,
-    /// It is attached; the host is to bring it up.
-    Configuring,
-    Ready,
-    /// It is given up: the host is to take it out of use.
-    Draining,
-    Detaching,
-    Deleting,
-}
-
-impl Phase {
-    /// In the order of an ENI's life.
-    pub const ALL: [Self; 7] = [
-        Self::Creating,
-        Self::Unattached,
-        Self::Configuring,
-        Self::Ready,
-        Self::Draining,
-        Self::Detaching,
-        Self::Deleting,
-    ];
-
-    /// As metrics and the command line spell it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Unattached => "unattached",
-            Self::Configuring => "configuring",
-            Self::Ready => "ready",
-            Self::Draining => "draining",
-            Self::Detaching => "detaching",
-            Self::Deleting => "deleting",
-        }
-    }
-}
+pub(crate) const SUSPECT_LIMIT: Duration = Duration::from_secs(15);
 
 /// How far EC2's lists agree with us about this ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,9 +86,9 @@ pub(crate) struct Eni {
     pub carries: bool,
     pub trust: Trust,
     /// It never came up: once drained, it is not tried again.
-    pub condemned: bool,
+    pub never_came_up: bool,
     /// EC2 no longer shows it: after the host has let go of it, it is forgotten and not deleted.
-    pub forsaken: bool,
+    pub forget_without_delete: bool,
 
     /// The step under way.
     pub op: Option<Op>,
@@ -176,8 +136,8 @@ impl Eni {
             restored: None,
             carries: false,
             trust: Trust::Sound,
-            condemned: false,
-            forsaken: false,
+            never_came_up: false,
+            forget_without_delete: false,
             op: None,
             tries: 0,
             retry_at: Mono::ZERO,
@@ -262,18 +222,19 @@ impl Eni {
     }
 
     /// Whether it is on its way to grantable and has met no lasting trouble.
-    pub(crate) fn hopeful(&self, now: Mono) -> bool {
+    pub(crate) fn on_schedule(&self, now: Mono) -> bool {
         let coming = matches!(
             self.phase,
             Phase::Creating | Phase::Unattached | Phase::Configuring
         );
-        let smooth = self.tries <= 1 && self.clears_up(now) && now < self.phase_since + HOPEFUL;
+        let smooth =
+            self.tries <= 1 && self.resolves_soon(now) && now < self.phase_since + EXPECTED_WITHIN;
         coming && smooth && self.trust == Trust::Sound
     }
 
     /// Not suspect, or not for long: EC2's word is a moment away.
-    pub(crate) fn clears_up(&self, now: Mono) -> bool {
-        self.suspect.is_none_or(|since| now < since + CLEARS_UP)
+    pub(crate) fn resolves_soon(&self, now: Mono) -> bool {
+        self.suspect.is_none_or(|since| now < since + SUSPECT_LIMIT)
     }
 
     pub(crate) const fn leaving(&self) -> bool {
@@ -436,45 +397,4 @@ impl Eni {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn eni() -> Eni {
-        let mut eni = Eni::remembered("eni-1".into(), "subnet-1".into(), Mono::ZERO);
-        eni.trust = Trust::Sound;
-        eni
-    }
-
-    #[test]
-    fn a_prefix_takes_over_the_address_it_covers() {
-        let mut eni = eni();
-        eni.add_block("10.0.0.17/32".parse().unwrap(), Mono::ZERO);
-        eni.with_slot([10, 0, 0, 17].into(), |slot| {
-            slot.state = super::super::block::SlotState::Assigned
-        });
-        eni.add_block("10.0.0.16/28".parse().unwrap(), Mono::ZERO);
-        assert_eq!(
-            (eni.blocks.len(), eni.counts().assigned, eni.counts().free),
-            (1, 1, 15)
-        );
-    }
-
-    #[test]
-    fn the_fullest_block_is_picked_first() {
-        let mut eni = eni();
-        eni.add_block("10.0.0.16/28".parse().unwrap(), Mono::ZERO);
-        eni.add_block("10.0.0.32/28".parse().unwrap(), Mono::ZERO);
-        eni.with_slot([10, 0, 0, 40].into(), |slot| {
-            slot.state = super::super::block::SlotState::Assigned
-        });
-        assert_eq!(eni.pick(), Some([10, 0, 0, 32].into()));
-    }
-
-    #[test]
-    fn the_own_address_is_never_a_pods() {
-        let mut eni = eni();
-        eni.address = Some(Ipv4Addr::new(10, 0, 0, 9));
-        eni.add_block("10.0.0.9/32".parse().unwrap(), Mono::ZERO);
-        assert_eq!(eni.blocks.len(), 0);
-    }
-}
+mod tests;

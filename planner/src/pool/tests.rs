@@ -43,9 +43,9 @@ fn an_address_that_came_back_on_another_eni_waits_for_its_old_pod() {
     let asks = |pool: &mut Pool, now| pool.reserve(&sandbox("b"), &Pod::default(), now);
     assert_eq!(asks(&mut pool, at(4)), None, "its pod lives");
     assert!(pool.left(&sandbox("a"), Duration::from_secs(60), at(5)));
-    pool.warm_up(at(40));
+    pool.end_cooldowns(at(40));
     assert_eq!(asks(&mut pool, at(40)), None, "it rests");
-    pool.warm_up(at(80));
+    pool.end_cooldowns(at(80));
     assert_eq!(
         asks(&mut pool, at(80)),
         Some(Place {

@@ -439,7 +439,7 @@ impl World {
     }
 
     fn check(&self) {
-        self.planner.pool().check();
+        self.planner.pool.check();
         let attached = self
             .enis
             .values()

@@ -1,0 +1,51 @@
+//! What the planner asks of EC2 and of the host.
+
+use std::time::Duration;
+
+/// What is asked of EC2 or of the host. Denials are kept per action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    Create,
+    Attach,
+    Modify,
+    Configure,
+    Assign,
+    Unassign,
+    Deconfigure,
+    Detach,
+    Delete,
+    Describe,
+}
+
+impl Action {
+    /// The host's own actions wait for no gate of EC2's.
+    pub(crate) const fn on_host(self) -> bool {
+        matches!(self, Self::Configure | Self::Deconfigure)
+    }
+
+    /// When an answer is overdue. The shell has its own, shorter deadlines; these keep a lost answer from blocking an
+    /// ENI for ever. Detaching is slow by nature (seconds, minutes at worst).
+    pub(crate) const fn patience(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Detach => 240,
+            Self::Attach | Self::Configure | Self::Delete => 60,
+            _ => 30,
+        })
+    }
+
+    /// The EC2 operation, for people.
+    pub(crate) const fn api(self) -> &'static str {
+        match self {
+            Self::Create => "CreateNetworkInterface",
+            Self::Attach => "AttachNetworkInterface",
+            Self::Modify => "ModifyNetworkInterfaceAttribute",
+            Self::Configure => "configuring the interface",
+            Self::Assign => "AssignPrivateIpAddresses",
+            Self::Unassign => "UnassignPrivateIpAddresses",
+            Self::Deconfigure => "removing the interface's routes",
+            Self::Detach => "DetachNetworkInterface",
+            Self::Delete => "DeleteNetworkInterface",
+            Self::Describe => "DescribeNetworkInterfaces",
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What a pod had to wait for.
+
+/// What stands between a pod and its address. Of several that a pod met, the later in this order tells more: an ENI that
+/// had to be created had to be attached and brought up too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Obstacle {
+    /// Addresses rest, and no growth is under way.
+    Cooling,
+    /// Growth is not under way yet.
+    Growth,
+    /// Addresses are asked for on an ENI that is there.
+    Assign,
+    /// The host brings an ENI up.
+    Configure,
+    /// An ENI is being attached.
+    Attach,
+    /// An ENI is being created.
+    Create,
+    /// EC2's first list of what is attached.
+    Inventory,
+    /// EC2 does not answer, or the host cannot set an ENI up.
+    Unreachable,
+    EniLimit,
+    SubnetExhausted,
+    Throttled,
+    Denied,
+    PodLimit,
+}
+
+impl Obstacle {
+    pub const ALL: [Self; 13] = [
+        Self::Cooling,
+        Self::Growth,
+        Self::Assign,
+        Self::Configure,
+        Self::Attach,
+        Self::Create,
+        Self::Inventory,
+        Self::Unreachable,
+        Self::EniLimit,
+        Self::SubnetExhausted,
+        Self::Throttled,
+        Self::Denied,
+        Self::PodLimit,
+    ];
+
+    /// Its name for metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cooling => "cooling",
+            Self::Growth => "growth",
+            Self::Assign => "assign",
+            Self::Configure => "configure",
+            Self::Attach => "attach",
+            Self::Create => "create",
+            Self::Inventory => "inventory",
+            Self::Unreachable => "unreachable",
+            Self::EniLimit => "eni_limit",
+            Self::SubnetExhausted => "subnet_exhausted",
+            Self::Throttled => "throttled",
+            Self::Denied => "denied",
+            Self::PodLimit => "pod_limit",
+        }
+    }
+}
