@@ -1,4 +1,4 @@
-//! What the operator asked for, already parsed. Reading it from the environment is the shell's work.
+//! The operator's settings, already parsed. The daemon reads them from the environment.
 
 use std::time::Duration;
 
@@ -7,34 +7,34 @@ use std::time::Duration;
 pub enum Family {
     #[default]
     V4,
-    /// From one /80 on the primary ENI; the warm targets and `MAX_ENI` do not count.
+    /// From one /80 on the primary ENI. The warm targets and `MAX_ENI` have no effect.
     V6,
 }
 
-/// The policy's inputs. Names and precedence are those of the AWS VPC CNI's variables, and so are the defaults, except
-/// that no target is set ([`Config::upstream`] sets its).
+/// The policy's inputs. Names, precedence and defaults are those of the AWS VPC CNI's variables. The one exception: no
+/// target is set ([`Config::upstream`] sets the targets of the AWS VPC CNI).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// `ENABLE_IPv4`, `ENABLE_IPv6`.
     pub family: Family,
     /// `WARM_ENI_TARGET`: keep this many ENIs' worth of free addresses. Ignored when either IP target is set. `None` if
-    /// the variable is not set; if none of the four targets is, the pool sizes itself by the demand that it sees.
+    /// the variable is not set. If none of the four targets is set, the pool sizes itself by the demand that it sees.
     pub warm_eni_target: Option<u32>,
     /// `WARM_IP_TARGET`: free addresses to keep.
     pub warm_ip_target: Option<u32>,
-    /// `MINIMUM_IP_TARGET`: the least number of addresses to hold in all.
+    /// `MINIMUM_IP_TARGET`: the minimum number of addresses to hold in all.
     pub minimum_ip_target: Option<u32>,
     /// `WARM_PREFIX_TARGET`: free /28 prefixes to keep, in prefix mode. `None` if the variable is not set.
     pub warm_prefix_target: Option<u32>,
-    /// `MAX_ENI`: never hold more ENIs than this, whatever the instance could.
+    /// `MAX_ENI`: never hold more ENIs than this, even if the instance could.
     pub max_eni: Option<u16>,
     /// `ENABLE_PREFIX_DELEGATION`: ask for /28 prefixes instead of single addresses (Nitro only).
     pub prefix_delegation: bool,
-    /// `IP_COOLDOWN_PERIOD`: how long a released address rests before it is granted again.
+    /// `IP_COOLDOWN_PERIOD`: how long a released address is not granted again.
     pub cooldown: Duration,
     /// `AWS_MANAGE_ENIS_NON_SCHEDULABLE`: grow and free ENIs on a cordoned node too.
     pub manage_cordoned: bool,
-    /// Whether the pool may call EC2 to grow or shrink (`DISABLE_NETWORK_RESOURCE_PROVISIONING` inverted).
+    /// Whether the pool may call EC2 to grow or shrink: the inverse of `DISABLE_NETWORK_RESOURCE_PROVISIONING`.
     pub provisioning: bool,
 }
 
@@ -56,7 +56,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The targets that the AWS VPC CNI's manifest sets: one ENI or one prefix to spare.
+    /// The targets that the AWS VPC CNI's manifest sets: one spare ENI or one spare prefix.
     #[must_use]
     pub fn upstream() -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Config {
         }
     }
 
-    /// No target is set: the pool follows the demand.
+    /// No target is set, so the pool follows the demand.
     #[must_use]
     pub(crate) const fn sizes_itself(&self) -> bool {
         self.warm_eni_target.is_none()

@@ -1,7 +1,7 @@
 //! Back-off after failures: which calls must wait, until when, and for what reason.
 //!
-//! A gate never decides what to call; it only says "not yet". One gate shuts one thing (the account, an action, a
-//! subnet), so that a failure stops nothing but its own kind.
+//! A gate does not decide what to call. It only says "not yet". Each gate shuts one thing (the account, an action, a
+//! subnet), so that a failure stops only calls of its own kind.
 
 mod action;
 pub(crate) mod pace;
@@ -12,11 +12,11 @@ pub use self::action::Action;
 use self::pace::Pace;
 use crate::{Class, Mono, SubnetId, event::Failure, rng::Rng};
 
-/// A gate's cause is still worth telling this long after it opened again: the retry may be under way.
+/// For this long after a gate has opened again its cause is still reported: the retry may be in progress.
 const RECENT: Duration = Duration::from_secs(60);
 
-/// While a pod waits no gate stays shut for longer, for a cause that has passed must not cost it half a minute: with the
-/// ten seconds that a new ENI takes it is served within thirty. Throttling has its own pace, for a whole fleet's sake.
+/// While a pod waits, no gate stays shut for longer than this. Once the cause has passed, the pod is served within thirty
+/// seconds, including the ten seconds that a new ENI takes. Throttling keeps its own pace, which protects the account.
 const HASTE: Duration = Duration::from_secs(15);
 
 /// One back-off. Shut while `now < until`.
@@ -24,15 +24,15 @@ const HASTE: Duration = Duration::from_secs(15);
 pub(crate) struct Gate {
     until: Mono,
     tries: u32,
-    /// When the present row of failures began.
+    /// When the current row of failures began.
     since: Mono,
     /// When it was last shut.
     shut_at: Mono,
 }
 
 impl Gate {
-    /// Shuts the gate after a failure. Failures that arrive while it is shut belong to calls sent before: they do not
-    /// lengthen the back-off, or ten parallel calls would count as ten rounds.
+    /// Shuts the gate after a failure. Failures that arrive while it is shut belong to calls sent before. They do not
+    /// lengthen the back-off, otherwise ten parallel calls would count as ten rounds.
     pub(crate) fn hit(&mut self, pace: Pace, rng: &mut Rng, now: Mono) {
         if self.tries == 0 {
             self.since = now;
@@ -49,7 +49,7 @@ impl Gate {
         self.shut_at = now;
     }
 
-    /// Shuts the gate for as long as somebody who knows better says.
+    /// Shuts the gate for as long as the caller says.
     fn hold(&mut self, wait: Duration, now: Mono) {
         if self.tries == 0 {
             self.since = now;
@@ -58,12 +58,12 @@ impl Gate {
         self.until = self.until.max(now + wait);
     }
 
-    /// Somebody waits: the next try comes soon, however long the row of failures is.
+    /// A pod waits: the next try comes soon, however many failures there were.
     fn hasten(&mut self) {
         self.until = self.until.min(self.shut_at + HASTE);
     }
 
-    /// A success ends the row, unless it belongs to a call sent before the gate was shut.
+    /// A success ends the row of failures, unless it belongs to a call sent before the gate was shut.
     pub(crate) const fn pass(&mut self, now: Mono) {
         if !self.shut(now) {
             self.tries = 0;
@@ -74,7 +74,8 @@ impl Gate {
         now.since_epoch().as_nanos() < self.until.since_epoch().as_nanos()
     }
 
-    /// Whether this gate explains why nothing came: shut, or opened so lately that the retry has no answer yet.
+    /// Whether this gate explains why no address came: it is shut, or it opened so recently that the retry has no answer
+    /// yet.
     pub(crate) fn explains(&self, now: Mono) -> bool {
         self.tries > 0 && now < self.until + RECENT
     }
@@ -88,7 +89,7 @@ impl Gate {
     }
 }
 
-/// Throttling, by action: EC2 keeps a bucket for each, so a full queue at one says nothing of the others.
+/// Throttling by action. EC2 has a token bucket for each action, so one throttled action says nothing about the others.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Throttling(BTreeMap<Action, Gate>);
 
@@ -97,12 +98,12 @@ impl Throttling {
         self.0.get(&action).is_some_and(|gate| gate.shut(now))
     }
 
-    /// Whether EC2's last word on this action was "later", be the gate shut or open again for the next try.
+    /// Whether EC2 throttled the last call of this action, even if the gate is open again for the next try.
     pub(crate) fn stuck(&self, action: Action) -> bool {
         self.0.get(&action).is_some_and(|gate| gate.tries > 0)
     }
 
-    /// The gate that explains why growth waits: of those that do, the one that opens last.
+    /// The gate that explains why growth waits. If there are several, the one that opens last.
     pub(crate) fn explains(&self, now: Mono) -> Option<&Gate> {
         [
             Action::Describe,
@@ -122,12 +123,12 @@ impl Throttling {
     }
 }
 
-/// What is known about one subnet's room.
+/// What is known about the free addresses of one subnet.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SubnetGate {
     pub(crate) exhausted: Gate,
     pub(crate) fragmented: Gate,
-    /// The most to ask for in one call while the subnet is scarce: halved by refusals, doubled by successes.
+    /// The most to request in one call while the subnet is scarce: halved by refusals, doubled by successes.
     pub(crate) cap: Option<u32>,
 }
 
@@ -140,7 +141,7 @@ pub(crate) struct Gates {
     pub(crate) host: Gate,
     pub(crate) denied: BTreeMap<Action, (Gate, String)>,
     pub(crate) subnets: BTreeMap<SubnetId, SubnetGate>,
-    /// The last message of a failure that names no better cause, for the refusal.
+    /// The last message of a failure that has no more specific cause.
     pub(crate) trouble: Option<(Mono, String)>,
     rng: Rng,
 }
@@ -174,7 +175,7 @@ impl Gates {
         }
     }
 
-    /// Whether `action` may be called now, as far as the account and IAM go.
+    /// Whether `action` may be called now, as far as the account and IAM are concerned.
     pub(crate) fn open(&self, action: Action, now: Mono) -> bool {
         action.on_host()
             || !(self.throttled.shut(action, now)
@@ -185,14 +186,14 @@ impl Gates {
                     .is_some_and(|(gate, _)| gate.shut(now)))
     }
 
-    /// A failure's effect beyond the object it hit. Subnet failures are [`Gates::scarce`]'s.
+    /// A failure's effect beyond the object that the call was about. For subnets, see [`Gates::scarce`].
     pub(crate) fn failed(&mut self, action: Action, failure: &Failure, now: Mono) {
         match &failure.class {
             Class::Throttled { retry_after } => {
                 let gate = self.throttled.0.entry(action).or_default();
                 match retry_after {
-                    // Whoever paces the calls has the only say in it: two back-offs on top of each other would leave
-                    // the account's bucket idle (docs/fleet.md).
+                    // The daemon's limiter paces the calls. A second back-off on top of it would leave the account's
+                    // bucket idle (docs/fleet.md).
                     Some(wait) => gate.hold(*wait, now),
                     None => gate.hit(pace::THROTTLED, &mut self.rng, now),
                 }
@@ -236,7 +237,7 @@ impl Gates {
         }
     }
 
-    /// The subnet refused `asked` addresses: ask for half at once, and rest only when a single one is refused.
+    /// The subnet refused `asked` addresses. Request half at once, and wait only when a single one is refused.
     pub(crate) fn scarce(&mut self, subnet: &SubnetId, asked: u32, now: Mono) {
         let gate = self.subnets.entry(subnet.clone()).or_default();
         if asked > 1 {
@@ -259,7 +260,7 @@ impl Gates {
             .hit(pace::FRAGMENTED, &mut self.rng, now);
     }
 
-    /// The subnet gave what was asked: be bolder, until nothing holds us back.
+    /// The subnet gave what was requested. Request more next time, until there is no cap.
     pub(crate) fn plentiful(&mut self, subnet: &SubnetId, most: u32, prefixes: bool, now: Mono) {
         if let Some(gate) = self.subnets.get_mut(subnet) {
             gate.exhausted.pass(now);
@@ -289,7 +290,7 @@ impl Gates {
         self.subnets.get(subnet).and_then(|gate| gate.cap)
     }
 
-    /// An ENI could not be brought into service: the next one may fare no better.
+    /// An ENI could not be brought up. The next one may fail as well.
     pub(crate) fn hit_host(&mut self, now: Mono) {
         self.host.hit(pace::HOST, &mut self.rng, now);
     }
@@ -298,7 +299,7 @@ impl Gates {
         self.limit.hit(pace::LIMIT, &mut self.rng, now);
     }
 
-    /// Pods wait for what these gates keep shut.
+    /// Pods wait: shortens the back-off of all gates except throttling.
     pub(crate) fn hasten(&mut self) {
         let subnets = self.subnets.values_mut().map(|gate| &mut gate.exhausted);
         let denied = self.denied.values_mut().map(|(gate, _)| gate);

@@ -1,8 +1,9 @@
-//! Every decision about addresses and ENIs, and nothing else: values and `now` go in, commands come out.
+//! Makes every decision about addresses and ENIs, and does nothing else. Events and the current time go in, commands
+//! come out.
 //!
 //! The crate owns the pool's state machine, the warm policy and the instance limits. It must not know tokio, AWS,
-//! Kubernetes, netlink, the clock, randomness from outside its seed, or the environment: a decision that needs one of
-//! them gets it as an argument. Whoever drives it ([`Planner::on`]) feeds [`Event`]s and carries out [`Command`]s.
+//! Kubernetes, netlink, the clock, the environment, or any randomness except its seed. If a decision needs one of them,
+//! it gets the value as an argument. The caller feeds [`Event`]s to [`Planner::on`] and carries out the [`Command`]s.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,11 @@
 //! [`Planner::on`]: one event in, commands out.
 //!
-//! Every event is handled in the same three moves: note what time has changed, note what the event changed, then bring
-//! everything that follows from the present state into line (`settle`). Nothing is remembered as "to do": what is to
-//! be done is read off the state each time, so a lost or late answer can only delay a step, never lose it.
+//! Every event is handled in three steps: apply what time has changed, apply what the event changed, then derive all
+//! commands from the new state (`settle`). There is no list of pending work. What is to be done is read from the state
+//! each time, so a lost or late answer can delay a step but never lose it.
+//!
+//! Each child module adds one concern to [`Planner`] as an `impl` block. A child may use the pool, the policy, the gates
+//! and the waiting list. It must not know the daemon, and it must not do I/O.
 
 mod answers;
 mod counters;
@@ -36,7 +39,7 @@ use crate::{
     waiting::Waiting,
 };
 
-/// The pure decision maker of one node. See the crate's documentation.
+/// The decision maker of one node. See the crate's documentation.
 #[derive(Clone, Debug)]
 pub struct Planner {
     config: Config,
@@ -54,19 +57,20 @@ pub struct Planner {
     describe: Describe,
     tokens: Rng,
 
-    /// ENIs attached here that are not ours: they count against the limit and are never touched. Value: card, device.
+    /// ENIs attached here that the pool does not manage: they count against the limit and are never changed. The value is
+    /// card and device.
     unmanaged: BTreeMap<EniId, (u16, u16)>,
-    /// EC2 has told us at least once what is attached. Before that nothing is created or given back.
+    /// EC2 has reported at least once what is attached. Before that nothing is created or given back.
     inventoried: bool,
     schedulable: bool,
     stopping: bool,
-    /// Since when there has been something to give back, and the fewest blocks that it was.
+    /// Since when there has been a surplus, and the smallest number of surplus blocks since then.
     surplus: Option<(Mono, u32)>,
-    /// Since when a pool that sizes itself could do without an ENI.
+    /// Since when a pool that sizes itself has had an ENI that it does not need.
     idle_eni: Option<Mono>,
-    /// Since when a need for growth waits for company.
+    /// Since when a need for growth waits for the rest of its burst.
     gathering: Option<Mono>,
-    /// What those who waited waited for.
+    /// What pods had to wait for.
     obstacles: Obstacles,
     counters: Counters,
     now: Mono,
@@ -82,8 +86,8 @@ struct Pending {
 }
 
 impl Planner {
-    /// A planner that knows nothing yet. `seed` feeds jitter and client tokens: it must differ from start to start, or
-    /// EC2 would take a new ENI for a repetition of an old one.
+    /// A planner without any state. `seed` feeds jitter and client tokens. It must differ from start to start, otherwise
+    /// EC2 would take a new create for a repetition of an old one.
     #[must_use]
     pub fn new(
         config: Config,
@@ -120,7 +124,7 @@ impl Planner {
         }
     }
 
-    /// Takes one event and returns what is to be done, in order. `now` never runs backwards; if it does, it is held.
+    /// Takes one event and returns what is to be done, in order. If `now` runs backwards, the last time is kept.
     pub fn on(&mut self, event: Event, now: Mono) -> Vec<Command> {
         self.now = self.now.max(now);
         let now = self.now;
@@ -153,7 +157,7 @@ impl Planner {
                 stopping,
             } => {
                 self.schedulable = schedulable;
-                // There is no way back: word on the node may still come in while the daemon goes.
+                // Stopping is final, although news of the node may still come in while the daemon stops.
                 self.stopping |= stopping;
             }
             Event::Tick => {}
@@ -162,9 +166,8 @@ impl Planner {
         out
     }
 
-    /// Brings what follows from the state into line. The order matters: pods are served before anything is judged
-    /// missing, growth is asked for before anybody is told that none is coming, and nothing is given back that a
-    /// waiting pod could use.
+    /// Derives all commands from the state. The order matters: pods are served before a shortage is computed, growth is
+    /// requested before a pod is refused, and nothing is given back that a waiting pod could use.
     fn settle(&mut self, out: &mut Vec<Command>) {
         self.renew_target();
         self.serve(out);
@@ -194,7 +197,7 @@ impl Planner {
             .and_then(|place| self.pool.state_of(place));
         match state {
             Some(SlotState::Assigned) => self.grant_again(ticket, sandbox, pod, out),
-            // Its outcome is known soon, and must be the same for both (ec2-and-faults §7 row 29).
+            // The outcome is known soon, and must be the same for both (ec2-and-faults §7 row 29).
             Some(_) => self
                 .waiting
                 .add_ticket(ticket, &sandbox, pod, deadline, self.now),
@@ -214,7 +217,7 @@ impl Planner {
         }
     }
 
-    /// Renews the target that follows from the demand, if no other is set.
+    /// Updates the target that follows from the demand, if no other target is set.
     fn renew_target(&mut self) {
         self.demand.advance(self.now);
         if self.policy.own.is_some() {
@@ -230,8 +233,8 @@ impl Planner {
         self.waiting.requeue(sandbox);
         let eni = place.and_then(|place| self.pool.get(place.key));
         if eni.is_some_and(|eni| eni.trust != Trust::Sound) {
-            // What EC2 no longer lists is given up when its last pod's rest is over and EC2 has been asked once more.
-            // By then the questions may be ten minutes apart.
+            // An ENI that EC2 no longer lists is given up when the last cooldown on it is over and EC2 has been asked once
+            // more. By then the calls may be ten minutes apart, so ask sooner.
             self.describe.unsettled = 0;
             self.describe_after(self.config.cooldown);
         }
@@ -250,7 +253,7 @@ impl Planner {
         }
     }
 
-    /// Answers a sandbox that is already wired with the address it has.
+    /// Answers a sandbox whose network is set up with the address that it has.
     fn grant_again(
         &mut self,
         ticket: Ticket,
@@ -284,7 +287,7 @@ impl Planner {
         });
     }
 
-    /// Gives free addresses to those who wait, in order.
+    /// Gives free addresses to waiting sandboxes, in order.
     fn serve(&mut self, out: &mut Vec<Command>) {
         while let Some((sandbox, waiter)) = self.waiting.first() {
             let (sandbox, pod) = (sandbox.clone(), waiter.pod.clone());
@@ -311,7 +314,7 @@ impl Planner {
         }
     }
 
-    /// When [`Event::Tick`] is due, if nothing else happens before. Always later than the last event's time.
+    /// When [`Event::Tick`] is due, if no other event comes before. Always later than the last event's time.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Mono> {
         let ops = self
@@ -344,7 +347,7 @@ impl Planner {
             .chain(ops)
             .chain(enis)
             .chain(self.gates.openings())
-            // What was due by now has been dealt with; listing it again would only spin the caller.
+            // What was due by now has been handled. Returning it again would make the caller spin.
             .filter(|moment| *moment > self.now)
             .min()
     }
@@ -377,12 +380,12 @@ impl Planner {
         }
     }
 
-    /// Whether the pool may call EC2 to change anything.
+    /// Whether the pool may make EC2 calls that change something.
     const fn may_change(&self) -> bool {
         self.config.provisioning && self.inventoried && !self.stopping
     }
 
-    /// ENI slots of the instance that nothing occupies.
+    /// Free ENI slots of the instance.
     fn eni_room(&self) -> u16 {
         let card = self.instance.default_card;
         let ours = self.pool.enis().filter(|eni| eni.occupies()).count();

@@ -1,7 +1,7 @@
 //! The pool: every ENI of this node, its addresses, and which sandbox holds which.
 //!
-//! Owns I1 (one sandbox per address), the cooldown (I3) and the choice of the address to grant. It must not know why
-//! the pool grows or shrinks, nor talk to EC2: it has no commands.
+//! Owns I1 (one sandbox per address), the cooldown (I3) and the choice of the address to grant. It must not know why the
+//! pool grows or shrinks, and it issues no commands.
 
 pub(crate) mod block;
 pub(crate) mod eni;
@@ -18,16 +18,16 @@ use crate::{EniId, Mono, Pod, Sandbox, snapshot::Phase};
 use block::{Counts, Holder, SlotState};
 use eni::Eni;
 
-/// Our own name for an ENI: it has one before EC2 gave it an id.
+/// The planner's own name for an ENI, which has no id until EC2 has created it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key(u32);
 
-/// EC2 may list for a while what it has just taken back (eventual consistency); upstream waits as long.
+/// EC2's lists may show for a while what was just unassigned (eventual consistency). Upstream waits as long.
 const STALE_LISTS: Duration = Duration::from_secs(60);
-/// ENI ids are never used again, so this one may be generous.
+/// EC2 never reuses ENI ids, so this may be long.
 const STALE_ENIS: Duration = Duration::from_secs(600);
 
-/// How long an address that is claimed elsewhere is left alone.
+/// How long an address is left alone if another ENI's pod uses it.
 const ASIDE: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(crate) struct Place {
     pub address: IpAddr,
 }
 
-/// When a pod left an address, and until when it rests.
+/// When a pod left an address, and until when the address is not granted again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rest {
     pub released: Mono,
@@ -48,11 +48,11 @@ pub(crate) struct Pool {
     enis: BTreeMap<Key, Eni>,
     holders: BTreeMap<Sandbox, Place>,
     cooling: BTreeSet<(Mono, Key, IpAddr)>,
-    /// Resting addresses on no ENI that we know: they rest on if they come back.
+    /// Addresses in cooldown that are on no known ENI. If they come back, the cooldown continues.
     resting: BTreeMap<IpAddr, Rest>,
-    /// Blocks that EC2 took back, and until when a list that shows them is stale.
+    /// Blocks that were given back to EC2, and until when a list that shows them is stale.
     returned: BTreeMap<(Key, IpNet), Mono>,
-    /// Deleted ENIs, likewise.
+    /// Deleted ENIs, and until when a list that shows them is stale.
     deleted: BTreeMap<EniId, Mono>,
     next_key: u32,
 }
@@ -65,7 +65,7 @@ impl Pool {
         key
     }
 
-    /// Forgets an ENI for good. Callers see to it that no sandbox is on it; what rests, rests on.
+    /// Forgets an ENI. The caller makes sure that no sandbox is on it. Cooldowns of its addresses continue.
     pub(crate) fn remove(&mut self, key: Key, now: Mono) {
         let Some(eni) = self.enis.remove(&key) else {
             return;
@@ -119,7 +119,7 @@ impl Pool {
         self.deleted.get(id).is_some_and(|until| now < *until)
     }
 
-    /// Until when lists that show this block on this ENI are not believed; none if they are.
+    /// Until when lists that show this block on this ENI are stale. `None` if they are not.
     pub(crate) fn returned_until(&self, key: Key, net: IpNet, now: Mono) -> Option<Mono> {
         let until = self.returned.get(&(key, net)).copied();
         until.filter(|until| now < *until)
@@ -138,8 +138,8 @@ impl Pool {
         Some(self.get(place.key)?.slot(place.address)?.state)
     }
 
-    /// Reserves the best free address: from the fullest ENI, so that whole ENIs become free (upstream's random choice
-    /// spreads pods until none ever does); ties go to the lowest device.
+    /// Reserves the best free address: from the fullest ENI, so that whole ENIs become free. (Upstream chooses at random,
+    /// which spreads pods over all ENIs.) Ties go to the lowest device.
     pub(crate) fn reserve(&mut self, sandbox: &Sandbox, pod: &Pod, now: Mono) -> Option<Place> {
         loop {
             let (key, _) = self
@@ -154,8 +154,8 @@ impl Pool {
         }
     }
 
-    /// Whether another ENI's pod or rest is on the address. EC2 hands the addresses of an ENI that somebody deleted to
-    /// the next who asks, which may be us, while the pods of the dead ENI still use them here (I1, I3).
+    /// Whether the address has a pod or a cooldown on another ENI. If somebody deletes an ENI, EC2 may assign its addresses
+    /// to another ENI of this node while the deleted ENI's pods still use them here (I1, I3).
     fn claimed_elsewhere(&self, key: Key, address: IpAddr) -> bool {
         let claims = |eni: &Eni| {
             eni.slot(address)
@@ -164,7 +164,7 @@ impl Pool {
         self.iter().any(|(other, eni)| other != key && claims(eni))
     }
 
-    /// Keeps a free address from being granted for a while; then it is looked at again.
+    /// Keeps a free address from being granted for a while. Then it is checked again.
     fn set_aside(&mut self, key: Key, address: IpAddr, now: Mono) {
         let until = now + ASIDE;
         if let Some(eni) = self.get_mut(key) {
@@ -222,7 +222,7 @@ impl Pool {
         wired == Some(true)
     }
 
-    /// Reserved becomes free, with no cooldown: nobody ever saw the address. False if there is no reservation.
+    /// Reserved becomes free. There is no cooldown, because the address was never in use. False if there is no reservation.
     pub(crate) fn unwired(&mut self, sandbox: &Sandbox, now: Mono) -> bool {
         let Some(place) = self.place_of(sandbox) else {
             return false;
@@ -234,7 +234,7 @@ impl Pool {
         true
     }
 
-    /// The sandbox is gone: its address rests. False if it had none.
+    /// The sandbox is gone: its address starts its cooldown. False if it had none.
     pub(crate) fn left(&mut self, sandbox: &Sandbox, cooldown: Duration, now: Mono) -> bool {
         let Some(place) = self.place_of(sandbox) else {
             return false;
@@ -260,7 +260,7 @@ impl Pool {
         }
     }
 
-    /// Makes an address rest, wherever it is; remembered if it is nowhere.
+    /// Starts the cooldown of an address, on whatever ENI it is. It is remembered if no ENI has the address yet.
     pub(crate) fn rest(&mut self, address: IpAddr, rest: Rest, now: Mono) {
         self.resting.insert(address, rest);
         for key in self.keys() {
@@ -268,7 +268,7 @@ impl Pool {
         }
     }
 
-    /// Adds a block that EC2 gave. An address that was resting elsewhere goes on resting.
+    /// Adds a block that EC2 assigned. If an address of it was in cooldown elsewhere, the cooldown continues.
     pub(crate) fn add_block(&mut self, key: Key, net: IpNet, now: Mono) {
         self.returned.remove(&(key, net));
         if let Some(eni) = self.get_mut(key) {
@@ -301,7 +301,7 @@ impl Pool {
         });
     }
 
-    /// EC2 took a block back, or never had it.
+    /// Removes a block that was given back to EC2, or that EC2 never had.
     pub(crate) fn drop_block(&mut self, key: Key, net: IpNet, now: Mono) {
         if let Some(eni) = self.get_mut(key) {
             eni.remove_block(&net);
@@ -310,7 +310,7 @@ impl Pool {
         self.returned.insert((key, net), now + STALE_LISTS);
     }
 
-    /// Ends the rest of every address whose cooldown is over.
+    /// Frees every address whose cooldown is over.
     pub(crate) fn end_cooldowns(&mut self, now: Mono) {
         while let Some((until, key, address)) = self
             .cooling
@@ -335,7 +335,7 @@ impl Pool {
         self.cooling.first().map(|(until, ..)| *until)
     }
 
-    /// What the ENIs that may serve pods hold in all.
+    /// The sum over all ENIs that may serve pods.
     pub(crate) fn stock(&self) -> Counts {
         let mut counts = Counts::default();
         for eni in self.enis().filter(|eni| eni.grantable()) {
@@ -344,8 +344,8 @@ impl Pool {
         counts
     }
 
-    /// An index for marks, link groups and chains. The device number is preferred: it is the one small number that
-    /// EC2 gives back after a restart, and link groups of running pods were made from it.
+    /// An index for marks, link groups and chains. The device number is preferred: EC2 still knows it after a restart, and
+    /// the link groups of running pods depend on it.
     pub(crate) fn index_for(&self, eni: &Eni) -> Option<u16> {
         if eni.primary {
             return Some(0);
@@ -358,7 +358,7 @@ impl Pool {
             .or_else(|| (1..=127).find(|index| !taken(*index)))
     }
 
-    /// The record and the addresses tell the same story (I1). For tests and debug builds.
+    /// Checks that holders and addresses agree (I1).
     #[cfg(test)]
     pub(crate) fn check(&self) {
         for (sandbox, place) in &self.holders {

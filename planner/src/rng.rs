@@ -1,10 +1,10 @@
-//! The planner's only randomness: a seeded stream for jitter and client tokens.
+//! The planner's only randomness: a seeded generator for jitter and client tokens.
 //!
-//! One generator per purpose, so that an extra retry does not change the tokens in a golden trace. Not for secrets.
+//! Each purpose has its own generator, so an extra retry does not change the tokens in a golden trace. Not for secrets.
 
 use std::time::Duration;
 
-/// SplitMix64 (Steele, Lea and Flood 2014): one multiplication chain per number, any seed is a good seed.
+/// SplitMix64 (Steele, Lea and Flood 2014). Any seed is a good seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
@@ -21,7 +21,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// Between half of `full` and `full`: never so short that a fleet retries in step, never longer than promised.
+    /// Between half of `full` and `full`, so that the nodes of a fleet do not retry at the same moment.
     pub(crate) fn jitter(&mut self, full: Duration) -> Duration {
         let half = full / 2;
         let part = u32::try_from(self.next() >> 32).unwrap_or(u32::MAX);

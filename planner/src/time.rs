@@ -1,11 +1,11 @@
-//! The planner's clock value. It owns no clock: the shell (or a simulation) says what time it is.
+//! The planner's time value. The planner has no clock: the daemon or a simulation passes the time in.
 
 use std::{
     ops::{Add, Sub},
     time::Duration,
 };
 
-/// Time since the daemon's epoch. Monotonic, totally ordered, and the same in a simulation as on a node.
+/// Time since the daemon's epoch. It is monotonic and totally ordered, on a node and in a simulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mono(Duration);
 
@@ -22,7 +22,7 @@ impl Mono {
         self.0
     }
 
-    /// How long ago `earlier` was; zero if it lies ahead.
+    /// How long ago `earlier` was. Zero if it is in the future.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)

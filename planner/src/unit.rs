@@ -1,17 +1,17 @@
 //! What the pool grows by: single addresses, IPv4 prefixes or IPv6 prefixes.
 //!
-//! Owns what the three have in common and how they differ in size; which one a node uses follows from its
-//! configuration and hardware, once.
+//! Owns what the three have in common and how they differ in size. The configuration and the hardware decide which one a
+//! node uses, and that never changes while the daemon runs.
 
 use ipnet::IpNet;
 
 use crate::{Amount, Config, InstanceType, config::Family, limits::PREFIX_SIZE};
 
-/// What an IPv6 prefix is counted for. A /80 has 2^48 addresses, more than sums are made for and than any node has use
-/// for; this is more than enough to be never short, resting addresses included.
+/// How many addresses an IPv6 prefix counts as. A /80 has 2^48 addresses, which would overflow the sums. This figure is
+/// more than any node can use, including addresses in cooldown.
 pub const IPV6_PREFIX_SIZE: u32 = 1 << 16;
 
-/// See the module.
+/// See the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     Address,
@@ -30,7 +30,7 @@ impl Unit {
         }
     }
 
-    /// What EC2 must have been asked for to give this.
+    /// The unit that EC2 was asked for when it gave this.
     pub(crate) fn of(net: &IpNet) -> Self {
         match net {
             _ if net.prefix_len() == net.max_prefix_len() => Self::Address,
@@ -39,7 +39,7 @@ impl Unit {
         }
     }
 
-    /// Pod addresses in one.
+    /// Pod addresses in one unit.
     pub(crate) const fn size(self) -> u32 {
         match self {
             Self::Address => 1,
@@ -58,7 +58,7 @@ impl Unit {
 }
 
 impl Amount {
-    /// Slots of an ENI that this takes; a prefix takes one, like a single address.
+    /// Slots of an ENI that this takes. A prefix takes one slot, like a single address.
     #[must_use]
     pub const fn slots(self) -> u16 {
         match self {

@@ -1,7 +1,7 @@
-//! ADDs that have no answer yet, first come first served.
+//! ADDs that have no answer yet, in the order of their arrival.
 //!
-//! A sandbox is queued until an address is found for it. After that, tickets of a repeated ADD add_ticket along with the
-//! reservation and share its outcome. Owns no addresses and decides no refusal's wording.
+//! A sandbox is queued until it gets an address. After that, tickets of repeated ADDs follow the reservation and share its
+//! outcome. Owns no addresses, and does not decide the text of a refusal.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,11 +12,11 @@ pub(crate) struct Waiter {
     pub pod: Pod,
     pub since: Mono,
     pub tickets: Vec<(Ticket, Mono)>,
-    /// Its place in the queue; `None` while it rides along with a reservation.
+    /// Its place in the queue. `None` while it follows a reservation.
     place: Option<i64>,
 }
 
-/// A ticket whose time is over.
+/// A ticket whose deadline has passed.
 #[derive(Clone, Debug)]
 pub(crate) struct Expired {
     pub ticket: Ticket,
@@ -39,7 +39,7 @@ impl Waiting {
         u32::try_from(self.queue.len()).unwrap_or(u32::MAX)
     }
 
-    /// Tickets without an answer, those that add_ticket along included.
+    /// All tickets without an answer, including those that follow a reservation.
     #[cfg(test)]
     pub(crate) fn tickets(&self) -> usize {
         self.tickets.len()
@@ -51,7 +51,7 @@ impl Waiting {
             .is_some_and(|waiter| waiter.place.is_some())
     }
 
-    /// Queues a sandbox, or adds a ticket to one that already waits.
+    /// Queues a sandbox, or adds a ticket to a sandbox that already waits.
     pub(crate) fn join(
         &mut self,
         ticket: Ticket,
@@ -107,7 +107,7 @@ impl Waiting {
         self.queue.values().next_back().cloned()
     }
 
-    /// The first in the queue has an address: its oldest ticket gets the grant, the others add_ticket along.
+    /// The first in the queue has an address: its oldest ticket gets the grant, the others follow the reservation.
     pub(crate) fn serve_first(&mut self) -> Option<Ticket> {
         let (_, sandbox) = self.queue.pop_first()?;
         let waiter = self.waiters.get_mut(&sandbox)?;
@@ -117,7 +117,8 @@ impl Waiting {
         Some(ticket)
     }
 
-    /// The reservation failed: those who rode along want an address of their own, and came before everyone queued.
+    /// The reservation failed: the tickets that followed it need an address of their own. They came before everyone in the
+    /// queue.
     pub(crate) fn requeue(&mut self, sandbox: &Sandbox) {
         if let Some(waiter) = self
             .waiters
@@ -143,7 +144,7 @@ impl Waiting {
         Some(waiter)
     }
 
-    /// Forgets one ticket; a sandbox without tickets waits no more.
+    /// Forgets one ticket. A sandbox without tickets no longer waits.
     pub(crate) fn drop_ticket(&mut self, ticket: Ticket) -> Option<Sandbox> {
         let (deadline, sandbox) = self.tickets.remove(&ticket)?;
         self.deadlines.remove(&(deadline, ticket));
@@ -155,7 +156,7 @@ impl Waiting {
         Some(sandbox)
     }
 
-    /// The next ticket whose deadline has come.
+    /// The next ticket whose deadline has passed.
     pub(crate) fn expire(&mut self, now: Mono) -> Option<Expired> {
         let (_, ticket) = *self
             .deadlines
@@ -199,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn first_come_first_served_and_followers_ride() {
+    fn tickets_are_served_in_order_and_repetitions_follow() {
         let mut waiting = Waiting::default();
         waiting.join(Ticket(1), &sandbox(1), Pod::default(), at(60), at(0));
         waiting.join(Ticket(2), &sandbox(2), Pod::default(), at(60), at(1));

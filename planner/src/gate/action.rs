@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What is asked of EC2 or of the host. Denials are kept per action.
+/// One kind of command. Denials are kept for each action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     Create,
@@ -18,13 +18,13 @@ pub enum Action {
 }
 
 impl Action {
-    /// The host's own actions wait for no gate of EC2's.
+    /// Actions on the host do not wait for EC2's gates.
     pub(crate) const fn on_host(self) -> bool {
         matches!(self, Self::Configure | Self::Deconfigure)
     }
 
-    /// When an answer is overdue. The shell has its own, shorter deadlines; these keep a lost answer from blocking an
-    /// ENI for ever. Detaching is slow by nature (seconds, minutes at worst).
+    /// After how long an answer is overdue. The daemon has shorter deadlines. These keep a lost answer from blocking an ENI
+    /// for ever. Detaching takes seconds, at worst minutes.
     pub(crate) const fn patience(self) -> Duration {
         Duration::from_secs(match self {
             Self::Detach => 240,

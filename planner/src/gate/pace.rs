@@ -16,19 +16,19 @@ const fn pace(first_ms: u64, cap_s: u64) -> Pace {
     }
 }
 
-/// When the shell does not say how long to stay away.
+/// If the daemon's limiter does not say how long to wait.
 pub(crate) const THROTTLED: Pace = pace(1_000, 60);
 pub(crate) const TRANSIENT: Pace = pace(500, 30);
-/// ec2-and-faults §7 row 11: not above two minutes, for a neighbour may free addresses any time.
+/// At most two minutes: another node may free addresses at any time (ec2-and-faults §7 row 11).
 pub(crate) const EXHAUSTED: Pace = pace(10_000, 120);
-/// Blocks of sixteen come back only as whole groups of pods leave.
+/// A block of sixteen becomes free only when a whole group of pods has left.
 pub(crate) const FRAGMENTED: Pace = pace(120_000, 600);
-/// Somebody has to edit a policy; I4 bounds it from above.
+/// Somebody has to change an IAM policy. I4 bounds it from above.
 pub(crate) const DENIED: Pace = pace(60_000, 300);
 pub(crate) const LIMIT: Pace = pace(60_000, 300);
 pub(crate) const HOST: Pace = pace(10_000, 120);
-/// One ENI's own next step.
+/// The next step of one ENI.
 pub(crate) const STEP: Pace = pace(1_000, 30);
-/// Asking for EC2's list again after it did not come: what pods wait for may hang on it. See [`HASTE`].
+/// EC2's list again, after a call for it failed. It is short because waiting pods may depend on it.
 pub(crate) const DESCRIBE: Pace = pace(1_000, 15);
 pub(crate) const TERMINATION: Pace = pace(30_000, 600);

@@ -1,4 +1,4 @@
-//! What the planner wants done. The shell carries these out without a thought of its own.
+//! What the planner wants done. The caller carries commands out and makes no decision of its own.
 
 use std::{
     fmt,
@@ -12,9 +12,10 @@ use crate::{Attachment, EniId, Mac, Obstacle, Op, Pod, Sandbox, SubnetId, Ticket
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Wire `sandbox` with `address`, which lives on `eni`; then answer the ticket and send `Wired` or `Unwired`.
-    /// `known`: the sandbox already has its wiring (a repeated ADD); only the answer is wanted, no event.
-    /// `waited_for`: what kept the address from being granted at once.
+    /// Set up the network of `sandbox` with `address`, which belongs to `eni`. Then answer the ticket and send `Wired` or
+    /// `Unwired`.
+    /// `known`: the network is set up already (a repeated ADD). Answer the ticket and send no event.
+    /// `waited_for`: why the address was not granted at once.
     Grant {
         ticket: Ticket,
         sandbox: Sandbox,
@@ -25,15 +26,15 @@ pub enum Command {
         known: bool,
         waited_for: Option<Obstacle>,
     },
-    /// Turn the ticket down.
+    /// Answer the ticket with an error.
     Refuse {
         ticket: Ticket,
         sandbox: Sandbox,
         refusal: Refusal,
     },
 
-    /// CreateNetworkInterface with tags, groups and `amount` in one call. `token` is the ClientToken: the same for
-    /// every repetition of this intent.
+    /// CreateNetworkInterface with tags, groups and `amount` in one call. `token` is the ClientToken. It is the same in
+    /// every repetition.
     CreateEni {
         op: Op,
         token: String,
@@ -47,38 +48,38 @@ pub enum Command {
         card: u16,
         device: u16,
     },
-    /// ModifyNetworkInterfaceAttribute: delete the ENI with the instance. Its failure harms no pod.
+    /// ModifyNetworkInterfaceAttribute: delete the ENI together with the instance. A failure harms no pod.
     DeleteOnTermination {
         op: Op,
         eni: EniId,
         attachment: Attachment,
     },
-    /// Host side: wait for the link with `mac`, give it its address, table, rule and mark chain.
+    /// On the host: wait for the link with `mac`, then set up its address, table, rule and mark chain.
     ConfigureEni(Box<ConfigureEni>),
     /// AssignPrivateIpAddresses or AssignIpv6Addresses, by count.
     Assign { op: Op, eni: EniId, amount: Amount },
-    /// UnassignPrivateIpAddresses or UnassignIpv6Addresses: all are of one family.
+    /// UnassignPrivateIpAddresses or UnassignIpv6Addresses. All addresses and prefixes are of one family.
     Unassign {
         op: Op,
         eni: EniId,
         addresses: Vec<IpAddr>,
         prefixes: Vec<IpNet>,
     },
-    /// Host side: take the ENI's rule, table and mark chain away.
+    /// On the host: remove the ENI's rule, table and mark chain.
     DeconfigureEni { op: Op, eni: EniId },
-    /// DetachNetworkInterface; answered once EC2 says that it is detached.
+    /// DetachNetworkInterface. The answer is sent once EC2 reports that the ENI is detached.
     DetachEni {
         op: Op,
         eni: EniId,
         attachment: Attachment,
     },
-    /// DeleteNetworkInterface. "Not found" is a failure like any other: of a young ENI it proves nothing.
+    /// DeleteNetworkInterface. "Not found" is a failure like any other: EC2 may not find a new ENI yet.
     DeleteEni { op: Op, eni: EniId },
-    /// DescribeNetworkInterfaces for this node, because our view may be wrong.
+    /// DescribeNetworkInterfaces for this node, because our state may be wrong.
     Describe { op: Op },
 }
 
-/// What the host needs to know to bring an ENI up.
+/// What the host needs in order to bring an ENI up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigureEni {
     pub op: Op,
@@ -92,7 +93,7 @@ pub struct ConfigureEni {
     pub index: u16,
 }
 
-/// How much to ask for, in the unit of the pool's mode.
+/// How much to request, in the unit of the pool's mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
     Addresses(u16),
@@ -100,24 +101,24 @@ pub enum Amount {
     Ipv6Prefixes(u16),
 }
 
-/// Why an ADD was turned down, operands included. `Display` is the cause; the remedy is the shell's to word.
+/// Why an ADD was refused, with operands. `Display` gives the cause. The daemon adds the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The instance's limit is reached: `used` of `limit` are taken, and for the rest others `wait` already; `why` derives
-    /// the figure.
+    /// The instance's limit is reached: `used` of `limit` addresses are in use, and `wait` pods wait for the rest. `why`
+    /// derives the limit.
     PodLimit {
         limit: u32,
         used: u32,
         wait: u32,
         why: String,
     },
-    /// No free address came in time; growth is under way or was just asked for.
+    /// No address became free in time. The pool is growing.
     Empty { waited: Duration, growing: String },
-    /// As `Empty`, of a pool that may not grow.
+    /// No address is free, and the pool may not grow.
     Fixed,
-    /// An earlier request for the same sandbox is still being wired.
+    /// An earlier request for the same sandbox is not finished.
     Wiring { waited: Duration },
-    /// The subnet is out of addresses; EC2 is asked again after `retry_in`.
+    /// The subnet has no free address. EC2 is asked again after `retry_in`.
     Exhausted {
         subnet: SubnetId,
         since: Duration,
@@ -127,9 +128,9 @@ pub enum Refusal {
     Throttled { retry_in: Duration },
     /// IAM denies an action that growth needs.
     Denied { action: String },
-    /// EC2 does not answer, or answers what cannot be used.
+    /// EC2 does not answer, or its answer cannot be used.
     Unreachable { message: String, retry_in: Duration },
-    /// Every ENI slot is taken, some by interfaces that are not ours.
+    /// Every ENI slot is in use, some of them by interfaces that the pool does not manage.
     EniLimit { why: String },
     /// The daemon is shutting down.
     Stopping,

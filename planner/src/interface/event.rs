@@ -12,36 +12,36 @@ use crate::{Attachment, Demand, EniId, Mac, Mono, Op, Pod, Sandbox, SubnetId, Ti
 
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A pod wants an address; an answer later than `deadline` is of no use to it.
+    /// A pod wants an address. After `deadline` the answer is useless.
     Add {
         ticket: Ticket,
         sandbox: Sandbox,
         pod: Pod,
         deadline: Mono,
     },
-    /// The asker is gone; forget the ticket if it still waits.
+    /// The caller is gone. Forget the ticket if it still waits.
     Cancel { ticket: Ticket },
-    /// The sandbox's network stands and its record is durable: reserved becomes assigned.
+    /// The sandbox's network is set up and its record is durable: reserved becomes assigned.
     Wired { sandbox: Sandbox },
-    /// Wiring failed and was undone without trace: reserved becomes free, with no cooldown, for nobody ever saw it.
+    /// The setup failed and was undone: reserved becomes free. There is no cooldown, because the address was never in use.
     Unwired { sandbox: Sandbox },
-    /// The sandbox's network is gone and its record freed: assigned becomes cooling. Unknown sandboxes are ignored.
+    /// The sandbox's network and its record are gone: assigned becomes cooling. Unknown sandboxes are ignored.
     Left { sandbox: Sandbox },
     /// The answer to the command that carried `op`. Each op is answered exactly once.
     Answered {
         op: Op,
         result: Result<Answer, Failure>,
     },
-    /// What the daemon knew before it was restarted. At most once, before anything else.
+    /// What the daemon knew before it was restarted. Sent at most once, before any other event.
     Restore(Restored),
-    /// EC2's complete list of what is attached to this instance, unasked (at start).
+    /// EC2's complete list of what is attached to this instance, sent at start without a command.
     Inventory(Vec<Observed>),
-    /// The kernel has no link with this hardware address any more: whoever took the ENI away did not ask us. Unknown
-    /// addresses are ignored, so whoever watches links need not know which of them are ENIs.
+    /// The kernel no longer has a link with this hardware address: somebody else detached the ENI. Unknown addresses are
+    /// ignored, so the sender need not know which links are ENIs.
     EniLinkGone { mac: Mac },
-    /// The node is cordoned or not; the daemon is on its way out or not.
+    /// Whether the node is cordoned, and whether the daemon is shutting down.
     Node { schedulable: bool, stopping: bool },
-    /// Time has passed: a deadline of [`crate::Planner::next_deadline`] came due.
+    /// The time of [`crate::Planner::next_deadline`] has come.
     Tick,
 }
 
@@ -52,46 +52,46 @@ pub enum Answer {
     Attached {
         attachment: Attachment,
     },
-    /// EC2 gave exactly these, and only these are new.
+    /// The addresses and prefixes that EC2 assigned in this call.
     Assigned {
         addresses: Vec<IpAddr>,
         prefixes: Vec<IpNet>,
     },
     /// The answer to [`crate::Command::Describe`]: every ENI that is attached here or tagged as this node's.
     Described(Vec<Observed>),
-    /// Done, with nothing to tell.
+    /// Done. There is nothing to report.
     Done,
 }
 
-/// A command failed. `class` decides what happens next; `message` is for people.
+/// A command failed. `class` decides what happens next. `message` is for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub class: Class,
     pub message: String,
 }
 
-/// What a failure means. The shell's one table maps EC2 codes to these.
+/// What a failure means. One table in the daemon maps EC2's error codes to these classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// `RequestLimitExceeded` and its kin: nothing was done; later.
+    /// `RequestLimitExceeded` and similar codes. Nothing was done.
     Throttled { retry_after: Option<Duration> },
-    /// The subnet has no address left.
+    /// The subnet has no free address.
     Exhausted { subnet: SubnetId },
-    /// The subnet has addresses left, but no whole free /28.
+    /// The subnet has free addresses, but no free /28 block.
     Fragmented { subnet: SubnetId },
-    /// The instance or ENI is at a limit that our view did not know of.
+    /// The instance or the ENI is at a limit that we did not know of.
     Limit,
-    /// The object is not there.
+    /// The object does not exist.
     NotFound,
     /// IAM does not allow `action`.
     Denied { action: String },
-    /// The object is in use or not yet in the state that the call needs.
+    /// The object is in use, or is not yet in the state that the call needs.
     InUse,
-    /// The request may or may not have taken effect: describe before repeating.
+    /// The request may or may not have taken effect. Describe before repeating it.
     Ambiguous,
-    /// Nothing was done and the cause may pass: connection refused, 5xx.
+    /// Nothing was done, and the cause may pass: connection refused, 5xx.
     Transient,
-    /// The kernel's side failed (link did not appear, netlink error).
+    /// The host failed: the link did not appear, or a netlink error.
     Host,
 }
 
@@ -109,18 +109,18 @@ pub struct Observed {
     pub subnet: SubnetId,
     /// The subnet's IPv4 network.
     pub subnet_cidr: Ipv4Net,
-    /// The ENI's own address, never a pod's.
+    /// The ENI's own address. It is never given to a pod.
     pub primary: Ipv4Addr,
-    /// Secondary addresses of the pods' family; the primary one is not among them.
+    /// Secondary addresses of the pods' family, without the primary one.
     pub addresses: Vec<IpAddr>,
     /// Prefixes of the pods' family: /28 or /80.
     pub prefixes: Vec<IpNet>,
     /// `None` if it is not attached.
     pub attached: Option<Bond>,
-    /// Ours to grow, shrink and delete: tagged as this node's, or adopted; never EFA, trunk, requester-managed or
-    /// marked `no_manage`. The instance's primary ENI is always managed, and never detached.
+    /// The pool may grow, shrink and delete it (see [`crate::ownership`]). The instance's primary ENI is always managed,
+    /// and never detached.
     pub managed: bool,
-    /// Carries our instance tag, so that we may delete it when it is found unattached.
+    /// It carries our instance tag, so we may delete it if it is unattached.
     pub tagged_ours: bool,
 }
 
@@ -130,7 +130,7 @@ pub struct Bond {
     pub attachment: Attachment,
     pub card: u16,
     pub device: u16,
-    /// False while EC2 still says `attaching`, or already `detaching`.
+    /// False while EC2 reports `attaching` or `detaching`.
     pub settled: bool,
 }
 
@@ -138,10 +138,10 @@ pub struct Bond {
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
     pub enis: Vec<Observed>,
-    /// Live sandboxes: record and kernel agree on them.
+    /// Live sandboxes. Record and kernel agree on them.
     pub assigned: Vec<(Sandbox, Pod, IpAddr, EniId)>,
-    /// Released addresses that still rest, and until when.
+    /// Released addresses that are still cooling, and until when.
     pub cooling: Vec<(IpAddr, Mono)>,
-    /// What was learnt of the node's demand ([`crate::Snapshot::demand`]), its `at` in this daemon's time.
+    /// The learnt demand of the node ([`crate::Snapshot::demand`]). Its `at` is in this daemon's time.
     pub demand: Option<Demand>,
 }

@@ -1,4 +1,4 @@
-//! The names of things: newtypes for everything that crosses the planner's edge.
+//! Identifiers: a newtype for each kind that crosses the planner's edge.
 
 use std::{fmt, net::IpAddr};
 
@@ -24,7 +24,7 @@ macro_rules! string_name {
 
 string_name!(/// An elastic network interface: `eni-…`.
     EniId);
-string_name!(/// The bond between an ENI and an instance: `eni-attach-…`.
+string_name!(/// EC2's id of an attachment of an ENI to an instance: `eni-attach-…`.
     Attachment);
 string_name!(/// A subnet: `subnet-…`.
     SubnetId);
@@ -48,7 +48,7 @@ pub struct Sandbox {
     pub ifname: String,
 }
 
-/// Who asked. Only for people to read: no decision rests on it.
+/// The pod that an ADD is for. It is only shown to people; no decision depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
     pub namespace: String,
@@ -56,15 +56,15 @@ pub struct Pod {
     pub uid: String,
 }
 
-/// One ADD that waits for its answer.
+/// One ADD that waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// One command under way outside; its [`crate::Answer`] carries the same number.
+/// One command that is being carried out. Its [`crate::Answer`] carries the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Op(pub u64);
 
-/// Where an address lives.
+/// An address and its ENI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placed {
     pub address: IpAddr,

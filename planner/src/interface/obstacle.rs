@@ -1,22 +1,22 @@
 //! What a pod had to wait for.
 
-/// What stands between a pod and its address. Of several that a pod met, the later in this order tells more: an ENI that
-/// had to be created had to be attached and brought up too.
+/// Why a pod has no address yet. If a pod met several, the one that comes later in this order says more: an ENI that had
+/// to be created also had to be attached and brought up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Obstacle {
-    /// Addresses rest, and no growth is under way.
+    /// Addresses are cooling, and the pool is not growing.
     Cooling,
-    /// Growth is not under way yet.
+    /// The pool has not started to grow yet.
     Growth,
-    /// Addresses are asked for on an ENI that is there.
+    /// Addresses are requested for an existing ENI.
     Assign,
-    /// The host brings an ENI up.
+    /// The host is bringing an ENI up.
     Configure,
     /// An ENI is being attached.
     Attach,
     /// An ENI is being created.
     Create,
-    /// EC2's first list of what is attached.
+    /// EC2's first list of what is attached has not come yet.
     Inventory,
     /// EC2 does not answer, or the host cannot set an ENI up.
     Unreachable,

@@ -1,4 +1,4 @@
-//! The planner's state as plain values, for introspection, metrics and `inspect`. Nothing here decides anything.
+//! The planner's state as plain values, for introspection, metrics and `inspect`. Makes no decision.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{demand::Demand, limits::PodLimit, time::Mono};
 
-/// Everything at one moment.
+/// The whole state at one time.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pub at: Mono,
@@ -24,13 +24,13 @@ pub struct Snapshot {
     pub subnets: Vec<SubnetView>,
     pub totals: Totals,
     pub targets: Targets,
-    /// What the node has learnt of its pods' demand, whether or not it sizes the pool.
+    /// The learnt demand of the node's pods, even if it does not size the pool.
     pub demand: Demand,
-    /// Actions that IAM denies, and for how long they rest.
+    /// Actions that IAM denies, and how long until the next try.
     pub denied: Vec<(String, Duration)>,
-    /// How long EC2's throttling keeps everything waiting.
+    /// How long EC2's throttling keeps calls waiting.
     pub throttled_for: Option<Duration>,
-    /// Whether EC2 has told what is attached.
+    /// Whether EC2 has reported what is attached.
     pub inventoried: bool,
     pub schedulable: bool,
     pub stopping: bool,
@@ -57,7 +57,7 @@ pub struct EniView {
     pub phase_since: Mono,
     /// Its free addresses may be granted.
     pub usable: bool,
-    /// EC2 does not list it as attached and ours.
+    /// EC2 does not list it as attached and managed.
     pub missing: bool,
     pub prefixes: Vec<IpNet>,
     pub addresses: Vec<AddressView>,
@@ -73,14 +73,14 @@ pub enum Phase {
     /// It is attached; the host is to bring it up.
     Configuring,
     Ready,
-    /// It is given up: the host is to take it out of use.
+    /// It is given up: the host is to stop using it.
     Draining,
     Detaching,
     Deleting,
 }
 
 impl Phase {
-    /// In the order of an ENI's life.
+    /// In their order.
     pub const ALL: [Self; 7] = [
         Self::Creating,
         Self::Unattached,
@@ -91,7 +91,7 @@ impl Phase {
         Self::Deleting,
     ];
 
-    /// As metrics and the command line spell it.
+    /// Its name in metrics and on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -111,7 +111,7 @@ pub struct AddressView {
     pub address: IpAddr,
     pub state: AddressState,
     pub since: Mono,
-    /// The prefix it is from.
+    /// The prefix that contains it.
     pub prefix: Option<IpNet>,
     pub sandbox: Option<Sandbox>,
     pub pod: Option<Pod>,
@@ -127,7 +127,7 @@ pub enum AddressState {
     Cooling,
     /// EC2 does not confirm it. A sandbox may still be on it.
     Quarantined,
-    /// EC2 is asked to take it back.
+    /// EC2 is asked to unassign it.
     Releasing,
 }
 
@@ -136,16 +136,16 @@ pub struct WaitingView {
     pub sandbox: Sandbox,
     pub pod: Pod,
     pub since: Mono,
-    /// What it would be told if its deadline were now.
+    /// The answer that it would get if its deadline were now.
     pub cause: Refusal,
 }
 
 /// A command without an answer.
 #[derive(Clone, Debug)]
 pub struct CallView {
-    /// The EC2 action, or the host's work in words.
+    /// The EC2 action, or the work of the host in words.
     pub action: &'static str,
-    /// `None` if it is about none, or about one that has no id yet.
+    /// `None` if it is about no ENI, or about one without an id.
     pub eni: Option<EniId>,
     pub since: Mono,
 }
@@ -154,17 +154,17 @@ pub struct CallView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub verdict: Verdict,
-    /// One sentence, operands included.
+    /// One sentence, with operands.
     pub why: String,
-    /// The targets in force, under their variables' names.
+    /// The targets in force, by the names of their variables.
     pub policy: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// All is as wanted, or nothing can be done about it.
+    /// Everything is as wanted, or nothing can be done.
     Rest,
-    /// Something is under way or in the way.
+    /// A call is in progress, or something prevents it.
     Wait,
     Grow,
     GiveBack,
@@ -173,13 +173,13 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct SubnetView {
     pub subnet: SubnetId,
-    /// No address: asked again after this.
+    /// The subnet has no free address. The time until the next try.
     pub exhausted_for: Option<Duration>,
-    /// No whole /28: single addresses are asked for until then.
+    /// The subnet has no free /28. Single addresses are requested for this long.
     pub fragmented_for: Option<Duration>,
 }
 
-/// Addresses by state over all ENIs, and ENIs.
+/// The number of ENIs, and of addresses by state over all ENIs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     pub enis: u32,
@@ -191,21 +191,21 @@ pub struct Totals {
     pub quarantined: u32,
     pub releasing: u32,
     pub prefixes: u32,
-    /// Addresses under way.
+    /// Addresses that were requested and will come soon.
     pub incoming: u32,
     pub waiting: u32,
 }
 
-/// Distance from the warm targets; both 0 when the pool is as wanted.
+/// Distance from the warm targets. Both are 0 when the pool is as wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
-    /// Addresses still to be asked for.
+    /// Addresses that are missing.
     pub short: u32,
     /// Blocks (addresses, or prefixes in prefix mode) above the targets.
     pub over: u32,
 }
 
-/// Events since the start; they only rise.
+/// Counts of events since the start. They only rise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub adds: u64,
@@ -233,8 +233,8 @@ pub struct Counters {
     pub failures_denied: u64,
     pub failures_ambiguous: u64,
     pub failures_other: u64,
-    /// Commands whose answer did not come in time.
+    /// Commands without an answer in time.
     pub overdue: u64,
-    /// Records of live sandboxes that contradicted each other at the start.
+    /// Records of live sandboxes that contradicted each other at start.
     pub conflicts: u64,
 }

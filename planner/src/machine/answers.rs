@@ -1,4 +1,4 @@
-//! What an answer, or its absence, changes. No command is issued here: the next step follows from the new state.
+//! What an answer, or a missing answer, changes. No command is issued here: the next step follows from the new state.
 
 use std::net::IpAddr;
 
@@ -16,7 +16,7 @@ use crate::{
 impl Planner {
     pub(super) fn answered(&mut self, op: Op, result: Result<Answer, Failure>) {
         let Some(pending) = self.ops.remove(&op) else {
-            // An answer after its deadline: what it did is no longer in our books, so read EC2's.
+            // The answer came after its deadline. Our state does not show what the call did, so read EC2's list.
             self.describe_after(std::time::Duration::ZERO);
             return;
         };
@@ -26,7 +26,7 @@ impl Planner {
         }
     }
 
-    /// Treats commands whose answer is overdue as lost: they may have taken effect.
+    /// Treats overdue commands as lost: they may have taken effect.
     pub(super) fn overdue(&mut self, now: Mono) {
         let late = |pending: &Pending| pending.sent + pending.action.patience() <= now;
         let overdue: Vec<Op> = self
@@ -94,7 +94,7 @@ impl Planner {
         }
     }
 
-    /// The step is done; the next one follows.
+    /// The step is done. Enters the next phase.
     fn finish(&mut self, key: Key, op: Op, next: Phase) {
         let now = self.now;
         if let Some(eni) = self.pool.get_mut(key).filter(|eni| eni.op == Some(op)) {
@@ -104,7 +104,7 @@ impl Planner {
         }
     }
 
-    /// Up, and if it is new, EC2's delivery time is known.
+    /// The ENI is up. If it is new, the time that EC2 needed is now known.
     fn configured(&mut self, key: Key, op: Op) {
         if let Some(wanted) = self.pool.get_mut(key).and_then(|eni| eni.wanted.take()) {
             self.demand.delivered(self.now.since(wanted));
@@ -119,7 +119,7 @@ impl Planner {
             .key_of(&seen.eni)
             .is_some_and(|known| known != key)
         {
-            // A repetition was answered with the ENI that a list had shown us already.
+            // A repetition was answered with the ENI that a list has already shown.
             self.pool.remove(key, now);
             return;
         }
@@ -132,7 +132,7 @@ impl Planner {
         eni.op = None;
         eni.learn(seen, card);
         eni.card = card;
-        // It exists from now on, however long ago it was first asked for.
+        // Its life starts now, however long ago it was first requested.
         eni.since = now;
         eni.enter(Phase::Unattached, now);
         self.take_blocks(key, &seen.addresses, &seen.prefixes);
@@ -169,7 +169,7 @@ impl Planner {
         eni.assign = eni.assign.filter(|asked| asked.op != op);
         self.take_blocks(key, addresses, prefixes);
         if addresses.is_empty() && prefixes.is_empty() {
-            // Success with nothing in it would be asked for again at once, for ever.
+            // Without this, an empty success would be repeated at once, for ever.
             let failure = Failure {
                 class: Class::Transient,
                 message: "EC2 assigned nothing".to_owned(),
@@ -224,8 +224,8 @@ impl Planner {
         }
     }
 
-    /// The host no longer uses the ENI. If pods came to want it meanwhile, it is brought up again: cheaper than
-    /// detaching it and asking for another.
+    /// The host no longer uses the ENI. If pods need it again by now, it is brought up again: that is cheaper than
+    /// detaching it and creating another one.
     fn deconfigured(&mut self, key: Key, op: Op) {
         let wanted = self.policy.short(&self.stock(), &self.flow()).addresses > 0;
         let Some(eni) = self.pool.get(key) else {

@@ -5,31 +5,31 @@ use std::time::Duration;
 use super::Planner;
 use crate::{Command, Mono, Op, gate::Action};
 
-/// Reading EC2's list again.
+/// The state of asking EC2 for its list.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Describe {
     pub op: Option<Op>,
-    /// The next one, and not before when.
+    /// When the next call is wanted.
     pub at: Option<Mono>,
-    /// Whatever is read earlier, a list asked for at this moment or later is wanted.
+    /// A list that is requested at this time or later is wanted, even if another one is read before.
     pub latest: Option<Mono>,
     pub failures: u32,
-    /// A list that was asked for at this moment or later must be read.
+    /// A list that was requested at this time or later must be read.
     pub confirm: Option<Mono>,
-    /// Reads in a row that left something in doubt; each makes the next wait longer.
+    /// How many lists in a row left something in doubt. Each makes the next wait longer.
     pub unsettled: u32,
-    /// When all that were asked for would have been, at [`Describe::PACE`].
+    /// When all calls so far would have been sent at [`Describe::PACE`].
     pub paid: Mono,
 }
 
 impl Describe {
-    /// A list costs two calls of the account's dearest API, and one settles every doubt there is: while answers get
-    /// lost in a row, doubts share it (I9).
+    /// A list costs two calls of the API with the smallest budget, and one list settles every doubt. If many answers are
+    /// lost in a row, their doubts share one list (I9).
     const PACE: Duration = Duration::from_secs(4);
-    /// So many may follow each other at once.
+    /// How many calls may follow each other without a pause.
     const AT_ONCE: u32 = 5;
 
-    /// When the pace allows the next one.
+    /// When the pace allows the next call.
     pub fn earliest(&self) -> Mono {
         self.paid - Self::PACE * (Self::AT_ONCE - 1)
     }
@@ -40,19 +40,19 @@ impl Describe {
 }
 
 impl Planner {
-    /// Has EC2 asked for its list, then or later: one that is asked for earlier, for another's sake, is no answer.
+    /// Requests a list in `delay` or later. A list that is requested earlier, for another reason, does not count.
     pub(super) fn describe_after(&mut self, delay: Duration) {
         self.describe.latest = self.describe.latest.max(Some(self.now + delay));
         self.describe_within(delay);
     }
 
-    /// Has EC2 asked for its list, then or earlier.
+    /// Requests a list in `delay` or earlier.
     pub(super) fn describe_within(&mut self, delay: Duration) {
         let at = self.now + delay;
         self.describe.at = Some(self.describe.at.map_or(at, |known| known.min(at)));
     }
 
-    /// Asks EC2 for its list, if somebody wants it.
+    /// Sends the call, if it is due.
     pub(super) fn send_describe(&mut self, out: &mut Vec<Command>) {
         let due = self.describe.at.is_some_and(|at| at <= self.now);
         if !due

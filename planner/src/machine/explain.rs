@@ -1,4 +1,4 @@
-//! What the planner would do now, and why, in words: for people, never for the planner itself.
+//! Explains in words what the planner would do now, and why. For people only.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl Planner {
-    /// The decision that follows from the present state.
+    /// The decision that follows from the current state.
     pub(crate) fn decision(&self, now: Mono) -> Decision {
         let (verdict, why) = self.verdict(now);
         Decision {
@@ -93,7 +93,7 @@ impl Planner {
         text
     }
 
-    /// What the targets come to at present.
+    /// What the targets amount to at present.
     fn wanted_text(&self, stock: &Stock) -> String {
         let policy = &self.policy;
         if let Some(own) = policy.own {
@@ -134,7 +134,7 @@ impl Planner {
         format!("WARM_ENI_TARGET={}", policy.warm_enis)
     }
 
-    /// What is asked of EC2 and of the host, and not answered.
+    /// The calls to EC2 and the host that have no answer yet.
     pub(crate) fn calls(&self) -> Vec<CallView> {
         let views = self.ops.values().map(|pending| CallView {
             action: pending.action.api(),

@@ -1,5 +1,5 @@
-//! What a failure changes: for the account or the subnet in the gates, for the ENI in its tries. One function per
-//! action says what its failure means; none issues a command.
+//! What a failure changes: in the gates for the account or the subnet, in the ENI for its own tries. There is one function
+//! for each action. None issues a command.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use crate::{
     snapshot::Phase,
 };
 
-/// Attach tries before an ENI is given up: each with fresh evidence and another device number.
+/// Attach tries before an ENI is given up. Each uses a new list and another device number.
 const ATTACH_TRIES: u32 = 5;
-/// Tries to bring an ENI up before it is given up: its link never came.
+/// Tries to bring an ENI up before it is given up because its link never came.
 const CONFIGURE_TRIES: u32 = 4;
-/// The host's side of a dead link needs no more: rules that lead nowhere harm nobody.
+/// Tries to remove an ENI's rules from the host. Rules without a link harm nobody, so a few tries are enough.
 const DECONFIGURE_TRIES: u32 = 3;
-/// Deletes refused as "in use" before EC2 is asked whether the ENI is attached again.
+/// Deletes that are refused as "in use" before EC2 is asked whether the ENI is attached again.
 const DELETE_TRIES: u32 = 3;
 
 impl Planner {
@@ -55,8 +55,8 @@ impl Planner {
         }
     }
 
-    /// EC2 describes the ENI before anything else is done to it, and once more when no list can be so old that it misses
-    /// what the lost call did: an address that nobody knows of would stay assigned for ever (I4).
+    /// EC2 must describe the ENI before anything else is done to it. A second list follows after [`LAG`], when no list can
+    /// be so old that it misses what the lost call did: an address that nobody knows of would stay assigned for ever (I4).
     pub(super) fn doubt(&mut self, key: Key) {
         let now = self.now;
         if let Some(eni) = self.pool.get_mut(key) {
@@ -66,7 +66,7 @@ impl Planner {
         self.describe_after(Duration::ZERO);
     }
 
-    /// A failed step is tried again later, each time later.
+    /// A failed step is tried again, each time after a longer delay.
     fn again(&mut self, key: Key) -> u32 {
         let Some(eni) = self.pool.get_mut(key) else {
             return 0;
@@ -80,7 +80,7 @@ impl Planner {
 
     fn create_failed(&mut self, key: Key, failure: &Failure) {
         if failure.class == Class::Ambiguous {
-            // It may exist. The same token makes the repetition return it (ec2-and-faults §7 row 1).
+            // It may exist. With the same token the repetition returns it (ec2-and-faults §7 row 1).
             self.again(key);
             return self.doubt(key);
         }
@@ -89,7 +89,7 @@ impl Planner {
             self.gates.hit_limit(self.now);
             self.describe_after(Duration::ZERO);
         } else if matches!(failure.class, Class::NotFound | Class::InUse) {
-            // Nothing says when this passes (a subnet or group is missing); treat it like an outage.
+            // A subnet or group is missing, and nobody knows until when. Treat it like an outage.
             self.gates.failed(
                 Action::Create,
                 &Failure {
@@ -102,8 +102,8 @@ impl Planner {
         self.pool.remove(key, self.now);
     }
 
-    /// A subnet without room: remember it for the subnet alone. Which one, the ENI says: an Assign names no subnet, so
-    /// its refusal cannot either.
+    /// A subnet has no room: only calls for that subnet wait. The ENI says which subnet it is, because an Assign does not
+    /// name one.
     fn scarcity(&mut self, key: Key, failure: &Failure) {
         let of = |eni: &Eni| Some((eni.subnet.clone(), eni.asked()?));
         let Some((subnet, asked)) = self.pool.get(key).and_then(of) else {
@@ -114,7 +114,7 @@ impl Planner {
                 self.gates
                     .scarce(&subnet, u32::from(asked.slots()), self.now)
             }
-            // Single addresses would do in IPv4; in IPv6 nothing else does.
+            // In IPv4, single addresses take the place of prefixes. In IPv6 there is no alternative.
             Class::Fragmented { .. } if matches!(asked, Amount::Ipv6Prefixes(_)) => {
                 self.gates.scarce(&subnet, 1, self.now)
             }
@@ -130,7 +130,7 @@ impl Planner {
             _ => self.again(key),
         };
         if failure.class == Class::Limit {
-            // Somebody else took the slot. Room is learnt from EC2's list; this ENI has no place here.
+            // Somebody else took the slot. This ENI has no place here; EC2's list will show what room there is.
             self.gates.hit_limit(now);
             self.describe_after(Duration::ZERO);
         }
@@ -190,7 +190,7 @@ impl Planner {
         match failure.class {
             Class::Throttled { .. } | Class::Transient | Class::Denied { .. } => {}
             Class::Exhausted { .. } | Class::Fragmented { .. } => {}
-            // By count and without a token: a blind repetition would take twice (ec2-and-faults §7 rows 8, 10).
+            // An Assign has no token: a blind repetition would take addresses twice (ec2-and-faults §7 rows 8, 10).
             Class::Limit | Class::NotFound | Class::InUse | Class::Ambiguous | Class::Host => {
                 eni.assign_tries += 1;
                 eni.assign_after = self.now + self.gates.delay(pace::STEP, eni.assign_tries - 1);
@@ -209,7 +209,7 @@ impl Planner {
         };
         eni.unassign = None;
         match failure.class {
-            // Nothing was done: the addresses are ours and usable as before.
+            // Nothing was done. The addresses are usable as before.
             Class::Throttled { .. } | Class::Denied { .. } | Class::Transient => {
                 let nets: Vec<IpNet> = eni
                     .blocks
@@ -260,7 +260,7 @@ impl Planner {
         let now = self.now;
         let young = |eni: &Eni| now < eni.since + YOUNG;
         match failure.class {
-            // EC2 may not find for a while what it has just made; only its list tells "not yet" from "no longer".
+            // EC2 may not find a new ENI for a while. Only a list tells "not yet" from "no longer".
             Class::NotFound if self.pool.get(key).is_some_and(young) => {
                 self.again(key);
                 self.doubt(key);
@@ -289,12 +289,12 @@ impl Planner {
                 retry_after: Some(_)
             }
         ) {
-            // The gate keeps it back for exactly that long.
+            // The gate waits for exactly that long.
             return self.describe_after(Duration::ZERO);
         }
         let delay = self.gates.delay(pace::DESCRIBE, self.describe.failures);
         self.describe.failures += 1;
-        // Whatever was wanted sooner has to wait as well.
+        // A list that was wanted sooner has to wait as well.
         self.describe.at = self.describe.at.map(|at| at.max(self.now + delay));
         self.describe_after(delay);
     }

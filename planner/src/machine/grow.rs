@@ -1,7 +1,8 @@
-//! Growth: what to ask EC2 for, sized by the pods that wait and the warm targets, in one call per ENI.
+//! Growth: what to request from EC2, sized by the waiting pods and the warm targets, in one call per ENI.
 //!
-//! Existing ENIs are filled first, then new ones are created, several at once if one cannot hold the demand. What is
-//! under way counts as got, so nothing is asked for twice; what is slow or in trouble does not, so nothing waits for it.
+//! Existing ENIs are filled first, then new ones are created, several at once if one cannot hold the demand. What is on its
+//! way counts as received, so nothing is requested twice. What is slow or in trouble does not count, so nothing waits for
+//! it.
 
 use std::time::Duration;
 
@@ -19,15 +20,15 @@ use crate::{
     unit::Unit,
 };
 
-/// Pods come in bursts, one event each. A call that waits this long for the rest of its burst costs a hundredth of an
-/// EC2 round trip, and saves a second one for every ENI.
+/// Pods come in bursts, one event each. Waiting this long for the rest of a burst costs a hundredth of an EC2 round trip
+/// and saves a second call for every ENI.
 pub(super) const GATHER: Duration = Duration::from_millis(10);
 
-/// What an ENI can do for the demand.
+/// What an ENI can add to the pool.
 enum Offer {
-    /// Ask it for up to this many slots now.
+    /// Up to this many slots can be requested now.
     Now(u16),
-    /// It will be asked for up to this many slots as soon as its present business is done.
+    /// Up to this many slots can be requested as soon as the call in progress is done.
     Soon(u16),
     Nothing,
 }
@@ -67,8 +68,8 @@ impl Planner {
         }
     }
 
-    /// What takes the place of idle prefixes on a node that no longer wants any: they are given back once the targets
-    /// hold without them. It is not worth an ENI.
+    /// The addresses that replace idle prefixes after prefix mode was turned off: the prefixes are given back once the
+    /// targets hold without them. This is no reason to create an ENI.
     fn exchange(&self) -> Need {
         let enis = self.pool.enis().filter(|eni| eni.grantable());
         let blocks = enis.flat_map(|eni| eni.blocks.values());
@@ -89,7 +90,7 @@ impl Planner {
         }
     }
 
-    /// Ready ENIs first, then those on their way; the fullest first among equals.
+    /// Ready ENIs first, then those that are coming up. Among equals, the fullest first.
     fn by_fullness(&self) -> Vec<Key> {
         let open = self
             .pool
@@ -141,7 +142,7 @@ impl Planner {
         }
         match eni.phase {
             Phase::Creating => Offer::Soon(room),
-            // The account is short of calls: an ENI instead would cost it three.
+            // The account is throttled. A new ENI instead would cost three calls.
             _ if self.gates.throttled.shut(Action::Assign, self.now) => Offer::Soon(room),
             _ if !self.gates.open(Action::Assign, self.now) => Offer::Nothing,
             _ if self.probing(&eni.subnet) => Offer::Soon(room),
@@ -149,8 +150,8 @@ impl Planner {
         }
     }
 
-    /// Whether to count upon an ENI that is on its way. Throttling is no reason against one: another ENI would stand in
-    /// the same queue, behind it.
+    /// Whether to count on an ENI that is coming up. A throttled one counts: another ENI would wait in the same queue,
+    /// behind it.
     fn on_schedule(&self, eni: &Eni) -> bool {
         let queued = eni.phase == Phase::Unattached
             && eni.suspect.is_none()
@@ -159,7 +160,7 @@ impl Planner {
         queued || eni.on_schedule(self.now)
     }
 
-    /// A scarce subnet is asked by one call at a time, or every parallel refusal would halve the next question.
+    /// A scarce subnet gets one call at a time, otherwise every parallel refusal would halve the next request.
     fn probing(&self, subnet: &SubnetId) -> bool {
         self.gates.cap(subnet).is_some()
             && self
@@ -182,7 +183,7 @@ impl Planner {
         if let Some(eni) = self.pool.get_mut(key) {
             eni.assign = Some(Asked { op, amount, since });
         }
-        // The rest of its room is as good as asked for: the next call follows this one's answer.
+        // The rest of its room counts as requested: the next call follows this one's answer.
         need.addresses = need
             .addresses
             .saturating_sub(self.worth(room).max(amount.addresses()));
@@ -194,7 +195,7 @@ impl Planner {
         });
     }
 
-    /// Plans ENIs for what is still missing. [`Planner::advance`] sends the calls: creating is an ENI's first step.
+    /// Plans ENIs for what is still missing. [`Planner::advance`] sends the calls, because creating is an ENI's first step.
     fn create(&mut self, mut need: Need) {
         let subnet = self.primary_subnet.clone();
         let shut = self.gates.limit.shut(self.now) || self.gates.host.shut(self.now);
@@ -223,7 +224,7 @@ impl Planner {
         }
     }
 
-    /// How much to ask for: what is needed, bounded by the ENI's room and by what the subnet was last able to give.
+    /// How much to request: what is needed, bounded by the ENI's room and by what the subnet could last give.
     fn amount(&self, subnet: &SubnetId, room: u16, need: Need) -> Amount {
         let unit = match self.policy.unit {
             Unit::Prefix if self.gates.is_fragmented(subnet, self.now) => Unit::Address,

@@ -1,4 +1,4 @@
-//! Issues each ENI's next step. Which step that is, the ENI's phase says; when, its gates and back-off.
+//! Issues each ENI's next step. The ENI's phase says which step that is. Gates and back-off say when.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::{
 impl Planner {
     /// Takes every step that is due.
     pub(super) fn advance(&mut self, out: &mut Vec<Command>) {
-        // A node on its way out keeps what it has: a detach cut short would leak the ENI (upstream #1927).
+        // A daemon that is stopping starts no step: an interrupted detach would leak the ENI (upstream #1927).
         if self.stopping {
             return;
         }
@@ -118,8 +118,8 @@ impl Planner {
         })))
     }
 
-    /// The device number to attach at: the lowest that neither we nor, as far as we know, anyone else uses. After a
-    /// refusal the next one is tried, for EC2's own list may lag (ec2-and-faults §7 row 4).
+    /// The device number to attach at: the lowest that is not in use, as far as we know. After a refusal the next one is
+    /// tried, because EC2's list may lag (ec2-and-faults §7 row 4).
     fn device_for(&self, key: Key) -> Option<u16> {
         let eni = self.pool.get(key)?;
         let foreign = |device| self.unmanaged.values().any(|at| *at == (eni.card, device));
@@ -173,14 +173,14 @@ impl Planner {
         });
     }
 
-    /// Every moment at which something about this ENI changes by itself.
+    /// Every time at which something about this ENI changes without an event.
     pub(super) fn deadlines_of(&self, eni: &Eni) -> impl Iterator<Item = Mono> + use<> {
         let retry = Some(eni.retry_at);
         let termination = match eni.termination {
             Termination::Wanted { at, .. } => Some(at),
             Termination::Settled => None,
         };
-        // While a pod waits, growth turns elsewhere once this one has been slow for too long.
+        // While a pod waits, growth goes elsewhere once this ENI has been slow for too long.
         let waiting = self.waiting.queued() > 0;
         let slow = waiting.then_some(eni.phase_since + EXPECTED_WITHIN);
         let unclear = eni
@@ -198,7 +198,7 @@ impl Planner {
             .flatten()
     }
 
-    /// Puts the next try of an ENI's step off.
+    /// Delays the next try of an ENI's step.
     pub(super) fn postpone(&mut self, key: Key, delay: Duration) {
         let now = self.now;
         if let Some(eni) = self.pool.get_mut(key) {

@@ -3,7 +3,7 @@
 
 use crate::{Mono, Obstacle};
 
-/// When each obstacle stood before somebody last.
+/// When each obstacle last kept a pod waiting.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Obstacles([Option<Mono>; Obstacle::ALL.len()]);
 
@@ -12,7 +12,7 @@ impl Obstacles {
         self.0[obstacle as usize] = Some(now);
     }
 
-    /// The most telling one that was met by whoever has waited since then; `None` for who is served at once.
+    /// The obstacle that says most, of those met since `since`. `None` if the pod is served at once.
     pub(crate) fn met(&self, since: Mono, now: Mono) -> Option<Obstacle> {
         let met = |at: Option<Mono>| at.is_some_and(|at| at >= since);
         let all = Obstacle::ALL.into_iter().zip(self.0).rev();

@@ -1,8 +1,8 @@
-//! EC2's lists against our books.
+//! Compares EC2's lists with the planner's state.
 //!
-//! A list is a witness, not the truth: it may be older than what we did since it was asked for, miss what is new and
-//! show what is gone. So it may add, and it may put in doubt; it removes only what it has twice not shown, some time
-//! apart, and what no pod uses (ec2-and-faults §7 rows 16, 18, 19; I5).
+//! A list is not the truth. It may be older than our latest calls, miss what is new and show what is gone. So a list may
+//! add something or put it in doubt. It removes only what two lists, some time apart, have not shown and no pod uses
+//! (ec2-and-faults §7 rows 16, 18, 19; I5).
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -22,20 +22,20 @@ use crate::{
 
 /// EC2's lists may lag this far behind its own answers.
 pub(super) const LAG: Duration = Duration::from_secs(10);
-/// How far apart two lists must be to count as two witnesses.
+/// How far apart two lists must be to count as two.
 const GRACE: Duration = Duration::from_secs(30);
-/// For so long after we first knew of it, an ENI that EC2 does not find may yet come to light.
+/// If EC2 does not find an ENI that is younger than this, it may only be late.
 pub(super) const YOUNG: Duration = Duration::from_secs(60);
-/// Reading again while an attachment is neither here nor there.
+/// The next list while an attachment is still changing.
 const UNSETTLED: Duration = Duration::from_secs(3);
-/// An attachment that has been neither for so long is given up (ec2-and-faults §7 row 5).
+/// An attachment that is still changing after this time is given up (ec2-and-faults §7 row 5).
 const ATTACH_LIMIT: Duration = Duration::from_secs(60);
-/// Reading again while something is in doubt: the first wait, doubling to the longest.
+/// The next list while something is in doubt: the first wait, which doubles up to the longest.
 const CONFIRM: Duration = Duration::from_secs(30);
 const CONFIRM_CAP: Duration = Duration::from_secs(600);
 
 impl Planner {
-    /// The list that came unasked: how old it is, nobody said.
+    /// A list that came without a command. Its age is unknown.
     pub(super) fn inventory(&mut self, list: &[Observed]) {
         self.reconcile(list, self.now - LAG, false);
     }
@@ -46,12 +46,12 @@ impl Planner {
         self.reconcile(list, sent, true);
     }
 
-    /// `complete`: the list has what is attached here and what only carries our tag, not just the former.
+    /// `complete`: the list has what is attached here and also what only carries our tag.
     fn reconcile(&mut self, list: &[Observed], sent: Mono, complete: bool) {
         self.inventoried = true;
         self.unmanaged.clear();
         let mut seen = BTreeSet::new();
-        // Attached ones first: whether a loose one is wanted depends on what is attached.
+        // Attached ENIs first: whether an unattached one is wanted depends on them.
         let (bound, loose): (Vec<_>, Vec<_>) = list
             .iter()
             .partition(|observed| observed.attached.is_some());
@@ -59,7 +59,7 @@ impl Planner {
             seen.extend(self.match_up(observed, sent));
         }
         for key in self.pool.keys() {
-            // What waits to be deleted is attached to nothing: a list of what is attached says nothing about it.
+            // An ENI that waits to be deleted is unattached, so a list of attached ENIs says nothing about it.
             let covers = |eni: &Eni| complete || eni.phase != Phase::Deleting;
             let old = self
                 .pool
@@ -73,7 +73,7 @@ impl Planner {
                 .get_mut(key)
                 .filter(|eni| eni.suspect.is_some_and(|since| since <= sent))
             {
-                // For an ENI whose creation got lost: the same token asks again, and gets the same ENI if there is one.
+                // If the answer to a create was lost, the call is repeated with the same token and returns the same ENI.
                 eni.suspect = None;
             }
         }
@@ -109,7 +109,7 @@ impl Planner {
         known
     }
 
-    /// An ENI that is ours and that we did not know.
+    /// A managed ENI that we did not know.
     fn adopt(&mut self, observed: &Observed) -> Option<Key> {
         let now = self.now;
         if self.pool.was_deleted(&observed.eni, now) {
@@ -128,7 +128,7 @@ impl Planner {
                 self.pool.insert(eni)
             }
             None if !observed.tagged_ours || !self.config.provisioning => return None,
-            // It may be what a create under way has just made: its answer will say, or it is lost and looked for.
+            // A create in progress may have just made it. Wait for the answer, or for the list after it.
             None if self.creating() => {
                 self.describe_after(UNSETTLED);
                 return None;
@@ -141,15 +141,15 @@ impl Planner {
         Some(key)
     }
 
-    /// Whether EC2 has a create of ours whose answer is still awaited.
+    /// Whether a create is waiting for its answer.
     fn creating(&self) -> bool {
         self.pool
             .enis()
             .any(|eni| eni.phase == Phase::Creating && eni.op.is_some())
     }
 
-    /// A detached ENI with our tag: the fruit of a Create whose answer got lost, or the rest of a former life. It is
-    /// attached if the pool wants one, else deleted (ec2-and-faults §7 rows 1, 2).
+    /// An unattached ENI with our tag. A Create whose answer was lost made it, or a previous process left it. It is attached
+    /// if the pool needs one, else deleted (ec2-and-faults §7 rows 1, 2).
     fn adopt_unattached(&mut self, observed: &Observed) -> Key {
         let now = self.now;
         let card = self.instance.default_card;
@@ -179,7 +179,7 @@ impl Planner {
         self.pool.insert(eni)
     }
 
-    /// An ENI that both sides know.
+    /// An ENI that EC2 and the planner both know.
     fn compare(&mut self, key: Key, observed: &Observed, sent: Mono) {
         let now = self.now;
         let card = self.instance.default_card;
@@ -192,7 +192,7 @@ impl Planner {
             eni.trust = Trust::Sound;
         }
         match (&observed.attached, eni.phase) {
-            // Our step is younger than the list.
+            // Our last step is newer than the list.
             _ if fresh => {}
             (Some(bond), Phase::Unattached) if eni.op.is_none() => {
                 eni.learn(observed, card);
@@ -229,7 +229,7 @@ impl Planner {
         }
     }
 
-    /// An ENI that only its pods remembered now has a face.
+    /// An ENI that was known only from its pods' records gets its details.
     fn complete(&mut self, key: Key, observed: &Observed) {
         let card = self.instance.default_card;
         if let Some(eni) = self.pool.get_mut(key) {
@@ -247,14 +247,14 @@ impl Planner {
         let eni = self.pool.get(key);
         let known = |net: &IpNet| eni.is_some_and(|eni| eni.blocks.contains_key(net));
         let strange: BTreeSet<IpNet> = listed.iter().filter(|net| !known(net)).copied().collect();
-        // A daemon that gave addresses back and died left no note of it; a list of those days still shows them.
+        // The previous process may have given addresses back just before it ended. An old list still shows them.
         let believed = eni.and_then(|eni| eni.restored).map(|at| at + LAG);
         let too_old = believed.filter(|at| sent < *at);
         for net in &listed {
             let hidden = self.pool.returned_until(key, *net, now);
             match hidden.or(too_old.filter(|_| strange.contains(net))) {
                 None => self.pool.add_block(key, *net, now),
-                // An old list, or a lost Assign that was given the same again: later lists tell.
+                // Either the list is old, or a lost Assign got the same address again. A later list decides.
                 until => self.describe.confirm = self.describe.confirm.max(until),
             }
         }
@@ -265,7 +265,7 @@ impl Planner {
             eni.unassign.is_none(),
             eni.blocks.keys().copied().collect::<Vec<_>>(),
         );
-        // What a lost Unassign did, a list shows only after a while; until then its blocks are neither ours nor gone.
+        // A list shows the effect of a lost Unassign only after a while. Until then its blocks stay in doubt.
         let settled = self.describe.confirm.is_none_or(|at| at <= sent);
         let (mut gone, mut doubted) = (Vec::new(), false);
         for net in nets {
@@ -289,7 +289,7 @@ impl Planner {
             gone.extend((drop == Some(true)).then_some(net));
         }
         if doubted {
-            // As with ENIs: a new doubt is settled soon, whatever the last one's intervals have grown to.
+            // A new doubt starts with the shortest interval again.
             self.describe.unsettled = 0;
         }
         for net in gone {
@@ -297,16 +297,16 @@ impl Planner {
         }
     }
 
-    /// EC2 does not show an ENI as ours and attached. Its pods keep their addresses, nobody new gets one. In the end it
-    /// is forgotten; deleted only if EC2 still shows it, detached and with our tag: what is not shown may by now be
-    /// another node's (I5).
+    /// EC2 does not list an ENI as ours and attached. Its pods keep their addresses, and no new pod gets one. In the end it
+    /// is forgotten. It is deleted only if EC2 lists it as unattached and with our tag: otherwise it may by now belong to
+    /// another node (I5).
     fn not_listed(&mut self, key: Key, deletable: bool) {
         let now = self.now;
         let Some(eni) = self.pool.get_mut(key) else {
             return;
         };
         match eni.phase {
-            // A young one may only be late to show: it is deleted again until EC2 must know whether it is there.
+            // A new ENI may only be late. The delete is repeated until EC2 must know whether the ENI exists.
             Phase::Deleting if now < eni.since + YOUNG => return,
             Phase::Deleting if eni.op.is_none() => return self.pool.remove(key, now),
             Phase::Detaching if eni.op.is_none() => return self.detached(key),
@@ -316,7 +316,7 @@ impl Planner {
         let (since, reads) = match eni.trust {
             Trust::Missing { since, reads } => (since, reads),
             _ => {
-                // A new doubt: however long the last one has gone on, this one is to be settled soon.
+                // A new doubt starts with the shortest interval again.
                 self.describe.unsettled = 0;
                 (now, 0)
             }
@@ -333,7 +333,7 @@ impl Planner {
         }
     }
 
-    /// What a list left open is looked at again, at growing intervals.
+    /// Requests another list if this one left something in doubt, at growing intervals.
     fn follow_up(&mut self) {
         if self.pool.enis().any(|eni| eni.suspect.is_some()) {
             self.describe_within(UNSETTLED);
@@ -354,11 +354,11 @@ impl Planner {
         self.describe_within(delay);
     }
 
-    /// Nobody can use an ENI without its link, whatever EC2 says: no new pod gets an address of it until the host has
-    /// brought it up again. Whether it will ever come back EC2 knows, and may say so only after a while.
+    /// An ENI without its link is useless, whatever EC2 says. No new pod gets an address of it until the host has brought it
+    /// up again. EC2 is asked whether it is still attached, at once and again after [`LAG`].
     pub(super) fn link_gone(&mut self, mac: Mac) {
         let now = self.now;
-        // Of one whose link is still to come, or known to be gone, this is no news, and no reason to ask EC2 again.
+        // If the link is expected, or is known to be gone, this is nothing new and no reason to ask EC2 again.
         let served = |eni: &Eni| {
             eni.mac == mac
                 && eni.id.is_some()

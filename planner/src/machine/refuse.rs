@@ -1,4 +1,4 @@
-//! Turning ADDs down, and finding the cause that helps the operator most.
+//! Refuses ADDs, and finds the cause that helps the operator most.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::{
     snapshot::Phase,
 };
 
-/// A message older than this explains nothing any more.
+/// A failure message older than this no longer explains anything.
 const TROUBLE_FRESH: Duration = Duration::from_secs(60);
 
-/// How soon after a refusal for want of ENI slots EC2 is asked who holds them.
+/// How soon after a refusal for missing ENI slots EC2 is asked which ENIs hold them.
 const DESCRIBE_AFTER_REFUSAL: Duration = Duration::from_secs(20);
 
 impl Planner {
-    /// Turns down whoever cannot be helped any more, or not in time.
+    /// Refuses every ADD whose deadline has passed, or that can never be served.
     pub(super) fn refuse(&mut self, out: &mut Vec<Command>) {
         if self.stopping {
             while let Some(sandbox) = self.waiting.last() {
@@ -29,11 +29,11 @@ impl Planner {
             let refusal = self.cause(&expired.sandbox, waited, self.now);
             self.turn_down(expired.ticket, expired.sandbox, refusal, out);
         }
-        // Those who came last are the ones for whom nothing can ever come.
+        // The last ones in the queue are those that can never be served.
         while let Some(sandbox) = self.waiting.last().filter(|_| self.cannot_be_served()) {
             let refusal = self.final_refusal();
             if !self.unmanaged.is_empty() {
-                // The slots that others hold are known from a list, and nobody tells when they let go of them.
+                // Slots of unmanaged ENIs are known from a list only, and no event comes when they become free.
                 self.describe_after(DESCRIBE_AFTER_REFUSAL);
             }
             self.dismiss(&sandbox, &refusal, out);
@@ -79,8 +79,8 @@ impl Planner {
         }
     }
 
-    /// More wait than could be served if everything that may grow grew and everything that rests had rested: only
-    /// another pod's end could help. Unknown until EC2 told what is attached.
+    /// More pods wait than could be served if the pool grew to its limit and all cooldowns were over: only another pod's
+    /// end could help. Unknown until EC2 has reported what is attached.
     fn cannot_be_served(&self) -> bool {
         let held: u32 = self
             .pool
@@ -91,13 +91,13 @@ impl Planner {
         self.inventoried && held + self.waiting.queued() > self.potential()
     }
 
-    /// Addresses that this node could ever have, as things stand.
+    /// The most addresses that this node could have at present.
     fn potential(&self) -> u32 {
         let unit = self.policy.unit.size();
         let slots = u32::from(self.instance.slots_per_eni());
         let enis = self.pool.enis().filter(|eni| eni.occupies());
         if !self.config.provisioning {
-            // What is quarantined may heal.
+            // Quarantined addresses may become usable again.
             return enis
                 .map(|eni| eni.counts().total() + eni.counts().quarantined)
                 .sum();
@@ -149,8 +149,8 @@ impl Planner {
         Refusal::EniLimit { why }
     }
 
-    /// Why nothing came in time. The most specific cause wins: who is told "throttled" while IAM denies the call looks
-    /// in the wrong place.
+    /// Why no address came in time. The most specific cause wins: "throttled" would mislead the operator if IAM denies the
+    /// call.
     pub(super) fn cause(&self, sandbox: &Sandbox, waited: Duration, now: Mono) -> Refusal {
         if self.pool.place_of(sandbox).is_some() {
             return Refusal::Wiring { waited };
@@ -158,7 +158,7 @@ impl Planner {
         self.shortage(waited, now)
     }
 
-    /// Why there is no address for a sandbox that nothing else ails.
+    /// Why there is no free address.
     pub(super) fn shortage(&self, waited: Duration, now: Mono) -> Refusal {
         let retry_in = |gate: &Gate| gate.until().since(now);
         let refusal = match self.obstacle(now) {
@@ -203,7 +203,7 @@ impl Planner {
         })
     }
 
-    /// Notes what those who wait are waiting for.
+    /// Notes what the waiting pods are waiting for.
     pub(super) fn note_obstacle(&mut self) {
         if self.waiting.queued() > 0 {
             let obstacle = self.obstacle(self.now);
@@ -211,7 +211,7 @@ impl Planner {
         }
     }
 
-    /// What stands between a waiting pod and its address.
+    /// Why a waiting pod has no address yet.
     fn obstacle(&self, now: Mono) -> Obstacle {
         if self.pool.held() >= self.limit.addresses {
             Obstacle::PodLimit
@@ -232,7 +232,7 @@ impl Planner {
         }
     }
 
-    /// The growth that brings the next address. A phase that comes later is nearer to its end.
+    /// The step that brings the next address. A later phase is nearer to its end.
     fn nearest(&self) -> Obstacle {
         let coming = |phase| self.pool.enis().any(|eni| eni.phase == phase);
         if self.pool.enis().any(|eni| eni.assign.is_some()) {
@@ -250,7 +250,7 @@ impl Planner {
         }
     }
 
-    /// The last message of a failure that names no better cause, while it explains anything.
+    /// The last message of a failure without a more specific cause, if it is recent.
     fn trouble(&self, now: Mono) -> Option<&str> {
         let (at, message) = self.gates.trouble.as_ref()?;
         (now.since(*at) < TROUBLE_FRESH).then_some(message)

@@ -16,12 +16,12 @@ use crate::{
 };
 
 impl Planner {
-    /// What the daemon knew before it was restarted. These ENIs are usable at once, for the kernel has kept them up;
-    /// they are configured again all the same, to put right what changed meanwhile.
+    /// Restores ENIs, pods and cooldowns. The ENIs are usable at once, because the kernel has kept them up. They are still
+    /// configured again, which repairs what has changed in the meantime.
     pub(super) fn restore(&mut self, restored: Restored) {
         let now = self.now;
         let mut enis = restored.enis;
-        // By device, so that indices come out as before the restart.
+        // In the order of devices, so that the indices are the same as before the restart.
         enis.sort_by_key(|observed| observed.attached.as_ref().map(|bond| bond.device));
         for observed in enis.iter().filter(|observed| observed.attached.is_some()) {
             let mut eni = Eni::observed(
@@ -31,7 +31,7 @@ impl Planner {
                 now,
             );
             eni.carries = true;
-            // Nothing here is younger than any list of EC2's: the first one is to be compared with all of it.
+            // All of this is older than any list, so the first list is compared with all of it.
             eni.since = Mono::ZERO;
             eni.phase_since = Mono::ZERO;
             eni.restored = Some(now);
@@ -53,8 +53,8 @@ impl Planner {
         }
     }
 
-    /// A live pod's address is never dropped, whether or not the rest of the record explains it: forgetting it would
-    /// grant it to another (upstream #3824).
+    /// A live pod's address is never dropped, even if the ENIs in the record do not contain it. If it were forgotten, it
+    /// would be granted to another pod (upstream #3824).
     fn restore_one(&mut self, sandbox: &Sandbox, pod: &Pod, address: IpAddr, id: &EniId) {
         let now = self.now;
         let key = self.pool.key_of(id).unwrap_or_else(|| {
@@ -65,7 +65,7 @@ impl Planner {
         if self.pool.get(key).is_some_and(|eni| !eni.covers(address)) {
             let net = implied(address);
             self.pool.add_block(key, net, Mono::ZERO);
-            // A pod proves that there was a prefix, not that it is still ours: EC2 has to list it before others get of it.
+            // The pod proves that there was a prefix, not that it is still ours. EC2 must list it before it serves others.
             let is_prefix = net.prefix_len() < net.max_prefix_len();
             let doubt = is_prefix.then_some(Doubt::new(now));
             if let Some(eni) = self.pool.get_mut(key) {
@@ -82,8 +82,8 @@ impl Planner {
     }
 }
 
-/// The block that a pod's address came from. In IPv6 all come from prefixes; as blocks of their own the pods of one that was
-/// taken away would fill the ENI, and leave no room for another.
+/// The block that a pod's address came from. In IPv6 all addresses come from prefixes. If a prefix was taken away and each
+/// of its pods became a block of its own, they would fill the ENI and leave no room for another prefix.
 fn implied(address: IpAddr) -> IpNet {
     match address {
         IpAddr::V4(_) => address.into(),

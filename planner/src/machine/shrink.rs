@@ -1,7 +1,7 @@
-//! Giving back what is not needed: whole idle ENIs first, then single addresses or prefixes.
+//! Gives back what is not needed: whole idle ENIs first, then single addresses or prefixes.
 //!
-//! Only a surplus that has lasted is given back, so that the wake of a finished job does not cost three EC2 calls a
-//! minute. Never touches the primary ENI, nor an address with a pod, a reservation or a rest on it.
+//! Only a surplus that has lasted is given back, so that the end of a job does not cost three EC2 calls a minute. Never
+//! gives back the primary ENI, or an address with a pod, a reservation or a cooldown on it.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -18,18 +18,18 @@ use crate::{
     unit::Unit,
 };
 
-/// How long a surplus must last before it is given back; upstream leaves as long between two shrinks.
+/// How long a surplus must last before it is given back. Upstream waits as long between two shrinks.
 pub(super) const SURPLUS_LASTS: Duration = Duration::from_secs(30);
-/// How long addresses must be idle in a pool that sizes itself: the shrink_self_sized between two jobs or deployments is no surplus.
+/// How long addresses must be idle in a pool that sizes itself. A pause between two jobs is no surplus.
 pub(super) const IDLE_ADDRESSES: Duration = Duration::from_secs(600);
-/// How long an ENI must be dispensable in a pool that sizes itself. Bare of addresses it costs one, and saves five calls
-/// and seconds of waiting when the load comes back: after the night, or after the weekend.
+/// How long an ENI must be idle in a pool that sizes itself. Without pod addresses it costs one address, and it saves five
+/// calls and some seconds when the load comes back after the night or the weekend.
 pub(super) const IDLE_ENI: Duration = Duration::from_secs(3 * 86_400);
-/// The least age of an ENI to be given back (upstream's figure).
+/// An ENI that is younger than this is not given back (upstream's figure).
 pub(super) const MIN_LIFE: Duration = Duration::from_secs(60);
 
 impl Planner {
-    /// Marks what is to be given back, once the surplus has lasted.
+    /// Gives back the surplus, once it has lasted.
     pub(super) fn shrink(&mut self, out: &mut Vec<Command>) {
         let quiet = self.may_change() && self.waiting.queued() == 0 && self.flow().incoming == 0;
         if self.policy.own.is_some() {
@@ -56,9 +56,9 @@ impl Planner {
         }
     }
 
-    /// The same for a pool that sizes itself: addresses that were idle throughout the last tide go, and ENIs that were
-    /// not needed in days, one at a time. What is under way stops no clock, for there is always something under way on
-    /// a busy node.
+    /// The same for a pool that sizes itself. Addresses that were idle during the whole of [`IDLE_ADDRESSES`] go, and ENIs
+    /// that were not needed for days go one at a time. Calls in progress do not reset the timers, because on a busy node
+    /// there is always one.
     fn shrink_self_sized(&mut self, out: &mut Vec<Command>) {
         let eni = self.surplus_eni();
         let since = *self.idle_eni.get_or_insert(self.now);
@@ -85,7 +85,7 @@ impl Planner {
         }
     }
 
-    /// Blocks above the targets, as far as one may give them back at present.
+    /// Blocks above the targets, as far as they may be given back at present.
     fn surplus_blocks(&self) -> u32 {
         if !self.gates.open(Action::Unassign, self.now) {
             return 0;
@@ -93,8 +93,8 @@ impl Planner {
         self.policy.over(&self.stock()) + self.surplus_of_the_other_kind()
     }
 
-    /// Idle blocks of the kind that the pool no longer asks for: prefixes after prefix mode was turned off, single
-    /// addresses after a subnet was fragmented. They go as soon as the targets hold without them.
+    /// Idle blocks of the kind that the pool no longer requests: prefixes after prefix mode was turned off, single addresses
+    /// after a subnet was fragmented. They go as soon as the targets hold without them.
     fn surplus_of_the_other_kind(&self) -> u32 {
         let stock = self.stock();
         let (unit, other) = match self.policy.unit {
@@ -127,7 +127,7 @@ impl Planner {
         Unit::of(&block.net) != self.policy.unit
     }
 
-    /// The idle ENI that the pool can best do without: the one with the fewest addresses, the youngest device first.
+    /// The idle ENI that the pool needs least: the one with the fewest addresses, the highest device first.
     fn surplus_eni(&self) -> Option<Key> {
         let cordoned = !self.schedulable && !self.config.manage_cordoned;
         if cordoned || !self.gates.open(Action::Detach, self.now) {
@@ -146,7 +146,7 @@ impl Planner {
             .map(|(key, _)| key)
     }
 
-    /// Whether the other ENIs have slots enough for the surge that may come back.
+    /// Whether the other ENIs have enough slots for a surge that may come back.
     fn roomy_without(&self, eni: &Eni) -> bool {
         let Some(own) = self.policy.own else {
             return true;
@@ -171,8 +171,8 @@ impl Planner {
             && eni.unassign.is_none()
     }
 
-    /// Unassigns what is over, from the emptiest ENIs, so that whole ENIs become free.
-    /// No more than `most` of the pool's kind.
+    /// Unassigns the surplus, from the emptiest ENIs, so that whole ENIs become free. At most `most` blocks of the pool's
+    /// kind.
     fn give_back_blocks(&mut self, most: u32, out: &mut Vec<Command>) {
         self.give_back(self.surplus_of_the_other_kind(), true, out);
         let over = self.policy.over(&self.stock()).min(most);
@@ -188,7 +188,7 @@ impl Planner {
                     && eni.suspect.is_none()
                     && eni.unassign.is_none()
                     && eni.assign.is_none()
-                    // What a lost Unassign left is settled first, or the next one's failure would make it ours again.
+                    // A lost Unassign is settled first, otherwise the failure of the next one would undo its marks.
                     && eni.counts().releasing == 0
             })
             .map(|(key, eni)| (eni.primary, eni.counts().held, Reverse(eni.device), key))
@@ -203,7 +203,7 @@ impl Planner {
         }
     }
 
-    /// Up to `count` wholly free blocks of the pool's kind, or of the other.
+    /// Up to `count` wholly free blocks of the pool's kind, or of the other kind.
     fn spare_blocks(&self, key: Key, count: u32, other_kind: bool) -> Vec<IpNet> {
         let Some(eni) = self.pool.get(key) else {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! What others may read of the planner's state.
+//! Reads the planner's state: limits, totals and the snapshot for people.
 
 use super::Planner;
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Planner {
-    /// Everything, copied. Costs a walk over all addresses: for people and scrapes, not for every event.
+    /// A copy of the whole state. It visits every address: for people and scrapes, not for every event.
     #[must_use]
     pub fn snapshot(&self, now: Mono) -> Snapshot {
         let left = |until: Mono| Some(until.since(now)).filter(|left| !left.is_zero());
@@ -97,7 +97,7 @@ impl Planner {
         }
     }
 
-    /// What was learnt of the pods' demand.
+    /// The learnt demand of the pods.
     fn demand(&self, now: Mono) -> Demand {
         self.demand.learnt(now)
     }

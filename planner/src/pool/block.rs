@@ -1,10 +1,10 @@
 //! Addresses as EC2 hands them out: blocks of one (a secondary address), of sixteen (a /28 prefix), or an IPv6 /80.
 //!
-//! A /80 cannot be written down address by address: it begins with [`WRITTEN`] of them, as a /28 has, and each other
-//! one is written down when it is first needed. What is not written down is free.
+//! A /80 has too many addresses for a list. Its block starts with [`LISTED`] of them, as many as a /28 has, and each other
+//! address is added when it is first needed. An address that is not listed is free.
 //!
 //! Owns the state of each address and the counts per block. Counts are recomputed from the addresses after every
-//! change, never adjusted: upstream's running totals have drifted (aws/amazon-vpc-cni-k8s #2042, #2085).
+//! change and never adjusted: upstream's running totals have drifted (aws/amazon-vpc-cni-k8s #2042, #2085).
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -15,17 +15,17 @@ use ipnet::IpNet;
 
 use crate::{Mono, Pod, Sandbox, unit::Unit};
 
-/// Addresses of an IPv6 prefix that are there from the start, so that they take turns and none is granted again as soon
-/// as its cooldown is over.
-const WRITTEN: u32 = 16;
+/// How many addresses of an IPv6 prefix are listed from the start. They are granted in turn, so none is granted again as
+/// soon as its cooldown is over.
+const LISTED: u32 = 16;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SlotState {
     Free,
-    /// Granted, and not known to be wired.
+    /// Granted, but the pod's network is not yet known to be set up.
     Reserved,
     Assigned,
-    /// Released; other nodes may still send to the old pod here.
+    /// Released. Other nodes may still send packets for the old pod.
     Cooling {
         until: Mono,
     },
@@ -43,17 +43,17 @@ pub(crate) struct Slot {
     pub state: SlotState,
     /// When it entered its state.
     pub since: Mono,
-    /// When a pod last left it; `Mono::ZERO` if none ever did. The longest rested is granted first.
+    /// When a pod last left it. `Mono::ZERO` if none ever did. The address that was free longest is granted first.
     pub released: Mono,
     pub holder: Option<Box<Holder>>,
 }
 
-/// EC2 does not list a block that we hold. Nothing is removed on one witness: the block rests until EC2 lists it
-/// again, or has twice not listed it and no pod is on it.
+/// EC2 does not list a block that we hold. One list is not enough to remove it: the block is not used until EC2 lists it
+/// again. It is removed once two lists have not shown it and no pod is on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Doubt {
     pub since: Mono,
-    /// A second list has not shown it either: if pods are still on it, it is theirs, and fills no slot any more.
+    /// A second list has not shown it either. If pods are still on it, they keep it, but it no longer fills a slot.
     pub confirmed: bool,
 }
 
@@ -69,17 +69,18 @@ impl Doubt {
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
     pub net: IpNet,
-    /// When EC2 gave it to us, or when we first saw it.
+    /// When EC2 assigned it, or when we first saw it.
     pub since: Mono,
     pub doubt: Option<Doubt>,
-    /// EC2 was asked to take it back.
+    /// EC2 was asked to unassign it.
     pub releasing: bool,
-    /// Those that are written down, in the order of addresses.
+    /// The listed addresses, in ascending order.
     pub slots: Vec<Slot>,
     pub counts: Counts,
 }
 
-/// Addresses by the state that people are shown; a block in doubt or on its way back hides what is below.
+/// Addresses by the state that people are shown. In a block that is in doubt or being released, that state replaces the
+/// states of its addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub free: u32,
@@ -88,17 +89,17 @@ pub(crate) struct Counts {
     pub cooling: u32,
     pub quarantined: u32,
     pub releasing: u32,
-    /// Addresses with a sandbox, whatever state covers them.
+    /// Addresses with a sandbox, whatever the state of their block.
     pub held: u32,
-    /// Addresses that rest, whatever state covers them.
+    /// Addresses in cooldown, whatever the state of their block.
     pub resting: u32,
-    /// Usable prefixes, and those of them that are wholly free.
+    /// Usable prefixes, and how many of them are wholly free.
     pub prefixes: u32,
     pub free_prefixes: u32,
 }
 
 impl Counts {
-    /// Addresses that serve or could serve pods.
+    /// Addresses that serve pods or could.
     pub(crate) const fn total(&self) -> u32 {
         self.free + self.reserved + self.assigned + self.cooling
     }
@@ -121,8 +122,8 @@ impl AddAssign for Counts {
 
 impl Block {
     pub(crate) fn new(net: IpNet, now: Mono) -> Self {
-        let written = Unit::of(&net).size().min(WRITTEN);
-        let slots = (0..written).map(|n| Slot::free(nth(net, n), now)).collect();
+        let listed = Unit::of(&net).size().min(LISTED);
+        let slots = (0..listed).map(|n| Slot::free(nth(net, n), now)).collect();
         let mut block = Self {
             net,
             since: now,
@@ -139,12 +140,12 @@ impl Block {
         Unit::of(&self.net) != Unit::Address
     }
 
-    /// Addresses in it that can be granted in all.
+    /// The number of addresses in it.
     pub(crate) fn size(&self) -> u32 {
         Unit::of(&self.net).size()
     }
 
-    /// Pods that it can have: where EC2 has taken it back, those that are on it and no other.
+    /// How many pods it can have. If EC2 has taken it back, only those that are on it.
     pub(crate) fn capacity(&self) -> u32 {
         if self.fills_a_slot() {
             self.size()
@@ -153,7 +154,7 @@ impl Block {
         }
     }
 
-    /// An address that is written down.
+    /// A listed address.
     pub(crate) fn slot(&self, address: IpAddr) -> Option<&Slot> {
         let at = self
             .slots
@@ -161,7 +162,7 @@ impl Block {
         self.slots.get(at.ok()?)
     }
 
-    /// Any address of the block, written down now if it is not yet.
+    /// Any address of the block. It is added to the list if it is not there.
     pub(crate) fn slot_mut(&mut self, address: IpAddr) -> Option<&mut Slot> {
         if !self.net.contains(&address) {
             return None;
@@ -176,24 +177,24 @@ impl Block {
         self.slots.get_mut(at)
     }
 
-    /// The free address to grant next, and when a pod last left it: of those written down the longest rested, else the
-    /// first that is not.
+    /// The free address to grant next, and when a pod last left it: the listed address that was free longest, else the
+    /// first that is not listed.
     pub(crate) fn pick(&self) -> Option<(Mono, IpAddr)> {
         let free = self
             .slots
             .iter()
             .filter(|slot| slot.state == SlotState::Free);
         let rested = free.map(|slot| (slot.released, slot.address)).min();
-        rested.or_else(|| Some((Mono::ZERO, self.unwritten()?)))
+        rested.or_else(|| Some((Mono::ZERO, self.unlisted()?)))
     }
 
-    fn unwritten(&self) -> Option<IpAddr> {
+    fn unlisted(&self) -> Option<IpAddr> {
         let mut next = (0..self.size()).map(|n| nth(self.net, n));
-        let mut written = self.slots.iter().map(|slot| slot.address);
-        next.find(|address| written.next() != Some(*address))
+        let mut listed = self.slots.iter().map(|slot| slot.address);
+        next.find(|address| listed.next() != Some(*address))
     }
 
-    /// Whether EC2 counts it among its ENI's addresses, as far as is known.
+    /// Whether EC2 counts it as one of the ENI's addresses, as far as we know.
     pub(crate) fn fills_a_slot(&self) -> bool {
         self.doubt.is_none_or(|doubt| !doubt.confirmed)
     }
@@ -203,25 +204,25 @@ impl Block {
         self.doubt.is_none() && !self.releasing
     }
 
-    /// Usable, and every address of it free.
+    /// Usable, and every address in it is free.
     pub(crate) const fn wholly_free(&self) -> bool {
         self.usable() && self.counts.free == self.counts.total()
     }
 
-    /// Nobody is on it and nothing rests on it.
+    /// No pod and no cooldown is on it.
     pub(crate) const fn idle(&self) -> bool {
         self.counts.held == 0 && self.counts.resting == 0
     }
 
     pub(crate) fn recount(&mut self) {
-        let written = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
-        let unwritten = self.size().saturating_sub(written);
+        let listed = u32::try_from(self.slots.len()).unwrap_or(u32::MAX);
+        let unlisted = self.size().saturating_sub(listed);
         let mut counts = Counts::default();
         *match () {
             () if self.releasing => &mut counts.releasing,
             () if self.doubt.is_some() => &mut counts.quarantined,
             () => &mut counts.free,
-        } = unwritten;
+        } = unlisted;
         for slot in &self.slots {
             counts.held += u32::from(slot.holder.is_some());
             counts.resting += u32::from(matches!(slot.state, SlotState::Cooling { .. }));
@@ -254,7 +255,7 @@ impl Slot {
     }
 }
 
-/// Address `n` of a block: EC2 routes a prefix as a whole, so its first address serves too, and an IPv4 broadcast.
+/// Address `n` of a block. EC2 routes a prefix as a whole, so its first and last address can serve pods too.
 fn nth(net: IpNet, n: u32) -> IpAddr {
     match net {
         IpNet::V4(net) => Ipv4Addr::from(u32::from(net.network()).wrapping_add(n)).into(),
@@ -318,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv6_prefix_writes_down_what_is_needed() {
+    fn an_ipv6_prefix_lists_addresses_as_needed() {
         let net: IpNet = "2600:1f14:0:1:2::/80".parse().unwrap();
         let mut block = Block::new(net, Mono::ZERO);
         assert_eq!((block.slots.len(), block.counts.free), (16, 1 << 16));

@@ -1,12 +1,12 @@
-//! One ENI: where it is in its life, what is under way for it, and its blocks of addresses.
+//! One ENI: its phase, the calls that are in progress for it, and its blocks of addresses.
 //!
 //! ```text
 //!  Creating ─► Unattached ─► Configuring ─► Ready ─► Draining ─► Detaching ─► Deleting ─► gone
 //!                  │              └──────────────────────┘ ▲                      ▲
 //!                  └─ no slot, or too many tries ──────────┼──────────────────────┘
 //! ```
-//! The phase names the *next* step; [`Eni::due`] says whether it may be taken. That makes every step repeatable: a
-//! failed or lost one leaves the phase as it was. Must not choose addresses across ENIs or know the warm policy.
+//! The phase names the *next* step, and [`Eni::due`] says whether it may be taken. This makes every step repeatable: a
+//! failed or lost step leaves the phase as it was. Must not choose addresses across ENIs or know the warm policy.
 
 use std::{
     collections::BTreeMap,
@@ -21,11 +21,11 @@ use crate::{
     Amount, Attachment, EniId, Mac, Mono, Observed, Op, SubnetId, gate::Action, snapshot::Phase,
 };
 
-/// Upstream's figures for a new ENI are one to ten seconds. What takes longer than this is no longer counted upon:
-/// growth goes elsewhere, while the slow one keeps its own deadline.
+/// A new ENI usually takes one to ten seconds. If a step takes longer than this, the pool no longer counts on it and grows
+/// elsewhere. The slow step keeps its own deadline.
 pub(crate) const EXPECTED_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long growth waits for EC2's word on a lost answer before it goes elsewhere.
+/// How long growth waits until EC2's list settles a lost answer. After that it goes elsewhere.
 pub(crate) const SUSPECT_LIMIT: Duration = Duration::from_secs(15);
 
 /// How far EC2's lists agree with us about this ENI.
@@ -37,18 +37,19 @@ pub(crate) enum Trust {
         since: Mono,
         reads: u32,
     },
-    /// It was ours and no longer is (`no_manage`): left alone until it is ours again or its pods have left.
+    /// The pool managed it and no longer does (`no_manage`). It is left alone until it is managed again or its pods have
+    /// left.
     Unmanaged,
 }
 
-/// The intent behind an ENI that has no id yet. The token makes its repetition harmless.
+/// What EC2 is asked to create. The token makes a repetition harmless.
 #[derive(Clone, Debug)]
 pub(crate) struct Intent {
     pub token: String,
     pub amount: Amount,
 }
 
-/// DeleteOnTermination is set beside the main line of life: its failure harms no pod.
+/// DeleteOnTermination is set independently of the phase: a failure harms no pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Termination {
     Settled,
@@ -66,7 +67,7 @@ pub(crate) struct Eni {
     pub mac: Mac,
     pub subnet: SubnetId,
     pub subnet_cidr: Ipv4Net,
-    /// `None` until EC2 told.
+    /// `None` until EC2 reports it.
     pub address: Option<Ipv4Addr>,
     pub attachment: Option<Attachment>,
     pub card: u16,
@@ -78,26 +79,26 @@ pub(crate) struct Eni {
     pub phase_since: Mono,
     /// When we first knew of it.
     pub since: Mono,
-    /// When EC2 was first to be asked for it; taken once it serves. `None` for ENIs that were there before.
+    /// When it was first wanted. Taken once it serves pods. `None` for ENIs that existed before.
     pub wanted: Option<Mono>,
-    /// When a restarted daemon took it over from its record.
+    /// When a restarted daemon restored it from the state file.
     pub restored: Option<Mono>,
-    /// The kernel is known to carry its traffic, though the host side is being set again (after a restart).
+    /// The kernel carries its traffic although the host is configuring it again (after a restart).
     pub carries: bool,
     pub trust: Trust,
-    /// It never came up: once drained, it is not tried again.
+    /// It never came up. Once it is drained, it is not tried again.
     pub never_came_up: bool,
-    /// EC2 no longer shows it: after the host has let go of it, it is forgotten and not deleted.
+    /// EC2 no longer lists it. Once the host no longer uses it, it is forgotten and not deleted.
     pub forget_without_delete: bool,
 
     /// The step under way.
     pub op: Option<Op>,
     pub tries: u32,
     pub retry_at: Mono,
-    /// An answer was lost or contradicts us: nothing more for this ENI until EC2 has described it.
+    /// An answer was lost or contradicts our state. Nothing more is done to this ENI until EC2 has described it.
     pub suspect: Option<Mono>,
     pub assign: Option<Asked>,
-    /// Assigns in a row that ended in doubt, and when the next one may follow.
+    /// How many Assigns in a row ended in doubt, and when the next one may follow.
     pub assign_tries: u32,
     pub assign_after: Mono,
     pub unassign: Option<Op>,
@@ -168,14 +169,14 @@ impl Eni {
         }
     }
 
-    /// An ENI that EC2 told of.
+    /// An ENI that EC2 described.
     pub(crate) fn observed(seen: &Observed, default_card: u16, phase: Phase, now: Mono) -> Self {
         let mut eni = Self::blank(seen.subnet.clone(), phase, now);
         eni.learn(seen, default_card);
         eni
     }
 
-    /// An ENI known only from its pods: our record names it, nothing else does yet.
+    /// An ENI that is known only from the records of its pods.
     pub(crate) fn remembered(id: EniId, subnet: SubnetId, now: Mono) -> Self {
         let trust = Trust::Missing {
             since: now,
@@ -188,7 +189,7 @@ impl Eni {
         }
     }
 
-    /// Takes over what EC2 says about the ENI itself; its addresses are compared elsewhere.
+    /// Takes over what EC2 says about the ENI itself. Its addresses are compared elsewhere.
     pub(crate) fn learn(&mut self, seen: &Observed, default_card: u16) {
         self.id = Some(seen.eni.clone());
         self.mac = seen.mac;
@@ -221,7 +222,7 @@ impl Eni {
             }
     }
 
-    /// Whether it is on its way to grantable and has met no lasting trouble.
+    /// Whether it will soon be grantable and has had no lasting trouble.
     pub(crate) fn on_schedule(&self, now: Mono) -> bool {
         let coming = matches!(
             self.phase,
@@ -232,7 +233,7 @@ impl Eni {
         coming && smooth && self.trust == Trust::Sound
     }
 
-    /// Not suspect, or not for long: EC2's word is a moment away.
+    /// Not suspect, or not for long: EC2's list will settle it soon.
     pub(crate) fn resolves_soon(&self, now: Mono) -> bool {
         self.suspect.is_none_or(|since| now < since + SUSPECT_LIMIT)
     }
@@ -244,13 +245,13 @@ impl Eni {
         )
     }
 
-    /// Whether it takes one of the instance's ENI slots. One that EC2 has twice not listed does not.
+    /// Whether it takes one of the instance's ENI slots. An ENI that two lists of EC2 have not shown does not.
     pub(crate) fn occupies(&self) -> bool {
         let gone = self.phase == Phase::Deleting && self.attachment.is_none();
         !gone && !matches!(self.trust, Trust::Missing { reads: 2.., .. })
     }
 
-    /// The next step of its life, if one may be taken now.
+    /// The next step, if it may be taken now.
     pub(crate) fn due(&self, now: Mono) -> Option<Action> {
         if self.op.is_some() || self.suspect.is_some() || now < self.retry_at {
             return None;
@@ -273,12 +274,12 @@ impl Eni {
         &self.counts
     }
 
-    /// No pod, nothing resting.
+    /// No pod and no cooldown is on it.
     pub(crate) const fn idle(&self) -> bool {
         self.counts.held == 0 && self.counts.resting == 0
     }
 
-    /// Addresses that an Assign or a Create under way will bring.
+    /// The amount that an Assign or a Create in progress will bring.
     pub(crate) fn asked(&self) -> Option<Amount> {
         let creating = self
             .intent
@@ -288,13 +289,13 @@ impl Eni {
         creating.or(self.assign.map(|asked| asked.amount))
     }
 
-    /// Slots that are taken.
+    /// Slots in use.
     pub(crate) fn taken(&self) -> u16 {
         let filling = self.blocks.values().filter(|block| block.fills_a_slot());
         u16::try_from(filling.count()).unwrap_or(u16::MAX)
     }
 
-    /// Slots that are neither taken nor asked for.
+    /// Slots that are neither in use nor requested.
     pub(crate) fn room(&self, slots: u16) -> u16 {
         slots
             .saturating_sub(self.taken())
@@ -309,7 +310,7 @@ impl Eni {
         self.counts = counts;
     }
 
-    /// Changes a block and keeps the counts true.
+    /// Changes a block and recounts.
     pub(crate) fn with_block<R>(
         &mut self,
         net: IpNet,
@@ -322,7 +323,7 @@ impl Eni {
         Some(result)
     }
 
-    /// Changes one address and keeps the counts true.
+    /// Changes one address and recounts.
     pub(crate) fn with_slot<R>(
         &mut self,
         address: IpAddr,
@@ -332,7 +333,7 @@ impl Eni {
         self.with_block(net, |block| block.slot_mut(address).map(change))?
     }
 
-    /// An address that is written down: one of an IPv6 prefix that nobody ever had is not.
+    /// A listed address. An address of an IPv6 prefix that no pod ever had may not be listed.
     pub(crate) fn slot(&self, address: IpAddr) -> Option<&Slot> {
         self.blocks.get(&self.block_of(address)?)?.slot(address)
     }
@@ -352,8 +353,8 @@ impl Eni {
         })
     }
 
-    /// Adds a block unless it is there. A prefix takes over single addresses that our record put inside it: after a
-    /// restart a pod's address is known before the prefix that holds it.
+    /// Adds a block unless it exists. A prefix takes over single addresses inside it: after a restart a pod's address is
+    /// known before the prefix that contains it.
     pub(crate) fn add_block(&mut self, net: IpNet, now: Mono) {
         let own = self.address.map(IpAddr::V4);
         if self.blocks.contains_key(&net) || own == Some(net.addr()) {
@@ -386,8 +387,8 @@ impl Eni {
         block
     }
 
-    /// The address to grant next: from the fullest block, so that whole prefixes become free; among equals the one
-    /// that has rested longest.
+    /// The address to grant next: from the fullest block, so that whole prefixes become free. Among equals, the one that was
+    /// free longest.
     pub(crate) fn pick(&self) -> Option<IpAddr> {
         let open = self.blocks.values().filter(|block| block.counts.free > 0);
         open.filter_map(|block| Some((block.counts.free, block.pick()?)))
