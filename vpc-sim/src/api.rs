@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, UdpSocket},
     sync::{Arc, MutexGuard},
 };
 
@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     calls::Call,
+    dns::{self, Names},
     ec2,
     faults::Faults,
     ids::InstanceId,
@@ -61,6 +62,19 @@ impl Api {
             imds: at_imds,
             runtime: Some(runtime),
         })
+    }
+
+    /// Answers DNS queries on this socket too.
+    pub fn resolve_on(&self, socket: UdpSocket) {
+        if let Some(runtime) = &self.runtime {
+            let shared = Arc::clone(&self.shared);
+            runtime.spawn(logged("dns", dns::serve(socket, shared)));
+        }
+    }
+
+    /// The names that DNS queries are answered with.
+    pub fn names(&self) -> MutexGuard<'_, Names> {
+        self.shared.names()
     }
 
     /// The world, locked: for looking and for scripting. Nothing is answered while the guard lives.

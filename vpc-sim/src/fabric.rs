@@ -16,13 +16,14 @@ use datapath::{
     netlink,
     netns::{Netns, NetnsError},
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 pub use self::router::{
     EC2_ADDRESS, IMDS_ADDRESS, IMDS_ADDRESS_V6, INTERNET_ADDRESS, INTERNET_ADDRESS_V6,
 };
 use self::{port::Port, router::Router};
 use crate::{
+    dns::RESOLVER_ADDRESS,
     ids::{EniId, InstanceId},
     world::model::{Change, NetworkInterface},
 };
@@ -73,6 +74,12 @@ pub(crate) fn duplicate(netns: &Netns) -> Result<Netns, FabricError> {
         .try_clone_to_owned()
         .map_err(|source| FabricError::Namespace { source })?;
     Netns::from_fd(fd).map_err(|source| FabricError::Duplicate { source })
+}
+
+/// Where the VPC's resolver answers: in every VPC, and at the base of the VPC's first block plus two.
+pub(crate) fn resolvers(first: Option<&Ipv4Net>) -> impl Iterator<Item = Ipv4Addr> {
+    let own = first.map(|block| Ipv4Addr::from_bits(block.network().to_bits() + 2));
+    [RESOLVER_ADDRESS].into_iter().chain(own)
 }
 
 /// Puts a name to a refused request.

@@ -3,7 +3,7 @@
 //! | Part | Owns | Must not |
 //! |---|---|---|
 //! | [`world`] | EC2's rules and the ledger; pure, told the time | know HTTP, threads, clocks |
-//! | [`ec2`], [`imds`] | the wire | know rules |
+//! | [`ec2`], [`imds`], [`dns`] | the wire | know rules |
 //! | [`fabric`] | namespaces, veth pairs, routes | know addresses other than as told |
 //! | [`Sim`] | all of it running together | – |
 //! | [`Api`] | the faces alone, on any listeners | need privileges |
@@ -17,6 +17,7 @@ pub mod action;
 mod api;
 pub mod calls;
 mod clock;
+pub mod dns;
 pub mod ec2;
 pub mod error;
 pub mod fabric;

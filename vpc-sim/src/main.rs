@@ -1,21 +1,25 @@
 //! `vpc-sim serve`: the EC2 Query API and IMDSv2 on loopback, for the AWS command line and for trying things out.
+//! `vpc-sim up`: the whole VPC, each instance a network namespace with a name.
 //!
 //! Owns the command line and the process's end. One line of JSON on standard output says where everything is; logs go
-//! to standard error. There is no fabric here: that is for programs that use the library.
+//! to standard error.
 
 #![forbid(unsafe_code)]
 
 use std::{
     error::Error,
+    fs,
     net::{SocketAddr, TcpListener},
+    path::Path,
     process::ExitCode,
 };
 
 use clap::{Parser, Subcommand};
+use datapath::netns::Netns;
 use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::signal::unix::{SignalKind, signal};
 use vpc_sim::{
-    Api, LaunchInstance, SimConfig, SubnetConfig, World, WorldConfig,
+    Api, LaunchInstance, Sim, SimConfig, SubnetConfig, World, WorldConfig,
     ids::{InstanceId, SubnetId},
     latency::Latency,
 };
@@ -29,9 +33,14 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Serve until SIGTERM or SIGINT
+    /// Serve EC2 and IMDS on loopback, without a network, until SIGTERM or SIGINT
     Serve(Serve),
+    /// Run a VPC until SIGTERM or SIGINT: each instance is a network namespace, named for `ip netns` by the instance's id
+    Up(Vpc),
 }
+
+/// Where `ip netns` looks for names.
+const NAMED: &str = "/run/netns";
 
 #[derive(Debug, clap::Args)]
 struct Serve {
@@ -41,6 +50,12 @@ struct Serve {
     /// Where IMDSv2 listens; it takes every caller for the first instance
     #[arg(long, default_value = "127.0.0.1:0")]
     imds_listen: SocketAddr,
+    #[command(flatten)]
+    vpc: Vpc,
+}
+
+#[derive(Debug, clap::Args)]
+struct Vpc {
     /// The VPC's blocks, the first being its own
     #[arg(long, default_value = "10.0.0.0/16")]
     vpc_cidr: Vec<Ipv4Net>,
@@ -89,15 +104,17 @@ fn subnet(text: &str) -> Result<SubnetConfig, String> {
 }
 
 fn main() -> ExitCode {
-    let Args {
-        verb: Verb::Serve(args),
-    } = Args::parse();
+    let Args { verb } = Args::parse();
     let filter = tracing_subscriber::EnvFilter::from_default_env();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
-    match serve(args) {
+    let served = match verb {
+        Verb::Serve(args) => serve(args),
+        Verb::Up(args) => up(args),
+    };
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vpc-sim: {}", chain(&*error));
@@ -120,7 +137,7 @@ fn serve(args: Serve) -> Result<(), Box<dyn Error>> {
         TcpListener::bind(args.listen)?,
         TcpListener::bind(args.imds_listen)?,
     );
-    let (types, config) = (args.instances.clone(), config(args));
+    let (types, config) = (args.vpc.instances.clone(), config(args.vpc));
     let mut world = config.build();
     let mut nodes = Vec::new();
     for instance_type in types {
@@ -136,7 +153,45 @@ fn serve(args: Serve) -> Result<(), Box<dyn Error>> {
     wait_for_end()
 }
 
-fn config(args: Serve) -> SimConfig {
+/// Runs the VPC, and names the namespaces of its instances for as long as it runs.
+fn up(args: Vpc) -> Result<(), Box<dyn Error>> {
+    let (types, config) = (args.instances.clone(), config(args));
+    let sim = Sim::start(config)?;
+    fs::create_dir_all(NAMED)?;
+    let mut nodes = Vec::new();
+    for instance_type in types {
+        let launch = LaunchInstance {
+            instance_type,
+            ..LaunchInstance::default()
+        };
+        let node = sim.launch_instance(launch)?;
+        let name = Path::new(NAMED).join(node.id.to_string());
+        node.netns.bind(&name)?;
+        nodes.push((node, name));
+    }
+    let instance = |(node, name): &(vpc_sim::Instance, _)| {
+        serde_json::json!({
+            "id": node.id.to_string(),
+            "type": node.instance_type,
+            "address": node.address,
+            "netns": name,
+        })
+    };
+    let whereabouts = serde_json::json!({
+        "ec2": sim.ec2_endpoint(),
+        "imds": sim.imds_endpoint(),
+        "region": sim.world().region(),
+        "instances": nodes.iter().map(instance).collect::<Vec<_>>(),
+    });
+    println!("{whereabouts}");
+    let ended = wait_for_end();
+    for (_, name) in &nodes {
+        Netns::unbind(name)?;
+    }
+    ended
+}
+
+fn config(args: Vpc) -> SimConfig {
     let latency = Latency {
         scale: args.latency_scale,
         ..Latency::default()

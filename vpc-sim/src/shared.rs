@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use crate::{calls::Call, clock::Clock, faults::Faults, imds::ImdsScript, world::World};
+use crate::{
+    calls::Call, clock::Clock, dns::Names, faults::Faults, imds::ImdsScript, world::World,
+};
 
 #[derive(Debug)]
 pub struct Shared {
@@ -15,6 +17,7 @@ pub struct Shared {
     faults: Mutex<Faults>,
     calls: Mutex<Vec<Call>>,
     imds: Mutex<ImdsScript>,
+    names: Mutex<Names>,
     /// While it is there, lists are answered from it.
     frozen: Mutex<Option<World>>,
     clock: Clock,
@@ -60,6 +63,7 @@ impl Shared {
             faults: Mutex::default(),
             calls: Mutex::default(),
             imds: Mutex::default(),
+            names: Mutex::default(),
             frozen: Mutex::default(),
             clock: Clock::start(),
         }
@@ -93,6 +97,11 @@ impl Shared {
 
     pub fn imds(&self) -> MutexGuard<'_, ImdsScript> {
         lock(&self.imds)
+    }
+
+    /// What the VPC's resolver knows beside the names of instances.
+    pub fn names(&self) -> MutexGuard<'_, Names> {
+        lock(&self.names)
     }
 
     /// The world that lists show while they are frozen.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -18,6 +18,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::{
     api::Api,
     calls::Call,
+    dns::Names,
     error::ApiError,
     fabric::{self, EC2_ADDRESS, Fabric, FabricError, IMDS_ADDRESS, IMDS_ADDRESS_V6},
     faults::Faults,
@@ -148,11 +149,13 @@ struct Wires {
     stop: AtomicBool,
 }
 
+const DNS_PORT: u16 = 53;
+
 /// How long the follower sleeps when nothing is due: any length will do, it is woken by every change.
 const IDLE: Duration = Duration::from_secs(3600);
 
 impl Sim {
-    /// Makes the namespaces, serves EC2 on the simulated internet and IMDS on the router, and follows the world.
+    /// Makes the namespaces, serves EC2 on the simulated internet, IMDS and DNS on the router, and follows the world.
     ///
     /// # Errors
     /// Without the right to make network namespaces.
@@ -171,8 +174,14 @@ impl Sim {
         ];
         let imds = imds.map(|address| listen(fabric.router(), address));
         let imds = imds.into_iter().collect::<Result<_, _>>()?;
+        let resolvers = fabric::resolvers(config.vpc_cidrs.first());
+        let resolvers = resolvers.map(|address| bind(fabric.router(), (address, DNS_PORT).into()));
+        let resolvers = resolvers.collect::<Result<Vec<_>, _>>()?;
         let servers = |source| SimError::Servers { source };
         let api = Api::start(config.build(), ec2, imds, None).map_err(servers)?;
+        resolvers
+            .into_iter()
+            .for_each(|socket| api.resolve_on(socket));
         let wires = Arc::new(Wires {
             shared: Arc::clone(&api.shared),
             fabric: Mutex::new(fabric),
@@ -271,6 +280,11 @@ impl Sim {
     /// Scripted faults of IMDS.
     pub fn imds(&self) -> MutexGuard<'_, ImdsScript> {
         self.api.imds()
+    }
+
+    /// What the VPC's resolver answers beside the names of instances. Names are in lower case.
+    pub fn names(&self) -> MutexGuard<'_, Names> {
+        self.api.names()
     }
 
     /// Every EC2 call so far.
@@ -400,6 +414,11 @@ impl Wires {
 
 fn due(world: &World, now: Duration) -> bool {
     world.has_changes() || world.next_deadline().is_some_and(|at| at <= now)
+}
+
+fn bind(netns: &Netns, address: SocketAddr) -> Result<UdpSocket, SimError> {
+    let bound = netns.run(|| UdpSocket::bind(address)).and_then(|s| s);
+    bound.map_err(|source| SimError::Listen { address, source })
 }
 
 fn listen(netns: &Netns, address: SocketAddr) -> Result<TcpListener, SimError> {

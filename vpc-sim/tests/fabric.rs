@@ -8,6 +8,8 @@
 mod ipv6;
 #[path = "fabric/net.rs"]
 mod net;
+#[path = "fabric/up.rs"]
+mod up;
 
 use std::{net::IpAddr, process::ExitCode, time::Duration};
 
@@ -19,6 +21,7 @@ use ipv6::{
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 use net::{http, sends, socket_at, take_address};
+use up::up_names_the_namespaces_of_its_instances;
 use vpc_sim::{
     Fault, FaultKind, Instance, LaunchInstance, Sim, SimConfig, World, WorldConfig,
     action::Action,
@@ -63,6 +66,8 @@ fn main() -> ExitCode {
         cards_have_names_of_their_own,
         an_address_that_moves_follows_its_owner,
         termination_takes_the_links_away,
+        the_resolver_answers_at_both_its_addresses,
+        up_names_the_namespaces_of_its_instances,
         imds_knows_who_asks,
         ec2_answers_over_the_fabric,
         a_lost_reply_closes_the_connection_and_the_call_has_happened,
@@ -161,6 +166,27 @@ fn the_gateway_answers() -> Outcome {
         .recv(&mut [0])
         .expect_err("no service on the gateway");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    Ok(())
+}
+
+/// Asks for the name as a stub resolver does: whatever answers from another address is not the answer.
+fn the_resolver_answers_at_both_its_addresses() -> Outcome {
+    let sim = start()?;
+    let (a, _) = pair(&sim)?;
+    let address = [192, 0, 2, 7];
+    let name = "db.example".to_owned();
+    sim.names().insert(name, vec![IpAddr::from(address)]);
+    let mut query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0".to_vec();
+    query.extend(b"\x02db\x07example\0\0\x01\0\x01");
+    for resolver in ["169.254.169.253", "10.0.0.2"] {
+        let socket = socket_at(&a.netns, a.address)?;
+        socket.connect((resolver, 53))?;
+        socket.send(&query)?;
+        let mut reply = [0; 512];
+        let len = socket.recv(&mut reply)?;
+        assert_eq!(reply[..2], query[..2], "{resolver}");
+        assert!(reply[..len].ends_with(&address), "{resolver}");
+    }
     Ok(())
 }
 

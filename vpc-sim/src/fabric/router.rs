@@ -19,7 +19,7 @@ use datapath::{
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{FabricError, program};
+use super::{FabricError, program, resolvers};
 
 /// Where IMDS answers.
 pub const IMDS_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
@@ -131,11 +131,16 @@ impl Router {
             Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16).into(),
             services.into(),
         ]);
+        let first = vpc.iter().find_map(|net| match net {
+            IpNet::V4(net) => Some(net),
+            IpNet::V6(_) => None,
+        });
         let mut batch = vec![
             addr::add(&Address::host(lo, IMDS_ADDRESS)),
             addr::add(&Address::host(lo, IMDS_ADDRESS_V6)),
             route::add(&Route::own(IMDS_ADDRESS_V6, lo)),
         ];
+        batch.extend(resolvers(first).map(|address| addr::add(&Address::host(lo, address))));
         batch.extend(nowhere.map(|net| route::add(&Route::nowhere(net, Kind::BlackHole, MAIN))));
         self.socket
             .batch(&batch)

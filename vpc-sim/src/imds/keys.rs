@@ -22,6 +22,8 @@ pub const KEYS: &[&str] = &[
     "mac",
     "iam/security-credentials/",
     "network/interfaces/macs/",
+    "services/domain",
+    "services/partition",
 ];
 
 /// The keys of one interface, under `network/interfaces/macs/<mac>/`. The User Guide and the service disagree on
@@ -103,6 +105,9 @@ impl Tree<'_> {
             "local-ipv4" => Some(self.primary()?.primary()?.to_string()),
             "ipv6" => Some(self.primary()?.ipv6.first()?.to_string()),
             "mac" => Some(self.primary()?.mac.to_string()),
+            "services" => Some("domain\npartition".to_owned()),
+            "services/domain" => Some(partition(self.world.region()).1.to_owned()),
+            "services/partition" => Some(partition(self.world.region()).0.to_owned()),
             "iam" => Some("security-credentials/".to_owned()),
             "iam/security-credentials" => Some(self.instance.role.clone()),
             "network" => Some("interfaces/".to_owned()),
@@ -191,6 +196,15 @@ impl Tree<'_> {
             "version": "2017-09-30",
         });
         format!("{value:#}")
+    }
+}
+
+/// A region's partition, and the domain of the services' endpoints in it.
+fn partition(region: &str) -> (&'static str, &'static str) {
+    match region.split('-').next() {
+        Some("cn") => ("aws-cn", "amazonaws.com.cn"),
+        Some("us") if region.starts_with("us-gov-") => ("aws-us-gov", "amazonaws.com"),
+        _ => ("aws", "amazonaws.com"),
     }
 }
 

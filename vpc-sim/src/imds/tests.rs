@@ -220,6 +220,8 @@ fn every_key_of_the_instance_has_its_value() {
         ("mac", eni.mac.to_string()),
         ("iam/security-credentials/", "node".to_owned()),
         ("network/interfaces/macs/", format!("{}/", eni.mac)),
+        ("services/domain", "amazonaws.com".to_owned()),
+        ("services/partition", "aws".to_owned()),
     ];
     assert_eq!(
         expect.iter().map(|(k, _)| *k).collect::<Vec<_>>(),
@@ -273,7 +275,7 @@ fn every_key_of_an_interface_has_its_value() {
 #[test]
 fn the_tables_cover_what_a_cni_reads() {
     let instance = "placement/availability-zone placement/region instance-id instance-type local-ipv4 ipv6 mac \
-                    iam/security-credentials/ network/interfaces/macs/";
+                    iam/security-credentials/ network/interfaces/macs/ services/domain services/partition";
     let interface = "interface-id device-number network-card network-card-index subnet-id vpc-id security-group-ids \
                      local-ipv4s ipv6s ipv4-prefix ipv6-prefix subnet-ipv4-cidr-block subnet-ipv6-cidr-blocks \
                      vpc-ipv4-cidr-block vpc-ipv4-cidr-blocks vpc-ipv6-cidr-blocks owner-id";
@@ -316,10 +318,11 @@ fn directories_list_their_members() {
         ("", "dynamic\nmeta-data"),
         (
             "meta-data/",
-            "iam/\ninstance-id\ninstance-type\nlocal-ipv4\nmac\nnetwork/\nplacement/",
+            "iam/\ninstance-id\ninstance-type\nlocal-ipv4\nmac\nnetwork/\nplacement/\nservices/",
         ),
         ("meta-data/placement/", "availability-zone\nregion"),
         ("meta-data/network/", "interfaces/"),
+        ("meta-data/services/", "domain\npartition"),
         ("meta-data/network/interfaces/", "macs/"),
         ("dynamic/", "instance-identity/"),
         ("dynamic/instance-identity/", "document"),

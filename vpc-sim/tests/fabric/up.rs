@@ -1,0 +1,41 @@
+//! `vpc-sim up`, the binary, with mounts of its own.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::Outcome;
+
+/// Puts nothing on the machine: `/run` is another one.
+const SCRIPT: &str = "mount -t tmpfs tmpfs /run; exec \"$0\" up --instance t3.small";
+
+pub fn up_names_the_namespaces_of_its_instances() -> Outcome {
+    let mut child = Command::new("unshare")
+        .args(["--mount", "--net", "sh", "-ec", SCRIPT])
+        .arg(env!("CARGO_BIN_EXE_vpc-sim"))
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line)?;
+    let told: serde_json::Value = serde_json::from_str(&line)?;
+    let node = &told["instances"][0];
+    let text = |key: &str| node[key].as_str().unwrap_or_default().to_owned();
+    let pid = child.id().to_string();
+    let inside = format!("--net={}", text("netns"));
+    let addresses = Command::new("nsenter")
+        .args(["--target", &pid, "--mount", "nsenter", &inside])
+        .args(["ip", "-oneline", "address"])
+        .output()?;
+    kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+    assert!(child.wait()?.success());
+    let addresses = String::from_utf8_lossy(&addresses.stdout);
+    let own = format!(" {}/", text("address"));
+    assert!(addresses.contains(&own), "{addresses}\n{line}");
+    Ok(())
+}
