@@ -16,7 +16,7 @@ mod entry;
 mod env;
 mod error;
 #[cfg(test)]
-mod foreign;
+mod fuzz_entry;
 mod gc;
 mod json;
 mod netns;

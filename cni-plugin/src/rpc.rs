@@ -12,7 +12,7 @@ mod headers;
 use std::io::{self, BufReader, Read, Write};
 
 use prost::Message;
-use proto::words::{self, FRAME_MAX, HEAD, PREFIX, STREAM, flag, frame};
+use proto::wire::{self, FRAME_MAX, HEAD, PREFIX, STREAM, flag, frame};
 use tonic::{Code, Status};
 
 use self::headers::Fields;
@@ -59,10 +59,10 @@ impl Call {
     pub fn new(method: &str, request: &impl Message) -> Self {
         let message = request.encode_to_vec();
         let mut body = Vec::with_capacity(PREFIX + message.len());
-        body.extend(words::prefix(&message));
+        body.extend(wire::prefix(&message));
         body.extend(message);
         let mut call = Self {
-            out: words::opening(method),
+            out: wire::opening(method),
             body,
             given: 0,
             windows: [WINDOW; 2],
@@ -216,7 +216,7 @@ impl Call {
     }
 
     fn frame(&mut self, kind: u8, flags: u8, id: u32, payload: &[u8]) {
-        words::put(&mut self.out, kind, flags, id, payload);
+        wire::put(&mut self.out, kind, flags, id, payload);
     }
 
     fn outcome<A: Message + Default>(self) -> Result<A, CallError> {

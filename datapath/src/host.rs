@@ -7,8 +7,8 @@
 
 mod eni;
 mod ipv6;
-mod keeper;
-mod notices;
+mod monitor;
+mod reconciler;
 mod rules;
 mod stale;
 mod sysctl;
@@ -25,8 +25,8 @@ use crate::netlink::{Error, Family, Kind, Mac, Socket};
 use crate::nft::{Egress, Nft, Ruleset};
 
 pub use eni::{EniLink, add_eni, remove_eni};
-pub use keeper::{Doubt, Keeper, Repaired};
-pub use notices::{News, Notices};
+pub use monitor::{Changes, HostMonitor};
+pub use reconciler::{DirtySet, Reconciler, Repaired};
 
 /// Loose source check. An ENI must accept what comes back over it although the main table would answer by another.
 const LOOSE: u32 = 2;

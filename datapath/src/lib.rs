@@ -13,6 +13,6 @@ pub mod nft;
 pub mod pod;
 
 #[cfg(test)]
-mod foreign;
+mod fuzz_entry;
 #[cfg(test)]
 mod testing;

@@ -25,7 +25,7 @@ use expr::{Expr, FibType, Key, Verdict};
 
 pub use egress::{Egress, Snat, SourcePorts};
 pub use list::Listed;
-pub use observe::{Fingerprint, Watch};
+pub use observe::{Fingerprint, NftMonitor};
 
 /// Our table. Nobody else's rules are ever touched.
 const TABLE: &str = "hawser";

@@ -9,7 +9,7 @@ mod del;
 mod guard;
 mod name;
 mod observe;
-mod standing;
+mod wired_pod;
 
 use std::net::IpAddr;
 
@@ -20,11 +20,11 @@ use crate::netlink::link::End;
 use crate::netlink::route::{MAIN, Route};
 use crate::netlink::{Family, Mac};
 
-pub use add::{AddError, Step, Wired, add, add_observed};
+pub use add::{AddError, LinkIndices, Step, add, add_observed};
 pub use del::{PodRef, unlink, unlink_many, unroute, unroute_over};
 pub use name::{host_name, local_mac, upstream_host_name};
 pub use observe::{Drift, HostSide, Side, check, list};
-pub use standing::{Standing, repair};
+pub use wired_pod::{WiredPod, repair};
 
 /// Everything about one wired pod: what ADD makes, CHECK compares with, and DEL takes away.
 #[derive(Debug, Clone, PartialEq, Eq)]

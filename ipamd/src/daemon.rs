@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use datapath::host::Notices;
+use datapath::host::HostMonitor;
 use ipnet::Ipv4Net;
 use planner::{Event, Family, InstanceType, Mono, Planner};
 use tokio::{
@@ -119,7 +119,7 @@ struct Node {
     kind: InstanceType,
     host: HostNet,
     /// Until the watch takes them.
-    notices: Option<Notices>,
+    host_changes: Option<HostMonitor>,
     executor: Executor,
     store: Worker<Store>,
     agreed: Agreed,
@@ -142,7 +142,7 @@ impl Node {
         let me = identity(&imds, &store, contents.identity.clone()).await?;
         let vpc_blocks = vpc_blocks(&imds, &store, &me, contents.vpc_blocks.clone()).await?;
         let egress = vpc::egress(&config.egress, &me, &vpc_blocks);
-        let (host, notices) = HostNet::start(
+        let (host, host_changes) = HostNet::start(
             me.mac,
             config.pool.family,
             &config.network,
@@ -186,7 +186,7 @@ impl Node {
             me,
             kind,
             host,
-            notices: Some(notices),
+            host_changes: Some(host_changes),
             executor,
             store,
             agreed,
@@ -319,8 +319,8 @@ impl Node {
             ended: ended.clone(),
             ask: ask.clone(),
         };
-        if let Some(notices) = self.notices.take() {
-            supervisor.critical("watch", watch.run(notices));
+        if let Some(host_changes) = self.host_changes.take() {
+            supervisor.critical("watch", watch.run(host_changes));
         }
         let follow = watch::follow_enis(ask, self.executor.clone(), pool.clone());
         drop(detached.spawn_idle(follow));

@@ -6,11 +6,11 @@ mod reaper;
 use std::{collections::BTreeSet, net::IpAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use datapath::{
-    host::{self, Doubt, EniLink, HostConfig, Keeper, News, Notices, Repaired},
+    host::{self, Changes, DirtySet, EniLink, HostConfig, HostMonitor, Reconciler, Repaired},
     netlink::{self, Socket},
     netns::{Netns, NetnsError, NetnsId},
     nft::Egress,
-    pod::{self, AddError, HostSide, PodLink, PodRef, Standing},
+    pod::{self, AddError, HostSide, PodLink, PodRef, WiredPod},
 };
 use ipnet::Ipv4Net;
 use planner::{Class, Failure, Family, Mac, command::ConfigureEni};
@@ -73,7 +73,7 @@ pub enum StartError {
 /// See the module. Cloning gives another handle on the same threads.
 #[derive(Clone, Debug)]
 pub struct HostNet {
-    writer: Worker<Keeper>,
+    writer: Worker<Reconciler>,
     reaper: Reaper,
     flows: Flows,
     own: NetnsId,
@@ -92,14 +92,14 @@ impl HostNet {
         network: &config::Network,
         egress: Egress,
         metrics: Arc<Metrics>,
-    ) -> Result<(Self, Notices), StartError> {
+    ) -> Result<(Self, HostMonitor), StartError> {
         let own = Netns::current()?.id();
         let (socket, reaping) = (Socket::open()?, Socket::open()?);
         let pods = match family {
             Family::V4 => netlink::Family::V4,
             Family::V6 => netlink::Family::V6,
         };
-        let notices = Notices::open(pods, &[socket.port(), reaping.port()])?;
+        let monitor = HostMonitor::open(pods, &[socket.port(), reaping.port()])?;
         let settings = HostConfig {
             primary_mac: primary.0,
             mtu: network.eni_mtu,
@@ -107,15 +107,15 @@ impl HostNet {
             block_metadata: network.block_pod_imds,
             pods,
         };
-        let keeper = Keeper::take_over(socket, settings)?;
+        let reconciler = Reconciler::take_over(socket, settings)?;
         let host = Self {
-            writer: Worker::start("datapath", keeper)?,
+            writer: Worker::start("datapath", reconciler)?,
             reaper: Reaper::start(reaping, metrics)?,
             flows: Flows::start()?,
             own,
             eni_mtu: network.eni_mtu,
         };
-        Ok((host, notices))
+        Ok((host, monitor))
     }
 
     /// Waits until nobody writes the host's network any more.
@@ -179,29 +179,35 @@ impl HostNet {
 
     /// Keeps the pods of these records, which a former life wired.
     pub async fn keep(&self, records: &[Record]) {
-        let pods: Vec<Standing> = records.iter().map(standing_of).collect();
+        let pods: Vec<WiredPod> = records.iter().map(wired_pod_of).collect();
         let kept = self
             .writer
-            .run(move |host| pods.into_iter().for_each(|pod| host.stands(pod)));
+            .run(move |host| pods.into_iter().for_each(|pod| host.keep_pod(pod)));
         // A writer that is gone takes the daemon along.
         kept.await.unwrap_or_default();
     }
 
     /// What is in doubt after this news, and was before it.
-    pub async fn doubt(&self, news: News, before: Doubt) -> Doubt {
-        let doubt = self.writer.run(move |host| host.doubt(&news, before)).await;
-        doubt.unwrap_or_default()
+    pub async fn mark_dirty(&self, changes: Changes, before: DirtySet) -> DirtySet {
+        let dirty = self
+            .writer
+            .run(move |host| host.mark_dirty(&changes, before))
+            .await;
+        dirty.unwrap_or_default()
     }
 
     /// Puts right what is in doubt and wrong.
-    pub async fn repair(&self, doubt: Doubt) -> Repaired {
-        let repaired = self.writer.run(move |host| host.repair(&doubt)).await;
+    pub async fn repair(&self, dirty: DirtySet) -> Repaired {
+        let repaired = self.writer.run(move |host| host.repair(&dirty)).await;
         repaired.unwrap_or_default()
     }
 
     /// Whether a link with one of these MAC addresses is there and still not known.
-    pub async fn has_strangers(&self, macs: BTreeSet<netlink::Mac>) -> bool {
-        let found = self.writer.run(move |host| host.has_strangers(&macs)).await;
+    pub async fn has_unknown_links(&self, macs: BTreeSet<netlink::Mac>) -> bool {
+        let found = self
+            .writer
+            .run(move |host| host.has_unknown_links(&macs))
+            .await;
         matches!(found, Ok(Ok(true)))
     }
 
@@ -332,8 +338,8 @@ pub fn link_of(record: &Record) -> PodLink {
 
 /// What the host must keep of a record's pod. One that was adopted without a record has neither MTU nor its pod's MAC in
 /// it.
-fn standing_of(record: &Record) -> Standing {
-    Standing {
+fn wired_pod_of(record: &Record) -> WiredPod {
+    WiredPod {
         host_name: record.host_name.clone(),
         host_index: None,
         address: record.address,

@@ -1,12 +1,12 @@
 //! The watch over the node's network: hears what others change, has it put right, and tells who else must know.
 //!
-//! Owns the subscriptions and the pace. What a notification means and what is to be done is the keeper's
-//! (`datapath::host::Keeper`), on the thread that owns the host's network; this task decides only when.
+//! Owns the subscriptions and the pace. What a notification means and what is to be done is the reconciler's
+//! (`datapath::host::Reconciler`), on the thread that owns the host's network; this task decides only when.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use datapath::{
-    host::{Doubt, News, Notices, Repaired},
+    host::{Changes, DirtySet, HostMonitor, Repaired},
     netlink::Kind,
 };
 use planner::{Event, Mac, Mono};
@@ -37,7 +37,7 @@ const QUIET: Duration = Duration::from_secs(60);
 const ASK_PAUSE: Duration = Duration::from_secs(30);
 const ASK_SPREAD: Duration = Duration::from_secs(2);
 /// Our own ENIs appear before EC2 has answered that they are attached, and are known soon after.
-const STRANGER_PATIENCE: Duration = Duration::from_secs(30);
+const UNKNOWN_LINK_DELAY: Duration = Duration::from_secs(30);
 
 /// The task.
 #[derive(Debug)]
@@ -54,19 +54,19 @@ pub struct Watch {
 
 impl Watch {
     /// Watches for ever.
-    pub async fn run(self, notices: Notices) {
-        let mut news = match listen(notices) {
-            Ok(news) => news,
+    pub async fn run(self, monitor: HostMonitor) {
+        let mut changes = match listen(monitor) {
+            Ok(changes) => changes,
             Err(error) => return tracing::error!(%error, "the node's network cannot be watched"),
         };
         let mut log = Log::default();
         // The first round at once, for what happened before anybody listened.
         let mut round = tokio::time::interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut doubt = Doubt::default();
+        let mut dirty = DirtySet::default();
         loop {
-            if doubt.calls_for_repair() {
-                let repaired = self.host.repair(doubt).await;
+            if dirty.needs_repair() {
+                let repaired = self.host.repair(dirty).await;
                 self.report(&repaired, &mut log);
                 for mac in repaired.gone {
                     let mac = Mac(mac);
@@ -76,35 +76,35 @@ impl Watch {
                 tokio::time::sleep(PAUSE).await;
             }
             // Both are cancel-safe: `recv` loses no message, `tick` no tick.
-            doubt = tokio::select! {
-                told = news.recv() => match told {
-                    Some(told) => self.host.doubt(told, Doubt::default()).await,
+            dirty = tokio::select! {
+                told = changes.recv() => match told {
+                    Some(told) => self.host.mark_dirty(told, DirtySet::default()).await,
                     None => return,
                 },
-                _ = round.tick() => Doubt::all(),
+                _ = round.tick() => DirtySet::all(),
             };
             tokio::time::sleep(SETTLE).await;
-            while let Ok(told) = news.try_recv() {
-                doubt = self.host.doubt(told, doubt).await;
+            while let Ok(told) = changes.try_recv() {
+                dirty = self.host.mark_dirty(told, dirty).await;
             }
-            self.tell(&mut doubt);
+            self.tell(&mut dirty);
         }
     }
 
     /// Passes on what is not ours to repair.
-    fn tell(&self, doubt: &mut Doubt) {
-        if std::mem::take(&mut doubt.ended) {
+    fn tell(&self, dirty: &mut DirtySet) {
+        if std::mem::take(&mut dirty.ended) {
             tracing::info!("a pod's link is gone");
             self.ended.notify_one();
         }
-        let strangers = std::mem::take(&mut doubt.strangers);
-        if strangers.is_empty() {
+        let unknown_links = std::mem::take(&mut dirty.unknown_links);
+        if unknown_links.is_empty() {
             return;
         }
         let (host, ask) = (self.host.clone(), self.ask.clone());
         drop(self.detached.spawn_idle(async move {
-            tokio::time::sleep(STRANGER_PATIENCE).await;
-            if host.has_strangers(strangers).await {
+            tokio::time::sleep(UNKNOWN_LINK_DELAY).await;
+            if host.has_unknown_links(unknown_links).await {
                 tracing::info!("a network interface appeared that is not known");
                 ask.notify_one();
             }
@@ -169,11 +169,11 @@ impl Log {
 
 /// Listens on a thread of its own, which ends with its listener. One message at a time: what comes while that is worked
 /// upon waits in the kernel.
-fn listen(mut notices: Notices) -> std::io::Result<mpsc::Receiver<News>> {
-    let (sender, news) = mpsc::channel(1);
+fn listen(mut monitor: HostMonitor) -> std::io::Result<mpsc::Receiver<Changes>> {
+    let (sender, changes) = mpsc::channel(1);
     let listen = move || {
         loop {
-            let heard = match notices.wait() {
+            let heard = match monitor.wait() {
                 Ok(heard) => heard,
                 Err(error) => return tracing::error!(error = chain(&error), "netlink failed"),
             };
@@ -183,9 +183,9 @@ fn listen(mut notices: Notices) -> std::io::Result<mpsc::Receiver<News>> {
         }
     };
     std::thread::Builder::new()
-        .name("notices".to_owned())
+        .name("monitor".to_owned())
         .spawn(listen)?;
-    Ok(news)
+    Ok(changes)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ pub mod names;
 pub mod netns;
 pub mod refusal;
 pub mod tombstone;
-pub mod words;
+pub mod wire;
 
 /// Version 1 of the contract, as generated from `proto/hawser/v1/node.proto`.
 pub mod v1 {

@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_request_has_the_fields_of_grpc() {
-        let words = proto::words::opening("Add");
+        let words = proto::wire::opening("Add");
         let at = words.windows(2).position(|two| two == [0x83, 0x86]); // POST, http
         let block = &words[at.expect("where the fields begin")..];
         let fields = read(block).unwrap();

@@ -1,5 +1,5 @@
 use proto::v1::{AddReply, AddRequest, GcReply, GcRequest};
-use proto::words::PREFACE;
+use proto::wire::PREFACE;
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! The node's network for real: a host with two ENIs, each on a wire of its own.
 
 mod ipv6;
-mod keeper;
+mod reconciler;
 mod traffic;
 
 use std::net::{Ipv4Addr, UdpSocket};

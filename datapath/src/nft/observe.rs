@@ -154,11 +154,11 @@ fn text(object: &[u8], attribute: u16) -> Option<String> {
 
 /// Notifications about our tables.
 #[derive(Debug)]
-pub struct Watch {
+pub struct NftMonitor {
     channel: Channel,
 }
 
-impl Watch {
+impl NftMonitor {
     /// Subscribes in the calling thread's namespace.
     ///
     /// # Errors
@@ -192,7 +192,7 @@ impl Watch {
     }
 }
 
-impl AsFd for Watch {
+impl AsFd for NftMonitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
     }

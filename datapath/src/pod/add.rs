@@ -28,7 +28,7 @@ pub enum Step {
 
 /// A pod's network as it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wired {
+pub struct LinkIndices {
     /// Interface index of the host end, in the host's namespace.
     pub host_index: u32,
     /// Interface index of the pod's end, in the pod's namespace.
@@ -97,7 +97,7 @@ pub fn add(
     pod: &mut Socket,
     netns: BorrowedFd<'_>,
     link: &PodLink,
-) -> Result<Wired, AddError> {
+) -> Result<LinkIndices, AddError> {
     add_observed(host, pod, netns, link, |_| {})
 }
 
@@ -111,7 +111,7 @@ pub fn add_observed(
     netns: BorrowedFd<'_>,
     link: &PodLink,
     mut done: impl FnMut(Step),
-) -> Result<Wired, AddError> {
+) -> Result<LinkIndices, AddError> {
     validate(link)?;
     same_namespace(pod, netns)?;
     let pod_side = |e| refused(Step::PodSide, e);
@@ -180,7 +180,11 @@ fn same_namespace(pod: &Socket, netns: BorrowedFd<'_>) -> Result<(), AddError> {
 }
 
 /// Step 1, repeated once when a half-made earlier attempt is in the way.
-fn make_pair(host: &mut Socket, netns: BorrowedFd<'_>, link: &PodLink) -> Result<Wired, AddError> {
+fn make_pair(
+    host: &mut Socket,
+    netns: BorrowedFd<'_>,
+    link: &PodLink,
+) -> Result<LinkIndices, AddError> {
     match try_pair(host, netns, link) {
         Err(e) if e.is(Errno::EEXIST) => {}
         other => return other.map_err(|e| pair_failed(host, link, e)),
@@ -214,7 +218,11 @@ fn make_pair(host: &mut Socket, netns: BorrowedFd<'_>, link: &PodLink) -> Result
 /// One `RTM_NEWLINK`, whose echo tells both indices: the host end's own, and in `IFLA_LINK` the other end's. No
 /// look-up, no second request (65 µs for the link with all its attributes), and no guess at a free index (which the
 /// kernel would let us dictate for both ends). Links are echoed from Linux 6.2 on; before, the host end is asked for.
-fn try_pair(host: &mut Socket, netns: BorrowedFd<'_>, link: &PodLink) -> Result<Wired, Error> {
+fn try_pair(
+    host: &mut Socket,
+    netns: BorrowedFd<'_>,
+    link: &PodLink,
+) -> Result<LinkIndices, Error> {
     let pair = link::add_veth_with_one_queue(&link.host_end(), &link.pod_end(), Some(netns));
     let request = link::echo(link::without_arp(pair));
     let mut wired = None;
@@ -226,10 +234,10 @@ fn try_pair(host: &mut Socket, netns: BorrowedFd<'_>, link: &PodLink) -> Result<
 }
 
 /// What the echo would have told.
-fn ask_indices(host: &mut Socket, host_name: &str) -> Result<Wired, Error> {
+fn ask_indices(host: &mut Socket, host_name: &str) -> Result<LinkIndices, Error> {
     let host_end = host.link_by_name(host_name)?;
     let both = host_end.and_then(|l| {
-        Some(Wired {
+        Some(LinkIndices {
             host_index: l.index,
             pod_index: l.peer?,
         })
@@ -238,7 +246,7 @@ fn ask_indices(host: &mut Socket, host_name: &str) -> Result<Wired, Error> {
 }
 
 /// The two indices in an echoed link, without decoding its sixty other attributes.
-fn indices(frame: &Frame<'_>) -> Option<Wired> {
+fn indices(frame: &Frame<'_>) -> Option<LinkIndices> {
     const IFINFOMSG: usize = 16;
     const IFLA_LINK: u16 = 5;
     let payload = frame.payload();
@@ -246,7 +254,7 @@ fn indices(frame: &Frame<'_>) -> Option<Wired> {
     let host_index = number(payload.get(4..8)?)?;
     let mut attributes = NlasIterator::new(payload.get(IFINFOMSG..)?);
     let peer = attributes.find_map(|a| a.ok().filter(|a| a.kind() == IFLA_LINK))?;
-    Some(Wired {
+    Some(LinkIndices {
         host_index,
         pod_index: number(peer.value())?,
     })
@@ -336,7 +344,7 @@ fn open_queue(pod: &mut Socket, index: u32) -> Result<(), Error> {
 
 /// The inverse of all three steps is one: with the host end go its peer and every address, route and neighbour on
 /// either, including those that the failing step still made.
-fn undo(host: &mut Socket, wired: Wired, error: AddError) -> AddError {
+fn undo(host: &mut Socket, wired: LinkIndices, error: AddError) -> AddError {
     let result = host.apply(&link::del(wired.host_index));
     let left = result.err().filter(|e| !e.is_gone());
     match error {

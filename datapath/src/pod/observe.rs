@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use super::{PodLink, Standing, host_route};
+use super::{PodLink, WiredPod, host_route};
 use crate::constants::{PODS_TABLE, gateway, group, index_of_group};
 use crate::netlink::addr::Address;
 use crate::netlink::link::{Inet6Conf, Link};
@@ -91,7 +91,7 @@ pub fn check(host: &mut Socket, pod: &mut Socket, link: &PodLink) -> Result<Vec<
     let mut drift = Vec::new();
     let host_end = host.link_by_name(&link.host_name)?;
     let pod_end = pod.link_by_name(&link.pod_name)?;
-    let want = Standing::from(link);
+    let want = WiredPod::from(link);
     match &host_end {
         None => drift.push(Drift::LinkMissing { side: Side::Host }),
         Some(end) => {
@@ -177,7 +177,7 @@ fn compare_link(
     }
 }
 
-impl Standing {
+impl WiredPod {
     /// How the host's side, as its link, the routes of the pods table over it and the neighbours on it tell, differs.
     #[must_use]
     pub fn drift(&self, end: &Link, routes: &[Route], neighbours: &[Neighbour]) -> Vec<Drift> {
@@ -203,7 +203,7 @@ impl Standing {
         drift
     }
 
-    /// As [`Standing::drift`], of what the pair is made with.
+    /// As [`WiredPod::drift`], of what the pair is made with.
     #[must_use]
     pub fn link_drift(&self, end: &Link) -> Vec<Drift> {
         let mut drift = Vec::new();

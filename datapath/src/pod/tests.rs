@@ -37,7 +37,7 @@ impl Lab {
         }
     }
 
-    fn add(&mut self, link: &PodLink) -> Result<Wired, AddError> {
+    fn add(&mut self, link: &PodLink) -> Result<LinkIndices, AddError> {
         add(&mut self.host, &mut self.pod, self.pod_ns.as_fd(), link)
     }
 

@@ -12,7 +12,7 @@ use proto::{
     names::{self, NameError, PodIdentity, SandboxKey, VethPrefix},
     refusal::Refusal,
     v1::{self, node_server::Node},
-    words::PREFACE,
+    wire::PREFACE,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -1,4 +1,4 @@
-//! A call that came in one piece and in the very words that the plugin uses ([`proto::words`]): answered in one piece,
+//! A call that came in one piece and in the very words that the plugin uses ([`proto::wire`]): answered in one piece,
 //! without the machinery of HTTP/2.
 //!
 //! Every pod's start makes such a call, and walking it through HTTP/2's state, a library's server and its tasks cost a
@@ -12,7 +12,7 @@ use http::HeaderMap;
 use prost::Message;
 use proto::{
     v1::node_server::Node,
-    words::{self, FRAME_MAX, HEAD, PREFIX, STREAM, flag, frame},
+    wire::{self, FRAME_MAX, HEAD, PREFIX, STREAM, flag, frame},
 };
 use tokio::net::UnixStream;
 use tonic::{Request, Response, Status};
@@ -39,7 +39,7 @@ static OPENINGS: LazyLock<[(Verb, Vec<u8>); 4]> = LazyLock::new(|| {
         (Verb::Check, "Check"),
         (Verb::Status, "Status"),
     ]
-    .map(|(verb, name)| (verb, words::opening(name)))
+    .map(|(verb, name)| (verb, wire::opening(name)))
 });
 
 /// What a connection begins with, as far as it has come.
@@ -85,8 +85,8 @@ impl Opening {
         let payload = rest.get(HEAD..)?;
         let (prefix, message) = payload.split_first_chunk::<PREFIX>()?;
         let mut whole = Vec::with_capacity(rest.len());
-        words::put(&mut whole, frame::DATA, flag::END_STREAM, STREAM, payload);
-        let is_whole = whole == rest && *prefix == words::prefix(message);
+        wire::put(&mut whole, frame::DATA, flag::END_STREAM, STREAM, payload);
+        let is_whole = whole == rest && *prefix == wire::prefix(message);
         is_whole.then_some(Call { verb, message })
     }
 }
@@ -134,14 +134,14 @@ fn said(answer: &Result<Vec<u8>, Status>) -> Vec<u8> {
     const HEADERS: &[u8] = b"\x88\x0f\x10\x10application/grpc";
     const OK: &[u8] = b"\x00\x0bgrpc-status\x010";
     let mut out = Vec::with_capacity(512);
-    words::put(&mut out, frame::SETTINGS, 0, 0, &[]);
-    words::put(&mut out, frame::SETTINGS, flag::ACK, 0, &[]);
+    wire::put(&mut out, frame::SETTINGS, 0, 0, &[]);
+    wire::put(&mut out, frame::SETTINGS, flag::ACK, 0, &[]);
     match answer {
         Ok(message) => {
             put_block(&mut out, 0, HEADERS);
-            let body = [&words::prefix(message)[..], message].concat();
+            let body = [&wire::prefix(message)[..], message].concat();
             for part in body.chunks(FRAME_MAX) {
-                words::put(&mut out, frame::DATA, 0, STREAM, part);
+                wire::put(&mut out, frame::DATA, 0, STREAM, part);
             }
             put_block(&mut out, flag::END_STREAM, OK);
         }
@@ -152,7 +152,7 @@ fn said(answer: &Result<Vec<u8>, Status>) -> Vec<u8> {
     }
     // The last stream that was served, and no error.
     let goaway = [STREAM.to_be_bytes(), [0; 4]].concat();
-    words::put(&mut out, frame::GOAWAY, 0, 0, &goaway);
+    wire::put(&mut out, frame::GOAWAY, 0, 0, &goaway);
     out
 }
 
@@ -166,7 +166,7 @@ fn put_block(out: &mut Vec<u8>, flags: u8, block: &[u8]) {
             _ => (frame::CONTINUATION, 0),
         };
         let end = if n == last { flag::END_HEADERS } else { 0 };
-        words::put(out, kind, flags | end, STREAM, part);
+        wire::put(out, kind, flags | end, STREAM, part);
     }
 }
 

@@ -8,7 +8,7 @@ mod plugin {
     pub mod conf;
     pub mod env;
     pub mod error;
-    pub mod foreign;
+    pub mod fuzz_entry;
     pub mod gc;
     pub mod json;
     pub mod netns;
@@ -18,4 +18,4 @@ mod plugin {
 }
 use plugin::{client, conf, env, error, gc, json, netns, result, rpc, version};
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| plugin::foreign::cni(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| plugin::fuzz_entry::cni(input));

@@ -6,10 +6,10 @@
 mod constants;
 #[path = "../../../datapath/src"]
 mod datapath {
-    pub mod foreign;
+    pub mod fuzz_entry;
     pub mod netlink;
     pub mod netns;
 }
 use datapath::{netlink, netns};
 
-libfuzzer_sys::fuzz_target!(|datagram: &[u8]| datapath::foreign::netlink(datagram));
+libfuzzer_sys::fuzz_target!(|datagram: &[u8]| datapath::fuzz_entry::netlink(datagram));

@@ -27,7 +27,7 @@ use e2e::{
 };
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use prost::Message as _;
-use proto::{handover, v1, words};
+use proto::{handover, v1, wire};
 use vpc_sim::SimConfig;
 
 use crate::{Outcome, trials};
@@ -392,7 +392,7 @@ fn who_comes_after_a_long_silence_is_answered_at_once() -> Outcome {
     Ok(())
 }
 
-/// In the plugin's words: the daemon's own opening words come with its answer, in one piece.
+/// Sends the request exactly as the plugin does: the daemon's own opening frames come with its answer, in one piece.
 fn who_asks_at_once_is_woken_by_the_answer_only() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
@@ -404,7 +404,7 @@ fn who_asks_at_once_is_woken_by_the_answer_only() -> Outcome {
         }),
     };
     let message = frames::message(&request.encode_to_vec());
-    let parts = [words::opening("Del"), frames::data(&message, true)];
+    let parts = [wire::opening("Del"), frames::data(&message, true)];
     for _ in 0..20 {
         let mut stream = sent(&node.socket(), &bare(&[&parts.concat()]))?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;

@@ -9,7 +9,7 @@ use crate::testing::{netns, run_in};
 struct Lab {
     netns: Netns,
     nft: Nft,
-    watch: Watch,
+    watch: NftMonitor,
 }
 
 /// A namespace with our table in it, and nothing to be told yet.
@@ -21,7 +21,7 @@ fn lab() -> Lab {
         ..Ruleset::default()
     };
     nft.replace(&ruleset).unwrap();
-    let watch = netns.run(Watch::open).unwrap().unwrap();
+    let watch = netns.run(NftMonitor::open).unwrap().unwrap();
     Lab { netns, nft, watch }
 }
 

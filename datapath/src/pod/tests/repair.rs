@@ -22,7 +22,7 @@ fn repaired(meddle: &str) -> Vec<Kind> {
 
 fn repair_one(lab: &mut Lab, link: &PodLink) -> Tally {
     let before = lab.host.changed();
-    repair(&mut lab.host, [Standing::from(link)].iter()).unwrap();
+    repair(&mut lab.host, [WiredPod::from(link)].iter()).unwrap();
     lab.host.changed().since(before)
 }
 
@@ -79,7 +79,7 @@ fn another_pods_route_is_not_taken() {
     );
     run_in(&lab.host_ns, &["sh", "-ec", &meddle]);
     let before = snapshot(&lab.host_ns);
-    let error = super::super::repair(&mut lab.host, [Standing::from(&link)].iter()).unwrap_err();
+    let error = super::super::repair(&mut lab.host, [WiredPod::from(&link)].iter()).unwrap_err();
     assert!(error.is(Errno::EEXIST), "{error}");
     assert_eq!(snapshot(&lab.host_ns), before);
 }
@@ -90,11 +90,11 @@ fn what_is_not_known_is_left_alone() {
     let mut lab = Lab::new();
     let link = pod_link(5);
     lab.add(&link).unwrap();
-    let standing = Standing {
+    let pod = WiredPod {
         mtu: None,
         host_mac: None,
         pod_mac: None,
-        ..Standing::from(&link)
+        ..WiredPod::from(&link)
     };
     let meddle = format!(
         "ip link set {0} mtu 1400; ip neigh flush dev {0} nud permanent; ip route flush table 27392",
@@ -102,7 +102,7 @@ fn what_is_not_known_is_left_alone() {
     );
     run_in(&lab.host_ns, &["sh", "-ec", &meddle]);
     let before = lab.host.changed();
-    repair(&mut lab.host, [standing].iter()).unwrap();
+    repair(&mut lab.host, [pod].iter()).unwrap();
     let changed: Vec<_> = lab.host.changed().since(before).iter().collect();
     assert_eq!(changed, [(Kind::Route, 1)]);
 }
@@ -112,6 +112,6 @@ fn a_pod_whose_link_is_gone_is_left_to_whoever_counts_pods() {
     let mut lab = Lab::new();
     let link = pod_link(5);
     let before = snapshot(&lab.host_ns);
-    repair(&mut lab.host, [Standing::from(&link)].iter()).unwrap();
+    repair(&mut lab.host, [WiredPod::from(&link)].iter()).unwrap();
     assert_eq!(snapshot(&lab.host_ns), before);
 }

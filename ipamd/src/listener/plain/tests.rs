@@ -10,9 +10,9 @@ use tonic::{Code, transport::Endpoint};
 use super::*;
 
 fn said_by_the_plugin(method: &str, message: &[u8]) -> Vec<u8> {
-    let mut words = words::opening(method);
-    let body = [&words::prefix(message)[..], message].concat();
-    words::put(&mut words, frame::DATA, flag::END_STREAM, STREAM, &body);
+    let mut words = wire::opening(method);
+    let body = [&wire::prefix(message)[..], message].concat();
+    wire::put(&mut words, frame::DATA, flag::END_STREAM, STREAM, &body);
     words
 }
 
@@ -70,7 +70,7 @@ fn the_fuzzed_corpus_has_calls_in_these_words() {
         ("plain-status", Verb::Status),
     ] {
         let bytes = std::fs::read(format!("{corpus}/{name}")).unwrap();
-        let found = known(&[words::PREFACE, &bytes[1..]].concat());
+        let found = known(&[wire::PREFACE, &bytes[1..]].concat());
         assert_eq!(found.map(|(verb, _)| verb), Some(verb), "{name}");
     }
 }

@@ -1,4 +1,5 @@
-//! Word of everything on a node that the keeper cares for, from the two places where the kernel tells of it.
+//! Notifications about everything that the reconciler maintains, from the two kernel interfaces that send them: rtnetlink
+//! and nftables.
 
 use std::os::fd::AsFd;
 
@@ -16,7 +17,7 @@ const TOPICS: [Topic; 6] = [
     Topic::Neighbours,
     Topic::Settings,
 ];
-/// Where pods have IPv6 addresses. Their links are guarded in IPv4 too, by its settings.
+/// On a node whose pods have IPv6 addresses. IPv4 settings matter there too: they guard the pods' links.
 const TOPICS_V6: [Topic; 7] = [
     Topic::Links,
     Topic::AddressesV6,
@@ -29,23 +30,23 @@ const TOPICS_V6: [Topic; 7] = [
 
 /// The subscriptions.
 #[derive(Debug)]
-pub struct Notices {
+pub struct HostMonitor {
     network: Monitor,
-    nftables: nft::Watch,
+    nftables: nft::NftMonitor,
 }
 
-/// What was told at one time.
+/// The notifications that arrived together.
 #[derive(Debug, Default)]
-pub struct News {
-    /// Of links, addresses, routes, rules, neighbours and settings.
+pub struct Changes {
+    /// About links, addresses, routes, rules, neighbours and settings.
     pub events: Vec<Event>,
-    /// Our nftables were touched, by whomever.
+    /// Our nftables tables were changed, by us or by others.
     pub nftables: bool,
 }
 
-impl Notices {
-    /// Subscribes in the calling thread's namespace, of a node whose pods have addresses of the family `pods`. What is changed through the route sockets with the ports `own` is
-    /// not told.
+impl HostMonitor {
+    /// Subscribes in the calling thread's namespace. `pods` is the family of the pods' addresses. Changes that are made
+    /// through the route sockets with the ports `own` are not reported.
     ///
     /// # Errors
     /// When the kernel has no sockets to give.
@@ -58,16 +59,16 @@ impl Notices {
         own.iter().for_each(|port| network.ignore(*port));
         Ok(Self {
             network,
-            nftables: nft::Watch::open()?,
+            nftables: nft::NftMonitor::open()?,
         })
     }
 
-    /// Waits until the kernel tells of something, and takes what it has told, as [`Monitor::pending`] does. It may be nothing
-    /// to the point.
+    /// Waits for a notification and returns everything that is pending, as [`HostMonitor::pending`] does. The result can be
+    /// empty.
     ///
     /// # Errors
     /// When a socket fails.
-    pub fn wait(&mut self) -> Result<News, Error> {
+    pub fn wait(&mut self) -> Result<Changes, Error> {
         let mut sockets = [
             PollFd::new(self.network.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.nftables.as_fd(), PollFlags::POLLIN),
@@ -78,12 +79,12 @@ impl Notices {
         }
     }
 
-    /// As [`Notices::wait`], without waiting.
+    /// As [`HostMonitor::wait`], but returns at once.
     ///
     /// # Errors
     /// When a socket fails.
-    pub fn pending(&mut self) -> Result<News, Error> {
-        Ok(News {
+    pub fn pending(&mut self) -> Result<Changes, Error> {
+        Ok(Changes {
             events: self.network.pending()?,
             nftables: self.nftables.touched()?,
         })

@@ -5,48 +5,51 @@ mod ipv6;
 use super::*;
 use crate::constants::GROUP_DYING;
 use crate::netlink::{Kind, Socket};
-use crate::pod::Standing;
+use crate::pod::WiredPod;
 
 /// A node that is kept, with a pod on each of its ENIs.
 struct Kept {
     lab: Lab,
-    keeper: Keeper,
-    notices: Notices,
+    reconciler: Reconciler,
+    monitor: HostMonitor,
     /// What must be there after each repair, as this shows it.
     right: String,
     show: fn(&Netns) -> String,
     _pods: Vec<Netns>,
 }
 
-fn listen(lab: &Lab, keeper: &mut Keeper, pods: Family) -> Notices {
-    let own = [keeper.socket().port()];
-    lab.host.run(|| Notices::open(pods, &own)).unwrap().unwrap()
+fn listen(lab: &Lab, reconciler: &mut Reconciler, pods: Family) -> HostMonitor {
+    let own = [reconciler.socket().port()];
+    lab.host
+        .run(|| HostMonitor::open(pods, &own))
+        .unwrap()
+        .unwrap()
 }
 
 impl Kept {
     fn new() -> Self {
         let mut lab = Lab::new();
-        let mut keeper = lab.on_host(|_| {
-            let mut keeper = Keeper::take_over(Socket::open().unwrap(), config()).unwrap();
-            keeper.add_eni(eni()).unwrap();
-            keeper
+        let mut reconciler = lab.on_host(|_| {
+            let mut reconciler = Reconciler::take_over(Socket::open().unwrap(), config()).unwrap();
+            reconciler.add_eni(eni()).unwrap();
+            reconciler
         });
         let pods: Vec<_> = [(11, 0), (21, 1)]
             .map(|(i, index)| {
                 let netns = netns();
                 let mut pod = socket_in(&netns);
-                keeper
+                reconciler
                     .add_pod(&mut pod, netns.as_fd(), &pod_link(i, index))
                     .unwrap();
                 netns
             })
             .into();
-        let notices = listen(&lab, &mut keeper, Family::V4);
+        let monitor = listen(&lab, &mut reconciler, Family::V4);
         let right = snapshot(&lab.host);
         Self {
             lab,
-            keeper,
-            notices,
+            reconciler,
+            monitor,
             right,
             show: snapshot,
             _pods: pods,
@@ -54,17 +57,18 @@ impl Kept {
     }
 
     /// What has been put in doubt since this was last asked.
-    fn doubt(&mut self) -> Doubt {
-        self.doubt_after(Doubt::default())
+    fn mark_dirty(&mut self) -> DirtySet {
+        self.mark_dirty_after(DirtySet::default())
     }
 
-    fn doubt_after(&mut self, before: Doubt) -> Doubt {
-        self.keeper.doubt(&self.notices.pending().unwrap(), before)
+    fn mark_dirty_after(&mut self, before: DirtySet) -> DirtySet {
+        self.reconciler
+            .mark_dirty(&self.monitor.pending().unwrap(), before)
     }
 
-    fn repair(&mut self, doubt: &Doubt) -> Vec<Kind> {
-        let keeper = &mut self.keeper;
-        let repaired = self.lab.host.run(|| keeper.repair(doubt)).unwrap();
+    fn repair(&mut self, dirty: &DirtySet) -> Vec<Kind> {
+        let reconciler = &mut self.reconciler;
+        let repaired = self.lab.host.run(|| reconciler.repair(dirty)).unwrap();
         assert!(repaired.failures.is_empty(), "{:?}", repaired.failures);
         repaired.changed.iter().map(|(kind, _)| kind).collect()
     }
@@ -72,14 +76,14 @@ impl Kept {
     /// Damages the node, sees that it is told, repairs what is in doubt, and tells what was changed.
     fn after(&mut self, meddle: &str) -> Vec<Kind> {
         self.lab.show(meddle);
-        let doubt = self.doubt();
-        assert!(doubt.calls_for_repair(), "{meddle} was not told");
-        let changed = self.repair(&doubt);
+        let dirty = self.mark_dirty();
+        assert!(dirty.needs_repair(), "{meddle} was not told");
+        let changed = self.repair(&dirty);
         assert_eq!((self.show)(&self.lab.host), self.right, "after {meddle}");
         // Our own work may be told as well, where nobody can tell whose it was: it is looked at, and that is all.
-        let next = self.doubt();
+        let next = self.mark_dirty();
         assert_eq!(self.repair(&next), [], "after {meddle}");
-        assert_eq!(self.doubt(), Doubt::default(), "after {meddle}");
+        assert_eq!(self.mark_dirty(), DirtySet::default(), "after {meddle}");
         changed
     }
 }
@@ -87,23 +91,23 @@ impl Kept {
 #[test]
 fn what_is_kept_is_never_in_doubt_by_our_own_doing() {
     let mut kept = Kept::new();
-    assert_eq!(kept.doubt(), Doubt::default());
-    assert_eq!(kept.repair(&Doubt::all()), []);
+    assert_eq!(kept.mark_dirty(), DirtySet::default());
+    assert_eq!(kept.repair(&DirtySet::all()), []);
     let mut another = pod_link(12, 1);
     another.host_name = "eni12".to_owned();
     let netns = netns();
     let mut pod = socket_in(&netns);
-    kept.keeper
+    kept.reconciler
         .add_pod(&mut pod, netns.as_fd(), &another)
         .unwrap();
-    assert_eq!(kept.doubt(), Doubt::default());
+    assert_eq!(kept.mark_dirty(), DirtySet::default());
     let gone = pod::PodRef {
         host_name: another.host_name,
         address: another.address,
     };
-    kept.keeper.remove_pod(&gone).unwrap();
-    pod::unlink(kept.keeper.socket(), &gone.host_name).unwrap();
-    assert_eq!(kept.doubt(), Doubt::default());
+    kept.reconciler.remove_pod(&gone).unwrap();
+    pod::unlink(kept.reconciler.socket(), &gone.host_name).unwrap();
+    assert_eq!(kept.mark_dirty(), DirtySet::default());
 }
 
 /// As before Linux 6.2 every pod that is wired: each step of it is told, and by nobody.
@@ -112,13 +116,13 @@ fn of_a_link_the_last_word_counts_whenever_it_comes() {
     let mut kept = Kept::new();
     let link = pod_link(21, 1).host_name;
     kept.lab.show(&format!("ip link set {link} mtu 1400"));
-    let between = kept.doubt();
-    assert!(between.calls_for_repair());
+    let between = kept.mark_dirty();
+    assert!(between.needs_repair());
     kept.lab.show(&format!("ip link set {link} mtu 9001"));
-    assert_eq!(kept.doubt_after(between), Doubt::default());
+    assert_eq!(kept.mark_dirty_after(between), DirtySet::default());
     let both = format!("ip link set {link} mtu 1400; ip link set {link} mtu 9001");
     kept.lab.show(&both);
-    assert_eq!(kept.doubt(), Doubt::default());
+    assert_eq!(kept.mark_dirty(), DirtySet::default());
 }
 
 #[test]
@@ -197,12 +201,12 @@ fn the_source_check_follows_the_machines_setting() {
     let mut kept = Kept::new();
     let strict = kept.right.clone();
     kept.lab.show("sysctl -qw net.ipv4.conf.all.rp_filter=2");
-    let doubt = kept.doubt();
-    assert_eq!(kept.repair(&doubt), [Kind::Nftables]);
+    let dirty = kept.mark_dirty();
+    assert_eq!(kept.repair(&dirty), [Kind::Nftables]);
     assert!(snapshot(&kept.lab.host).contains("fib saddr . iif oif missing drop"));
     kept.lab.show("sysctl -qw net.ipv4.conf.all.rp_filter=0");
-    let doubt = kept.doubt();
-    assert_eq!(kept.repair(&doubt), [Kind::Nftables]);
+    let dirty = kept.mark_dirty();
+    assert_eq!(kept.repair(&dirty), [Kind::Nftables]);
     assert_eq!(snapshot(&kept.lab.host), strict);
 }
 
@@ -251,48 +255,48 @@ fn all_of_it_at_once_comes_back() {
 }
 
 #[test]
-fn lost_notifications_put_everything_in_doubt() {
+fn lost_notifications_put_everything_dirty() {
     let kept = Kept::new();
-    let overrun = News {
+    let overrun = Changes {
         events: vec![crate::netlink::Event::Overrun],
         nftables: false,
     };
-    let doubt = kept.keeper.doubt(&overrun, Doubt::default());
-    assert!(doubt.node && doubt.pods && doubt.nftables && doubt.ended);
+    let dirty = kept.reconciler.mark_dirty(&overrun, DirtySet::default());
+    assert!(dirty.node && dirty.pods && dirty.nftables && dirty.ended);
 }
 
 #[test]
 fn a_pod_that_ended_is_told_and_one_that_was_deleted_is_not() {
     let mut kept = Kept::new();
     drop(kept._pods.pop());
-    let mut doubt = Doubt::default();
+    let mut dirty = DirtySet::default();
     // The kernel takes namespaces apart when it finds the time.
     let told = (0..500).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
-        doubt = kept.doubt_after(std::mem::take(&mut doubt));
-        doubt.ended
+        dirty = kept.mark_dirty_after(std::mem::take(&mut dirty));
+        dirty.ended
     });
     assert!(told);
     let gone = pod::PodRef {
         host_name: pod_link(11, 0).host_name,
         address: pod_link(11, 0).address,
     };
-    kept.keeper.remove_pod(&gone).unwrap();
+    kept.reconciler.remove_pod(&gone).unwrap();
     // As the daemon does: the removal is another socket's.
     pod::unlink(&mut socket_in(&kept.lab.host), &gone.host_name).unwrap();
-    assert!(!kept.doubt().ended);
+    assert!(!kept.mark_dirty().ended);
 }
 
 #[test]
 fn an_eni_that_was_pulled_is_told() {
     let mut kept = Kept::new();
     kept.lab.show("ip link del eth1");
-    let doubt = kept.doubt();
-    assert!(!doubt.ended);
-    let keeper = &mut kept.keeper;
+    let dirty = kept.mark_dirty();
+    assert!(!dirty.ended);
+    let reconciler = &mut kept.reconciler;
     // It is no failure of a repair, and told once.
     for gone in [vec![eni().mac], vec![]] {
-        let repaired = kept.lab.host.run(|| keeper.repair(&doubt)).unwrap();
+        let repaired = kept.lab.host.run(|| reconciler.repair(&dirty)).unwrap();
         assert!(repaired.failures.is_empty(), "{:?}", repaired.failures);
         assert_eq!(repaired.gone, gone);
     }
@@ -303,11 +307,11 @@ fn what_software_makes_is_no_stranger() {
     let mut kept = Kept::new();
     kept.lab
         .show("ip link add d0 type veth peer name d1; ip link set d0 up");
-    let doubt = kept.doubt();
-    assert!(doubt.strangers.is_empty(), "{doubt:?}");
+    let dirty = kept.mark_dirty();
+    assert!(dirty.unknown_links.is_empty(), "{dirty:?}");
     // Hardware has no kind.
     let mac = kept
-        .keeper
+        .reconciler
         .socket()
         .link_by_name("d0")
         .unwrap()
@@ -315,33 +319,33 @@ fn what_software_makes_is_no_stranger() {
         .mac
         .unwrap();
     let one = [mac].into();
-    assert!(kept.keeper.has_strangers(&one).unwrap());
+    assert!(kept.reconciler.has_unknown_links(&one).unwrap());
     assert!(
         !kept
-            .keeper
-            .has_strangers(&[eni().mac, config().primary_mac].into())
+            .reconciler
+            .has_unknown_links(&[eni().mac, config().primary_mac].into())
             .unwrap()
     );
     kept.lab.show("ip link del d0");
-    assert!(!kept.keeper.has_strangers(&one).unwrap());
+    assert!(!kept.reconciler.has_unknown_links(&one).unwrap());
 }
 
 #[test]
 fn pods_of_a_former_life_are_kept_too() {
     let mut kept = Kept::new();
-    let mut keeper = kept
+    let mut reconciler = kept
         .lab
-        .on_host(|_| Keeper::take_over(Socket::open().unwrap(), config()).unwrap());
+        .on_host(|_| Reconciler::take_over(Socket::open().unwrap(), config()).unwrap());
     for (i, index) in [(11, 0), (21, 1)] {
-        keeper.stands(Standing::from(&pod_link(i, index)));
+        reconciler.keep_pod(WiredPod::from(&pod_link(i, index)));
     }
-    keeper = kept.lab.on_host(|_| {
-        keeper.add_eni(eni()).unwrap();
-        keeper
+    reconciler = kept.lab.on_host(|_| {
+        reconciler.add_eni(eni()).unwrap();
+        reconciler
     });
-    kept.keeper = keeper;
+    kept.reconciler = reconciler;
     assert_eq!(snapshot(&kept.lab.host), kept.right);
-    kept.notices = listen(&kept.lab, &mut kept.keeper, Family::V4);
+    kept.monitor = listen(&kept.lab, &mut kept.reconciler, Family::V4);
     assert_eq!(kept.after("ip route flush table 27392"), [Kind::Route]);
 }
 
@@ -359,7 +363,7 @@ fn a_former_lifes_leavings_go_and_others_stay() {
     lab.show(&format!(
         "ip link add d0 group {GROUP_DYING} type veth peer name d1"
     ));
-    lab.on_host(|_| Keeper::take_over(Socket::open().unwrap(), config()).unwrap());
+    lab.on_host(|_| Reconciler::take_over(Socket::open().unwrap(), config()).unwrap());
     let mut after = lab.show("ip rule; ip route show table 11");
     after.retain(|line| !line.starts_with("512:") && !line.starts_with("1024:"));
     assert_eq!(after, before);

@@ -1,7 +1,7 @@
-//! Pods that stand: what the host must keep of each, and putting that right again.
+//! Wired pods: the host's side of each, and how differences in it are corrected.
 //!
-//! Owns the difference's remedy. The pod's own namespace is not reached from here, and what a pod does there is its own
-//! business. Must not make or remove links: a link that is gone went with its pod.
+//! Owns the requests that correct a [`Drift`]. It cannot reach the pod's own namespace, where the pod may change what it
+//! likes. Must not make or remove links: a missing link means that the pod is gone.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,12 +13,12 @@ use crate::netlink::neigh::{self, Neighbour};
 use crate::netlink::route::{self, Route};
 use crate::netlink::{Error, Family, Mac, Request, Socket};
 
-/// The host's side of a wired pod. Of a pod that was found standing without a record, not all is known.
+/// The host's side of a wired pod. Not all of it is known for a pod that was found without a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct WiredPod {
     /// Name of the host end.
     pub host_name: String,
-    /// Interface index of the host end, if it was made in this life.
+    /// Interface index of the host end, if this process made it.
     pub host_index: Option<u32>,
     /// The pod's address.
     pub address: IpAddr,
@@ -32,7 +32,7 @@ pub struct Standing {
     pub pod_mac: Option<Mac>,
 }
 
-impl From<&PodLink> for Standing {
+impl From<&PodLink> for WiredPod {
     fn from(link: &PodLink) -> Self {
         Self {
             host_name: link.host_name.clone(),
@@ -46,9 +46,9 @@ impl From<&PodLink> for Standing {
     }
 }
 
-impl Standing {
-    /// The requests that undo `drift`, in an order in which none undoes another: a link that goes up, leaves ARP or changes
-    /// its MAC address loses its neighbours. The IPv6 settings that only `/proc/sys` has are the keeper's.
+impl WiredPod {
+    /// The requests that correct `drift`, in an order in which none undoes another: a link loses its neighbours when it goes
+    /// up, leaves ARP or changes its MAC address. IPv6 settings that exist only in `/proc/sys` are the reconciler's.
     fn remedy(&self, end: &Link, drift: &[Drift]) -> Vec<Request> {
         let has = |wanted: fn(&Drift) -> bool| drift.iter().any(wanted);
         let up = has(|d| matches!(d, Drift::LinkDown { .. }));
@@ -71,7 +71,7 @@ impl Standing {
             ..Change::default()
         };
         let mut requests = Vec::new();
-        // Before the link comes up, which is when it would take them.
+        // Before the link comes up: the kernel assigns these addresses at that moment.
         if has(|d| matches!(d, Drift::OwnIpv6)) {
             requests.push(link::set_no_own_ipv6(end.index));
         }
@@ -84,7 +84,7 @@ impl Standing {
         let deaf = up || arp || mac || has(|d| matches!(d, Drift::NeighbourMissing { .. }));
         let known = self.pod_mac.filter(|_| deaf);
         requests.extend(known.map(|mac| neigh::set_permanent(end.index, self.address, mac)));
-        // Never "replace": a route over another link is evidence that another pod has this address.
+        // "add", never "replace": a route over another link shows that another pod has this address.
         if has(|d| matches!(d, Drift::HostRouteMissing { .. })) {
             requests.push(route::add(&host_route(self.address, end.index)));
         }
@@ -92,7 +92,7 @@ impl Standing {
     }
 }
 
-/// The kernel's state of all pods, each object by the link that it is on.
+/// The kernel's state of all pods. Routes and neighbours are keyed by the index of their link.
 struct Observed {
     links: HashMap<String, Link>,
     routes: HashMap<u32, Vec<Route>>,
@@ -123,14 +123,13 @@ impl Observed {
     }
 }
 
-/// Compares the host's side of `pods` with the kernel, all of them at once, and puts right what differs. Pods whose link
-/// is gone are left alone.
+/// Compares the host's side of all `pods` with the kernel and corrects what differs. Pods whose link is gone are skipped.
 ///
 /// # Errors
-/// When the kernel cannot be asked, or the first refusal; the other pods are put right all the same.
+/// When the kernel cannot be asked, or the first refusal; the other pods are corrected all the same.
 pub fn repair<'a>(
     host: &mut Socket,
-    pods: impl Iterator<Item = &'a Standing>,
+    pods: impl Iterator<Item = &'a WiredPod>,
 ) -> Result<(), Error> {
     let observed = Observed::of(host)?;
     let mut requests = Vec::new();
@@ -147,7 +146,7 @@ pub fn repair<'a>(
         requests.extend(pod.remedy(end, &drift));
     }
     let report = host.batch(&requests)?;
-    // A link that went between the look and the remedy took its pod along.
+    // A link that disappeared between reading and correcting belonged to a pod that has ended.
     let refused = report.results.into_iter().filter_map(Result::err);
     refused
         .filter(|e| !e.is_gone())

@@ -1,25 +1,25 @@
-//! The words of HTTP/2 in which the plugin makes its one call: both ends know them, the plugin to say them, the daemon to
-//! recognise at sight what was said in just these words.
+//! The exact bytes of HTTP/2 with which the plugin makes its one gRPC call on a connection. The plugin writes them; the
+//! daemon compares what it receives with them, and answers an exact match without a full HTTP/2 implementation.
 //!
-//! Owns frames' heads and the fields of a request. Knows nothing of how a conversation goes on.
+//! Owns the frame headers and the header block of a request. Knows nothing about how either side reads its answer.
 
 /// The service in the contract's own package.
 const SERVICE: &str = "/hawser.v1.Node/";
-/// A client's first words (RFC 9113, 3.4).
+/// The connection preface of a client (RFC 9113, 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The one stream there is.
+/// The only stream of a connection.
 pub const STREAM: u32 = 1;
-/// A frame's head.
+/// Length of a frame header, in bytes.
 pub const HEAD: usize = 9;
-/// The largest frame that anybody may send who has not been told otherwise; also what we send at most.
+/// The largest frame payload that a peer may send before settings allow more. We never send a larger one.
 pub const FRAME_MAX: usize = 1 << 14;
-/// Before a message: whether it is compressed, and its length in four bytes.
+/// Length of what gRPC puts before a message: the compression flag (one byte) and the message's length (four bytes).
 pub const PREFIX: usize = 5;
 
-/// `SETTINGS_HEADER_TABLE_SIZE` 0: no field refers to an earlier one. `SETTINGS_ENABLE_PUSH` 0.
+/// `SETTINGS_HEADER_TABLE_SIZE` 0, so that no header refers to an earlier one. `SETTINGS_ENABLE_PUSH` 0.
 const SETTINGS: [u8; 12] = [0, 1, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0];
 
-/// Kinds of frames (RFC 9113, 6).
+/// Frame types (RFC 9113, 6).
 pub mod frame {
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
@@ -32,9 +32,9 @@ pub mod frame {
     pub const CONTINUATION: u8 = 9;
 }
 
-/// Their flags.
+/// Frame flags.
 pub mod flag {
-    /// Of SETTINGS and PING.
+    /// In SETTINGS and PING frames.
     pub const ACK: u8 = 0x1;
     pub const END_STREAM: u8 = 0x1;
     pub const END_HEADERS: u8 = 0x4;
@@ -42,7 +42,7 @@ pub mod flag {
     pub const PRIORITY: u8 = 0x20;
 }
 
-/// Adds a frame. `payload` is no longer than [`FRAME_MAX`].
+/// Appends a frame to `out`. `payload` must not be longer than [`FRAME_MAX`].
 pub fn put(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     out.extend(&length(payload)[1..]);
     out.extend([kind, flags]);
@@ -50,7 +50,7 @@ pub fn put(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) 
     out.extend(payload);
 }
 
-/// What precedes a message (gRPC, "Length-Prefixed-Message").
+/// What gRPC puts before an uncompressed message ("Length-Prefixed-Message").
 #[must_use]
 pub fn prefix(message: &[u8]) -> [u8; PREFIX] {
     let [a, b, c, d] = length(message);
@@ -61,30 +61,30 @@ fn length(bytes: &[u8]) -> [u8; 4] {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes()
 }
 
-/// All that a call begins with, up to its message.
+/// Everything that a call sends before its message: preface, settings and request headers.
 #[must_use]
 pub fn opening(method: &str) -> Vec<u8> {
-    let mut words = PREFACE.to_vec();
-    put(&mut words, frame::SETTINGS, 0, 0, &SETTINGS);
+    let mut bytes = PREFACE.to_vec();
+    put(&mut bytes, frame::SETTINGS, 0, 0, &SETTINGS);
     let fields = fields(method);
     put(
-        &mut words,
+        &mut bytes,
         frame::HEADERS,
         flag::END_HEADERS,
         STREAM,
         &fields,
     );
-    words
+    bytes
 }
 
-/// A request's fields without any compression (RFC 7541). Indices are the static table's; literals are short, so that one
-/// byte holds a length.
+/// The header block of a request, without Huffman coding or a dynamic table (RFC 7541). The indices are those of the static
+/// table. All literals are shorter than 127 bytes, so that one byte holds each length.
 fn fields(method: &str) -> Vec<u8> {
     const METHOD_POST: u8 = 0x80 | 3;
     const SCHEME_HTTP: u8 = 0x80 | 6;
     const AUTHORITY: u8 = 1;
     const PATH: u8 = 4;
-    /// 31, of which the first byte holds 15.
+    /// Index 31, of which the first byte holds 15.
     const CONTENT_TYPE: [u8; 2] = [0x0f, 31 - 15];
     let mut block = vec![METHOD_POST, SCHEME_HTTP];
     let mut literal = |index: &[u8], texts: &[&str]| {
@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn no_call_begins_like_another() {
         let all = ["Add", "Del", "Check", "Gc", "Status", "Inspect"].map(opening);
-        for (n, words) in all.iter().enumerate() {
-            let alike = all.iter().filter(|other| other.starts_with(words));
+        for (n, opening) in all.iter().enumerate() {
+            let alike = all.iter().filter(|other| other.starts_with(opening));
             assert_eq!(alike.count(), 1, "{n}");
         }
     }

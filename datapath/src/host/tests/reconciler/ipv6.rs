@@ -24,16 +24,19 @@ fn kept() -> Kept {
         block_metadata: true,
         ..config()
     };
-    let mut keeper = lab.on_host(|_| Keeper::take_over(Socket::open().unwrap(), config).unwrap());
+    let mut reconciler =
+        lab.on_host(|_| Reconciler::take_over(Socket::open().unwrap(), config).unwrap());
     let netns = netns();
     let mut pod = socket_in(&netns);
-    keeper.add_pod(&mut pod, netns.as_fd(), &link()).unwrap();
-    let notices = listen(&lab, &mut keeper, Family::V6);
+    reconciler
+        .add_pod(&mut pod, netns.as_fd(), &link())
+        .unwrap();
+    let monitor = listen(&lab, &mut reconciler, Family::V6);
     let right = snapshot_ipv6(&lab.host);
     Kept {
         lab,
-        keeper,
-        notices,
+        reconciler,
+        monitor,
         right,
         show: snapshot_ipv6,
         _pods: vec![netns],
@@ -43,9 +46,9 @@ fn kept() -> Kept {
 #[test]
 fn what_is_kept_is_never_in_doubt_by_our_own_doing() {
     let mut kept = kept();
-    assert_eq!(kept.doubt(), Doubt::default());
-    assert_eq!(kept.repair(&Doubt::all()), []);
-    assert_eq!(kept.doubt(), Doubt::default());
+    assert_eq!(kept.mark_dirty(), DirtySet::default());
+    assert_eq!(kept.repair(&DirtySet::all()), []);
+    assert_eq!(kept.mark_dirty(), DirtySet::default());
     let another = PodLink {
         host_name: "eni12".to_owned(),
         address: Ipv6Addr::from(u128::from(POD) + 1).into(),
@@ -53,9 +56,11 @@ fn what_is_kept_is_never_in_doubt_by_our_own_doing() {
     };
     let netns = netns();
     let mut pod = socket_in(&netns);
-    let keeper = &mut kept.keeper;
-    keeper.add_pod(&mut pod, netns.as_fd(), &another).unwrap();
-    assert_eq!(kept.doubt(), Doubt::default());
+    let reconciler = &mut kept.reconciler;
+    reconciler
+        .add_pod(&mut pod, netns.as_fd(), &another)
+        .unwrap();
+    assert_eq!(kept.mark_dirty(), DirtySet::default());
 }
 
 #[test]
@@ -120,9 +125,9 @@ fn ipv6_that_is_switched_off_is_switched_on() {
         let mut kept = kept();
         kept.lab
             .show(&format!("echo 1 > {CONF}/{links}/disable_ipv6"));
-        let doubt = kept.doubt();
-        assert!(doubt.node, "{links}: {doubt:?}");
-        assert!(kept.repair(&doubt).contains(&Kind::Setting), "{links}");
+        let dirty = kept.mark_dirty();
+        assert!(dirty.node, "{links}: {dirty:?}");
+        assert!(kept.repair(&dirty).contains(&Kind::Setting), "{links}");
         kept.lab
             .show("ip addr add 2600:1f14:0:1::10/64 dev eth0 nodad");
         // The kernel adds an address's own routes when its workers find the time.
@@ -146,7 +151,7 @@ fn settings_that_the_kernel_does_not_tell_of_come_back() {
         format!("echo 0 > {CONF}/{pod}/addr_gen_mode"),
     ] {
         kept.lab.show(&meddle);
-        assert_eq!(kept.repair(&Doubt::all()), [Kind::Setting], "{meddle}");
+        assert_eq!(kept.repair(&DirtySet::all()), [Kind::Setting], "{meddle}");
         assert_eq!(snapshot_ipv6(&kept.lab.host), kept.right, "{meddle}");
     }
 }
@@ -156,7 +161,7 @@ fn settings_that_the_kernel_does_not_tell_of_come_back() {
 fn advertisements_that_are_not_wanted_are_not_switched_on() {
     let mut kept = kept();
     kept.lab.show(&format!("echo 0 > {CONF}/eth0/accept_ra"));
-    assert_eq!(kept.repair(&Doubt::all()), []);
+    assert_eq!(kept.repair(&DirtySet::all()), []);
     assert_eq!(kept.lab.show(&format!("cat {CONF}/eth0/accept_ra")), ["0"]);
 }
 

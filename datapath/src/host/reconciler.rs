@@ -1,10 +1,10 @@
-//! The keeper: what the node's network shall be, and the one socket that makes it so.
+//! The reconciler: the desired state of the node's network, and the one socket that applies it.
 //!
-//! Owns the desired state of ENIs and of the pods' host sides. Every change is noted here before or with its effect, so
-//! that a repair, which is the same difference as the first set-up, can never undo what was wanted. What notifications
-//! mean for it is [`Doubt`]; a doubt is only ever a reason to look.
+//! Owns the desired state of ENIs and of the pods' host sides. Every change is recorded here before its effect or together
+//! with it, so a repair, which is the same diff as the first set-up, can never undo what was wanted. [`DirtySet`] says which
+//! parts of the state may differ after a notification. It only decides what is looked at, never what is changed.
 
-mod doubt;
+mod dirty_set;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
@@ -12,23 +12,23 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
-use super::{During, EniLink, HostConfig, HostError, News, eni};
+use super::{Changes, During, EniLink, HostConfig, HostError, eni};
 use crate::netlink::{Error, Family, Kind, Mac, Socket, Tally};
 use crate::nft::{Fingerprint, Ruleset};
-use crate::pod::{self, AddError, PodLink, PodRef, Standing, Wired};
+use crate::pod::{self, AddError, LinkIndices, PodLink, PodRef, WiredPod};
 
-pub use doubt::Doubt;
+pub use dirty_set::DirtySet;
 
-/// See the module. Belongs to one thread, in the namespace that it keeps.
+/// See the module. Belongs to one thread, which is in the namespace that it maintains.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct Reconciler {
     socket: Socket,
     desired: Desired,
-    /// What nftables were told to be, and what they then were; `None` when that could not be told.
+    /// The ruleset that we wrote last, and the fingerprint that the kernel then had; `None` if it could not be read.
     left: Option<(Ruleset, Fingerprint)>,
 }
 
-/// What shall be.
+/// The desired state.
 #[derive(Debug)]
 struct Desired {
     config: HostConfig,
@@ -37,29 +37,29 @@ struct Desired {
     /// Secondary ENIs by index, each with the index of its link, if that was there when last looked for.
     enis: BTreeMap<u16, (EniLink, Option<u32>)>,
     /// By name of the host end.
-    pods: BTreeMap<String, Standing>,
+    pods: BTreeMap<String, WiredPod>,
 }
 
-/// What a repair came to.
+/// The result of a repair.
 #[derive(Debug, Default)]
 pub struct Repaired {
-    /// What had to be changed, by kind.
+    /// The number of changes, by kind.
     pub changed: Tally,
-    /// What could not be put right.
+    /// What could not be corrected.
     pub failures: Vec<HostError>,
-    /// ENIs whose link is gone since this was last looked for, by MAC address: nothing of ours brings that back.
+    /// MAC addresses of ENIs whose link has disappeared since the last repair. We cannot bring a link back.
     pub gone: Vec<Mac>,
 }
 
-impl Keeper {
-    /// Takes over the calling thread's namespace; as [`prepare`](super::prepare).
+impl Reconciler {
+    /// Prepares the calling thread's namespace, as [`prepare`](super::prepare).
     ///
     /// # Errors
     /// As [`prepare`](super::prepare).
     pub fn take_over(mut socket: Socket, config: HostConfig) -> Result<Self, HostError> {
         super::stale::remove(&mut socket)?;
         let primary = super::prepare(&mut socket, &config)?.index;
-        let mut keeper = Self {
+        let mut reconciler = Self {
             socket,
             desired: Desired {
                 config,
@@ -69,11 +69,11 @@ impl Keeper {
             },
             left: None,
         };
-        keeper.remember_nftables();
-        Ok(keeper)
+        reconciler.remember_nftables();
+        Ok(reconciler)
     }
 
-    /// The socket, for questions.
+    /// The socket, for read requests.
     pub fn socket(&mut self) -> &mut Socket {
         &mut self.socket
     }
@@ -116,53 +116,53 @@ impl Keeper {
         pod: &mut Socket,
         netns: BorrowedFd<'_>,
         link: &PodLink,
-    ) -> Result<Wired, AddError> {
+    ) -> Result<LinkIndices, AddError> {
         let wired = pod::add(&mut self.socket, pod, netns, link)?;
-        self.stands(Standing {
+        self.keep_pod(WiredPod {
             host_index: Some(wired.host_index),
-            ..Standing::from(link)
+            ..WiredPod::from(link)
         });
         Ok(wired)
     }
 
-    /// Keeps a pod that was wired by a former life.
-    pub fn stands(&mut self, pod: Standing) {
+    /// Adds a pod that a previous process wired to the desired state.
+    pub fn keep_pod(&mut self, pod: WiredPod) {
         self.desired.pods.insert(pod.host_name.clone(), pod);
     }
 
-    /// As [`pod::unroute`]: the pod is kept no longer.
+    /// As [`pod::unroute`], and removes the pod from the desired state.
     ///
     /// # Errors
     /// As [`pod::unroute`].
     pub fn remove_pod(&mut self, pod: &PodRef) -> Result<(), Error> {
         let kept = self.desired.pods.remove(&pod.host_name);
-        // Once only: a repetition looks for itself.
+        // The index is used once: a repeated DEL looks the link up by name.
         match kept.and_then(|kept| kept.host_index) {
             Some(index) => pod::unroute_over(&mut self.socket, pod.address, index),
             None => pod::unroute(&mut self.socket, pod),
         }
     }
 
-    /// What is in doubt after this news, and was before it.
+    /// Adds to `before` what `changes` may have altered.
     #[must_use]
-    pub fn doubt(&self, news: &News, before: Doubt) -> Doubt {
-        let mut doubt = before;
-        doubt.nftables |= news.nftables;
-        for event in &news.events {
-            self.desired.doubt(event, &mut doubt);
+    pub fn mark_dirty(&self, changes: &Changes, before: DirtySet) -> DirtySet {
+        let mut dirty = before;
+        dirty.nftables |= changes.nftables;
+        for event in &changes.events {
+            self.desired.mark_dirty(event, &mut dirty);
         }
-        doubt
+        dirty
     }
 
-    /// Looks at what is in doubt, and puts right what is not as it shall be, by difference: traffic that has its way is
-    /// not disturbed.
-    pub fn repair(&mut self, doubt: &Doubt) -> Repaired {
+    /// Compares the parts in `dirty` with the kernel and corrects what differs. What is right is not touched, so traffic is not
+    /// disturbed.
+    pub fn repair(&mut self, dirty: &DirtySet) -> Repaired {
         let before = self.socket.changed();
         let mut repaired = Repaired::default();
-        if doubt.node {
+        if dirty.node {
             self.repair_node(&mut repaired);
         }
-        if doubt.of_pods() {
+        if dirty.of_pods() {
             repaired.failures.extend(self.repair_ipv6_of_pods().err());
             let pods = self.desired.pods.values();
             let failure = pod::repair(&mut self.socket, pods).err();
@@ -172,22 +172,22 @@ impl Keeper {
             });
             repaired.failures.extend(failure);
         }
-        // Last: the way that a mark leads is complete before anything is marked.
-        if doubt.nftables || doubt.node {
+        // Last: the rule and the table for a mark must be complete before any packet gets the mark.
+        if dirty.nftables || dirty.node {
             repaired.failures.extend(self.repair_nftables().err());
         }
         repaired.changed = self.socket.changed().since(before);
         repaired
     }
 
-    /// Whether hardware with one of these MAC addresses is there and still not known.
+    /// Whether a link with one of these MAC addresses is there and is still not ours.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn has_strangers(&mut self, macs: &BTreeSet<Mac>) -> Result<bool, Error> {
+    pub fn has_unknown_links(&mut self, macs: &BTreeSet<Mac>) -> Result<bool, Error> {
         let links = self.socket.links()?;
         let mut present = links.iter().filter_map(|link| link.mac);
-        Ok(present.any(|mac| macs.contains(&mac) && self.desired.is_strange(mac)))
+        Ok(present.any(|mac| macs.contains(&mac) && self.desired.is_unknown(mac)))
     }
 
     fn repair_node(&mut self, repaired: &mut Repaired) {
@@ -213,7 +213,7 @@ impl Keeper {
         }
     }
 
-    /// First of a pod's: without IPv6 its link takes no route.
+    /// Must run before the other repairs of a pod: a link without IPv6 accepts no route.
     fn repair_ipv6_of_pods(&mut self) -> Result<(), HostError> {
         if self.desired.config.pods != Family::V6 {
             return Ok(());
@@ -227,7 +227,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Nothing is written when they are as we left them, and we would leave them so again.
+    /// Writes nothing if the kernel still has what we wrote last and the wanted ruleset has not changed.
     fn repair_nftables(&mut self) -> Result<(), HostError> {
         let wanted = self.ruleset()?;
         let mut nft = super::nft(&self.socket)?;
@@ -243,8 +243,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// To be called after each change of ours, so that it is not taken for somebody else's. If it fails, the next repair
-    /// replaces what may be right, which costs nothing but the work.
+    /// Must be called after each own change, so that the change is not taken for somebody else's. If reading fails, the next
+    /// repair writes the ruleset again, which is harmless.
     fn remember_nftables(&mut self) {
         self.left = self.look_at_nftables();
     }
