@@ -15,7 +15,7 @@ use crate::conf::ConfError;
 use crate::del::unheard;
 use crate::env::EnvError;
 use crate::error::Failure;
-use crate::netns::NetnsError;
+use crate::netns::NetnsPathError;
 use crate::result::ReplyError;
 
 const PART: &str = "From the plugin";
@@ -140,38 +140,38 @@ fn configuration() -> Vec<ConfError> {
     ]
 }
 
-fn known_namespace(error: NetnsError) -> NetnsError {
+fn known_namespace(error: NetnsPathError) -> NetnsPathError {
     match error {
-        NetnsError::Relative { .. }
-        | NetnsError::Missing { .. }
-        | NetnsError::Symlink { .. }
-        | NetnsError::Kind { .. }
-        | NetnsError::Own { .. }
-        | NetnsError::Ipv6 { .. }
-        | NetnsError::Io { .. } => error,
+        NetnsPathError::Relative { .. }
+        | NetnsPathError::Missing { .. }
+        | NetnsPathError::Symlink { .. }
+        | NetnsPathError::Kind { .. }
+        | NetnsPathError::Own { .. }
+        | NetnsPathError::Ipv6 { .. }
+        | NetnsPathError::Io { .. } => error,
     }
 }
 
-fn namespace() -> Vec<NetnsError> {
+fn namespace() -> Vec<NetnsPathError> {
     let path = || NETNS.into();
     vec![
-        NetnsError::Relative {
+        NetnsPathError::Relative {
             path: "netns/5f1d9c".into(),
         },
-        NetnsError::Missing { path: path() },
-        NetnsError::Symlink { path: path() },
-        NetnsError::Kind {
+        NetnsPathError::Missing { path: path() },
+        NetnsPathError::Symlink { path: path() },
+        NetnsPathError::Kind {
             path: path(),
-            source: proto::netns::NetnsError::NotANamespace {
+            source: nettypes::netns::NetnsError::NotANamespace {
                 magic: 0x0102_1994,
                 mode: 0o100_644,
             },
         },
-        NetnsError::Own { path: path() },
-        NetnsError::Ipv6 {
+        NetnsPathError::Own { path: path() },
+        NetnsPathError::Ipv6 {
             source: io::Error::from_raw_os_error(30),
         },
-        NetnsError::Io {
+        NetnsPathError::Io {
             op: "setns to",
             path: path(),
             source: io::Error::from_raw_os_error(1),

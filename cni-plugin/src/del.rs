@@ -12,7 +12,7 @@ use crate::client::{ClientError, Daemon};
 use crate::conf::Conf;
 use crate::env::{Attachment, Verb};
 use crate::error::{Failure, code};
-use crate::netns::{Netns, NetnsError};
+use crate::netns::{NetnsPathError, PodNetns};
 
 pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
     refuse_own_namespace(attachment)?;
@@ -56,12 +56,12 @@ pub(crate) fn unheard(error: &ClientError, source: &std::io::Error) -> Failure {
 
 /// The host's own namespace in a DEL is a caller's mistake that ADD would have refused. Any other trouble with the path
 /// means that the namespace is gone: a bind mount that was taken away leaves a regular file behind.
-fn refuse_own_namespace(attachment: &Attachment) -> Result<(), NetnsError> {
+fn refuse_own_namespace(attachment: &Attachment) -> Result<(), NetnsPathError> {
     let Some(path) = &attachment.netns else {
         return Ok(());
     };
-    match Netns::open(Path::new(path), attachment.netns_override) {
-        Err(error @ NetnsError::Own { .. }) => Err(error),
+    match PodNetns::open(Path::new(path), attachment.netns_override) {
+        Err(error @ NetnsPathError::Own { .. }) => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
-use proto::address::Mac;
+use nettypes::Mac;
 
 use crate::conf::Conf;
 use crate::env::{Variables, Verb};

@@ -8,11 +8,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use nettypes::netns::{NetnsError, NetnsId, identify};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
-use proto::netns::{Identity, identify};
 
 use crate::env::Attachment;
 use crate::error::{Failure, code};
@@ -22,7 +22,7 @@ const OWN: &str = "/proc/self/ns/net";
 
 /// Why `CNI_NETNS` is not accepted.
 #[derive(Debug, thiserror::Error)]
-pub enum NetnsError {
+pub enum NetnsPathError {
     #[error("CNI_NETNS {} is not an absolute path", path.display())]
     Relative { path: PathBuf },
     #[error("CNI_NETNS {} does not exist", path.display())]
@@ -30,10 +30,7 @@ pub enum NetnsError {
     #[error("CNI_NETNS {} is a symbolic link", path.display())]
     Symlink { path: PathBuf },
     #[error("CNI_NETNS {} is not a network namespace", path.display())]
-    Kind {
-        path: PathBuf,
-        source: proto::netns::NetnsError,
-    },
+    Kind { path: PathBuf, source: NetnsError },
     #[error("CNI_NETNS {} is the host's own network namespace", path.display())]
     Own { path: PathBuf },
     #[error("IPv6 is off in the pod's network namespace and cannot be switched on")]
@@ -46,19 +43,19 @@ pub enum NetnsError {
     },
 }
 
-impl From<NetnsError> for Failure {
-    fn from(error: NetnsError) -> Self {
+impl From<NetnsPathError> for Failure {
+    fn from(error: NetnsPathError) -> Self {
         let remedy = match &error {
-            NetnsError::Own { .. } => {
+            NetnsPathError::Own { .. } => {
                 "hostNetwork pods need no CNI; set CNI_NETNS_OVERRIDE=1 if this is meant"
             }
-            NetnsError::Missing { .. } | NetnsError::Kind { .. } => {
+            NetnsPathError::Missing { .. } | NetnsPathError::Kind { .. } => {
                 "nothing, if the sandbox has ended meanwhile: the runtime makes a new one"
             }
-            NetnsError::Ipv6 { .. } | NetnsError::Io { .. } => {
+            NetnsPathError::Ipv6 { .. } | NetnsPathError::Io { .. } => {
                 "the plugin must run as root, with CAP_SYS_ADMIN"
             }
-            NetnsError::Relative { .. } | NetnsError::Symlink { .. } => {
+            NetnsPathError::Relative { .. } | NetnsPathError::Symlink { .. } => {
                 "the container runtime gives the path: see which runtime calls, and its log"
             }
         };
@@ -68,7 +65,7 @@ impl From<NetnsError> for Failure {
 
 /// A path that has been proved to be a network namespace.
 #[derive(Debug)]
-pub struct Netns {
+pub struct PodNetns {
     fd: OwnedFd,
     path: PathBuf,
 }
@@ -81,16 +78,16 @@ pub struct Descriptors {
     pub netlink: OwnedFd,
 }
 
-impl Netns {
+impl PodNetns {
     /// Opens `path` and proves what it is. The host's own namespace is refused unless `own_is_meant`.
-    pub fn open(path: &Path, own_is_meant: bool) -> Result<Self, NetnsError> {
+    pub fn open(path: &Path, own_is_meant: bool) -> Result<Self, NetnsPathError> {
         let fd = open_path(path)?;
-        let identity = identify(fd.as_fd()).map_err(|source| NetnsError::Kind {
+        let identity = identify(fd.as_fd()).map_err(|source| NetnsPathError::Kind {
             path: path.to_owned(),
             source,
         })?;
         if !own_is_meant && identity == own()? {
-            return Err(NetnsError::Own {
+            return Err(NetnsPathError::Own {
                 path: path.to_owned(),
             });
         }
@@ -106,10 +103,10 @@ impl Netns {
     /// within the call, and from here on does nothing that depends on the namespace: the daemon's socket is a path,
     /// and the kernel finds that by inode in any namespace. Not coming back leaves no way to come back wrongly.
     /// *Measured* with the socket's opening (median of 2000): staying 4.1 µs, returning 5.1 µs, a thread of its own 34 µs.
-    pub fn into_descriptors(self) -> Result<Descriptors, NetnsError> {
+    pub fn into_descriptors(self) -> Result<Descriptors, NetnsPathError> {
         let failed = |op| {
             let path = self.path.clone();
-            move |errno: Errno| NetnsError::Io {
+            move |errno: Errno| NetnsPathError::Io {
                 op,
                 path,
                 source: errno.into(),
@@ -135,32 +132,32 @@ impl Netns {
 }
 
 /// Opens, proves and enters the namespace of an attachment, for the verbs that need one.
-pub fn open_for(attachment: &Attachment) -> Result<Descriptors, NetnsError> {
+pub fn open_for(attachment: &Attachment) -> Result<Descriptors, NetnsPathError> {
     // The environment has been checked for it; an empty path fails like any other that is not absolute.
     let path = Path::new(attachment.netns.as_deref().unwrap_or_default());
-    Netns::open(path, attachment.netns_override)?.into_descriptors()
+    PodNetns::open(path, attachment.netns_override)?.into_descriptors()
 }
 
 /// Switches IPv6 on in the namespace that was entered, for all links and those to come, where a runtime has made
 /// sandboxes without. (Without IPv6 in the kernel there is nothing to switch, and the daemon has not come this far.)
-pub fn allow_ipv6() -> Result<(), NetnsError> {
+pub fn allow_ipv6() -> Result<(), NetnsPathError> {
     let of = |links: &str| format!("/proc/sys/net/ipv6/conf/{links}/disable_ipv6");
     let is_off = |links| fs::read(of(links)).is_ok_and(|value| value.starts_with(b"1"));
     if is_off("default") || is_off("lo") {
-        fs::write(of("all"), "0").map_err(|source| NetnsError::Ipv6 { source })?;
+        fs::write(of("all"), "0").map_err(|source| NetnsPathError::Ipv6 { source })?;
     }
     Ok(())
 }
 
 /// The plugin's own namespace, which is the host's.
-fn own() -> Result<Identity, NetnsError> {
-    let io = |source| NetnsError::Io {
+fn own() -> Result<NetnsId, NetnsPathError> {
+    let io = |source| NetnsPathError::Io {
         op: "opening",
         path: OWN.into(),
         source,
     };
     let file = File::open(OWN).map_err(io)?;
-    identify(file.as_fd()).map_err(|source| NetnsError::Kind {
+    identify(file.as_fd()).map_err(|source| NetnsPathError::Kind {
         path: OWN.into(),
         source,
     })
@@ -168,9 +165,9 @@ fn own() -> Result<Identity, NetnsError> {
 
 /// Opens without following what a hostile path could lead to. Parents may be symbolic links (`/var/run` is one), the
 /// last component may not, and magic links only in the one form that runtimes use.
-fn open_path(path: &Path) -> Result<OwnedFd, NetnsError> {
+fn open_path(path: &Path) -> Result<OwnedFd, NetnsPathError> {
     if !path.is_absolute() {
-        return Err(NetnsError::Relative {
+        return Err(NetnsPathError::Relative {
             path: path.to_owned(),
         });
     }
@@ -184,9 +181,9 @@ fn open_path(path: &Path) -> Result<OwnedFd, NetnsError> {
     opened.map_err(|errno| {
         let path = path.to_owned();
         match errno {
-            Errno::ENOENT | Errno::ENOTDIR => NetnsError::Missing { path },
-            Errno::ELOOP => NetnsError::Symlink { path },
-            errno => NetnsError::Io {
+            Errno::ENOENT | Errno::ENOTDIR => NetnsPathError::Missing { path },
+            Errno::ELOOP => NetnsPathError::Symlink { path },
+            errno => NetnsPathError::Io {
                 op: "opening CNI_NETNS",
                 path,
                 source: errno.into(),

@@ -3,7 +3,8 @@
 
 use std::net::IpAddr;
 
-use proto::address::{AddressError, Mac, ip, mac};
+use nettypes::Mac;
+use proto::address::{AddressError, ip, mac};
 use proto::v1::{AddReply, Link};
 use serde_json::{Map, Value, json};
 

@@ -127,8 +127,8 @@ fn pod_link(i: u16) -> PodLink {
         address: [10, 0, high, low].into(),
         mtu: 9001,
         index: i % 4,
-        host_mac: pod::local_mac([0, 0, 0, 0, high, low]),
-        pod_mac: pod::local_mac([4, 0, 0, 0, high, low]),
+        host_mac: datapath::netlink::Mac::local([0, 0, 0, 0, high, low]),
+        pod_mac: datapath::netlink::Mac::local([4, 0, 0, 0, high, low]),
     }
 }
 

@@ -86,7 +86,7 @@ pub enum HostError {
         source: std::io::Error,
     },
     /// No link has this MAC address, or none appeared in time.
-    #[error("no network interface with MAC {}", crate::netlink::mac_text(*mac))]
+    #[error("no network interface with MAC {mac}")]
     LinkMissing {
         /// The address.
         mac: Mac,

@@ -20,21 +20,13 @@ pub mod rule;
 
 pub(crate) use channel::{Channel, Frame, align4};
 pub use error::Error;
-pub use family::Family;
 pub use monitor::{Event, Monitor, Topic, wait_for_link_by_mac};
+pub use nettypes::{Family, Mac};
 pub use nix::errno::Errno;
 pub use request::Request;
 pub(crate) use socket::verdict;
 pub use socket::{Report, Socket};
 pub use tally::{Kind, Tally};
-
-/// A MAC address, in the order in which it is written.
-pub type Mac = [u8; 6];
-
-/// As `ip link` writes it.
-pub(crate) fn mac_text(mac: Mac) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
 
 #[cfg(test)]
 mod tests;

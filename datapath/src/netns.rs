@@ -1,45 +1,24 @@
-//! Network namespaces: opening, making, entering, identity.
+//! Network namespaces: open, create, enter, bind.
 //!
-//! Owns the only `setns` and `unshare` of the project. Both happen on a thread that dies afterwards, so no thread that
-//! anybody else can see is ever in the wrong namespace. Must not program anything beyond the loopback of a namespace
-//! it makes.
+//! Owns the daemon's only `setns` and `unshare`. Both happen on a thread that ends afterwards, so no thread that others can
+//! see is ever in the wrong namespace. Must not configure anything except the loopback of a namespace that it creates, and
+//! must not know netlink, which is built on this module.
 
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::errno::Errno;
+use nettypes::netns::identify;
+pub use nettypes::netns::{NetnsError, NetnsId};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
-
-use crate::netlink;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 /// The namespace of the calling thread, whichever thread that is (`/proc/self` would be the main thread's).
 const OWN: &str = "/proc/thread-self/ns/net";
-
-/// Identity of a namespace while any reference to it lives; a later one may get the same pair again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct NetnsId {
-    /// Device of the namespace file system.
-    pub dev: u64,
-    /// Inode of the namespace, the number that `ls -l /proc/*/ns/net` shows.
-    pub ino: u64,
-}
-
-impl NetnsId {
-    /// Of whatever `fd` refers to; only of a namespace does it mean anything.
-    pub(crate) fn of(fd: BorrowedFd<'_>) -> Result<Self, Errno> {
-        let stat = nix::sys::stat::fstat(fd)?;
-        Ok(Self {
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-        })
-    }
-}
 
 /// A network namespace held by a descriptor.
 #[derive(Debug)]
@@ -48,45 +27,12 @@ pub struct Netns {
     id: NetnsId,
 }
 
-/// Why a descriptor or a path is not a usable network namespace.
-#[derive(Debug, thiserror::Error)]
-pub enum NetnsError {
-    /// Nothing at the path, or no permission.
-    #[error("cannot open network namespace {}", path.display())]
-    Open {
-        /// What was asked for.
-        path: PathBuf,
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// A file of another kind: a directory, or the empty file left when a bind mount is gone.
-    #[error("not a namespace: file system {magic:#x} instead of nsfs")]
-    NotNsfs {
-        /// What `fstatfs` said.
-        magic: i64,
-    },
-    /// A namespace of another kind, say a mount namespace.
-    #[error("a namespace, but not a network namespace (type {kind:#x})")]
-    WrongKind {
-        /// The `CLONE_NEW*` flag of its kind.
-        kind: i32,
-    },
-    /// The descriptor could not be examined.
-    #[error("cannot examine namespace descriptor")]
-    Examine {
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
-    },
-}
-
 mod ioctl {
-    nix::ioctl_none!(
-        /// `NS_GET_NSTYPE`: the `CLONE_NEW*` flag of an nsfs descriptor.
-        ns_get_nstype,
-        0xb7,
-        0x3
+    nix::ioctl_write_ptr_bad!(
+        /// Sets the flags of a link.
+        set_link_flags,
+        nix::libc::SIOCSIFFLAGS,
+        nix::libc::ifreq
     );
 }
 
@@ -107,11 +53,7 @@ impl Netns {
         on_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
             let netns = Self::current().map_err(io::Error::other)?;
-            let mut socket = netlink::Socket::open().map_err(io::Error::other)?;
-            // In a new namespace the loopback is always interface 1.
-            socket
-                .apply(&netlink::link::up(1))
-                .map_err(io::Error::other)?;
+            loopback_up()?;
             Ok(netns)
         })?
     }
@@ -138,20 +80,7 @@ impl Netns {
     /// # Errors
     /// [`NetnsError`] when it is no network namespace. The descriptor is closed then.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, NetnsError> {
-        let examine = |errno: Errno| NetnsError::Examine {
-            source: errno.into(),
-        };
-        let magic = fstatfs(&fd).map_err(examine)?.filesystem_type();
-        if magic != NSFS_MAGIC {
-            return Err(NetnsError::NotNsfs { magic: magic.0 });
-        }
-        #[expect(unsafe_code, reason = "an ioctl that nix does not wrap")]
-        // SAFETY: the descriptor is open for as long as `fd` lives, and the request takes no argument.
-        let kind = unsafe { ioctl::ns_get_nstype(fd.as_raw_fd()) }.map_err(examine)?;
-        if kind != libc::CLONE_NEWNET {
-            return Err(NetnsError::WrongKind { kind });
-        }
-        let id = NetnsId::of(fd.as_fd()).map_err(examine)?;
+        let id = identify(fd.as_fd())?;
         Ok(Self { fd, id })
     }
 
@@ -215,6 +144,28 @@ impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Brings up the loopback of the calling thread's namespace. By ioctl, because this module must not know netlink.
+fn loopback_up() -> io::Result<()> {
+    let any = socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let up = libc::c_short::try_from(libc::IFF_UP).expect("it is 1");
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: up },
+    };
+    for (to, from) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *to = libc::c_char::try_from(from).expect("it is ASCII");
+    }
+    #[expect(unsafe_code, reason = "an ioctl that nix does not wrap")]
+    // SAFETY: the descriptor is open, and `request` is a whole `ifreq` that outlives the call; the kernel only reads it.
+    unsafe { ioctl::set_link_flags(any.as_raw_fd(), &raw const request) }?;
+    Ok(())
 }
 
 /// Runs `f` on a scoped thread that ends with it, and passes a panic on.

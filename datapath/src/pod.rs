@@ -22,7 +22,7 @@ use crate::netlink::{Family, Mac};
 
 pub use add::{AddError, LinkIndices, Step, add, add_observed};
 pub use del::{PodRef, unlink, unlink_many, unroute, unroute_over};
-pub use name::{host_name, local_mac, upstream_host_name};
+pub use name::{host_name, upstream_host_name};
 pub use observe::{Drift, HostSide, Side, check, list};
 pub use wired_pod::{WiredPod, repair};
 

@@ -13,7 +13,8 @@ use datapath::{
     pod::{self, AddError, HostSide, PodLink, PodRef, WiredPod},
 };
 use ipnet::Ipv4Net;
-use planner::{Class, Failure, Family, Mac, command::ConfigureEni};
+use nettypes::{Family, Mac};
+use planner::{Class, Failure, command::ConfigureEni};
 use proto::handover::Handed;
 
 use crate::{
@@ -95,17 +96,13 @@ impl HostNet {
     ) -> Result<(Self, HostMonitor), StartError> {
         let own = Netns::current()?.id();
         let (socket, reaping) = (Socket::open()?, Socket::open()?);
-        let pods = match family {
-            Family::V4 => netlink::Family::V4,
-            Family::V6 => netlink::Family::V6,
-        };
-        let monitor = HostMonitor::open(pods, &[socket.port(), reaping.port()])?;
+        let monitor = HostMonitor::open(family, &[socket.port(), reaping.port()])?;
         let settings = HostConfig {
-            primary_mac: primary.0,
+            primary_mac: primary,
             mtu: network.eni_mtu,
             egress,
             block_metadata: network.block_pod_imds,
-            pods,
+            pods: family,
         };
         let reconciler = Reconciler::take_over(socket, settings)?;
         let host = Self {
@@ -203,7 +200,7 @@ impl HostNet {
     }
 
     /// Whether a link with one of these MAC addresses is there and still not known.
-    pub async fn has_unknown_links(&self, macs: BTreeSet<netlink::Mac>) -> bool {
+    pub async fn has_unknown_links(&self, macs: BTreeSet<Mac>) -> bool {
         let found = self
             .writer
             .run(move |host| host.has_unknown_links(&macs))
@@ -244,7 +241,7 @@ impl HostNet {
     pub async fn macs(&self) -> Result<BTreeSet<Mac>, WireError> {
         let links = self.writer.run(|host| host.socket().links()).await?;
         let links = links.map_err(|e| WireError::Kernel(e.into()))?;
-        Ok(links.iter().filter_map(|link| link.mac).map(Mac).collect())
+        Ok(links.iter().filter_map(|link| link.mac).collect())
     }
 
     /// Changes which destinations see pods' own addresses.
@@ -260,7 +257,7 @@ impl HostNet {
 
     fn eni_link(&self, eni: &ConfigureEni) -> EniLink {
         EniLink {
-            mac: eni.mac.0,
+            mac: eni.mac,
             primary: eni.primary,
             subnet: eni.subnet_cidr,
             table: datapath::constants::eni_table(eni.card.into(), eni.device.into()),
@@ -331,8 +328,8 @@ pub fn link_of(record: &Record) -> PodLink {
         address: record.address,
         mtu: record.mtu,
         index: record.index,
-        host_mac: record.host_mac.0,
-        pod_mac: record.pod_mac.0,
+        host_mac: record.host_mac,
+        pod_mac: record.pod_mac,
     }
 }
 
@@ -345,10 +342,8 @@ fn wired_pod_of(record: &Record) -> WiredPod {
         address: record.address,
         index: record.index,
         mtu: Some(record.mtu).filter(|mtu| *mtu > 0),
-        host_mac: Some(record.host_mac.0),
-        pod_mac: Some(record.pod_mac)
-            .filter(|mac| *mac != Mac::default())
-            .map(|mac| mac.0),
+        host_mac: record.host_mac.nonzero(),
+        pod_mac: record.pod_mac.nonzero(),
     }
 }
 

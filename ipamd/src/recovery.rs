@@ -138,7 +138,7 @@ impl Agreed {
                 eni,
                 index: link.index,
                 host_name: link.name,
-                host_mac: Mac(link.mac.unwrap_or_default()),
+                host_mac: link.mac.unwrap_or_default(),
                 pod_mac: Mac::default(),
                 mtu: 0,
             };

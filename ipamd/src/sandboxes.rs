@@ -430,5 +430,5 @@ fn mac(sandbox: &Sandbox, end: &str) -> Mac {
     let mut hasher = DefaultHasher::new();
     (sandbox, end).hash(&mut hasher);
     let [a, b, c, d, e, f, ..] = hasher.finish().to_be_bytes();
-    Mac(datapath::pod::local_mac([a, b, c, d, e, f]))
+    Mac::local([a, b, c, d, e, f])
 }

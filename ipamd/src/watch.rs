@@ -9,7 +9,7 @@ use datapath::{
     host::{Changes, DirtySet, HostMonitor, Repaired},
     netlink::Kind,
 };
-use planner::{Event, Mac, Mono};
+use planner::{Event, Mono};
 use tokio::{
     sync::{Notify, mpsc},
     time::MissedTickBehavior,
@@ -69,7 +69,6 @@ impl Watch {
                 let repaired = self.host.repair(dirty).await;
                 self.report(&repaired, &mut log);
                 for mac in repaired.gone {
-                    let mac = Mac(mac);
                     tracing::warn!(%mac, "the link of an ENI is gone");
                     self.pool.tell(Event::EniLinkGone { mac }).await;
                 }

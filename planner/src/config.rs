@@ -2,20 +2,14 @@
 
 use std::time::Duration;
 
-/// Which addresses pods get.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Family {
-    #[default]
-    V4,
-    /// From one /80 on the primary ENI. The warm targets and `MAX_ENI` have no effect.
-    V6,
-}
+use nettypes::Family;
 
 /// The policy's inputs. Names, precedence and defaults are those of the AWS VPC CNI's variables. The one exception: no
 /// target is set ([`Config::upstream`] sets the targets of the AWS VPC CNI).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// `ENABLE_IPv4`, `ENABLE_IPv6`.
+    /// `ENABLE_IPv4`, `ENABLE_IPv6`: which addresses pods get. IPv6 ones come from one /80 on the primary ENI, and the warm
+    /// targets and `MAX_ENI` have no effect.
     pub family: Family,
     /// `WARM_ENI_TARGET`: keep this many ENIs' worth of free addresses. Ignored when either IP target is set. `None` if
     /// the variable is not set. If none of the four targets is set, the pool sizes itself by the demand that it sees.

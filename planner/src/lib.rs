@@ -21,17 +21,18 @@ pub mod time;
 mod unit;
 mod waiting;
 
-pub use config::{Config, Family};
+pub use config::Config;
 pub use demand::Demand;
 pub use forecast::{Holding, forecast};
 pub use interface::{
     command::{self, Amount, Command, Refusal},
     event::{self, Answer, Class, Event, Failure, Observed, Restored},
-    names::{self, Attachment, EniId, Mac, Op, Pod, Sandbox, SubnetId, Ticket},
+    names::{self, Attachment, EniId, Op, Pod, Sandbox, SubnetId, Ticket},
     obstacle::Obstacle,
     snapshot::{self, Snapshot},
 };
 pub use limits::{InstanceType, PodLimit};
 pub use machine::Planner;
+pub use nettypes::{Family, Mac};
 pub use time::Mono;
 pub use unit::IPV6_PREFIX_SIZE;

@@ -5,7 +5,7 @@
 
 use ipnet::IpNet;
 
-use crate::{Amount, Config, InstanceType, config::Family, limits::PREFIX_SIZE};
+use crate::{Amount, Config, Family, InstanceType, limits::PREFIX_SIZE};
 
 /// How many addresses an IPv6 prefix counts as. A /80 has 2^48 addresses, which would overflow the sums. This figure is
 /// more than any node can use, including addresses in cooldown.

@@ -1,7 +1,8 @@
 //! Owns the reading of addresses from message bytes. A wrong length is an error here and a panic nowhere.
 
-use std::fmt;
 use std::net::IpAddr;
+
+use nettypes::Mac;
 
 /// Bytes of a message that are no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,17 +56,6 @@ impl AddressError {
     }
 }
 
-/// A link-layer address; displayed in lower-case hexadecimal with colons, as every CNI result has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,11 +81,5 @@ mod tests {
             mac("pod.mac", &[1; 5]).unwrap_err().to_string(),
             "pod.mac has 5 bytes instead of 6"
         );
-    }
-
-    #[test]
-    fn mac_displays_every_octet_with_two_digits() {
-        let mac = mac("mac", &[0x02, 0, 0x0a, 0xff, 0x10, 0x01]).unwrap();
-        assert_eq!(mac.to_string(), "02:00:0a:ff:10:01");
     }
 }

@@ -6,7 +6,6 @@
 pub mod address;
 pub mod handover;
 pub mod names;
-pub mod netns;
 pub mod refusal;
 pub mod tombstone;
 pub mod wire;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use datapath::netns::Netns;
+use nettypes::Mac;
 use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,
@@ -19,10 +20,7 @@ use nix::{
 
 use crate::ping::checksum;
 
-/// A MAC address.
-pub type Mac = [u8; 6];
-
-pub const BROADCAST: Mac = [0xff; 6];
+pub const BROADCAST: Mac = Mac([0xff; 6]);
 pub const IPV4: u16 = 0x0800;
 pub const ARP: u16 = 0x0806;
 pub const IPV6: u16 = 0x86dd;
@@ -110,7 +108,7 @@ impl Capture {
 
 #[must_use]
 pub fn frame(to: Mac, from: Mac, kind: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = [to, from].concat();
+    let mut frame = [to.0, from.0].concat();
     frame.extend_from_slice(&kind.to_be_bytes());
     frame.extend_from_slice(payload);
     // The least that Ethernet carries.
@@ -122,9 +120,9 @@ pub fn frame(to: Mac, from: Mac, kind: u16, payload: &[u8]) -> Vec<u8> {
 #[must_use]
 pub fn arp(operation: u8, to: Mac, mac: Mac, ip: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     let mut payload = vec![0, 1, 8, 0, 6, 4, 0, operation];
-    payload.extend_from_slice(&mac);
+    payload.extend_from_slice(&mac.0);
     payload.extend_from_slice(&ip.octets());
-    payload.extend_from_slice(&if operation == REPLY { to } else { [0; 6] });
+    payload.extend_from_slice(&if operation == REPLY { to.0 } else { [0; 6] });
     payload.extend_from_slice(&target.octets());
     frame(to, mac, ARP, &payload)
 }
@@ -193,5 +191,5 @@ pub fn router_advertisement(mac: Mac) -> Vec<u8> {
     packet.extend_from_slice(&from.octets());
     packet.extend_from_slice(&to.octets());
     packet.extend_from_slice(&message);
-    frame([0x33, 0x33, 0, 0, 0, 1], mac, IPV6, &packet)
+    frame(Mac([0x33, 0x33, 0, 0, 0, 1]), mac, IPV6, &packet)
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use nettypes::Mac;
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal) => {
         $(#[$doc])*
@@ -47,23 +49,10 @@ id!(/// A security group: `sg-…`.
 id!(/// An instance: `i-…`.
     InstanceId, "i-");
 
-/// A hardware address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mac(pub [u8; 6]);
-
-impl Mac {
-    /// Locally administered and unicast, as EC2's are.
-    pub(crate) fn draw(rng: &mut Rng) -> Self {
-        let [a, b, c, d, e, ..] = rng.next().to_be_bytes();
-        Self([0x02, a, b, c, d, e])
-    }
-}
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
+/// An address as EC2 gives them: locally administered and unicast.
+pub(crate) fn draw_mac(rng: &mut Rng) -> Mac {
+    let [a, b, c, d, e, ..] = rng.next().to_be_bytes();
+    Mac([0x02, a, b, c, d, e])
 }
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators"): small, seedable, and the same

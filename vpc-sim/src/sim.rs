@@ -14,6 +14,7 @@ use std::{
 
 use datapath::netns::Netns;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nettypes::Mac;
 
 use crate::{
     api::Api,
@@ -22,7 +23,7 @@ use crate::{
     error::ApiError,
     fabric::{self, EC2_ADDRESS, Fabric, FabricError, IMDS_ADDRESS, IMDS_ADDRESS_V6},
     faults::Faults,
-    ids::{EniId, InstanceId, Mac, SubnetId},
+    ids::{EniId, InstanceId, SubnetId},
     imds::ImdsScript,
     shared::{Shared, WorldGuard},
     world::{LaunchInstance, World, WorldConfig, model::NetworkInterface},

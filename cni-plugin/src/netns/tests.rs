@@ -41,7 +41,7 @@ impl Drop for Pod {
 #[test]
 fn a_process_path_is_opened_and_identified() {
     let pod = Pod::new();
-    let netns = Netns::open(&pod.path(), false).unwrap();
+    let netns = PodNetns::open(&pod.path(), false).unwrap();
     let link = std::fs::read_link(pod.path()).unwrap();
     assert_eq!(
         identify(netns.fd.as_fd()).unwrap().to_string(),
@@ -52,12 +52,12 @@ fn a_process_path_is_opened_and_identified() {
 #[test]
 fn descriptors_belong_to_the_pod() {
     let pod = Pod::new();
-    let opened = Netns::open(&pod.path(), false).unwrap();
+    let opened = PodNetns::open(&pod.path(), false).unwrap();
     let expected = identify(opened.fd.as_fd()).unwrap();
     let path = pod.path();
     // Entering is for good: on a thread of its own here, as the test goes on.
     let descriptors = std::thread::spawn(move || {
-        let netns = Netns::open(&path, false).unwrap();
+        let netns = PodNetns::open(&path, false).unwrap();
         netns.into_descriptors().unwrap()
     })
     .join()
@@ -80,10 +80,10 @@ fn descriptors_belong_to_the_pod() {
 fn own_namespace_needs_the_override() {
     let own = PathBuf::from(format!("/proc/{}/ns/net", std::process::id()));
     assert!(matches!(
-        Netns::open(&own, false),
-        Err(NetnsError::Own { .. })
+        PodNetns::open(&own, false),
+        Err(NetnsPathError::Own { .. })
     ));
-    assert!(Netns::open(&own, true).is_ok());
+    assert!(PodNetns::open(&own, true).is_ok());
 }
 
 #[test]
@@ -99,16 +99,19 @@ fn other_files_are_refused_without_waiting() {
     let link = dir.join("link");
     symlink("/proc/self/ns/net", &link).unwrap();
 
-    let open = |path: &Path| Netns::open(path, false).unwrap_err();
-    assert!(matches!(open(&file), NetnsError::Kind { .. }));
-    assert!(matches!(open(&fifo), NetnsError::Kind { .. }));
-    assert!(matches!(open(&dir), NetnsError::Kind { .. }));
-    assert!(matches!(open(&socket), NetnsError::Io { .. }));
-    assert!(matches!(open(&link), NetnsError::Symlink { .. }));
-    assert!(matches!(open(&dir.join("no")), NetnsError::Missing { .. }));
+    let open = |path: &Path| PodNetns::open(path, false).unwrap_err();
+    assert!(matches!(open(&file), NetnsPathError::Kind { .. }));
+    assert!(matches!(open(&fifo), NetnsPathError::Kind { .. }));
+    assert!(matches!(open(&dir), NetnsPathError::Kind { .. }));
+    assert!(matches!(open(&socket), NetnsPathError::Io { .. }));
+    assert!(matches!(open(&link), NetnsPathError::Symlink { .. }));
+    assert!(matches!(
+        open(&dir.join("no")),
+        NetnsPathError::Missing { .. }
+    ));
     assert!(matches!(
         open(&file.join("below")),
-        NetnsError::Missing { .. }
+        NetnsPathError::Missing { .. }
     ));
     std::fs::remove_dir_all(&dir).unwrap();
 }
@@ -118,18 +121,18 @@ fn magic_links_are_followed_in_one_form_only() {
     let pid = std::process::id();
     let mnt = PathBuf::from(format!("/proc/{pid}/ns/mnt"));
     assert!(matches!(
-        Netns::open(&mnt, false),
-        Err(NetnsError::Symlink { .. })
+        PodNetns::open(&mnt, false),
+        Err(NetnsPathError::Symlink { .. })
     ));
     // A magic link as a parent: somebody else's view of the file system.
     let through_root = PathBuf::from(format!("/proc/{pid}/cwd/hostname"));
     assert!(matches!(
-        Netns::open(&through_root, false),
-        Err(NetnsError::Symlink { .. })
+        PodNetns::open(&through_root, false),
+        Err(NetnsPathError::Symlink { .. })
     ));
     assert!(matches!(
-        Netns::open(Path::new("proc/1/ns/net"), false),
-        Err(NetnsError::Relative { .. })
+        PodNetns::open(Path::new("proc/1/ns/net"), false),
+        Err(NetnsPathError::Relative { .. })
     ));
 }
 
@@ -141,8 +144,8 @@ fn parents_may_be_symbolic_links() {
     symlink(dir.join("real"), dir.join("alias")).unwrap();
     // It gets as far as the proof.
     assert!(matches!(
-        Netns::open(&dir.join("alias/file"), false),
-        Err(NetnsError::Kind { .. })
+        PodNetns::open(&dir.join("alias/file"), false),
+        Err(NetnsPathError::Kind { .. })
     ));
     std::fs::remove_dir_all(&dir).unwrap();
 }

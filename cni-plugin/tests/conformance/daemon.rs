@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use nettypes::netns::{NetnsId, identify};
 use proto::handover::{Preamble, receive};
-use proto::netns::{Identity, identify};
 use proto::refusal::Refusal;
 use proto::v1;
 use proto::v1::node_server::{Node, NodeServer};
@@ -46,7 +46,7 @@ impl Drop for Dir {
 #[derive(Default)]
 pub struct Seen {
     /// One entry a connection: the namespace that came with it.
-    pub preambles: Vec<Option<Identity>>,
+    pub preambles: Vec<Option<NetnsId>>,
     pub add: Vec<v1::AddRequest>,
     pub del: Vec<v1::DelRequest>,
     pub check: Vec<v1::CheckRequest>,
@@ -138,7 +138,7 @@ async fn serve(listener: StdListener, state: Arc<State>) {
     served.unwrap();
 }
 
-async fn preamble(stream: &UnixStream) -> Option<Identity> {
+async fn preamble(stream: &UnixStream) -> Option<NetnsId> {
     let read = || receive(stream.as_fd());
     let preamble = stream.async_io(tokio::io::Interest::READABLE, read).await;
     match preamble.expect("the plugin keeps the contract") {

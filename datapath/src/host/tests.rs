@@ -29,7 +29,7 @@ struct Lab {
 }
 
 fn mac(i: u8) -> Mac {
-    [2, 0, 0, 0, 1, i]
+    Mac([2, 0, 0, 0, 1, i])
 }
 
 fn config() -> HostConfig {
@@ -140,8 +140,8 @@ fn pod_link(i: u8, index: u16) -> PodLink {
         address: [10, 0, 0, i].into(),
         mtu: 9001,
         index,
-        host_mac: pod::local_mac([0, 0, 0, 0, 0, i]),
-        pod_mac: pod::local_mac([4, 0, 0, 0, 0, i]),
+        host_mac: Mac::local([0, 0, 0, 0, 0, i]),
+        pod_mac: Mac::local([4, 0, 0, 0, 0, i]),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 
-use super::{Error, Family, Request, Socket};
+use super::{Error, Family, Request, Socket, family};
 
 /// An address on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,7 +101,7 @@ pub fn del(address: &Address) -> Request {
 #[must_use]
 pub fn dump(family: Family, index: Option<u32>) -> Request {
     let mut message = AddressMessage::default();
-    message.header.family = family.code();
+    message.header.family = family::code(family);
     message.header.index = index.unwrap_or_default();
     Request::dump("address dump", RouteNetlinkMessage::GetAddress(message))
 }
@@ -123,7 +123,7 @@ impl Socket {
 
 fn message(address: &Address) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = Family::of(address.address).code();
+    message.header.family = family::code(Family::of(address.address));
     message.header.prefix_len = address.prefix_len;
     message.header.index = address.index;
     let ip = address.address;

@@ -238,7 +238,8 @@ impl Channel {
     }
 
     pub(crate) fn netns_id(&self) -> Result<NetnsId, Error> {
-        NetnsId::of(self.netns_fd()?.as_fd()).map_err(no_netns)
+        let identity = NetnsId::of(self.netns_fd()?.as_fd());
+        identity.map_err(|e| no_netns(e.raw_os_error().map_or(Errno::EIO, Errno::from_raw)))
     }
 }
 

@@ -191,7 +191,7 @@ fn changed(mut message: LinkMessage, change: &Change<'_>) -> Request {
     }
     let attributes = &mut message.attributes;
     attributes.extend(change.mtu.map(LinkAttribute::Mtu));
-    attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     attributes.extend(change.group.map(LinkAttribute::Group));
     attributes.extend(
         change
@@ -347,7 +347,9 @@ impl Link {
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
-                LinkAttribute::Address(bytes) => link.mac = bytes.as_slice().try_into().ok(),
+                LinkAttribute::Address(bytes) => {
+                    link.mac = bytes.as_slice().try_into().ok().map(Mac)
+                }
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Group(group) => link.group = *group,
                 LinkAttribute::Link(index) => link.peer = Some(*index),
@@ -406,7 +408,7 @@ fn end(end: &End<'_>) -> LinkMessage {
     message.attributes.extend(end.mtu.map(LinkAttribute::Mtu));
     message
         .attributes
-        .extend(end.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+        .extend(end.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     if end.group != 0 {
         message.attributes.push(LinkAttribute::Group(end.group));
     }

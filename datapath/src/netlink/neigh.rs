@@ -7,7 +7,7 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 
-use super::{Error, Family, Mac, Request, Socket};
+use super::{Error, Family, Mac, Request, Socket, family};
 
 /// A neighbour entry with a known link-layer address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Neighbour {
                     address = Some(IpAddr::V6(*ip))
                 }
                 NeighbourAttribute::LinkLayerAddress(bytes) => {
-                    mac = bytes.as_slice().try_into().ok()
+                    mac = bytes.as_slice().try_into().ok().map(Mac)
                 }
                 _ => {}
             }
@@ -81,7 +81,7 @@ pub fn set_permanent(index: u32, address: impl Into<IpAddr>, mac: Mac) -> Reques
     message.header.state = NeighbourState::Permanent;
     message
         .attributes
-        .push(NeighbourAttribute::LinkLayerAddress(mac.to_vec()));
+        .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
     Request::replace("neighbour set", RouteNetlinkMessage::NewNeighbour(message))
 }
 
@@ -99,7 +99,7 @@ pub fn del(index: u32, address: impl Into<IpAddr>) -> Request {
 #[must_use]
 pub fn dump(family: Family, index: Option<u32>) -> Request {
     let mut message = NeighbourMessage::default();
-    message.header.family = family.code();
+    message.header.family = family::code(family);
     // Unlike addresses, neighbours are filtered by attribute; the strict check refuses an index in the header.
     message
         .attributes
@@ -126,7 +126,7 @@ impl Socket {
 
 fn message(index: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
-    message.header.family = Family::of(address).code();
+    message.header.family = family::code(Family::of(address));
     message.header.ifindex = index;
     let destination = match address {
         IpAddr::V4(ip) => NeighbourAddress::Inet(ip),

@@ -9,7 +9,7 @@ use netlink_packet_route::route::{
 };
 pub use netlink_packet_route::route::{RouteScope as Scope, RouteType as Kind};
 
-use super::{Error, Family, Request, Socket};
+use super::{Error, Family, Request, Socket, family};
 use crate::constants::PROTOCOL;
 
 /// The main table.
@@ -106,7 +106,7 @@ impl Route {
             return None;
         };
         let header = &message.header;
-        let family = Family::from_code(header.address_family)?;
+        let family = family::from_code(header.address_family)?;
         let length = header.destination_prefix_length;
         let mut route = Self {
             dst: IpNet::new(family.everything().addr(), length).ok()?,
@@ -179,7 +179,7 @@ pub fn del_by_dst(dst: impl Into<IpNet>, table: u32) -> Request {
 #[must_use]
 pub fn dump(family: Family, table: Option<u32>) -> Request {
     let mut message = RouteMessage::default();
-    message.header.address_family = family.code();
+    message.header.address_family = family::code(family);
     message.attributes.extend(table.map(RouteAttribute::Table));
     Request::dump("route dump", RouteNetlinkMessage::GetRoute(message))
 }
@@ -241,7 +241,7 @@ const fn ip(address: &RouteAddress) -> Option<IpAddr> {
 fn message(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header = RouteHeader {
-        address_family: Family::of_net(route.dst).code(),
+        address_family: family::code(Family::of_net(route.dst)),
         destination_prefix_length: route.dst.prefix_len(),
         source_prefix_length: 0,
         tos: 0,

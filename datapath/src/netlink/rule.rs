@@ -7,7 +7,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteProtocol;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
-use super::{Error, Family, Request, Socket};
+use super::{Error, Family, Request, Socket, family};
 use crate::constants::PROTOCOL;
 
 /// A rule that sends what it matches to a table. Two rules of one priority may differ only in their match.
@@ -81,7 +81,7 @@ impl Rule {
         }
         let mut rule = Self {
             protocol: 0,
-            ..Self::all(Family::from_code(header.family)?, 0, header.table.into())
+            ..Self::all(family::from_code(header.family)?, 0, header.table.into())
         };
         // The kernel leaves the mask out when it is all ones, and both when there is no mark.
         let (mut mark, mut mask) = (None, None);
@@ -131,7 +131,7 @@ pub fn del(rule: &Rule) -> Request {
 #[must_use]
 pub fn dump(family: Family) -> Request {
     let mut message = RuleMessage::default();
-    message.header.family = family.code();
+    message.header.family = family::code(family);
     Request::dump("rule dump", RouteNetlinkMessage::GetRule(message))
 }
 
@@ -147,7 +147,7 @@ impl Socket {
 
 fn message(rule: &Rule) -> RuleMessage {
     let mut message = RuleMessage::default();
-    message.header.family = rule.family.code();
+    message.header.family = family::code(rule.family);
     message.header.action = RuleAction::ToTable;
     message.header.table = u8::try_from(rule.table).unwrap_or(0);
     let attributes = &mut message.attributes;

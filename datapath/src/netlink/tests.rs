@@ -20,8 +20,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 
 mod ipv6;
 
-const A: Mac = [2, 0, 0, 0, 0, 0xa];
-const B: Mac = [2, 0, 0, 0, 0, 0xb];
+const A: Mac = Mac([2, 0, 0, 0, 0, 0xa]);
+const B: Mac = Mac([2, 0, 0, 0, 0, 0xb]);
 const IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
 
 fn net(text: &str) -> Ipv4Net {

@@ -65,7 +65,7 @@ fn a_bound_namespace_is_found_again_and_gone_after_unbind() {
 #[test]
 fn what_is_no_network_namespace_is_refused_by_kind() {
     let magic = |e| match e {
-        NetnsError::NotNsfs { magic } => Some(magic),
+        NetnsError::NotANamespace { magic, .. } => Some(magic),
         _ => None,
     };
     assert_ne!(
@@ -76,8 +76,8 @@ fn what_is_no_network_namespace_is_refused_by_kind() {
     assert!(
         matches!(
             mount,
-            NetnsError::WrongKind {
-                kind: libc::CLONE_NEWNS
+            NetnsError::OtherNamespace {
+                nstype: libc::CLONE_NEWNS
             }
         ),
         "{mount}"
@@ -97,6 +97,6 @@ fn a_handed_over_descriptor_keeps_its_identity() {
     let file = File::open("/dev/null").unwrap();
     assert!(matches!(
         Netns::from_fd(file.into()),
-        Err(NetnsError::NotNsfs { .. })
+        Err(NetnsError::NotANamespace { .. })
     ));
 }

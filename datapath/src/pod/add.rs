@@ -374,6 +374,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+    use crate::netlink::Mac;
     use crate::testing::{netns, socket_in};
 
     /// On kernels that echo no links the question must have the same answer.
@@ -404,8 +405,8 @@ mod tests {
             address: [10, 0, 0, 5].into(),
             mtu: 1500,
             index: 0,
-            host_mac: [2, 0, 0, 0, 0, 1],
-            pod_mac: [2, 0, 0, 0, 0, 2],
+            host_mac: Mac([2, 0, 0, 0, 0, 1]),
+            pod_mac: Mac([2, 0, 0, 0, 0, 2]),
         };
         let wired = try_pair(&mut host, pod.as_fd(), &link).unwrap();
         assert_ne!(wired.host_index, wired.pod_index);

@@ -1,8 +1,6 @@
-//! Names and MAC addresses of pod links. Pure; randomness comes from the caller.
+//! Names of host ends. Pure.
 
 use sha1::{Digest, Sha1};
-
-use crate::netlink::Mac;
 
 /// Digits of the hash in a host-end name. With a prefix of four, such as `vlan`, the name has 15 bytes, the most that
 /// the kernel takes.
@@ -32,13 +30,6 @@ pub fn upstream_host_name(prefix: &str, namespace: &str, pod: &str) -> String {
             .chain_update(".")
             .chain_update(pod),
     )
-}
-
-/// Makes six random bytes a valid MAC address: unicast, and locally administered, so it cannot be a vendor's.
-#[must_use]
-pub const fn local_mac(mut random: Mac) -> Mac {
-    random[0] = (random[0] | 0x02) & !0x01;
-    random
 }
 
 fn named(prefix: &str, hash: Sha1) -> String {
@@ -88,17 +79,5 @@ mod tests {
             host_name("eni", &["id", "eth1"])
         );
         assert_eq!(host_name("abcd", &["id", "eth0"]).len(), 15);
-    }
-
-    #[test]
-    fn any_six_bytes_become_a_local_unicast_address() {
-        for first in 0..=u8::MAX {
-            let mac = local_mac([first, 1, 2, 3, 4, 5]);
-            assert_eq!(mac[0] & 0b11, 0b10);
-            assert_eq!(
-                (mac[0] & !0b11, &mac[1..]),
-                (first & !0b11, &[1, 2, 3, 4, 5][..])
-            );
-        }
     }
 }

@@ -31,7 +31,7 @@ pub enum Drift {
     LinkDown { side: Side },
     #[error("{side:?} link has MTU {have} instead of {want}")]
     Mtu { side: Side, want: u32, have: u32 },
-    #[error("{side:?} link has MAC {have:02x?} instead of {want:02x?}")]
+    #[error("{side:?} link has MAC {} instead of {want}", have.map_or_else(|| "none".to_owned(), |mac| mac.to_string()))]
     Mac {
         side: Side,
         want: Mac,

@@ -71,8 +71,8 @@ fn pod_link(i: u8) -> PodLink {
         address: [10, 0, 0, i].into(),
         mtu: 9001,
         index: 1,
-        host_mac: local_mac([0, 0, 0, 0, 0, i]),
-        pod_mac: local_mac([4, 0, 0, 0, 0, i]),
+        host_mac: Mac::local([0, 0, 0, 0, 0, i]),
+        pod_mac: Mac::local([4, 0, 0, 0, 0, i]),
     }
 }
 
@@ -275,7 +275,7 @@ fn every_drift_is_named() {
     let address = want.address;
 
     // The kernel forgets a link's neighbours when its MAC address changes.
-    let mac = [2, 9, 9, 9, 9, 9];
+    let mac = Mac([2, 9, 9, 9, 9, 9]);
     let change = Change {
         mtu: Some(1500),
         mac: Some(mac),

@@ -22,10 +22,7 @@ const REPAIR: &str =
     "a running ipamd puts it back by itself; if it goes again, find the program that removes it";
 
 pub(super) fn checks(config: &Config, view: Option<&View>) -> Vec<Check> {
-    let family = match config.pool.family {
-        planner::Family::V4 => Family::V4,
-        planner::Family::V6 => Family::V6,
-    };
+    let family = config.pool.family;
     let mut checks = Vec::new();
     match Socket::open() {
         Ok(mut socket) => {
@@ -105,8 +102,7 @@ fn deaf(socket: &mut Socket, view: Option<&View>) -> Option<Finding> {
 }
 
 fn is_link_of(link: &Link, eni: &Eni) -> bool {
-    link.mac
-        .is_some_and(|mac| planner::Mac(mac).to_string() == eni.mac)
+    link.mac.is_some_and(|mac| mac.to_string() == eni.mac)
 }
 
 fn ready(view: Option<&View>) -> Vec<&Eni> {

@@ -99,8 +99,8 @@ fn of_wires() -> Vec<Refusal> {
         address: [10, 0, 3, 7].into(),
         mtu: 9001,
         index: 0,
-        host_mac: [2, 0, 0, 0, 0, 1],
-        pod_mac: [2, 0, 0, 0, 0, 2],
+        host_mac: nettypes::Mac([2, 0, 0, 0, 0, 1]),
+        pod_mac: nettypes::Mac([2, 0, 0, 0, 0, 2]),
     };
     let source = netlink::Error::Kernel {
         op: "link add",

@@ -29,17 +29,6 @@ string_name!(/// EC2's id of an attachment of an ENI to an instance: `eni-attach
 string_name!(/// A subnet: `subnet-…`.
     SubnetId);
 
-/// A hardware address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
 /// The primary key of a CNI attachment (CNI specification, "Section 2: Execution Protocol").
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sandbox {

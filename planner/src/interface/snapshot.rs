@@ -9,8 +9,10 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     command::Refusal,
-    names::{Attachment, EniId, Mac, Pod, Sandbox, SubnetId},
+    names::{Attachment, EniId, Pod, Sandbox, SubnetId},
 };
+use nettypes::Mac;
+
 use crate::{demand::Demand, limits::PodLimit, time::Mono};
 
 /// The whole state at one time.

@@ -8,11 +8,12 @@ use std::{
 
 use datapath::netlink::{Socket, link::Link};
 use e2e::{
-    ether::{self, BROADCAST, Capture, Mac, REPLY, REQUEST, Seen},
+    ether::{self, BROADCAST, Capture, REPLY, REQUEST, Seen},
     lab::{Lab, eventually},
     node::{Node, Pod},
     ping::ping,
 };
+use nettypes::Mac;
 use vpc_sim::SimConfig;
 
 use crate::{Outcome, trials};
@@ -26,7 +27,7 @@ trials!(
 );
 
 const LIMIT: Duration = Duration::from_secs(10);
-const FORGED: Mac = [2, 0xba, 0xad, 0, 0, 1];
+const FORGED: Mac = Mac([2, 0xba, 0xad, 0, 0, 1]);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 0, 99, 99);
 
 /// A node with an honest pod and one that lies, and an honest one on another node.
@@ -127,7 +128,7 @@ fn fault_44_a_wrong_source_mac_is_nobodys_business() -> Outcome {
     let leaked = seen
         .iter()
         .filter(elsewhere)
-        .filter(|seen| from(seen) == Some(FORGED.to_vec()));
+        .filter(|seen| from(seen) == Some(FORGED.0.to_vec()));
     assert_eq!(leaked.collect::<Vec<_>>(), Vec::<&Seen>::new());
     Ok(())
 }
@@ -172,7 +173,7 @@ fn fault_44_arp_claims_of_anothers_address_are_not_believed() -> Outcome {
     let is_arp = |seen: &Seen| seen.frame.get(12..14) == Some(&ether::ARP.to_be_bytes()[..]);
     let sent_by_us = |seen: &Seen| {
         let from = seen.frame.get(6..12).unwrap_or_default();
-        from == scene.mac() || from == FORGED
+        [scene.mac(), FORGED].iter().any(|mac| from == mac.0)
     };
     let answered = capture.seen()?;
     let answered = answered.iter().filter(|s| is_arp(s) && !sent_by_us(s));

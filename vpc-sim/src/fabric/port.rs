@@ -17,6 +17,7 @@ use datapath::{
     netns::Netns,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nettypes::Mac;
 
 use super::{
     FabricError, program,
@@ -35,7 +36,7 @@ const CHECKED: u32 = group(0);
 pub struct Port {
     index: u32,
     /// The port's own.
-    mac: Option<[u8; 6]>,
+    mac: Option<Mac>,
     primary: Ipv4Addr,
     /// The interface's, which IPv6 is delivered through.
     link_local: Ipv6Addr,
@@ -61,7 +62,7 @@ impl Port {
         };
         let far_end = End {
             group: 0,
-            ..end(&far, Some(eni.mac.0), false)
+            ..end(&far, Some(eni.mac), false)
         };
         let pair = [
             link::add_veth(&end(&near, None, true), &far_end, Some(node.as_fd())),
@@ -79,12 +80,12 @@ impl Port {
             })?;
         router.hurry_arp(&near)?;
         let Link { index, mac, .. } = link_of(&mut router.socket, &near)?;
-        let link_local = link_local(eni.mac.0);
+        let link_local = link_local(eni.mac);
         // Every port is the gateway of its subnet, and knows the one MAC that is behind it: nothing is ever asked.
         let batch = [
             addr::add(&Address::host(index, gateway)),
-            neigh::set_permanent(index, primary, eni.mac.0),
-            neigh::set_permanent(index, link_local, eni.mac.0),
+            neigh::set_permanent(index, primary, eni.mac),
+            neigh::set_permanent(index, link_local, eni.mac),
         ];
         router
             .socket
@@ -192,7 +193,7 @@ fn device_name(bond: &Attachment) -> String {
 }
 
 /// The address that the kernel makes from a MAC (EUI-64, RFC 4291 appendix A).
-fn link_local([a, b, c, d, e, f]: [u8; 6]) -> Ipv6Addr {
+fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
     Ipv6Addr::from([
         0xfe,
         0x80,

@@ -18,6 +18,7 @@ use datapath::{
     nft::Nft,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nettypes::Mac;
 
 use super::{FabricError, program, resolvers};
 
@@ -36,8 +37,8 @@ pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0x0ec2, 0, 0, 0, 0, 0, 1)
 /// The router's own addresses on the internet.
 const BORDER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const BORDER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1);
-const BORDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const INTERNET_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+const BORDER_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const INTERNET_MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 const INTERNET_LEN: u8 = 24;
 /// The MTU beyond the internet gateway (EC2 User Guide, "Network MTU").
 const INTERNET_MTU: u32 = 1500;

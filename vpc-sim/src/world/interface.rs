@@ -12,7 +12,7 @@ use super::{
 use crate::{
     action::Action,
     error::{ApiError, Resource},
-    ids::{EniId, GroupId, Mac, VpcId},
+    ids::{EniId, GroupId, VpcId, draw_mac},
 };
 
 /// ClientToken: "up to 64 ASCII characters".
@@ -78,7 +78,7 @@ impl World {
             subnet: subnet.id,
             vpc: subnet.vpc,
             zone: subnet.zone,
-            mac: Mac::draw(&mut self.dice.ids),
+            mac: draw_mac(&mut self.dice.ids),
             description: req.description.clone(),
             groups,
             interface_type: req.interface_type,

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use nettypes::Mac;
+
 use super::{World, model::NetworkInterface};
-use crate::ids::{EniId, InstanceId, Mac};
+use crate::ids::{EniId, InstanceId};
 
 /// How far IMDS lags behind EC2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nettypes::Mac;
 
-use crate::ids::{AttachmentId, EniId, GroupId, InstanceId, Mac, SubnetId, VpcId};
+use crate::ids::{AttachmentId, EniId, GroupId, InstanceId, SubnetId, VpcId};
 
 /// Keys to values.
 pub type Tags = BTreeMap<String, String>;

@@ -10,7 +10,7 @@ use std::{
 use datapath::{
     constants::PODS_TABLE,
     netlink::{
-        Family, Socket,
+        Family, Mac, Socket,
         rule::{self, Rule},
     },
     netns::Netns,
@@ -71,7 +71,7 @@ fn link(n: u16) -> PodLink {
         address: address(n),
         mtu: 9001,
         index: 0,
-        host_mac: pod::local_mac([0, 0, 0, 0, high, low]),
-        pod_mac: pod::local_mac([4, 0, 0, 0, high, low]),
+        host_mac: Mac::local([0, 0, 0, 0, high, low]),
+        pod_mac: Mac::local([4, 0, 0, 0, high, low]),
     }
 }

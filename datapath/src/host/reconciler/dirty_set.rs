@@ -151,7 +151,7 @@ impl Desired {
         match mtu {
             Some(mtu) => dirty.node |= !crate::host::is_right(link, mtu),
             // A link that software made has a kind; hardware has none.
-            None if link.kind.is_none() && mac != Mac::default() => {
+            None if link.kind.is_none() && mac.nonzero().is_some() => {
                 dirty.unknown_links.insert(mac);
             }
             None => {}

@@ -5,7 +5,7 @@ use crate::netlink::link::{self, End, InetConf};
 use crate::netlink::neigh::{self, Neighbour};
 use crate::testing::{netns, run_in, socket_in};
 
-const FAR: Mac = [2, 0, 0, 0, 0, 9];
+const FAR: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
 /// A namespace with a link that is up, and a socket in it.
 fn lab() -> (Netns, Socket, u32) {

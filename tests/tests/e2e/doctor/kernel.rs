@@ -194,7 +194,7 @@ fn secondary_link(ward: &Ward) -> io::Result<String> {
     let links = links.map_err(io::Error::other)?;
     let found = links
         .into_iter()
-        .find(|link| link.mac.is_some_and(|m| planner::Mac(m).to_string() == mac));
+        .find(|link| link.mac.is_some_and(|m| m.to_string() == mac));
     found
         .map(|link| link.name)
         .ok_or_else(|| io::Error::other(format!("no link has {mac}")))

@@ -1,8 +1,9 @@
-//! Owns the proof that a descriptor is a network namespace, and the namespace's identity. Opens nothing and enters nothing.
+//! The check that a descriptor is a network namespace, and the identity of a namespace. Opens nothing and enters nothing.
 
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 
 use rustix::fs::{fstat, fstatfs};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
@@ -12,26 +13,35 @@ const NSFS_MAGIC: u64 = 0x6e73_6673;
 /// linux/sched.h; what `NS_GET_NSTYPE` answers for a network namespace.
 const CLONE_NEWNET: i32 = 0x4000_0000;
 
-/// Which namespace: device and inode of its nsfs file. Unique among living namespaces; an inode number may be reused
-/// once its namespace has ended.
+/// Identity of a namespace: device and inode of its nsfs file. Unique among living namespaces. A later namespace may get
+/// the same pair once this one has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Identity {
+pub struct NetnsId {
     /// Device of nsfs.
     pub dev: u64,
     /// The number that `net:[…]` shows.
     pub ino: u64,
 }
 
-impl fmt::Display for Identity {
+impl fmt::Display for NetnsId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "net:[{}]", self.ino)
     }
 }
 
-/// Why a descriptor is not accepted as a network namespace.
+/// Why a path or a descriptor is not accepted as a network namespace.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
-    /// A regular file, a FIFO, a directory: anything outside nsfs.
+    /// There is nothing at the path, or it may not be opened.
+    #[error("cannot open network namespace {}", path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// What the kernel answered.
+        #[source]
+        source: io::Error,
+    },
+    /// Anything outside nsfs: a regular file (such as the one that an unmounted bind mount leaves), a FIFO, a directory.
     #[error("not a namespace (file system type {magic:#x}, mode {mode:#o})")]
     NotANamespace {
         /// What `fstatfs` says.
@@ -45,12 +55,12 @@ pub enum NetnsError {
         /// The `CLONE_NEW*` flag of its type.
         nstype: i32,
     },
-    /// The kernel refused a question.
+    /// The kernel refused a system call.
     #[error("{op} failed")]
     Io {
-        /// System call.
+        /// The system call.
         op: &'static str,
-        /// What it answered.
+        /// The kernel's answer.
         #[source]
         source: io::Error,
     },
@@ -60,7 +70,7 @@ pub enum NetnsError {
 ///
 /// # Errors
 /// See [`NetnsError`].
-pub fn identify(fd: BorrowedFd<'_>) -> Result<Identity, NetnsError> {
+pub fn identify(fd: BorrowedFd<'_>) -> Result<NetnsId, NetnsError> {
     let io = |op| {
         move |errno: rustix::io::Errno| NetnsError::Io {
             op,
@@ -70,7 +80,7 @@ pub fn identify(fd: BorrowedFd<'_>) -> Result<Identity, NetnsError> {
     let stat = fstat(fd).map_err(io("fstat"))?;
     let magic = fstatfs(fd).map_err(io("fstatfs"))?.f_type;
     let magic = u64::try_from(magic).unwrap_or(0);
-    // First the file system: the ioctl's number means something else to a device.
+    // The file system is checked first: a device may understand the ioctl's number as another request.
     if magic != NSFS_MAGIC {
         return Err(NetnsError::NotANamespace {
             magic,
@@ -78,11 +88,25 @@ pub fn identify(fd: BorrowedFd<'_>) -> Result<Identity, NetnsError> {
         });
     }
     match nstype(fd).map_err(io("ioctl NS_GET_NSTYPE"))? {
-        CLONE_NEWNET => Ok(Identity {
+        CLONE_NEWNET => Ok(NetnsId {
             dev: stat.st_dev,
             ino: stat.st_ino,
         }),
         nstype => Err(NetnsError::OtherNamespace { nstype }),
+    }
+}
+
+impl NetnsId {
+    /// The identity behind `fd`, which must be known to be a namespace: nothing is checked.
+    ///
+    /// # Errors
+    /// The answer of `fstat`.
+    pub fn of(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        let stat = fstat(fd)?;
+        Ok(Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+        })
     }
 }
 
