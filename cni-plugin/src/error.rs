@@ -3,7 +3,10 @@
 
 use std::error::Error;
 
-use proto::refusal::{Refusal, safe_text};
+use proto::{
+    error_chain::chain,
+    refusal::{Refusal, safe_text},
+};
 use serde_json::{Value, json};
 
 use crate::version::Version;
@@ -44,21 +47,10 @@ pub struct Failure {
 impl Failure {
     /// A failure from an error: its message and those of its causes, once each.
     pub fn new(code: u32, error: &dyn Error, details: &str) -> Self {
-        let mut msg = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            // Some libraries print their cause themselves.
-            if !msg.ends_with(&text) {
-                msg.push_str(": ");
-                msg.push_str(&text);
-            }
-            source = cause.source();
-        }
         Self {
             code,
             // A runtime greps error texts; see there.
-            msg: safe_text(&msg),
+            msg: safe_text(&chain(error)),
             details: safe_text(details),
         }
     }

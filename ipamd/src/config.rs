@@ -3,19 +3,19 @@
 //! Names, defaults and precedence are the AWS VPC CNI's, so that a node's environment can be kept. This file must not
 //! touch the process environment, files or the network.
 
+mod bind;
 mod egress;
-mod traces;
+mod spans;
 
 use std::{
     collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr,
     time::Duration,
 };
 
+pub use bind::Bind;
 pub use egress::Egress;
 use planner::Family;
-pub use traces::{Protocol, Traces};
-
-use crate::introspect::Bind;
+pub use spans::{Protocol, Traces};
 
 /// Where settings come from: the process environment in production, a map in tests.
 pub trait Strings {

@@ -12,45 +12,60 @@ use ipnet::Ipv4Net;
 use planner::{Event, Family, InstanceType, Mono, Planner};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{self, Notify, Semaphore},
+    sync::{self, Notify, Semaphore, mpsc},
 };
 
 use crate::{
-    admin,
-    books::Books,
-    clock::{self, Clock},
-    cloud::{
+    config::Config,
+    ec2::{
         aws::Aws,
         executor::Executor,
+        instance_type::{self, KindError},
+    },
+    host::{
+        drift_repair::Watch,
+        hostnet::{HostNet, StartError},
+        vpc_blocks::{self, Follower},
+    },
+    http::{introspection, metrics_server},
+    install::conflist::Conflist,
+    kube,
+    node::{
         identity::{Identity, MetadataError},
-        kind::{self, KindError},
         metadata::Metadata,
-        start,
     },
-    config::Config,
-    conflist::Conflist,
-    grpc::Service,
-    hostnet::{HostNet, StartError},
-    introspect, kube,
-    listener::{
-        self,
-        seats::{self, Seats},
+    pool::{
+        checkpoint, discovery,
+        driver::{Driver, Pool},
     },
-    memory,
-    metrics::Metrics,
-    pool::{Driver, Pool},
-    recovery::{self, Agreed},
-    sandboxes::Sandboxes,
-    store::{Store, StoreError},
-    supervise::{Detached, Supervisor},
-    traces::{Origin, Traces},
-    vpc::{self, Follower},
-    watch::{self, Watch},
-    worker::Worker,
+    rpc::{
+        listener::{
+            self,
+            admission::{self, Seats},
+        },
+        service::Service,
+    },
+    runtime::{
+        clock::{self, Clock},
+        supervise::{Detached, Supervisor},
+        worker::Worker,
+    },
+    sandbox::{
+        recovery::{self, Agreed},
+        sandboxes::Sandboxes,
+    },
+    state::store::{Store, StoreError},
+    telemetry::{
+        metrics::Metrics,
+        recorder::Books,
+        spans::{Origin, Traces},
+    },
 };
 
 /// How long shutdown waits for requests under way.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// ENIs whose links went, that the pool has not been told of yet.
+const LOST_LINKS: usize = 16;
 /// How long a start waits for an answer that only spans would tell.
 const ZONE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -102,7 +117,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         let seconds = DRAIN_LIMIT.as_secs();
         tracing::warn!(seconds, "requests were still under way at the end");
     }
-    if !matches!(memory::keep_demand(&pool, &node.store).await, Ok(Ok(()))) {
+    if !matches!(
+        checkpoint::keep_demand(&pool, &node.store).await,
+        Ok(Ok(()))
+    ) {
         tracing::warn!("what was learnt of the last minutes' demand is lost");
     }
     node.books.traces.finish();
@@ -141,7 +159,7 @@ impl Node {
         let imds = Metadata::new(config.cloud.timeout);
         let me = identity(&imds, &store, contents.identity.clone()).await?;
         let vpc_blocks = vpc_blocks(&imds, &store, &me, contents.vpc_blocks.clone()).await?;
-        let egress = vpc::egress(&config.egress, &me, &vpc_blocks);
+        let egress = vpc_blocks::egress(&config.egress, &me, &vpc_blocks);
         let (host, host_changes) = HostNet::start(
             me.mac,
             config.pool.family,
@@ -156,7 +174,7 @@ impl Node {
         agreed.keep_linked(&here);
 
         let aws = Arc::new(Aws::new(me.region.clone(), config.cloud.timeout).await);
-        let kind = kind::known_or_asked(&me.instance_type, &aws).await?;
+        let kind = instance_type::known_or_asked(&me.instance_type, &aws).await?;
         if config.pool.family == Family::V6 && !kind.supports_prefixes() {
             return Err(DaemonError::NoPrefixes(me.instance_type.clone()));
         }
@@ -169,7 +187,7 @@ impl Node {
                 pods,
                 "pods without a record: asking EC2 whose their addresses are"
             );
-            agreed.restored.enis = start::attached(&executor).await;
+            agreed.restored.enis = discovery::attached(&executor).await;
         }
         agreed.adopt(&store)?;
         host.keep(&agreed.records).await;
@@ -217,7 +235,7 @@ impl Node {
         let driver = driver
             .with_journal(store.clone())
             .with_history(self.books.history.clone());
-        let kept = memory::keep(driver.enis(), pool.clone(), store.clone());
+        let kept = checkpoint::keep(driver.enis(), pool.clone(), store.clone());
         supervisor.critical("memory", kept);
         // One that panicked over a damaged page would refuse every ADD; a new start sets the file aside.
         supervisor.critical("store", store.ended());
@@ -243,10 +261,10 @@ impl Node {
         let serving = !self.agreed.restored.enis.is_empty();
         pool.tell(Event::Restore(self.agreed.restored.clone()))
             .await;
-        let ask = start::run(executor.clone(), pool.clone(), serving);
+        let ask = discovery::run(executor.clone(), pool.clone(), serving);
         drop(detached.spawn_idle(ask));
         if !self.intents.is_empty() {
-            let settle = start::settle(executor, pool.clone(), self.intents.clone(), store);
+            let settle = discovery::settle(executor, pool.clone(), self.intents.clone(), store);
             drop(detached.spawn_idle(settle));
         }
         let node = kube::follow(self.config.kubernetes.clone(), pool.clone());
@@ -276,7 +294,7 @@ impl Node {
         sandboxes.honour_tombstones(&tombstones).await;
         let ended = self.watch(pool, supervisor, detached);
         supervisor.critical("sweep", sandboxes.clone().sweep(tombstones, ended));
-        let seats = Seats::new(seats::Limits::within(listener::raise_descriptor_limit()));
+        let seats = Seats::new(admission::Limits::within(listener::raise_descriptor_limit()));
         let service = Service {
             sandboxes,
             pool: pool.clone(),
@@ -287,7 +305,7 @@ impl Node {
         };
         let stop = listen(&socket, service, seats, supervisor, detached.clone())?;
         if let Some(address) = self.config.metrics {
-            let bound = admin::start(
+            let bound = metrics_server::start(
                 address,
                 pool.clone(),
                 self.executor.clone(),
@@ -311,9 +329,12 @@ impl Node {
         detached: &Detached,
     ) -> Arc<Notify> {
         let (ended, ask) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let (lost, links) = mpsc::channel(LOST_LINKS);
+        let told = discovery::follow_lost_links(links, pool.clone());
+        supervisor.critical("lost links", told);
         let watch = Watch {
             host: self.host.clone(),
-            pool: pool.clone(),
+            lost,
             metrics: self.books.metrics.clone(),
             detached: detached.clone(),
             ended: ended.clone(),
@@ -322,7 +343,7 @@ impl Node {
         if let Some(host_changes) = self.host_changes.take() {
             supervisor.critical("watch", watch.run(host_changes));
         }
-        let follow = watch::follow_enis(ask, self.executor.clone(), pool.clone());
+        let follow = discovery::follow_enis(ask, self.executor.clone(), pool.clone());
         drop(detached.spawn_idle(follow));
         ended
     }
@@ -332,14 +353,14 @@ impl Node {
         let Some(bind) = &self.config.introspection else {
             return;
         };
-        let sources = introspect::Sources {
+        let sources = introspection::Sources {
             pool: pool.clone(),
             me: self.me.clone(),
             config: Arc::new(self.config.clone()),
             history: self.books.history.clone(),
             detached: detached.clone(),
         };
-        match introspect::start(bind, sources) {
+        match introspection::start(bind, sources) {
             Ok(()) => tracing::info!(?bind, "serving introspection"),
             Err(error) => tracing::error!(?bind, %error, "introspection cannot be served"),
         }

@@ -18,9 +18,10 @@ use kube::{
     },
 };
 use planner::Event as PoolEvent;
+use proto::error_chain::chain;
 use tokio_stream::{Stream, StreamExt};
 
-use crate::{config::Kubernetes, pool::Pool, refusals};
+use crate::{config::Kubernetes, pool::driver::Pool};
 use node::{OwnNode, schedulable};
 
 /// The longest silence on a connection. A watch is renewed sooner than that by the library (290 s), so only a list that
@@ -49,7 +50,7 @@ pub async fn follow(settings: Kubernetes, pool: Pool) {
     let (client, node) = match open(settings).await {
         Ok(found) => found,
         Err(off) => {
-            let reason = refusals::chain(&off);
+            let reason = chain(&off);
             tracing::info!(reason, "the Node object is not followed");
             return;
         }
@@ -156,7 +157,7 @@ impl Word {
             return;
         }
         if !std::mem::replace(&mut self.away, true) {
-            let error = refusals::chain(error);
+            let error = chain(error);
             tracing::warn!(
                 error,
                 schedulable = self.schedulable,

@@ -1,9 +1,9 @@
-//! The node daemon's process. The command line is [`ipamd::cli`]'s; only this file exits.
+//! The node daemon's process. The command line is [`ipamd::tools::cli`]'s; only this file exits.
 
 #![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ipamd::cli::main()
+    ipamd::tools::cli::main()
 }

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use ipamd::client::{Client, ClientError};
+use ipamd::rpc::client::{Client, ClientError};
 use proto::v1::Snapshot;
 
 /// The daemon's snapshot.

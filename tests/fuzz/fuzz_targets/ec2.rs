@@ -4,17 +4,21 @@
 
 use std::sync::OnceLock;
 
-#[path = "../../../ipamd/src/cloud"]
-mod cloud {
+#[path = "../../../ipamd/src/ec2"]
+mod ec2 {
+    pub mod api;
     pub mod aws;
-    pub mod call;
-    pub mod class;
-    pub mod identity;
-    pub use call::{Bond, Call, CallError, CallFuture, Ec2, Interface, Reply};
+    pub mod classify;
+    pub mod fuzz_entry;
 }
-#[path = "../../../ipamd/src/foreign/ec2.rs"]
-mod foreign;
+#[path = "../../../ipamd/src/node"]
+mod node {
+    pub mod http_client;
+    pub mod identity;
+}
 
-static CLIENT: OnceLock<foreign::Client> = OnceLock::new();
+static CLIENT: OnceLock<ec2::fuzz_entry::Client> = OnceLock::new();
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| CLIENT.get_or_init(foreign::Client::new).read(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| CLIENT
+    .get_or_init(ec2::fuzz_entry::Client::new)
+    .read(input));

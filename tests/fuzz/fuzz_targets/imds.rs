@@ -2,11 +2,10 @@
 
 #![no_main]
 
-#[path = "../../../ipamd/src/cloud"]
-mod cloud {
+#[path = "../../../ipamd/src/node"]
+mod node {
+    pub mod fuzz_entry;
     pub mod identity;
 }
-#[path = "../../../ipamd/src/foreign/imds.rs"]
-mod foreign;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| foreign::imds(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| node::fuzz_entry::imds(input));

@@ -2,32 +2,34 @@
 
 #![no_main]
 
-#[path = "../../../ipamd/src/cloud"]
-mod cloud {
+#[path = "../../../ipamd/src/node"]
+mod node {
     pub mod identity;
 }
-#[path = "../../../ipamd/src"]
-mod daemon {
+#[path = "../../../ipamd/src/state"]
+mod state {
+    pub mod fuzz_entry;
     pub mod store;
 }
-#[path = "../../../ipamd/src/foreign/store.rs"]
-mod foreign;
-use daemon::store;
 
-/// Stands in for the daemon's clock: here it only times commits.
-mod clock {
-    pub fn now() -> planner::Mono {
-        planner::Mono::ZERO
+mod runtime {
+    /// Stands in for the daemon's clock, which only times commits here.
+    pub mod clock {
+        pub fn now() -> planner::Mono {
+            planner::Mono::ZERO
+        }
     }
 }
 
-/// Stands in for the daemon's counters, which nobody reads here.
-mod metrics {
-    #[derive(Debug)]
-    pub struct Metrics;
+mod telemetry {
+    /// Stands in for the daemon's counters, which nobody reads here.
+    pub mod metrics {
+        #[derive(Debug)]
+        pub struct Metrics;
 
-    impl Metrics {
-        pub fn committed(&self, _: std::time::Duration) {}
+        impl Metrics {
+            pub fn committed(&self, _: std::time::Duration) {}
+        }
     }
 }
 
@@ -35,5 +37,5 @@ libfuzzer_sys::fuzz_target!(
     // The daemon catches panics of the database; the fuzzer's own hook would end the process at the first. A panic that
     // is not caught ends it all the same.
     init: std::panic::set_hook(Box::new(|_| {})),
-    |input: &[u8]| foreign::store(input)
+    |input: &[u8]| state::fuzz_entry::store(input)
 );

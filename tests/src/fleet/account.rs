@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ipamd::cloud::{Bond, Call, CallError, CallFuture, Ec2, Interface, Reply};
+use ipamd::ec2::api::{Bond, Call, CallError, CallFuture, Ec2, Interface, Reply};
 use ipnet::Ipv4Net;
 use planner::{Amount, Attachment, EniId, Mac, SubnetId};
 use tokio::time::Instant;

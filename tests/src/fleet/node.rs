@@ -9,12 +9,16 @@ use std::{
 };
 
 use ipamd::{
-    clock::Clock,
-    cloud::{executor::Executor, identity::Identity, start},
     config::Cloud,
-    metrics::Metrics,
-    pool::{Driver, EniHost, Pool},
-    supervise::Detached,
+    ec2::executor::Executor,
+    host::seam::EniHost,
+    node::identity::Identity,
+    pool::{
+        discovery,
+        driver::{Driver, Pool},
+    },
+    runtime::{clock::Clock, supervise::Detached},
+    telemetry::metrics::Metrics,
 };
 use planner::{Config, Event, Failure, Planner, Pod, Sandbox, command::ConfigureEni, limits};
 use tokio::{task::JoinSet, time::Instant};
@@ -79,7 +83,7 @@ impl Node {
             Clock::Runtime(Instant::now()),
         );
         tasks.spawn(driver.run());
-        tasks.spawn(start::run(executor, pool.clone(), false));
+        tasks.spawn(discovery::run(executor, pool.clone(), false));
         Self {
             name: me.instance,
             pool,

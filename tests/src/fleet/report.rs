@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use ipamd::cloud::limiter::capacity;
+use ipamd::ec2::limiter::capacity;
 
 use super::account::Seen;
 

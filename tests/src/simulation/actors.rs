@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ipamd::cloud::Call;
+use ipamd::ec2::api::Call;
 use planner::EniId;
 use vpc_sim::{
     ids::EniId as WorldEni,

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use ipamd::cloud::{Call, Reply};
+use ipamd::ec2::api::{Call, Reply};
 use ipnet::IpNet;
 use planner::{Amount, Attachment, SubnetId};
 use vpc_sim::{

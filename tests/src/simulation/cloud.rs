@@ -2,7 +2,7 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use ipamd::cloud::{Call, CallError, CallFuture, Ec2, Reply};
+use ipamd::ec2::api::{Call, CallError, CallFuture, Ec2, Reply};
 use planner::Amount;
 use tokio::time::sleep;
 use vpc_sim::{Action, error::ApiError};

@@ -1,6 +1,6 @@
 //! Between the daemon's terms and the world's. Values only.
 
-use ipamd::cloud::{Bond, Call, Interface, Reply};
+use ipamd::ec2::api::{Bond, Call, Interface, Reply};
 use ipnet::IpNet;
 use planner::{Amount, Attachment, EniId, Mac, SubnetId};
 use vpc_sim::{

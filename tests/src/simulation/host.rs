@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ipamd::pool::EniHost;
+use ipamd::host::seam::EniHost;
 use planner::{Class, Failure, command::ConfigureEni};
 use tokio::time::sleep;
 

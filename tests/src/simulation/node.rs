@@ -3,12 +3,15 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use ipamd::{
-    clock::Clock,
-    cloud::{executor::Executor, identity::Identity, start},
     config,
-    metrics::Metrics,
-    pool::{Driver, Pool},
-    supervise::Detached,
+    ec2::executor::Executor,
+    node::identity::Identity,
+    pool::{
+        discovery,
+        driver::{Driver, Pool},
+    },
+    runtime::{clock::Clock, supervise::Detached},
+    telemetry::metrics::Metrics,
 };
 use planner::{EniId, Event, Mac, Observed, Planner, Restored, SubnetId};
 use tokio::{
@@ -163,7 +166,7 @@ impl Start {
             pool.tell(Event::EniLinkGone { mac }).await;
         }
         drop(detached.spawn_idle(pass_on(monitor, pool.clone())));
-        drop(detached.spawn_idle(start::run(executor, pool.clone(), serving)));
+        drop(detached.spawn_idle(discovery::run(executor, pool.clone(), serving)));
         self.stage.with(|state, now| {
             state
                 .trace

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use ipamd::{cloud::Call, pool::Grant};
+use ipamd::{ec2::api::Call, pool::driver::Grant};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use planner::{Sandbox, Snapshot, limits, snapshot::EniView};
 use vpc_sim::world::model::NetworkInterface;

@@ -9,7 +9,10 @@ use std::{
 };
 
 use datapath::pod::{HostSide, PodLink, PodRef};
-use ipamd::{hostnet::WireError, pool::Grant, sandboxes::PodHost};
+use ipamd::{
+    host::seam::{PodHost, WireError},
+    pool::driver::Grant,
+};
 use planner::{EniId, Sandbox};
 use proto::handover::Handed;
 use tokio::time::sleep;

@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use ipamd::{
-    pool::{Grant, Pool},
-    supervise::Detached,
+    pool::driver::{Grant, Pool},
+    runtime::supervise::Detached,
 };
 use planner::{Event, Mono, Pod, Refusal, Sandbox};
 use tokio::time::{sleep, sleep_until};

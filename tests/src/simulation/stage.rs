@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use ipamd::{pool::Pool, sandboxes::Sandboxes};
+use ipamd::{pool::driver::Pool, sandbox::sandboxes::Sandboxes};
 use planner::{EniId, Mac, Observed};
 use tokio::{
     sync::{Notify, mpsc, watch},

@@ -83,7 +83,7 @@ impl Footprint {
 fn node(lab: &Lab) -> io::Result<Node> {
     // The test holds one end of every connection.
     assert!(
-        ipamd::listener::raise_descriptor_limit() > 3000,
+        ipamd::rpc::listener::raise_descriptor_limit() > 3000,
         "raise `ulimit -n`"
     );
     let node = lab.node(

@@ -14,7 +14,7 @@ use e2e::{
     node::Pod,
     plugin::Outcome as Answer,
 };
-use ipamd::store::Store;
+use ipamd::state::store::Store;
 use serde_json::json;
 
 use crate::{

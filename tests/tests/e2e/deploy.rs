@@ -12,7 +12,7 @@ use std::{
 };
 
 use e2e::lab::Lab;
-use ipamd::{cloud::limiter, metrics::Metrics};
+use ipamd::telemetry::metrics::Metrics;
 use planner::{Config, Mono, Planner, limits};
 use proto::refusal::Reason;
 use serde_json::Value;
@@ -113,11 +113,7 @@ fn eventful() -> Metrics {
     metrics.link_removal_failed();
     metrics.repaired("rule", 1);
     metrics.ready(took);
-    metrics.pace(&[limiter::Gauge {
-        action: "CreateNetworkInterface",
-        rate: 5.0,
-        pause: took,
-    }]);
+    metrics.pace("CreateNetworkInterface", 5.0, took);
     let instance = limits::lookup("t3.small").expect("in the table").clone();
     let planner = Planner::new(Config::default(), instance, "subnet-1".into(), 1);
     metrics.pool(&planner.snapshot(Mono::from_epoch(took)));

@@ -13,7 +13,7 @@ use e2e::{
     node::{Node, Pod},
     ping::ping,
 };
-use ipamd::store::Store;
+use ipamd::state::store::Store;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use proto::refusal::Reason;
 use serde_json::json;

@@ -105,7 +105,7 @@ fn a_request_is_a_trace(protocol: Protocol, name: &str) -> Outcome {
     let mut node = exporting(&lab, &settings)?;
     let collector = Collector::start(listen(&node, 0)?, protocol)?;
     export_to(&mut node, collector.address);
-    let before = ipamd::clock::wall_seconds();
+    let before = ipamd::runtime::clock::wall_seconds();
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     // The fourth has to wait for an ENI.
     let pods: io::Result<Vec<Pod>> = (0..4).map(|n| node.add_pod(&pod_id(n))).collect();
@@ -120,7 +120,7 @@ fn a_request_is_a_trace(protocol: Protocol, name: &str) -> Outcome {
         for root in [added, deleted] {
             assert_root(&root, &node, &id);
             let seconds = i64::try_from(root.span.start_time_unix_nano / 1_000_000_000)?;
-            assert!((before..=ipamd::clock::wall_seconds()).contains(&seconds));
+            assert!((before..=ipamd::runtime::clock::wall_seconds()).contains(&seconds));
         }
     }
     let last = assert_trace(&collector, "ADD", &pod_id(3), &STAGES);

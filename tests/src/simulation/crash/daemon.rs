@@ -9,17 +9,21 @@ use std::{
 };
 
 use ipamd::{
-    books::Books,
-    clock::Clock,
-    cloud::{executor::Executor, identity::Identity, start},
-    config, memory,
-    metrics::Metrics,
-    pool::Driver,
-    recovery::{self, Agreed},
-    sandboxes::Sandboxes,
-    store::Store,
-    supervise::Detached,
-    worker::{Job, Worker},
+    config,
+    ec2::executor::Executor,
+    node::identity::Identity,
+    pool::{checkpoint, discovery, driver::Driver},
+    runtime::{
+        clock::Clock,
+        supervise::Detached,
+        worker::{Job, Worker},
+    },
+    sandbox::{
+        recovery::{self, Agreed},
+        sandboxes::Sandboxes,
+    },
+    state::store::Store,
+    telemetry::{metrics::Metrics, recorder::Books},
 };
 use planner::{Event, Mono, Planner, Sandbox};
 use tokio::time::sleep;
@@ -101,7 +105,7 @@ impl Daemon {
             .expect("the kernel answers");
         let executor = self.executor();
         if !agreed.explained_by(&agreed.restored.enis) {
-            agreed.restored.enis = start::attached(&executor).await;
+            agreed.restored.enis = discovery::attached(&executor).await;
         }
         agreed.adopt(&store).expect("the store can be written");
         stage.with(|state, now| state.compare_records(&agreed, now));
@@ -133,12 +137,12 @@ impl Daemon {
         let (clock, tasks) = (Clock::Runtime(self.stage.epoch()), Detached::default());
         let (pool, driver) = Driver::new(planner, executor.clone(), host, tasks.clone(), clock);
         let driver = driver.with_journal(store.clone());
-        drop(tasks.spawn_idle(memory::keep(driver.enis(), pool.clone(), store.clone())));
+        drop(tasks.spawn_idle(checkpoint::keep(driver.enis(), pool.clone(), store.clone())));
         let serving = !agreed.restored.enis.is_empty();
         pool.tell(Event::Restore(agreed.restored)).await;
-        drop(tasks.spawn_idle(start::run(executor.clone(), pool.clone(), serving)));
+        drop(tasks.spawn_idle(discovery::run(executor.clone(), pool.clone(), serving)));
         if !intents.is_empty() {
-            let settle = start::settle(executor, pool.clone(), intents, store.clone());
+            let settle = discovery::settle(executor, pool.clone(), intents, store.clone());
             drop(tasks.spawn_idle(settle));
         }
         let mut all = config::Config::read(&BTreeMap::<&str, &str>::new()).expect("defaults");

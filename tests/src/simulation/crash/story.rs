@@ -4,9 +4,9 @@
 use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use ipamd::{
-    sandboxes::{Add, Sandboxes},
-    store::Record,
-    supervise::Detached,
+    runtime::supervise::Detached,
+    sandbox::sandboxes::{Add, Sandboxes},
+    state::store::Record,
 };
 use planner::{Mono, Pod, Sandbox};
 use proto::handover::Handed;

@@ -1,0 +1,176 @@
+//! What `ipamd doctor` asks of EC2: permissions by dry run, and facts that the pool does not need.
+//!
+//! Outside [`super::Call`]: nothing here changes anything, and the pool never asks it.
+
+use std::collections::BTreeSet;
+
+use aws_sdk_ec2::{
+    error::{ProvideErrorMetadata, SdkError},
+    types::{NetworkInterfaceAttachmentChanges, Tag},
+};
+use planner::SubnetId;
+
+use super::{Aws, CallError, failed, unreadable};
+use crate::node::identity::Identity;
+
+/// Of an interface, what dry runs name.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    pub eni: String,
+    pub attachment: String,
+}
+
+/// What a dry run says of an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permission {
+    Allowed,
+    /// With EC2's words.
+    Denied(String),
+    /// EC2 answered something else, or nothing.
+    Unclear(String),
+}
+
+type Answers = Vec<(&'static str, Permission)>;
+
+impl Aws {
+    /// Every action that the daemon needs and that has a dry run. Those that change an interface are asked about
+    /// `subject`, and left out without one.
+    pub async fn permissions(&self, me: &Identity, subject: Option<&Subject>) -> Answers {
+        let client = &self.client;
+        let list = client
+            .describe_network_interfaces()
+            .dry_run(true)
+            .send()
+            .await;
+        let subnets = client.describe_subnets().dry_run(true).send().await;
+        let create = client
+            .create_network_interface()
+            .subnet_id(&me.subnet.0)
+            .set_groups(Some(me.security_groups.clone()))
+            .dry_run(true)
+            .send()
+            .await;
+        let mut answers = vec![
+            ("DescribeNetworkInterfaces", permission(list)),
+            ("DescribeSubnets", permission(subnets)),
+            ("CreateNetworkInterface", permission(create)),
+        ];
+        if let Some(subject) = subject {
+            self.about(me, subject, &mut answers).await;
+        }
+        answers
+    }
+
+    async fn about(&self, me: &Identity, subject: &Subject, answers: &mut Answers) {
+        let client = &self.client;
+        let Subject { eni, attachment } = subject;
+        let tag = Tag::builder()
+            .key("cluster.k8s.amazonaws.com/name")
+            .value("dry-run");
+        let tags = client
+            .create_tags()
+            .resources(eni)
+            .tags(tag.build())
+            .dry_run(true)
+            .send()
+            .await;
+        answers.push(("CreateTags", permission(tags)));
+        let attach = client
+            .attach_network_interface()
+            .network_interface_id(eni)
+            .instance_id(&me.instance)
+            .device_index(1)
+            .dry_run(true)
+            .send()
+            .await;
+        answers.push(("AttachNetworkInterface", permission(attach)));
+        let change = NetworkInterfaceAttachmentChanges::builder()
+            .attachment_id(attachment)
+            .delete_on_termination(true);
+        let modify = client
+            .modify_network_interface_attribute()
+            .network_interface_id(eni)
+            .attachment(change.build())
+            .dry_run(true)
+            .send()
+            .await;
+        answers.push(("ModifyNetworkInterfaceAttribute", permission(modify)));
+        let detach = client
+            .detach_network_interface()
+            .attachment_id(attachment)
+            .dry_run(true)
+            .send()
+            .await;
+        answers.push(("DetachNetworkInterface", permission(detach)));
+        let delete = client
+            .delete_network_interface()
+            .network_interface_id(eni)
+            .dry_run(true)
+            .send()
+            .await;
+        answers.push(("DeleteNetworkInterface", permission(delete)));
+    }
+
+    /// Free IPv4 addresses of each subnet.
+    ///
+    /// # Errors
+    /// What EC2 refuses with.
+    pub async fn free_addresses(
+        &self,
+        subnets: &BTreeSet<SubnetId>,
+    ) -> Result<Vec<(SubnetId, u32)>, CallError> {
+        let ids = subnets.iter().map(|subnet| subnet.0.clone()).collect();
+        let out = self
+            .client
+            .describe_subnets()
+            .set_subnet_ids(Some(ids))
+            .send()
+            .await
+            .map_err(|e| failed("DescribeSubnets", &e))?;
+        let rooms = out.subnets().iter().filter_map(|subnet| {
+            let free = u32::try_from(subnet.available_ip_address_count()?).ok()?;
+            Some((SubnetId::from(subnet.subnet_id()?), free))
+        });
+        Ok(rooms.collect())
+    }
+
+    /// How many network hops an answer of the metadata service survives.
+    ///
+    /// # Errors
+    /// What EC2 refuses with (`DescribeInstances` is not in the daemon's policy), or an answer without the figure.
+    pub async fn metadata_hop_limit(&self, instance: &str) -> Result<i32, CallError> {
+        const ACTION: &str = "DescribeInstances";
+        let out = self
+            .client
+            .describe_instances()
+            .instance_ids(instance)
+            .send()
+            .await
+            .map_err(|e| failed(ACTION, &e))?;
+        let instances = out.reservations().iter().flat_map(|r| r.instances());
+        instances
+            .filter_map(|instance| instance.metadata_options()?.http_put_response_hop_limit())
+            .next()
+            .ok_or_else(|| unreadable(ACTION, "no metadataOptions"))
+    }
+}
+
+/// A dry run never succeeds: "allowed" is an error of its own.
+fn permission<O, E, R>(result: Result<O, SdkError<E, R>>) -> Permission
+where
+    SdkError<E, R>: ProvideErrorMetadata,
+    E: std::error::Error + 'static,
+    R: std::fmt::Debug,
+{
+    let error = match result {
+        Ok(_) => return Permission::Allowed,
+        Err(error) => failed("dry run", &error),
+    };
+    match error.code.as_deref() {
+        Some("DryRunOperation") => Permission::Allowed,
+        Some("UnauthorizedOperation" | "AccessDenied" | "AuthFailure") => {
+            Permission::Denied(error.message)
+        }
+        _ => Permission::Unclear(error.message),
+    }
+}

@@ -1,0 +1,387 @@
+//! Carries out the planner's EC2 commands: builds the calls, waits for the limiter and where EC2 is asynchronous, and
+//! turns what comes back into the planner's terms. It decides nothing: no retry, no choice of subnet, no judgement on
+//! what to do next.
+
+mod describe;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use planner::{Answer, Attachment, Class, Command, EniId, Failure, Mono, SubnetId};
+
+use super::limiter::{Gauge, Limiter};
+use crate::{
+    config,
+    ec2::{
+        api::{Call, CallError, Ec2, Interface, Reply},
+        classify::classify,
+    },
+    node::identity::Identity,
+    telemetry::{
+        metrics::Metrics,
+        spans::{CallFailure, Called, Traces},
+    },
+};
+
+const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
+const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
+const CLUSTER_TAG: &str = "cluster.k8s.amazonaws.com/name";
+const OWNER_TAG: (&str, &str) = ("eks:eni:owner", "amazon-vpc-cni");
+
+/// How long a detachment may take before the command counts as failed: EC2's tail is minutes. Less than the planner waits
+/// for the answer.
+const DETACH_LIMIT: Duration = Duration::from_secs(210);
+
+/// More creates than this are never waiting for an answer: no instance has more ENIs.
+const CREATES_KEPT: usize = 128;
+
+/// EC2 on behalf of one node.
+#[derive(Clone)]
+pub struct Executor {
+    ec2: Arc<dyn Ec2>,
+    me: Arc<Identity>,
+    settings: Arc<config::Cloud>,
+    metrics: Arc<Metrics>,
+    traces: Traces,
+    /// Networks of the subnets met so far; a subnet's CIDR never changes.
+    subnets: Arc<Mutex<BTreeMap<SubnetId, Ipv4Net>>>,
+    limiter: Arc<Mutex<Limiter>>,
+    /// ClientTokens of late and the time that their tags tell.
+    creates: Arc<Mutex<VecDeque<(String, String)>>>,
+    /// The limiter's zero.
+    begun: tokio::time::Instant,
+}
+
+impl std::fmt::Debug for Executor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Executor")
+            .field("instance", &self.me.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    #[must_use]
+    pub fn new(
+        ec2: Arc<dyn Ec2>,
+        me: Arc<Identity>,
+        settings: config::Cloud,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let subnets = BTreeMap::from([(me.subnet.clone(), me.subnet_cidr)]);
+        let limiter = Limiter::new(seed(&me.instance));
+        Self {
+            ec2,
+            me,
+            settings: Arc::new(settings),
+            metrics,
+            traces: Traces::default(),
+            subnets: Arc::new(Mutex::new(subnets)),
+            limiter: Arc::new(Mutex::new(limiter)),
+            creates: Arc::default(),
+            begun: tokio::time::Instant::now(),
+        }
+    }
+
+    /// Has its calls traced.
+    #[must_use]
+    pub fn with_traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
+    }
+
+    /// Carries out one EC2 command.
+    ///
+    /// # Errors
+    /// The failure of the one call that the command stands for, classified.
+    ///
+    /// # Panics
+    /// If `command` is not an EC2 command: those belong to the host or to the waiting pod.
+    pub async fn run(&self, command: Command) -> Result<Answer, Failure> {
+        match command {
+            Command::CreateEni {
+                token,
+                subnet,
+                amount,
+                ..
+            } => {
+                let call = Call::CreateNetworkInterface {
+                    tags: self.tags(&token),
+                    token,
+                    subnet,
+                    groups: self.me.security_groups.clone(),
+                    description: format!("aws-K8S-{}", self.me.instance),
+                    amount,
+                };
+                match self.call(call).await? {
+                    Reply::Interface(eni) => Ok(Answer::Created(self.judge(eni).await?)),
+                    other => Err(unexpected(&other)),
+                }
+            }
+            Command::AttachEni {
+                eni, card, device, ..
+            } => {
+                let instance = self.me.instance.clone();
+                match self
+                    .call(Call::AttachNetworkInterface {
+                        eni,
+                        instance,
+                        card,
+                        device,
+                    })
+                    .await?
+                {
+                    Reply::Attached(attachment) => Ok(Answer::Attached { attachment }),
+                    other => Err(unexpected(&other)),
+                }
+            }
+            Command::Assign { eni, amount, .. } => {
+                match self
+                    .call(Call::AssignPrivateIpAddresses { eni, amount })
+                    .await?
+                {
+                    Reply::Assigned {
+                        addresses,
+                        prefixes,
+                    } => Ok(Answer::Assigned {
+                        addresses,
+                        prefixes,
+                    }),
+                    other => Err(unexpected(&other)),
+                }
+            }
+            Command::Unassign {
+                eni,
+                addresses,
+                prefixes,
+                ..
+            } => self.done(unassign(eni, &addresses, &prefixes)).await,
+            Command::DeleteOnTermination {
+                eni, attachment, ..
+            } => {
+                self.done(Call::DeleteOnTermination { eni, attachment })
+                    .await
+            }
+            Command::DetachEni {
+                eni, attachment, ..
+            } => self.detach(eni, attachment).await,
+            Command::DeleteEni { eni, .. } => self.done(Call::DeleteNetworkInterface { eni }).await,
+            Command::Describe { .. } => Ok(Answer::Described(self.inventory().await?)),
+            Command::Grant { .. }
+            | Command::Refuse { .. }
+            | Command::ConfigureEni(_)
+            | Command::DeconfigureEni { .. } => unreachable!("not an EC2 command: {command:?}"),
+        }
+    }
+
+    /// A moment within `most` that differs from node to node.
+    #[must_use]
+    pub fn spread(&self, most: Duration) -> Duration {
+        self.limiter().spread(most)
+    }
+
+    /// The pace of each API called so far, for metrics.
+    #[must_use]
+    pub fn pace(&self) -> Vec<Gauge> {
+        self.limiter().gauges(self.now())
+    }
+
+    async fn call(&self, call: Call) -> Result<Reply, Failure> {
+        let action = call.action();
+        let paced = self.wait_for_turn(action).await?;
+        let begun = tokio::time::Instant::now();
+        self.metrics.ec2_begun(action);
+        let answer = self.ec2.call(call.clone()).await;
+        let took = begun.elapsed();
+        let judged = match answer {
+            Ok(reply) => {
+                tracing::debug!(action, ms = took.as_millis(), "EC2 answered");
+                self.limiter().admitted(action, self.now());
+                Ok(reply)
+            }
+            Err(error) => Err((self.judge_failure(&call, &error), error)),
+        };
+        let failure = judged
+            .as_ref()
+            .err()
+            .map(|(failure, error)| (failure, error));
+        let code = failure.map(|(_, error)| error.code.as_deref().unwrap_or("no_answer"));
+        self.metrics.ec2_ended(action, code, took);
+        self.traces.called(&Called {
+            action,
+            took,
+            paced,
+            failure: failure.map(|(failure, error)| CallFailure {
+                code: error.code.as_deref().unwrap_or("no_answer"),
+                message: &error.message,
+                retry_after: match failure.class {
+                    Class::Throttled { retry_after } => retry_after,
+                    _ => None,
+                },
+            }),
+        });
+        judged.map_err(|(failure, _)| failure)
+    }
+
+    /// What a failed call means, and what the pace of its action learns from it.
+    fn judge_failure(&self, call: &Call, error: &CallError) -> Failure {
+        let action = call.action();
+        let mut failure = classify(call, error);
+        tracing::warn!(action, class = ?failure.class, error = %error, "EC2 call failed");
+        let now = self.now();
+        if let Class::Throttled { retry_after } = &mut failure.class {
+            *retry_after = Some(self.limiter().throttled(action, now));
+        } else if error.code.is_some() {
+            self.limiter().admitted(action, now);
+        }
+        failure
+    }
+
+    /// Waits until this node's own budget allows the call, and says how long; or says that it would take too long.
+    async fn wait_for_turn(&self, action: &'static str) -> Result<Duration, Failure> {
+        let turn = self.limiter().take(action, self.now());
+        match turn {
+            Ok(Duration::ZERO) => Ok(Duration::ZERO),
+            Ok(wait) => {
+                tokio::time::sleep(wait).await;
+                Ok(wait)
+            }
+            Err(wait) => Err(Failure {
+                class: Class::Throttled {
+                    retry_after: Some(wait),
+                },
+                message: format!(
+                    "{action}: this node's own budget is used up for {:.1} s",
+                    wait.as_secs_f32()
+                ),
+            }),
+        }
+    }
+
+    fn limiter(&self) -> std::sync::MutexGuard<'_, Limiter> {
+        self.limiter.lock().expect("no holder panics")
+    }
+
+    fn now(&self) -> Mono {
+        Mono::from_epoch(self.begun.elapsed())
+    }
+
+    async fn done(&self, call: Call) -> Result<Answer, Failure> {
+        self.call(call).await.map(|_| Answer::Done)
+    }
+
+    /// Detaching is asynchronous: EC2 answers at once and takes seconds, sometimes minutes.
+    async fn detach(&self, eni: EniId, attachment: Attachment) -> Result<Answer, Failure> {
+        match self.call(Call::DetachNetworkInterface { attachment }).await {
+            // Detached already, or on its way: the look below tells.
+            Err(failure) if matches!(failure.class, Class::NotFound | Class::InUse) => {}
+            result => drop(result?),
+        }
+        let begun = tokio::time::Instant::now();
+        let mut pause = Duration::from_secs(1);
+        while begun.elapsed() < DETACH_LIMIT {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(30));
+            // A look that fails changes nothing about the detachment; asking for that once more would not help either.
+            if let Ok(true) = self.is_detached(&eni).await {
+                return Ok(Answer::Done);
+            }
+        }
+        let message = format!(
+            "{eni} is still attached {} s after DetachNetworkInterface",
+            DETACH_LIMIT.as_secs()
+        );
+        Err(Failure {
+            class: Class::InUse,
+            message,
+        })
+    }
+
+    async fn is_detached(&self, eni: &EniId) -> Result<bool, Failure> {
+        let filters = vec![("network-interface-id".to_owned(), eni.0.clone())];
+        let reply = self
+            .call(Call::DescribeNetworkInterfaces { filters })
+            .await?;
+        let free = |eni: &Interface| {
+            let bond = eni.bond.as_ref();
+            bond.is_none_or(|bond| bond.status == "detached")
+        };
+        Ok(matches!(reply, Reply::Interfaces(found) if found.iter().all(free)))
+    }
+
+    /// Tags go into the create itself: IAM policies and leak detection rest on them, so no moment may exist without.
+    /// A repetition of `token` carries the time of its first sending: with any other, EC2 answers
+    /// `IdempotentParameterMismatch` and the ENI that the lost answer made is never claimed.
+    fn tags(&self, token: &str) -> BTreeMap<String, String> {
+        let mut sent = self.creates.lock().expect("no holder panics");
+        let first = sent
+            .iter()
+            .find(|(known, _)| known == token)
+            .map(|(_, at)| at.clone());
+        let at = first.unwrap_or_else(|| {
+            let now = crate::runtime::clock::wall_rfc3339();
+            sent.push_back((token.to_owned(), now.clone()));
+            now
+        });
+        if sent.len() > CREATES_KEPT {
+            sent.pop_front();
+        }
+        drop(sent);
+        let mut tags = BTreeMap::from([
+            (INSTANCE_TAG.to_owned(), self.me.instance.clone()),
+            (CREATED_TAG.to_owned(), at),
+        ]);
+        if let Some(cluster) = &self.settings.cluster {
+            tags.insert(CLUSTER_TAG.to_owned(), cluster.clone());
+            tags.insert(OWNER_TAG.0.to_owned(), OWNER_TAG.1.to_owned());
+        }
+        tags.extend(self.settings.extra_tags.clone());
+        tags
+    }
+}
+
+/// Each family has a call of its own, and a command is of one.
+fn unassign(eni: EniId, addresses: &[IpAddr], prefixes: &[IpNet]) -> Call {
+    let six = prefixes.iter().filter_map(|net| match net {
+        IpNet::V6(net) => Some(*net),
+        IpNet::V4(_) => None,
+    });
+    let six: Vec<Ipv6Net> = six.collect();
+    if !six.is_empty() {
+        return Call::UnassignIpv6Addresses { eni, prefixes: six };
+    }
+    let addresses = addresses.iter().filter_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    });
+    let prefixes = prefixes.iter().filter_map(|net| match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
+    });
+    Call::UnassignPrivateIpAddresses {
+        eni,
+        addresses: addresses.collect(),
+        prefixes: prefixes.collect(),
+    }
+}
+
+fn unexpected(reply: &Reply) -> Failure {
+    Failure {
+        class: Class::Transient,
+        message: format!("EC2 client answered with the wrong kind of reply: {reply:?}"),
+    }
+}
+
+/// FNV-1a: the same for an instance at every start, and different from its neighbours'.
+fn seed(instance: &str) -> u64 {
+    instance.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests;

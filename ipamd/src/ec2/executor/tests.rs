@@ -1,0 +1,305 @@
+use std::{collections::VecDeque, net::Ipv4Addr};
+
+use planner::{Amount, Mac, Op};
+
+use super::*;
+use crate::ec2::{
+    api::{Bond, CallError, CallFuture, Interface},
+    executor::describe::HANDS_OFF_TAG,
+};
+
+const ME: &str = "i-1";
+const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+/// Answers from a script, and remembers what it was asked.
+#[derive(Default)]
+struct Scripted {
+    answers: Mutex<VecDeque<Result<Reply, CallError>>>,
+    asked: Mutex<Vec<Call>>,
+}
+
+impl Ec2 for Scripted {
+    fn call(&self, call: Call) -> CallFuture<'_> {
+        self.asked.lock().unwrap().push(call);
+        let answer = self
+            .answers
+            .lock()
+            .unwrap()
+            .pop_front()
+            .expect("a scripted answer");
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+fn executor(
+    manage_untagged: bool,
+    answers: Vec<Result<Reply, CallError>>,
+) -> (Executor, Arc<Scripted>) {
+    let me = Identity {
+        instance: ME.into(),
+        instance_type: "m5.large".into(),
+        region: "eu-west-1".into(),
+        mac: OUR_MAC,
+        address: Ipv4Addr::new(10, 0, 0, 4),
+        subnet: SubnetId::from("subnet-1"),
+        subnet_cidr: "10.0.0.0/24".parse().unwrap(),
+        security_groups: vec!["sg-1".into(), "sg-2".into()],
+    };
+    let settings = config::Cloud {
+        cluster: Some("prod".into()),
+        extra_tags: [("team".to_owned(), "net".to_owned())].into(),
+        manage_untagged,
+        timeout: Duration::from_secs(10),
+    };
+    let ec2 = Arc::new(Scripted {
+        answers: Mutex::new(answers.into()),
+        asked: Mutex::default(),
+    });
+    let executor = Executor::new(
+        ec2.clone(),
+        Arc::new(me),
+        settings,
+        Arc::new(Metrics::new()),
+    );
+    (executor, ec2)
+}
+
+fn interface(id: &str) -> Interface {
+    Interface {
+        eni: EniId::from(id),
+        mac: Mac([2, 0, 0, 0, 0, 9]),
+        subnet: SubnetId::from("subnet-1"),
+        primary: Ipv4Addr::new(10, 0, 0, 9),
+        secondary: vec![Ipv4Addr::new(10, 0, 0, 10)],
+        prefixes: vec![],
+        kind: "interface".into(),
+        managed_by_aws: false,
+        tags: BTreeMap::new(),
+        bond: Some(Bond {
+            attachment: Attachment::from("eni-attach-1"),
+            instance: Some(ME.into()),
+            card: 0,
+            device: 1,
+            status: "attached".into(),
+        }),
+    }
+}
+
+fn tagged(mut eni: Interface, key: &str, value: &str) -> Interface {
+    eni.tags.insert(key.into(), value.into());
+    eni
+}
+
+fn error(code: &str) -> CallError {
+    CallError {
+        action: "Test",
+        code: Some(code.into()),
+        message: code.into(),
+        refused: true,
+    }
+}
+
+async fn managed(manage_untagged: bool, eni: Interface) -> bool {
+    let (executor, _) = executor(manage_untagged, vec![Ok(Reply::Interfaces(vec![eni]))]);
+    executor.attached().await.unwrap()[0].managed
+}
+
+#[tokio::test]
+async fn only_ordinary_enis_that_are_ours_or_adopted_are_managed() {
+    let ours = || tagged(interface("eni-1"), INSTANCE_TAG, ME);
+    assert!(managed(false, ours()).await, "tagged as this node's");
+    assert!(
+        !managed(false, interface("eni-1")).await,
+        "untagged, and not to be adopted"
+    );
+    assert!(managed(true, interface("eni-1")).await, "untagged, adopted");
+    assert!(
+        !managed(false, tagged(interface("eni-1"), INSTANCE_TAG, "i-2")).await,
+        "another node's"
+    );
+    assert!(
+        !managed(true, tagged(ours(), HANDS_OFF_TAG, "true")).await,
+        "hands off"
+    );
+    assert!(
+        managed(false, tagged(interface("eni-1"), HANDS_OFF_TAG, "false")).await,
+        "hands on, explicitly"
+    );
+    for kind in ["efa", "efa-only", "trunk", "branch", "lambda"] {
+        assert!(
+            !managed(
+                true,
+                Interface {
+                    kind: kind.into(),
+                    ..ours()
+                }
+            )
+            .await,
+            "{kind}"
+        );
+    }
+    assert!(
+        !managed(
+            true,
+            Interface {
+                managed_by_aws: true,
+                ..ours()
+            }
+        )
+        .await,
+        "requester-managed"
+    );
+    let primary = Interface {
+        mac: OUR_MAC,
+        ..tagged(interface("eni-0"), HANDS_OFF_TAG, "true")
+    };
+    assert!(managed(false, primary).await, "the primary ENI always is");
+}
+
+#[tokio::test]
+async fn a_subnet_that_cannot_be_seen_costs_one_eni_and_not_the_list() {
+    let shared = Interface {
+        subnet: SubnetId::from("subnet-elsewhere"),
+        ..interface("eni-2")
+    };
+    let (executor, _) = executor(
+        true,
+        vec![
+            Ok(Reply::Interfaces(vec![interface("eni-1"), shared])),
+            Ok(Reply::Subnets(vec![])),
+        ],
+    );
+    let found = executor.attached().await.unwrap();
+    let managed: Vec<_> = found
+        .iter()
+        .map(|eni| (eni.eni.0.as_str(), eni.managed))
+        .collect();
+    assert_eq!(managed, [("eni-1", true), ("eni-2", false)]);
+}
+
+#[tokio::test]
+async fn a_create_carries_everything_in_one_call() {
+    let (executor, ec2) = executor(true, vec![Ok(Reply::Interface(interface("eni-1")))]);
+    let command = Command::CreateEni {
+        op: Op(1),
+        token: "token".into(),
+        subnet: SubnetId::from("subnet-1"),
+        amount: Amount::Addresses(9),
+    };
+    assert!(
+        matches!(executor.run(command).await, Ok(Answer::Created(eni)) if eni.eni.0 == "eni-1")
+    );
+    let asked = ec2.asked.lock().unwrap();
+    let [
+        Call::CreateNetworkInterface {
+            token,
+            groups,
+            tags,
+            amount,
+            ..
+        },
+    ] = asked.as_slice()
+    else {
+        panic!("{asked:?}");
+    };
+    assert_eq!((token.as_str(), *amount), ("token", Amount::Addresses(9)));
+    assert_eq!(groups, &["sg-1", "sg-2"]);
+    let keys: Vec<_> = tags.keys().map(String::as_str).collect();
+    assert_eq!(
+        keys,
+        [CLUSTER_TAG, OWNER_TAG.0, CREATED_TAG, INSTANCE_TAG, "team"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_detachment_is_answered_when_ec2_shows_it_done() {
+    let gone = Interface {
+        bond: None,
+        ..interface("eni-1")
+    };
+    let answers = vec![
+        Ok(Reply::Done),
+        Ok(Reply::Interfaces(vec![interface("eni-1")])),
+        Ok(Reply::Interfaces(vec![interface("eni-1")])),
+        Ok(Reply::Interfaces(vec![gone])),
+    ];
+    let (executor, ec2) = executor(true, answers);
+    let (eni, attachment) = (EniId::from("eni-1"), Attachment::from("eni-attach-1"));
+    let done = executor
+        .run(Command::DetachEni {
+            op: Op(1),
+            eni,
+            attachment,
+        })
+        .await;
+    assert!(matches!(done, Ok(Answer::Done)), "{done:?}");
+    assert_eq!(ec2.asked.lock().unwrap().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_fails_does_not_end_the_wait_for_a_detachment() {
+    let gone = Interface {
+        bond: None,
+        ..interface("eni-1")
+    };
+    let answers = vec![
+        Ok(Reply::Done),
+        Err(error("InternalError")),
+        Err(error("RequestLimitExceeded")),
+        Ok(Reply::Interfaces(vec![gone])),
+    ];
+    let (executor, ec2) = executor(true, answers);
+    let command = Command::DetachEni {
+        op: Op(1),
+        eni: EniId::from("eni-1"),
+        attachment: Attachment::from("eni-attach-1"),
+    };
+    let done = executor.run(command).await;
+    assert!(matches!(done, Ok(Answer::Done)), "{done:?}");
+    let asked = ec2.asked.lock().unwrap();
+    let detaches = asked
+        .iter()
+        .filter(|call| matches!(call, Call::DetachNetworkInterface { .. }));
+    assert_eq!(detaches.count(), 1, "asked for once");
+}
+
+#[tokio::test]
+async fn a_delete_passes_on_what_ec2_said() {
+    // "Not found" may mean that EC2 does not show a young ENI yet: what to make of it is the planner's business.
+    for (code, class) in [
+        ("InvalidNetworkInterfaceID.NotFound", Class::NotFound),
+        ("InvalidNetworkInterface.InUse", Class::InUse),
+    ] {
+        let (executor, _) = executor(true, vec![Err(error(code))]);
+        let command = Command::DeleteEni {
+            op: Op(1),
+            eni: EniId::from("eni-1"),
+        };
+        assert_eq!(executor.run(command).await.unwrap_err().class, class);
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_create_is_the_same_to_the_letter() {
+    let answer = || Ok(Reply::Interface(interface("eni-1")));
+    let (executor, ec2) = executor(true, vec![answer(), answer()]);
+    let command = Command::CreateEni {
+        op: Op(1),
+        token: "token".into(),
+        subnet: SubnetId::from("subnet-1"),
+        amount: Amount::Addresses(9),
+    };
+    for _ in 0..2 {
+        executor.run(command.clone()).await.unwrap();
+        // The tag tells the time: a second later it would differ, and EC2 would refuse the token.
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+    }
+    let asked: Vec<_> = ec2
+        .asked
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|call| format!("{call:?}"))
+        .collect();
+    assert_eq!(asked[0], asked[1]);
+}

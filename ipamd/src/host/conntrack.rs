@@ -1,0 +1,221 @@
+//! What the kernel's connection tracking remembers of pods that are gone is deleted before their addresses are granted
+//! again.
+//!
+//! Late in an address's rest, not at its pod's DEL: clients of a service go on sending to a pod for as long as the
+//! service's endpoints name it, and each of their packets would make an entry anew. One reading of the table serves all
+//! addresses whose rest is half over, so churn costs one per half a cooldown, on a thread that delays no ADD. An ADD
+//! waits only where it gets an address that is not done yet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use datapath::{conntrack::Conntrack, netlink};
+use planner::Mono;
+use proto::error_chain::chain;
+use tokio::sync::Notify;
+
+use crate::runtime::{clock, worker::Worker};
+
+/// How long before the end of an address's rest its connections are forgotten at the latest; of a short rest, a quarter.
+/// There must be time for several to become ripe: a reading walks the kernel's whole table, 3 ms of a processor that pods'
+/// starts need.
+const LEAD: Duration = Duration::from_secs(2);
+
+/// Why the flows could not be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowsError {
+    #[error("no netlink socket for connection tracking")]
+    Socket(#[from] netlink::Error),
+    #[error("no thread could be started")]
+    Thread(#[from] io::Error),
+}
+
+/// When an address's connections are to be forgotten: not before, and not later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Window {
+    opens: Mono,
+    closes: Mono,
+}
+
+impl Window {
+    fn of(left: Mono, until: Mono) -> Self {
+        let rest = until.since(left);
+        Self {
+            opens: left + rest / 2,
+            closes: left + rest.saturating_sub(LEAD.min(rest / 4)),
+        }
+    }
+}
+
+/// The addresses that have lost a pod and still have its connections.
+#[derive(Debug, Default)]
+struct Stale(BTreeMap<IpAddr, Window>);
+
+impl Stale {
+    fn due(&self) -> Option<Mono> {
+        self.0.values().map(|window| window.closes).min()
+    }
+
+    fn ripe(&self, now: Mono) -> BTreeMap<IpAddr, Window> {
+        let ripe = self.0.iter().filter(|(_, window)| window.opens <= now);
+        ripe.map(|(address, window)| (*address, *window)).collect()
+    }
+
+    /// Those that have not lost another pod meanwhile.
+    fn done(&mut self, done: &BTreeMap<IpAddr, Window>) {
+        self.0
+            .retain(|address, window| done.get(address) != Some(window));
+    }
+}
+
+/// See the module. Cloning gives another handle.
+#[derive(Clone, Debug)]
+pub struct Flows {
+    table: Worker<Conntrack>,
+    stale: Arc<Mutex<Stale>>,
+    changed: Arc<Notify>,
+}
+
+impl Flows {
+    /// Opens a socket in the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// [`FlowsError`] if socket or thread cannot be had.
+    pub fn start() -> Result<Self, FlowsError> {
+        Ok(Self {
+            table: Worker::start("conntrack", Conntrack::open()?)?,
+            stale: Arc::default(),
+            changed: Arc::default(),
+        })
+    }
+
+    /// An address has lost its pod, and rests until `until`.
+    pub fn left(&self, address: impl Into<IpAddr>, until: Mono) {
+        let window = Window::of(clock::now(), until);
+        let mut stale = self.stale.lock().expect("no holder panics");
+        stale.0.insert(address.into(), window);
+        drop(stale);
+        self.changed.notify_one();
+    }
+
+    /// To be awaited before an address is given to a pod. Nothing to wait for in all but a full pool without cooldown.
+    pub async fn settle(&self, address: impl Into<IpAddr>) {
+        let address = address.into();
+        let window = {
+            let stale = self.stale.lock().expect("no holder panics");
+            stale.0.get(&address).copied()
+        };
+        if let Some(window) = window {
+            self.forget([(address, window)].into()).await;
+        }
+    }
+
+    /// Forgets for ever, each address in its time.
+    pub async fn run(self) {
+        loop {
+            let changed = self.changed.notified();
+            let now = clock::now();
+            let due = self.stale.lock().expect("no holder panics").due();
+            // Both arms are cancel-safe: a notification that is not waited for is kept.
+            tokio::select! {
+                () = changed => continue,
+                () = tokio::time::sleep(due.map_or(Duration::MAX, |at| at.since(now))) => {}
+            }
+            let ripe = self
+                .stale
+                .lock()
+                .expect("no holder panics")
+                .ripe(clock::now());
+            self.forget(ripe).await;
+        }
+    }
+
+    async fn forget(&self, addresses: BTreeMap<IpAddr, Window>) {
+        let wanted: BTreeSet<IpAddr> = addresses.keys().copied().collect();
+        match self.table.run(move |table| table.forget(&wanted)).await {
+            Ok(Ok(0)) => {}
+            Ok(Ok(connections)) => {
+                tracing::debug!(connections, "forgot connections of pods that are gone");
+            }
+            // Better a pod with a stranger's connections than no pod.
+            Ok(Err(error)) => tracing::warn!(
+                error = chain(&error),
+                addresses = addresses.len(),
+                "could not forget the connections of pods that are gone"
+            ),
+            Err(gone) => tracing::error!(error = chain(&gone), "no connections are forgotten"),
+        }
+        let mut stale = self.stale.lock().expect("no holder panics");
+        stale.done(&addresses);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(seconds: u32) -> Mono {
+        Mono::ZERO + SECOND * seconds
+    }
+
+    fn ip(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn one_reading_serves_all_whose_rest_is_half_over() {
+        let mut stale = Stale::default();
+        for (address, left) in [(1, 0), (2, 10), (3, 20)] {
+            let window = Window::of(at(left), at(left + 30));
+            stale.0.insert(ip(address), window);
+        }
+        assert_eq!(
+            stale.due(),
+            Some(at(28)),
+            "two seconds before the first may be granted"
+        );
+        let ripe = stale.ripe(at(28));
+        assert_eq!(ripe.keys().copied().collect::<Vec<_>>(), [ip(1), ip(2)]);
+        stale.done(&ripe);
+        assert_eq!(stale.due(), Some(at(48)));
+    }
+
+    #[test]
+    fn without_a_cooldown_it_is_time_at_once() {
+        let mut stale = Stale::default();
+        stale.0.insert(ip(1), Window::of(at(5), at(5)));
+        assert_eq!((stale.due(), stale.ripe(at(5)).len()), (Some(at(5)), 1));
+        stale.0.insert(ip(1), Window::of(at(5), at(6)));
+        assert!(stale.due() <= Some(at(6)));
+        assert_eq!(stale.ripe(at(6)).len(), 1, "what is due is ripe");
+    }
+
+    #[test]
+    fn of_a_short_rest_too_one_reading_serves_several() {
+        let mut stale = Stale::default();
+        for n in 0..10_u8 {
+            let left = at(0) + SECOND / 50 * u32::from(n);
+            stale.0.insert(ip(n), Window::of(left, left + SECOND));
+        }
+        let due = stale.due().unwrap();
+        assert_eq!(due, at(0) + SECOND * 3 / 4);
+        assert_eq!(stale.ripe(due).len(), 10);
+    }
+
+    #[test]
+    fn an_address_that_lost_another_pod_meanwhile_is_not_done() {
+        let mut stale = Stale::default();
+        stale.0.insert(ip(1), Window::of(at(0), at(30)));
+        let ripe = stale.ripe(at(28));
+        stale.0.insert(ip(1), Window::of(at(29), at(59)));
+        stale.done(&ripe);
+        assert_eq!(stale.0.len(), 1);
+    }
+}

@@ -1,0 +1,191 @@
+//! The watch over the node's network: hears what others change, has it put right, and tells who else must know.
+//!
+//! Owns the subscriptions and the pace. What a notification means and what is to be done is the reconciler's
+//! (`datapath::host::Reconciler`), on the thread that owns the host's network; this task decides only when.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use datapath::{
+    host::{Changes, DirtySet, HostMonitor, Repaired},
+    netlink::Kind,
+};
+use nettypes::Mac;
+use planner::Mono;
+use proto::error_chain::chain;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::MissedTickBehavior,
+};
+
+use crate::{
+    host::hostnet::HostNet,
+    runtime::{clock, supervise::Detached},
+    telemetry::metrics::Metrics,
+};
+
+/// What belongs together comes together: a flush is a notification for each of its victims.
+const SETTLE: Duration = Duration::from_millis(50);
+/// Between two repairs, whoever we are fighting with.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Everything is looked at this often, told or not: there are settings of which the kernel does not tell.
+const ROUND: Duration = Duration::from_secs(60);
+/// The same kind of damage is logged once within this.
+const QUIET: Duration = Duration::from_secs(60);
+/// Our own ENIs appear before EC2 has answered that they are attached, and are known soon after.
+const UNKNOWN_LINK_DELAY: Duration = Duration::from_secs(30);
+
+/// The task.
+#[derive(Debug)]
+pub struct Watch {
+    pub host: HostNet,
+    /// Is sent the address of each ENI whose link is gone.
+    pub lost: mpsc::Sender<Mac>,
+    pub metrics: Arc<Metrics>,
+    pub detached: Detached,
+    /// To be woken when a pod's link went.
+    pub ended: Arc<Notify>,
+    /// To be woken when something appeared that EC2 may know.
+    pub ask: Arc<Notify>,
+}
+
+impl Watch {
+    /// Watches for ever.
+    pub async fn run(self, monitor: HostMonitor) {
+        let mut changes = match listen(monitor) {
+            Ok(changes) => changes,
+            Err(error) => return tracing::error!(%error, "the node's network cannot be watched"),
+        };
+        let mut log = Log::default();
+        // The first round at once, for what happened before anybody listened.
+        let mut round = tokio::time::interval(ROUND);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut dirty = DirtySet::default();
+        loop {
+            if dirty.needs_repair() {
+                let repaired = self.host.repair(dirty).await;
+                self.report(&repaired, &mut log);
+                for mac in repaired.gone {
+                    tracing::warn!(%mac, "the link of an ENI is gone");
+                    if self.lost.send(mac).await.is_err() {
+                        // Without a receiver the daemon is about to end.
+                        return;
+                    }
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            // Both are cancel-safe: `recv` loses no message, `tick` no tick.
+            dirty = tokio::select! {
+                told = changes.recv() => match told {
+                    Some(told) => self.host.mark_dirty(told, DirtySet::default()).await,
+                    None => return,
+                },
+                _ = round.tick() => DirtySet::all(),
+            };
+            tokio::time::sleep(SETTLE).await;
+            while let Ok(told) = changes.try_recv() {
+                dirty = self.host.mark_dirty(told, dirty).await;
+            }
+            self.tell(&mut dirty);
+        }
+    }
+
+    /// Passes on what is not ours to repair.
+    fn tell(&self, dirty: &mut DirtySet) {
+        if std::mem::take(&mut dirty.ended) {
+            tracing::info!("a pod's link is gone");
+            self.ended.notify_one();
+        }
+        let unknown_links = std::mem::take(&mut dirty.unknown_links);
+        if unknown_links.is_empty() {
+            return;
+        }
+        let (host, ask) = (self.host.clone(), self.ask.clone());
+        drop(self.detached.spawn_idle(async move {
+            tokio::time::sleep(UNKNOWN_LINK_DELAY).await;
+            if host.has_unknown_links(unknown_links).await {
+                tracing::info!("a network interface appeared that is not known");
+                ask.notify_one();
+            }
+        }));
+    }
+
+    fn report(&self, repaired: &Repaired, log: &mut Log) {
+        for (kind, changes) in repaired.changed.iter() {
+            self.metrics.repaired(kind.name(), changes);
+        }
+        let now = clock::now();
+        let fresh = log.fresh(repaired.changed.iter().map(|(kind, _)| kind), now);
+        if fresh {
+            let kinds = repaired.changed.iter();
+            let kinds: Vec<_> = kinds
+                .map(|(kind, n)| format!("{} {}", n, kind.name()))
+                .collect();
+            tracing::warn!(changed = kinds.join(", "), "put the node's network right");
+        }
+        let failures: Vec<String> = repaired.failures.iter().map(|e| chain(e)).collect();
+        if failures != log.failures {
+            for error in &failures {
+                tracing::error!(error, "could not put the node's network right");
+            }
+            log.failures = failures;
+        }
+    }
+}
+
+/// What was said lately.
+#[derive(Debug, Default)]
+struct Log {
+    said: BTreeMap<Kind, Mono>,
+    failures: Vec<String>,
+}
+
+impl Log {
+    /// Whether there is a kind that was not spoken of for a while.
+    fn fresh(&mut self, kinds: impl Iterator<Item = Kind>, now: Mono) -> bool {
+        let mut fresh = false;
+        for kind in kinds {
+            let said = self.said.get(&kind);
+            if said.is_none_or(|at| now.since(*at) >= QUIET) {
+                self.said.insert(kind, now);
+                fresh = true;
+            }
+        }
+        fresh
+    }
+}
+
+/// Listens on a thread of its own, which ends with its listener. One message at a time: what comes while that is worked
+/// upon waits in the kernel.
+fn listen(mut monitor: HostMonitor) -> std::io::Result<mpsc::Receiver<Changes>> {
+    let (sender, changes) = mpsc::channel(1);
+    let listen = move || {
+        loop {
+            let heard = match monitor.wait() {
+                Ok(heard) => heard,
+                Err(error) => return tracing::error!(error = chain(&error), "netlink failed"),
+            };
+            if sender.blocking_send(heard).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("monitor".to_owned())
+        .spawn(listen)?;
+    Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fight_is_logged_once_in_a_while_and_a_new_kind_at_once() {
+        let (mut log, start) = (Log::default(), Mono::ZERO);
+        assert!(!log.fresh(std::iter::empty(), start));
+        assert!(log.fresh([Kind::Rule].into_iter(), start));
+        assert!(!log.fresh([Kind::Rule].into_iter(), start + QUIET / 2));
+        assert!(log.fresh([Kind::Rule, Kind::Route].into_iter(), start + QUIET / 2));
+        assert!(log.fresh([Kind::Rule].into_iter(), start + QUIET));
+    }
+}

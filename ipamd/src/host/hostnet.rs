@@ -1,0 +1,381 @@
+//! The daemon's handle on the node's network. One thread owns the netlink socket that programs the host, so the host's
+//! state has one writer; link removal, which waits for the kernel, has a thread of its own and delays no ADD.
+
+use std::{collections::BTreeSet, net::IpAddr, os::fd::AsFd, sync::Arc, time::Duration};
+
+use datapath::{
+    host::{self, Changes, DirtySet, EniLink, HostConfig, HostMonitor, Reconciler, Repaired},
+    netlink::{self, Socket},
+    netns::{Netns, NetnsError, NetnsId},
+    nft::Egress,
+    pod::{self, AddError, HostSide, PodLink, PodRef, WiredPod},
+};
+use ipnet::Ipv4Net;
+use nettypes::{Family, Mac};
+use planner::{Class, Failure, Mono, command::ConfigureEni};
+use proto::{error_chain::chain, handover::Handed};
+
+use crate::{
+    config,
+    host::{
+        conntrack::{Flows, FlowsError},
+        link_reaper::Reaper,
+        seam::{EniHost, PodHost, WireError},
+    },
+    runtime::worker::{Gone, Worker},
+    state::store::Record,
+    telemetry::metrics::Metrics,
+};
+
+/// How long an attached ENI may take to appear as a link. EC2's tail is about ten seconds.
+const LINK_LIMIT: Duration = Duration::from_secs(60);
+
+/// The index of the instance's primary ENI.
+const PRIMARY: u16 = 0;
+
+/// The link of an attached ENI did not come.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("no link with its MAC appeared within {} s", LINK_LIMIT.as_secs())]
+struct NoLink;
+
+/// Why the node's network could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the node's network could not be prepared")]
+    Host(#[from] host::HostError),
+    #[error("the daemon's own network namespace could not be opened")]
+    Netns(#[from] NetnsError),
+    #[error("no netlink socket could be opened")]
+    Socket(#[from] netlink::Error),
+    #[error("no thread could be started")]
+    Thread(#[from] std::io::Error),
+    #[error("connections of pods that are gone could not be watched")]
+    Flows(#[from] FlowsError),
+}
+
+/// See the module. Cloning gives another handle on the same threads.
+#[derive(Clone, Debug)]
+pub struct HostNet {
+    writer: Worker<Reconciler>,
+    reaper: Reaper,
+    flows: Flows,
+    own: NetnsId,
+    eni_mtu: u32,
+}
+
+impl HostNet {
+    /// Opens the sockets in the namespace of the calling thread and prepares the node (rules, sysctls, nft table). What
+    /// others change from then on is in the notices.
+    ///
+    /// # Errors
+    /// What the kernel refused, with the object it refused.
+    pub fn start(
+        primary: Mac,
+        family: Family,
+        network: &config::Network,
+        egress: Egress,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, HostMonitor), StartError> {
+        let own = Netns::current()?.id();
+        let (socket, reaping) = (Socket::open()?, Socket::open()?);
+        let monitor = HostMonitor::open(family, &[socket.port(), reaping.port()])?;
+        let settings = HostConfig {
+            primary_mac: primary,
+            mtu: network.eni_mtu,
+            egress,
+            block_metadata: network.block_pod_imds,
+            pods: family,
+        };
+        let reconciler = Reconciler::take_over(socket, settings)?;
+        let host = Self {
+            writer: Worker::start("datapath", reconciler)?,
+            reaper: Reaper::start(reaping, metrics)?,
+            flows: Flows::start()?,
+            own,
+            eni_mtu: network.eni_mtu,
+        };
+        Ok((host, monitor))
+    }
+
+    /// Waits until nobody writes the host's network any more.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        self.writer.ended()
+    }
+
+    /// The connections of pods that are gone.
+    #[must_use]
+    pub const fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
+    /// Wires one pod, completely or not at all.
+    ///
+    /// # Errors
+    /// [`WireError`]; then nothing of the attempt remains in the kernel.
+    pub async fn wire(&self, link: PodLink, handed: Handed) -> Result<(), WireError> {
+        self.flows.settle(link.address).await;
+        let own = self.own;
+        self.writer
+            .run(move |host| {
+                let (netns, mut pod) = enter(handed, own)?;
+                host.add_pod(&mut pod, netns.as_fd(), &link)
+                    .map(drop)
+                    .map_err(|error| match error {
+                        AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
+                        AddError::AddressInUse { address } => WireError::AddressInUse(address),
+                        AddError::HostNameTaken { name } => WireError::NameTaken(name),
+                        gone @ AddError::NamespaceGone => WireError::Netns(gone.into()),
+                        other => WireError::Kernel(other.into()),
+                    })
+            })
+            .await??;
+        Ok(())
+    }
+
+    /// Makes the pod's address unreachable, or says why it may still be reached; the future that comes with it ends once the
+    /// link is gone too. The link's removal is under way whether or not anybody waits for it, and takes the route along.
+    pub async fn unwire(
+        &self,
+        pod: PodRef,
+    ) -> (
+        Result<(), WireError>,
+        impl Future<Output = ()> + Send + use<>,
+    ) {
+        let name = pod.host_name.clone();
+        let unrouted = match self.writer.run(move |host| host.remove_pod(&pod)).await {
+            Ok(unrouted) => unrouted.map_err(|error| WireError::Kernel(error.into())),
+            Err(gone) => Err(gone.into()),
+        };
+        if let Err(error) = &unrouted {
+            tracing::error!(
+                link = name,
+                error = chain(error),
+                "could not remove a pod's route"
+            );
+        }
+        (unrouted, self.reaper.remove(name))
+    }
+
+    /// Keeps the pods of these records, which a former life wired.
+    pub async fn keep(&self, records: &[Record]) {
+        let pods: Vec<WiredPod> = records.iter().map(wired_pod_of).collect();
+        let kept = self
+            .writer
+            .run(move |host| pods.into_iter().for_each(|pod| host.keep_pod(pod)));
+        // A writer that is gone takes the daemon along.
+        kept.await.unwrap_or_default();
+    }
+
+    /// What is in doubt after this news, and was before it.
+    pub async fn mark_dirty(&self, changes: Changes, before: DirtySet) -> DirtySet {
+        let dirty = self
+            .writer
+            .run(move |host| host.mark_dirty(&changes, before))
+            .await;
+        dirty.unwrap_or_default()
+    }
+
+    /// Puts right what is in doubt and wrong.
+    pub async fn repair(&self, dirty: DirtySet) -> Repaired {
+        let repaired = self.writer.run(move |host| host.repair(&dirty)).await;
+        repaired.unwrap_or_default()
+    }
+
+    /// Whether a link with one of these MAC addresses is there and still not known.
+    pub async fn has_unknown_links(&self, macs: BTreeSet<Mac>) -> bool {
+        let found = self
+            .writer
+            .run(move |host| host.has_unknown_links(&macs))
+            .await;
+        matches!(found, Ok(Ok(true)))
+    }
+
+    /// What differs between the kernel and the pod's desired state, one line each.
+    ///
+    /// # Errors
+    /// [`WireError`] if the kernel could not be asked.
+    pub async fn check(&self, link: PodLink, handed: Handed) -> Result<Vec<String>, WireError> {
+        let own = self.own;
+        self.writer
+            .run(move |host| {
+                let (_netns, mut pod) = enter(handed, own)?;
+                let drifts = pod::check(host.socket(), &mut pod, &link)
+                    .map_err(|e| WireError::Kernel(e.into()))?;
+                Ok(drifts.iter().map(ToString::to_string).collect())
+            })
+            .await?
+    }
+
+    /// Every pod link that stands in the kernel.
+    ///
+    /// # Errors
+    /// [`WireError`] if the kernel could not be asked.
+    pub async fn list(&self) -> Result<Vec<HostSide>, WireError> {
+        self.writer
+            .run(|host| pod::list(host.socket()).map_err(|e| WireError::Kernel(e.into())))
+            .await?
+    }
+
+    /// The addresses of every Ethernet link of the node: an ENI that is attached has one.
+    ///
+    /// # Errors
+    /// [`WireError`] if the kernel could not be asked.
+    pub async fn macs(&self) -> Result<BTreeSet<Mac>, WireError> {
+        let links = self.writer.run(|host| host.socket().links()).await?;
+        let links = links.map_err(|e| WireError::Kernel(e.into()))?;
+        Ok(links.iter().filter_map(|link| link.mac).collect())
+    }
+
+    /// Changes which destinations see pods' own addresses.
+    ///
+    /// # Errors
+    /// [`WireError::Kernel`]; then they are what they were.
+    pub async fn update_local(&self, local: Vec<Ipv4Net>) -> Result<(), WireError> {
+        self.writer
+            .run(|host| host.update_local(local))
+            .await?
+            .map_err(|e| WireError::Kernel(e.into()))
+    }
+
+    fn eni_link(&self, eni: &ConfigureEni) -> EniLink {
+        EniLink {
+            mac: eni.mac,
+            primary: eni.primary,
+            subnet: eni.subnet_cidr,
+            table: datapath::constants::eni_table(eni.card.into(), eni.device.into()),
+            index: eni.index,
+            mtu: self.eni_mtu,
+        }
+    }
+}
+
+impl EniHost for HostNet {
+    // The wait happens beside the writer: a link that never comes delays nobody.
+    async fn configure(&self, eni: ConfigureEni) -> Result<(), Failure> {
+        if eni.index == PRIMARY {
+            return Ok(());
+        }
+        let link = self.eni_link(&eni);
+        let mac = link.mac;
+        let wait = move || netlink::wait_for_link_by_mac(&mut Socket::open()?, mac, LINK_LIMIT);
+        match tokio::task::spawn_blocking(wait).await {
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None)) => return Err(failure(&eni, &NoLink)),
+            Ok(Err(error)) => return Err(failure(&eni, &error)),
+            Err(_) => return Err(failure(&eni, &Gone)),
+        }
+        let done = self.writer.run(move |host| host.add_eni(link)).await;
+        match done {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(failure(&eni, &error)),
+            Err(error) => Err(failure(&eni, &error)),
+        }
+    }
+
+    async fn deconfigure(&self, eni: ConfigureEni) -> Result<(), Failure> {
+        if eni.index == PRIMARY {
+            return Ok(());
+        }
+        let table = self.eni_link(&eni).table;
+        match self
+            .writer
+            .run(move |host| host.remove_eni(eni.index, table))
+            .await
+        {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(errors)) => {
+                let all: Vec<String> = errors.iter().map(|error| chain(error)).collect();
+                Err(failure(&eni, &std::io::Error::other(all.join("; "))))
+            }
+            Err(error) => Err(failure(&eni, &error)),
+        }
+    }
+}
+
+impl PodHost for HostNet {
+    async fn wire(&self, link: PodLink, handed: Handed) -> Result<(), WireError> {
+        Self::wire(self, link, handed).await
+    }
+
+    async fn unwire(
+        &self,
+        pod: PodRef,
+    ) -> (
+        Result<(), WireError>,
+        impl Future<Output = ()> + Send + use<> + 'static,
+    ) {
+        Self::unwire(self, pod).await
+    }
+
+    async fn check(&self, link: PodLink, handed: Handed) -> Result<Vec<String>, WireError> {
+        Self::check(self, link, handed).await
+    }
+
+    fn left(&self, address: IpAddr, until: Mono) {
+        self.flows().left(address, until);
+    }
+
+    async fn list(&self) -> Result<Vec<HostSide>, WireError> {
+        Self::list(self).await
+    }
+}
+
+/// What taking a record's pod down needs.
+#[must_use]
+pub fn ref_of(record: &Record) -> PodRef {
+    PodRef {
+        host_name: record.host_name.clone(),
+        address: record.address,
+    }
+}
+
+/// The kernel's side of a record.
+#[must_use]
+pub fn link_of(record: &Record) -> PodLink {
+    PodLink {
+        host_name: record.host_name.clone(),
+        pod_name: record.sandbox.ifname.clone(),
+        address: record.address,
+        mtu: record.mtu,
+        index: record.index,
+        host_mac: record.host_mac,
+        pod_mac: record.pod_mac,
+    }
+}
+
+/// What the host must keep of a record's pod. One that was adopted without a record has neither MTU nor its pod's MAC in
+/// it.
+fn wired_pod_of(record: &Record) -> WiredPod {
+    WiredPod {
+        host_name: record.host_name.clone(),
+        host_index: None,
+        address: record.address,
+        index: record.index,
+        mtu: Some(record.mtu).filter(|mtu| *mtu > 0),
+        host_mac: record.host_mac.nonzero(),
+        pod_mac: record.pod_mac.nonzero(),
+    }
+}
+
+/// Trusts nothing that came over the socket: it must be a network namespace and not the host's own. That the netlink
+/// socket belongs to it is `pod::add`'s to check.
+fn enter(handed: Handed, own: NetnsId) -> Result<(Netns, Socket), WireError> {
+    let netns = Netns::from_fd(handed.netns).map_err(|e| WireError::Netns(e.into()))?;
+    if netns.id() == own {
+        return Err(WireError::Netns("it is the host's own".into()));
+    }
+    let socket = Socket::from_fd(handed.netlink).map_err(|e| WireError::Kernel(e.into()))?;
+    Ok((netns, socket))
+}
+
+fn failure(eni: &ConfigureEni, error: &dyn std::error::Error) -> Failure {
+    Failure {
+        class: Class::Host,
+        message: format!(
+            "could not set up {} ({}): {}",
+            eni.eni,
+            eni.mac,
+            chain(error)
+        ),
+    }
+}

@@ -1,0 +1,146 @@
+//! The VPC's blocks: which destinations are within it, from the metadata service to the kernel's set.
+//!
+//! Operators add blocks to a VPC that runs. Until this node knows of one, its pods' connections there wear the node's
+//! address; afterwards new connections wear the pod's. So the metadata service is asked every so often: one request to
+//! a link-local address, none to EC2, and none at all where nothing depends on the answer.
+
+use datapath::nft::{self, Snat};
+use ipnet::Ipv4Net;
+use proto::error_chain::chain;
+
+use crate::{
+    config,
+    host::hostnet::HostNet,
+    node::{
+        identity::{Identity, MetadataError},
+        metadata::Metadata,
+    },
+    runtime::worker::Worker,
+    state::store::Store,
+};
+
+/// What the datapath shall do, from the settings and the VPC's blocks.
+#[must_use]
+pub fn egress(settings: &config::Egress, me: &Identity, blocks: &[Ipv4Net]) -> nft::Egress {
+    let snat = Snat {
+        to: me.address,
+        ports: settings.ports,
+    };
+    nft::Egress {
+        local: local(settings, blocks),
+        snat: (!settings.external_snat).then_some(snat),
+        node_ports: settings.node_ports,
+        mark: settings.mark,
+    }
+}
+
+fn local(settings: &config::Egress, blocks: &[Ipv4Net]) -> Vec<Ipv4Net> {
+    [blocks, &settings.excluded].concat()
+}
+
+/// Keeps the kernel's set of local destinations, and the record, in step with the metadata service.
+#[derive(Debug)]
+pub struct Follower {
+    pub imds: Metadata,
+    pub settings: config::Egress,
+    pub me: std::sync::Arc<Identity>,
+    pub host: HostNet,
+    pub store: Worker<Store>,
+    /// What the kernel has.
+    pub known: Vec<Ipv4Net>,
+}
+
+impl Follower {
+    /// Never ends.
+    pub async fn run(mut self) {
+        if self.settings.external_snat {
+            // Nothing on this node tells destinations apart.
+            return std::future::pending().await;
+        }
+        let mut failing = false;
+        loop {
+            tokio::time::sleep(self.settings.period).await;
+            let read = self.imds.vpc_blocks(self.me.mac).await;
+            match (&read, failing) {
+                (Ok(_), true) => {
+                    tracing::info!("the metadata service tells the VPC's blocks again")
+                }
+                (Err(error), false) => {
+                    tracing::warn!(
+                        error = chain(error),
+                        "could not read the VPC's blocks; keeping those known"
+                    );
+                }
+                _ => {}
+            }
+            failing = read.is_err();
+            self.heed(read).await;
+        }
+    }
+
+    /// What cannot be programmed is not known: it is tried again the next time.
+    async fn heed(&mut self, read: Result<Vec<Ipv4Net>, MetadataError>) {
+        let Some(blocks) = read
+            .ok()
+            .and_then(|read| news(&self.known, read, self.me.subnet_cidr))
+        else {
+            return;
+        };
+        let all = local(&self.settings, &blocks);
+        if let Err(error) = self.host.update_local(all).await {
+            tracing::error!(error = chain(&error), "could not change the VPC's blocks");
+            return;
+        }
+        tracing::info!(before = ?self.known, now = ?blocks, "the VPC's blocks have changed");
+        self.known.clone_from(&blocks);
+        // A record that is behind only costs a restarted daemon one period.
+        let noted = self
+            .store
+            .run(move |store| store.remember_vpc_blocks(&blocks))
+            .await;
+        if let Ok(Err(error)) = noted {
+            tracing::error!(error = chain(&error), "could not note the VPC's blocks");
+        }
+    }
+}
+
+/// The blocks in order, if they differ from those known and can be true: a VPC without the node's own subnet cannot.
+fn news(known: &[Ipv4Net], mut read: Vec<Ipv4Net>, subnet: Ipv4Net) -> Option<Vec<Ipv4Net>> {
+    read.sort();
+    read.dedup();
+    if !read.iter().any(|block| block.contains(&subnet)) {
+        tracing::warn!(?read, %subnet, "the VPC's blocks lack this node's subnet: not believed");
+        return None;
+    }
+    let mut known = known.to_vec();
+    known.sort();
+    (read != known).then_some(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nets(texts: &[&str]) -> Vec<Ipv4Net> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn heard(known: &[&str], read: &[&str]) -> Option<Vec<Ipv4Net>> {
+        news(&nets(known), nets(read), "10.0.16.0/20".parse().unwrap())
+    }
+
+    #[test]
+    fn another_block_is_news_and_another_order_is_not() {
+        let both = ["10.0.0.0/16", "100.64.0.0/16"];
+        assert_eq!(heard(&both[..1], &both), Some(nets(&both)));
+        assert_eq!(heard(&both, &both[..1]), Some(nets(&both[..1])));
+        assert_eq!(heard(&both, &[both[1], both[0], both[1]]), None);
+    }
+
+    #[test]
+    fn a_vpc_without_this_nodes_subnet_is_not_believed() {
+        assert_eq!(heard(&["10.0.0.0/16"], &[]), None);
+        assert_eq!(heard(&["10.0.0.0/16"], &["100.64.0.0/16"]), None);
+        assert_eq!(heard(&["10.0.0.0/16"], &["10.0.0.0/20"]), None);
+    }
+}

@@ -1,0 +1,9 @@
+//! HTTP on the node: `/metrics`, introspection under upstream's paths, and the live page.
+//!
+//! Only reads. Must not share a thread with the pods' requests. May use `runtime`, `config`, `node`, `telemetry`, `ec2`,
+//! `pool` and `rpc`.
+
+pub mod introspection;
+mod limited_listener;
+pub mod metrics_server;
+mod upstream;

@@ -1,0 +1,78 @@
+//! `/metrics` over HTTP, on a runtime of its own, so that a scrape cannot slow a pod's start nor the other way round.
+
+use std::{net::SocketAddr, sync::Arc, thread};
+
+use axum::{
+    Router, extract::State, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+};
+use tokio::net::TcpListener;
+
+use super::limited_listener::Few;
+use crate::{
+    ec2::executor::Executor,
+    pool::driver::Pool,
+    telemetry::metrics::{self, Metrics},
+};
+
+/// Scrapers at one time.
+const CONNECTIONS: usize = 32;
+
+#[derive(Clone)]
+struct Shared {
+    pool: Pool,
+    executor: Executor,
+    metrics: Arc<Metrics>,
+}
+
+/// Binds `address` and serves from a thread of its own until the process ends; says where it listens.
+///
+/// # Errors
+/// What the operating system says about the address or the thread.
+pub fn start(
+    address: SocketAddr,
+    pool: Pool,
+    executor: Executor,
+    metrics: Arc<Metrics>,
+) -> std::io::Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let bound = listener.local_addr()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let routes = Router::new()
+        .route("/metrics", get(text))
+        .with_state(Shared {
+            pool,
+            executor,
+            metrics,
+        });
+    thread::Builder::new()
+        .name("admin".to_owned())
+        .spawn(move || {
+            let served = runtime.block_on(async move {
+                let listener = TcpListener::from_std(listener)?;
+                axum::serve(Few::new(listener, CONNECTIONS), routes).await
+            });
+            if let Err(error) = served {
+                tracing::error!(%error, "metrics are no longer served");
+            }
+        })?;
+    Ok(bound)
+}
+
+async fn text(State(shared): State<Shared>) -> impl IntoResponse {
+    // Gauges are read off the pool when somebody looks: between scrapes they cost nothing.
+    if let Ok(pool) = shared.pool.snapshot().await {
+        shared.metrics.pool(&pool);
+    }
+    for bucket in shared.executor.pace() {
+        shared
+            .metrics
+            .pace(bucket.action, bucket.rate, bucket.pause);
+    }
+    (
+        [(CONTENT_TYPE, metrics::CONTENT_TYPE)],
+        shared.metrics.text(),
+    )
+}

@@ -1,0 +1,9 @@
+//! Who this node is: the identity that instance metadata gives, and the client of the metadata service.
+//!
+//! Must not know EC2's API or the pool. Uses no other folder.
+
+#[cfg(test)]
+mod fuzz_entry;
+pub mod http_client;
+pub mod identity;
+pub mod metadata;

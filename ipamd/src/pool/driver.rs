@@ -1,0 +1,418 @@
+//! The task that owns the planner: the only writer of the pool's state.
+//!
+//! It feeds the planner events and starts what the planner commands. It waits for nothing: EC2 calls and host work run
+//! beside it and come back as events, so one slow call delays nobody.
+
+mod intents;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use planner::{
+    Answer, Command, Event, Failure, Mono, Observed, Obstacle, Op, Planner, Pod, Refusal, Sandbox,
+    Ticket, command::ConfigureEni,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::restorable;
+use crate::{
+    ec2::executor::Executor,
+    host::seam::EniHost,
+    runtime::{clock::Clock, supervise::Detached, worker::Worker},
+    state::store::Store,
+    telemetry::history::History,
+};
+
+/// Requests that may stand in the pool's queue; beyond it askers wait to be let in.
+const QUEUE: usize = 4096;
+
+/// An address for one sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub address: std::net::IpAddr,
+    pub eni: planner::EniId,
+    pub index: u16,
+    /// The sandbox has its wiring already: this repeats an earlier answer, and neither `wired` nor `unwired` follows.
+    pub known: bool,
+    /// What kept it from being granted at once.
+    pub waited_for: Option<Obstacle>,
+}
+
+enum Message {
+    Add {
+        sandbox: Sandbox,
+        pod: Pod,
+        deadline: Mono,
+        reply: oneshot::Sender<Result<Grant, Refusal>>,
+    },
+    Event(Event),
+    Snapshot(oneshot::Sender<planner::Snapshot>),
+}
+
+/// A handle on the pool.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    messages: mpsc::Sender<Message>,
+    changes: watch::Receiver<()>,
+    clock: Clock,
+}
+
+/// The pool's task has ended: the daemon is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the address pool has shut down")]
+pub struct Closed;
+
+impl Pool {
+    /// Asks for an address and waits for it until `deadline`.
+    ///
+    /// # Errors
+    /// The planner's refusal; [`Refusal::Stopping`] if the pool has ended.
+    pub async fn add(&self, sandbox: Sandbox, pod: Pod, deadline: Mono) -> Result<Grant, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self
+            .messages
+            .send(Message::Add {
+                sandbox,
+                pod,
+                deadline,
+                reply,
+            })
+            .await;
+        sent.map_err(|_| Refusal::Stopping)?;
+        answer.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// The time that the pool lives by.
+    #[must_use]
+    pub fn now(&self) -> Mono {
+        self.clock.now()
+    }
+
+    /// Tells the pool what happened.
+    pub async fn tell(&self, event: Event) {
+        // A pool that has ended has no more state to keep right.
+        drop(self.messages.send(Message::Event(event)).await);
+    }
+
+    /// Marked changed after every event that the planner has taken in; closed when the pool ends.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.clone()
+    }
+
+    /// The pool as it stands.
+    ///
+    /// # Errors
+    /// [`Closed`] if the pool has ended.
+    pub async fn snapshot(&self) -> Result<planner::Snapshot, Closed> {
+        let (reply, answer) = oneshot::channel();
+        self.messages
+            .send(Message::Snapshot(reply))
+            .await
+            .map_err(|_| Closed)?;
+        answer.await.map_err(|_| Closed)
+    }
+}
+
+/// The task's own side: planner, effects, and who waits for what.
+pub struct Driver<H> {
+    planner: Planner,
+    executor: Executor,
+    host: H,
+    detached: Detached,
+    clock: Clock,
+    messages: mpsc::Receiver<Message>,
+    /// For answers of the work that it starts.
+    handle: Pool,
+    next_ticket: u64,
+    /// Where intents are written before they are carried out; a simulation may do without.
+    journal: Option<Worker<Store>>,
+    /// Where what it decides is noted, for people; a simulation does without.
+    history: Option<Arc<History>>,
+    /// The pool's ENIs, for whoever keeps them over a restart.
+    enis: watch::Sender<Vec<Observed>>,
+    changes: watch::Sender<()>,
+    /// Addresses that EC2 does not confirm, as last logged.
+    quarantined: u32,
+    waiting: BTreeMap<Ticket, oneshot::Sender<Result<Grant, Refusal>>>,
+    /// ENIs that the host was told to set up, for taking them down again.
+    configured: BTreeMap<planner::EniId, ConfigureEni>,
+}
+
+impl<H> std::fmt::Debug for Driver<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver")
+            .field("waiting", &self.waiting.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H: EniHost> Driver<H> {
+    #[must_use]
+    pub fn new(
+        planner: Planner,
+        executor: Executor,
+        host: H,
+        detached: Detached,
+        clock: Clock,
+    ) -> (Pool, Self) {
+        let (sender, messages) = mpsc::channel(QUEUE);
+        let (changes, seen) = watch::channel(());
+        let handle = Pool {
+            messages: sender,
+            changes: seen,
+            clock,
+        };
+        let driver = Self {
+            planner,
+            executor,
+            host,
+            detached,
+            clock,
+            messages,
+            handle: handle.clone(),
+            next_ticket: 0,
+            journal: None,
+            history: None,
+            enis: watch::Sender::default(),
+            changes,
+            quarantined: 0,
+            waiting: BTreeMap::new(),
+            configured: BTreeMap::new(),
+        };
+        (handle, driver)
+    }
+
+    /// Has intents written to `journal`.
+    #[must_use]
+    pub fn with_journal(self, journal: Worker<Store>) -> Self {
+        Self {
+            journal: Some(journal),
+            ..self
+        }
+    }
+
+    /// Has its decisions noted.
+    #[must_use]
+    pub fn with_history(self, history: Arc<History>) -> Self {
+        Self {
+            history: Some(history),
+            ..self
+        }
+    }
+
+    /// The pool's attached ENIs with their addresses, whenever they change.
+    #[must_use]
+    pub fn enis(&self) -> watch::Receiver<Vec<Observed>> {
+        self.enis.subscribe()
+    }
+
+    /// Runs until the daemon tells it to stop by [`Event::Node`] with `stopping` and drops the task.
+    pub async fn run(mut self) {
+        loop {
+            let now = self.clock.now();
+            let timer = self
+                .planner
+                .next_deadline()
+                .map_or(Duration::from_secs(3600), |at| at.since(now));
+            // Both arms are cancel-safe: `recv` loses no message and `sleep` has no state. Biased, so that a flood of
+            // timers cannot starve requests; requests cannot starve timers, since a due Tick also fires on any event.
+            let event = tokio::select! {
+                biased;
+                message = self.messages.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                () = tokio::time::sleep(timer) => Some(Event::Tick),
+            };
+            if let Some(event) = event {
+                self.feed(event);
+            }
+        }
+    }
+
+    fn take(&mut self, message: Message) -> Option<Event> {
+        match message {
+            Message::Add {
+                sandbox,
+                pod,
+                deadline,
+                reply,
+            } => {
+                let ticket = Ticket(self.next_ticket);
+                self.next_ticket += 1;
+                self.waiting.insert(ticket, reply);
+                Some(Event::Add {
+                    ticket,
+                    sandbox,
+                    pod,
+                    deadline,
+                })
+            }
+            Message::Event(event) => Some(event),
+            Message::Snapshot(reply) => {
+                // Whoever asked may have gone.
+                drop(reply.send(self.planner.snapshot(self.clock.now())));
+                None
+            }
+        }
+    }
+
+    fn feed(&mut self, event: Event) {
+        let now = self.clock.now();
+        // Only these change what the node has; an ADD or DEL need not pay for the comparison.
+        let changes_enis = matches!(
+            event,
+            Event::Answered { .. } | Event::Inventory(_) | Event::Restore(_)
+        );
+        let mut commands = self.planner.on(event, now);
+        let due = self.planner.next_deadline().is_some_and(|at| at <= now);
+        if due {
+            commands.extend(self.planner.on(Event::Tick, now));
+        }
+        // Before EC2 is asked: a daemon that starts in between must not grant what was just given back.
+        if changes_enis || commands.iter().any(gives_back) {
+            self.publish_enis();
+        }
+        if let Some(history) = &self.history {
+            let why = || self.planner.snapshot(now).decision.why;
+            history.decided(now, why, &commands);
+        }
+        for command in commands {
+            self.start(command);
+        }
+        self.note_quarantine();
+        self.changes.send_replace(());
+    }
+
+    fn publish_enis(&self) {
+        let now = restorable::observed(&self.planner.snapshot(self.clock.now()));
+        self.enis.send_if_modified(|known| {
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
+    }
+
+    /// Logs each change once: EC2 no longer confirms an address, or does again.
+    fn note_quarantine(&mut self) {
+        let now = self.planner.totals().quarantined;
+        let before = std::mem::replace(&mut self.quarantined, now);
+        if now > before {
+            tracing::warn!(
+                addresses = now,
+                before,
+                "EC2 does not confirm addresses of this node; they rest"
+            );
+        } else if now < before {
+            tracing::info!(addresses = now, before, "EC2 confirms addresses again");
+        }
+    }
+
+    fn start(&mut self, command: Command) {
+        match command {
+            Command::Grant {
+                ticket,
+                sandbox,
+                address,
+                eni,
+                index,
+                known,
+                waited_for,
+                ..
+            } => {
+                self.answer(
+                    ticket,
+                    sandbox,
+                    Ok(Grant {
+                        address,
+                        eni,
+                        index,
+                        known,
+                        waited_for,
+                    }),
+                );
+            }
+            Command::Refuse {
+                ticket,
+                sandbox,
+                refusal,
+            } => {
+                self.answer(ticket, sandbox, Err(refusal));
+            }
+            Command::ConfigureEni(eni) => {
+                self.configured.insert(eni.eni.clone(), (*eni).clone());
+                let (op, host) = (eni.op, self.host.clone());
+                self.in_background(op, async move {
+                    host.configure(*eni).await.map(|()| Answer::Done)
+                });
+            }
+            Command::DeconfigureEni { op, eni } => {
+                let known = self.configured.remove(&eni);
+                let host = self.host.clone();
+                self.in_background(op, async move {
+                    match known {
+                        Some(eni) => host.deconfigure(eni).await.map(|()| Answer::Done),
+                        None => Ok(Answer::Done),
+                    }
+                });
+            }
+            command => self.ask_ec2(command),
+        }
+    }
+
+    /// Starts work and turns its result into the event that the planner waits for.
+    fn in_background(
+        &self,
+        op: Op,
+        work: impl Future<Output = Result<Answer, Failure>> + Send + 'static,
+    ) {
+        let pool = self.handle.clone();
+        drop(self.detached.spawn(async move {
+            let result = work.await;
+            pool.tell(Event::Answered { op, result }).await;
+        }));
+    }
+
+    fn answer(&mut self, ticket: Ticket, sandbox: Sandbox, answer: Result<Grant, Refusal>) {
+        let Some(reply) = self.waiting.remove(&ticket) else {
+            return;
+        };
+        // The asker waits detached from its connection, so it is gone only if its task died: take the address back.
+        if let Err(Ok(Grant { known: false, .. })) = reply.send(answer) {
+            let pool = self.handle.clone();
+            drop(
+                self.detached
+                    .spawn(async move { pool.tell(Event::Unwired { sandbox }).await }),
+            );
+        }
+    }
+}
+
+/// Whether the command takes addresses out of use.
+const fn gives_back(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Unassign { .. }
+            | Command::DeconfigureEni { .. }
+            | Command::DetachEni { .. }
+            | Command::DeleteEni { .. }
+    )
+}
+
+fn op_of(command: &Command) -> Op {
+    match command {
+        Command::CreateEni { op, .. }
+        | Command::AttachEni { op, .. }
+        | Command::DeleteOnTermination { op, .. }
+        | Command::Assign { op, .. }
+        | Command::Unassign { op, .. }
+        | Command::DeconfigureEni { op, .. }
+        | Command::DetachEni { op, .. }
+        | Command::DeleteEni { op, .. }
+        | Command::Describe { op } => *op,
+        Command::ConfigureEni(eni) => eni.op,
+        Command::Grant { .. } | Command::Refuse { .. } => {
+            unreachable!("answers to pods carry no op")
+        }
+    }
+}

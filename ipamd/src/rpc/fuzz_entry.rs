@@ -1,0 +1,174 @@
+//! What a connection may bring: the preamble, frames of HTTP/2, messages, and a refusal's details on the way back.
+
+use std::{
+    io::Write,
+    os::{fd::AsFd, unix},
+    time::Duration,
+};
+
+use prost::Message;
+use proto::{
+    handover,
+    names::{self, NameError, PodIdentity, SandboxKey, VethPrefix},
+    refusal::Refusal,
+    v1::{self, node_server::Node},
+    wire::PREFACE,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    sync::watch,
+};
+use tonic::{Code, Request, Response, Status};
+
+use crate::rpc::listener::{
+    self,
+    admission::{Limits, Seats},
+};
+
+/// The first byte of `input` says what the rest is.
+pub fn rpc(input: &[u8]) {
+    let Some((kind, bytes)) = input.split_first() else {
+        return;
+    };
+    match kind % 4 {
+        0 => preamble(bytes),
+        1 => messages(bytes),
+        2 => details(bytes),
+        _ => frames(bytes, kind & 4 != 0),
+    }
+}
+
+fn preamble(bytes: &[u8]) {
+    let (mut plugin, daemon) = unix::net::UnixStream::pair().expect("a pair of sockets");
+    // Within the socket's buffer, or this would wait for a reader that comes later.
+    let bytes = bytes.get(..1024).unwrap_or(bytes);
+    plugin.write_all(bytes).expect("there is room");
+    drop(plugin);
+    let first = handover::receive(daemon.as_fd());
+    assert_eq!(first.is_ok(), bytes.first() == Some(&b'b'), "{first:?}");
+}
+
+fn messages(bytes: &[u8]) {
+    if let Ok(add) = v1::AddRequest::decode(bytes) {
+        drop(read_add(add));
+    }
+    let sandboxes = [
+        v1::DelRequest::decode(bytes).map(|r| r.sandbox),
+        v1::CheckRequest::decode(bytes).map(|r| r.sandbox),
+    ];
+    for sandbox in sandboxes.into_iter().flatten() {
+        drop(SandboxKey::try_from(sandbox.unwrap_or_default()));
+    }
+    drop(v1::GcRequest::decode(bytes));
+    drop(v1::Snapshot::decode(bytes));
+}
+
+fn read_add(add: v1::AddRequest) -> Result<(), NameError> {
+    let key = SandboxKey::try_from(add.sandbox.unwrap_or_default())?;
+    // What passed is on its way to become a key on disk and a name in the kernel.
+    assert!(!key.to_string().contains('\0'));
+    PodIdentity::try_from(add.pod.unwrap_or_default())?;
+    let _prefix: Option<VethPrefix> = names::optional(&add.veth_prefix)?;
+    Ok(())
+}
+
+fn details(bytes: &[u8]) {
+    let status = Status::with_details(Code::Unavailable, "told", bytes.to_vec().into());
+    let refusal = Refusal::from_status(&status);
+    let text = format!("{} {}", refusal.cause, refusal.remedy);
+    assert!(!text.contains('\n') && !text.contains("not found"));
+    drop(Status::from(refusal));
+}
+
+/// `at_once`: as the plugin says it, all of it before the daemon's end looks.
+fn frames(bytes: &[u8], at_once: bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let (mut plugin, daemon) = UnixStream::pair().expect("a pair of sockets");
+        let seats = Seats::new(Limits::within(1024));
+        // The whole of the daemon's own end, but for the verbs. Nobody ever says stop.
+        let (_say, stop) = watch::channel(());
+        // An input that had to find out how every connection begins would get nowhere.
+        let words = [PREFACE, bytes].concat();
+        let mut said = 0;
+        if at_once {
+            plugin.writable().await.expect("an empty buffer");
+            said = plugin.try_write(&words).expect("an empty buffer");
+            daemon.readable().await.expect("words to be read");
+        }
+        let served = listener::converse(daemon, None, seats.take().await, Nobody, stop);
+        let talk = async {
+            let mut answers = Vec::new();
+            plugin.write_all(&words[said..]).await?;
+            plugin.shutdown().await?;
+            plugin.read_to_end(&mut answers).await
+        };
+        // It hangs up on nonsense, and at the end of the stream: it must not wait.
+        let both = async { tokio::join!(served, talk) };
+        let ((), _talked) = tokio::time::timeout(Duration::from_secs(4), both)
+            .await
+            .expect("the connection comes to an end, and not because it is idle");
+    });
+}
+
+/// A node that reads what it is asked and does nothing.
+#[derive(Clone)]
+struct Nobody;
+
+fn nobody<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("nobody is here"))
+}
+
+#[tonic::async_trait]
+impl Node for Nobody {
+    type InspectStream = tokio_stream::Empty<Result<v1::Snapshot, Status>>;
+
+    async fn add(
+        &self,
+        request: Request<v1::AddRequest>,
+    ) -> Result<Response<v1::AddReply>, Status> {
+        drop(read_add(request.into_inner()));
+        nobody()
+    }
+
+    async fn del(&self, _: Request<v1::DelRequest>) -> Result<Response<v1::DelReply>, Status> {
+        nobody()
+    }
+
+    async fn check(
+        &self,
+        _: Request<v1::CheckRequest>,
+    ) -> Result<Response<v1::CheckReply>, Status> {
+        nobody()
+    }
+
+    async fn gc(&self, _: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {
+        nobody()
+    }
+
+    async fn status(
+        &self,
+        _: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        nobody()
+    }
+
+    async fn inspect(
+        &self,
+        _: Request<v1::InspectRequest>,
+    ) -> Result<Response<Self::InspectStream>, Status> {
+        nobody()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_rpc_corpus_harms_nothing() {
+        crate::runtime::corpus::replay("rpc", super::rpc);
+    }
+}

@@ -1,0 +1,184 @@
+//! The pool's snapshot in other people's terms: the gRPC message and the answer to STATUS.
+
+use std::time::Duration;
+
+use planner::{
+    Mono, Pod, Sandbox, Snapshot,
+    snapshot::{AddressState, AddressView, CallView, EniView, Verdict, WaitingView},
+};
+use proto::v1;
+
+/// For the command line.
+#[must_use]
+pub fn to_wire(pool: &Snapshot, instance_id: &str, instance_type: &str) -> v1::Snapshot {
+    v1::Snapshot {
+        instance_id: instance_id.to_owned(),
+        instance_type: instance_type.to_owned(),
+        pod_limit: pool.limit.addresses,
+        pod_limit_why: pool.limit.derivation.clone(),
+        enis: pool.enis.iter().map(|view| eni(view, pool.at)).collect(),
+        waiting: pool.totals.waiting,
+        queue: pool
+            .waiting
+            .iter()
+            .map(|view| waiting(view, pool.at))
+            .collect(),
+        totals: Some(totals(pool)),
+        decision: Some(v1::Decision {
+            verdict: verdict(pool.decision.verdict).to_owned(),
+            why: pool.decision.why.clone(),
+            policy: pool.decision.policy.clone(),
+        }),
+        calls: pool.calls.iter().map(|view| call(view, pool.at)).collect(),
+        obstacles: obstacles(pool),
+        unmanaged: pool.unmanaged.iter().map(ToString::to_string).collect(),
+        cordoned: !pool.schedulable,
+        stopping: pool.stopping,
+    }
+}
+
+const fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Rest => "rest",
+        Verdict::Wait => "wait",
+        Verdict::Grow => "grow",
+        Verdict::GiveBack => "give back",
+    }
+}
+
+fn totals(pool: &Snapshot) -> v1::Totals {
+    let totals = pool.totals;
+    v1::Totals {
+        enis: totals.enis,
+        max_enis: totals.max_enis,
+        free: totals.free,
+        reserved: totals.reserved,
+        assigned: totals.assigned,
+        cooling: totals.cooling,
+        quarantined: totals.quarantined,
+        releasing: totals.releasing,
+        prefixes: totals.prefixes,
+        incoming: totals.incoming,
+    }
+}
+
+fn waiting(view: &WaitingView, now: Mono) -> v1::Waiting {
+    v1::Waiting {
+        sandbox: Some(sandbox(&view.sandbox)),
+        pod: Some(pod(&view.pod)),
+        waited_ms: age(view.since, now),
+        cause: view.cause.to_string(),
+    }
+}
+
+fn call(view: &CallView, now: Mono) -> v1::Call {
+    v1::Call {
+        action: view.action.to_owned(),
+        eni: view
+            .eni
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        age_ms: age(view.since, now),
+    }
+}
+
+fn obstacles(pool: &Snapshot) -> Vec<v1::Obstacle> {
+    let obstacle = |what: String, wait: Duration| v1::Obstacle {
+        what,
+        for_ms: milliseconds(wait),
+    };
+    let throttled = pool
+        .throttled_for
+        .map(|wait| obstacle("EC2 throttles this account".to_owned(), wait));
+    let denied = pool
+        .denied
+        .iter()
+        .map(|(action, wait)| obstacle(format!("IAM denies {action}"), *wait));
+    let subnets = pool.subnets.iter().flat_map(|gate| {
+        let name = &gate.subnet;
+        let exhausted = gate
+            .exhausted_for
+            .map(|wait| obstacle(format!("{name} has no free address"), wait));
+        let fragmented = gate
+            .fragmented_for
+            .map(|wait| obstacle(format!("{name} has no whole /28"), wait));
+        exhausted.into_iter().chain(fragmented)
+    });
+    throttled.into_iter().chain(denied).chain(subnets).collect()
+}
+
+fn age(since: Mono, now: Mono) -> u64 {
+    milliseconds(now.since(since))
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn eni(eni: &EniView, now: Mono) -> v1::Eni {
+    v1::Eni {
+        id: eni.id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        state: eni.phase.name().to_owned(),
+        device_index: eni.device.unwrap_or_default().into(),
+        primary: eni
+            .primary_address
+            .map(|address| address.octets().into())
+            .unwrap_or_default(),
+        mac: eni.mac.0.into(),
+        addresses: eni
+            .addresses
+            .iter()
+            .map(|view| address(view, now))
+            .collect(),
+        subnet: eni.subnet.to_string(),
+        card: eni.card.into(),
+        is_primary: eni.primary,
+        state_ms: age(eni.phase_since, now),
+        missing: eni.missing,
+        prefixes: eni.prefixes.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn address(view: &AddressView, now: Mono) -> v1::Address {
+    v1::Address {
+        address: proto::address::octets(view.address),
+        state: name(view.state).to_owned(),
+        sandbox: view.sandbox.as_ref().map(sandbox),
+        pod: view.pod.as_ref().map(pod),
+        state_ms: age(view.since, now),
+        prefix: view
+            .prefix
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        until_ms: view.until.map_or(0, |until| milliseconds(until.since(now))),
+    }
+}
+
+fn sandbox(sandbox: &Sandbox) -> v1::Sandbox {
+    v1::Sandbox {
+        network: sandbox.network.clone(),
+        container_id: sandbox.container_id.clone(),
+        ifname: sandbox.ifname.clone(),
+    }
+}
+
+fn pod(pod: &Pod) -> v1::Pod {
+    v1::Pod {
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
+    }
+}
+
+const fn name(state: AddressState) -> &'static str {
+    match state {
+        AddressState::Free => "free",
+        AddressState::Reserved => "reserved",
+        AddressState::Assigned => "assigned",
+        AddressState::Cooling => "cooling",
+        AddressState::Quarantined => "quarantined",
+        AddressState::Releasing => "releasing",
+    }
+}

@@ -1,0 +1,318 @@
+//! The node as people and scripts see it: one serialisable value for the command line, introspection and the page.
+//!
+//! Made of what travels over the socket ([`v1::Snapshot`]), or of the state file when nobody answers there ([`saved`]).
+//! Ages are milliseconds, so that a reader needs no clock of ours. Nothing here decides anything.
+
+use std::{net::IpAddr, time::Duration};
+
+use proto::v1;
+use serde::Serialize;
+
+/// The node at one moment.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct View {
+    pub source: Source,
+    pub instance: String,
+    pub instance_type: String,
+    /// The most pods with an address of their own, and how that figure comes about.
+    pub pod_limit: u32,
+    pub pod_limit_why: String,
+    pub totals: Totals,
+    /// What the planner would do now; a state file cannot tell.
+    pub decision: Option<Decision>,
+    /// First come, first served.
+    pub waiting: Vec<Waiting>,
+    /// Asked of EC2 or of the host, and not answered.
+    pub calls: Vec<Call>,
+    /// What keeps the pool from EC2, and for how long.
+    pub obstacles: Vec<Obstacle>,
+    pub enis: Vec<Eni>,
+    /// ENIs attached here that are not the pool's.
+    pub unmanaged: Vec<String>,
+    pub cordoned: bool,
+    pub stopping: bool,
+}
+
+/// Where a view comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// The daemon answered.
+    Live,
+    /// The daemon did not; this is what it had written down.
+    File,
+}
+
+/// Addresses by state over all ENIs, and ENIs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Totals {
+    pub enis: u32,
+    pub max_enis: u32,
+    pub free: u32,
+    pub reserved: u32,
+    pub assigned: u32,
+    pub cooling: u32,
+    pub quarantined: u32,
+    pub releasing: u32,
+    pub prefixes: u32,
+    /// Under way from EC2.
+    pub incoming: u32,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    /// `rest`, `wait`, `grow` or `give back`.
+    pub verdict: String,
+    pub why: String,
+    /// The targets in force, under their variables' names.
+    pub policy: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    pub pod: String,
+    pub sandbox: String,
+    pub waited_ms: u64,
+    /// What it would be told if its time were over now.
+    pub cause: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Call {
+    pub action: String,
+    /// Empty if it is about none.
+    pub eni: String,
+    pub age_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Obstacle {
+    pub what: String,
+    pub for_ms: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Eni {
+    /// Empty while EC2 is asked to create it.
+    pub id: String,
+    pub phase: String,
+    pub phase_age_ms: Option<u64>,
+    pub card: u32,
+    pub device: Option<u32>,
+    pub primary: bool,
+    pub address: Option<IpAddr>,
+    pub mac: String,
+    pub subnet: String,
+    /// EC2 does not list it as attached and ours.
+    pub missing: bool,
+    pub prefixes: Vec<String>,
+    pub addresses: Vec<Address>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Address {
+    pub address: Option<IpAddr>,
+    /// `free`, `reserved`, `assigned`, `cooling`, `quarantined` or `releasing`.
+    pub state: String,
+    pub age_ms: Option<u64>,
+    /// `namespace/name`, or empty.
+    pub pod: String,
+    /// Container id and interface, or empty.
+    pub sandbox: String,
+    /// The prefix it is from, or empty.
+    pub prefix: String,
+    /// Why it is in its state, where that is not plain.
+    pub reason: String,
+}
+
+impl From<v1::Snapshot> for View {
+    fn from(wire: v1::Snapshot) -> Self {
+        let totals = wire.totals.unwrap_or_default();
+        Self {
+            source: Source::Live,
+            instance: wire.instance_id,
+            instance_type: wire.instance_type,
+            pod_limit: wire.pod_limit,
+            pod_limit_why: wire.pod_limit_why,
+            totals: Totals {
+                enis: totals.enis,
+                max_enis: totals.max_enis,
+                free: totals.free,
+                reserved: totals.reserved,
+                assigned: totals.assigned,
+                cooling: totals.cooling,
+                quarantined: totals.quarantined,
+                releasing: totals.releasing,
+                prefixes: totals.prefixes,
+                incoming: totals.incoming,
+            },
+            decision: wire.decision.map(|decision| Decision {
+                verdict: decision.verdict,
+                why: decision.why,
+                policy: decision.policy,
+            }),
+            waiting: wire.queue.into_iter().map(Waiting::from).collect(),
+            calls: wire.calls.into_iter().map(Call::from).collect(),
+            obstacles: wire.obstacles.into_iter().map(Obstacle::from).collect(),
+            enis: wire.enis.into_iter().map(Eni::from).collect(),
+            unmanaged: wire.unmanaged,
+            cordoned: wire.cordoned,
+            stopping: wire.stopping,
+        }
+    }
+}
+
+impl From<v1::Waiting> for Waiting {
+    fn from(wire: v1::Waiting) -> Self {
+        Self {
+            pod: pod(wire.pod.as_ref()),
+            sandbox: sandbox(wire.sandbox.as_ref()),
+            waited_ms: wire.waited_ms,
+            cause: wire.cause,
+        }
+    }
+}
+
+impl From<v1::Call> for Call {
+    fn from(wire: v1::Call) -> Self {
+        Self {
+            action: wire.action,
+            eni: wire.eni,
+            age_ms: wire.age_ms,
+        }
+    }
+}
+
+impl From<v1::Obstacle> for Obstacle {
+    fn from(wire: v1::Obstacle) -> Self {
+        Self {
+            what: wire.what,
+            for_ms: wire.for_ms,
+        }
+    }
+}
+
+impl From<v1::Eni> for Eni {
+    fn from(wire: v1::Eni) -> Self {
+        let missing = wire.missing;
+        Self {
+            phase: wire.state,
+            phase_age_ms: Some(wire.state_ms),
+            card: wire.card,
+            // A daemon says 0 both for the first device and for none yet; only the primary ENI has the former.
+            device: (wire.device_index > 0 || wire.is_primary).then_some(wire.device_index),
+            primary: wire.is_primary,
+            address: ip(&wire.primary),
+            mac: mac(&wire.mac),
+            subnet: wire.subnet,
+            missing,
+            prefixes: wire.prefixes,
+            addresses: wire
+                .addresses
+                .into_iter()
+                .map(|address| Address::of(address, missing))
+                .collect(),
+            id: wire.id,
+        }
+    }
+}
+
+impl Address {
+    fn of(wire: v1::Address, eni_missing: bool) -> Self {
+        let reason = match wire.state.as_str() {
+            "cooling" => format!("free again in {}", told(wire.until_ms)),
+            "quarantined" if eni_missing => "EC2 does not list its ENI as ours".to_owned(),
+            "quarantined" => "EC2 does not list it".to_owned(),
+            "releasing" => "EC2 is asked to take it back".to_owned(),
+            "reserved" => "its pod is being wired".to_owned(),
+            _ => String::new(),
+        };
+        Self {
+            address: ip(&wire.address),
+            age_ms: Some(wire.state_ms),
+            pod: pod(wire.pod.as_ref()),
+            sandbox: sandbox(wire.sandbox.as_ref()),
+            prefix: wire.prefix,
+            state: wire.state,
+            reason,
+        }
+    }
+}
+
+/// A duration as people say it: the two largest units, no fractions above ten seconds.
+#[must_use]
+pub fn told(milliseconds: u64) -> String {
+    let seconds = Duration::from_millis(milliseconds).as_secs();
+    match seconds {
+        0..10 => format!("{}.{} s", seconds, milliseconds % 1000 / 100),
+        10..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// Four or sixteen bytes in network order.
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+        .ok()
+}
+
+fn mac(bytes: &[u8]) -> String {
+    let parts: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    parts.join(":")
+}
+
+fn pod(pod: Option<&v1::Pod>) -> String {
+    pod.filter(|pod| !pod.name.is_empty())
+        .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+        .unwrap_or_default()
+}
+
+fn sandbox(sandbox: Option<&v1::Sandbox>) -> String {
+    sandbox
+        .map(|sandbox| format!("{}/{}", sandbox.container_id, sandbox.ifname))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_told_in_two_units() {
+        for (ms, text) in [
+            (0, "0.0 s"),
+            (2_450, "2.4 s"),
+            (12_900, "12 s"),
+            (61_000, "1 min 1 s"),
+            (3_720_000, "1 h 2 min"),
+            (176_400_000, "2 d 1 h"),
+        ] {
+            assert_eq!(told(ms), text);
+        }
+    }
+
+    #[test]
+    fn both_families_have_addresses_and_nothing_else_has() {
+        assert_eq!(ip(&[10, 0, 0, 1]), Some(IpAddr::from([10, 0, 0, 1])));
+        assert_eq!(ip(&[0; 16]), Some(IpAddr::from([0_u16; 8])));
+        assert_eq!(ip(&[]), None);
+    }
+
+    /// An older daemon sends less; what it does not know must not look like a fact.
+    #[test]
+    fn an_empty_snapshot_is_a_view() {
+        let view = View::from(v1::Snapshot::default());
+        assert!(view.decision.is_none() && view.enis.is_empty());
+    }
+}

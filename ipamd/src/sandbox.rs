@@ -1,0 +1,9 @@
+//! The verbs of the CNI on one node: each is a transaction over address, kernel and record.
+//!
+//! Must not know EC2 or how a request arrived. May use `runtime`, `config`, `telemetry`, `state`, `pool` and `host`.
+
+mod early_del;
+mod keyed_lock;
+pub mod recovery;
+pub mod refusals;
+pub mod sandboxes;

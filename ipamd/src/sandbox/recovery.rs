@@ -1,0 +1,161 @@
+//! What a restarted daemon believes: a pod lives if record and kernel agree on it. Runs once, before anything is served.
+//!
+//! The kernel alone is enough to keep a pod: a link with a route may carry traffic, whether or not a record tells whose
+//! it is (the state file was corrupt, or an ADD died between kernel and record). Nothing that may live is taken away.
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use datapath::pod::{HostSide, PodRef};
+use planner::{EniId, Mac, Mono, Observed, Pod, Restored};
+
+use crate::{
+    host::{
+        hostnet::ref_of,
+        seam::{PodHost, WireError},
+    },
+    state::{
+        store::{Contents, Record, Store, StoreError},
+        unknown::unknown,
+    },
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    #[error(transparent)]
+    Kernel(#[from] WireError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What record and kernel say together.
+#[derive(Debug, Default)]
+pub struct Agreed {
+    pub restored: Restored,
+    /// Live pods, by record.
+    pub records: Vec<Record>,
+    /// Links with a route that no record claims.
+    pub orphans: Vec<HostSide>,
+    /// Addresses that have lost their pod, and until when they rest; a rest that is over is among them.
+    pub left: Vec<(IpAddr, Mono)>,
+}
+
+/// Compares the records with the links that stand, and frees what has no link.
+///
+/// # Errors
+/// If kernel or store cannot be asked.
+pub async fn agree(
+    store: &Store,
+    contents: Contents,
+    host: &impl PodHost,
+    cooldown: Duration,
+    now: Mono,
+) -> Result<Agreed, RecoveryError> {
+    let links = host.list().await?;
+    let mut agreed = Agreed::default();
+    agreed.restored.enis = contents.enis;
+    agreed.restored.demand = contents.demand;
+    for record in contents.records {
+        let stands =
+            |link: &HostSide| link.name == record.host_name && link.address == Some(record.address);
+        if links.iter().any(stands) {
+            agreed.keep(record);
+        } else {
+            tracing::info!(address = %record.address, pod = record.pod.name, "pod left while the daemon was away");
+            let until = now + cooldown;
+            store.release(&record, until)?;
+            host.unwire(ref_of(&record)).await.1.await;
+            agreed.left.push((record.address, until));
+        }
+    }
+    let unclaimed = |link: &HostSide| agreed.records.iter().all(|r| r.host_name != link.name);
+    for link in links.into_iter().filter(unclaimed).collect::<Vec<_>>() {
+        if link.address.is_some() {
+            agreed.orphans.push(link);
+        } else {
+            // An ADD that died before the pod could be reached, or a DEL that died after it no longer could.
+            tracing::info!(link = link.name, "removing a pod link without a route");
+            let pod = PodRef {
+                host_name: link.name,
+                address: [0, 0, 0, 0].into(),
+            };
+            host.unwire(pod).await.1.await;
+        }
+    }
+    agreed.left.extend(contents.cooling);
+    let resting = agreed.left.iter().filter(|&&(_, until)| until > now);
+    agreed.restored.cooling = resting.copied().collect();
+    Ok(agreed)
+}
+
+impl Agreed {
+    fn keep(&mut self, record: Record) {
+        let Record {
+            sandbox,
+            pod,
+            address,
+            eni,
+            ..
+        } = record.clone();
+        self.restored.assigned.push((sandbox, pod, address, eni));
+        self.records.push(record);
+    }
+
+    /// Addresses that have lost their pod and have no other: an ADD may have died between kernel and record.
+    pub fn left_empty(&self) -> impl Iterator<Item = (IpAddr, Mono)> + '_ {
+        let held = |address| self.records.iter().any(|record| record.address == address);
+        self.left
+            .iter()
+            .copied()
+            .filter(move |(address, _)| !held(*address))
+    }
+
+    /// Serves from no ENI without a link: it was taken away meanwhile. EC2's list tells whether it is only late.
+    pub fn keep_linked(&mut self, macs: &BTreeSet<Mac>) {
+        self.restored.enis.retain(|eni| macs.contains(&eni.mac));
+    }
+
+    /// Whether `enis` hold every orphan's address, so that no other list is needed to adopt them.
+    #[must_use]
+    pub fn explained_by(&self, enis: &[Observed]) -> bool {
+        self.orphans.iter().all(|link| owner(link, enis).is_some())
+    }
+
+    /// Gives each orphan a record, so that its address stays taken until its link goes or its DEL comes.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn adopt(&mut self, store: &Store) -> Result<(), RecoveryError> {
+        for link in std::mem::take(&mut self.orphans) {
+            let Some((address, eni)) = owner(&link, &self.restored.enis) else {
+                // Its route stays, and keeps the address from being granted: the kernel refuses a second route.
+                tracing::error!(link = link.name, address = ?link.address, "a pod's address is on no ENI of this node");
+                continue;
+            };
+            tracing::warn!(link = link.name, %address, "adopting a pod that no record knows");
+            let record = Record {
+                sandbox: unknown(&link.name),
+                pod: Pod::default(),
+                address,
+                eni,
+                index: link.index,
+                host_name: link.name,
+                host_mac: link.mac.unwrap_or_default(),
+                pod_mac: Mac::default(),
+                mtu: 0,
+            };
+            store.put(&record)?;
+            self.keep(record);
+        }
+        Ok(())
+    }
+}
+
+fn owner(link: &HostSide, enis: &[Observed]) -> Option<(IpAddr, EniId)> {
+    let address = link.address?;
+    let holds = |eni: &&Observed| {
+        eni.addresses.contains(&address) || eni.prefixes.iter().any(|net| net.contains(&address))
+    };
+    enis.iter()
+        .find(holds)
+        .map(|eni| (address, eni.eni.clone()))
+}

@@ -1,0 +1,208 @@
+//! Every refusal of the daemon, as a pod's event shows it, held against `docs/refusals.md`: neither may have one that the
+//! other lacks.
+
+#[path = "../../../../tests/src/catalogue.rs"]
+mod catalogue;
+
+use std::io;
+
+use datapath::{
+    netlink,
+    pod::{AddError, Step},
+};
+use nix::errno::Errno;
+use planner::Refusal as P;
+use proto::refusal::cni_code;
+
+use super::*;
+use crate::runtime::worker::Gone;
+
+const PART: &str = "From the daemon";
+
+/// One of each kind that the planner knows.
+fn of_planner() -> Vec<P> {
+    let waited = Duration::from_millis(59_250);
+    let soon = Duration::from_secs(8);
+    vec![
+        P::PodLimit {
+            limit: 27,
+            used: 27,
+            wait: 0,
+            why: "m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses".into(),
+        },
+        P::PodLimit {
+            limit: 27,
+            used: 20,
+            wait: 7,
+            why: "m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses".into(),
+        },
+        P::Empty {
+            waited,
+            growing: "ENIs being created: 1, attached: 0, brought up: 0, given addresses: 0; 2 addresses are cooling \
+                      down"
+                .into(),
+        },
+        P::Fixed,
+        P::Wiring { waited },
+        P::Exhausted {
+            subnet: "subnet-0a1b2c3d".into(),
+            since: Duration::from_secs(312),
+            retry_in: soon,
+        },
+        P::Throttled { retry_in: soon },
+        P::Denied {
+            action: "ec2:CreateNetworkInterface".into(),
+        },
+        P::Unreachable {
+            message: "AssignPrivateIpAddresses: no answer within 10 s".into(),
+            retry_in: soon,
+        },
+        P::Unreachable {
+            message: "its list of this node's interfaces has not come yet".into(),
+            retry_in: Duration::ZERO,
+        },
+        P::EniLimit {
+            why: "m5.large may have 3 ENIs; 2 are the pool's, 1 are not managed by it".into(),
+        },
+        P::Stopping,
+    ]
+}
+
+/// Does not compile once the planner has a kind that is not here: it belongs into the list above as well.
+fn known(refusal: P) -> P {
+    match refusal {
+        P::PodLimit { .. }
+        | P::Empty { .. }
+        | P::Fixed
+        | P::Wiring { .. }
+        | P::Exhausted { .. }
+        | P::Throttled { .. }
+        | P::Denied { .. }
+        | P::Unreachable { .. }
+        | P::EniLimit { .. }
+        | P::Stopping => refusal,
+    }
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox {
+        network: "hawser".into(),
+        container_id: "5f1d9c".into(),
+        ifname: "eth0".into(),
+    }
+}
+
+fn of_wires() -> Vec<Refusal> {
+    let link = PodLink {
+        host_name: "eni4b1f20c7a9e".into(),
+        pod_name: "eth0".into(),
+        address: [10, 0, 3, 7].into(),
+        mtu: 9001,
+        index: 0,
+        host_mac: nettypes::Mac([2, 0, 0, 0, 0, 1]),
+        pod_mac: nettypes::Mac([2, 0, 0, 0, 0, 2]),
+    };
+    let source = netlink::Error::Kernel {
+        op: "link add",
+        errno: Errno::ENOMEM,
+        message: None,
+    };
+    let kernel = AddError::Refused {
+        step: Step::Pair,
+        source,
+        left_behind: None,
+    };
+    let errors = [
+        WireError::InterfaceExists("eth0".into()),
+        WireError::AddressInUse(link.address),
+        WireError::NameTaken(link.host_name.clone()),
+        WireError::Netns(AddError::NamespaceGone.into()),
+        WireError::Kernel(kernel.into()),
+        WireError::Gone(Gone),
+    ];
+    errors.iter().map(|error| of_wiring(&link, error)).collect()
+}
+
+fn of_an_unwire() -> Refusal {
+    let full = netlink::Error::Kernel {
+        op: "route del",
+        errno: Errno::ENOBUFS,
+        message: None,
+    };
+    let error = WireError::Kernel(full.into());
+    of_unwiring("eni4b1f20c7a9e", [10, 0, 3, 7].into(), &error)
+}
+
+fn all() -> Vec<Refusal> {
+    let mut all: Vec<Refusal> = of_planner().into_iter().map(known).map(of_pool).collect();
+    all.extend(of_wires());
+    let full = StoreError::Io {
+        operation: "write",
+        path: "/run/hawser/state".into(),
+        source: io::Error::from_raw_os_error(28),
+    };
+    let died = io::Error::other("task 7 panicked");
+    all.extend([
+        of_an_unwire(),
+        stopping(Reason::Store),
+        busy(),
+        deleted(&sandbox()),
+        no_record(&sandbox()),
+        drift(&sandbox(), "prevResult has 10.0.3.8, the record 10.0.3.7"),
+        of_store(&full),
+        invalid(&"mtu 12 is out of range"),
+        invalid(&"the connection brought no descriptors of the sandbox"),
+        defect(&died),
+    ]);
+    all
+}
+
+#[test]
+fn the_catalogue_has_every_refusal_and_no_other() {
+    let said: Vec<catalogue::Text> = all()
+        .into_iter()
+        .map(|refusal| catalogue::Text {
+            entry: refusal.reason.as_str_name().to_owned(),
+            code: refusal.cni_code(),
+            text: format!("{}; {}", refusal.cause, refusal.advice()),
+        })
+        .collect();
+    let page = catalogue::part(PART).expect("the page is there");
+    let found = catalogue::differences(&page, &said);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// A reason without a text is one that this release gives to nobody and understands all the same.
+#[test]
+fn the_catalogue_has_every_reason_with_its_code() {
+    let page = catalogue::part(PART).expect("the page is there");
+    let reasons = (0..).map_while(|number| Reason::try_from(number).ok());
+    let known: Vec<(String, u32)> = reasons
+        .map(|reason| (reason.as_str_name().to_owned(), cni_code(reason)))
+        .collect();
+    for (name, code) in &known {
+        let entry = page.get(name).unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!(entry.code, Some(*code), "{name}");
+    }
+    for name in page.keys() {
+        assert!(
+            known.iter().any(|(known, _)| known == name),
+            "{name} is no reason"
+        );
+    }
+}
+
+/// The runtime's next try comes by itself; a person must see whether it can help.
+#[test]
+fn whatever_may_be_tried_again_says_when_or_after_what() {
+    for refusal in all() {
+        let advice = refusal.advice();
+        let told = ["try again after", "once another one has left"];
+        assert!(
+            refusal.cni_code() != cni_code(Reason::Busy)
+                || told.iter().any(|words| advice.contains(words)),
+            "{refusal:?}"
+        );
+        assert!(!refusal.remedy.is_empty(), "{refusal:?}");
+    }
+}

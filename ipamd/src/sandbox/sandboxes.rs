@@ -1,0 +1,438 @@
+//! The verbs as transactions: address, kernel and durable record change together or not at all.
+//!
+//! Order is the promise. ADD: address reserved → network wired → record durable → address assigned → answered, and each
+//! failure undoes what came before it. DEL: address unreachable → record freed → address cooling → answered; the link
+//! itself is removed after the answer. One operation at a time per sandbox; different sandboxes never wait for each
+//! other here.
+
+mod sweep;
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use planner::{Event, Mac, Mono, Obstacle, Pod, Sandbox};
+use proto::{error_chain::chain, handover::Handed, refusal::Refusal, v1::Reason};
+
+use super::{
+    early_del::Overtaken,
+    keyed_lock::{Busy, Turn},
+};
+use crate::{
+    config,
+    host::{
+        hostnet::{HostNet, link_of, ref_of},
+        seam::{PodHost, WireError},
+    },
+    pool::driver::{Grant, Pool},
+    runtime::{
+        supervise::Detached,
+        worker::{Gone, Worker},
+    },
+    sandbox::refusals,
+    state::{
+        store::{Record, Store, StoreError},
+        unknown::unknown,
+    },
+    telemetry::recorder::Books,
+};
+
+/// An ADD as it arrives, already checked.
+#[derive(Debug)]
+pub struct Add {
+    pub sandbox: Sandbox,
+    pub pod: Pod,
+    /// No answer is of use after this.
+    pub deadline: Mono,
+    pub veth_prefix: Option<String>,
+    pub mtu: Option<u32>,
+    pub handed: Handed,
+}
+
+/// Every sandbox of this node. Cloning gives another handle.
+#[derive(Clone, Debug)]
+pub struct Sandboxes<H = HostNet> {
+    shared: Arc<Shared<H>>,
+}
+
+#[derive(Debug)]
+struct Shared<H> {
+    pool: Pool,
+    host: H,
+    store: Worker<Store>,
+    network: config::Network,
+    cooldown: Duration,
+    books: Books,
+    detached: Detached,
+    busy: Busy,
+    overtaken: Mutex<Overtaken>,
+    /// What the store holds. Changed only by whoever holds the sandbox's turn.
+    records: Mutex<BTreeMap<Sandbox, Record>>,
+}
+
+impl<H> Shared<H> {
+    /// Counts a stage that began then and ends now; answers now, when the next begins.
+    fn staged(
+        &self,
+        sandbox: &Sandbox,
+        verb: &'static str,
+        stage: &'static str,
+        begun: Mono,
+    ) -> Mono {
+        let now = self.pool.now();
+        self.books.stage(verb, stage, sandbox, begun, now);
+        now
+    }
+
+    /// Counts the wait for an address by its outcome, and by what was waited for; of a refusal that is its reason.
+    fn waited(
+        &self,
+        sandbox: &Sandbox,
+        asked: Result<Grant, Refusal>,
+        since: Mono,
+    ) -> Result<Grant, Refusal> {
+        let (outcome, reason) = match &asked {
+            Ok(grant) => ("granted", grant.waited_for.map_or("warm", Obstacle::name)),
+            Err(refusal) => (refusal.reason.as_str_name(), refusal.reason.as_str_name()),
+        };
+        let now = self.staged(sandbox, "add", "address", since);
+        self.books.waited(outcome, reason, now.since(since));
+        asked
+    }
+}
+
+impl<H: PodHost> Sandboxes<H> {
+    #[must_use]
+    pub fn new(
+        pool: Pool,
+        host: H,
+        store: Worker<Store>,
+        records: Vec<Record>,
+        config: &config::Config,
+        books: Books,
+        detached: Detached,
+    ) -> Self {
+        let records = records
+            .into_iter()
+            .map(|record| (record.sandbox.clone(), record))
+            .collect();
+        Self {
+            shared: Arc::new(Shared {
+                pool,
+                host,
+                store,
+                network: config.network.clone(),
+                cooldown: config.pool.cooldown,
+                books,
+                detached,
+                busy: Busy::default(),
+                overtaken: Mutex::default(),
+                records: Mutex::new(records),
+            }),
+        }
+    }
+
+    /// Grants an address and wires the sandbox; for a sandbox that stands already, says again what it was told.
+    ///
+    /// # Errors
+    /// A refusal, after which nothing of the attempt remains.
+    pub async fn add(&self, request: Add) -> Result<Record, Refusal> {
+        let shared = &self.shared;
+        let begun = shared.pool.now();
+        shared.books.traces.pod(&request.sandbox, &request.pod);
+        let mut turn = shared.busy.turn(&request.sandbox).await;
+        let asked_at = shared.staged(&request.sandbox, "add", "turn", begun);
+        if shared
+            .overtaken
+            .lock()
+            .expect("no holder panics")
+            .holds(&request.sandbox, shared.pool.now())
+        {
+            return Err(refusals::deleted(&request.sandbox));
+        }
+        if self.record(&request.sandbox).is_none() {
+            // A former ADD of this sandbox whose record was lost: its link has the name that ours will need.
+            self.take_down_unknown(&request.sandbox).await?;
+        }
+        let asked = shared.pool.add(
+            request.sandbox.clone(),
+            request.pod.clone(),
+            request.deadline,
+        );
+        let grant = tokio::select! {
+            granted = asked => shared.waited(&request.sandbox, granted.map_err(refusals::of_pool), asked_at)?,
+            // The runtime has given the sandbox up. Dropping `asked` hands the address back if it is granted yet.
+            () = turn.called_off() => return Err(refusals::deleted(&request.sandbox)),
+        };
+        if grant.known {
+            return self
+                .record(&request.sandbox)
+                .ok_or_else(|| refusals::no_record(&request.sandbox));
+        }
+        let record = self.plan(&request, grant);
+        match self.stand_up(&record, request.handed).await {
+            Ok(()) => {
+                let sandbox = record.sandbox.clone();
+                shared
+                    .records
+                    .lock()
+                    .expect("no holder panics")
+                    .insert(sandbox.clone(), record.clone());
+                shared.pool.tell(Event::Wired { sandbox }).await;
+                Ok(record)
+            }
+            Err((refusal, what_became_of_it)) => {
+                shared.pool.tell(what_became_of_it).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    fn plan(&self, request: &Add, grant: Grant) -> Record {
+        let sandbox = &request.sandbox;
+        let prefix = request
+            .veth_prefix
+            .as_deref()
+            .unwrap_or(&self.shared.network.veth_prefix);
+        Record {
+            host_name: datapath::pod::host_name(prefix, &parts(sandbox)),
+            host_mac: mac(sandbox, "host"),
+            pod_mac: mac(sandbox, "pod"),
+            mtu: request.mtu.unwrap_or(self.shared.network.pod_mtu),
+            sandbox: request.sandbox.clone(),
+            pod: request.pod.clone(),
+            address: grant.address,
+            eni: grant.eni,
+            index: grant.index,
+        }
+    }
+
+    /// Kernel and record at once, each on its own thread: neither is believed without the other. A crash leaves a link
+    /// that no record claims, or a record that no link bears out, and a start removes either before anybody is served.
+    ///
+    /// A failure says what the pool must learn of the address: nobody ever saw it, so it is free, unless the kernel
+    /// still routes it to somebody, so that it must rest and not be granted at once to the next.
+    async fn stand_up(&self, record: &Record, handed: Handed) -> Result<(), (Refusal, Event)> {
+        let shared = &self.shared;
+        let (link, sandbox) = (link_of(record), record.sandbox.clone());
+        let begun = shared.pool.now();
+        let wiring = async {
+            let wired = shared.host.wire(link.clone(), handed).await;
+            (wired, shared.staged(&record.sandbox, "add", "wire", begun))
+        };
+        let put = record.clone();
+        let writing = async { shared.store.run(move |store| store.put(&put)).await };
+        // The kernel takes longer, so it begins.
+        let ((wired, at), written) = tokio::join!(biased; wiring, writing);
+        shared.staged(&record.sandbox, "add", "commit", at);
+        match (wired, written) {
+            (Ok(()), Ok(Ok(()))) => Ok(()),
+            (Ok(()), failed) => {
+                shared.host.unwire(ref_of(record)).await.1.await;
+                Err((store_failed(failed), Event::Unwired { sandbox }))
+            }
+            (Err(error), written) => {
+                if let Ok(Ok(())) = written {
+                    self.forget(record.clone()).await;
+                }
+                let event = match error {
+                    WireError::AddressInUse(_) => Event::Left { sandbox },
+                    _ => Event::Unwired { sandbox },
+                };
+                Err((refusals::of_wiring(&link, &error), event))
+            }
+        }
+    }
+
+    /// Of a pod that the kernel refused. Where it fails the record stays until the next start, which finds no link for it.
+    async fn forget(&self, record: Record) {
+        let forget = move |store: &mut Store| store.forget(&record);
+        if let Ok(Err(error)) = self.shared.store.run(forget).await {
+            let error = chain(&error);
+            tracing::error!(error, "could not forget a pod that was not wired");
+        }
+    }
+
+    /// Takes the sandbox's network away and frees its address. A sandbox that is not known is success.
+    ///
+    /// # Errors
+    /// A refusal if the record could not be freed; the address is unreachable all the same, and a repetition finishes.
+    pub async fn del(&self, sandbox: &Sandbox) -> Result<(), Refusal> {
+        let shared = &self.shared;
+        shared.busy.call_off(sandbox);
+        let begun = shared.pool.now();
+        let turn = shared.busy.turn(sandbox).await;
+        shared.staged(sandbox, "del", "turn", begun);
+        match self.record(sandbox) {
+            Some(record) => self.take_down(record, turn).await,
+            None if self.take_down_unknown(sandbox).await? => Ok(()),
+            None => {
+                shared
+                    .overtaken
+                    .lock()
+                    .expect("no holder panics")
+                    .note(sandbox.clone(), shared.pool.now());
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes down the link that this sandbox must have made if its record was lost; says whether there was one.
+    async fn take_down_unknown(&self, sandbox: &Sandbox) -> Result<bool, Refusal> {
+        let name = datapath::pod::host_name(&self.shared.network.veth_prefix, &parts(sandbox));
+        let unknown = unknown(&name);
+        // The sweep works under this key too.
+        let turn = self.shared.busy.turn(&unknown).await;
+        match self.record(&unknown) {
+            Some(record) => {
+                self.take_down(record, turn).await?;
+                // The removal, which goes by name, keeps the turn: an ADD that follows makes a link of the same name.
+                drop(self.shared.busy.turn(&unknown).await);
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    async fn take_down(&self, record: Record, turn: Turn) -> Result<(), Refusal> {
+        let shared = &self.shared;
+        shared.books.traces.pod(&record.sandbox, &record.pod);
+        let begun = shared.pool.now();
+        let (unrouted, removal) = shared.host.unwire(ref_of(&record)).await;
+        let unwired = shared.staged(&record.sandbox, "del", "unwire", begun);
+        // The turn ends with the link: an ADD that comes again for this sandbox must not meet the old one, and the
+        // removal, which goes by name, must not meet the new one.
+        drop(shared.detached.spawn(async move {
+            removal.await;
+            drop(turn);
+        }));
+        // The record stays until a repetition, or the sweep once the link is gone, finds nothing left to unroute.
+        unrouted
+            .map_err(|error| refusals::of_unwiring(&record.host_name, record.address, &error))?;
+        let until = shared.pool.now() + shared.cooldown;
+        let freed = record.clone();
+        match shared
+            .store
+            .run(move |store| store.release(&freed, until))
+            .await
+        {
+            Ok(Ok(())) => drop(shared.staged(&record.sandbox, "del", "commit", unwired)),
+            failed => return Err(store_failed(failed)),
+        }
+        shared
+            .records
+            .lock()
+            .expect("no holder panics")
+            .remove(&record.sandbox);
+        // Before the pool can grant the address again.
+        shared.host.left(record.address, until);
+        shared
+            .pool
+            .tell(Event::Left {
+                sandbox: record.sandbox,
+            })
+            .await;
+        Ok(())
+    }
+
+    /// Compares record and kernel with what ADD answered.
+    ///
+    /// # Errors
+    /// Unknown sandbox, or every difference found.
+    pub async fn check(
+        &self,
+        sandbox: &Sandbox,
+        address: Option<IpAddr>,
+        handed: Handed,
+    ) -> Result<(), Refusal> {
+        let _turn = self.shared.busy.turn(sandbox).await;
+        let record = self
+            .record(sandbox)
+            .ok_or_else(|| refusals::no_record(sandbox))?;
+        if let Some(claimed) = address.filter(|claimed| *claimed != record.address) {
+            return Err(refusals::drift(
+                sandbox,
+                &format!("prevResult has {claimed}, the record {}", record.address),
+            ));
+        }
+        let wiring = link_of(&record);
+        match self.shared.host.check(wiring.clone(), handed).await {
+            Ok(drifts) if drifts.is_empty() => Ok(()),
+            Ok(drifts) => Err(refusals::drift(sandbox, &drifts.join("; "))),
+            Err(error) => Err(refusals::of_wiring(&wiring, &error)),
+        }
+    }
+
+    /// Deletes every sandbox of `network` that is not in `valid` and says how many there were.
+    ///
+    /// # Errors
+    /// The first refusal, after all others have been tried.
+    pub async fn gc(&self, network: &str, valid: &[(String, String)]) -> Result<u32, Refusal> {
+        let doomed: Vec<Sandbox> = {
+            let records = self.shared.records.lock().expect("no holder panics");
+            let listed = |sandbox: &Sandbox| {
+                valid
+                    .iter()
+                    .any(|(id, ifname)| *id == sandbox.container_id && *ifname == sandbox.ifname)
+            };
+            records
+                .keys()
+                .filter(|sandbox| sandbox.network == network && !listed(sandbox))
+                .cloned()
+                .collect()
+        };
+        let mut released = 0;
+        let mut refused = None;
+        for sandbox in &doomed {
+            match self.del(sandbox).await {
+                Ok(()) => released += 1,
+                Err(refusal) => refused = refused.or(Some(refusal)),
+            }
+        }
+        refused.map_or(Ok(released), Err)
+    }
+
+    fn records(&self) -> Vec<Record> {
+        self.shared
+            .records
+            .lock()
+            .expect("no holder panics")
+            .values()
+            .cloned()
+            .collect()
+    }
+
+    fn record(&self, sandbox: &Sandbox) -> Option<Record> {
+        self.shared
+            .records
+            .lock()
+            .expect("no holder panics")
+            .get(sandbox)
+            .cloned()
+    }
+}
+
+fn store_failed(failed: Result<Result<(), StoreError>, Gone>) -> Refusal {
+    match failed {
+        Ok(Err(error)) => refusals::of_store(&error),
+        _ => refusals::stopping(Reason::Store),
+    }
+}
+
+/// What a host end's name is made from.
+fn parts(sandbox: &Sandbox) -> [&str; 3] {
+    [&sandbox.network, &sandbox.container_id, &sandbox.ifname]
+}
+
+/// A MAC that is the same for every repetition of one sandbox's ADD and differs between sandboxes. Kept in the record,
+/// so the hash may change between releases.
+fn mac(sandbox: &Sandbox, end: &str) -> Mac {
+    let mut hasher = DefaultHasher::new();
+    (sandbox, end).hash(&mut hasher);
+    let [a, b, c, d, e, f, ..] = hasher.finish().to_be_bytes();
+    Mac::local([a, b, c, d, e, f])
+}

@@ -1,0 +1,179 @@
+//! Pods that ended without a DEL. When a namespace ends the kernel takes its link and routes along, and containerd 2
+//! drops a failed DEL for good: a record without a link is then the only thing left, and nobody will ask for it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use datapath::pod::HostSide;
+use planner::{Mono, Sandbox};
+use proto::{error_chain::chain, names::SandboxKey, tombstone};
+use tokio::sync::Notify;
+
+use super::Sandboxes;
+use crate::{runtime::clock, state::store::Record};
+
+/// How often the kernel is looked at, whether or not it told of a link that went.
+const PERIOD: Duration = Duration::from_secs(10);
+/// How long a link must have been absent. A record and its link are not made in one instant: a list read between the two
+/// must not cost a living pod its address. And a DEL that is merely late finds its sandbox.
+const GRACE: Duration = Duration::from_secs(10);
+
+impl Sandboxes {
+    /// Deletes the sandboxes whose DEL came while no daemon did, and removes their tombstones.
+    pub async fn honour_tombstones(&self, directory: &Path) {
+        let found = match tombstone::all(directory) {
+            Ok(found) => found,
+            Err(error) => return tracing::error!(?directory, %error, "could not read tombstones"),
+        };
+        for path in found.unreadable {
+            tracing::warn!(?path, "set a tombstone aside that cannot be read");
+        }
+        for (path, key) in found.standing {
+            let sandbox = sandbox_of(key);
+            tracing::info!(
+                ?sandbox,
+                "honouring a DEL that came while the daemon was away"
+            );
+            match self.del(&sandbox).await {
+                Ok(()) => drop(std::fs::remove_file(&path)),
+                Err(refusal) => {
+                    tracing::error!(?sandbox, %refusal, "the tombstone stays until the next look")
+                }
+            }
+        }
+    }
+
+    /// Looks for ever: now and then, and at once when `ended` tells of a link that went.
+    pub async fn sweep(self, tombstones: PathBuf, ended: Arc<Notify>) {
+        let mut suspects = Suspects::default();
+        loop {
+            let wait = suspects.next_look(clock::now());
+            // Both are cancel-safe: what was told stays told, and time has no state.
+            tokio::select! {
+                () = ended.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+            // One more may have come from a plugin that gave up on a daemon too busy to answer.
+            self.honour_tombstones(&tombstones).await;
+            let links = match self.shared.host.list().await {
+                Ok(links) => links,
+                Err(error) => {
+                    tracing::error!(
+                        error = chain(&error),
+                        "could not look at the node's pod links"
+                    );
+                    continue;
+                }
+            };
+            let records: Vec<Record> = self.records();
+            for sandbox in suspects.overdue(&records, &links, clock::now()) {
+                tracing::info!(?sandbox, "released: its link is gone and no DEL came");
+                if let Err(refusal) = self.del(&sandbox).await {
+                    tracing::error!(?sandbox, %refusal, "could not release a sandbox that has ended");
+                }
+            }
+        }
+    }
+}
+
+fn sandbox_of(key: SandboxKey) -> Sandbox {
+    Sandbox {
+        network: key.network.into(),
+        container_id: key.container_id.into(),
+        ifname: key.ifname.into(),
+    }
+}
+
+/// Sandboxes without a link, and since when.
+#[derive(Debug, Default)]
+struct Suspects(BTreeMap<Sandbox, Mono>);
+
+impl Suspects {
+    /// Those that have now been without a link, at every look, for as long as it takes.
+    fn overdue(&mut self, records: &[Record], links: &[HostSide], now: Mono) -> Vec<Sandbox> {
+        let standing: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
+        let absent = records
+            .iter()
+            .filter(|record| !standing.contains(record.host_name.as_str()));
+        let since = |sandbox: &Sandbox| self.0.get(sandbox).copied().unwrap_or(now);
+        let all: Vec<_> = absent
+            .map(|record| (record.sandbox.clone(), since(&record.sandbox)))
+            .collect();
+        let (overdue, waiting): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|(_, since)| now.since(*since) >= GRACE);
+        self.0 = waiting.into_iter().collect();
+        overdue.into_iter().map(|(sandbox, _)| sandbox).collect()
+    }
+
+    /// How long nobody need look, unless told.
+    fn next_look(&self, now: Mono) -> Duration {
+        let waits = self.0.values().map(|since| (*since + GRACE).since(now));
+        waits.min().map_or(PERIOD, |wait| wait.min(PERIOD))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use planner::{EniId, Mac, Pod};
+
+    use super::*;
+
+    fn record(id: &str) -> Record {
+        Record {
+            sandbox: Sandbox {
+                network: "n".into(),
+                container_id: id.into(),
+                ifname: "eth0".into(),
+            },
+            pod: Pod::default(),
+            address: [10, 0, 0, 5].into(),
+            eni: EniId::from("eni-1"),
+            index: 0,
+            host_name: format!("eni{id}"),
+            host_mac: Mac::default(),
+            pod_mac: Mac::default(),
+            mtu: 9001,
+        }
+    }
+
+    fn link(id: &str) -> HostSide {
+        HostSide {
+            ifindex: 7,
+            name: format!("eni{id}"),
+            index: 0,
+            mac: None,
+            address: None,
+        }
+    }
+
+    #[test]
+    fn an_absence_counts_once_it_has_lasted() {
+        let (records, mut suspects) = ([record("a"), record("b")], Suspects::default());
+        let (begun, soon) = (Mono::ZERO, Mono::ZERO + GRACE / 2);
+        assert!(suspects.overdue(&records, &[link("b")], begun).is_empty());
+        assert_eq!(suspects.next_look(soon), GRACE / 2);
+        // However often it is looked at meanwhile.
+        assert!(suspects.overdue(&records, &[link("b")], soon).is_empty());
+        let after = begun + GRACE;
+        assert_eq!(
+            suspects.overdue(&records, &[link("b")], after),
+            [record("a").sandbox]
+        );
+    }
+
+    #[test]
+    fn who_comes_back_is_no_suspect() {
+        let (records, mut suspects) = ([record("a")], Suspects::default());
+        assert!(suspects.overdue(&records, &[], Mono::ZERO).is_empty());
+        let back = Mono::ZERO + GRACE / 2;
+        assert!(suspects.overdue(&records, &[link("a")], back).is_empty());
+        assert_eq!(suspects.next_look(back), PERIOD);
+        let later = Mono::ZERO + GRACE;
+        assert!(suspects.overdue(&records, &[], later).is_empty());
+    }
+}

@@ -1,0 +1,8 @@
+//! What survives a restart of the daemon: one file with the sandboxes' records, and its schema.
+//!
+//! Must not decide what the records mean. May use `runtime`, `node` and `telemetry`.
+
+#[cfg(test)]
+mod fuzz_entry;
+pub mod store;
+pub mod unknown;

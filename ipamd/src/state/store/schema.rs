@@ -1,0 +1,228 @@
+//! The forms on disk. Kept apart from the program's own types, so that those may change and the file's meaning does not.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use ipnet::{IpNet, Ipv4Net};
+use planner::{
+    Attachment, Demand, EniId, Mac, Mono, Observed, Pod, Sandbox, SubnetId, event::Bond,
+};
+use serde::{Deserialize, Serialize};
+
+use super::Record;
+use crate::node::identity::Identity;
+
+#[derive(Serialize, Deserialize)]
+struct StoredRecord {
+    network: String,
+    container_id: String,
+    ifname: String,
+    pod: BTreeMap<String, String>,
+    address: IpAddr,
+    eni: String,
+    index: u16,
+    host_name: String,
+    host_mac: [u8; 6],
+    pod_mac: [u8; 6],
+    mtu: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredEni {
+    eni: String,
+    mac: [u8; 6],
+    subnet: String,
+    subnet_cidr: String,
+    primary: Ipv4Addr,
+    addresses: Vec<IpAddr>,
+    prefixes: Vec<String>,
+    attachment: String,
+    card: u16,
+    device: u16,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredIdentity {
+    instance: String,
+    instance_type: String,
+    region: String,
+    mac: [u8; 6],
+    address: Ipv4Addr,
+    subnet: String,
+    subnet_cidr: String,
+    security_groups: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredDemand {
+    bursts: Vec<(u32, f64)>,
+    surge: f64,
+    delivery_ms: u64,
+    at_ms: u64,
+}
+
+fn text(form: &impl Serialize) -> String {
+    serde_json::to_string(form).expect("plain data serialises")
+}
+
+pub fn of_record(record: &Record) -> String {
+    let Sandbox {
+        network,
+        container_id,
+        ifname,
+    } = record.sandbox.clone();
+    let Pod {
+        namespace,
+        name,
+        uid,
+    } = record.pod.clone();
+    let pod = [("namespace", namespace), ("name", name), ("uid", uid)];
+    text(&StoredRecord {
+        network,
+        container_id,
+        ifname,
+        pod: pod.map(|(k, v)| (k.to_owned(), v)).into(),
+        address: record.address,
+        eni: record.eni.0.clone(),
+        index: record.index,
+        host_name: record.host_name.clone(),
+        host_mac: record.host_mac.0,
+        pod_mac: record.pod_mac.0,
+        mtu: record.mtu,
+    })
+}
+
+pub fn to_record(text: &str) -> Option<Record> {
+    let mut stored: StoredRecord = serde_json::from_str(text).ok()?;
+    let mut part = |name| stored.pod.remove(name).unwrap_or_default();
+    let pod = Pod {
+        namespace: part("namespace"),
+        name: part("name"),
+        uid: part("uid"),
+    };
+    Some(Record {
+        sandbox: Sandbox {
+            network: stored.network,
+            container_id: stored.container_id,
+            ifname: stored.ifname,
+        },
+        pod,
+        address: stored.address,
+        eni: EniId(stored.eni),
+        index: stored.index,
+        host_name: stored.host_name,
+        host_mac: Mac(stored.host_mac),
+        pod_mac: Mac(stored.pod_mac),
+        mtu: stored.mtu,
+    })
+}
+
+/// ENIs that are not attached have nothing to tell after a restart: EC2 lists them by their tag.
+pub fn of_enis(enis: &[Observed]) -> String {
+    let attached = enis.iter().filter_map(|eni| {
+        let bond = eni.attached.as_ref()?;
+        Some(StoredEni {
+            eni: eni.eni.0.clone(),
+            mac: eni.mac.0,
+            subnet: eni.subnet.0.clone(),
+            subnet_cidr: eni.subnet_cidr.to_string(),
+            primary: eni.primary,
+            addresses: eni.addresses.clone(),
+            prefixes: eni.prefixes.iter().map(ToString::to_string).collect(),
+            attachment: bond.attachment.0.clone(),
+            card: bond.card,
+            device: bond.device,
+        })
+    });
+    text(&attached.collect::<Vec<_>>())
+}
+
+pub fn to_enis(text: &str) -> Option<Vec<Observed>> {
+    let stored: Vec<StoredEni> = serde_json::from_str(text).ok()?;
+    stored.into_iter().map(to_eni).collect()
+}
+
+fn to_eni(eni: StoredEni) -> Option<Observed> {
+    let prefixes: Vec<IpNet> = eni
+        .prefixes
+        .iter()
+        .map(|net| net.parse().ok())
+        .collect::<Option<_>>()?;
+    Some(Observed {
+        eni: EniId(eni.eni),
+        mac: Mac(eni.mac),
+        subnet: SubnetId(eni.subnet),
+        subnet_cidr: eni.subnet_cidr.parse().ok()?,
+        primary: eni.primary,
+        addresses: eni.addresses,
+        prefixes,
+        attached: Some(Bond {
+            attachment: Attachment(eni.attachment),
+            card: eni.card,
+            device: eni.device,
+            settled: true,
+        }),
+        // It was in the pool, so it was ours to manage; EC2's list will say whether it still is.
+        managed: true,
+        tagged_ours: false,
+    })
+}
+
+pub fn of_identity(me: &Identity) -> String {
+    text(&StoredIdentity {
+        instance: me.instance.clone(),
+        instance_type: me.instance_type.clone(),
+        region: me.region.clone(),
+        mac: me.mac.0,
+        address: me.address,
+        subnet: me.subnet.0.clone(),
+        subnet_cidr: me.subnet_cidr.to_string(),
+        security_groups: me.security_groups.clone(),
+    })
+}
+
+pub fn to_identity(text: &str) -> Option<Identity> {
+    let stored: StoredIdentity = serde_json::from_str(text).ok()?;
+    Some(Identity {
+        instance: stored.instance,
+        instance_type: stored.instance_type,
+        region: stored.region,
+        mac: Mac(stored.mac),
+        address: stored.address,
+        subnet: SubnetId(stored.subnet),
+        subnet_cidr: stored.subnet_cidr.parse().ok()?,
+        security_groups: stored.security_groups,
+    })
+}
+
+pub fn of_nets(nets: &[Ipv4Net]) -> String {
+    text(&nets.iter().map(ToString::to_string).collect::<Vec<_>>())
+}
+
+pub fn to_nets(text: &str) -> Option<Vec<Ipv4Net>> {
+    let stored: Vec<String> = serde_json::from_str(text).ok()?;
+    stored.iter().map(|net| net.parse().ok()).collect()
+}
+
+pub fn of_demand(demand: &Demand) -> String {
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    text(&StoredDemand {
+        bursts: demand.bursts.clone(),
+        surge: demand.surge,
+        delivery_ms: millis(demand.delivery),
+        at_ms: millis(demand.at.since_epoch()),
+    })
+}
+
+pub fn to_demand(text: &str) -> Option<Demand> {
+    let stored: StoredDemand = serde_json::from_str(text).ok()?;
+    Some(Demand {
+        bursts: stored.bursts,
+        surge: stored.surge,
+        delivery: Duration::from_millis(stored.delivery_ms),
+        at: Mono::from_epoch(Duration::from_millis(stored.at_ms)),
+    })
+}

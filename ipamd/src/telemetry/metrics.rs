@@ -1,0 +1,243 @@
+//! What the daemon counts, as Prometheus sees it: the one place that knows metrics' names.
+//!
+//! Two families share one registry: [`upstream`] keeps the names, types and meaning that dashboards for the AWS VPC CNI
+//! rely on, [`own`] says what those cannot. No label holds a pod, an address, an id that a caller chooses or a text from
+//! outside, so the number of series is bounded by the node's size. Counts only; decides nothing.
+
+mod own;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod upstream;
+
+use std::time::Duration;
+
+use planner::Snapshot;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+
+/// Prometheus's text format, which every scraper reads.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// From half a millisecond, the kernel's floor for one pod, to the longest wait for an address.
+const SECONDS: [f64; 13] = [
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0,
+];
+
+/// Every metric of the daemon.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    upstream: upstream::Upstream,
+    own: own::Own,
+}
+
+/// What an EC2 call is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Grow,
+    Shrink,
+    Observe,
+}
+
+impl Purpose {
+    fn of(action: &str) -> Self {
+        match action {
+            "UnassignPrivateIpAddresses"
+            | "UnassignIpv6Addresses"
+            | "DetachNetworkInterface"
+            | "DeleteNetworkInterface" => Self::Shrink,
+            action if action.starts_with("Describe") => Self::Observe,
+            _ => Self::Grow,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Grow => "grow",
+            Self::Shrink => "shrink",
+            Self::Observe => "observe",
+        }
+    }
+}
+
+/// What an EC2 call is made for: `grow`, `shrink` or `observe`.
+#[must_use]
+pub fn purpose(action: &str) -> &'static str {
+    Purpose::of(action).name()
+}
+
+impl Metrics {
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let mut book = Book(&registry);
+        Self {
+            upstream: upstream::Upstream::new(&mut book),
+            own: own::Own::new(&mut book),
+            registry,
+        }
+    }
+
+    /// A call to EC2 goes out.
+    pub fn ec2_begun(&self, action: &'static str) {
+        self.upstream.begun(Purpose::of(action));
+    }
+
+    /// It has ended: with EC2's error code, or `no_answer`, if it failed.
+    pub fn ec2_ended(&self, action: &'static str, failure: Option<&str>, took: Duration) {
+        let purpose = Purpose::of(action);
+        let failure = failure.map(bounded);
+        self.upstream.ended(action, purpose, failure, took);
+        self.own.ec2(action, purpose, failure, took);
+    }
+
+    /// A request of the plugin was answered: `ok`, or the refusal's reason.
+    pub fn request(&self, verb: &'static str, result: &'static str, took: Duration) {
+        self.upstream.request(verb, result);
+        self.own.request(verb, result, took);
+    }
+
+    /// One stage of a verb took so long.
+    pub fn stage(&self, verb: &'static str, stage: &'static str, took: Duration) {
+        self.own.stage(verb, stage, took);
+    }
+
+    /// An ADD has got an address (`granted`), or the reason for none; and what it waited for, `warm` if for nothing.
+    pub fn waited(&self, outcome: &'static str, reason: &'static str, took: Duration) {
+        self.own.waited(outcome, reason, took);
+    }
+
+    /// A transaction is durable.
+    pub fn committed(&self, took: Duration) {
+        self.own.committed(took);
+    }
+
+    /// Spans were made and did not reach the collector: `queue_full`, or `export_failed`.
+    pub fn spans_dropped(&self, reason: &'static str, spans: usize) {
+        self.own.spans_dropped(reason, spans);
+    }
+
+    pub fn link_removal_failed(&self) {
+        self.own.link_removal_failed();
+    }
+
+    /// `changes` to objects of this kind put right what others had changed.
+    pub fn repaired(&self, kind: &'static str, changes: u64) {
+        self.own.repaired(kind, changes);
+    }
+
+    /// The daemon serves, this long after the process began.
+    pub fn ready(&self, took: Duration) {
+        self.upstream.ready(took);
+        self.own.ready(took);
+    }
+
+    /// The pool as it stands. Read off when somebody looks: between scrapes gauges cost nothing.
+    pub fn pool(&self, pool: &Snapshot) {
+        self.upstream.pool(pool);
+        self.own.pool(pool);
+    }
+
+    /// The pace of one EC2 action that throttling leaves: calls per second, and the pause before the next call.
+    pub fn pace(&self, action: &str, rate: f64, pause: Duration) {
+        self.own.pace(action, rate, pause);
+    }
+
+    /// Everything, in Prometheus's text format.
+    #[must_use]
+    pub fn text(&self) -> String {
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("metrics that registered encode")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// EC2's code if it is one that the daemon knows: a label may not hold whatever a proxy on the way says.
+fn bounded(code: &str) -> &'static str {
+    const KNOWN: [&str; 22] = [
+        "no_answer",
+        "AccessDenied",
+        "AttachmentLimitExceeded",
+        "AuthFailure",
+        "IdempotentParameterMismatch",
+        "IncorrectState",
+        "InsufficientCidrBlocks",
+        "InsufficientFreeAddressesInSubnet",
+        "InternalError",
+        "InvalidAttachmentID.NotFound",
+        "InvalidNetworkInterface.InUse",
+        "InvalidNetworkInterfaceID.NotFound",
+        "InvalidParameterValue",
+        "InvalidSecurityGroupID.NotFound",
+        "InvalidSubnetID.NotFound",
+        "NetworkInterfaceLimitExceeded",
+        "PrivateIpAddressLimitExceeded",
+        "RequestExpired",
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "Unavailable",
+        "UnauthorizedOperation",
+    ];
+    let code = code.strip_prefix("Client.").unwrap_or(code);
+    KNOWN
+        .into_iter()
+        .find(|known| *known == code)
+        .unwrap_or("other")
+}
+
+/// Registers metrics. Names are written once, in this program: a clash is a mistake that any start shows.
+struct Book<'a>(&'a Registry);
+
+impl Book<'_> {
+    fn enter<M: Collector + Clone + 'static>(&mut self, metric: prometheus::Result<M>) -> M {
+        let metric = metric.expect("a metric's name and labels are constants");
+        let registered = self.0.register(Box::new(metric.clone()));
+        registered.expect("no two metrics have one name");
+        metric
+    }
+
+    fn counter(&mut self, name: &str, help: &str) -> IntCounter {
+        self.enter(IntCounter::new(name, help))
+    }
+
+    fn counters(&mut self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.enter(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) -> IntGauge {
+        self.enter(IntGauge::new(name, help))
+    }
+
+    fn gauges(&mut self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.enter(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn rates(&mut self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.enter(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn rate(&mut self, name: &str, help: &str) -> Gauge {
+        self.enter(Gauge::new(name, help))
+    }
+
+    fn seconds(&mut self, name: &str, help: &str) -> Histogram {
+        self.enter(Histogram::with_opts(buckets(name, help)))
+    }
+
+    fn many_seconds(&mut self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        self.enter(HistogramVec::new(buckets(name, help), labels))
+    }
+}
+
+fn buckets(name: &str, help: &str) -> HistogramOpts {
+    HistogramOpts::new(name, help).buckets(SECONDS.to_vec())
+}

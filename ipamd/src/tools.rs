@@ -1,0 +1,7 @@
+//! The command line: `run`, `inspect`, `doctor` and `max-pods`.
+//!
+//! No command but `run` changes anything. May use every other folder.
+
+pub mod cli;
+pub mod doctor;
+mod saved_view;

@@ -1,0 +1,156 @@
+//! `ipamd inspect`: what holds this node's addresses now, and what happens next.
+//!
+//! Asks the daemon; if none answers, reads the state file that it left, without touching it. Drawing is `draw`'s work.
+
+mod draw;
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use clap::ValueEnum;
+use proto::error_chain::chain;
+
+use super::USAGE;
+use crate::{
+    config::{Config, Environment, Mistakes},
+    rpc::{
+        client::{Client, ClientError},
+        view::View,
+    },
+    runtime::clock,
+    state::store::{StoreError, read_only::peek},
+    tools::saved_view,
+};
+
+const MANUAL: &str = "\
+WHAT IS SHOWN
+  The pool in one line, the decision that the planner would take now and why, calls to EC2 without an answer, \
+what keeps the pool from EC2, pods that wait with the cause they would be told, and each ENI with its addresses. \
+Free addresses are counted; every other one has a line with its pod, its age in that state and the reason.
+
+STATES OF AN ADDRESS
+  free         may be granted
+  reserved     its pod is being wired
+  assigned     a pod has it
+  cooling      its pod has left; it rests, for others may still send to it
+  quarantined  EC2 does not confirm it: neither granted nor given back, until EC2 is sure
+  releasing    EC2 is asked to take it back
+
+WITHOUT A DAEMON
+  What is shown then is the state file: who has which address, and no more. It is opened as a copy in \
+memory; no lock is taken.";
+
+/// Show what the pool holds, who waits, and what happens next
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = MANUAL)]
+pub(super) struct Inspect {
+    /// Draw again after every change, until interrupted
+    #[arg(long, conflicts_with = "state")]
+    watch: bool,
+    /// A saved state file instead of the daemon
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// The daemon's socket, if not the one below HAWSER_RUN_DIR
+    #[arg(long, value_name = "PATH", conflicts_with = "state")]
+    socket: Option<PathBuf>,
+    /// How the node is written: text unless given
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Text, hide_default_value = true)]
+    output: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// For people
+    Text,
+    /// One object; with --watch, one a line
+    Json,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum InspectError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("{daemon}, and left no state that can be read")]
+    Neither { daemon: String, source: StoreError },
+    #[error(transparent)]
+    State(#[from] StoreError),
+    #[error("the answer could not be written")]
+    Write(#[from] std::io::Error),
+    #[error("the daemon has ended")]
+    Ended,
+}
+
+impl Inspect {
+    pub(super) fn run(self) -> ExitCode {
+        let config = match Config::read(&Environment) {
+            Ok(config) => config,
+            Err(Mistakes(lines)) => {
+                eprintln!("ipamd: settings cannot be used:\n{}", lines.join("\n"));
+                return ExitCode::from(USAGE);
+            }
+        };
+        let done = match &self.state {
+            Some(file) => saved_view(file.clone()).and_then(|view| self.show(&view)),
+            None => super::block_on(self.ask(&config))
+                .map_err(InspectError::Write)
+                .and_then(|done| done),
+        };
+        match done {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => super::complain(&chain(&error)),
+        }
+    }
+
+    async fn ask(&self, config: &Config) -> Result<(), InspectError> {
+        let socket = self.socket.clone().unwrap_or_else(|| config.paths.socket());
+        let mut client = match Client::connect(&socket).await {
+            Ok(client) => client,
+            // Who names a socket or wants to watch wants the daemon.
+            Err(error) if self.watch || self.socket.is_some() => return Err(error.into()),
+            Err(error) => return self.without_daemon(config, &error),
+        };
+        if !self.watch {
+            return self.show(&View::from(client.inspect().await?));
+        }
+        let mut snapshots = client.watch().await?;
+        while let Some(snapshot) = snapshots.next().await? {
+            self.show(&View::from(snapshot))?;
+        }
+        Err(InspectError::Ended)
+    }
+
+    fn without_daemon(&self, config: &Config, error: &ClientError) -> Result<(), InspectError> {
+        let daemon = chain(error);
+        let view = saved_view(config.paths.state()).map_err(|error| match error {
+            InspectError::State(source) => InspectError::Neither {
+                daemon: daemon.clone(),
+                source,
+            },
+            other => other,
+        })?;
+        eprintln!("ipamd: {daemon}; this is the state that it left");
+        self.show(&view)
+    }
+
+    fn show(&self, view: &View) -> Result<(), InspectError> {
+        let text = match (self.output, self.watch) {
+            (Form::Json, true) => format!("{}\n", json(view)),
+            (Form::Json, false) => format!("{:#}\n", json(view)),
+            // Home, then erase what is below: without a blank screen in between, nothing flickers.
+            (Form::Text, true) => format!("\x1b[H\x1b[J{}", draw::draw(view)),
+            (Form::Text, false) => draw::draw(view),
+        };
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        Ok(out.flush()?)
+    }
+}
+
+fn json(view: &View) -> serde_json::Value {
+    serde_json::to_value(view).expect("plain data serialises")
+}
+
+/// Ages are told in this boot's clock: a file of another boot has no addresses that still rest.
+fn saved_view(file: PathBuf) -> Result<View, InspectError> {
+    let (contents, _boot) = peek(&file)?;
+    Ok(saved_view::view(&contents, clock::now()))
+}

@@ -1,0 +1,179 @@
+//! A view as text for a terminal. No colour and no width: it is piped as often as it is read.
+
+use std::fmt::Write as _;
+
+use crate::{
+    rpc::view::{Address, Eni, Source, View, told},
+    tools::cli::table::Table,
+};
+
+pub(super) fn draw(view: &View) -> String {
+    let mut text = String::new();
+    head(view, &mut text);
+    waiting(view, &mut text);
+    for eni in &view.enis {
+        draw_eni(eni, &mut text);
+    }
+    if !view.unmanaged.is_empty() {
+        line(
+            &mut text,
+            &format!("\nnot the pool's: {}", view.unmanaged.join(", ")),
+        );
+    }
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    // Writing to a String cannot fail.
+    let _infallible = writeln!(text, "{line}");
+}
+
+fn head(view: &View, text: &mut String) {
+    let totals = view.totals;
+    let used = totals.assigned + totals.reserved;
+    let name = format!("{} {}", view.instance, view.instance_type);
+    match view.source {
+        Source::Live => line(
+            text,
+            &format!("{name}: {used} of {} pod addresses in use", view.pod_limit),
+        ),
+        Source::File => line(
+            text,
+            &format!("{name}: {used} pod addresses in use, from the state file"),
+        ),
+    }
+    if !view.pod_limit_why.is_empty() {
+        line(text, &format!("limit     {}", view.pod_limit_why));
+    }
+    let states = [
+        (totals.free, "free"),
+        (totals.reserved, "reserved"),
+        (totals.assigned, "assigned"),
+        (totals.cooling, "cooling"),
+        (totals.quarantined, "quarantined"),
+        (totals.releasing, "releasing"),
+        (totals.incoming, "under way"),
+    ];
+    let states: Vec<_> = states
+        .iter()
+        .filter(|(n, name)| *n > 0 || *name == "free")
+        .map(|(n, name)| format!("{n} {name}"))
+        .collect();
+    let enis = match view.source {
+        Source::Live => format!("{} of {} ENIs", totals.enis, totals.max_enis),
+        Source::File => format!("{} ENIs", totals.enis),
+    };
+    line(text, &format!("pool      {enis}: {}", states.join(", ")));
+    if let Some(decision) = &view.decision {
+        line(text, &format!("policy    {}", decision.policy));
+        line(
+            text,
+            &format!("next      {}: {}", decision.verdict, decision.why),
+        );
+    }
+    for call in &view.calls {
+        let what = format!("{} {}", call.action, call.eni);
+        line(
+            text,
+            &format!("call      {}, {} ago", what.trim(), told(call.age_ms)),
+        );
+    }
+    for obstacle in &view.obstacles {
+        line(
+            text,
+            &format!(
+                "obstacle  {}, for {} more",
+                obstacle.what,
+                told(obstacle.for_ms)
+            ),
+        );
+    }
+    if view.cordoned {
+        line(text, "node      cordoned");
+    }
+    if view.stopping {
+        line(text, "daemon    shutting down");
+    }
+}
+
+fn waiting(view: &View, text: &mut String) {
+    if view.waiting.is_empty() {
+        return;
+    }
+    line(text, "");
+    let mut table = Table::new(&["WAITING", "FOR", "BECAUSE"]);
+    for waiting in &view.waiting {
+        table.row(vec![
+            name(&waiting.pod, &waiting.sandbox),
+            told(waiting.waited_ms),
+            waiting.cause.clone(),
+        ]);
+    }
+    text.push_str(&table.to_string());
+}
+
+fn draw_eni(eni: &Eni, text: &mut String) {
+    let mut facts = vec![if eni.id.is_empty() {
+        "(no id yet)".to_owned()
+    } else {
+        eni.id.clone()
+    }];
+    let age = eni.phase_age_ms.map(|age| format!(" for {}", told(age)));
+    facts.push(format!("{}{}", eni.phase, age.unwrap_or_default()));
+    facts.extend(eni.device.map(|device| match eni.card {
+        0 => format!("device {device}"),
+        card => format!("card {card} device {device}"),
+    }));
+    facts.extend(eni.address.map(|address| address.to_string()));
+    facts.extend(
+        [eni.mac.clone(), eni.subnet.clone()]
+            .into_iter()
+            .filter(|fact| !fact.is_empty()),
+    );
+    if eni.primary {
+        facts.push("primary".to_owned());
+    }
+    if eni.missing {
+        facts.push("EC2 does not list it".to_owned());
+    }
+    line(text, &format!("\n{}", facts.join(", ")));
+    if !eni.prefixes.is_empty() {
+        line(text, &format!("  prefixes  {}", eni.prefixes.join(", ")));
+    }
+    addresses(&eni.addresses, text);
+    let free = eni.addresses.iter().filter(|a| a.state == "free").count();
+    // Nobody counts those of an IPv6 prefix.
+    let free = match eni.prefixes.iter().any(|prefix| prefix.contains(':')) {
+        true => "the rest of the prefix free".to_owned(),
+        false => format!("{free} free"),
+    };
+    line(text, &format!("  {free}"));
+}
+
+fn addresses(all: &[Address], text: &mut String) {
+    let mut table = Table::new(&["  ADDRESS", "STATE", "AGE", "POD", "REASON"]);
+    let mut rows = 0;
+    for shown in all.iter().filter(|address| address.state != "free") {
+        rows += 1;
+        let address = shown.address.map_or_else(String::new, |a| a.to_string());
+        table.row(vec![
+            format!("  {address}"),
+            shown.state.clone(),
+            shown.age_ms.map_or_else(|| "-".to_owned(), told),
+            name(&shown.pod, &shown.sandbox),
+            shown.reason.clone(),
+        ]);
+    }
+    if rows > 0 {
+        text.push_str(&table.to_string());
+    }
+}
+
+/// A pod by its name, or by its sandbox if the runtime gave none.
+fn name(pod: &str, sandbox: &str) -> String {
+    if pod.is_empty() {
+        sandbox.to_owned()
+    } else {
+        pod.to_owned()
+    }
+}

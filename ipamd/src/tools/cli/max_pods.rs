@@ -1,0 +1,283 @@
+//! `ipamd max-pods`: how many pods an instance type holds, and what a warm-pool policy will hold on it.
+//!
+//! Owns the options and their meaning; every figure is the planner's ([`planner::limits`], [`planner::forecast`]), which
+//! is also what the daemon enforces. Output is `output`'s work, policies are `plan`'s.
+
+mod output;
+mod plan;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::ValueEnum;
+use planner::{
+    InstanceType,
+    limits::{
+        self, MaxPods as Figures, Question, Unanswerable, Usage, expression::Expression,
+        max_pods::subnet_addresses,
+    },
+};
+use proto::error_chain::chain;
+
+use self::plan::Plan;
+
+use crate::{
+    config::Environment,
+    ec2::instance_type::{self, KindError},
+};
+
+/// How long one question to the metadata service or to EC2 may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const MANUAL: &str = "\
+EXAMPLES
+  kubelet's --max-pods for the instance that this runs on:
+      ipamd max-pods --from-imds --prefix-delegation
+
+  Why just so many, line by line:
+      ipamd max-pods m5.large --explain
+
+  Every known type with pods in subnets of their own, for a spreadsheet:
+      ipamd max-pods --all --custom-networking --output table
+
+  Whether 40 nodes fit into a subnet with 900 free addresses (exit status 1 if they do not):
+      ipamd max-pods m5.large --cluster-subnet-free 900 --nodes 40
+
+  What a policy will hold, at each number of pods:
+      ipamd max-pods m5.large --plan 'WARM_IP_TARGET=5, MINIMUM_IP_TARGET=10'
+      ipamd max-pods m5.large --plan '8..12 pods, WARM_ENI_TARGET=1'
+
+EXPRESSIONS
+  As in nodeadm's maxPodsExpression: integers, + - * / %, comparisons, && || !, a ? b : c, \
+parentheses, math.least(…), math.greatest(…), and the names
+      default_enis   ENIs of the default network card
+      ips_per_eni    IPv4 addresses per ENI, its primary one included
+      max_pods       the figure that would stand without the expression, before any cap
+  A result below 1, or one that cannot be computed, is reported, and max_pods stands.
+
+LIMITS
+  A table of the instance types that AWS has published is compiled in. A type that is not in it is \
+asked of EC2 (DescribeInstanceTypes), with the AWS SDK's credentials, in AWS_REGION or the metadata \
+service's region.";
+
+/// Print how many pods an instance type can hold
+///
+/// The figure is for kubelet's --max-pods: pod addresses, plus the pods that use the node's address, at most what
+/// Kubernetes recommends for the number of vCPUs. The daemon enforces the same number of pod addresses on its node, and
+/// turns further pods down with the derivation that --explain prints.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = MANUAL)]
+#[command(group = clap::ArgGroup::new("which").required(true))]
+pub(super) struct MaxPods {
+    /// Instance types, such as m5.large
+    #[arg(value_name = "TYPE", group = "which")]
+    types: Vec<String>,
+    /// The instance that this runs on, by its metadata service
+    #[arg(long, group = "which")]
+    from_imds: bool,
+    /// Every instance type of the compiled-in table
+    #[arg(long, group = "which")]
+    all: bool,
+
+    /// Pods get addresses out of /28 prefixes (ENABLE_PREFIX_DELEGATION); without effect before Nitro
+    #[arg(long)]
+    prefix_delegation: bool,
+    /// Pods are in subnets of their own, so the primary ENI serves none (AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG)
+    #[arg(long)]
+    custom_networking: bool,
+    /// The pool holds no more ENIs than this (MAX_ENI)
+    #[arg(long, value_name = "N")]
+    max_eni: Option<u16>,
+    /// Pods get IPv6 addresses out of a /80 prefix (ENABLE_IPv6)
+    #[arg(long)]
+    ipv6: bool,
+    /// Pods may have security groups of their own: a trunk takes one ENI and brings branches (ENABLE_POD_ENI)
+    #[arg(long)]
+    pod_eni: bool,
+    /// Pods that use the node's address and count all the same; 2 unless given
+    #[arg(long, value_name = "N", default_value_t = 2, hide_default_value = true)]
+    host_network_pods: u32,
+    /// Print what fits, even above the recommended 110 pods (250 above 30 vCPUs)
+    #[arg(long)]
+    no_cap: bool,
+    /// Compute the figure from the instance's limits instead, for example '(default_enis - 1) * (ips_per_eni - 1) + 2'
+    #[arg(long, value_name = "TEXT", value_parser = Expression::parse)]
+    expression: Option<Expression>,
+
+    /// Free addresses of the cluster's subnet: print how many full nodes fit into it
+    #[arg(long, value_name = "N", conflicts_with = "plan")]
+    cluster_subnet_free: Option<u32>,
+    /// Ask whether so many nodes fit; exit status 1 if they do not
+    #[arg(long, value_name = "M", requires = "cluster_subnet_free")]
+    nodes: Option<u32>,
+    /// Settings of the warm pool, and counts of pods: print what the node will hold
+    ///
+    /// A list separated by commas: NAME=VALUE for each of WARM_ENI_TARGET, WARM_IP_TARGET, MINIMUM_IP_TARGET,
+    /// WARM_PREFIX_TARGET that is set, and 'N pods' or 'N..M pods' (all that fit, if there is none). The planner of the
+    /// daemon is run through it in virtual time: pods come one an hour, and each line is the end of such an hour.
+    #[arg(long, value_name = "POLICY", value_parser = Plan::parse, conflicts_with_all = ["custom_networking", "ipv6", "pod_eni", "expression", "all"])]
+    plan: Option<Plan>,
+
+    /// Print how the figure comes about, and what kubelet should reserve for so many pods
+    #[arg(long, conflicts_with_all = ["output", "plan"])]
+    explain: bool,
+    /// How the answer is written; a number unless given
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Number, hide_default_value = true)]
+    output: Form,
+}
+
+/// How the answer is written
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// The figure alone; with several types, a line for each
+    Number,
+    /// Columns for people
+    Table,
+    /// An array of objects
+    Json,
+}
+
+/// One instance type with its figures.
+#[derive(Debug)]
+struct Row {
+    instance: InstanceType,
+    figures: Figures,
+    room: Option<Room>,
+}
+
+/// How many full nodes fit into the subnet.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    free: u32,
+    /// Subnet addresses that a full node takes.
+    each: u32,
+    nodes: u32,
+    wanted: Option<u32>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MaxPodsError {
+    #[error(transparent)]
+    Kind(#[from] KindError),
+    #[error(transparent)]
+    Unanswerable(#[from] Unanswerable),
+    #[error(transparent)]
+    Plan(#[from] plan::PlanError),
+    #[error("the runtime does not start")]
+    Runtime(#[from] std::io::Error),
+}
+
+impl MaxPods {
+    pub(super) fn run(self) -> ExitCode {
+        let answered = match &self.plan {
+            Some(plan) => self.forecast(plan).map(|()| true),
+            None => self.answer(),
+        };
+        match answered {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(error) => super::complain(&chain(&error)),
+        }
+    }
+
+    fn forecast(&self, plan: &Plan) -> Result<(), MaxPodsError> {
+        let mut forecasts = Vec::new();
+        for instance in self.instances()? {
+            forecasts.push(plan.run(instance, self.max_eni, self.prefix_delegation)?);
+        }
+        match self.output {
+            Form::Json => output::forecasts_json(&forecasts),
+            Form::Number | Form::Table => output::forecasts_table(&forecasts),
+        }
+        Ok(())
+    }
+
+    /// Whether the nodes asked about fit, if any were.
+    fn answer(&self) -> Result<bool, MaxPodsError> {
+        let question = self.question();
+        let mut rows = Vec::new();
+        for instance in self.instances()? {
+            match limits::max_pods(&instance, &question) {
+                Ok(figures) => rows.push(self.row(instance, figures, &question)),
+                // Of all types, those that cannot do it are left out of the list.
+                Err(_) if self.all => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for row in &rows {
+            if let Some(error) = &row.figures.expression_error {
+                let (name, stands) = (&row.instance.name, row.figures.max_pods);
+                eprintln!("ipamd: {name}: expression cannot be used: {error}; {stands} stands");
+            }
+        }
+        match self.output {
+            _ if self.explain => output::explain(&rows),
+            Form::Number => output::numbers(&rows),
+            Form::Table => output::table(&rows),
+            Form::Json => output::json(&rows),
+        }
+        Ok(rows
+            .iter()
+            .all(|row| row.room.is_none_or(|room| room.fits())))
+    }
+
+    fn row(&self, instance: InstanceType, figures: Figures, question: &Question) -> Row {
+        let room = self.cluster_subnet_free.map(|free| {
+            let each = subnet_addresses(&instance, question, &figures);
+            Room {
+                free,
+                each,
+                nodes: free.checked_div(each).unwrap_or(u32::MAX),
+                wanted: self.nodes,
+            }
+        });
+        Row {
+            instance,
+            figures,
+            room,
+        }
+    }
+
+    fn question(&self) -> Question {
+        Question {
+            usage: Usage {
+                max_eni: self.max_eni,
+                prefixes: self.prefix_delegation,
+                custom_networking: self.custom_networking,
+                trunk: self.pod_eni,
+            },
+            ipv6: self.ipv6,
+            capped: !self.no_cap,
+            host_network_pods: self.host_network_pods,
+            expression: self.expression.clone(),
+        }
+    }
+
+    fn instances(&self) -> Result<Vec<InstanceType>, MaxPodsError> {
+        if self.all {
+            return Ok(limits::all().to_vec());
+        }
+        // The table answers without a runtime; what it does not know is asked of the network.
+        let known: Option<Vec<_>> = self.types.iter().map(|name| limits::lookup(name)).collect();
+        match known.filter(|_| !self.from_imds) {
+            Some(known) => Ok(known.into_iter().cloned().collect()),
+            None => super::block_on(self.ask())?,
+        }
+    }
+
+    async fn ask(&self) -> Result<Vec<InstanceType>, MaxPodsError> {
+        if self.from_imds {
+            return Ok(vec![instance_type::of_this_instance(PATIENCE).await?]);
+        }
+        let mut found = Vec::new();
+        for name in &self.types {
+            found.push(instance_type::by_name(name, &Environment, PATIENCE).await?);
+        }
+        Ok(found)
+    }
+}
+
+impl Room {
+    fn fits(&self) -> bool {
+        self.wanted.is_none_or(|wanted| wanted <= self.nodes)
+    }
+}

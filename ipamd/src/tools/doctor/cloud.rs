@@ -1,0 +1,206 @@
+//! EC2's side: which actions IAM allows, whether subnets have room, how far the metadata service's answers travel.
+
+use std::collections::BTreeSet;
+
+use planner::{Family, SubnetId};
+use proto::error_chain::chain;
+
+use super::{Check, Finding, failure, warning};
+use crate::{
+    config::Config,
+    ec2::{
+        api::{Call, CallError, Ec2 as _, Interface, Reply},
+        aws::{
+            Aws,
+            dry_run::{Permission, Subject},
+        },
+    },
+    node::{identity::Identity, metadata::Metadata},
+};
+
+pub(super) async fn checks(config: &Config) -> Vec<Check> {
+    let timeout = config.cloud.timeout;
+    let me = match Metadata::new(timeout).identity().await {
+        Ok(me) => me,
+        Err(error) => {
+            let why = format!("this instance is not known: {}", chain(&error));
+            return ["iam", "subnets", "hop limit"]
+                .map(|name| Check::skipped(name, why.clone()))
+                .into();
+        }
+    };
+    let aws = Aws::new(me.region.clone(), timeout).await;
+    let attached = attached(&aws, &me).await;
+    let enis = attached.as_ref().map_or(&[][..], Vec::as_slice);
+    match config.pool.family {
+        Family::V4 => vec![
+            iam(&aws, &me, &attached, enis).await,
+            subnets(&aws, &me, enis).await,
+            hop_limit(&aws, &me).await,
+        ],
+        Family::V6 => vec![
+            list_only(&attached),
+            Check::skipped("subnets", "an IPv6 subnet has room for every node"),
+            hop_limit(&aws, &me).await,
+        ],
+    }
+}
+
+/// A node of IPv6 makes no ENI and frees none: a policy that allows it nothing of the kind is right.
+fn list_only(described: &Result<Vec<Interface>, CallError>) -> Check {
+    let findings = described.as_ref().err().map(unanswered);
+    let seen = "DescribeNetworkInterfaces allowed; AssignIpv6Addresses, the one other action that is needed, has no dry run";
+    Check::new("iam", seen, findings.into_iter().collect())
+}
+
+fn unanswered(error: &CallError) -> Finding {
+    if error.code.is_some() {
+        return denied_list(error);
+    }
+    failure(
+        "EC2 cannot be asked",
+        error.to_string(),
+        "the pool cannot grow: pods beyond the free addresses wait",
+        "look at the route to the EC2 endpoint, its DNS, and at the node role's credentials",
+    )
+}
+
+async fn attached(aws: &Aws, me: &Identity) -> Result<Vec<Interface>, CallError> {
+    let filters = vec![("attachment.instance-id".to_owned(), me.instance.clone())];
+    match aws
+        .call(Call::DescribeNetworkInterfaces { filters })
+        .await?
+    {
+        Reply::Interfaces(found) => Ok(found),
+        _ => Ok(Vec::new()),
+    }
+}
+
+async fn iam(
+    aws: &Aws,
+    me: &Identity,
+    described: &Result<Vec<Interface>, CallError>,
+    enis: &[Interface],
+) -> Check {
+    const NAME: &str = "iam";
+    if let Err(error) = described
+        && error.code.is_none()
+    {
+        return Check::new(NAME, "", vec![unanswered(error)]);
+    }
+    // A policy that is scoped by tags allows changes to the pool's own ENIs only: one of those is asked about if there is.
+    let subject = enis
+        .iter()
+        .max_by_key(|eni| eni.bond.as_ref().map_or(0, |bond| bond.device))
+        .map(|eni| Subject {
+            eni: eni.eni.to_string(),
+            attachment: eni
+                .bond
+                .as_ref()
+                .map(|bond| bond.attachment.to_string())
+                .unwrap_or_default(),
+        });
+    let answers = aws.permissions(me, subject.as_ref()).await;
+    let mut findings: Vec<Finding> = described
+        .as_ref()
+        .err()
+        .map(unanswered)
+        .into_iter()
+        .collect();
+    for (action, permission) in &answers {
+        findings.extend(match permission {
+            Permission::Allowed => None,
+            Permission::Denied(message) => Some(failure(
+                format!("IAM denies ec2:{action}"),
+                message.clone(),
+                effect_of(action),
+                "allow the action in the node role's policy; a permission boundary or an SCP may deny it too",
+            )),
+            Permission::Unclear(message) => Some(warning(
+                format!("ec2:{action} could not be tried"),
+                message.clone(),
+                "whether IAM allows it is not known",
+                "try again; if it stays, look at the message",
+            )),
+        });
+    }
+    let seen = format!(
+        "{} actions allowed; AssignPrivateIpAddresses and UnassignPrivateIpAddresses have no dry run",
+        answers.len()
+    );
+    Check::new(NAME, seen, findings)
+}
+
+fn denied_list(error: &CallError) -> Finding {
+    failure(
+        "EC2 does not tell what is attached",
+        error.to_string(),
+        "the pool serves what it knew and does not grow",
+        "allow ec2:DescribeNetworkInterfaces; RequestExpired means that the node's clock is wrong",
+    )
+}
+
+fn effect_of(action: &str) -> &'static str {
+    match action {
+        "CreateNetworkInterface" | "AttachNetworkInterface" | "CreateTags" => {
+            "the pool cannot grow beyond its present ENIs"
+        }
+        "DetachNetworkInterface" | "DeleteNetworkInterface" => {
+            "ENIs that are no longer needed stay, and hold subnet addresses"
+        }
+        "ModifyNetworkInterfaceAttribute" => "ENIs outlive the instance when it is terminated",
+        _ => "the daemon cannot see what EC2 knows, and does not grow",
+    }
+}
+
+async fn subnets(aws: &Aws, me: &Identity, enis: &[Interface]) -> Check {
+    const NAME: &str = "subnets";
+    let mut wanted: BTreeSet<SubnetId> = enis.iter().map(|eni| eni.subnet.clone()).collect();
+    wanted.insert(me.subnet.clone());
+    let rooms = match aws.free_addresses(&wanted).await {
+        Ok(rooms) => rooms,
+        Err(error) => return Check::skipped(NAME, error.to_string()),
+    };
+    /// Less than a large instance's ENI takes at once.
+    const FEW: u32 = 50;
+    let finding = |(subnet, free): &(SubnetId, u32)| match free {
+        0 => Some(failure(
+            format!("{subnet} has no free address"),
+            "EC2's availableIpAddressCount is 0",
+            "no node in this subnet can grow; pods wait",
+            "free addresses, add a CIDR and a subnet to the VPC, or lower the warm targets of its nodes",
+        )),
+        free if *free < FEW => Some(warning(
+            format!("{subnet} has few free addresses"),
+            format!("EC2's availableIpAddressCount is {free}"),
+            "nodes in this subnet will soon be unable to grow",
+            "add a subnet, or lower the warm targets: `ipamd max-pods --plan` tells what they hold",
+        )),
+        _ => None,
+    };
+    let findings = rooms.iter().filter_map(finding).collect();
+    let seen: Vec<_> = rooms
+        .iter()
+        .map(|(subnet, free)| format!("{subnet} has {free} free"))
+        .collect();
+    Check::new(NAME, seen.join(", "), findings)
+}
+
+async fn hop_limit(aws: &Aws, me: &Identity) -> Check {
+    const NAME: &str = "hop limit";
+    match aws.metadata_hop_limit(&me.instance).await {
+        Ok(limit) if limit < 2 => {
+            let finding = warning(
+                "the metadata service answers no pod",
+                format!(
+                    "HttpPutResponseHopLimit is {limit}: the answer dies on its way from the node into a pod"
+                ),
+                "ipamd is not affected; pods that read their credentials or region there wait and fail",
+                "give such pods credentials by another way, or set the limit to 2",
+            );
+            Check::new(NAME, "", vec![finding])
+        }
+        Ok(limit) => Check::new(NAME, limit.to_string(), Vec::new()),
+        Err(error) => Check::skipped(NAME, error.to_string()),
+    }
+}

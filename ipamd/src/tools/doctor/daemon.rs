@@ -1,0 +1,131 @@
+//! The daemon: whether it answers, and what it says of its pool.
+
+use proto::error_chain::chain;
+
+use super::{Check, Finding, failure, warning};
+use crate::{
+    config::Config,
+    rpc::{
+        client::Client,
+        view::{Source, View, told},
+    },
+    runtime::clock,
+    state::store::read_only::peek,
+    tools::saved_view,
+};
+
+/// A pod that has waited this long is worth a finding; growth takes up to about ten seconds.
+const LONG_MS: u64 = 20_000;
+
+/// Whether the daemon answers; and the node, as it or its state file tells.
+pub(super) async fn check(config: &Config) -> (Check, Option<View>) {
+    const NAME: &str = "daemon";
+    let socket = config.paths.socket();
+    let asked = async {
+        let mut client = Client::connect(&socket).await?;
+        client.inspect().await
+    };
+    let error = match asked.await {
+        Ok(snapshot) => {
+            let seen = format!("answers at {}", socket.display());
+            return (
+                Check::new(NAME, seen, Vec::new()),
+                Some(View::from(snapshot)),
+            );
+        }
+        Err(error) => error,
+    };
+    let view = peek(&config.paths.state())
+        .ok()
+        .map(|(contents, _)| saved_view::view(&contents, clock::now()));
+    let left = if view.is_some() {
+        "it left a state file"
+    } else {
+        "it left no state file"
+    };
+    let finding = failure(
+        "the daemon does not answer",
+        format!("{}; {left}", chain(&error)),
+        "no pod starts on this node; those that run keep their network",
+        "read the daemon's log; its last line says why it ended",
+    );
+    (Check::new(NAME, "", vec![finding]), view)
+}
+
+/// What the pool suffers from, in the daemon's own words.
+pub(super) fn pool(view: Option<&View>) -> Check {
+    const NAME: &str = "pool";
+    let Some(view) = view.filter(|view| view.source == Source::Live) else {
+        return Check::skipped(NAME, "only a running daemon can tell");
+    };
+    let totals = view.totals;
+    let used = totals.assigned + totals.reserved;
+    let mut findings: Vec<_> = view.obstacles.iter().map(obstacle).collect();
+    let late = view.waiting.iter().filter(|w| w.waited_ms >= LONG_MS);
+    if let Some(first) = late.clone().max_by_key(|w| w.waited_ms) {
+        findings.push(failure(
+            format!("{} pods have waited for an address for long", late.count()),
+            format!(
+                "{} for {}: {}",
+                first.pod,
+                told(first.waited_ms),
+                first.cause
+            ),
+            "they stay in ContainerCreating",
+            "the cause says what is missing; `ipamd inspect` follows it",
+        ));
+    }
+    if view.pod_limit > 0 && used >= view.pod_limit {
+        findings.push(warning(
+            "the node is full",
+            format!(
+                "{used} of {} pod addresses: {}",
+                view.pod_limit, view.pod_limit_why
+            ),
+            "further pods are turned down with this figure",
+            "set kubelet's maxPods to what `ipamd max-pods` prints, or use a larger instance type",
+        ));
+    }
+    if totals.quarantined > 0 {
+        findings.push(warning(
+            "EC2 does not confirm addresses of this node",
+            format!("{} addresses are quarantined", totals.quarantined),
+            "they are not granted; pods on them may have lost their traffic",
+            "find who unassigns addresses or detaches ENIs: CloudTrail has the caller",
+        ));
+    }
+    if !view.unmanaged.is_empty() && totals.enis + number(view.unmanaged.len()) >= totals.max_enis {
+        findings.push(warning(
+            "interfaces that are not the pool's take up ENI slots",
+            format!(
+                "{} of {}: {}",
+                view.unmanaged.len(),
+                totals.max_enis,
+                view.unmanaged.join(", ")
+            ),
+            "the node holds fewer pods than its limit says",
+            "detach them, or lower maxPods accordingly",
+        ));
+    }
+    let seen = format!(
+        "{used} of {} pod addresses in use, {} free",
+        view.pod_limit, totals.free
+    );
+    Check::new(NAME, seen, findings)
+}
+
+fn obstacle(obstacle: &crate::rpc::view::Obstacle) -> Finding {
+    warning(
+        obstacle.what.clone(),
+        format!(
+            "EC2 said so; it is asked again in {}",
+            told(obstacle.for_ms)
+        ),
+        "the pool cannot grow: pods beyond the free addresses wait",
+        "an IAM denial needs the node role's policy, an empty subnet addresses, throttling fewer calls in the account",
+    )
+}
+
+fn number(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

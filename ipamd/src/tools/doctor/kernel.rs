@@ -1,0 +1,341 @@
+//! The kernel's side: settings, rules, routes and nftables, against what the node's ENIs and pods need.
+//!
+//! Only looks. What ENIs and pods there are is the daemon's word, or its state file's.
+
+use std::{collections::BTreeSet, fs, net::IpAddr};
+
+use datapath::{
+    constants::{PODS_TABLE, PROTOCOL, RULE_ENI, RULE_ENI_ADDRESS, RULE_PODS, eni_table},
+    netlink::{Family, Socket, link::Link, rule::Rule},
+    nft::{Listed, Nft},
+};
+use proto::error_chain::chain;
+
+use super::{Check, Finding, failure, warning};
+use crate::{
+    config::Config,
+    rpc::view::{Eni, View},
+};
+
+const TABLE: &str = "hawser";
+const REPAIR: &str =
+    "a running ipamd puts it back by itself; if it goes again, find the program that removes it";
+
+pub(super) fn checks(config: &Config, view: Option<&View>) -> Vec<Check> {
+    let family = config.pool.family;
+    let mut checks = Vec::new();
+    match Socket::open() {
+        Ok(mut socket) => {
+            checks.push(settings(&mut socket, family, view));
+            checks.push(links(&mut socket, config, view));
+            checks.push(rules(&mut socket, family, view));
+            checks.push(routes(&mut socket, family, view));
+        }
+        Err(error) => checks.push(blind("rules", &error)),
+    }
+    checks.push(nftables(family, config.network.block_pod_imds));
+    checks
+}
+
+fn blind(name: &'static str, error: &dyn std::error::Error) -> Check {
+    let finding = failure(
+        "the kernel cannot be asked",
+        chain(error),
+        "ipamd cannot work here",
+        "run this in the host's network namespace, on a kernel with nftables and policy routing",
+    );
+    Check::new(name, "", vec![finding])
+}
+
+/// Settings of the whole node, and what forwarding in IPv6 does to a route that was learnt.
+fn settings(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let seen = format!("kernel {}, forwarding on", kernel.trim());
+    let findings = match family {
+        Family::V4 => vec![forwards(
+            "/proc/sys/net/ipv4/ip_forward",
+            "sysctl net.ipv4.ip_forward=1, and find what sets it to 0",
+        )],
+        Family::V6 => vec![
+            forwards(
+                "/proc/sys/net/ipv6/conf/all/forwarding",
+                "sysctl net.ipv6.conf.all.forwarding=1, and find what sets it to 0",
+            ),
+            deaf(socket, view),
+        ],
+    };
+    Check::new("sysctl", seen, findings.into_iter().flatten().collect())
+}
+
+fn forwards(path: &str, remedy: &'static str) -> Option<Finding> {
+    match fs::read_to_string(path) {
+        Ok(text) if text.trim() == "1" => None,
+        Ok(text) => Some(failure(
+            "the node does not forward packets",
+            format!("{path} is {}", text.trim()),
+            "pods reach nothing but their own node",
+            remedy,
+        )),
+        Err(error) => Some(failure(
+            "the node's forwarding cannot be read",
+            format!("{path}: {error}"),
+            "unknown",
+            "mount /proc; without IPv6 in the kernel, ENABLE_IPv6 cannot be",
+        )),
+    }
+}
+
+/// A router heeds no advertisements where `accept_ra` is 1.
+fn deaf(socket: &mut Socket, view: Option<&View>) -> Option<Finding> {
+    let links = socket.links().unwrap_or_default();
+    let enis = ready(view);
+    let primary = enis.iter().find(|eni| eni.primary)?;
+    let link = links.iter().find(|link| is_link_of(link, primary))?;
+    link.ipv6.filter(|conf| conf.accept_ra == 1).map(|_| {
+        failure(
+            "the node does not hear its router",
+            format!("net.ipv6.conf.{}.accept_ra is 1 on a node that forwards", link.name),
+            "its default route runs out half an hour after the last advertisement that was heard, and with it all pods' way out",
+            "set it to 2, or to 0 where another program hears the advertisements",
+        )
+    })
+}
+
+fn is_link_of(link: &Link, eni: &Eni) -> bool {
+    link.mac.is_some_and(|mac| mac.to_string() == eni.mac)
+}
+
+fn ready(view: Option<&View>) -> Vec<&Eni> {
+    view.into_iter()
+        .flat_map(|view| &view.enis)
+        .filter(|eni| eni.phase == "ready" && !eni.missing)
+        .collect()
+}
+
+/// Each ENI's link: there, up, of the right MTU, with a source check that lets its traffic in.
+fn links(socket: &mut Socket, config: &Config, view: Option<&View>) -> Check {
+    const NAME: &str = "links";
+    let enis = ready(view);
+    if enis.is_empty() {
+        return Check::skipped(NAME, "which ENIs there are is the daemon's to tell");
+    }
+    let links = match socket.links() {
+        Ok(links) => links,
+        Err(error) => return blind(NAME, &error),
+    };
+    let mtu = config.network.eni_mtu;
+    let mut findings = Vec::new();
+    for eni in &enis {
+        let Some(link) = links.iter().find(|link| is_link_of(link, eni)) else {
+            findings.push(failure(
+                format!("{} has no link", eni.id),
+                format!("no interface has MAC {}", eni.mac),
+                "pods on this ENI have no network beyond the node",
+                "look whether it is attached, and what the kernel's log says of its driver",
+            ));
+            continue;
+        };
+        let mut wrong = Vec::new();
+        if !link.up {
+            wrong.push("it is down".to_owned());
+        }
+        if link.mtu != mtu {
+            wrong.push(format!("its MTU is {} instead of {mtu}", link.mtu));
+        }
+        if link.rp_filter == Some(1) {
+            wrong.push("rp_filter is 1 (strict)".to_owned());
+        }
+        if !wrong.is_empty() {
+            findings.push(failure(
+                format!("{} of {} is not set up as it shall be", link.name, eni.id),
+                wrong.join(", "),
+                "packets of its pods are lost, or replies to them dropped",
+                REPAIR,
+            ));
+        }
+    }
+    Check::new(NAME, format!("{} ENIs up, MTU {mtu}", enis.len()), findings)
+}
+
+/// The rules of design §4.2: local pods first, then each ENI's pods and the ENI's own address to its table.
+fn rules(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
+    const NAME: &str = "rules";
+    let present = match socket.rules(family) {
+        Ok(rules) => rules,
+        Err(error) => return blind(NAME, &error),
+    };
+    let ours: Vec<_> = present.iter().filter(|r| r.protocol == PROTOCOL).collect();
+    let has = |priority, table| {
+        ours.iter()
+            .any(|r| r.priority == priority && r.table == table)
+    };
+    let mut findings = Vec::new();
+    let mut missing = |what: String, effect| {
+        let evidence = format!("{} rules are ours", ours.len());
+        findings.push(failure(
+            format!("{what} is missing"),
+            evidence,
+            effect,
+            REPAIR,
+        ));
+    };
+    if !has(RULE_PODS, PODS_TABLE) {
+        let what = format!("the rule {RULE_PODS} to the pods' table");
+        missing(what, "no packet finds its way to a pod of this node");
+    }
+    for eni in ready(view).iter().filter(|eni| !eni.primary) {
+        let Some(device) = eni.device else { continue };
+        let table = eni_table(eni.card, device);
+        for (priority, effect) in [
+            (
+                RULE_ENI,
+                "pods on this ENI send by the primary one, and the VPC drops it",
+            ),
+            (
+                RULE_ENI_ADDRESS,
+                "the node does not answer on this ENI's own address",
+            ),
+        ] {
+            if !has(priority, table) {
+                missing(
+                    format!("the rule {priority} to table {table} of {}", eni.id),
+                    effect,
+                );
+            }
+        }
+    }
+    findings.extend(strangers(&present));
+    Check::new(NAME, format!("{} of ours", ours.len()), findings)
+}
+
+/// Rules of others that are asked before ENIs' tables, such as those of the AWS VPC CNI after a migration.
+fn strangers(present: &[Rule]) -> Option<Finding> {
+    let foreign: Vec<_> = present
+        .iter()
+        .filter(|r| r.protocol != PROTOCOL && (1..RULE_ENI_ADDRESS).contains(&r.priority))
+        .map(|r| format!("{} to table {}", r.priority, r.table))
+        .collect();
+    if foreign.is_empty() {
+        return None;
+    }
+    let shown = foreign
+        .iter()
+        .take(5)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    Some(warning(
+        format!("{} rules of other programs come before ours", foreign.len()),
+        shown,
+        "packets that they match do not go the way of their ENI",
+        "remove what an earlier network plugin left; a node restart does so",
+    ))
+}
+
+/// A route to every pod.
+fn routes(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
+    const NAME: &str = "routes";
+    let pods: Vec<_> = view
+        .into_iter()
+        .flat_map(|view| &view.enis)
+        .flat_map(|eni| &eni.addresses)
+        .filter(|address| address.state == "assigned")
+        .filter_map(|address| Some((address.address?, address)))
+        .collect();
+    let routed: BTreeSet<IpAddr> = match socket.routes(family, Some(PODS_TABLE)) {
+        Ok(routes) => routes.iter().map(|route| route.dst.addr()).collect(),
+        Err(error) => return blind(NAME, &error),
+    };
+    let lost = pods.iter().filter(|(address, _)| !routed.contains(address));
+    let findings = lost.map(|(address, shown)| {
+        failure(
+            format!("no route leads to {address}"),
+            format!("table {PODS_TABLE} has {} routes", routed.len()),
+            "the pod is unreachable",
+            if shown.pod.is_empty() {
+                "its namespace may be gone: the daemon's sweep releases it within minutes"
+            } else {
+                REPAIR
+            },
+        )
+    });
+    let findings = findings.collect();
+    Check::new(
+        NAME,
+        format!("{} pods, each with a route", pods.len()),
+        findings,
+    )
+}
+
+/// Our table is there, and no other network plugin's is.
+fn nftables(family: Family, block_metadata: bool) -> Check {
+    const NAME: &str = "nftables";
+    let listed = match Nft::open().and_then(|mut nft| nft.list()) {
+        Ok(listed) => listed,
+        Err(error) => return blind(NAME, &error),
+    };
+    let mut findings = Vec::new();
+    let (table, chain, effect) = match family {
+        Family::V4 => (
+            "ip hawser",
+            "choose_eni",
+            "pods on secondary ENIs send by the primary one, and what leaves the VPC keeps its pod's address",
+        ),
+        Family::V6 => (
+            "ip6 hawser",
+            "check_source",
+            "pods may send from addresses that are not theirs, and pose as routers",
+        ),
+    };
+    let mut wanted = vec![(chain, effect)];
+    if block_metadata {
+        wanted.push((
+            "block_metadata",
+            "pods reach the instance metadata service, and the node's credentials with it",
+        ));
+    }
+    for (chain, effect) in wanted {
+        if let Some(what) = lacks(&listed, family, chain) {
+            let table = format!("table {table} is not as it shall be");
+            findings.push(failure(table, what, effect, REPAIR));
+        }
+    }
+    let upstream: Vec<_> = listed
+        .iter()
+        .filter_map(|object| match object {
+            Listed::Chain { name, .. } if name.starts_with("AWS-") => Some(name.clone()),
+            _ => None,
+        })
+        .collect();
+    if !upstream.is_empty() {
+        findings.push(warning(
+            "chains of the AWS VPC CNI are left",
+            upstream.join(", "),
+            "they translate and mark pods' packets a second time",
+            "remove the aws-node daemon set, and restart the node or delete its chains",
+        ));
+    }
+    Check::new(
+        NAME,
+        format!("table {table} stands among {} objects", listed.len()),
+        findings,
+    )
+}
+
+/// What is wrong with a chain of our table of this family.
+fn lacks(listed: &[Listed], of: Family, wanted: &str) -> Option<String> {
+    let number = match of {
+        Family::V4 => 2,
+        Family::V6 => 10,
+    };
+    let is_ours = |object: &Listed| matches!(object, Listed::Table { family, name } if *family == number && name == TABLE);
+    let is_rule = |object: &Listed| {
+        matches!(object, Listed::Rule { family, table, chain, .. }
+            if *family == number && table == TABLE && chain == wanted)
+    };
+    if !listed.iter().any(is_ours) {
+        return Some("it is not there".to_owned());
+    }
+    let empty = !listed.iter().any(is_rule);
+    empty.then(|| format!("its chain {wanted} is empty"))
+}

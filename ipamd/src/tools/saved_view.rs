@@ -1,0 +1,180 @@
+//! A view of a node whose daemon does not answer, from the state file that it left.
+//!
+//! The file tells who had which address, not what EC2 says or who waits; nothing is guessed.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+use planner::{Mono, Observed};
+
+use crate::{
+    rpc::view::{Address, Eni, Source, Totals, View, told},
+    state::store::{Contents, Record},
+};
+
+/// `now` is in the clock of the boot that wrote the file.
+#[must_use]
+pub fn view(contents: &Contents, now: Mono) -> View {
+    let mut enis: Vec<Eni> = contents
+        .enis
+        .iter()
+        .map(|eni| known(eni, contents, now))
+        .collect();
+    let listed = |record: &&Record| !contents.enis.iter().any(|eni| eni.eni == record.eni);
+    let mut strays: BTreeMap<&str, Vec<Address>> = BTreeMap::new();
+    for record in contents.records.iter().filter(listed) {
+        strays
+            .entry(record.eni.0.as_str())
+            .or_default()
+            .push(assigned(record));
+    }
+    enis.extend(
+        strays
+            .into_iter()
+            .map(|(id, addresses)| stray(id, addresses)),
+    );
+    let me = contents.identity.as_ref();
+    View {
+        source: Source::File,
+        instance: me.map(|me| me.instance.clone()).unwrap_or_default(),
+        instance_type: me.map(|me| me.instance_type.clone()).unwrap_or_default(),
+        pod_limit: 0,
+        pod_limit_why: String::new(),
+        totals: totals(&enis),
+        decision: None,
+        waiting: Vec::new(),
+        calls: Vec::new(),
+        obstacles: Vec::new(),
+        enis,
+        unmanaged: Vec::new(),
+        cordoned: false,
+        stopping: false,
+    }
+}
+
+fn known(eni: &Observed, contents: &Contents, now: Mono) -> Eni {
+    let primary = eni.attached.as_ref().is_some_and(|bond| bond.device == 0);
+    let hosts = eni.prefixes.iter().flat_map(|prefix| {
+        let of = prefix.to_string();
+        let members = members(prefix, contents).into_iter();
+        members.map(move |address| (address, of.clone()))
+    });
+    let singles = eni.addresses.iter().map(|a| (*a, String::new()));
+    let addresses = singles.chain(hosts).map(|(address, prefix)| {
+        let record = contents.records.iter().find(|r| r.address == address);
+        let rest = contents.cooling.iter().find(|(a, _)| *a == address);
+        let mut shown = match (record, rest) {
+            (Some(record), _) => assigned(record),
+            (None, Some((_, until))) => resting(*until, now),
+            (None, None) => plain("free"),
+        };
+        shown.address = Some(address);
+        shown.prefix = prefix;
+        shown
+    });
+    let bond = eni.attached.as_ref();
+    Eni {
+        id: eni.eni.to_string(),
+        phase: "ready".to_owned(),
+        phase_age_ms: None,
+        card: bond.map_or(0, |bond| bond.card.into()),
+        device: bond.map(|bond| bond.device.into()),
+        primary,
+        address: Some(IpAddr::V4(eni.primary)),
+        mac: eni.mac.to_string(),
+        subnet: eni.subnet.to_string(),
+        missing: false,
+        prefixes: eni.prefixes.iter().map(ToString::to_string).collect(),
+        addresses: addresses.collect(),
+    }
+}
+
+/// The addresses of a prefix that are worth telling of: all sixteen of IPv4, for EC2 routes a prefix as a whole; of an
+/// IPv6 one those that the file knows.
+fn members(prefix: &IpNet, contents: &Contents) -> Vec<IpAddr> {
+    match prefix {
+        IpNet::V4(net) => {
+            let (first, last) = (u32::from(net.network()), u32::from(net.broadcast()));
+            let all = (first..=last).map(|host| IpAddr::V4(host.into()));
+            all.collect()
+        }
+        IpNet::V6(_) => {
+            let held = contents.records.iter().map(|record| record.address);
+            let resting = contents.cooling.iter().map(|(address, _)| *address);
+            let known = held.chain(resting);
+            known.filter(|address| prefix.contains(address)).collect()
+        }
+    }
+}
+
+/// An ENI that pods are on, and that was not ready when the file was last written.
+fn stray(id: &str, addresses: Vec<Address>) -> Eni {
+    Eni {
+        id: id.to_owned(),
+        phase: "unknown".to_owned(),
+        phase_age_ms: None,
+        card: 0,
+        device: None,
+        primary: false,
+        address: None,
+        mac: String::new(),
+        subnet: String::new(),
+        missing: true,
+        prefixes: Vec::new(),
+        addresses,
+    }
+}
+
+fn plain(state: &str) -> Address {
+    Address {
+        address: None,
+        state: state.to_owned(),
+        age_ms: None,
+        pod: String::new(),
+        sandbox: String::new(),
+        prefix: String::new(),
+        reason: String::new(),
+    }
+}
+
+fn assigned(record: &Record) -> Address {
+    let pod = &record.pod;
+    Address {
+        address: Some(record.address),
+        pod: if pod.name.is_empty() {
+            String::new()
+        } else {
+            format!("{}/{}", pod.namespace, pod.name)
+        },
+        sandbox: format!("{}/{}", record.sandbox.container_id, record.sandbox.ifname),
+        ..plain("assigned")
+    }
+}
+
+fn resting(until: Mono, now: Mono) -> Address {
+    let left = until.since(now);
+    if left.is_zero() {
+        return plain("free");
+    }
+    let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+    Address {
+        reason: format!("free again in {}", told(left)),
+        ..plain("cooling")
+    }
+}
+
+fn totals(enis: &[Eni]) -> Totals {
+    let count = |state: &str| {
+        let all = enis.iter().flat_map(|eni| &eni.addresses);
+        u32::try_from(all.filter(|address| address.state == state).count()).unwrap_or(u32::MAX)
+    };
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Totals {
+        enis: number(enis.len()),
+        free: count("free"),
+        assigned: count("assigned"),
+        cooling: count("cooling"),
+        prefixes: number(enis.iter().map(|eni| eni.prefixes.len()).sum()),
+        ..Totals::default()
+    }
+}
