@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use proto::address::{AddressError, ip};
-use proto::names::{ContainerId, NameError, PodName, VethPrefix};
+use proto::names::{ContainerId, NameError, VethPrefix};
 
 use crate::client::ClientError;
 use crate::conf::ConfError;
@@ -36,8 +36,7 @@ fn known_environment(error: EnvError) -> EnvError {
         | EnvError::ArgsTooLong { .. }
         | EnvError::ArgsPair { .. }
         | EnvError::ArgsTwice { .. }
-        | EnvError::ArgsUnknown { .. }
-        | EnvError::ArgsName { .. } => error,
+        | EnvError::ArgsUnknown { .. } => error,
     }
 }
 
@@ -64,10 +63,6 @@ fn environment() -> Vec<EnvError> {
         },
         EnvError::ArgsUnknown {
             keys: vec!["COLOUR".into()],
-        },
-        EnvError::ArgsName {
-            key: "K8S_POD_NAME",
-            source: bad_name::<PodName>("Web_1"),
         },
     ]
 }

@@ -136,7 +136,13 @@ impl Conf {
                 source,
             })?,
         };
-        let version = version_of(&object)?;
+        let version = match version_of(&object) {
+            Ok(version) => version,
+            // DEL answers nothing that has a version, and an address must not stay taken over a text that its pod's
+            // runtime cannot change.
+            Err(_) if verb == Verb::Del => Version::LATEST,
+            Err(error) => return Err(error),
+        };
         if version < verb.since() {
             return Err(ConfError::VerbTooNew {
                 verb: verb.name(),

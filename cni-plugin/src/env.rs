@@ -3,9 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use proto::names::{
-    ContainerId, IfName, NameError, NetworkName, PodIdentity, SandboxKey, optional,
-};
+use proto::names::{ContainerId, IfName, NameError, NetworkName, PodIdentity, PodText, SandboxKey};
 
 use crate::error::{Failure, code};
 use crate::version::Version;
@@ -137,11 +135,6 @@ pub enum EnvError {
     ArgsTwice { key: String },
     #[error("CNI_ARGS has unknown keys without IgnoreUnknown=1: {}", keys.join(", "))]
     ArgsUnknown { keys: Vec<String> },
-    #[error("CNI_ARGS has a malformed {key}")]
-    ArgsName {
-        key: &'static str,
-        source: NameError,
-    },
 }
 
 const REMEDY: &str = "the container runtime sets it: see which runtime calls, and its log; another try changes nothing";
@@ -271,11 +264,10 @@ fn parse_args(text: &str) -> Result<PodIdentity, EnvError> {
     if !is_true(value("IgnoreUnknown")) {
         refuse_unknown(&pairs)?;
     }
-    let broken = |key| move |source| EnvError::ArgsName { key, source };
     Ok(PodIdentity {
-        namespace: optional(value(POD_NAMESPACE)).map_err(broken(POD_NAMESPACE))?,
-        name: optional(value(POD_NAME)).map_err(broken(POD_NAME))?,
-        uid: optional(value(POD_UID)).map_err(broken(POD_UID))?,
+        namespace: PodText::new(value(POD_NAMESPACE)),
+        name: PodText::new(value(POD_NAME)),
+        uid: PodText::new(value(POD_UID)),
     })
 }
 

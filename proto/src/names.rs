@@ -105,21 +105,51 @@ name!(
     VethPrefix,
     veth_prefix
 );
-name!(
-    /// A Kubernetes namespace: RFC 1123 label, at most 63 bytes.
-    PodNamespace,
-    pod_namespace
-);
-name!(
-    /// A pod's name: RFC 1123 subdomain, at most 253 bytes.
-    PodName,
-    pod_name
-);
-name!(
-    /// A pod's uid: letters, digits and `-`, at most 128 bytes (static pods have a hash, not a UUID).
-    PodUid,
-    pod_uid
-);
+/// Longest text about a pod that is kept, in bytes: a pod's name may have 253.
+const POD_TEXT_MAX: usize = 253;
+
+/// A namespace, name or uid of a pod as the runtime gave it. It is shown to people and decides nothing, so any text is
+/// taken: control characters are escaped, and what is longer than 253 bytes is cut. It is never empty.
+///
+/// Runtimes that are not Kubernetes, and test suites, use names that Kubernetes would refuse.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodText(String);
+
+impl PodText {
+    /// `None` for the empty text, which means absence on the wire and in `CNI_ARGS`.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return None;
+        }
+        let mut kept = String::with_capacity(text.len().min(POD_TEXT_MAX));
+        for character in text.chars() {
+            let before = kept.len();
+            if character.is_control() {
+                kept.extend(character.escape_default());
+            } else {
+                kept.push(character);
+            }
+            if kept.len() > POD_TEXT_MAX {
+                kept.truncate(before);
+                break;
+            }
+        }
+        Some(Self(kept))
+    }
+
+    /// The text, without control characters.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<PodText> for String {
+    fn from(text: PodText) -> Self {
+        text.0
+    }
+}
 
 fn length(what: &'static str, text: &str, max: usize) -> Result<(), NameError> {
     match text.len() {
@@ -193,31 +223,6 @@ fn reserved(what: &'static str, text: &str, names: &[&str]) -> Result<(), NameEr
     Ok(())
 }
 
-fn label(what: &'static str, text: &str, max: usize, dots: bool) -> Result<(), NameError> {
-    length(what, text, max)?;
-    let last = text.len() - 1;
-    characters(what, text, |at, c| match c {
-        'a'..='z' | '0'..='9' => true,
-        '-' => at > 0 && at < last,
-        '.' => dots && at > 0 && at < last && !text[at + 1..].starts_with(['.', '-']),
-        _ => false,
-    })
-}
-
-fn pod_namespace(text: &str) -> Result<(), NameError> {
-    label("pod namespace", text, 63, false)
-}
-
-fn pod_name(text: &str) -> Result<(), NameError> {
-    label("pod name", text, 253, true)
-}
-
-fn pod_uid(text: &str) -> Result<(), NameError> {
-    let what = "pod uid";
-    length(what, text, 128)?;
-    characters(what, text, |_, c| c.is_ascii_alphanumeric() || c == '-')
-}
-
 /// The smallest MTU a network configuration may ask for: what IPv4 obliges every host to accept.
 pub const MTU_MIN: u32 = 576;
 /// The largest MTU a network configuration may ask for: what an ENI carries inside a VPC.
@@ -266,22 +271,20 @@ impl From<SandboxKey> for v1::Sandbox {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodIdentity {
     /// `K8S_POD_NAMESPACE`.
-    pub namespace: Option<PodNamespace>,
+    pub namespace: Option<PodText>,
     /// `K8S_POD_NAME`.
-    pub name: Option<PodName>,
+    pub name: Option<PodText>,
     /// `K8S_POD_UID`.
-    pub uid: Option<PodUid>,
+    pub uid: Option<PodText>,
 }
 
-impl TryFrom<v1::Pod> for PodIdentity {
-    type Error = NameError;
-
-    fn try_from(wire: v1::Pod) -> Result<Self, NameError> {
-        Ok(Self {
-            namespace: optional(&wire.namespace)?,
-            name: optional(&wire.name)?,
-            uid: optional(&wire.uid)?,
-        })
+impl From<v1::Pod> for PodIdentity {
+    fn from(wire: v1::Pod) -> Self {
+        Self {
+            namespace: PodText::new(&wire.namespace),
+            name: PodText::new(&wire.name),
+            uid: PodText::new(&wire.uid),
+        }
     }
 }
 
@@ -359,25 +362,27 @@ mod tests {
     }
 
     #[test]
-    fn pod_names_are_rfc_1123() {
-        good::<PodNamespace>(&["kube-system", "a", "0"]);
-        bad::<PodNamespace>(&["", "A", "a.b", "-a", "a-", "a_b", &"a".repeat(64)]);
-        good::<PodName>(&["web-0", "a.b-c.d", &"a".repeat(253)]);
-        bad::<PodName>(&[
-            "",
-            "a..b",
-            "a.-b",
-            ".a",
-            "a.",
-            "a;b",
-            "a=b",
-            &"a".repeat(254),
-        ]);
-        good::<PodUid>(&[
-            "0b3f7a7e-3f0b-4a39-9a0e-0f4f6d1c2b3a",
-            "6a1f9c0de4b5d6e7f8091a2b3c4d5e6f",
-        ]);
-        bad::<PodUid>(&["", "a b", "a/b"]);
+    fn text_about_a_pod_is_taken_as_it_comes() {
+        let kept = |text| PodText::new(text).map(String::from);
+        assert_eq!(kept(""), None);
+        for text in [
+            "web-0",
+            "create-PodSandbox-for-run-1",
+            "../../etc",
+            "größe 7",
+        ] {
+            assert_eq!(kept(text).as_deref(), Some(text));
+        }
+        assert_eq!(kept("a\nb\0c").as_deref(), Some("a\\nb\\u{0}c"));
+    }
+
+    #[test]
+    fn text_about_a_pod_is_bounded() {
+        let kept = |text: &str| PodText::new(text).map(|text| text.as_str().len());
+        assert_eq!(kept(&"a".repeat(253)), Some(253));
+        assert_eq!(kept(&"a".repeat(100_000)), Some(253));
+        assert_eq!(kept(&"ä".repeat(1000)), Some(252));
+        assert_eq!(kept(&"\n".repeat(1000)), Some(252));
     }
 
     #[test]
@@ -406,7 +411,7 @@ mod tests {
 
     #[test]
     fn absent_pod_fields_are_empty_on_the_wire() {
-        let pod = PodIdentity::try_from(v1::Pod::default()).unwrap();
+        let pod = PodIdentity::from(v1::Pod::default());
         assert_eq!(pod, PodIdentity::default());
         assert_eq!(v1::Pod::from(pod), v1::Pod::default());
     }

@@ -99,6 +99,14 @@ fn an_absent_or_unknown_version_has_code_1_and_the_list() {
 }
 
 #[test]
+fn del_is_served_whatever_its_version_says() {
+    for version in ["", r#", "cniVersion": "9.9.9""#, r#", "cniVersion": 1"#] {
+        let text = format!(r#"{{"name": "a"{version}}}"#);
+        assert_eq!(read(&text, Verb::Del).unwrap().version, Version::LATEST);
+    }
+}
+
+#[test]
 fn verbs_exist_from_their_version_on() {
     for (verb, version, good) in [
         (Verb::Check, "0.3.1", false),

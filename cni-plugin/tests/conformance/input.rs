@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, Dir};
 use crate::runtime::{Call, Pod, conf};
@@ -153,8 +153,9 @@ fn row_10_bad_interface_names() {
 #[test]
 fn row_11_unknown_protocol_versions() {
     let daemon = Daemon::start();
+    let pod = Pod::new();
     for version in ["9.9.9", "0.1.0", "0.2.0", "1.0", ""] {
-        let call = Call::new("DEL", &daemon.socket());
+        let call = Call::new("ADD", &daemon.socket()).netns(pod.path());
         let conf = conf(version, &daemon.socket(), &json!({}));
         let outcome = call.conf(&conf).run();
         let message = outcome.error(1);
@@ -162,11 +163,43 @@ fn row_11_unknown_protocol_versions() {
             assert!(message.contains(served), "{message}");
         }
     }
-    Call::new("DEL", &daemon.socket())
+    Call::new("ADD", &daemon.socket())
+        .netns(pod.path())
         .stdin(r#"{"name": "a"}"#)
         .run()
         .error(1);
     assert!(daemon.untouched());
+}
+
+#[test]
+fn case_07_del_is_served_whatever_its_version_says() {
+    for version in [
+        json!("9.9.9"),
+        json!("0.1.0"),
+        json!("0.2.0"),
+        json!("1.0"),
+        json!(""),
+        json!(1.0),
+        Value::Null,
+    ] {
+        let daemon = Daemon::start();
+        let conf = conf("1.0.0", &daemon.socket(), &json!({ "cniVersion": version }));
+        Call::new("DEL", &daemon.socket())
+            .conf(&conf)
+            .run()
+            .silent();
+        assert!(!daemon.untouched(), "{version}");
+    }
+}
+
+#[test]
+fn case_04_names_that_kubernetes_would_refuse_are_served() {
+    let daemon = Daemon::start();
+    let pod = Pod::new();
+    let args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=t-1;K8S_POD_NAME=create-PodSandbox-for-run-1";
+    let call = Call::new("ADD", &daemon.socket()).netns(pod.path());
+    call.env("CNI_ARGS", args).run().result();
+    assert!(!daemon.untouched());
 }
 
 #[test]
@@ -286,7 +319,6 @@ fn row_35_cni_args() {
         "FOO=1",
         "IgnoreUnknown=1;;",
         "K8S_POD_NAME=a;K8S_POD_NAME=b",
-        "K8S_POD_NAME=../x",
     ] {
         add(bad).run().error(4);
     }

@@ -68,7 +68,15 @@ fn read_add(add: v1::AddRequest) -> Result<(), NameError> {
     let key = SandboxKey::try_from(add.sandbox.unwrap_or_default())?;
     // What passed is on its way to become a key on disk and a name in the kernel.
     assert!(!key.to_string().contains('\0'));
-    PodIdentity::try_from(add.pod.unwrap_or_default())?;
+    let pod = PodIdentity::from(add.pod.unwrap_or_default());
+    assert!(
+        [pod.namespace, pod.name, pod.uid]
+            .into_iter()
+            .flatten()
+            .all(|text| {
+                text.as_str().len() <= 253 && !text.as_str().contains(char::is_control)
+            })
+    );
     let _prefix: Option<VethPrefix> = names::optional(&add.veth_prefix)?;
     Ok(())
 }

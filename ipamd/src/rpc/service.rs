@@ -295,8 +295,7 @@ fn read_check(request: v1::CheckRequest, handed: Option<Handed>) -> Result<Check
 
 fn read_add(request: v1::AddRequest, handed: Option<Handed>) -> Result<Add, Refusal> {
     let sandbox = read_sandbox(request.sandbox)?;
-    let pod = PodIdentity::try_from(request.pod.unwrap_or_default())
-        .map_err(|e| refusals::invalid(&e))?;
+    let pod = PodIdentity::from(request.pod.unwrap_or_default());
     let text = |name: Option<String>| name.unwrap_or_default();
     let veth_prefix: Option<VethPrefix> =
         names::optional(&request.veth_prefix).map_err(|e| refusals::invalid(&e))?;
