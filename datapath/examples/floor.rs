@@ -5,13 +5,15 @@
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 
+use std::io;
 use std::os::fd::AsFd;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use datapath::netlink::Socket;
 use datapath::netns::Netns;
 use datapath::pod::{self, PodLink, PodRef};
+use stdout::{out, outln};
 
 /// What is timed, and what the bare program calls the same thing.
 const STEPS: [(&str, Option<&str>); 6] = [
@@ -23,7 +25,7 @@ const STEPS: [(&str, Option<&str>); 6] = [
     ("unroute", None),
 ];
 
-fn main() {
+fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let count = arguments
         .next()
@@ -33,8 +35,9 @@ fn main() {
         .map(|program| bare_floor(&program, count))
         .unwrap_or_default();
     let host = Netns::create().expect("a namespace; run as root");
-    host.run(|| measure(count, &bare))
-        .expect("entering the namespace");
+    let measured = host.run(|| measure(count, &bare));
+    let measured = measured.expect("entering the namespace");
+    stdout::ended("floor", measured.map(|()| ExitCode::SUCCESS))
 }
 
 /// The medians that the bare program prints, by its name for the step.
@@ -54,7 +57,7 @@ fn bare_floor(program: &str, count: u16) -> Vec<(String, f64)> {
     text.lines().filter_map(median).collect()
 }
 
-fn measure(count: u16, bare: &[(String, f64)]) {
+fn measure(count: u16, bare: &[(String, f64)]) -> io::Result<()> {
     let mut host = Socket::open().expect("a netlink socket");
     let pods: Vec<Netns> = (0..count)
         .map(|_| Netns::create().expect("a namespace"))
@@ -86,26 +89,25 @@ fn measure(count: u16, bare: &[(String, f64)]) {
         pod::unroute(&mut host, &pod).expect("unrouted");
         times[5].push(micros(start, Instant::now()));
     }
-    report(&mut times, bare);
-    delete(&mut host, &links);
+    report(&mut times, bare)?;
+    delete(&mut host, &links)
 }
 
-fn report(times: &mut [Vec<f64>; STEPS.len()], bare: &[(String, f64)]) {
+fn report(times: &mut [Vec<f64>; STEPS.len()], bare: &[(String, f64)]) -> io::Result<()> {
     for ((label, same), times) in STEPS.iter().zip(times) {
         times.sort_by(f64::total_cmp);
         let at = |percent: usize| times[times.len() * percent / 100];
-        print!("{label:<16} p50 {:7.1} us   p99 {:7.1} us", at(50), at(99));
+        out!("{label:<16} p50 {:7.1} us   p99 {:7.1} us", at(50), at(99))?;
         match bare.iter().find(|(name, _)| Some(name.as_str()) == *same) {
-            Some((_, floor)) => {
-                println!("   bare p50 {floor:6.0} us   ratio {:.2}", at(50) / floor)
-            }
-            None => println!(),
+            Some((_, floor)) => outln!("   bare p50 {floor:6.0} us   ratio {:.2}", at(50) / floor)?,
+            None => outln!()?,
         }
     }
+    Ok(())
 }
 
 /// A few one by one, the others fifty at a time.
-fn delete(host: &mut Socket, links: &[PodLink]) {
+fn delete(host: &mut Socket, links: &[PodLink]) -> io::Result<()> {
     let names: Vec<&str> = links.iter().map(|link| link.host_name.as_str()).collect();
     let (single, batched) = names.split_at(names.len().min(20));
     for (label, names, together) in [("unlink", single, 1), ("unlink 50", batched, 50)] {
@@ -115,8 +117,9 @@ fn delete(host: &mut Socket, links: &[PodLink]) {
         }
         let each = micros(start, Instant::now())
             / f64::from(u32::try_from(names.len()).unwrap_or(u32::MAX));
-        println!("{label:<16} {each:11.1} us each");
+        outln!("{label:<16} {each:11.1} us each")?;
     }
+    Ok(())
 }
 
 fn pod_link(i: u16) -> PodLink {

@@ -15,24 +15,20 @@ use e2e::{
     tap,
 };
 use serde_json::json;
+use stdout::{errln, outln};
 use vpc_sim::SimConfig;
 
 fn main() -> ExitCode {
     if let Err(why) = e2e::sandbox::enter() {
-        eprintln!("record_protocol: {why}");
+        errln!("record_protocol: {why}");
         return ExitCode::FAILURE;
     }
     let Some(directory) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!("record_protocol: name a directory");
+        errln!("record_protocol: name a directory");
         return ExitCode::from(2);
     };
-    match record(&directory) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("record_protocol: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let recorded = record(&directory).map(|()| ExitCode::SUCCESS);
+    stdout::ended("record_protocol", recorded)
 }
 
 fn record(directory: &Path) -> io::Result<()> {
@@ -85,7 +81,7 @@ impl Recorder<'_> {
 
     fn keep_inspect(&self) -> io::Result<()> {
         let snapshot = self.tapped("inspect", || e2e::inspect::inspect(&self.tap))?;
-        println!("inspect: {} ENIs", snapshot.enis.len());
+        outln!("inspect: {} ENIs", snapshot.enis.len())?;
         Ok(())
     }
 
@@ -102,11 +98,11 @@ impl Recorder<'_> {
             let exchange = tapped
                 .join()
                 .map_err(|_| io::Error::other("the tap panicked"))??;
-            println!(
+            outln!(
                 "{name}: {} + {} bytes",
                 exchange.request.len(),
                 exchange.reply.len()
-            );
+            )?;
             fs::write(
                 self.directory.join(format!("{name}.request")),
                 exchange.request,

@@ -50,18 +50,18 @@ pub struct Settings {
 /// Lives it. To be called in a [`crate::sandbox`].
 ///
 /// # Errors
-/// If the lab fails; what the daemons do wrong is in the report.
-pub fn run(settings: Settings, say: impl Fn(&str) + Sync) -> io::Result<Report> {
+/// If the lab fails, or the first of `say`; what the daemons do wrong is in the report.
+pub fn run(settings: Settings, say: impl Fn(&str) -> io::Result<()> + Sync) -> io::Result<Report> {
     let lab = Lab::start(world(settings.seed))?;
-    say("two nodes come up");
+    say("two nodes come up")?;
     let sites = [site(&lab, 0)?, site(&lab, 1)?];
     let ground = Ground::new(Duration::from_secs(COOLDOWN));
     let begun = now();
-    say("churn, faults and restarts");
-    churn(&lab, &sites, &ground, settings, &say);
+    say("churn, faults and restarts")?;
+    churn(&lab, &sites, &ground, settings, &say)?;
     let churned = begun.elapsed();
 
-    say("calm: every node must take pods again, and give everything back");
+    say("calm: every node must take pods again, and give everything back")?;
     churn::fill(&sites, &ground, FINAL_PODS);
     let settled = census::settle(&lab, &sites, &ground, SETTLE_LIMIT);
     let report = Report::new(&lab, &sites, ground, churned, settled);
@@ -115,10 +115,10 @@ fn churn(
     sites: &[Site; 2],
     ground: &Ground,
     settings: Settings,
-    say: &(impl Fn(&str) + Sync),
-) {
+    say: &(impl Fn(&str) -> io::Result<()> + Sync),
+) -> io::Result<()> {
     let Settings { churn, seed } = settings;
-    thread::scope(|scope| {
+    let said = thread::scope(|scope| {
         for site in sites {
             for worker in 0..WORKERS {
                 scope.spawn(move || churn::work(site, ground, seed, worker));
@@ -136,22 +136,29 @@ fn churn(
             .over
             .wait(Duration::from_secs(60).min(churn.saturating_sub(begun.elapsed())))
         {
-            say(&ground.line(begun.elapsed()));
-            if begun.elapsed() >= churn {
+            let said = say(&ground.line(begun.elapsed()));
+            if begun.elapsed() >= churn || said.is_err() {
                 ground.over.ring();
             }
+            said?;
         }
+        Ok(())
     });
     lab.sim.faults().clear();
     lab.sim.freeze_lists(false);
+    said
 }
 
-fn keep_logs(sites: &[Site; 2], seed: u64, say: &impl Fn(&str)) -> io::Result<()> {
+fn keep_logs(
+    sites: &[Site; 2],
+    seed: u64,
+    say: &impl Fn(&str) -> io::Result<()>,
+) -> io::Result<()> {
     for site in sites {
         let name = format!("hawser-soak-{seed}-node-{}.log", site.number);
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, site.node().log())?;
-        say(&format!("the daemon's log: {}", path.display()));
+        say(&format!("the daemon's log: {}", path.display()))?;
     }
     Ok(())
 }

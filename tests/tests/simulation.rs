@@ -2,16 +2,16 @@
 //! repeats.
 
 use e2e::simulation::{Words, campaign, crash, faults::Fault, live};
+use stdout::outln;
 
 const SEEDS: u64 = 2400;
 const PARTS: u64 = 8;
 
 fn part(number: u64) {
     let size = SEEDS / PARTS;
-    let report = campaign::run_all(number * size..(number + 1) * size, 1, |line| {
-        println!("{line}")
-    });
-    println!("{report}");
+    let seeds = number * size..(number + 1) * size;
+    let report = campaign::run_all(seeds, 1, |line| outln!("{line}")).unwrap();
+    outln!("{report}").unwrap();
     assert!(
         report.failures.is_empty(),
         "{} seeds failed",
@@ -105,7 +105,7 @@ const KINDS: [&str; 26] = [
 
 fn crash_everywhere(faults: &[Fault], first: usize, stride: usize) {
     let report = crash::enumerate(faults, first, stride);
-    println!("{report}");
+    outln!("{report}").unwrap();
     assert_eq!(report.failures, Vec::<String>::new());
     let wanted = (first..report.points.len()).step_by(stride).count();
     assert_eq!(

@@ -8,7 +8,7 @@
 
 use std::{
     error::Error,
-    fs,
+    fs, io,
     net::{SocketAddr, TcpListener},
     path::Path,
     process::ExitCode,
@@ -17,6 +17,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use datapath::netns::Netns;
 use ipnet::{Ipv4Net, Ipv6Net};
+use stdout::outln;
 use tokio::signal::unix::{SignalKind, signal};
 use vpc_sim::{
     Api, LaunchInstance, Sim, SimConfig, SubnetConfig, World, WorldConfig,
@@ -114,12 +115,14 @@ fn main() -> ExitCode {
         Verb::Serve(args) => serve(args),
         Verb::Up(args) => up(args),
     };
-    match served {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("vpc-sim: {}", chain(&*error));
-            ExitCode::FAILURE
-        }
+    stdout::ended("vpc-sim", served.map(|()| ExitCode::SUCCESS).map_err(plain))
+}
+
+/// An I/O error as it is, any other as one line that names its causes.
+fn plain(error: Box<dyn Error>) -> io::Error {
+    match error.downcast::<io::Error>() {
+        Ok(error) => *error,
+        Err(error) => io::Error::other(chain(&*error)),
     }
 }
 
@@ -149,7 +152,7 @@ fn serve(args: Serve) -> Result<(), Box<dyn Error>> {
     }
     let subnets: Vec<_> = world.subnets().map(|s| s.id.clone()).collect();
     let api = Api::start(world, ec2, vec![imds], nodes.first().cloned())?;
-    println!("{}", whereabouts(&api, &nodes, &subnets));
+    outln!("{}", whereabouts(&api, &nodes, &subnets))?;
     wait_for_end()
 }
 
@@ -183,8 +186,9 @@ fn up(args: Vpc) -> Result<(), Box<dyn Error>> {
         "region": sim.world().region(),
         "instances": nodes.iter().map(instance).collect::<Vec<_>>(),
     });
-    println!("{whereabouts}");
-    let ended = wait_for_end();
+    let ended = outln!("{whereabouts}")
+        .map_err(Into::into)
+        .and_then(|()| wait_for_end());
     for (_, name) in &nodes {
         Netns::unbind(name)?;
     }

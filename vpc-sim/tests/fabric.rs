@@ -49,7 +49,7 @@ macro_rules! trials {
 
 fn main() -> ExitCode {
     if let Err(reason) = net::enter() {
-        eprintln!("fabric tests cannot run: {reason}");
+        stdout::errln!("fabric tests cannot run: {reason}");
         return ExitCode::FAILURE;
     }
     let trials = trials![

@@ -3,7 +3,9 @@
 //! Prints one table; decides nothing. Owns the clock readings: the planner gets its time as an argument.
 
 use std::{
+    io,
     net::Ipv4Addr,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
@@ -11,6 +13,7 @@ use planner::{
     Answer, Command, Config, Event, Mac, Mono, Observed, Planner, Pod, Sandbox, Ticket,
     event::Bond, limits,
 };
+use stdout::outln;
 
 const INSTANCE: &str = "m5.24xlarge";
 const ROUNDS: usize = 9;
@@ -153,7 +156,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-fn report(name: &str, config: Config) {
+fn report(name: &str, config: Config) -> io::Result<()> {
     let mut node = Node::new(config);
     let live = 735 - RESTING - SPARE;
     for _ in 0..live {
@@ -164,24 +167,31 @@ fn report(name: &str, config: Config) {
     assert_eq!(node.granted, live, "every pod has its address");
     let rounds: Vec<[f64; 3]> = (0..ROUNDS).map(|_| round(&mut node, live)).collect();
     let column = |n: usize| median(rounds.iter().map(|round| round[n]).collect());
-    println!(
+    outln!(
         "{name:<28} {:>10.2} {:>10.2} {:>10.2}",
         column(0),
         column(1),
         column(2)
-    );
+    )
 }
 
-fn main() {
-    println!(
+fn main() -> ExitCode {
+    stdout::ended("planner", print().map(|()| ExitCode::SUCCESS))
+}
+
+fn print() -> io::Result<()> {
+    outln!(
         "{INSTANCE}, {} pods live, {RESTING} addresses resting; median of {ROUNDS} rounds",
         735 - RESTING - SPARE
-    );
-    println!(
+    )?;
+    outln!(
         "{:<28} {:>10} {:>10} {:>10}",
-        "µs per event", "Add", "Wired", "Left"
-    );
-    report("single addresses", Config::upstream());
+        "µs per event",
+        "Add",
+        "Wired",
+        "Left"
+    )?;
+    report("single addresses", Config::upstream())?;
     report(
         "prefixes (11 760 addresses)",
         Config {
@@ -189,5 +199,5 @@ fn main() {
             minimum_ip_target: Some(11_760),
             ..Config::upstream()
         },
-    );
+    )
 }

@@ -12,6 +12,7 @@ mod table;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use stdout::errln;
 
 /// Hawser's node daemon, and what an operator asks about its node.
 ///
@@ -58,7 +59,7 @@ pub fn main() -> ExitCode {
 
 /// Says on standard error why there is no answer.
 fn complain(why: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("ipamd: {why}");
+    errln!("ipamd: {why}");
     ExitCode::FAILURE
 }
 

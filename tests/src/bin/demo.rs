@@ -20,6 +20,7 @@ use e2e::{
     ping::ping,
     sandbox,
 };
+use stdout::outln;
 use vpc_sim::SimConfig;
 
 const KIND: &str = "m5.large";
@@ -38,74 +39,68 @@ fn main() -> ExitCode {
         sandbox::enter().map_err(io::Error::other)?;
         demo(doors)
     });
-    match shown {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("demo: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    stdout::ended("demo", shown.map(|()| ExitCode::SUCCESS))
 }
 
 fn demo(doors: Vec<Door>) -> io::Result<()> {
-    println!("Hawser demo: a VPC on this machine, in namespaces that end with this command.\n");
-    step("a simulated EC2, its metadata service and the VPC's fabric");
+    outln!("Hawser demo: a VPC on this machine, in namespaces that end with this command.\n")?;
+    step("a simulated EC2, its metadata service and the VPC's fabric")?;
     let lab = Lab::start(SimConfig::default())?;
-    println!(
+    outln!(
         "   EC2 API at {}, instance metadata at {}",
         lab.sim.ec2_endpoint(),
         lab.sim.imds_endpoint()
-    );
+    )?;
 
     step(&format!(
         "two {KIND} nodes, each with a daemon that holds CAP_NET_ADMIN and nothing else"
-    ));
+    ))?;
     let nodes = [launch(&lab)?, launch(&lab)?];
 
     step(&format!(
         "{PODS} pods on each node, placed by executing the CNI plugin as a runtime does"
-    ));
+    ))?;
     let placed = [place(&nodes[0], "red")?, place(&nodes[1], "blue")?];
 
-    step("every pod pings every pod of the other node, over the fabric");
+    step("every pod pings every pod of the other node, over the fabric")?;
     let [red, blue] = &placed;
     ping_all("red → blue", red, blue)?;
     ping_all("blue → red", blue, red)?;
-    step("and every pod of its own node");
+    step("and every pod of its own node")?;
     ping_all("red → red", red, red)?;
 
-    step("what the nodes hold");
+    step("what the nodes hold")?;
     for (node, pods) in nodes.iter().zip(&placed) {
         show(node, pods)?;
     }
-    show_calls(&lab);
+    show_calls(&lab)?;
     if !doors.is_empty() {
         keep(doors, &nodes)?;
     }
 
-    step("taking it all down");
+    step("taking it all down")?;
     for (node, pods) in nodes.iter().zip(placed) {
         take_down(node, pods)?;
     }
-    println!("\nDone. Nothing of it is left on this machine.");
+    outln!("\nDone. Nothing of it is left on this machine.")?;
     Ok(())
 }
 
 /// Leaves the nodes standing for as long as somebody looks at them.
 fn keep(doors: Vec<Door>, nodes: &[Node]) -> io::Result<()> {
-    step("the nodes stay; their live pages are at");
+    step("the nodes stay; their live pages are at")?;
     for (door, node) in doors.into_iter().zip(nodes) {
         let netns = node.netns().as_fd().try_clone_to_owned()?;
         let netns = Netns::from_fd(netns).map_err(io::Error::other)?;
         let address = door.lead(Arc::new(netns), PAGE_PORT)?;
-        println!("   http://{address}/  ({})", node.instance.id);
+        outln!("   http://{address}/  ({})", node.instance.id)?;
     }
-    println!("   Enter (or the end of standard input) takes it all down.");
+    outln!("   Enter (or the end of standard input) takes it all down.")?;
     io::stdin().read_line(&mut String::new()).map(drop)
 }
 
-fn step(what: &str) {
-    println!("── {what}");
+fn step(what: &str) -> io::Result<()> {
+    outln!("── {what}")
 }
 
 #[expect(clippy::disallowed_methods, reason = "the demo shows real timings")]
@@ -128,13 +123,13 @@ fn launch(lab: &Lab) -> io::Result<Node> {
             node.log()
         )));
     }
-    println!(
+    outln!(
         "   {}  {:<12} ready after {} ms, {PODS} addresses warm after {} ms more",
         node.instance.id,
         node.instance.address,
         ready.as_millis(),
         after.as_millis()
-    );
+    )?;
     Ok(node)
 }
 
@@ -143,11 +138,11 @@ fn place(node: &Node, colour: &str) -> io::Result<Vec<Pod>> {
         .map(|n| node.add_pod(&format!("{colour}-{n}")))
         .collect::<io::Result<_>>()?;
     let took = pods.iter().map(|pod| pod.added.took).collect();
-    println!(
+    outln!(
         "   {colour:<5} {} ADDs, start of process to end: {}",
         pods.len(),
         spread(took)
-    );
+    )?;
     Ok(pods)
 }
 
@@ -169,12 +164,12 @@ fn ping_all(title: &str, from: &[Pod], to: &[Pod]) -> io::Result<()> {
             }
         }
     }
-    println!(
+    outln!(
         "   {title:<11} {} of {} answered, {}",
         took.len(),
         took.len() + silent.len(),
         spread(took)
-    );
+    )?;
     if silent.is_empty() {
         Ok(())
     } else {
@@ -200,14 +195,20 @@ fn spread(mut took: Vec<Duration>) -> String {
 
 fn show(node: &Node, pods: &[Pod]) -> io::Result<()> {
     let snapshot = inspect(&node.socket())?;
-    println!(
+    outln!(
         "\n   {} {}: {}",
-        node.instance.id, snapshot.instance_type, snapshot.pod_limit_why
-    );
-    println!(
+        node.instance.id,
+        snapshot.instance_type,
+        snapshot.pod_limit_why
+    )?;
+    outln!(
         "   {:<23} {:>6}  {:<13} {:>5} {:>5}  pods",
-        "ENI", "device", "primary", "used", "free"
-    );
+        "ENI",
+        "device",
+        "primary",
+        "used",
+        "free"
+    )?;
     for eni in &snapshot.enis {
         let state = |state: &str| {
             eni.addresses
@@ -228,14 +229,14 @@ fn show(node: &Node, pods: &[Pod]) -> io::Result<()> {
             .map(|address| address.to_string())
             .unwrap_or_default();
         let (used, free) = (state("assigned"), state("free"));
-        println!(
+        outln!(
             "   {:<23} {:>6}  {primary:<13} {used:>5} {free:>5}  {}",
             eni.id,
             eni.device_index,
             held.first().map_or("", String::as_str)
-        );
+        )?;
         for pod in held.iter().skip(1) {
-            println!("   {:>58}  {pod}", "");
+            outln!("   {:>58}  {pod}", "")?;
         }
     }
     Ok(())
@@ -245,16 +246,16 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
     proto::address::ip("address", bytes).ok()
 }
 
-fn show_calls(lab: &Lab) {
+fn show_calls(lab: &Lab) -> io::Result<()> {
     let mut calls = std::collections::BTreeMap::new();
     for call in lab.sim.calls() {
         *calls.entry(call.action).or_insert(0) += 1;
     }
-    println!("\n   EC2 calls of both nodes together:");
+    outln!("\n   EC2 calls of both nodes together:")?;
     for (action, count) in calls {
-        println!("   {count:>4} {action}");
+        outln!("   {count:>4} {action}")?;
     }
-    println!();
+    outln!()
 }
 
 fn take_down(node: &Node, pods: Vec<Pod>) -> io::Result<()> {
@@ -263,6 +264,6 @@ fn take_down(node: &Node, pods: Vec<Pod>) -> io::Result<()> {
         .into_iter()
         .map(|pod| node.delete_pod(pod).map(|out| out.took))
         .collect::<io::Result<_>>()?;
-    println!("   {} {count} DELs: {}", node.instance.id, spread(took));
+    outln!("   {} {count} DELs: {}", node.instance.id, spread(took))?;
     Ok(())
 }

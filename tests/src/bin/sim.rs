@@ -5,7 +5,10 @@
 
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
+
+use e2e::simulation;
+use stdout::{errln, out, outln};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -13,47 +16,41 @@ fn main() -> ExitCode {
         .iter()
         .filter_map(|text| text.parse().ok())
         .collect();
-    match (arguments.first().map(String::as_str), numbers.as_slice()) {
+    let lived = match (arguments.first().map(String::as_str), numbers.as_slice()) {
         (Some("--seed"), [seed]) => one(*seed),
-        (Some("--crash"), _) => crash(),
+        (Some("--crash"), _) => simulation::crash::enumerate_all(|line| out!("{line}")),
         (Some(_), [seeds]) => many(*seeds, 0),
         (Some(_), [seeds, from]) => many(*seeds, *from),
         _ => {
-            eprintln!("usage: sim SEEDS [FROM] | sim --seed SEED | sim --crash");
-            ExitCode::from(2)
+            errln!("usage: sim SEEDS [FROM] | sim --seed SEED | sim --crash");
+            return ExitCode::from(2);
         }
+    };
+    stdout::ended("sim", lived.map(status))
+}
+
+fn status(sound: bool) -> ExitCode {
+    if sound {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 
-fn one(seed: u64) -> ExitCode {
-    let outcome = e2e::simulation::live(seed, e2e::simulation::Words::All);
+fn one(seed: u64) -> io::Result<bool> {
+    let outcome = simulation::live(seed, simulation::Words::All);
     for line in &outcome.lines {
-        println!("{line}");
+        outln!("{line}")?;
     }
-    match outcome.failure {
-        Some(failure) => {
-            println!("{failure}");
-            ExitCode::FAILURE
-        }
-        None => ExitCode::SUCCESS,
+    if let Some(failure) = &outcome.failure {
+        outln!("{failure}")?;
     }
+    Ok(outcome.failure.is_none())
 }
 
-fn crash() -> ExitCode {
-    if e2e::simulation::crash::enumerate_all(|line| print!("{line}")) {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
-}
-
-fn many(seeds: u64, from: u64) -> ExitCode {
+fn many(seeds: u64, from: u64) -> io::Result<bool> {
     let report =
-        e2e::simulation::campaign::run_on_all_cores(from..from + seeds, |line| println!("{line}"));
-    println!("{report}");
-    if report.failures.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+        simulation::campaign::run_on_all_cores(from..from + seeds, |line| outln!("{line}"))?;
+    outln!("{report}")?;
+    Ok(report.failures.is_empty())
 }

@@ -8,6 +8,7 @@ use e2e::{
     sandbox,
     soak::{self, Settings},
 };
+use stdout::{errln, outln};
 
 fn main() -> ExitCode {
     let numbers: Vec<u64> = std::env::args()
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
         [minutes] => (*minutes, 1),
         [minutes, seed] => (*minutes, *seed),
         _ => {
-            eprintln!("usage: soak MINUTES [SEED]");
+            errln!("usage: soak MINUTES [SEED]");
             return ExitCode::from(2);
         }
     };
@@ -26,22 +27,18 @@ fn main() -> ExitCode {
         churn: Duration::from_secs(60 * minutes),
         seed,
     };
-    println!("soak: {minutes} minutes, seed {seed}");
-    let lived = sandbox::enter()
-        .map_err(io::Error::other)
-        .and_then(|()| soak::run(settings, |line| println!("── {line}")));
-    match lived {
-        Ok(report) => {
-            println!("\n{report}");
-            if report.violations.is_empty() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
-        Err(error) => {
-            eprintln!("soak: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    stdout::ended("soak", live(settings))
+}
+
+fn live(settings: Settings) -> io::Result<ExitCode> {
+    let minutes = settings.churn.as_secs() / 60;
+    outln!("soak: {minutes} minutes, seed {}", settings.seed)?;
+    sandbox::enter().map_err(io::Error::other)?;
+    let report = soak::run(settings, |line| outln!("── {line}"))?;
+    outln!("\n{report}")?;
+    Ok(if report.violations.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

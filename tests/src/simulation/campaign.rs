@@ -1,7 +1,7 @@
 //! Many seeds, on every core. Each seed is a world of its own, so the order in which they are lived means nothing.
 
 use std::{
-    fmt,
+    fmt, io,
     ops::Range,
     sync::{
         Mutex,
@@ -34,11 +34,29 @@ pub struct Report {
     pub took: Duration,
 }
 
-/// Lives `seeds`, on as many threads as there are cores, and tells how it gets on. Ends early after some failures.
-pub fn run_all(seeds: Range<u64>, threads: usize, tell: impl Fn(String) + Sync) -> Report {
+/// Lives `seeds` on `threads` threads, and tells how it gets on. Ends early after some failures.
+///
+/// # Errors
+/// The first of `tell`, after which no more seeds are begun.
+pub fn run_all(
+    seeds: Range<u64>,
+    threads: usize,
+    tell: impl Fn(String) -> io::Result<()> + Sync,
+) -> io::Result<Report> {
     let begun = tokio::time::Instant::now();
     let next = AtomicU64::new(seeds.start);
     let report = Mutex::new(Report::default());
+    let untold = Mutex::new(None);
+    let tell = |line: String| {
+        let told = tell(line);
+        if let Err(error) = told {
+            next.store(seeds.end, Ordering::Relaxed);
+            untold
+                .lock()
+                .expect("a panic ends the campaign")
+                .get_or_insert(error);
+        }
+    };
     let work = || loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= seeds.end {
@@ -71,13 +89,22 @@ pub fn run_all(seeds: Range<u64>, threads: usize, tell: impl Fn(String) + Sync) 
             scope.spawn(work);
         }
     });
+    if let Some(error) = untold.into_inner().expect("the threads have ended") {
+        return Err(error);
+    }
     let mut report = report.into_inner().expect("the threads have ended");
     report.took = begun.elapsed();
-    report
+    Ok(report)
 }
 
 /// [`run_all`] on every core.
-pub fn run_on_all_cores(seeds: Range<u64>, tell: impl Fn(String) + Sync) -> Report {
+///
+/// # Errors
+/// As [`run_all`].
+pub fn run_on_all_cores(
+    seeds: Range<u64>,
+    tell: impl Fn(String) -> io::Result<()> + Sync,
+) -> io::Result<Report> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     run_all(seeds, threads, tell)
 }

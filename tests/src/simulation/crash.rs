@@ -6,7 +6,7 @@ mod daemon;
 mod story;
 
 use std::{
-    fmt,
+    fmt, io,
     net::Ipv4Addr,
     path::PathBuf,
     sync::{
@@ -71,15 +71,18 @@ const BESIDE: [&[Fault]; 9] = [
 ];
 
 /// Kills a daemon at every point of each of these lives, and tells how it went. True if nothing was broken.
-pub fn enumerate_all(tell: impl Fn(String)) -> bool {
+///
+/// # Errors
+/// The first of `tell`.
+pub fn enumerate_all(tell: impl Fn(String) -> io::Result<()>) -> io::Result<bool> {
     let mut sound = true;
     for faults in BESIDE {
         let report = enumerate(faults, 0, 1);
         let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
-        tell(format!("beside [{}]: {report}", names.join(", ")));
+        tell(format!("beside [{}]: {report}", names.join(", ")))?;
         sound &= report.failures.is_empty() && report.covered == report.points.len();
     }
-    sound
+    Ok(sound)
 }
 
 /// Kills a daemon at every `stride`th point from `first` of a life in which `faults` are in force for the first minutes.

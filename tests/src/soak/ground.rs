@@ -158,7 +158,7 @@ impl Ground {
 
     /// Told at once: whoever watches may want to look while it all still stands.
     pub fn violation(&self, what: String) {
-        eprintln!("violation: {what}");
+        stdout::errln!("violation: {what}");
         lock(&self.violations).push(what);
     }
 

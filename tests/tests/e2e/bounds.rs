@@ -109,7 +109,7 @@ fn weather(
     let first = settle(node, before)?;
     serve_under(node, &attack)?;
     let second = settle(node, before)?;
-    println!("before {before:?}\nfirst {first:?}\nsecond {second:?}");
+    stdout::errln!("before {before:?}\nfirst {first:?}\nsecond {second:?}");
     assert!(
         first.resident_kib <= before.resident_kib + KEPT_KIB,
         "{before:?} {first:?}"
@@ -447,7 +447,7 @@ fn fault_52_crowds_that_come_for_ever_take_no_more_memory_than_one() -> Outcome 
         drop(held);
         after.push(settle(&node, before)?.resident_kib);
     }
-    println!("{} KiB before, then {after:?}", before.resident_kib);
+    stdout::errln!("{} KiB before, then {after:?}", before.resident_kib);
     let most = |part: &[u64]| part.iter().copied().max().unwrap_or_default();
     let (early, late) = (most(&after[..EARLY]), most(&after[EARLY..]));
     assert!(late <= early + FLAT_KIB, "{before:?} {after:?}");

@@ -33,7 +33,7 @@ const COOLDOWN: (&str, &str) = ("IP_COOLDOWN_PERIOD", "900");
 /// Kills at every boundary of the scenario; every one must have been hit and survived.
 pub fn survive(name: &str, scenario: &impl Scenario, workers: usize) -> Outcome {
     let report = campaign::run(scenario, workers)?;
-    println!(
+    stdout::errln!(
         "{name}: {} of {} boundaries survived (repeated: {:?})\n{}",
         report.survived.len(),
         report.listed.len(),

@@ -5,6 +5,7 @@
 mod bounds;
 mod capture;
 mod cli;
+mod closed_pipe;
 mod cluster;
 mod conformance;
 mod crash;
@@ -63,13 +64,14 @@ fn main() -> ExitCode {
     if !arguments.list
         && let Err(why) = e2e::sandbox::enter()
     {
-        eprintln!("e2e: {why}");
+        stdout::errln!("e2e: {why}");
         return ExitCode::FAILURE;
     }
     let suites = [
         capture::trials(),
         bounds::trials(),
         cli::trials(),
+        closed_pipe::trials(),
         cluster::trials(),
         conformance::trials(),
         crash::trials(),

@@ -181,7 +181,7 @@ pub fn one_by_one(scene: &Scene, damage: &[(&str, &str)]) -> Outcome {
         let before = scene.repairs(kind)?;
         let took = scene.damage(how, &right)?;
         let repairs = scene.repairs(kind)? - before;
-        eprintln!("{kind}: whole after {took:?}, {repairs} changes ({how})");
+        stdout::errln!("{kind}: whole after {took:?}, {repairs} changes ({how})");
         assert!(repairs > 0, "no {kind} was counted after {how}");
     }
     // Each kind is worth a line when it is new.
@@ -203,7 +203,7 @@ fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
         .filter(|how| !how.starts_with("nft delete"))
         .collect();
     let took = scene.damage(&all.join("; "), &right)?;
-    eprintln!("all of it: whole after {took:?}");
+    stdout::errln!("all of it: whole after {took:?}");
     Ok(())
 }
 
@@ -364,7 +364,7 @@ fn removing_many_links_delays_no_add() -> Outcome {
     })?;
     let mut took: Vec<_> = added.iter().map(|pod| pod.added.took).collect();
     took.sort_unstable();
-    eprintln!("ADD alone {quiet:?}; beside 140 removals {took:?}");
+    stdout::errln!("ADD alone {quiet:?}; beside 140 removals {took:?}");
     let mut events = Vec::new();
     loop {
         match monitor.pending()? {

@@ -82,7 +82,7 @@ fn traffic_through(end: End) -> Outcome {
     let delivered: io::Result<Vec<_>> = streams.into_iter().map(Stream::finish).collect();
     let delivered = delivered?;
     if delivered.iter().any(|stream| !stream.lost.is_empty()) {
-        println!("{}\n{}", node.shell(STATE)?, node.log());
+        stdout::errln!("{}\n{}", node.shell(STATE)?, node.log());
     }
     delivered.iter().for_each(judge);
     Ok(())
@@ -118,7 +118,7 @@ fn judge(stream: &Delivery) {
         lost,
         took,
     } = stream;
-    println!("{name}: {sent} packets in {took:?}, {} lost", lost.len());
+    stdout::errln!("{name}: {sent} packets in {took:?}, {} lost", lost.len());
     assert!(*sent > 1000, "{name}: only {sent} packets");
     assert!(lost.is_empty(), "{name}: lost {lost:?}");
 }

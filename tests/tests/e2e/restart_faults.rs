@@ -144,7 +144,7 @@ fn fault_45_a_daemon_out_of_descriptors_sheds_load_and_recovers() -> Outcome {
         .iter()
         .filter(|answer| !answer.succeeded())
         .collect();
-    println!(
+    stdout::errln!(
         "{} of {AT_ONCE} served with {} descriptors",
         AT_ONCE - shed.len(),
         open + 4

@@ -26,6 +26,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 use e2e::sandbox;
 use figure::Report;
 use floor::Floor;
+use stdout::{errln, out, outln};
 
 /// What every part gets.
 #[derive(Debug)]
@@ -49,16 +50,10 @@ const PARTS: [Part; 7] = [
 ];
 
 fn main() -> ExitCode {
-    match sandbox::enter()
+    let measured = sandbox::enter()
         .map_err(io::Error::other)
-        .and_then(|()| run())
-    {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+        .and_then(|()| run());
+    stdout::ended("bench", measured.map(|()| ExitCode::SUCCESS))
 }
 
 fn run() -> io::Result<()> {
@@ -76,12 +71,13 @@ fn run() -> io::Result<()> {
     };
     for (name, part) in PARTS {
         if chosen.is_empty() || chosen.iter().any(|chosen| chosen == name) {
-            eprintln!("== {name}");
+            errln!("== {name}");
             part(&mut bench)?;
         }
     }
-    print!("{}", bench.report);
+    // Saved first: the measurements took minutes, and the reader of the table may have gone.
+    bench.report.save(&bench.out.join("report.json"))?;
+    out!("{}", bench.report)?;
     let (budgets, kept) = bench.report.kept();
-    println!("\n{kept} of {budgets} budgets kept.");
-    bench.report.save(&bench.out.join("report.json"))
+    outln!("\n{kept} of {budgets} budgets kept.")
 }

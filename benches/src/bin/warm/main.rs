@@ -8,6 +8,7 @@ mod tests;
 mod trace;
 
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use node::{Outcome, run};
 use planner::Config;
@@ -30,7 +31,11 @@ fn policies() -> [(&'static str, Config); 3] {
     ]
 }
 
-fn main() -> io::Result<()> {
+fn main() -> ExitCode {
+    stdout::ended("warm", print().map(|()| ExitCode::SUCCESS))
+}
+
+fn print() -> io::Result<()> {
     let instance = std::env::args().nth(1);
     let days = std::env::args()
         .nth(2)

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::ValueEnum;
+use stdout::{errln, out, outln};
 
 use super::USAGE;
 use crate::{
@@ -84,7 +85,7 @@ impl Doctor {
         let config = match Config::read(&Environment) {
             Ok(config) => config,
             Err(mistakes) => {
-                eprintln!("ipamd: settings cannot be used:\n{mistakes}");
+                errln!("ipamd: settings cannot be used:\n{mistakes}");
                 return ExitCode::from(USAGE);
             }
         };
@@ -93,17 +94,19 @@ impl Doctor {
             Ok(report) => report,
             Err(error) => return super::complain(&error),
         };
-        match self.output {
-            Form::Text => print!("{}", text(&report)),
-            Form::Json => println!("{:#}", serde_json::json!(report)),
+        let bundled = self.bundle.as_ref().map_or(Ok(()), |path| {
+            bundle::write(path, &report, &places, &Environment)
+                .map_err(|error| format!("\"{}\" could not be written: {error}", path.display()))
+        });
+        let shown = match self.output {
+            Form::Text => out!("{}", text(&report)),
+            Form::Json => outln!("{:#}", serde_json::json!(report)),
+        };
+        if let Err(error) = shown {
+            return stdout::ended("ipamd", Err(error));
         }
-        if let Some(path) = &self.bundle
-            && let Err(error) = bundle::write(path, &report, &places, &Environment)
-        {
-            return super::complain(&format!(
-                "\"{}\" could not be written: {error}",
-                path.display()
-            ));
+        if let Err(error) = bundled {
+            return super::complain(&error);
         }
         if report.fails() {
             ExitCode::FAILURE

@@ -4,10 +4,11 @@
 
 mod draw;
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::ValueEnum;
 use proto::error_chain::chain;
+use stdout::{errln, out};
 
 use super::USAGE;
 use crate::{
@@ -73,6 +74,8 @@ enum InspectError {
     Neither { daemon: String, source: StoreError },
     #[error(transparent)]
     State(#[from] StoreError),
+    #[error("the runtime does not start")]
+    Runtime(#[source] std::io::Error),
     #[error("the answer could not be written")]
     Write(#[from] std::io::Error),
     #[error("the daemon has ended")]
@@ -84,18 +87,19 @@ impl Inspect {
         let config = match Config::read(&Environment) {
             Ok(config) => config,
             Err(Mistakes(lines)) => {
-                eprintln!("ipamd: settings cannot be used:\n{}", lines.join("\n"));
+                errln!("ipamd: settings cannot be used:\n{}", lines.join("\n"));
                 return ExitCode::from(USAGE);
             }
         };
         let done = match &self.state {
             Some(file) => saved_view(file.clone()).and_then(|view| self.show(&view)),
             None => super::block_on(self.ask(&config))
-                .map_err(InspectError::Write)
+                .map_err(InspectError::Runtime)
                 .and_then(|done| done),
         };
         match done {
             Ok(()) => ExitCode::SUCCESS,
+            Err(InspectError::Write(error)) => stdout::ended("ipamd", Err(error)),
             Err(error) => super::complain(&chain(&error)),
         }
     }
@@ -127,7 +131,7 @@ impl Inspect {
             },
             other => other,
         })?;
-        eprintln!("ipamd: {daemon}; this is the state that it left");
+        errln!("ipamd: {daemon}; this is the state that it left");
         self.show(&view)
     }
 
@@ -139,9 +143,7 @@ impl Inspect {
             (Form::Text, true) => format!("\x1b[H\x1b[J{}", draw::draw(view)),
             (Form::Text, false) => draw::draw(view),
         };
-        let mut out = std::io::stdout().lock();
-        out.write_all(text.as_bytes())?;
-        Ok(out.flush()?)
+        Ok(out!("{text}")?)
     }
 }
 

@@ -17,6 +17,7 @@ use planner::{
     },
 };
 use proto::error_chain::chain;
+use stdout::errln;
 
 use self::plan::Plan;
 
@@ -163,7 +164,9 @@ enum MaxPodsError {
     #[error(transparent)]
     Plan(#[from] plan::PlanError),
     #[error("the runtime does not start")]
-    Runtime(#[from] std::io::Error),
+    Runtime(#[source] std::io::Error),
+    #[error("the answer could not be written")]
+    Write(#[from] std::io::Error),
 }
 
 impl MaxPods {
@@ -175,6 +178,7 @@ impl MaxPods {
         match answered {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
+            Err(MaxPodsError::Write(error)) => stdout::ended("ipamd", Err(error)),
             Err(error) => super::complain(&chain(&error)),
         }
     }
@@ -185,8 +189,8 @@ impl MaxPods {
             forecasts.push(plan.run(instance, self.max_eni, self.prefix_delegation)?);
         }
         match self.output {
-            Form::Json => output::forecasts_json(&forecasts),
-            Form::Number | Form::Table => output::forecasts_table(&forecasts),
+            Form::Json => output::forecasts_json(&forecasts)?,
+            Form::Number | Form::Table => output::forecasts_table(&forecasts)?,
         }
         Ok(())
     }
@@ -206,14 +210,14 @@ impl MaxPods {
         for row in &rows {
             if let Some(error) = &row.figures.expression_error {
                 let (name, stands) = (&row.instance.name, row.figures.max_pods);
-                eprintln!("ipamd: {name}: expression cannot be used: {error}; {stands} stands");
+                errln!("ipamd: {name}: expression cannot be used: {error}; {stands} stands");
             }
         }
         match self.output {
-            _ if self.explain => output::explain(&rows),
-            Form::Number => output::numbers(&rows),
-            Form::Table => output::table(&rows),
-            Form::Json => output::json(&rows),
+            _ if self.explain => output::explain(&rows)?,
+            Form::Number => output::numbers(&rows)?,
+            Form::Table => output::table(&rows)?,
+            Form::Json => output::json(&rows)?,
         }
         Ok(rows
             .iter()
@@ -260,7 +264,7 @@ impl MaxPods {
         let known: Option<Vec<_>> = self.types.iter().map(|name| limits::lookup(name)).collect();
         match known.filter(|_| !self.from_imds) {
             Some(known) => Ok(known.into_iter().cloned().collect()),
-            None => super::block_on(self.ask())?,
+            None => super::block_on(self.ask()).map_err(MaxPodsError::Runtime)?,
         }
     }
 

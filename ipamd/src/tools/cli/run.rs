@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use proto::error_chain::chain;
+use stdout::errln;
 
 use super::USAGE;
 use crate::{
@@ -45,7 +46,7 @@ impl Run {
         let config = match Config::read(&Environment) {
             Ok(config) => config,
             Err(mistakes) => {
-                eprintln!("ipamd: settings cannot be used:\n{mistakes}");
+                errln!("ipamd: settings cannot be used:\n{mistakes}");
                 return ExitCode::from(USAGE);
             }
         };

@@ -82,7 +82,7 @@ fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
     let all = DAMAGE.iter().map(|(_, how)| *how);
     let all: Vec<&str> = all.filter(|how| !how.starts_with("nft delete")).collect();
     let took = scene.damage(&all.join("; "), &right)?;
-    eprintln!("all of it: whole after {took:?}");
+    stdout::errln!("all of it: whole after {took:?}");
     Ok(())
 }
 

@@ -1,35 +1,40 @@
 //! Figures as text. Columns are as wide as their widest cell, so that a list stays a list at any length.
 
+use std::io;
+
 use serde_json::{Value, json};
+use stdout::{out, outln};
 
 use super::{Room, Row, plan::Forecast};
 use crate::tools::cli::table::Table;
 
 /// A figure a line; with several types, after the type's name.
-pub(super) fn numbers(rows: &[Row]) {
+pub(super) fn numbers(rows: &[Row]) -> io::Result<()> {
     for row in rows {
         let figure = row.room.map_or(row.figures.max_pods, |room| room.nodes);
         if rows.len() == 1 {
-            println!("{figure}");
+            outln!("{figure}")?;
         } else {
-            println!("{} {figure}", row.instance.name);
+            outln!("{} {figure}", row.instance.name)?;
         }
     }
+    Ok(())
 }
 
-pub(super) fn explain(rows: &[Row]) {
+pub(super) fn explain(rows: &[Row]) -> io::Result<()> {
     for (n, row) in rows.iter().enumerate() {
         if n > 0 {
-            println!();
+            outln!()?;
         }
         for step in &row.figures.steps {
-            println!("{step}");
+            outln!("{step}")?;
         }
         if let Some(room) = row.room {
-            println!("{}", fit(room));
+            outln!("{}", fit(room))?;
         }
-        println!("max pods: {}", row.figures.max_pods);
+        outln!("max pods: {}", row.figures.max_pods)?;
     }
+    Ok(())
 }
 
 fn fit(room: Room) -> String {
@@ -49,7 +54,7 @@ fn fit(room: Room) -> String {
     text
 }
 
-pub(super) fn table(rows: &[Row]) {
+pub(super) fn table(rows: &[Row]) -> io::Result<()> {
     let mut table = Table::new(&[
         "TYPE",
         "MAX PODS",
@@ -79,11 +84,11 @@ pub(super) fn table(rows: &[Row]) {
         cells.extend(row.room.map(|room| room.nodes.to_string()));
         table.row(cells);
     }
-    print!("{table}");
+    out!("{table}")
 }
 
-pub(super) fn json(rows: &[Row]) {
-    print_json(rows.iter().map(of_row).collect());
+pub(super) fn json(rows: &[Row]) -> io::Result<()> {
+    print_json(rows.iter().map(of_row).collect())
 }
 
 fn of_row(row: &Row) -> Value {
@@ -109,12 +114,12 @@ fn of_row(row: &Row) -> Value {
     })
 }
 
-pub(super) fn forecasts_table(forecasts: &[Forecast]) {
+pub(super) fn forecasts_table(forecasts: &[Forecast]) -> io::Result<()> {
     for (n, forecast) in forecasts.iter().enumerate() {
         if n > 0 {
-            println!();
+            outln!()?;
         }
-        println!("{} with {}", forecast.instance.name, forecast.policy);
+        outln!("{} with {}", forecast.instance.name, forecast.policy)?;
         let mut table = Table::new(&[
             "PODS",
             "ENIS",
@@ -135,11 +140,12 @@ pub(super) fn forecasts_table(forecasts: &[Forecast]) {
                 held.calls.to_string(),
             ]);
         }
-        print!("{table}");
+        out!("{table}")?;
     }
+    Ok(())
 }
 
-pub(super) fn forecasts_json(forecasts: &[Forecast]) {
+pub(super) fn forecasts_json(forecasts: &[Forecast]) -> io::Result<()> {
     let of = |forecast: &Forecast| {
         let held = forecast.held.iter().map(|held| {
             json!({
@@ -158,9 +164,9 @@ pub(super) fn forecasts_json(forecasts: &[Forecast]) {
             "held": held.collect::<Vec<_>>(),
         })
     };
-    print_json(forecasts.iter().map(of).collect());
+    print_json(forecasts.iter().map(of).collect())
 }
 
-fn print_json(values: Vec<Value>) {
-    println!("{:#}", Value::Array(values));
+fn print_json(values: Vec<Value>) -> io::Result<()> {
+    outln!("{:#}", Value::Array(values))
 }
