@@ -1,6 +1,6 @@
-"""Compares two transcripts of one tour, and holds the outcome to the table of known differences.
+"""Compares two transcripts of one tour, and compares the result with the table of known differences.
 
-A difference that no row explains fails; so does a row that explains nothing any more.
+A difference without a row is an error. A row that matches no difference is an error too.
 """
 
 import json
@@ -59,12 +59,12 @@ def values(name, path, a, b):
         ours, moto = by_identity(a), by_identity(b)
         for key in sorted({*ours, *moto}):
             yield from members(name, f"{path}[]", key, ours, moto)
-    elif json.dumps(a) != json.dumps(b):  # to Python, 1 is True
+    elif json.dumps(a) != json.dumps(b):  # in Python, 1 == True
         yield Difference(name, path, show(a), show(b))
 
 
 def by_identity(side):
-    """Members by what tells them apart; one that nothing tells from its sibling is counted all the same."""
+    """List members by their identity. Members with the same identity are numbered."""
     found = {}
     for member in side:
         key = identity(member)
@@ -75,7 +75,7 @@ def by_identity(side):
 
 
 def members(name, path, key, ours, moto):
-    """A member that one side lacks is shown by what identifies it: its fields say nothing more."""
+    """A member that only one side has is shown by its identity; its fields would add nothing."""
     if key in ours and key in moto:
         yield from values(name, path, ours[key], moto[key])
     else:
@@ -94,7 +94,7 @@ class Row:
         self.unused = {*(("step", s) for s in self.steps), *(("path", p) for p in self.paths)}
 
     def explains(self, d):
-        """Whether this row is about `d`; if so, its patterns count as used."""
+        """Whether this row matches `d`; if so, its patterns are marked as used."""
         hits = [
             {p for p in mine if fnmatchcase(text, p.replace("[", "[[]"))}
             for mine, text in ((self.steps, d.step), (self.paths, d.path), (self.ours, d.ours), (self.moto, d.moto))
@@ -110,7 +110,7 @@ def patterns(field):
 
 
 def judge(differences, rows):
-    """What is wrong, in words: unexplained differences, ambiguous rows, stale patterns."""
+    """Error messages: unexplained differences, ambiguous rows, unused patterns."""
     wrong = []
     for d in differences:
         found = [r for r in rows if r.explains(d)]

@@ -1,8 +1,8 @@
-"""Makes answers of two servers comparable: what each server makes up for itself becomes a name that both share.
+"""Makes the answers of two servers comparable: replaces generated values by names that are the same for both servers.
 
-Owns the names. An id, address or MAC is named after the step whose answer showed it first (`<eni of create#1>`), so
-that identity is still compared: the address that Create gave has to be the one that Describe shows. Must not drop
-anything but empty values, and must not know which server is which.
+Owns the names. An id, address or MAC is named after the step whose answer contains it first (`<eni of create#1>`).
+Identity is therefore still compared: the address that Create returns must be the address that Describe returns. Must drop
+only empty values, and must not know which server is which.
 """
 
 import re
@@ -18,7 +18,7 @@ TOKEN = re.compile(
     r"|(?P<account>\b\d{12}\b)"
 )
 
-# What tells the members of a list apart, in the order of preference.
+# The fields that identify the members of a list, in order of preference.
 KEYS = (
     "NetworkInterfaceId", "InstanceId", "SubnetId", "VpcId", "GroupId", "InstanceType", "NetworkCardIndex",
     "Key", "PrivateIpAddress", "Ipv6Address", "Ipv4Prefix", "Ipv6Prefix", "CidrBlock", "Ipv6CidrBlock",
@@ -26,7 +26,7 @@ KEYS = (
 
 
 class Names:
-    """The names of one server's values. `known`: values that both sides are told from the start."""
+    """The names of one server's values. `known` has the values that both sides know from the start."""
 
     def __init__(self, known):
         self.names = dict(known)
@@ -58,7 +58,7 @@ class Names:
         return TOKEN.sub(replace, text)
 
     def value(self, value, step, counts=None):
-        """`value` with names; lists sorted, empty values left out (EC2 promises neither the element nor its lack)."""
+        """`value` with names. Lists are sorted; empty values are removed, because EC2 may send or omit them."""
         counts = {} if counts is None else counts
         if isinstance(value, str):
             return self.text(value, step, counts)
@@ -71,7 +71,7 @@ class Names:
 
 
 def identity(member):
-    """What tells a list's member from its siblings."""
+    """The identity of a list member."""
     if not isinstance(member, dict):
         return str(member)
     if "Instances" in member:
@@ -82,5 +82,5 @@ def identity(member):
 
 
 def literals(text):
-    """The ids and addresses that `text` names: the same for both servers, so they keep their own names."""
+    """The ids and addresses in `text`. They are the same for both servers, so they are not renamed."""
     return {m[0]: m[0] for m in TOKEN.finditer(text) if not m["time"] and not m["account"]}

@@ -1,4 +1,4 @@
-"""Renders differences.toml for people, between the markers of README.md, and checks that what stands there is new."""
+"""Renders differences.toml as a table between the markers in README.md, and checks that the table is up to date."""
 
 BEGIN, END = "<!-- differences: written by run.py -->", "<!-- end of differences -->"
 
@@ -21,11 +21,11 @@ def table(rows):
 
 
 def check(readme, rows, write):
-    """Complaints about the table in `readme`; with `write`, it is replaced instead."""
+    """Errors in the table of `readme`; with `write`, replaces the table instead."""
     text = readme.read_text()
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
     current = f"{head}{BEGIN}\n\n{table(rows)}\n\n{END}{tail}"
     if write:
         readme.write_text(current)
-    return [] if write or text == current else [f"{readme.name} is not current: run with --write"]
+    return [] if write or text == current else [f"{readme.name} is out of date: run with --write"]

@@ -1,8 +1,8 @@
-"""`make sim-conformance`: one tour through the AWS command line against vpc-sim and against moto, compared.
+"""`make sim-conformance`: runs the same calls through the AWS command line against vpc-sim and moto, and compares them.
 
-Owns the environment (made once per requirements.txt, outside the checkout), the two servers, and the verdict. Standard
-library only; what needs packages runs inside the environment. Exit code 0: every difference is in differences.toml, and
-README.md says so.
+Owns the Python environment (created once per requirements.txt, outside the checkout), the two servers, and the result.
+Uses only the standard library; code that needs packages runs inside the environment. Exit code 0 means that every
+difference is in differences.toml and that README.md is up to date.
 """
 
 import argparse
@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def environment(where):
-    """The Python of an environment that holds exactly requirements.txt."""
+    """The Python interpreter of an environment with exactly the packages of requirements.txt."""
     requirements = HERE / "requirements.txt"
     stamp, digest = where / "requirements.sha256", hashlib.sha256(requirements.read_bytes()).hexdigest()
     python = where / "bin" / "python"
@@ -39,7 +39,7 @@ def environment(where):
 
 
 def clean_environ(home):
-    """Nothing of the caller's: no profile, no proxy, no endpoint, no retries that would hide an answer."""
+    """Nothing from the caller's environment: no profile, no proxy, no endpoint. No retries, which would hide an answer."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": home,
@@ -55,7 +55,7 @@ def clean_environ(home):
 
 @contextmanager
 def server(command, environ, log):
-    """A server that says where it is in one line of JSON and ends at SIGTERM. What else it says goes to `log`."""
+    """A server that prints its address in one line of JSON and ends at SIGTERM. Its other output goes to `log`."""
     with open(log, "w") as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, env=environ) as process:
         try:
             line = process.stdout.readline()
@@ -77,7 +77,7 @@ def vpc_sim_command(binary, setup):
 
 
 def transcripts(python, binary, setup, logs):
-    """Both tours, at the same time."""
+    """Runs both tours at the same time."""
     with ExitStack() as stack:
         environ = clean_environ(stack.enter_context(tempfile.TemporaryDirectory()))
         servers = {
@@ -92,16 +92,16 @@ def transcripts(python, binary, setup, logs):
         answers = {name: tour.communicate()[0] for name, tour in tours.items()}
     failed = [name for name, tour in tours.items() if tour.returncode != 0]
     if failed:
-        raise RuntimeError(f"the tour broke off: {', '.join(failed)}; the servers' logs are in {logs}")
+        raise RuntimeError(f"the tour failed: {', '.join(failed)}; the servers' logs are in {logs}")
     return (json.loads(answers[name]) for name in ("vpc-sim", "moto"))
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--vpc-sim", required=True, type=Path, help="the binary")
-    arguments.add_argument("--environment", required=True, type=Path, help="where the Python environment is kept")
-    arguments.add_argument("--dump", type=Path, help="also write both transcripts here, for a look at them")
-    arguments.add_argument("--write", action="store_true", help="bring README.md up to date")
+    arguments.add_argument("--environment", required=True, type=Path, help="the directory of the Python environment")
+    arguments.add_argument("--dump", type=Path, help="also write both transcripts to this file")
+    arguments.add_argument("--write", action="store_true", help="update README.md")
     args = arguments.parse_args()
 
     began = time.monotonic()
@@ -117,7 +117,7 @@ def main():
     for line in wrong:
         print(line)
     agree = len(ours) - len({d.step for d in found})
-    print(f"{len(ours)} steps, {agree} alike; {len(found)} differences, {len(rows)} known; {len(wrong)} complaints")
+    print(f"{len(ours)} steps, {agree} equal; {len(found)} differences, {len(rows)} known; {len(wrong)} complaints")
     print(f"{time.monotonic() - began:.1f} s")
     return 1 if wrong else 0
 

@@ -1,4 +1,4 @@
-"""Serves moto on a free loopback port until SIGTERM, and says where in one line of JSON, as vpc-sim does."""
+"""Serves moto on a free loopback port until SIGTERM, and prints its address in one line of JSON, as vpc-sim does."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""The comparison notices what it should: run before every tour."""
+"""Tests of the comparison. They run before every tour."""
 
 import unittest
 

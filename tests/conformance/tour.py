@@ -1,7 +1,7 @@
 """Runs the tour against one server with the AWS command line's own driver, and prints a transcript as JSON.
 
-Owns the calls. The driver is loaded once, because starting `aws` anew takes a hundred times as long as what it asks.
-Must not know what either server ought to answer. Usage: tour.py {vpc-sim|moto} ENDPOINT TOUR.toml INSTANCE...
+Owns the calls. The driver is loaded once, because starting `aws` takes a hundred times longer than a call. Must not know
+what either server should answer. Usage: tour.py {vpc-sim|moto} ENDPOINT TOUR.toml INSTANCE...
 """
 
 import gc
@@ -24,8 +24,8 @@ ERROR = re.compile(r"An error occurred \((?P<code>[^)]+)\) when calling the \w+ 
 
 
 class Cli:
-    """`aws ec2 … --endpoint-url …`, each call in a child of its own: the driver keeps the marks of what it ran (after
-    one call with --no-source-dest-check, every other action fails), and a fork of a loaded one is as good as new."""
+    """`aws ec2 … --endpoint-url …`. Each call runs in its own fork of the loaded driver, because the driver keeps state
+    between calls: after one call with --no-source-dest-check, every other action fails."""
 
     def __init__(self, endpoint):
         self.driver, self.endpoint = create_clidriver(), endpoint
@@ -34,7 +34,7 @@ class Cli:
             loader.load_service_model("ec2", kind)
         for name in ("endpoints", "partitions", "sdk-default-configuration"):
             loader.load_data(name)
-        gc.disable()  # a collection in a child would copy all that it shares with this process
+        gc.disable()  # a collection in the child would copy the memory that it shares with this process
 
     def run(self, arguments):
         """Exit code, standard output, standard error."""
@@ -50,13 +50,13 @@ class Cli:
         with redirect_stdout(out), redirect_stderr(err):
             try:
                 code = self.driver.main(["ec2", *arguments, "--endpoint-url", self.endpoint, "--output", "json"])
-            except SystemExit as end:  # how the parser of arguments gives up
+            except SystemExit as end:  # the argument parser raises this on errors
                 code = end.code
             out.flush(), err.flush()
         return code
 
     def must(self, command, query):
-        """A call of the preparation: it has to succeed."""
+        """A call of the preparation, which must succeed."""
         code, out, err = self.run(shlex.split(command))
         if code != 0:
             raise RuntimeError(f"preparation: aws ec2 {command}: {err.strip()}")
@@ -64,8 +64,8 @@ class Cli:
 
 
 def prepare_moto(cli, setup):
-    """Makes by calls what vpc-sim's command line makes. Answers the instances, in the order of `setup`."""
-    # Unseeded, it sometimes picks an address twice, or one that the tour names.
+    """Creates with API calls what vpc-sim's command line creates. Returns the instances, in the order of `setup`."""
+    # Without a seed, moto sometimes picks an address twice, or one that the tour uses.
     urlopen(Request(f"{cli.endpoint}/moto-api/seed?a=7", method="POST")).close()
     create_vpc = f"create-vpc --cidr-block {setup['vpc']} --amazon-provided-ipv6-cidr-block"
     vpc = cli.must(create_vpc, "Vpc.VpcId")
@@ -85,7 +85,7 @@ def prepare_moto(cli, setup):
 
 
 def discover(cli, setup, instances):
-    """What the tour's steps may name, by calls that both servers answer."""
+    """The values that steps of the tour can use, from calls that both servers support."""
     found = {"region": setup["region"]}
     for name, (cidr, _) in zip(setup["subnet_names"], setup["subnets"]):
         filters = f"describe-subnets --filters Name=cidr-block,Values={cidr}"
@@ -116,7 +116,7 @@ def walk(cli, tour, found):
         try:
             arguments = [word.format_map(found) for word in shlex.split(step["run"])]
         except KeyError as missing:
-            yield {"step": step["name"], "exit": None, "outcome": f"cannot be asked: there is no {missing.args[0]}"}
+            yield {"step": step["name"], "exit": None, "outcome": f"cannot run: there is no {missing.args[0]}"}
             continue
         code, out, err = cli.run(arguments)
         answer = json.loads(out) if out.strip() else {}
