@@ -1,6 +1,6 @@
-# Hawser: every command a contributor needs. `make` alone lists them.
+# The commands for contributors. `make` without a target lists them.
 #
-# Build products live outside the checkout, so that a fresh clone on the same machine builds quickly.
+# Build products are outside the checkout, so that a fresh clone on the same machine builds quickly.
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/hawser/target
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
@@ -16,22 +16,22 @@ help: ## List the commands
 tools: ## Install what is missing on a fresh Debian machine
 	@sh tests/tools.sh
 
-# Static, so that it runs on any host libc and starts as fast as the kernel can exec. The flag is given per target:
-# as plain RUSTFLAGS it would also reach build scripts and throw away every other cached build. What runs is a copy, as on
-# a node: a linker writes its output in pieces, which the kernel then maps in pieces, and the start takes a tenth longer.
+# The plugin is static, so that it runs with any host libc and starts quickly. The flag is set per target: with plain
+# RUSTFLAGS it would also apply to build scripts and invalidate all other cached builds. The binary is copied, as on a node:
+# the linker writes its output in pieces, the kernel then maps the file in pieces, and the start takes 10 % longer.
 plugin: tools
 	@echo "== building the plugin (static)"
 	@CARGO_TARGET_$(subst -,_,$(shell echo $(HOST) | tr a-z A-Z))_RUSTFLAGS="-C target-feature=+crt-static" \
 	  $(CARGO) build -q --profile plugin -p cni-plugin --target $(HOST)
 	@install -m 755 $(CARGO_TARGET_DIR)/$(HOST)/plugin/hawser $(HAWSER_PLUGIN)
 
-# All targets, tests included: cargo unites the features of what it builds together, and any other selection would
-# compile the EC2 client a second time.
+# Always builds all targets, including tests. Cargo merges the features of all crates in one build, and any other selection
+# would compile the EC2 client a second time.
 build: plugin ## Build everything (the EC2 client takes minutes, once)
 	@echo "== building daemon, simulator and lab (the first time takes about five minutes: aws-sdk-ec2)"
 	@$(CARGO) build -q --workspace --all-targets
 
-demo: build ## Two nodes, a simulated VPC, pods that talk: the main job, watched; KEEP=1 leaves the live pages open
+demo: build ## Run pods on two nodes of a simulated VPC; KEEP=1 keeps the nodes and their live pages
 	@$(CARGO_TARGET_DIR)/debug/demo $(if $(KEEP),keep)
 
 test: build ## Run every test
@@ -39,22 +39,22 @@ test: build ## Run every test
 	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast
 
 sim-conformance: build ## Compare the simulator with another one, through the AWS command line
-	@echo "== a second opinion on the simulator"
+	@echo "== comparing the simulator with moto"
 	@python3 -B tests/conformance/test_compare.py --quiet
 	@python3 -B tests/conformance/run.py --vpc-sim $(CARGO_TARGET_DIR)/debug/vpc-sim \
 	  --environment $(CARGO_TARGET_DIR)/conformance-venv
 
-sim: build ## Live SEEDS=200000 [FROM=0] nodes in virtual time, or one, word for word: SEED=7; CRASH=all: kill at every point
+sim: build ## Simulate SEEDS=200000 [FROM=0] nodes in virtual time, or one with a log: SEED=7; CRASH=all: kill at every point
 	@$(CARGO_TARGET_DIR)/debug/sim $(if $(CRASH),--crash,$(if $(SEED),--seed $(SEED),$(or $(SEEDS),10000) $(FROM)))
 
-soak: build ## Two nodes, random churn, faults and restarts for MINUTES=60 [SEED=1]
+soak: build ## Run two nodes with random pods, faults and restarts for MINUTES=60 [SEED=1]
 	@$(CARGO_TARGET_DIR)/debug/soak $(or $(MINUTES),60) $(or $(SEED),1)
 
-# The committed corpus is read, not written: what a run finds stays beside the build. The store needs room: where a
-# damaged page number names a page of 2 GiB, redb makes room for it before it looks whether it is there.
+# A run reads the committed corpus and does not change it: new inputs are written next to the build. The memory limit is
+# high because of the store: for a corrupt page number, redb allocates up to 2 GiB before it checks that the page exists.
 FUZZED := netlink cni rpc store imds ec2
 fuzz: export RUSTC_WRAPPER := $(CURDIR)/tests/fuzz/rustc.sh
-fuzz: tools ## Fuzz what reads foreign bytes, MINUTES=10 each [TARGET=netlink|cni|rpc|store|imds|ec2]
+fuzz: tools ## Fuzz the parsers of untrusted input, MINUTES=10 each [TARGET=netlink|cni|rpc|store|imds|ec2]
 	@command -v cargo-fuzz >/dev/null || { echo "== installing cargo-fuzz"; RUSTC_WRAPPER= cargo install -q --locked cargo-fuzz; }
 	@for target in $(or $(TARGET),$(FUZZED)); do \
 	  echo "== fuzzing $$target"; \
@@ -64,23 +64,23 @@ fuzz: tools ## Fuzz what reads foreign bytes, MINUTES=10 each [TARGET=netlink|cn
 	    -artifact_prefix=$(CARGO_TARGET_DIR)/fuzz/ -max_total_time=$$((60 * $(or $(MINUTES),10))) || exit 1; \
 	done
 
-# Release builds, the daemon included; the whole workspace, as everywhere, or the EC2 client is compiled once more.
+# Builds the whole workspace in release mode. A smaller selection would compile the EC2 client once more.
 bench: export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/release/ipamd
-bench: plugin ## Measure a node beside its floor: a table, report.json and latency.svg in target/bench [ONLY="verbs storm"]
+bench: plugin ## Measure a node and its floor: a table, report.json and latency.svg in target/bench [ONLY="verbs storm"]
 	@echo "== building for release (the first time takes about ten minutes)"
 	@$(CARGO) build -q --release --workspace
 	@$(CARGO_TARGET_DIR)/release/node target/bench $(ONLY)
 	@$(CARGO_TARGET_DIR)/release/planner
 
-fleet: build ## What 1,000 and 5,000 nodes cost one account's EC2 budget
+fleet: build ## Simulate the EC2 calls of 1,000 and 5,000 nodes in one account
 	@$(CARGO_TARGET_DIR)/debug/examples/fleet
 
 fmt: ## Format the sources
 	@cargo fmt --all
 
-lint: ## Format check and clippy, warnings denied; do the fuzz targets compile?
+lint: ## Check the format, run clippy with warnings as errors, check that the fuzz targets compile
 	@echo "== format" && cargo fmt --all --check
 	@echo "== clippy" && $(CARGO) clippy -q --workspace --all-targets -- -D warnings
 	@echo "== fuzz targets" && $(CARGO) check -q --manifest-path tests/fuzz/Cargo.toml --bins
 
-ci: tools lint test sim-conformance ## What a submission must pass
+ci: tools lint test sim-conformance ## Run everything that a change must pass

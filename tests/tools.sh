@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what building and testing need and this machine lacks. Quiet where nothing is missing.
+# Installs missing packages that are needed to build and test. Prints nothing if none are missing.
 set -eu
 
 missing=""
@@ -10,7 +10,7 @@ need_file() { # path package
     [ -e "$1" ] || missing="$missing $2"
 }
 need gcc gcc
-need g++ g++ # libFuzzer is written in it
+need g++ g++ # for libFuzzer
 need ip iproute2
 need nft nftables
 need iptables-restore iptables
@@ -32,7 +32,7 @@ if [ -n "$missing" ]; then
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
-# Of this package only the tool is wanted; installed, it would run a server. So it is unpacked.
+# The package is unpacked and not installed: only promtool is needed, and an installed package would run a server.
 if ! command -v promtool >/dev/null; then
     echo "== unpacking promtool from Debian's package prometheus"
     unpacked=$(mktemp -d)
@@ -43,5 +43,5 @@ if ! command -v promtool >/dev/null; then
     rm -r "$unpacked"
 fi
 
-command -v cargo >/dev/null || { echo "tools: Rust is missing: install rustup and the toolchain that Cargo.toml's rust-version names" >&2; exit 1; }
+command -v cargo >/dev/null || { echo "tools: Rust is missing: install rustup and the toolchain of rust-version in Cargo.toml" >&2; exit 1; }
 cargo nextest --version >/dev/null 2>&1 || { echo "== installing cargo-nextest"; cargo install -q --locked cargo-nextest; }

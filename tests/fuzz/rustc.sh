@@ -1,6 +1,6 @@
 #!/bin/sh
-# RUSTC_WRAPPER for fuzzing: the generated EC2 client, a million lines, is compiled without instrumentation and without
-# optimisation. Everything else, the XML parser and the runtime below the client included, is as cargo-fuzz wants it.
+# RUSTC_WRAPPER for fuzzing. It compiles the generated EC2 client (a million lines) without instrumentation and without
+# optimisation. All other crates, including the client's XML parser and runtime, are compiled as cargo-fuzz requests.
 rustc=$1
 shift
 case " $* " in
