@@ -29,7 +29,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 pub enum ClientError {
     #[error("ipamd cannot be reached at {}", socket.display())]
     Connect { socket: PathBuf, source: io::Error },
-    #[error("the connection to ipamd at {} broke", socket.display())]
+    #[error("the connection to ipamd at {} failed", socket.display())]
     Broken {
         socket: PathBuf,
         source: Box<dyn Error + Send + Sync>,
@@ -40,7 +40,7 @@ pub enum ClientError {
     Refused { refusal: Refusal },
 }
 
-const REMEDY: &str = "see whether the hawser pod on this node runs and is ready, and its log; the kubelet tries again by itself";
+const REMEDY: &str = "check that the hawser pod on this node is running and ready, and check its log; the kubelet tries again";
 
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {

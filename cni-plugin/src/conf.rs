@@ -36,11 +36,11 @@ pub enum ConfError {
         want: &'static str,
     },
     #[error(
-        "cniVersion {found:?} is not served, only {}",
+        "cniVersion {found:?} is not supported; the supported versions are {}",
         version::supported().join(", ")
     )]
     Version { found: String },
-    #[error("{verb} does not exist in cniVersion {found}, only from {since} on")]
+    #[error("{verb} does not exist in cniVersion {found}; it needs {since} or later")]
     VerbTooNew {
         verb: &'static str,
         found: &'static str,
@@ -59,7 +59,7 @@ pub enum ConfError {
     Deadline { found: String },
     #[error("socket is {found:?} where an absolute path was expected")]
     Socket { found: String },
-    #[error("{verb} needs {key}, which the network configuration lacks")]
+    #[error("{verb} needs {key}, which is missing in the network configuration")]
     Absent {
         verb: &'static str,
         key: &'static str,
@@ -97,15 +97,15 @@ impl ConfError {
 impl From<ConfError> for Failure {
     fn from(error: ConfError) -> Self {
         let remedy = match &error {
-            ConfError::Read { .. } => "nothing: the runtime tries again",
+            ConfError::Read { .. } => "no action needed: the runtime tries again",
             ConfError::Version { .. } | ConfError::VerbTooNew { .. } => {
-                "set one of these as cniVersion in the network configuration, or use another runtime"
+                "set a supported cniVersion in the network configuration, or use another runtime"
             }
             ConfError::Absent { .. } | ConfError::Entry { .. } | ConfError::NoAddress { .. } => {
-                "the container runtime adds it to the configuration: see which runtime calls, and its log"
+                "the container runtime adds this key: check which runtime calls the plugin, and its log"
             }
             _ => {
-                "correct the network configuration; ipamd writes 10-hawser.conflist anew when it starts"
+                "correct the network configuration; ipamd writes 10-hawser.conflist again when it starts"
             }
         };
         Self::new(error.code(), &error, remedy)

@@ -50,7 +50,7 @@ fn leave_word(conf: &Conf, key: &SandboxKey, error: ClientError) -> Result<(), F
 }
 
 pub(crate) fn unheard(error: &ClientError, source: &std::io::Error) -> Failure {
-    let and = format!("nor could a tombstone be left for it: {source}");
+    let and = format!("the plugin could not write a tombstone either: {source}");
     Failure::new(code::TRY_AGAIN, error, &and)
 }
 

@@ -113,7 +113,7 @@ impl Verb {
 /// What is wrong with the environment.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EnvError {
-    #[error("CNI_COMMAND is {found:?}, which is none of ADD, DEL, CHECK, STATUS, GC, VERSION")]
+    #[error("CNI_COMMAND is {found:?}; expected ADD, DEL, CHECK, STATUS, GC or VERSION")]
     UnknownCommand { found: String },
     #[error("{verb} needs {}, which the runtime did not set", missing.join(", "))]
     Missing {
@@ -137,7 +137,7 @@ pub enum EnvError {
     ArgsUnknown { keys: Vec<String> },
 }
 
-const REMEDY: &str = "the container runtime sets it: see which runtime calls, and its log; another try changes nothing";
+const REMEDY: &str = "the container runtime sets this variable: check which runtime calls the plugin, and its log; trying again does not help";
 
 impl From<EnvError> for Failure {
     fn from(error: EnvError) -> Self {

@@ -33,7 +33,7 @@ pub enum NetnsPathError {
     Kind { path: PathBuf, source: NetnsError },
     #[error("CNI_NETNS {} is the host's own network namespace", path.display())]
     Own { path: PathBuf },
-    #[error("IPv6 is off in the pod's network namespace and cannot be switched on")]
+    #[error("IPv6 is disabled in the pod's network namespace and cannot be enabled")]
     Ipv6 { source: io::Error },
     #[error("{op} {} failed", path.display())]
     Io {
@@ -47,16 +47,16 @@ impl From<NetnsPathError> for Failure {
     fn from(error: NetnsPathError) -> Self {
         let remedy = match &error {
             NetnsPathError::Own { .. } => {
-                "hostNetwork pods need no CNI; set CNI_NETNS_OVERRIDE=1 if this is meant"
+                "hostNetwork pods need no CNI; set CNI_NETNS_OVERRIDE=1 if this is intended"
             }
             NetnsPathError::Missing { .. } | NetnsPathError::Kind { .. } => {
-                "nothing, if the sandbox has ended meanwhile: the runtime makes a new one"
+                "no action needed if the sandbox was deleted: the runtime creates a new one"
             }
             NetnsPathError::Ipv6 { .. } | NetnsPathError::Io { .. } => {
                 "the plugin must run as root, with CAP_SYS_ADMIN"
             }
             NetnsPathError::Relative { .. } | NetnsPathError::Symlink { .. } => {
-                "the container runtime gives the path: see which runtime calls, and its log"
+                "the container runtime sets this path: check which runtime calls the plugin, and its log"
             }
         };
         Self::new(code::NETNS, &error, remedy)

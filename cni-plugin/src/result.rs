@@ -15,9 +15,9 @@ use crate::version::Version;
 /// A reply of the daemon that no result can be made of.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplyError {
-    #[error("ipamd answered without {field}")]
+    #[error("the reply of ipamd has no field {field}")]
     Absent { field: &'static str },
-    #[error("ipamd answered with a malformed address")]
+    #[error("the reply of ipamd has a malformed address")]
     Address {
         #[from]
         source: AddressError,
@@ -29,7 +29,7 @@ impl From<ReplyError> for Failure {
         Self::new(
             code::INTERNAL,
             &error,
-            "install plugin and ipamd of one release",
+            "install the plugin and ipamd of the same release",
         )
     }
 }

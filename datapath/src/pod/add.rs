@@ -47,13 +47,13 @@ pub enum AddError {
         value: String,
     },
     /// The pod already has an interface of this name.
-    #[error("interface {name} exists already in the pod's network namespace")]
+    #[error("interface {name} already exists in the pod's network namespace")]
     InterfaceExists {
         /// The pod's interface name.
         name: String,
     },
     /// The host end's name belongs to a link that is not one of ours.
-    #[error("host link {name} exists already and is not a pod link")]
+    #[error("host link {name} already exists and is not a pod link")]
     HostNameTaken {
         /// The host end's name.
         name: String,
@@ -65,10 +65,10 @@ pub enum AddError {
         address: IpAddr,
     },
     /// The descriptor is no network namespace (any more).
-    #[error("the pod's network namespace is gone")]
+    #[error("the pod's network namespace no longer exists")]
     NamespaceGone,
     /// The socket was opened in another namespace than the one that was handed over with it.
-    #[error("the pod's netlink socket belongs to namespace {socket:?}, not {netns:?}")]
+    #[error("the pod's netlink socket belongs to namespace {socket:?} and not to {netns:?}")]
     NamespaceMismatch {
         /// Where the socket acts.
         socket: NetnsId,

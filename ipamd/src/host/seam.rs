@@ -55,11 +55,11 @@ pub trait EniHost: Clone + Send + 'static {
 /// Why a pod could not be wired, or its wiring not be looked at.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
-    #[error("the sandbox has an interface \"{0}\" already")]
+    #[error("the sandbox already has an interface \"{0}\"")]
     InterfaceExists(String),
     #[error("the kernel still routes {0} to another pod")]
     AddressInUse(IpAddr),
-    #[error("the host has a link \"{0}\" that is not a pod's")]
+    #[error("the host has a link \"{0}\" that does not belong to a pod")]
     NameTaken(String),
     #[error("the sandbox's network namespace cannot be used")]
     Netns(#[source] Box<dyn std::error::Error + Send + Sync>),

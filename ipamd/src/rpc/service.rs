@@ -261,7 +261,7 @@ fn handed<T>(request: &Request<T>) -> Option<Handed> {
 }
 
 fn no_descriptors() -> Refusal {
-    refusals::invalid(&"the connection brought no descriptors of the sandbox")
+    refusals::invalid(&"the connection did not pass the sandbox's file descriptors")
 }
 
 fn read_sandbox(sandbox: Option<v1::Sandbox>) -> Result<Sandbox, Refusal> {

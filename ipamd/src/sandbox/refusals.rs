@@ -1,4 +1,4 @@
-//! The one place where the daemon words its refusals: reason, cause with evidence, remedy, and when to try again.
+//! The texts of all refusals of the daemon: reason, cause with evidence, remedy, and when to try again.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -14,7 +14,7 @@ fn refusal(reason: Reason, cause: String, remedy: &str, retry_after: Option<Dura
     Refusal::new(reason, &cause, remedy, retry_after)
 }
 
-/// What the planner said, for people.
+/// The refusal for a reason of the planner.
 #[must_use]
 pub fn of_pool(refused: planner::Refusal) -> Refusal {
     use planner::Refusal as P;
@@ -22,92 +22,92 @@ pub fn of_pool(refused: planner::Refusal) -> Refusal {
     let (reason, remedy, retry) = match refused {
         P::PodLimit { .. } => (
             Reason::PodLimit,
-            "the pod starts once another one has left; lower the kubelet's max-pods to what `ipamd max-pods` prints, \
-             or use a larger instance type",
+            "the pod starts when another pod is deleted; lower the kubelet's max-pods to the value that `ipamd max-pods` \
+             prints, or use a larger instance type",
             None,
         ),
         P::Empty { .. } => (
             Reason::PoolEmpty,
-            "wait for the growth under way, or raise WARM_IP_TARGET",
+            "wait until the pool has grown, or raise WARM_IP_TARGET",
             Some(SOON),
         ),
         P::Fixed => (
             Reason::PoolEmpty,
-            "the pod starts once another one has left; give the node's ENIs more addresses, or let the pool grow",
+            "the pod starts when another pod is deleted; assign more addresses to the node's ENIs, or let the pool grow",
             None,
         ),
         P::Wiring { .. } => (
             Reason::Busy,
-            "see the daemon's log if the runtime's next try does not succeed",
+            "if the runtime's next try fails too, see the daemon's log",
             Some(SOON),
         ),
         P::Exhausted { retry_in, .. } => (
             Reason::SubnetExhausted,
-            "free addresses in the subnet, or give the node another one",
+            "free addresses in the subnet, or use nodes in another subnet",
             Some(retry_in),
         ),
         P::Throttled { retry_in } => (
             Reason::Ec2Throttled,
-            "find what spends the account's EC2 request budget",
+            "find out what uses the account's EC2 request budget",
             Some(retry_in),
         ),
         P::Denied { .. } => (
             Reason::Ec2Denied,
-            "allow the action in the node role's IAM policy; `ipamd doctor` tries each one",
+            "allow the action in the node role's IAM policy; `ipamd doctor` tests each action",
             Some(SOON),
         ),
         P::Unreachable { retry_in, .. } => (
             Reason::Ec2Unreachable,
-            "check the node's route to the EC2 endpoint and its DNS; `ipamd doctor` looks at both",
+            "check the node's route to the EC2 endpoint and its DNS; `ipamd doctor` checks both",
             Some(retry_in),
         ),
         P::EniLimit { .. } => (
             Reason::EniLimit,
-            "the pod starts once another one has left; detach interfaces that do not serve pods, or raise MAX_ENI if \
+            "the pod starts when another pod is deleted; detach interfaces that do not serve pods, or raise MAX_ENI if \
              it is the limit",
             None,
         ),
         P::Stopping => return stopping(Reason::Stopping),
     };
-    // Sooner than that, nothing can have changed.
+    // Nothing can change in a shorter time.
     let retry = retry.map(|after: Duration| after.max(SOON));
     refusal(reason, cause, remedy, retry)
 }
 
-/// The daemon is on its way out, or has lost the thread that `reason` names and ends for it.
+/// The daemon is shutting down, or exits because the thread of `reason` has died.
 #[must_use]
 pub fn stopping(reason: Reason) -> Refusal {
     let cause = match reason {
-        Reason::Datapath => "ipamd has lost its network thread and ends",
-        Reason::Store => "ipamd has lost its store thread and ends",
+        Reason::Datapath => "the network thread of ipamd has died, and ipamd exits",
+        Reason::Store => "the store thread of ipamd has died, and ipamd exits",
         _ => "ipamd is shutting down",
     };
     refusal(
         reason,
         cause.into(),
-        "nothing: the runtime tries again, and meets the next daemon",
+        "no action needed: the runtime tries again and reaches the next daemon",
         Some(SOON),
     )
 }
 
-/// As many requests are under way as the daemon takes on.
+/// The maximum number of requests is in progress.
 #[must_use]
 pub fn busy() -> Refusal {
     refusal(
         Reason::Busy,
-        "ipamd has too many requests under way".into(),
-        "find what sends them if the runtime's next try does not succeed",
+        "ipamd has too many requests in progress".into(),
+        "if the runtime's next try fails too, find out what sends these requests",
         Some(SOON),
     )
 }
 
-/// The request's own task ended before it had an answer.
+/// The task of the request ended without an answer.
 #[must_use]
 pub fn defect(died: &dyn std::error::Error) -> Refusal {
     refusal(
         Reason::Unspecified,
         format!("the request's task died: {died}"),
-        "a defect: report it with the daemon's log",
+        "this is a defect: report it with the daemon's log",
         None,
     )
 }
@@ -115,13 +115,13 @@ pub fn defect(died: &dyn std::error::Error) -> Refusal {
 #[must_use]
 pub fn deleted(sandbox: &Sandbox) -> Refusal {
     let cause = format!(
-        "sandbox {} was deleted before its ADD was done",
+        "sandbox {} was deleted before its ADD was complete",
         sandbox.container_id
     );
     refusal(
         Reason::SandboxDeleted,
         cause,
-        "nothing: the runtime makes a new sandbox",
+        "no action needed: the runtime creates a new sandbox",
         None,
     )
 }
@@ -135,7 +135,7 @@ pub fn no_record(sandbox: &Sandbox) -> Refusal {
     refusal(
         Reason::UnknownSandbox,
         cause,
-        "delete the pod: its sandbox was never, or is no longer, wired",
+        "delete the pod: its sandbox was never wired, or its network was already removed",
         None,
     )
 }
@@ -149,7 +149,7 @@ pub fn drift(sandbox: &Sandbox, differences: &str) -> Refusal {
     refusal(
         Reason::Drift,
         cause,
-        "find what else configures the node's network; delete the pod to renew it",
+        "find out what else configures the node's network; delete the pod to get a new network",
         None,
     )
 }
@@ -160,7 +160,7 @@ pub fn of_store(error: &StoreError) -> Refusal {
     refusal(
         Reason::Store,
         cause,
-        "check space and permissions of the daemon's run directory",
+        "check the free space and the permissions of the daemon's run directory",
         Some(SOON),
     )
 }
@@ -170,12 +170,12 @@ pub fn invalid(what: &dyn std::fmt::Display) -> Refusal {
     refusal(
         Reason::InvalidRequest,
         what.to_string(),
-        "check that plugin and daemon are of one release",
+        "check that the plugin and the daemon are of the same release",
         None,
     )
 }
 
-/// What the datapath said about one sandbox's wiring.
+/// The refusal for a failure to wire a sandbox.
 #[must_use]
 pub fn of_wiring(link: &PodLink, error: &WireError) -> Refusal {
     let cause = format!(
@@ -188,25 +188,25 @@ pub fn of_wiring(link: &PodLink, error: &WireError) -> Refusal {
         WireError::InterfaceExists(_) => refusal(
             Reason::InterfaceExists,
             cause,
-            "let only one network configure this interface name",
+            "configure this interface name in only one network",
             None,
         ),
         WireError::AddressInUse(_) => refusal(
             Reason::Datapath,
             cause,
-            "nothing: the address rests and the runtime's next try gets another one",
+            "no action needed: the address cools down, and the runtime's next try gets another one",
             Some(SOON),
         ),
         WireError::NameTaken(_) => refusal(
             Reason::Datapath,
             cause,
-            "find what made that link and remove it, or set another AWS_VPC_K8S_CNI_VETHPREFIX",
+            "find out what created this link and remove it, or change AWS_VPC_K8S_CNI_VETHPREFIX",
             Some(SOON),
         ),
         WireError::Netns(_) => refusal(
             Reason::NetnsInvalid,
             cause,
-            "nothing, if the sandbox has ended meanwhile: the runtime makes a new one",
+            "no action needed if the sandbox was deleted: the runtime creates a new one",
             None,
         ),
         WireError::Gone(_) => stopping(Reason::Datapath),
@@ -219,7 +219,7 @@ pub fn of_wiring(link: &PodLink, error: &WireError) -> Refusal {
     }
 }
 
-/// The pod's address may still be reached.
+/// The refusal for a failure to remove a pod's route. The address may still be reachable.
 #[must_use]
 pub fn of_unwiring(link: &str, address: IpAddr, error: &WireError) -> Refusal {
     if let WireError::Gone(_) = error {

@@ -356,7 +356,10 @@ impl<H: PodHost> Sandboxes<H> {
         if let Some(claimed) = address.filter(|claimed| *claimed != record.address) {
             return Err(refusals::drift(
                 sandbox,
-                &format!("prevResult has {claimed}, the record {}", record.address),
+                &format!(
+                    "prevResult has {claimed}, the record has {}",
+                    record.address
+                ),
             ));
         }
         let wiring = link_of(&record);

@@ -149,7 +149,7 @@ impl fmt::Display for Refusal {
                 why,
             } => write!(
                 f,
-                "{used} of {limit} pod addresses are in use, and {wait} pods wait already: {why}"
+                "{used} of {limit} pod addresses are in use, and {wait} other pods wait for the rest: {why}"
             ),
             Self::Empty { waited, growing } => write!(
                 f,
@@ -157,7 +157,7 @@ impl fmt::Display for Refusal {
                 waited.as_secs_f32()
             ),
             Self::Fixed => f.write_str(
-                "no address is free, and the pool may not grow: DISABLE_NETWORK_RESOURCE_PROVISIONING is set",
+                "no address is free, and the pool must not grow: DISABLE_NETWORK_RESOURCE_PROVISIONING is set",
             ),
             Self::Wiring { waited } => write!(
                 f,
@@ -172,18 +172,18 @@ impl fmt::Display for Refusal {
                 f,
                 "subnet {subnet} has had no free address for {} s; {}",
                 since.as_secs(),
-                asked_again(*retry_in)
+                next_call(*retry_in)
             ),
             Self::Throttled { retry_in } => write!(
                 f,
                 "EC2 throttles this account; {}",
-                asked_again(*retry_in)
+                next_call(*retry_in)
             ),
             Self::Denied { action } => write!(f, "IAM denies {action}"),
             Self::Unreachable { message, retry_in } => write!(
                 f,
-                "EC2 cannot be used: {message}; {}",
-                asked_again(*retry_in)
+                "EC2 is not available: {message}; {}",
+                next_call(*retry_in)
             ),
             Self::EniLimit { why } => write!(f, "no ENI can be added: {why}"),
             Self::Stopping => f.write_str("the daemon is shutting down"),
@@ -191,9 +191,9 @@ impl fmt::Display for Refusal {
     }
 }
 
-fn asked_again(retry_in: Duration) -> String {
+fn next_call(retry_in: Duration) -> String {
     match retry_in.as_millis().div_ceil(1000) {
-        0 => "it is being asked again".to_owned(),
-        seconds => format!("asking again in {seconds} s"),
+        0 => "the daemon is trying again now".to_owned(),
+        seconds => format!("the daemon tries again in {seconds} s"),
     }
 }

@@ -137,14 +137,14 @@ impl Planner {
             .filter(|(card, _)| *card == self.instance.default_card)
             .count();
         let mut why = format!(
-            "{} may have {cap} ENIs; {ours} are the pool's",
+            "{} supports {cap} ENIs; {ours} are in the pool",
             self.instance.name
         );
         if foreign > 0 {
             why.push_str(&format!(", {foreign} are not managed by it"));
         }
         if self.gates.limit.explains(self.now) {
-            why.push_str(", and EC2 refused another");
+            why.push_str(", and EC2 refused one more");
         }
         Refusal::EniLimit { why }
     }
@@ -182,7 +182,7 @@ impl Planner {
                 })
             }
             Obstacle::Inventory => Some(Refusal::Unreachable {
-                message: "its list of this node's interfaces has not come yet".to_owned(),
+                message: "the list of this node's interfaces has not arrived yet".to_owned(),
                 retry_in: Duration::ZERO,
             }),
             Obstacle::EniLimit => Some(self.eni_limit()),

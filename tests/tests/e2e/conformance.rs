@@ -129,7 +129,7 @@ fn row_16_an_interface_that_exists_is_refused() -> Outcome {
     let (netns, path) = node.sandbox("a")?;
     netns.run(|| occupy("eth0"))??;
     let refused = node.invocation("ADD", "a", Some(&path)).run(node.netns())?;
-    let words = ["has an interface \"eth0\" already", "only one network"];
+    let words = ["already has an interface \"eth0\"", "only one network"];
     told(&node, &refused, Reason::InterfaceExists, &words)?;
     assert_eq!(count(&node, "free")?, 3, "the address must be free again");
     Ok(())

@@ -324,7 +324,7 @@ fn an_add_that_its_del_has_overtaken_is_refused() -> Outcome {
     let refused = node
         .invocation("ADD", "late", Some(&path))
         .run(node.netns())?;
-    let words = ["sandbox late was deleted before its ADD was done"];
+    let words = ["sandbox late was deleted before its ADD was complete"];
     told(&node, &refused, Reason::SandboxDeleted, &words)?;
     // A sandbox that was wired and deleted may come again: some runtimes renew a network so.
     let pod = node.add_pod("renewed")?;

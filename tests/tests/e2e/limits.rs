@@ -24,7 +24,7 @@ fn an_add_beyond_the_instances_limit_is_refused_with_the_figure() -> Outcome {
     let words = [
         "all 9 pod addresses are in use",
         "3 ENIs × (4 − 1)",
-        "once another one has left",
+        "when another pod is deleted",
     ];
     told(&node, &refused, Reason::PodLimit, &words)?;
     assert_eq!(count(&node, "assigned")?, 9);

@@ -212,7 +212,7 @@ fn fault_45_requests_whose_callers_have_gone_are_bounded() -> Outcome {
     let refused = add(REQUESTS).run(node.netns())?;
     assert_eq!(refused.error_code(), Some(11), "{refused:?}");
     let text = refused.error_text();
-    assert!(text.contains("too many requests under way"), "{text}");
+    assert!(text.contains("too many requests in progress"), "{text}");
     // Each of them comes to its end by itself, and then there is room again.
     let served = || count(&node, "assigned").is_ok_and(|n| n == FULL + REQUESTS);
     assert!(eventually(REST, served), "{}", node.log());

@@ -1,5 +1,5 @@
-//! Every refusal of the daemon, as a pod's event shows it, held against `docs/refusals.md`: neither may have one that the
-//! other lacks.
+//! Compares every refusal of the daemon, as a pod's event shows it, with `docs/refusals.md`. Code and page must have the
+//! same refusals.
 
 #[path = "../../../../tests/src/catalogue.rs"]
 mod catalogue;
@@ -58,17 +58,17 @@ fn of_planner() -> Vec<P> {
             retry_in: soon,
         },
         P::Unreachable {
-            message: "its list of this node's interfaces has not come yet".into(),
+            message: "the list of this node's interfaces has not arrived yet".into(),
             retry_in: Duration::ZERO,
         },
         P::EniLimit {
-            why: "m5.large may have 3 ENIs; 2 are the pool's, 1 are not managed by it".into(),
+            why: "m5.large supports 3 ENIs; 2 are in the pool, 1 are not managed by it".into(),
         },
         P::Stopping,
     ]
 }
 
-/// Does not compile once the planner has a kind that is not here: it belongs into the list above as well.
+/// Does not compile if the planner has another kind. Add this kind to the list above too.
 fn known(refusal: P) -> P {
     match refusal {
         P::PodLimit { .. }
@@ -148,10 +148,13 @@ fn all() -> Vec<Refusal> {
         busy(),
         deleted(&sandbox()),
         no_record(&sandbox()),
-        drift(&sandbox(), "prevResult has 10.0.3.8, the record 10.0.3.7"),
+        drift(
+            &sandbox(),
+            "prevResult has 10.0.3.8, the record has 10.0.3.7",
+        ),
         of_store(&full),
         invalid(&"mtu 12 is out of range"),
-        invalid(&"the connection brought no descriptors of the sandbox"),
+        invalid(&"the connection did not pass the sandbox's file descriptors"),
         defect(&died),
     ]);
     all
@@ -172,7 +175,7 @@ fn the_catalogue_has_every_refusal_and_no_other() {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// A reason without a text is one that this release gives to nobody and understands all the same.
+/// A reason without a text is one that this release understands but never sends.
 #[test]
 fn the_catalogue_has_every_reason_with_its_code() {
     let page = catalogue::part(PART).expect("the page is there");
@@ -192,12 +195,12 @@ fn the_catalogue_has_every_reason_with_its_code() {
     }
 }
 
-/// The runtime's next try comes by itself; a person must see whether it can help.
+/// The runtime tries again automatically. The text must say whether this can help.
 #[test]
 fn whatever_may_be_tried_again_says_when_or_after_what() {
     for refusal in all() {
         let advice = refusal.advice();
-        let told = ["try again after", "once another one has left"];
+        let told = ["try again after", "when another pod is deleted"];
         assert!(
             refusal.cni_code() != cni_code(Reason::Busy)
                 || told.iter().any(|words| advice.contains(words)),

@@ -204,7 +204,7 @@ fn foreign_enis_make_less_room_and_are_named() {
     match &world.refused[&tickets[9]] {
         Refusal::EniLimit { why } => assert_eq!(
             why,
-            "m5.large may have 3 ENIs; 1 are the pool's, 2 are not managed by it"
+            "m5.large supports 3 ENIs; 1 are in the pool, 2 are not managed by it"
         ),
         other => panic!("{other:?}"),
     }

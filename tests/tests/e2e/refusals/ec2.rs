@@ -59,7 +59,7 @@ fn an_exhausted_subnet_is_named() -> Outcome {
         Action::CreateNetworkInterface,
         "InsufficientFreeAddressesInSubnet",
         Reason::SubnetExhausted,
-        &["subnet-", "no free address", "asking again in"],
+        &["subnet-", "no free address", "the daemon tries again in"],
     )
 }
 
@@ -77,7 +77,7 @@ fn throttling_is_named() -> Outcome {
         Action::CreateNetworkInterface,
         "RequestLimitExceeded",
         Reason::Ec2Throttled,
-        &["EC2 throttles this account", "asking again in"],
+        &["EC2 throttles this account", "the daemon tries again in"],
     )
 }
 
@@ -87,7 +87,7 @@ fn an_unreachable_ec2_is_named() -> Outcome {
         "InternalError",
         Reason::Ec2Unreachable,
         &[
-            "EC2 cannot be used",
+            "EC2 is not available",
             "InternalError",
             "route to the EC2 endpoint",
         ],
@@ -99,7 +99,7 @@ fn slots_that_ec2_says_are_taken_are_named() -> Outcome {
         Action::AttachNetworkInterface,
         "AttachmentLimitExceeded",
         Reason::EniLimit,
-        &["t3.small may have 3 ENIs", "and EC2 refused another"],
+        &["t3.small supports 3 ENIs", "and EC2 refused one more"],
     )
 }
 
@@ -120,9 +120,9 @@ fn a_pool_that_may_not_grow_says_so() -> Outcome {
     let settings = [("DISABLE_NETWORK_RESOURCE_PROVISIONING", "true")];
     let node = lab.node("t3.small", &settings)?;
     let words = [
-        "the pool may not grow",
+        "the pool must not grow",
         "DISABLE_NETWORK_RESOURCE_PROVISIONING is set",
-        "once another one has left",
+        "when another pod is deleted",
     ];
     told(&node, &add_within(&node, 3)?, Reason::PoolEmpty, &words)
 }
@@ -174,7 +174,7 @@ fn del_calls_off_an_add_that_waits() -> Outcome {
             "{deleted:?}"
         );
         let refused = add.join().expect("no panic")?;
-        let words = ["sandbox waits was deleted", "makes a new sandbox"];
+        let words = ["sandbox waits was deleted", "creates a new sandbox"];
         told(&node, &refused, Reason::SandboxDeleted, &words)
     })
 }

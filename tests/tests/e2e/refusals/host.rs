@@ -48,7 +48,11 @@ fn a_link_in_the_pods_way_is_named() -> Outcome {
     let node = lab.node("t3.small", &[])?;
     let name = host_name("eni", &["hawser", "waits", "eth0"]);
     node.netns().run(|| occupy(&name))??;
-    let words = [&*name, "that is not a pod's", "AWS_VPC_K8S_CNI_VETHPREFIX"];
+    let words = [
+        &*name,
+        "does not belong to a pod",
+        "AWS_VPC_K8S_CNI_VETHPREFIX",
+    ];
     told(&node, &add_within(&node, 5)?, Reason::Datapath, &words)
 }
 
@@ -78,7 +82,7 @@ fn a_request_without_a_sandbox_is_refused() -> Outcome {
     let line = noted("add", &node, Reason::InvalidRequest)?;
     assert_eq!(
         line["cause"],
-        "the connection brought no descriptors of the sandbox"
+        "the connection did not pass the sandbox's file descriptors"
     );
     let socket = node.netns().run(Socket::open)??;
     add_with(&node, Some((node.netns().as_fd(), socket.as_fd())))?;
@@ -144,7 +148,7 @@ fn more_requests_than_there_is_room_for_are_turned_away() -> Outcome {
         caller.wait()?;
         assert!(asked, "{}", node.log());
     }
-    let words = ["too many requests under way", "try again after 1 s"];
+    let words = ["too many requests in progress", "try again after 1 s"];
     told(&node, &add_within(&node, 5)?, Reason::Busy, &words)
 }
 
@@ -187,7 +191,7 @@ fn an_address_that_the_kernel_still_routes_is_not_granted_again_at_once() -> Out
         if answer.succeeded() {
             added.push((netns, path, answer));
         } else {
-            let words = ["still routes", "the address rests"];
+            let words = ["still routes", "the address cools down"];
             told(&node, &answer, Reason::Datapath, &words)?;
             refused.push(answer);
         }
