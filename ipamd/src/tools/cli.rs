@@ -1,7 +1,7 @@
-//! The command line: what can be asked of `ipamd`, and how the process ends.
+//! The command line of `ipamd`, and its exit status.
 //!
-//! One file per command below `cli/`. Answers go to standard output and nothing else does; complaints go to standard
-//! error. No command but `run` changes anything, on the node or in EC2.
+//! `cli/` has one file per command. Results go to standard output, errors to standard error. Only `run` changes anything on
+//! the node or in EC2.
 
 mod doctor;
 mod inspect;
@@ -14,21 +14,21 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use stdout::errln;
 
-/// Hawser's node daemon, and what an operator asks about its node.
+/// Hawser's node daemon, and tools for operators.
 ///
-/// `ipamd run` keeps VPC addresses warm and wires pods to them. The other commands answer questions and change nothing:
-/// how many pods can an instance type hold and what will a warm-pool policy cost (max-pods), what holds this node's
-/// addresses and what happens next (inspect), what is wrong with this node (doctor).
+/// `ipamd run` keeps VPC addresses ready and connects pods to the VPC. The other commands only read: max-pods calculates
+/// how many pods an instance type supports and what a warm target costs, inspect shows the node's addresses and the
+/// pool's next steps, doctor checks the node for problems.
 #[derive(Debug, Parser)]
 #[command(
     name = "ipamd",
     version,
     max_term_width = 100,
-    after_long_help = "EXIT STATUS\n  0   the answer is good\n  1   the answer is bad, or could not be had; the reason is on \
-                       standard error\n  2   the command line cannot be read\n  64  a setting cannot be used\n\n\
-                       REFUSALS\n  The event of a pod that got no network ends with a reason in capitals, such as \
-                       (POD_LIMIT, …).\n  It is the same in the daemon's log, in its metrics and in docs/refusals.md, \
-                       which says what each\n  means and what helps."
+    after_long_help = "EXIT STATUS\n  0   success\n  1   failure or a negative result; the reason is on standard error\n  2   \
+                       the command line is invalid\n  64  a setting is invalid\n\n\
+                       REFUSALS\n  If a pod gets no network, its event ends with a reason in capitals, such as \
+                       (POD_LIMIT, …).\n  The daemon's log and metrics use the same reason. docs/refusals.md explains \
+                       each of them, with\n  its remedy."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -43,10 +43,10 @@ enum Command {
     Doctor(doctor::Doctor),
 }
 
-/// `EX_USAGE` of sysexits.h: the settings are wrong, and starting again will not help.
+/// `EX_USAGE` of sysexits.h: the settings are invalid, so a restart does not help.
 const USAGE: u8 = 64;
 
-/// Reads the process's arguments and carries the command out.
+/// Parses the process's arguments and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
@@ -57,16 +57,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Says on standard error why there is no answer.
+/// Prints to standard error why there is no result.
 fn complain(why: &dyn std::fmt::Display) -> ExitCode {
     errln!("ipamd: {why}");
     ExitCode::FAILURE
 }
 
-/// Runs one command's asynchronous part on this thread.
+/// Runs the asynchronous part of a command on this thread.
 ///
 /// # Errors
-/// If the kernel gives no event queue.
+/// If the kernel cannot create an event queue.
 fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

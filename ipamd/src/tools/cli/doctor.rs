@@ -1,4 +1,4 @@
-//! `ipamd doctor`: its options, its output and its exit status. Looking and judging is [`crate::tools::doctor`]'s.
+//! `ipamd doctor`: its options, output and exit status. The checks are in [`crate::tools::doctor`].
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -12,40 +12,40 @@ use crate::{
 };
 
 const MANUAL: &str = "\
-WHAT IS LOOKED AT
-  conflist      the runtime takes our network configuration, and it is whole
-  plugin        the runtime finds the plugin and may execute it
-  daemon        it answers at its socket
-  pool          what it says of its growth, its waiting pods and its limit
-  max-pods      kubelet takes no more pods than there are addresses
-  kernel        it was built with what pods' network is made of
+CHECKS
+  conflist      the runtime uses Hawser's network configuration, and the file is complete
+  plugin        the runtime finds the plugin and can execute it
+  daemon        the daemon answers at its socket
+  pool          growth, waiting pods and the pod limit, as reported by the daemon
+  max-pods      the kubelet accepts no more pods than the node has addresses
+  kernel        the kernel has the features that pods' network needs
   sysctl        the node forwards packets
-  links         each ENI has a link, up, of the right MTU, with a loose source check
-  rules         each ENI's rules are there, and no other program's come before them
+  links         each ENI has a link that is up, with the right MTU and a loose source check
+  rules         each ENI has its rules, and no rule of another program comes before them
   routes        each pod has a route
-  nftables      our table is there, and no other network plugin's
+  nftables      Hawser's table exists, and no table of another network plugin
   interference  network managers and MAC policies
-  imds          the instance metadata service gives a token
-  clock         the node's clock, against the metadata service's
-  iam           EC2 permissions, action by action, by dry run
+  imds          the instance metadata service returns a token
+  clock         the node's clock agrees with the metadata service's clock
+  iam           the EC2 permissions, tested one by one with dry runs
   subnets       free addresses
-  hop limit     how far the metadata service's answers travel
+  hop limit     the hop limit of the metadata service's answers
 
 WHERE TO RUN IT
-  In the host's network namespace, as the daemon does; in the daemon's container, say where the host's \
-file system is mounted (--root). Settings are the daemon's: WARM_IP_TARGET, HAWSER_RUN_DIR and so on.
+  Run it in the host's network namespace, with the same environment variables as the daemon. In the \
+daemon's container, set --root to the directory where the host's file system is mounted.
 
 EXIT STATUS
-  0  nothing that makes pods suffer; there may be warnings
+  0  no failures; there may be warnings
   1  at least one failure";
 
-/// Look at this node from outside in, and say what is wrong and what to do about it
+/// Check this node, and report each problem with its remedy
 ///
-/// Changes nothing. Each finding says what is wrong, by which evidence, what comes of it and what helps.
+/// The command changes nothing. Each finding has the problem, the evidence, the effect and the remedy.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MANUAL)]
 pub(super) struct Doctor {
-    /// Where the host's file system is, seen from here
+    /// The directory where the host's file system is mounted [default: /]
     #[arg(
         long,
         value_name = "DIRECTORY",
@@ -53,10 +53,10 @@ pub(super) struct Doctor {
         hide_default_value = true
     )]
     root: PathBuf,
-    /// The runtime's configuration directory; HOST_CNI_CONFDIR_PATH, or /etc/cni/net.d, unless given
+    /// The runtime's configuration directory [default: HOST_CNI_CONFDIR_PATH, or /etc/cni/net.d]
     #[arg(long, value_name = "DIRECTORY")]
     cni_conf_dir: Option<PathBuf>,
-    /// Where the runtime looks for plugins; /opt/cni/bin unless given
+    /// The runtime's plugin directory [default: /opt/cni/bin]
     #[arg(
         long,
         value_name = "DIRECTORY",
@@ -64,19 +64,19 @@ pub(super) struct Doctor {
         hide_default_value = true
     )]
     cni_bin_dir: PathBuf,
-    /// Write a support archive (.tar.gz) as well, without pods' names and secrets
+    /// Also write a support archive (.tar.gz) without pod names and secrets
     #[arg(long, value_name = "FILE")]
     bundle: Option<PathBuf>,
-    /// How the findings are written: text unless given
-    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Text, hide_default_value = true)]
+    /// The output format [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Form::Text, hide_default_value = true)]
     output: Form,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Form {
-    /// For people
+    /// Human-readable text
     Text,
-    /// One object
+    /// A JSON object
     Json,
 }
 

@@ -1,6 +1,6 @@
-//! `ipamd inspect`: what holds this node's addresses now, and what happens next.
+//! `ipamd inspect`: shows who uses the node's addresses, and what the pool does next.
 //!
-//! Asks the daemon; if none answers, reads the state file that it left, without touching it. Drawing is `draw`'s work.
+//! Asks the daemon. If no daemon answers, reads the daemon's state file and does not change it. `draw` formats the output.
 
 mod draw;
 
@@ -24,45 +24,45 @@ use crate::{
 
 const MANUAL: &str = "\
 WHAT IS SHOWN
-  The pool in one line, the decision that the planner would take now and why, calls to EC2 without an answer, \
-what keeps the pool from EC2, pods that wait with the cause they would be told, and each ENI with its addresses. \
-Free addresses are counted; every other one has a line with its pod, its age in that state and the reason.
+  The pool in one line, the planner's next decision and its reason, pending EC2 calls, what prevents EC2 \
+calls, waiting pods with the error that each would get now, and each ENI with its addresses. Free addresses are \
+counted. Each other address has a line with its pod, its age in that state and the reason.
 
 STATES OF AN ADDRESS
-  free         may be granted
+  free         can be assigned to a pod
   reserved     its pod is being wired
-  assigned     a pod has it
-  cooling      its pod has left; it rests, for others may still send to it
-  quarantined  EC2 does not confirm it: neither granted nor given back, until EC2 is sure
-  releasing    EC2 is asked to take it back
+  assigned     in use by a pod
+  cooling      released by its pod; not used again yet, because others may still send to it
+  quarantined  EC2 does not confirm it; neither assigned nor returned until EC2's state is known
+  releasing    being returned to EC2
 
 WITHOUT A DAEMON
-  What is shown then is the state file: who has which address, and no more. It is opened as a copy in \
-memory; no lock is taken.";
+  If no daemon answers, the state file is shown. It contains only which sandbox has which address. The \
+command works on a copy in memory and takes no lock.";
 
-/// Show what the pool holds, who waits, and what happens next
+/// Show the pool, the pods that wait, and what happens next
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MANUAL)]
 pub(super) struct Inspect {
-    /// Draw again after every change, until interrupted
+    /// Update the output after every change, until interrupted
     #[arg(long, conflicts_with = "state")]
     watch: bool,
-    /// A saved state file instead of the daemon
+    /// Read this state file instead of asking the daemon
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
-    /// The daemon's socket, if not the one below HAWSER_RUN_DIR
+    /// The daemon's socket [default: the one in HAWSER_RUN_DIR]
     #[arg(long, value_name = "PATH", conflicts_with = "state")]
     socket: Option<PathBuf>,
-    /// How the node is written: text unless given
-    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Text, hide_default_value = true)]
+    /// The output format [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Form::Text, hide_default_value = true)]
     output: Form,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Form {
-    /// For people
+    /// Human-readable text
     Text,
-    /// One object; with --watch, one a line
+    /// A JSON object; with --watch, one per line
     Json,
 }
 

@@ -1,7 +1,7 @@
-//! `ipamd max-pods`: how many pods an instance type holds, and what a warm-pool policy will hold on it.
+//! `ipamd max-pods`: how many pods an instance type supports, and how many addresses a warm target holds on it.
 //!
-//! Owns the options and their meaning; every figure is the planner's ([`planner::limits`], [`planner::forecast`]), which
-//! is also what the daemon enforces. Output is `output`'s work, policies are `plan`'s.
+//! Owns the options and their meaning. All numbers come from the planner ([`planner::limits`], [`planner::forecast`]), so
+//! they are the same as in the daemon. `output` formats the result; `plan` parses and runs policies.
 
 mod output;
 mod plan;
@@ -26,45 +26,45 @@ use crate::{
     ec2::instance_type::{self, KindError},
 };
 
-/// How long one question to the metadata service or to EC2 may take.
+/// The time limit for one call to the metadata service or to EC2.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const MANUAL: &str = "\
 EXAMPLES
-  kubelet's --max-pods for the instance that this runs on:
+  The kubelet's --max-pods for this instance:
       ipamd max-pods --from-imds --prefix-delegation
 
-  Why just so many, line by line:
+  The calculation, line by line:
       ipamd max-pods m5.large --explain
 
-  Every known type with pods in subnets of their own, for a spreadsheet:
+  All known types with custom networking, as a table:
       ipamd max-pods --all --custom-networking --output table
 
-  Whether 40 nodes fit into a subnet with 900 free addresses (exit status 1 if they do not):
+  Check whether 40 nodes fit into a subnet with 900 free addresses (exit status 1 if not):
       ipamd max-pods m5.large --cluster-subnet-free 900 --nodes 40
 
-  What a policy will hold, at each number of pods:
+  The addresses that the warm settings hold, for each number of pods:
       ipamd max-pods m5.large --plan 'WARM_IP_TARGET=5, MINIMUM_IP_TARGET=10'
       ipamd max-pods m5.large --plan '8..12 pods, WARM_ENI_TARGET=1'
 
 EXPRESSIONS
-  As in nodeadm's maxPodsExpression: integers, + - * / %, comparisons, && || !, a ? b : c, \
+  The same as nodeadm's maxPodsExpression: integers, + - * / %, comparisons, && || !, a ? b : c, \
 parentheses, math.least(…), math.greatest(…), and the names
       default_enis   ENIs of the default network card
-      ips_per_eni    IPv4 addresses per ENI, its primary one included
-      max_pods       the figure that would stand without the expression, before any cap
-  A result below 1, or one that cannot be computed, is reported, and max_pods stands.
+      ips_per_eni    IPv4 addresses per ENI, including the primary one
+      max_pods       the result without the expression and without a cap
+  If the result is below 1 or cannot be computed, a warning is printed and max_pods is used.
 
 LIMITS
-  A table of the instance types that AWS has published is compiled in. A type that is not in it is \
-asked of EC2 (DescribeInstanceTypes), with the AWS SDK's credentials, in AWS_REGION or the metadata \
+  The limits of the instance types that AWS has published are compiled in. For other types, the command \
+calls EC2 (DescribeInstanceTypes), with the AWS SDK's credentials, in AWS_REGION or the metadata \
 service's region.";
 
-/// Print how many pods an instance type can hold
+/// Print how many pods an instance type supports
 ///
-/// The figure is for kubelet's --max-pods: pod addresses, plus the pods that use the node's address, at most what
-/// Kubernetes recommends for the number of vCPUs. The daemon enforces the same number of pod addresses on its node, and
-/// turns further pods down with the derivation that --explain prints.
+/// The result is for the kubelet's --max-pods: the number of pod addresses plus the pods that use the node's address,
+/// limited to the maximum that Kubernetes recommends for the number of vCPUs. The daemon enforces the same number of pod
+/// addresses. It refuses more pods with the calculation that --explain prints.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MANUAL)]
 #[command(group = clap::ArgGroup::new("which").required(true))]
@@ -72,72 +72,72 @@ pub(super) struct MaxPods {
     /// Instance types, such as m5.large
     #[arg(value_name = "TYPE", group = "which")]
     types: Vec<String>,
-    /// The instance that this runs on, by its metadata service
+    /// Use the instance that the command runs on, from the metadata service
     #[arg(long, group = "which")]
     from_imds: bool,
-    /// Every instance type of the compiled-in table
+    /// All instance types that are compiled in
     #[arg(long, group = "which")]
     all: bool,
 
-    /// Pods get addresses out of /28 prefixes (ENABLE_PREFIX_DELEGATION); without effect before Nitro
+    /// Pods get addresses from /28 prefixes (ENABLE_PREFIX_DELEGATION); no effect on instances without Nitro
     #[arg(long)]
     prefix_delegation: bool,
-    /// Pods are in subnets of their own, so the primary ENI serves none (AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG)
+    /// Pods use other subnets than the node, so the primary ENI serves no pods (AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG)
     #[arg(long)]
     custom_networking: bool,
-    /// The pool holds no more ENIs than this (MAX_ENI)
+    /// The maximum number of ENIs (MAX_ENI)
     #[arg(long, value_name = "N")]
     max_eni: Option<u16>,
-    /// Pods get IPv6 addresses out of a /80 prefix (ENABLE_IPv6)
+    /// Pods get IPv6 addresses from a /80 prefix (ENABLE_IPv6)
     #[arg(long)]
     ipv6: bool,
-    /// Pods may have security groups of their own: a trunk takes one ENI and brings branches (ENABLE_POD_ENI)
+    /// Pods can have their own security groups: a trunk uses one ENI and adds branch interfaces (ENABLE_POD_ENI)
     #[arg(long)]
     pod_eni: bool,
-    /// Pods that use the node's address and count all the same; 2 unless given
+    /// Pods that use the node's address; they count for the kubelet too [default: 2]
     #[arg(long, value_name = "N", default_value_t = 2, hide_default_value = true)]
     host_network_pods: u32,
-    /// Print what fits, even above the recommended 110 pods (250 above 30 vCPUs)
+    /// Do not limit the result to the recommended 110 pods (250 with more than 30 vCPUs)
     #[arg(long)]
     no_cap: bool,
-    /// Compute the figure from the instance's limits instead, for example '(default_enis - 1) * (ips_per_eni - 1) + 2'
+    /// Calculate the result with this expression, for example '(default_enis - 1) * (ips_per_eni - 1) + 2'
     #[arg(long, value_name = "TEXT", value_parser = Expression::parse)]
     expression: Option<Expression>,
 
-    /// Free addresses of the cluster's subnet: print how many full nodes fit into it
+    /// The number of free addresses in the cluster's subnet: print how many full nodes fit into it
     #[arg(long, value_name = "N", conflicts_with = "plan")]
     cluster_subnet_free: Option<u32>,
-    /// Ask whether so many nodes fit; exit status 1 if they do not
+    /// Check whether this number of nodes fits; exit status 1 if not
     #[arg(long, value_name = "M", requires = "cluster_subnet_free")]
     nodes: Option<u32>,
-    /// Settings of the warm pool, and counts of pods: print what the node will hold
+    /// Warm settings and numbers of pods: print the addresses and ENIs that the node holds
     ///
-    /// A list separated by commas: NAME=VALUE for each of WARM_ENI_TARGET, WARM_IP_TARGET, MINIMUM_IP_TARGET,
-    /// WARM_PREFIX_TARGET that is set, and 'N pods' or 'N..M pods' (all that fit, if there is none). The planner of the
-    /// daemon is run through it in virtual time: pods come one an hour, and each line is the end of such an hour.
+    /// A list separated by commas. NAME=VALUE sets one of WARM_ENI_TARGET, WARM_IP_TARGET, MINIMUM_IP_TARGET and
+    /// WARM_PREFIX_TARGET. 'N pods' or 'N..M pods' selects the numbers of pods; the default is all that fit. The command
+    /// runs the daemon's planner in virtual time. One pod is added per hour, and each line shows the end of an hour.
     #[arg(long, value_name = "POLICY", value_parser = Plan::parse, conflicts_with_all = ["custom_networking", "ipv6", "pod_eni", "expression", "all"])]
     plan: Option<Plan>,
 
-    /// Print how the figure comes about, and what kubelet should reserve for so many pods
+    /// Print the calculation, and the resources that the kubelet should reserve for this number of pods
     #[arg(long, conflicts_with_all = ["output", "plan"])]
     explain: bool,
-    /// How the answer is written; a number unless given
-    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Number, hide_default_value = true)]
+    /// The output format [default: number]
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Form::Number, hide_default_value = true)]
     output: Form,
 }
 
-/// How the answer is written
+/// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Form {
-    /// The figure alone; with several types, a line for each
+    /// Only the number; with several types, one line per type
     Number,
-    /// Columns for people
+    /// A table
     Table,
-    /// An array of objects
+    /// A JSON array of objects
     Json,
 }
 
-/// One instance type with its figures.
+/// One instance type with its results.
 #[derive(Debug)]
 struct Row {
     instance: InstanceType,

@@ -1,4 +1,4 @@
-//! `ipamd run`: the daemon itself, from its settings to its end.
+//! `ipamd run`: reads the settings and runs the daemon.
 
 use std::process::ExitCode;
 
@@ -12,31 +12,31 @@ use crate::{
     runtime::log,
 };
 
-/// Which of OpenTelemetry's variables have an effect.
+/// The OpenTelemetry variables that the daemon supports.
 const TRACES: &str = "\
 TRACES
-  With OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) set, each request of the
-  plugin and each call to EC2 is a span for the OpenTelemetry collector there. A collector that is
-  away costs spans (hawser_spans_dropped_total) and delays nothing.
+  If OTEL_EXPORTER_OTLP_ENDPOINT (or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT) is set, the daemon sends a
+  span for each request of the plugin and each EC2 call to this OpenTelemetry collector. If the
+  collector is not available, spans are lost (hawser_spans_dropped_total), but nothing is delayed.
 
-  OTEL_EXPORTER_OTLP_ENDPOINT   http://host:port; no TLS: let a collector on the node carry spans on
+  OTEL_EXPORTER_OTLP_ENDPOINT   http://host:port; TLS is not supported: use a collector on the node
   OTEL_EXPORTER_OTLP_PROTOCOL   http/protobuf (default) or grpc
   OTEL_EXPORTER_OTLP_HEADERS    name=value pairs, separated by commas
-  OTEL_EXPORTER_OTLP_TIMEOUT    milliseconds that one request may take (10000)
+  OTEL_EXPORTER_OTLP_TIMEOUT    time limit of one request, in milliseconds (10000)
   OTEL_SERVICE_NAME             hawser-ipamd
-  OTEL_RESOURCE_ATTRIBUTES      beside what is known: cloud.*, host.*, k8s.node.name
+  OTEL_RESOURCE_ATTRIBUTES      in addition to cloud.*, host.* and k8s.node.name
   OTEL_TRACES_SAMPLER[_ARG]     [parentbased_]always_on, always_off or traceidratio
   OTEL_BSP_SCHEDULE_DELAY, OTEL_BSP_EXPORT_TIMEOUT   milliseconds (5000, 30000)
-  OTEL_BSP_MAX_QUEUE_SIZE, OTEL_BSP_MAX_EXPORT_BATCH_SIZE   spans (2048, 512)
-  OTEL_TRACES_EXPORTER=none, OTEL_SDK_DISABLED=true   no spans, whatever else is set
+  OTEL_BSP_MAX_QUEUE_SIZE, OTEL_BSP_MAX_EXPORT_BATCH_SIZE   numbers of spans (2048, 512)
+  OTEL_TRACES_EXPORTER=none, OTEL_SDK_DISABLED=true   disable tracing
 
-  _TRACES_ after OTLP, as in OTEL_EXPORTER_OTLP_TRACES_TIMEOUT, goes before the common name.";
+  A name with _TRACES_, such as OTEL_EXPORTER_OTLP_TRACES_TIMEOUT, overrides the name without it.";
 
 /// Serve the CNI plugin on this node until SIGTERM
 ///
-/// Settings come from the environment, under the names that the AWS VPC CNI uses (WARM_ENI_TARGET, MAX_ENI, …). Needs
-/// CAP_NET_ADMIN in the host's network namespace, the instance metadata service and the EC2 API. Log lines are JSON on
-/// standard error.
+/// The settings are environment variables with the names of the AWS VPC CNI (WARM_ENI_TARGET, MAX_ENI, …). The daemon
+/// needs CAP_NET_ADMIN in the host's network namespace, the instance metadata service, and the EC2 API. The log is JSON
+/// lines on standard error.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = TRACES)]
 pub(super) struct Run {}
@@ -55,8 +55,9 @@ impl Run {
         for setting in &config.ignored {
             tracing::warn!(setting, "a setting is ignored");
         }
-        // One worker: two wake each other for every task that follows on another, a fifth of an ADD on two processors.
-        // What takes time is on threads of its own, and a storm is bounded by the kernel's lock, not by this.
+        // One worker thread. Two would wake each other for every task that follows another one, which takes a fifth of
+        // an ADD's time on two processors. Slow work has its own threads, and the kernel's lock limits many ADDs at
+        // once, not this thread.
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
