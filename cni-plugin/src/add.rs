@@ -1,5 +1,5 @@
-//! ADD: proves the namespace, hands its descriptors to the daemon, and gives the daemon's answer the shape of the
-//! protocol version that was asked for.
+//! ADD: checks the namespace, passes its descriptors to the daemon, and converts the daemon's answer into the requested
+//! protocol version.
 
 use proto::names::PodIdentity;
 use proto::v1::{AddReply, AddRequest};
@@ -13,7 +13,7 @@ use crate::netns::{allow_ipv6, open_for};
 use crate::result::Granted;
 
 pub fn run(attachment: &Attachment, pod: PodIdentity, conf: &Conf) -> Result<Value, Failure> {
-    // Everything is checked before anything is asked for.
+    // Everything is checked before the daemon is called.
     let link = conf.link()?;
     let prev = conf.prev_result()?;
     let sandbox = attachment.netns.as_deref().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What the plugin says by itself, without the daemon, held against `docs/refusals.md`: neither may have a text that the
-//! other lacks. Compiled for the test only.
+//! Compares the plugin's own error texts with `docs/refusals.md`: both must have the same texts. Compiled for the test
+//! only.
 
 #[path = "../../tests/src/catalogue.rs"]
 mod page;
@@ -26,7 +26,7 @@ fn bad_name<T: for<'a> TryFrom<&'a str, Error = NameError>>(text: &str) -> NameE
     T::try_from(text).err().expect("it breaks the rule")
 }
 
-/// The functions below do not compile once an error has a kind that is not here: it belongs into its list as well.
+/// The functions below do not compile if an error has a kind that is missing here. Add it to the list too.
 fn known_environment(error: EnvError) -> EnvError {
     match error {
         EnvError::UnknownCommand { .. }
@@ -179,7 +179,7 @@ fn known_conversation(error: ClientError) -> ClientError {
         ClientError::Connect { .. }
         | ClientError::Broken { .. }
         | ClientError::Late { .. }
-        // The daemon's own words: the other part of the page.
+        // The daemon's texts are in the other part of the page.
         | ClientError::Refused { .. } => error,
     }
 }
@@ -219,7 +219,7 @@ fn reply() -> Vec<ReplyError> {
     ]
 }
 
-/// The heading under which a code is explained.
+/// The heading for a code.
 fn entry(code: u32) -> &'static str {
     match code {
         1 => "A version that is not served",

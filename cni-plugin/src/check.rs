@@ -1,4 +1,4 @@
-//! CHECK: asks the daemon whether its record and the kernel still agree with what ADD answered.
+//! CHECK: asks the daemon whether its record and the kernel still agree with the result of ADD.
 
 use proto::address::octets;
 use proto::v1::{CheckReply, CheckRequest};

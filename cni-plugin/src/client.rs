@@ -1,5 +1,5 @@
-//! Owns the conversation with the daemon: connect, preamble, one call, all of it within one deadline, tried again while
-//! trying again makes sense. Knows no verb, and nothing of what a call looks like on the wire ([`crate::rpc`]).
+//! Owns the connection to the daemon: connect, preamble, and one call, within one deadline, with retries. Knows no verb
+//! and nothing of the wire format ([`crate::rpc`]).
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -20,11 +20,11 @@ use crate::error::{Failure, code};
 use crate::netns::Descriptors;
 use crate::rpc::{Call, CallError};
 
-/// First and longest pause between two attempts. A daemon that restarts is back within a fraction of a second, and
-/// there is nothing to wait on that would exist before its socket does.
+/// The first and longest pause between two attempts. A daemon that restarts is back within a fraction of a second, and
+/// there is nothing to wait on before its socket exists.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
-/// Why the daemon gave no answer of use.
+/// Why there is no usable answer from the daemon.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("ipamd cannot be reached at {}", socket.display())]
@@ -52,7 +52,7 @@ impl From<ClientError> for Failure {
 }
 
 impl ClientError {
-    /// Whether no daemon answered: nobody said no.
+    /// Whether no daemon answered, so the call was not refused.
     pub const fn is_absence(&self) -> bool {
         matches!(
             self,
@@ -60,10 +60,10 @@ impl ClientError {
         )
     }
 
-    /// When to try again by itself within the deadline; `None` for an answer that has to be given through.
+    /// The pause before the next retry within the deadline; `None` for an answer that must be returned.
     fn retry_after(&self, pause: Duration) -> Option<Duration> {
         match self {
-            // Not there yet; there, but nobody listens; there, but the queue of connections is full.
+            // The socket does not exist yet; nobody listens; the queue of connections is full.
             Self::Connect { source, .. } => matches!(
                 source.kind(),
                 io::ErrorKind::NotFound
@@ -72,9 +72,9 @@ impl ClientError {
                     | io::ErrorKind::Interrupted
             )
             .then_some(pause),
-            // Every request is idempotent per sandbox, so a broken connection costs nothing but another one.
+            // Every request is idempotent per sandbox, so a broken connection only costs another one.
             Self::Broken { .. } => Some(pause),
-            // A daemon on its way up or down says itself when its successor is worth asking.
+            // A daemon that is starting or stopping specifies when to retry.
             Self::Refused { refusal } => match refusal.reason {
                 Reason::Starting | Reason::Stopping => {
                     refusal.retry_after.map(|after| after.max(pause))
@@ -86,19 +86,19 @@ impl ClientError {
     }
 }
 
-/// One call's worth of the daemon.
+/// The daemon and the parameters of one call.
 #[derive(Debug)]
 pub struct Daemon<'a> {
     pub socket: &'a Path,
     /// From now.
     pub within: Duration,
-    /// Sent ahead of the call.
+    /// Sent before the call.
     pub descriptors: Option<&'a Descriptors>,
 }
 
 impl Daemon<'_> {
-    /// Makes one call. `request` is told how many milliseconds are left, and is repeated on a new connection while that
-    /// makes sense.
+    /// Makes one call. `request` gets the remaining time in milliseconds, and is repeated on a new connection if a
+    /// retry can help.
     pub fn call<Q, A>(&self, method: &str, request: impl Fn(u32) -> Q) -> Result<A, ClientError>
     where
         Q: Message,
@@ -106,7 +106,8 @@ impl Daemon<'_> {
     {
         let deadline = Deadline::after(self.within);
         let mut pause = PAUSES.0;
-        // What to blame if the deadline cuts the last attempt short: the evidence before it says more than a timeout.
+        // The error to report if the deadline ends the last attempt: the error before it is more specific than a
+        // timeout.
         let mut last = None;
         loop {
             let call = Call::new(method, &request(answer_within(deadline.left())));
@@ -141,7 +142,7 @@ impl Daemon<'_> {
             .map_err(|error| self.classify(error))
     }
 
-    /// Does not wait: a daemon whose queue of connections is full is one to be asked again.
+    /// Does not wait: a daemon whose queue of connections is full is tried again.
     fn connect(&self) -> io::Result<UnixStream> {
         let address = UnixAddr::new(self.socket)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -178,7 +179,7 @@ impl Daemon<'_> {
     }
 }
 
-/// A moment, in the kernel's time since boot.
+/// A point in time, in the kernel's time since boot.
 #[derive(Debug, Clone, Copy)]
 struct Deadline(std::time::Instant);
 
@@ -200,27 +201,27 @@ impl Deadline {
     }
 }
 
-/// A connection on which nothing takes longer than the deadline allows.
+/// A connection on which all operations respect the deadline.
 ///
-/// Waits by `poll` and not within `recv`: a sleeper in there is also woken when the daemon has read what was sent, and
-/// goes back to sleep, on a processor that the daemon needs.
+/// Waits in `poll` and not in `recv`: a thread in `recv` is also woken when the daemon has read the request, and then
+/// sleeps again, on a processor that the daemon needs.
 struct Timed {
     stream: UnixStream,
     deadline: Deadline,
 }
 
 impl Timed {
-    /// Preamble and first bytes, in one piece: the daemon wakes up to a request that is whole.
+    /// Sends the preamble and the first bytes in one piece, so that the daemon wakes up to a complete request.
     fn open(&mut self, descriptors: Option<&Descriptors>, first: &[u8]) -> io::Result<()> {
         let descriptors = descriptors.map(|d| (d.netns.as_fd(), d.netlink.as_fd()));
         let sent = handover::send_with(self.stream.as_fd(), descriptors, first)?;
         self.write_all(&first[sent..])
     }
 
-    /// Until the kernel has or takes bytes, or the peer is gone.
+    /// Waits until the kernel has or accepts bytes, or the peer has closed.
     fn wait(&self, wanted: PollFlags) -> io::Result<()> {
         let mut waited_for = [PollFd::new(self.stream.as_fd(), wanted)];
-        // Rounded up: what is left of a millisecond is no reason to look again and again.
+        // Rounded up: a fraction of a millisecond must not lead to a busy loop.
         let left = (self.deadline.left().as_micros()).div_ceil(1000);
         let left = i32::try_from(left).unwrap_or(i32::MAX);
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -250,8 +251,8 @@ impl Write for Timed {
     }
 }
 
-/// The milliseconds a daemon may take, so that its refusal, which names a cause, arrives before our own deadline, which
-/// knows none.
+/// The time for the daemon in milliseconds. Its refusal, which names a cause, must arrive before our own deadline,
+/// which has no cause to report.
 fn answer_within(left: Duration) -> u32 {
     let margin = (left / 10).min(Duration::from_millis(500));
     u32::try_from((left - margin).as_millis())

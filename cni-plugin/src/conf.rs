@@ -1,5 +1,5 @@
-//! Owns the network configuration on stdin: bounded reading, the keys this plugin knows, and their rules. Keys it does
-//! not know are somebody else's (`type`, `runtimeConfig`, `disableCheck`…) and ignored.
+//! Owns the network configuration on stdin: bounded reading, the keys that this plugin knows, and their rules. Other
+//! keys (`type`, `runtimeConfig`, `disableCheck`…) are ignored.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -13,9 +13,9 @@ use crate::error::{Failure, code};
 use crate::json;
 use crate::version::{self, Version};
 
-/// Largest configuration in bytes, `prevResult` and the pod's annotations included.
+/// The maximum size of the configuration in bytes, including `prevResult` and the pod's annotations.
 const SIZE_MAX: u64 = 1024 * 1024;
-/// Where the daemon listens unless the configuration says otherwise.
+/// The default socket of the daemon.
 const SOCKET: &str = "/run/hawser/ipamd.sock";
 
 /// What is wrong with the configuration.
@@ -112,15 +112,15 @@ impl From<ConfError> for Failure {
     }
 }
 
-/// What every verb needs of the configuration. Other keys are read by the verb that needs them, so that a key that only
-/// ADD looks at never stands in the way of a DEL.
+/// The part of the configuration that every verb needs. Other keys are read by the verb that needs them, so that a key
+/// that only ADD uses never prevents a DEL.
 #[derive(Debug, Clone)]
 pub struct Conf {
     pub version: Version,
     pub name: NetworkName,
     /// The daemon's socket.
     pub socket: PathBuf,
-    /// Shortens the verbs' own deadlines; never lengthens them.
+    /// Reduces the deadlines of the verbs; never extends them.
     deadline: Option<Duration>,
     object: Map<String, Value>,
 }
@@ -159,13 +159,13 @@ impl Conf {
         })
     }
 
-    /// How long `verb` may take under this configuration.
+    /// The deadline of `verb` with this configuration.
     pub fn deadline(&self, verb: Verb) -> Duration {
         self.deadline
             .map_or(verb.deadline(), |own| own.min(verb.deadline()))
     }
 
-    /// The result of the plugins before this one in the chain; JSON's `null` is absence.
+    /// The result of the previous plugins in the chain; JSON's `null` means absent.
     pub fn prev_result(&self) -> Result<Option<&Map<String, Value>>, ConfError> {
         match self.object.get("prevResult") {
             None | Some(Value::Null) => Ok(None),
@@ -178,12 +178,12 @@ impl Conf {
         }
     }
 
-    /// A key of the configuration as it came.
+    /// A key of the configuration, unparsed.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.object.get(key)
     }
 
-    /// Whether pods get IPv6 addresses, which their namespaces must allow.
+    /// Whether pods get IPv6 addresses, which must be enabled in their namespaces.
     pub fn ipv6(&self) -> Result<bool, ConfError> {
         match self.object.get("ipv6") {
             None | Some(Value::Null) => Ok(false),
@@ -196,7 +196,7 @@ impl Conf {
         }
     }
 
-    /// What ADD is to make of the pod's link.
+    /// The settings for the pod's link in ADD.
     pub fn link(&self) -> Result<LinkConf, ConfError> {
         let veth_prefix = match text(&self.object, "vethPrefix")? {
             None | Some("") => None,
@@ -211,14 +211,14 @@ impl Conf {
     }
 }
 
-/// Settings of a pod's link; absent means the daemon's own.
+/// Settings of a pod's link; the daemon's own setting is used if one is absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkConf {
     pub veth_prefix: Option<VethPrefix>,
     pub mtu: Option<u32>,
 }
 
-/// The version that a VERSION caller sent, if it is one that is served.
+/// The version that a VERSION caller sent, if it is supported.
 pub fn asked_version(stdin: impl Read) -> Option<Version> {
     let object = object(&bounded(stdin).ok()?).ok()?;
     version_of(&object).ok()
@@ -245,7 +245,7 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, ConfError> {
     }
 }
 
-/// An absent version means 0.1.0 by the specification.
+/// By the specification, an absent version means 0.1.0.
 fn version_of(object: &Map<String, Value>) -> Result<Version, ConfError> {
     let found = match text(object, "cniVersion")? {
         None | Some("") => "0.1.0",
@@ -279,13 +279,13 @@ fn deadline(object: &Map<String, Value>) -> Result<Option<Duration>, ConfError> 
     }
 }
 
-/// Upstream's template writes the MTU as a string, people write a number. Empty is what the template makes of an unset
-/// variable.
+/// The AWS VPC CNI's template writes the MTU as a string, humans write a number. The template writes an empty string
+/// for an unset variable.
 fn mtu(value: Option<&Value>) -> Result<Option<u32>, ConfError> {
     let number = match value {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) if text.is_empty() => return Ok(None),
-        // Not by `parse` alone: it takes "+1500".
+        // `parse` alone is not enough: it accepts "+1500".
         Some(Value::String(text)) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
         Some(value) => value.as_u64(),
     };
@@ -316,7 +316,7 @@ fn text<'a>(
     }
 }
 
-/// What a value is, for an error message.
+/// The kind of a value, for an error message.
 pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

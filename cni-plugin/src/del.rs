@@ -1,5 +1,5 @@
-//! DEL: asks the daemon to take everything back. Its own record decides, so nothing else that may be missing or broken
-//! by now (the namespace, `prevResult`, `CNI_ARGS`, settings of the link) stands in the way.
+//! DEL: asks the daemon to remove everything. The daemon's own record decides, so missing or broken input (the
+//! namespace, `prevResult`, `CNI_ARGS`, settings of the link) does not prevent it.
 
 use std::path::Path;
 
@@ -16,18 +16,18 @@ use crate::netns::{NetnsPathError, PodNetns};
 
 pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
     refuse_own_namespace(attachment)?;
-    // A DEL once begun is worth finishing: the runtime may drop it for good. Blocked and not ignored, as that needs no
-    // handler; the signal is gone with the process.
+    // A DEL that was started should be completed, because the runtime may not repeat it. The signal is blocked and not
+    // ignored, which needs no handler; it is discarded when the process ends.
     let mut terminate = SigSet::empty();
     terminate.add(Signal::SIGTERM);
-    // It cannot fail with a valid set, and if it did, DEL would still be right.
+    // This cannot fail with a valid set, and if it did, DEL would still be correct.
     let _unchanged = terminate.thread_block();
 
     let key = attachment.key(&conf.name);
     let request = DelRequest {
         sandbox: Some(key.clone().into()),
     };
-    // Without descriptors: the daemon removes the host's end, and the kernel the other with it.
+    // Without descriptors: the daemon removes the host's end, and the kernel then removes the other one.
     let daemon = Daemon {
         socket: &conf.socket,
         within: conf.deadline(Verb::Del),
@@ -40,8 +40,9 @@ pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
     }
 }
 
-/// With the daemon away the runtime would ask again and again, or drop the DEL for good (containerd 2). A tombstone is
-/// as good as an answer: the daemon honours it at its start, and the pod's link ends with the namespace meanwhile.
+/// If the daemon is not running, the runtime would repeat the DEL again and again, or drop it (containerd 2). A
+/// tombstone replaces the call: the daemon processes it at its next start, and the pod's link is deleted with the
+/// namespace.
 fn leave_word(conf: &Conf, key: &SandboxKey, error: ClientError) -> Result<(), Failure> {
     match tombstone::leave(&tombstone::directory(&conf.socket), key) {
         Ok(()) => Ok(()),
@@ -54,8 +55,8 @@ pub(crate) fn unheard(error: &ClientError, source: &std::io::Error) -> Failure {
     Failure::new(code::TRY_AGAIN, error, &and)
 }
 
-/// The host's own namespace in a DEL is a caller's mistake that ADD would have refused. Any other trouble with the path
-/// means that the namespace is gone: a bind mount that was taken away leaves a regular file behind.
+/// The host's own namespace in a DEL is a mistake of the caller that ADD would have refused. Any other problem with the
+/// path means that the namespace is gone: a removed bind mount leaves a regular file behind.
 fn refuse_own_namespace(attachment: &Attachment) -> Result<(), NetnsPathError> {
     let Some(path) = &attachment.netns else {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Owns the reading of `CNI_*` variables. No other variable is read: the runtime passes its whole environment on.
+//! Owns the reading of `CNI_*` variables. No other variable is read, because the runtime passes its whole environment.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use proto::names::{ContainerId, IfName, NameError, NetworkName, PodIdentity, Pod
 use crate::error::{Failure, code};
 use crate::version::Version;
 
-/// Longest `CNI_ARGS` in bytes; Kubernetes' own come to about 500.
+/// The maximum length of `CNI_ARGS` in bytes; Kubernetes uses about 500.
 const ARGS_MAX: usize = 16 * 1024;
 
-/// What the runtime wants. One row of [`VERBS`] each.
+/// The verb of the call. Each has one row in [`VERBS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     Add,
@@ -29,8 +29,8 @@ struct Row {
     required: &'static [&'static str],
     /// The first protocol version that has the verb.
     since: Version,
-    /// Shorter than every caller's: kubelet gives a sandbox 4 minutes, containerd's deferred clean-up 1, and STATUS
-    /// has no deadline at all there while it holds up every other call.
+    /// Shorter than the deadlines of all callers: the kubelet allows 4 minutes for a sandbox, containerd's deferred
+    /// clean-up 1 minute, and STATUS has no deadline in containerd while it blocks every other call.
     deadline: Duration,
 }
 
@@ -94,7 +94,7 @@ impl Verb {
             .expect("the table has a row for every verb, as a test checks")
     }
 
-    /// As `CNI_COMMAND` spells it.
+    /// The value of `CNI_COMMAND`.
     pub fn name(self) -> &'static str {
         self.row().name
     }
@@ -104,7 +104,7 @@ impl Verb {
         self.row().since
     }
 
-    /// The longest that an answer may take.
+    /// The maximum time for an answer.
     pub fn deadline(self) -> Duration {
         self.row().deadline
     }
@@ -145,12 +145,12 @@ impl From<EnvError> for Failure {
     }
 }
 
-/// The variables, from wherever they come.
+/// The variables, from any source.
 #[derive(Debug)]
 pub struct Variables<F>(pub F);
 
 impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
-    /// An absent and an empty variable are the same thing to the CNI specification.
+    /// By the CNI specification, an absent and an empty variable are the same.
     fn get(&self, name: &'static str) -> Result<Option<String>, EnvError> {
         match (self.0)(name) {
             Some(value) if !value.is_empty() => value
@@ -161,7 +161,7 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         }
     }
 
-    /// The verb; `None` if no runtime is calling at all.
+    /// The verb; `None` if the plugin is not called by a runtime.
     pub fn verb(&self) -> Result<Option<Verb>, EnvError> {
         let Some(found) = self.get("CNI_COMMAND")? else {
             return Ok(None);
@@ -172,7 +172,7 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         }
     }
 
-    /// Complains about everything that `verb` needs and that is missing, at once.
+    /// Reports all missing variables that `verb` needs, at once.
     pub fn require(&self, verb: Verb) -> Result<(), EnvError> {
         let mut missing = Vec::new();
         for name in verb.row().required.iter().copied() {
@@ -187,7 +187,7 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         Err(EnvError::Missing { verb, missing })
     }
 
-    /// The attachment that ADD, DEL and CHECK are about.
+    /// The attachment for ADD, DEL and CHECK.
     pub fn attachment(&self) -> Result<Attachment, EnvError> {
         Ok(Attachment {
             container_id: self.name(CONTAINER)?,
@@ -207,7 +207,7 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         T::try_from(&text).map_err(|source| EnvError::Name { name, source })
     }
 
-    /// Which pod this is for, from `CNI_ARGS`.
+    /// The pod, from `CNI_ARGS`.
     pub fn pod(&self) -> Result<PodIdentity, EnvError> {
         match self.get(ARGS)? {
             Some(text) => parse_args(&text),
@@ -220,14 +220,14 @@ fn is_true(text: &str) -> bool {
     text == "1" || text.eq_ignore_ascii_case("true")
 }
 
-/// The attachment as the environment names it; the network's name is in the configuration.
+/// The attachment from the environment; the network's name is in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     pub container_id: ContainerId,
     pub ifname: IfName,
-    /// `CNI_NETNS`; DEL may come without.
+    /// `CNI_NETNS`; optional for DEL.
     pub netns: Option<String>,
-    /// Whether the runtime insists that the plugin's own namespace is the right one.
+    /// Whether the runtime states that the plugin's own namespace is intended.
     pub netns_override: bool,
 }
 
@@ -246,7 +246,7 @@ const POD_NAMESPACE: &str = "K8S_POD_NAMESPACE";
 const POD_NAME: &str = "K8S_POD_NAME";
 const POD_UID: &str = "K8S_POD_UID";
 
-/// Reads `KEY=VALUE;KEY=VALUE`. Kubernetes' keys come in random order: containerd keeps them in a map.
+/// Parses `KEY=VALUE;KEY=VALUE`. Kubernetes' keys are in random order, because containerd keeps them in a map.
 fn parse_args(text: &str) -> Result<PodIdentity, EnvError> {
     if text.len() > ARGS_MAX {
         return Err(EnvError::ArgsTooLong { len: text.len() });
@@ -297,7 +297,7 @@ fn refuse_unknown(pairs: &[(&str, &str)]) -> Result<(), EnvError> {
     }
 }
 
-/// Foreign text for an error message.
+/// Untrusted text for an error message.
 fn excerpt(text: &str) -> String {
     text.chars().take(64).collect()
 }

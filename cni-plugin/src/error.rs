@@ -1,5 +1,5 @@
-//! Owns the error that a runtime reads: code, message, details. Every module's own error becomes one of these, and
-//! nothing else does.
+//! Owns the error that is returned to the runtime: code, message, details. Every module's own error is converted into
+//! it.
 
 use std::error::Error;
 
@@ -11,19 +11,19 @@ use serde_json::{Value, json};
 
 use crate::version::Version;
 
-/// Error codes of the CNI specification that the plugin itself gives; the rest come from `proto::refusal`'s table.
+/// The CNI specification's error codes that the plugin itself uses; the others are in `proto::refusal`'s table.
 pub mod code {
-    /// The protocol version is not served, or does not have this verb.
+    /// The protocol version is not supported, or does not have this verb.
     pub const INCOMPATIBLE_VERSION: u32 = 1;
     /// A `CNI_*` variable is missing or malformed.
     pub const ENVIRONMENT: u32 = 4;
     /// Reading or writing failed.
     pub const IO: u32 = 5;
-    /// The configuration is no JSON of the expected shape.
+    /// The configuration is not JSON of the expected form.
     pub const DECODE: u32 = 6;
-    /// The configuration is understood and wrong.
+    /// The configuration is valid JSON but has an invalid value.
     pub const CONFIG: u32 = 7;
-    /// The network namespace is no such thing, or the wrong one.
+    /// The network namespace is not valid.
     pub const NETNS: u32 = 8;
     /// The same call may succeed later.
     pub const TRY_AGAIN: u32 = 11;
@@ -33,23 +33,23 @@ pub mod code {
     pub const INTERNAL: u32 = 999;
 }
 
-/// A failed call, in the words of the CNI specification.
+/// A failed call, with the fields of the CNI specification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// See [`code`].
     pub code: u32,
-    /// What went wrong, operands included.
+    /// What went wrong, with operands.
     pub msg: String,
-    /// What the reader can do; may be empty.
+    /// The remedy; may be empty.
     pub details: String,
 }
 
 impl Failure {
-    /// A failure from an error: its message and those of its causes, once each.
+    /// A failure from an error: its message and the messages of its causes, each once.
     pub fn new(code: u32, error: &dyn Error, details: &str) -> Self {
         Self {
             code,
-            // A runtime greps error texts; see there.
+            // Runtimes search error texts for certain words; see [`safe_text`].
             msg: safe_text(&chain(error)),
             details: safe_text(details),
         }
@@ -60,7 +60,7 @@ impl Failure {
         Self { code, ..self }
     }
 
-    /// The object that goes to stdout.
+    /// The JSON object for stdout.
     pub fn to_json(&self, version: Version) -> Value {
         json!({
             "cniVersion": version.as_str(),

@@ -1,5 +1,5 @@
-//! What a runtime hands over, through everything that reads it, for fuzzing and for the tests that replay its corpus.
-//! Nothing is opened, connected to or printed.
+//! Parses the input of a runtime with all parsers, for fuzzing and for the tests that replay its corpus. Nothing is
+//! opened, connected or printed.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
@@ -12,7 +12,7 @@ use crate::gc::valid_attachments;
 use crate::result::{Granted, Interface, address_in};
 use crate::version::Version;
 
-/// The variables, in the order in which an input has them.
+/// The variables, in the order of an input.
 const NAMES: [&str; 6] = [
     "CNI_COMMAND",
     "CNI_CONTAINERID",
@@ -22,7 +22,7 @@ const NAMES: [&str; 6] = [
     "CNI_PATH",
 ];
 
-/// `input` is the six variables, a NUL behind each, and then stdin.
+/// `input` is the six variables, each followed by a NUL, and then stdin.
 pub fn cni(input: &[u8]) {
     let mut parts = input.splitn(NAMES.len() + 1, |byte| *byte == 0);
     let values = NAMES.map(|_| parts.next().unwrap_or_default());
@@ -36,11 +36,11 @@ pub fn cni(input: &[u8]) {
     }
 }
 
-/// What an answer must be whatever was asked: one line, and without the words that a runtime takes for success.
+/// The properties of every answer: one line, without the words that a runtime treats as success.
 fn check(failure: &Failure) {
     let json = failure.to_json(Version::LATEST).to_string();
     assert!(!json.contains('\n'), "more than a line: {json}");
-    // Case counts: containerd compares as it stands.
+    // Case-sensitive, like containerd's comparison.
     assert!(
         !json.contains("not found"),
         "a runtime swallows this: {json}"
@@ -48,7 +48,7 @@ fn check(failure: &Failure) {
     assert!(failure.code != 0);
 }
 
-/// As `main` does it, up to the point where the daemon would be asked.
+/// As in `main`, up to the call of the daemon.
 fn read<F: Fn(&str) -> Option<OsString>>(
     variables: &Variables<F>,
     stdin: &[u8],
@@ -72,7 +72,7 @@ fn read<F: Fn(&str) -> Option<OsString>>(
             let _link = conf.link()?;
             let sandbox = attachment.netns.unwrap_or_default();
             let result = granted().to_json(conf.version, &sandbox, prev)?;
-            // What ADD answers comes back as prevResult.
+            // The result of ADD is passed back as prevResult.
             let again = address_in(result.as_object().expect("it is one"), "eth0");
             drop(again);
         }

@@ -1,4 +1,5 @@
-//! GC: tells the daemon which attachments of this network are still valid. Only an explicit list may free anything.
+//! GC: passes the attachments of this network that are still valid to the daemon. Only an explicit list may free
+//! anything.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +11,7 @@ use crate::conf::{Conf, ConfError};
 use crate::env::Verb;
 use crate::error::Failure;
 
-/// The key of the specification, and the one that libcni had before and still sends along.
+/// The key of the specification, and the older one that libcni still sends too.
 const KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
 
 pub fn run(conf: &Conf) -> Result<(), Failure> {
@@ -40,8 +41,8 @@ fn wire((container_id, ifname): Pair) -> Attachment {
     }
 }
 
-/// The union of both keys' lists; `None` if neither is one. libcni marshals an empty Go slice to `null`, which is as
-/// likely to mean "I do not know" as "none", so `null` frees nothing.
+/// The union of the lists of both keys; `None` if neither is a list. libcni encodes an empty Go slice as `null`, which
+/// may mean "unknown" or "none", so `null` frees nothing.
 pub(crate) fn valid_attachments(conf: &Conf) -> Result<Option<BTreeSet<Pair>>, ConfError> {
     let values = KEYS.map(|key| (key, conf.get(key)));
     if values.iter().all(|(_, value)| value.is_none()) {
@@ -72,7 +73,7 @@ pub(crate) fn valid_attachments(conf: &Conf) -> Result<Option<BTreeSet<Pair>>, C
     Ok(union)
 }
 
-/// One unreadable entry spoils the list: it may be the one that is still in use.
+/// One invalid entry makes the whole list invalid: it may be the one that is still in use.
 fn pair(key: &'static str, entry: &Value) -> Result<Pair, ConfError> {
     let text = |field| match entry[field].as_str() {
         Some(text) if !text.is_empty() => Ok(text.to_owned()),

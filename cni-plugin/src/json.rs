@@ -1,7 +1,8 @@
-//! Owns the reading of foreign JSON: what `serde_json` accepts, minus everything two parsers may read differently.
+//! Owns the parsing of untrusted JSON: what `serde_json` accepts, without anything that two parsers may read
+//! differently.
 //!
-//! A duplicate key means one thing to a parser that keeps the first and another to one that keeps the last; NUL ends a
-//! string for whoever hands it to the kernel. Depth is bounded by `serde_json`'s own recursion limit of 128.
+//! Some parsers keep the first of two duplicate keys, others the last. NUL ends a string in the kernel. `serde_json`'s
+//! own recursion limit of 128 bounds the depth.
 
 use std::fmt;
 
@@ -11,7 +12,7 @@ use serde_json::{Map, Number, Value};
 /// Parses one JSON text strictly.
 ///
 /// # Errors
-/// No JSON, invalid UTF-8, too deep, a duplicate key, or NUL in a string.
+/// Invalid JSON, invalid UTF-8, too deep, a duplicate key, or NUL in a string.
 pub fn parse(bytes: &[u8]) -> Result<Value, serde_json::Error> {
     serde_json::from_slice::<Strict>(bytes).map(|strict| strict.0)
 }

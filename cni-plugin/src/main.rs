@@ -1,7 +1,7 @@
-//! `hawser`, the CNI plugin: turns one call of a container runtime into one call of the node's daemon.
+//! `hawser`, the CNI plugin: converts one call of a container runtime into one call of the node's daemon.
 //!
-//! Owns the order of work and the process' two outputs: one JSON on stdout, at most a line on stderr. Keeps no state,
-//! programs no network, and is gone after a millisecond.
+//! Owns the order of work and the process's two outputs: one JSON on stdout, and at most one line on stderr. It keeps
+//! no state, configures no network, and runs for a millisecond.
 
 #![cfg_attr(not(test), no_main)]
 
@@ -35,13 +35,13 @@ use crate::env::{Variables, Verb};
 use crate::error::{Failure, code};
 use crate::version::Version;
 
-/// Tests have an entry of their own, and want this one to be there.
+/// Tests have their own entry point, but need this function.
 #[cfg(test)]
 fn main() {
     entry::enter();
 }
 
-/// One call of the runtime, and the process's exit status.
+/// One call of the runtime. Returns the exit status.
 fn call() -> i32 {
     std::panic::set_hook(Box::new(report_panic));
     let variables = Variables(|name: &str| std::env::var_os(name));
@@ -59,7 +59,7 @@ fn call() -> i32 {
     i32::from(!answered)
 }
 
-/// The outcome of one call, and the protocol version to report it in.
+/// The result of one call, and the protocol version for its output.
 fn run<F: Fn(&str) -> Option<OsString>>(
     verb: Verb,
     variables: &Variables<F>,
@@ -94,8 +94,8 @@ fn dispatch<F: Fn(&str) -> Option<OsString>>(
     }
 }
 
-/// Prints the one JSON, and says whether the call succeeded. The specification has no result for DEL, CHECK, STATUS
-/// and GC: they print nothing if they succeed.
+/// Prints the JSON and returns whether the call succeeded. The specification has no result for DEL, CHECK, STATUS and
+/// GC: they print nothing on success.
 fn answer(verb: &str, version: Version, outcome: Result<Option<Value>, Failure>) -> bool {
     match outcome {
         Ok(None) => true,
@@ -111,7 +111,8 @@ fn answer(verb: &str, version: Version, outcome: Result<Option<Value>, Failure>)
     }
 }
 
-/// Writes `json` to stdout in one piece. A runtime that no longer listens gets a failed call, and will send a DEL.
+/// Writes `json` to stdout in one piece. If the runtime no longer reads, the call fails, and the runtime will send a
+/// DEL.
 fn print(json: &Value) -> bool {
     let mut line = json.to_string();
     line.push('\n');
@@ -119,7 +120,7 @@ fn print(json: &Value) -> bool {
     stdout.write_all(line.as_bytes()).is_ok() && stdout.flush().is_ok()
 }
 
-/// One line on stderr, in one piece, which runtimes put into their log. A closed stderr is nobody's problem.
+/// Writes one line to stderr in one piece, which runtimes add to their log. A closed stderr is ignored.
 fn note(line: std::fmt::Arguments<'_>) {
     let line = format!("hawser {line}\n");
     let _lost = std::io::stderr().write_all(line.as_bytes());
@@ -133,7 +134,7 @@ fn about() {
     ));
 }
 
-/// Even a defect answers in the protocol; the abort that follows makes the exit status non-zero.
+/// Even a defect is reported in the protocol; the abort afterwards makes the exit status non-zero.
 fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
     #[derive(Debug, thiserror::Error)]
     #[error("the plugin failed at a point where it cannot: {what}")]

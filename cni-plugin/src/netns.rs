@@ -1,6 +1,6 @@
-//! Owns the pod's network namespace on the plugin's side: opening the path the runtime gave, proving what it is, and
-//! opening a netlink socket inside. Nothing in a namespace is changed from here, but for the one thing that a netlink
-//! socket cannot: whether there is IPv6.
+//! Owns the pod's network namespace in the plugin: opens the path from the runtime, checks it, and opens a netlink
+//! socket inside. Changes nothing in the namespace except the one thing that a netlink socket cannot: whether IPv6 is
+//! enabled.
 
 use std::fs::{self, File};
 use std::io;
@@ -63,23 +63,23 @@ impl From<NetnsPathError> for Failure {
     }
 }
 
-/// A path that has been proved to be a network namespace.
+/// A path that was checked to be a network namespace.
 #[derive(Debug)]
 pub struct PodNetns {
     fd: OwnedFd,
     path: PathBuf,
 }
 
-/// What is handed to the daemon.
+/// The descriptors for the daemon.
 #[derive(Debug)]
 pub struct Descriptors {
     pub netns: OwnedFd,
-    /// `NETLINK_ROUTE`, opened inside `netns` and so bound to it for life.
+    /// `NETLINK_ROUTE`, opened inside `netns` and permanently bound to it.
     pub netlink: OwnedFd,
 }
 
 impl PodNetns {
-    /// Opens `path` and proves what it is. The host's own namespace is refused unless `own_is_meant`.
+    /// Opens `path` and checks it. The host's own namespace is refused unless `own_is_meant`.
     pub fn open(path: &Path, own_is_meant: bool) -> Result<Self, NetnsPathError> {
         let fd = open_path(path)?;
         let identity = identify(fd.as_fd()).map_err(|source| NetnsPathError::Kind {
@@ -97,12 +97,12 @@ impl PodNetns {
         })
     }
 
-    /// Opens a netlink socket inside, and stays there.
+    /// Opens a netlink socket in the namespace, and does not leave the namespace.
     ///
-    /// The house rule is that only a thread that dies soon enters a namespace. This process has one thread, which dies
-    /// within the call, and from here on does nothing that depends on the namespace: the daemon's socket is a path,
-    /// and the kernel finds that by inode in any namespace. Not coming back leaves no way to come back wrongly.
-    /// *Measured* with the socket's opening (median of 2000): staying 4.1 µs, returning 5.1 µs, a thread of its own 34 µs.
+    /// Elsewhere, only a thread that ends soon enters a namespace. This process has one thread, which ends with the
+    /// call. It does nothing afterwards that depends on the namespace: the daemon's socket is a path, which the kernel
+    /// finds by inode in any namespace. Without a return, the return cannot fail. *Measured* with the opening of the
+    /// socket (median of 2000): staying 4.1 µs, returning 5.1 µs, a separate thread 34 µs.
     pub fn into_descriptors(self) -> Result<Descriptors, NetnsPathError> {
         let failed = |op| {
             let path = self.path.clone();
@@ -131,15 +131,15 @@ impl PodNetns {
     }
 }
 
-/// Opens, proves and enters the namespace of an attachment, for the verbs that need one.
+/// Opens, checks and enters the namespace of an attachment, for the verbs that need one.
 pub fn open_for(attachment: &Attachment) -> Result<Descriptors, NetnsPathError> {
-    // The environment has been checked for it; an empty path fails like any other that is not absolute.
+    // The environment was already checked; an empty path fails because it is not absolute.
     let path = Path::new(attachment.netns.as_deref().unwrap_or_default());
     PodNetns::open(path, attachment.netns_override)?.into_descriptors()
 }
 
-/// Switches IPv6 on in the namespace that was entered, for all links and those to come, where a runtime has made
-/// sandboxes without. (Without IPv6 in the kernel there is nothing to switch, and the daemon has not come this far.)
+/// Enables IPv6 in the entered namespace, for all existing and future links, because some runtimes create sandboxes
+/// without it. (If the kernel has no IPv6, there is nothing to enable, and the daemon would not have started.)
 pub fn allow_ipv6() -> Result<(), NetnsPathError> {
     let of = |links: &str| format!("/proc/sys/net/ipv6/conf/{links}/disable_ipv6");
     let is_off = |links| fs::read(of(links)).is_ok_and(|value| value.starts_with(b"1"));
@@ -163,8 +163,8 @@ fn own() -> Result<NetnsId, NetnsPathError> {
     })
 }
 
-/// Opens without following what a hostile path could lead to. Parents may be symbolic links (`/var/run` is one), the
-/// last component may not, and magic links only in the one form that runtimes use.
+/// Opens without following a malicious path. Parents may be symbolic links (`/var/run` is one), the last component may
+/// not, and magic links are allowed only in the one form that runtimes use.
 fn open_path(path: &Path) -> Result<OwnedFd, NetnsPathError> {
     if !path.is_absolute() {
         return Err(NetnsPathError::Relative {
@@ -197,7 +197,7 @@ fn open_strictly(path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
         .flags(flags)
         .resolve(ResolveFlag::RESOLVE_NO_MAGICLINKS);
     match openat2(AT_FDCWD, path, how) {
-        // Linux before 5.6; nsfs is still proved afterwards.
+        // Linux before 5.6; nsfs is still checked afterwards.
         Err(Errno::ENOSYS) => open_with(path, flags),
         other => other,
     }
@@ -212,7 +212,7 @@ fn open_with(path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
         .map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
 }
 
-/// Exactly `/proc/<pid>/ns/net`: a magic link that several runtimes pass as it is.
+/// Exactly `/proc/<pid>/ns/net`: a magic link that several runtimes pass.
 fn is_proc_netns(path: &Path) -> bool {
     let pid = path
         .to_str()

@@ -1,5 +1,5 @@
-//! Owns the shape of an ADD's result in each protocol version, and what CHECK reads back from one. Everything named in
-//! it exists: no dummy entries, nothing smuggled from ADD to DEL.
+//! Owns the form of an ADD's result in each protocol version, and how CHECK parses it. Everything in it exists: there
+//! are no dummy entries, and no hidden data from ADD to DEL.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::conf::{ConfError, kind};
 use crate::error::{Failure, code};
 use crate::version::Version;
 
-/// A reply of the daemon that no result can be made of.
+/// A reply of the daemon that cannot be converted into a result.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplyError {
     #[error("the reply of ipamd has no field {field}")]
@@ -42,7 +42,7 @@ pub struct Interface {
     pub mtu: u32,
 }
 
-/// What ADD answers, before it has the shape of a version.
+/// The result of ADD, independent of the protocol version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Granted {
     pub address: IpAddr,
@@ -74,7 +74,7 @@ fn interface(field: &'static str, link: Option<Link>) -> Result<Interface, Reply
 }
 
 impl Granted {
-    /// The result in the shape of `version`, behind whatever the plugins before this one in the chain have put there.
+    /// The result in the form of `version`, added to the result of the previous plugins in the chain.
     pub fn to_json(
         &self,
         version: Version,
@@ -95,7 +95,7 @@ impl Granted {
             "address": format!("{}/{}", self.address, family.host_bits),
             "gateway": self.gateway.to_string(),
         });
-        // 1.0.0 took the family out: the address says it.
+        // 1.0.0 removed the family, because the address shows it.
         if version < Version::V1_0_0 {
             ip["version"] = family.name.into();
         }
@@ -107,7 +107,7 @@ impl Granted {
     }
 }
 
-/// How a result spells what differs between the families.
+/// How results represent the differences between the families.
 struct Family {
     name: &'static str,
     host_bits: u8,
@@ -143,7 +143,7 @@ fn interface_json(interface: &Interface, sandbox: &str, version: Version) -> Val
     json
 }
 
-/// The array under `key`; absent and `null` become an empty one.
+/// The array under `key`; absent and `null` give an empty one.
 fn list<'a>(
     result: &'a mut Map<String, Value>,
     key: &'static str,
@@ -160,8 +160,8 @@ fn list<'a>(
     })
 }
 
-/// The address that an earlier result gives to `ifname` inside a sandbox. Additions of other plugins are passed
-/// over; an address that names no interface counts if there is no better one.
+/// The address of `ifname` in a sandbox, from a previous result. Additions of other plugins are ignored; an address
+/// without an interface is used if there is no better one.
 pub fn address_in(prev: &Map<String, Value>, ifname: &str) -> Result<IpAddr, ConfError> {
     let array = |key: &str| prev.get(key).and_then(Value::as_array);
     let interfaces = array("interfaces").map_or(&[][..], Vec::as_slice);

@@ -1,5 +1,5 @@
-//! STATUS: whether an ADD sent now would be expected to succeed. The runtime takes a failure as "node not ready", and
-//! waits for the answer with every other call held up, so this verb has the shortest deadline.
+//! STATUS: whether an ADD would be expected to succeed now. The runtime treats a failure as "node not ready" and blocks
+//! every other call until the answer, so this verb has the shortest deadline.
 
 use proto::v1::{StatusReply, StatusRequest};
 
@@ -9,7 +9,7 @@ use crate::env::Verb;
 use crate::error::{Failure, code};
 
 pub fn run(conf: &Conf) -> Result<(), Failure> {
-    // Settings that every ADD would trip over.
+    // Settings that would make every ADD fail.
     conf.link()?;
     let daemon = Daemon {
         socket: &conf.socket,
@@ -18,7 +18,7 @@ pub fn run(conf: &Conf) -> Result<(), Failure> {
     };
     match daemon.call("Status", |_| StatusRequest {}) {
         Ok(StatusReply {}) => Ok(()),
-        // Whatever the reason, the specification has one code for it.
+        // The specification has one code for all reasons.
         Err(error) => Err(Failure::from(error).with_code(code::NOT_AVAILABLE)),
     }
 }

@@ -1,4 +1,4 @@
-//! VERSION, and the one table of protocol versions that everything else asks.
+//! VERSION, and the table of supported protocol versions.
 
 use std::io::{IsTerminal, Read};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::conf;
 
-/// A version of the CNI protocol that this plugin serves, oldest first.
+/// A version of the CNI protocol that this plugin supports, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     V0_3_0,
@@ -16,7 +16,8 @@ pub enum Version {
     V1_1_0,
 }
 
-/// 0.1.0 and 0.2.0 are left out: their results have no interfaces, and no runtime that Kubernetes supports asks for them.
+/// 0.1.0 and 0.2.0 are not supported: their results have no interfaces, and no runtime that Kubernetes supports uses
+/// them.
 const TABLE: [(Version, &str); 5] = [
     (Version::V0_3_0, "0.3.0"),
     (Version::V0_3_1, "0.3.1"),
@@ -26,10 +27,10 @@ const TABLE: [(Version, &str); 5] = [
 ];
 
 impl Version {
-    /// What an answer is written in when the caller's own version is not known.
+    /// The version of an answer if the caller's own version is not known.
     pub const LATEST: Self = Self::V1_1_0;
 
-    /// Looks the text of a `cniVersion` up.
+    /// Parses a `cniVersion`.
     pub fn parse(text: &str) -> Option<Self> {
         TABLE
             .iter()
@@ -37,7 +38,7 @@ impl Version {
             .map(|(version, _)| *version)
     }
 
-    /// The text that goes into a `cniVersion`.
+    /// The text of a `cniVersion`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V0_3_0 => "0.3.0",
@@ -49,14 +50,14 @@ impl Version {
     }
 }
 
-/// All versions served, oldest first.
+/// All supported versions, oldest first.
 pub fn supported() -> Vec<&'static str> {
     TABLE.iter().map(|(_, name)| *name).collect()
 }
 
-/// Answers VERSION. Echoes the caller's version if it sent one that is served, and succeeds whatever stdin holds.
+/// Answers VERSION. Returns the caller's version if it is supported, and succeeds for any stdin.
 pub fn answer(stdin: impl Read + IsTerminal) -> (Version, Value) {
-    // Somebody who tries this by hand is not made to type an end of file.
+    // A human who tries this in a terminal does not need to type an end of file.
     let asked = if stdin.is_terminal() {
         None
     } else {

@@ -1,4 +1,4 @@
-//! What `CNI_NETNS` may be. Needs root: entering a namespace does.
+//! Valid and invalid values of `CNI_NETNS`. Needs root to enter a namespace.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 
 use super::*;
 
-/// A process in a network namespace of its own, and so a path to it.
+/// A process in its own network namespace, which provides a path to it.
 struct Pod(Child);
 
 impl Pod {
@@ -55,7 +55,7 @@ fn descriptors_belong_to_the_pod() {
     let opened = PodNetns::open(&pod.path(), false).unwrap();
     let expected = identify(opened.fd.as_fd()).unwrap();
     let path = pod.path();
-    // Entering is for good: on a thread of its own here, as the test goes on.
+    // A thread cannot leave the namespace again, so it has its own thread here.
     let descriptors = std::thread::spawn(move || {
         let netns = PodNetns::open(&path, false).unwrap();
         netns.into_descriptors().unwrap()
@@ -124,7 +124,7 @@ fn magic_links_are_followed_in_one_form_only() {
         PodNetns::open(&mnt, false),
         Err(NetnsPathError::Symlink { .. })
     ));
-    // A magic link as a parent: somebody else's view of the file system.
+    // A magic link as a parent: another process's view of the file system.
     let through_root = PathBuf::from(format!("/proc/{pid}/cwd/hostname"));
     assert!(matches!(
         PodNetns::open(&through_root, false),
@@ -142,7 +142,7 @@ fn parents_may_be_symbolic_links() {
     std::fs::create_dir_all(dir.join("real")).unwrap();
     std::fs::write(dir.join("real/file"), "").unwrap();
     symlink(dir.join("real"), dir.join("alias")).unwrap();
-    // It gets as far as the proof.
+    // It reaches the check.
     assert!(matches!(
         PodNetns::open(&dir.join("alias/file"), false),
         Err(NetnsPathError::Kind { .. })

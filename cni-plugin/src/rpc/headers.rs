@@ -1,13 +1,13 @@
-//! The answer's header blocks (RFC 7541), with everything that a server may use once it has been told to keep no table of
-//! earlier fields.
+//! The header blocks of the answer (RFC 7541), with everything that a server may use if the client allows no dynamic
+//! table.
 
 use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue};
 
-/// What an answer's headers and trailers say.
+/// The contents of an answer's headers and trailers.
 #[derive(Debug, Default)]
 pub struct Fields {
     pub status: Option<u16>,
-    /// Fields that are named in full: gRPC's own are among them.
+    /// Fields with literal names, including gRPC's own.
     pub named: HeaderMap,
 }
 
@@ -20,7 +20,7 @@ impl Fields {
     /// Adds a block's fields.
     ///
     /// # Errors
-    /// What is wrong with the block.
+    /// The error in the block.
     pub fn read(&mut self, block: &[u8]) -> Result<(), &'static str> {
         let mut rest = Rest(block);
         while let Some(&first) = rest.0.first() {
@@ -32,7 +32,7 @@ impl Fields {
                     }
                 }
                 _ => {
-                    // Whether or not the field may be remembered: we remember none.
+                    // Whether or not the field may be indexed: we have no dynamic table.
                     let index = rest.integer(if first < 0x40 { 4 } else { 6 })?;
                     self.literal(index, &mut rest)?;
                 }
@@ -71,7 +71,7 @@ impl Fields {
                 let value = HeaderValue::from_bytes(&value).map_err(|_| "a malformed header")?;
                 self.named.append(name, value);
             }
-            None if !is_status(index) => {} // no other name of the static table means anything to a call
+            None if !is_status(index) => {} // other names of the static table do not matter for a call
             _ => {
                 let text = std::str::from_utf8(&value).ok();
                 self.status = text.and_then(|text| text.parse().ok());
@@ -81,7 +81,7 @@ impl Fields {
     }
 }
 
-/// What is left of a block.
+/// The rest of a block.
 struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {
@@ -91,7 +91,7 @@ impl Rest<'_> {
         Ok(first)
     }
 
-    /// An integer that begins in the low `bits` of the next byte (RFC 7541, 5.1).
+    /// An integer that starts in the low `bits` of the next byte (RFC 7541, 5.1).
     fn integer(&mut self, bits: u32) -> Result<usize, &'static str> {
         let most = (1 << bits) - 1;
         let mut value = usize::from(self.byte()?) & most;
@@ -124,8 +124,8 @@ impl Rest<'_> {
     }
 }
 
-/// How many bits each byte has in the code of RFC 7541, appendix B. The code is canonical: within a length it counts
-/// up by byte, so the lengths are all there is to know.
+/// The number of bits of each byte in the code of RFC 7541, appendix B. The code is canonical: within a length it
+/// increases by byte, so the lengths define it completely.
 #[rustfmt::skip]
 const LENGTHS: [u8; 256] = [
     13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 28,
@@ -141,7 +141,7 @@ const LONGEST: usize = 30;
 
 /// The code in the order of its lengths.
 struct Code {
-    /// For each length its first code, where its bytes begin in `bytes`, and how many there are.
+    /// For each length: its first code, the offset of its bytes in `bytes`, and their number.
     lengths: [(u32, usize, u32); LONGEST + 1],
     bytes: [u8; 256],
 }
@@ -191,7 +191,7 @@ fn decode(text: &[u8]) -> Result<Vec<u8>, &'static str> {
             (bits, length) = (0, 0);
         }
     }
-    // What fills the last byte are the first bits of the longest code, all ones.
+    // The padding of the last byte is the beginning of the longest code, all ones.
     if length < 8 && bits == (1 << length) - 1 {
         Ok(plain)
     } else {
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_code_that_ends_wrongly_is_refused() {
-        // Padding of zeros, of a whole byte, and the end sign itself.
+        // Padding with zeros, padding of a whole byte, and the end symbol itself.
         for coded in [&b"\x00"[..], b"\x64\x02\xff", b"\xff\xff\xff\xfc"] {
             assert!(decode(coded).is_err(), "{coded:?}");
         }
@@ -236,8 +236,8 @@ mod tests {
     fn fields_are_read_in_every_form() {
         let mut block = vec![0x20, 0x80 | 8]; // no table; :status 200
         block.extend(b"\x0f\x10\x10application/grpc"); // content-type
-        block.extend(b"\x40\x0bgrpc-status\x0214"); // may be remembered
-        block.extend(b"\x10\x0cgrpc-message\x86\xa8\xeb\x10\x64\x9c\xbf"); // never, coded
+        block.extend(b"\x40\x0bgrpc-status\x0214"); // may be indexed
+        block.extend(b"\x10\x0cgrpc-message\x86\xa8\xeb\x10\x64\x9c\xbf"); // never indexed, coded
         let fields = read(&block).unwrap();
         assert_eq!(fields.status, Some(200));
         assert_eq!(fields.named["grpc-status"], "14");
@@ -256,11 +256,11 @@ mod tests {
     fn broken_blocks_are_refused() {
         for block in [
             &b"\x80"[..],                // index 0
-            b"\xbe",                     // index 62, of a table that was not allowed
-            b"\x3f\xe1\x1f",             // such a table
-            b"\x00\x05grpc",             // cut short
-            b"\xff\xff\xff\xff\xff\xff", // a number without end
-            b"\x00\x01 \x01a",           // no name
+            b"\xbe",                     // index 62, of a table that is not allowed
+            b"\x3f\xe1\x1f",             // a change of the table's size
+            b"\x00\x05grpc",             // truncated
+            b"\xff\xff\xff\xff\xff\xff", // a number without an end
+            b"\x00\x01 \x01a",           // an invalid name
         ] {
             assert!(read(block).is_err(), "{block:?}");
         }

@@ -3,7 +3,7 @@ use proto::wire::PREFACE;
 
 use super::*;
 
-/// The other end: what it sends, a few bytes at a time, and what it was sent.
+/// The peer: what it sends, a few bytes at a time, and what it received.
 struct Script {
     sends: Vec<u8>,
     at: usize,
@@ -82,7 +82,7 @@ fn reply() -> AddReply {
     }
 }
 
-/// Everything that a server may put around an answer.
+/// Everything that a server may send around an answer.
 fn answer() -> Vec<u8> {
     let message = message(&reply());
     let (first, second) = message.split_at(4);
@@ -150,7 +150,7 @@ fn no_answer_with_one_wrong_byte_ends_in_anything_but_an_answer_or_an_error() {
         for bit in 0..8 {
             let mut wrong = whole.clone();
             wrong[at] ^= 1 << bit;
-            // Either is fine: some bits mean nothing.
+            // Both results are correct: some bits have no meaning.
             drop(finish(wrong));
         }
     }
@@ -228,7 +228,7 @@ fn an_answer_without_end_is_bounded() {
     assert!(error.to_string().contains("too long"));
 }
 
-/// A full node's GC is larger than may be sent unasked.
+/// The GC request of a full node is larger than the initial window.
 #[test]
 fn a_large_request_waits_for_room() {
     let request = GcRequest {
@@ -245,7 +245,7 @@ fn a_large_request_waits_for_room() {
         ]
         .concat()
     };
-    // A smaller window than there was: what went out of it must be made good first.
+    // A smaller window than before: bytes that were already sent count against it.
     let smaller = framed(frame::SETTINGS, 0, 0, &[0, 4, 0, 0, 0x80, 0]);
     let answer = framed(frame::DATA, 0, 1, &message(&GcReply { released: 3 }));
     let mut script = Script::new(

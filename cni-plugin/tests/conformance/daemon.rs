@@ -1,4 +1,5 @@
-//! A daemon that keeps the contract's outside (socket, preamble, gRPC) and records instead of programming a network.
+//! A daemon that implements the external interface (socket, preamble, gRPC) and records calls instead of configuring a
+//! network.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-/// A directory that ends with the test.
+/// A directory that is deleted with the test.
 pub struct Dir(PathBuf);
 
 impl Dir {
@@ -37,15 +38,15 @@ impl Dir {
 
 impl Drop for Dir {
     fn drop(&mut self) {
-        // A leftover directory must not hide why a test failed.
+        // A remaining directory must not hide the cause of a test failure.
         let _left = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Everything that reached the daemon.
+/// Everything that the daemon received.
 #[derive(Default)]
 pub struct Seen {
-    /// One entry a connection: the namespace that came with it.
+    /// One entry per connection: the namespace that was passed with it.
     pub preambles: Vec<Option<NetnsId>>,
     pub add: Vec<v1::AddRequest>,
     pub del: Vec<v1::DelRequest>,
@@ -57,13 +58,13 @@ pub struct Seen {
 #[derive(Default)]
 struct State {
     seen: Mutex<Seen>,
-    /// What to answer instead of success.
+    /// The refusal to return instead of success.
     refusal: Mutex<Option<Refusal>>,
-    /// Answer nothing at all.
+    /// Never answer.
     mute: bool,
 }
 
-/// A running daemon; its thread ends with the test's process.
+/// A running daemon. Its thread ends with the test's process.
 pub struct Daemon {
     dir: Dir,
     state: Arc<State>,
@@ -91,7 +92,7 @@ impl Daemon {
     fn with(state: State) -> Self {
         let dir = Dir::new();
         let state = Arc::new(state);
-        // Bound before the thread starts: whoever connects from here on waits in the queue.
+        // Bound before the thread starts: connections from now on wait in the queue.
         let listener = StdListener::bind(dir.join("ipamd.sock")).unwrap();
         listener.set_nonblocking(true).unwrap();
         let served = Arc::clone(&state);
@@ -111,7 +112,7 @@ impl Daemon {
         look(&self.state.seen.lock().unwrap())
     }
 
-    /// Whether no connection at all has been made.
+    /// Whether no connection was made.
     pub fn untouched(&self) -> bool {
         self.seen(|seen| seen.preambles.is_empty())
     }
@@ -228,7 +229,7 @@ impl Node for Recorder {
     }
 }
 
-/// Where nobody listens.
+/// A socket path without a listener.
 pub fn nobody(dir: &Dir) -> PathBuf {
     let socket = dir.join("nobody.sock");
     assert!(!Path::exists(&socket));

@@ -1,4 +1,4 @@
-//! Rows about what comes in: environment, stdin, namespace paths. None of the refused calls reaches the daemon.
+//! Rows about input: environment, stdin, namespace paths. None of the refused calls reaches the daemon.
 
 use std::path::PathBuf;
 
@@ -266,7 +266,7 @@ fn row_15_paths_that_are_no_network_namespace() {
     add("/proc/1/ns/mnt".into()).run().error(8);
     add("/dev/zero".into()).run().error(8);
     add("relative".into()).run().error(8);
-    // Kinds of namespace that are mounted as files, which is how runtimes pass them.
+    // Kinds of namespaces that are mounted as files, which is how runtimes pass them.
     let mount = format!(
         "mount --bind /proc/self/ns/uts {}; exec \"$0\"",
         file.display()
@@ -274,7 +274,7 @@ fn row_15_paths_that_are_no_network_namespace() {
     let message = add(file.clone()).prelude(mount).run().error(8);
     assert!(message.contains("not of the network"), "{message}");
     assert!(daemon.untouched());
-    // What a bind mount leaves behind when it is gone: for DEL, the namespace has vanished.
+    // A removed bind mount leaves a regular file: for DEL, the namespace is gone.
     Call::new("DEL", &daemon.socket())
         .netns(file)
         .run()
@@ -336,7 +336,7 @@ fn row_35_cni_args() {
         ),
         ("default", "web-0", "u-1")
     );
-    // ADD refused them, so the DEL that follows must not be held up by them for ever.
+    // ADD refused these inputs, so they must not prevent the DEL that follows.
     let del = Call::new("DEL", &daemon.socket());
     del.env("CNI_ARGS", "K").run().silent();
 }

@@ -1,5 +1,5 @@
-//! The CNI conformance table, walked row by row with the real binary against a recording daemon: what the plugin alone
-//! decides. Rows that need a network behind the daemon are walked in the lab. Needs root, for namespaces.
+//! The CNI conformance table, row by row, with the real binary and a recording daemon: the rows that the plugin alone
+//! decides. Rows that need a network are in the lab tests. Needs root for namespaces.
 
 #![expect(
     clippy::unwrap_used,

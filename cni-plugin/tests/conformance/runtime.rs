@@ -1,4 +1,4 @@
-//! The container runtime's side: executes the real binary with a chosen environment and stdin, and reads its outputs.
+//! The container runtime's side: executes the real binary with a given environment and stdin, and reads its outputs.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// A process in a network namespace of its own: a sandbox, so far as CNI is concerned.
+/// A process in its own network namespace, which is a sandbox for CNI.
 pub struct Pod(Child);
 
 impl Pod {
@@ -19,7 +19,7 @@ impl Pod {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        // Only when it speaks has it left this namespace.
+        // It has left this namespace only when it prints.
         let mut ready = [0; 6];
         let stdout = child.stdout.as_mut().unwrap();
         stdout.read_exact(&mut ready).expect("needs root");
@@ -44,16 +44,16 @@ impl Drop for Pod {
     }
 }
 
-/// One execution to come.
+/// An execution to be started.
 #[derive(Clone)]
 pub struct Call {
     env: BTreeMap<&'static str, OsString>,
     stdin: Vec<u8>,
-    /// A shell command that ends in `exec "$0"`, run in a mount namespace of its own.
+    /// A shell command that ends in `exec "$0"` and runs in its own mount namespace.
     prelude: Option<String>,
 }
 
-/// What an execution left behind.
+/// The result of an execution.
 #[derive(Debug)]
 pub struct Outcome {
     pub exit: Option<i32>,
@@ -62,7 +62,7 @@ pub struct Outcome {
 }
 
 impl Call {
-    /// A complete call of `command` as containerd makes it, in protocol 1.1.0.
+    /// A complete call of `command`, like containerd's, in protocol 1.1.0.
     pub fn new(command: &str, socket: &Path) -> Self {
         let call = Self::bare()
             .env("CNI_COMMAND", command)
@@ -186,7 +186,7 @@ impl Outcome {
         assert_eq!((self.stdout.as_str(), self.stderr.as_str()), ("", ""));
     }
 
-    /// An error with `code`: exactly one JSON object of the specification's shape. Answers its message.
+    /// An error with `code`: exactly one JSON object in the form of the specification. Returns its message.
     #[track_caller]
     pub fn error(&self, code: u64) -> String {
         assert_eq!(self.exit, Some(1), "{self:?}");

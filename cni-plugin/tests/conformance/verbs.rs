@@ -1,4 +1,4 @@
-//! Rows about what goes out: results by version, codes by cause, and what each verb asks the daemon for.
+//! Rows about output: results by version, codes by cause, and the requests of each verb to the daemon.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -37,7 +37,7 @@ fn row_16_refusals_keep_their_code_and_words() {
         assert_eq!(outcome.error(code), "this is why");
         assert!(outcome.stdout.contains("do that"), "{outcome:?}");
     }
-    // Given through at once, and not tried again behind the runtime's back.
+    // Returned at once, without hidden retries.
     assert_eq!(daemon.seen(|seen| seen.add.len()), 7);
 }
 
@@ -205,7 +205,7 @@ fn row_26_del_without_a_daemon_leaves_a_tombstone_and_succeeds() {
 #[test]
 fn row_26_del_that_cannot_leave_a_tombstone_either_is_code_11() {
     let dir = Dir::new();
-    // Where the directory of the socket should be there is a file.
+    // A file exists in place of the socket's directory.
     let blocked = dir.join("file");
     std::fs::write(&blocked, "").unwrap();
     let socket = blocked.join("ipamd.sock");
@@ -232,7 +232,7 @@ fn row_26_daemon_that_comes_up_meanwhile_is_found() {
     let pod = Pod::new();
     let call = Call::new("ADD", &late).netns(pod.path());
     let add = std::thread::spawn(move || call.run().result());
-    // The rename is the moment at which the daemon is there; whether the plugin has asked before it or not, it succeeds.
+    // The daemon is available from the rename on. The call succeeds whether or not the plugin has tried before.
     std::fs::rename(running.socket(), &late).unwrap();
     assert_eq!(add.join().unwrap()["ips"][0]["address"], "10.0.3.7/32");
 }
