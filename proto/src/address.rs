@@ -1,22 +1,22 @@
-//! Owns the reading of addresses from message bytes. A wrong length is an error here and a panic nowhere.
+//! Owns the parsing of addresses in messages. A wrong length is an error and never a panic.
 
 use std::net::IpAddr;
 
 use nettypes::Mac;
 
-/// Bytes of a message that are no address.
+/// Bytes of a message that are not an address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} has {got} bytes instead of {want}")]
 pub struct AddressError {
-    /// Name of the field as the contract spells it.
+    /// The name of the field in the contract.
     pub field: &'static str,
     /// Bytes received.
     pub got: usize,
-    /// Bytes that such an address has.
+    /// The length of such an address in bytes.
     pub want: &'static str,
 }
 
-/// Reads an IP address: four bytes or sixteen, in network order. `field` names the bytes in the error.
+/// Parses an IP address: four bytes or sixteen, in network order. `field` is for the error.
 ///
 /// # Errors
 /// Any other length.
@@ -27,7 +27,7 @@ pub fn ip(field: &'static str, bytes: &[u8]) -> Result<IpAddr, AddressError> {
         .map_err(|_| AddressError::new(field, bytes, "4 or 16"))
 }
 
-/// The bytes that [`ip`] reads.
+/// The bytes that [`ip`] parses.
 #[must_use]
 pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {
@@ -36,7 +36,7 @@ pub fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Reads a link-layer address: six bytes. `field` names the bytes in the error.
+/// Parses a link-layer address: six bytes. `field` is for the error.
 ///
 /// # Errors
 /// Any other length.

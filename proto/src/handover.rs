@@ -1,7 +1,7 @@
 //! Owns the preamble of a connection: one byte, with or without two descriptors, before the first byte of HTTP/2.
 //!
-//! A netlink socket stays for life in the namespace it was opened in, so whoever holds these two descriptors can wire
-//! a pod without ever entering its namespace. Reads exactly one byte: the rest of the stream belongs to HTTP/2.
+//! A netlink socket permanently belongs to the namespace in which it was opened. With these two descriptors, the daemon
+//! can wire a pod without entering its namespace. Reads exactly one byte: the rest of the stream belongs to HTTP/2.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,15 +12,15 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-/// No descriptors follow: Status, Gc, Inspect, and Del of a namespace that is gone.
+/// No descriptors follow: Status, Gc, Inspect, and Del without a namespace.
 const BARE: u8 = b'b';
-/// Exactly two descriptors come with this byte: namespace, netlink socket.
+/// Exactly two descriptors are passed with this byte: namespace, netlink socket.
 const HANDED: u8 = b'h';
-/// The most descriptors the kernel puts into one message (`SCM_MAX_FD`). There is room for all of them, so that a
-/// hostile sender cannot make the kernel cut a message short.
+/// The maximum number of descriptors in one message (`SCM_MAX_FD`). There is space for all of them, so that a malicious
+/// sender cannot make the kernel truncate a message.
 const SCM_MAX_FD: usize = 253;
 
-/// What precedes HTTP/2 on a connection.
+/// The preamble of a connection.
 #[derive(Debug)]
 pub enum Preamble {
     /// No descriptors.
@@ -29,7 +29,7 @@ pub enum Preamble {
     Handed(Handed),
 }
 
-/// The descriptors of a pod, as its plugin opened them. Nothing has been checked but their number.
+/// The descriptors of a pod, as its plugin opened them. Only their number was checked.
 #[derive(Debug)]
 pub struct Handed {
     /// The network namespace.
@@ -38,29 +38,29 @@ pub struct Handed {
     pub netlink: OwnedFd,
 }
 
-/// A preamble that breaks the contract. Wrapped in an [`io::Error`] of kind `InvalidData`.
+/// A preamble that violates the contract. Wrapped in an [`io::Error`] of kind `InvalidData`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PreambleError {
-    /// Neither of the two bytes there are.
+    /// Neither of the two valid bytes.
     #[error("unknown preamble byte {byte:#04x}")]
     UnknownByte {
-        /// What came.
+        /// The received byte.
         byte: u8,
     },
-    /// More or fewer descriptors than the byte announces.
+    /// More or fewer descriptors than the byte requires.
     #[error("preamble {byte:#04x} came with {got} descriptors instead of {want}")]
     Descriptors {
-        /// What came.
+        /// The received byte.
         byte: u8,
-        /// Descriptors received, all closed by now.
+        /// The number of received descriptors, which are all closed now.
         got: usize,
-        /// Descriptors announced.
+        /// The required number.
         want: usize,
     },
-    /// The kernel could not deliver all descriptors, most often because this process has too many open files.
+    /// The kernel could not deliver all descriptors, usually because this process has too many open files.
     #[error("descriptors were lost on the way after {got} of them (open-file limit?)")]
     Truncated {
-        /// Descriptors received, all closed by now.
+        /// The number of received descriptors, which are all closed now.
         got: usize,
     },
 }
@@ -71,10 +71,11 @@ impl From<PreambleError> for io::Error {
     }
 }
 
-/// Writes the preamble; `descriptors` are (network namespace, netlink socket) and stay open on this side.
+/// Writes the preamble. `descriptors` are (network namespace, netlink socket); they stay open in this process.
 ///
 /// # Errors
-/// What `sendmsg` says: `BrokenPipe` (never a signal) if the daemon has closed, `WouldBlock` on a non-blocking socket.
+/// The error of `sendmsg`: `BrokenPipe` (never a signal) if the daemon has closed, `WouldBlock` on a non-blocking
+/// socket.
 pub fn send(
     stream: BorrowedFd<'_>,
     descriptors: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>,
@@ -82,7 +83,8 @@ pub fn send(
     send_with(stream, descriptors, &[]).map(drop)
 }
 
-/// As [`send`], and in the same piece as much of `first`, the bytes that follow, as the socket takes; says how many.
+/// As [`send`], and in the same piece as much of `first`, the bytes that follow, as the socket accepts. Returns how
+/// many.
 ///
 /// # Errors
 /// As [`send`].
@@ -99,7 +101,7 @@ pub fn send_with(
     send_raw(stream, &[byte], fds, first)
 }
 
-/// The bytes of `then` that were taken.
+/// The bytes of `then` that were accepted.
 fn send_raw(
     stream: BorrowedFd<'_>,
     bytes: &[u8],
@@ -121,15 +123,15 @@ fn send_raw(
         .ok_or_else(|| io::ErrorKind::WriteZero.into())
 }
 
-/// Reads the preamble, and of the stream nothing beyond it. Every descriptor received is close-on-exec, and closed
-/// again unless it is in the answer.
+/// Reads the preamble and nothing after it. Every received descriptor is close-on-exec, and is closed again unless it
+/// is in the result.
 ///
 /// # Errors
-/// `InvalidData` around a [`PreambleError`]; `UnexpectedEof` if the peer closed first; otherwise what `recvmsg` says,
-/// `WouldBlock` included.
+/// `InvalidData` with a [`PreambleError`]; `UnexpectedEof` if the peer closed first; otherwise the error of `recvmsg`,
+/// including `WouldBlock`.
 pub fn receive(stream: BorrowedFd<'_>) -> io::Result<Preamble> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SCM_MAX_FD))];
-    // Its drop closes whatever descriptor was not taken out: nothing leaks on any path below.
+    // Its drop closes every descriptor that was not taken out, so nothing leaks on any path below.
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0_u8];
     let received = recvmsg(

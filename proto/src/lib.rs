@@ -1,7 +1,7 @@
 //! The contract between the CNI plugin (and the command line) and the node daemon: gRPC messages, the descriptors that
-//! precede them, why a request was turned down, and the newtypes both sides parse their input into.
+//! precede them, refusals, and the newtypes for parsed input of both sides.
 //!
-//! Must not know Kubernetes, EC2 or netlink, and does no I/O beyond the preamble of a connection.
+//! Must not know Kubernetes, EC2 or netlink, and does no I/O except for the preamble of a connection.
 
 pub mod address;
 pub mod error_chain;
@@ -11,7 +11,7 @@ pub mod refusal;
 pub mod tombstone;
 pub mod wire;
 
-/// Version 1 of the contract, as generated from `proto/hawser/v1/node.proto`.
+/// Version 1 of the contract, generated from `proto/hawser/v1/node.proto`.
 pub mod v1 {
     tonic::include_proto!("hawser.v1");
 }

@@ -1,44 +1,44 @@
-//! Owns the names that cross the boundary: each is checked once, here, and carried as its own type from then on.
+//! Owns the names that cross the boundary. Each is checked once, here, and has its own type afterwards.
 //!
-//! None of them is ever used as a path or given to a shell; the kernel sees interface names only.
+//! None of them is used as a path or passed to a shell. The kernel gets only interface names.
 
 use std::fmt;
 
 use crate::v1;
 
-/// A name that breaks its rule.
+/// A name that violates its rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing there.
+    /// The name is empty.
     #[error("{what} is empty")]
     Empty {
-        /// What the name is of.
+        /// The kind of name.
         what: &'static str,
     },
     /// Too long.
     #[error("{what} has {len} bytes, more than {max}")]
     TooLong {
-        /// What the name is of.
+        /// The kind of name.
         what: &'static str,
-        /// Bytes it has.
+        /// Its length in bytes.
         len: usize,
-        /// Bytes it may have.
+        /// The maximum length.
         max: usize,
     },
-    /// A character that does not belong there.
+    /// An invalid character.
     #[error("{what} has {found:?} at byte {at}")]
     Character {
-        /// What the name is of.
+        /// The kind of name.
         what: &'static str,
         /// The first such character.
         found: char,
         /// Its offset.
         at: usize,
     },
-    /// Well-formed, but with a meaning of its own to somebody else.
+    /// Well-formed, but reserved for another meaning.
     #[error("{what} may not be {name:?}")]
     Reserved {
-        /// What the name is of.
+        /// The kind of name.
         what: &'static str,
         /// The name.
         name: String,
@@ -84,24 +84,25 @@ macro_rules! name {
 }
 
 name!(
-    /// A network's name: letters, digits, `_`, `.`, `-`, first a letter or digit (CNI specification), at most 255 bytes.
+    /// A network's name: letters, digits, `_`, `.`, `-`, starting with a letter or digit (CNI specification), at most
+    /// 255 bytes.
     NetworkName,
     network_name
 );
 name!(
-    /// A container's id: as a network's name, at most 128 bytes and without `..`.
+    /// A container's id: the rule of a network's name, at most 128 bytes and without `..`.
     ContainerId,
     container_id
 );
 name!(
-    /// An interface's name as the kernel takes it literally: 1 to 15 bytes; not `.` or `..`; no `/`, `:`, `%` (which
-    /// asks the kernel to number the link), whitespace or control character.
+    /// An interface's name that the kernel uses literally: 1 to 15 bytes; not `.` or `..`; no `/`, `:`, `%` (which
+    /// makes the kernel add a number), whitespace or control character.
     IfName,
     if_name
 );
 name!(
-    /// What host-end names begin with: 1 to 4 bytes, so that eleven hexadecimal digits follow; not `eth`, `lo` or
-    /// `vlan`, which are other links' names.
+    /// The prefix of host-end names: 1 to 4 bytes, so that eleven hexadecimal digits can follow; not `eth`, `lo` or
+    /// `vlan`, which are the names of other links.
     VethPrefix,
     veth_prefix
 );
@@ -159,7 +160,7 @@ fn length(what: &'static str, text: &str, max: usize) -> Result<(), NameError> {
     }
 }
 
-/// Every character satisfies `good`, which is told the character's offset.
+/// Checks that every character satisfies `good`, which also gets its offset.
 fn characters(
     what: &'static str,
     text: &str,
@@ -223,17 +224,17 @@ fn reserved(what: &'static str, text: &str, names: &[&str]) -> Result<(), NameEr
     Ok(())
 }
 
-/// The smallest MTU a network configuration may ask for: what IPv4 obliges every host to accept.
+/// The minimum MTU in a network configuration: every IPv4 host must accept this size.
 pub const MTU_MIN: u32 = 576;
-/// The largest MTU a network configuration may ask for: what an ENI carries inside a VPC.
+/// The maximum MTU in a network configuration: the MTU of an ENI inside a VPC.
 pub const MTU_MAX: u32 = 9001;
 
-/// What the CNI specification calls an attachment: the primary key of everything.
+/// An attachment of the CNI specification: the primary key of everything.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SandboxKey {
     /// The network's name.
     pub network: NetworkName,
-    /// The sandbox' id.
+    /// The sandbox's id.
     pub container_id: ContainerId,
     /// The interface inside it.
     pub ifname: IfName,
@@ -267,7 +268,8 @@ impl From<SandboxKey> for v1::Sandbox {
     }
 }
 
-/// Which pod a sandbox is for, so far as the runtime said. Never a key: two sandboxes of one pod may live at a time.
+/// The pod of a sandbox, as far as the runtime provided it. Never a key: two sandboxes of one pod may exist at the same
+/// time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodIdentity {
     /// `K8S_POD_NAMESPACE`.
@@ -298,10 +300,10 @@ impl From<PodIdentity> for v1::Pod {
     }
 }
 
-/// Reads a name of the wire, where the empty string is absence.
+/// Parses a name from a message; an empty string means absent.
 ///
 /// # Errors
-/// Those of the name's own type.
+/// The errors of the name's type.
 pub fn optional<'a, T: TryFrom<&'a str>>(text: &'a str) -> Result<Option<T>, T::Error> {
     if text.is_empty() {
         return Ok(None);

@@ -1,6 +1,7 @@
-//! Owns why a request was turned down: its words, its way through gRPC, and the one table from reason to codes.
+//! Owns refusals: their texts, their encoding in gRPC, and the table from reasons to codes.
 //!
-//! Decides nothing: whoever refuses names the reason. Texts end on a runtime's error line, so they are one line each.
+//! Makes no decisions: the caller provides the reason. Runtimes print the texts in their error line, so each text is
+//! one line.
 
 use std::time::Duration;
 
@@ -10,26 +11,26 @@ use tonic::{Code, Status};
 use crate::v1;
 pub use crate::v1::Reason;
 
-/// Longest text in bytes. Details travel as a header, whose list both sides of HTTP/2 bound.
+/// The maximum length of a text in bytes. Details are sent as a header, whose size both sides of HTTP/2 limit.
 const TEXT_MAX: usize = 1024;
 
-/// A request turned down: why, on what evidence, and what the reader can do.
+/// A refused request: the reason, the evidence, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}")]
 pub struct Refusal {
-    /// What everything mechanical depends on.
+    /// Programs depend only on this.
     pub reason: Reason,
-    /// One sentence: what was refused and the evidence for it, operands included.
+    /// One sentence: what was refused and the evidence, with operands.
     pub cause: String,
-    /// One sentence: what the reader can do; empty if there is nothing.
+    /// One sentence: the remedy; empty if there is none.
     pub remedy: String,
-    /// When trying again makes sense; `None` if it does not.
+    /// When a retry can succeed; `None` if it cannot.
     pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
-    /// A refusal with its texts made safe for every reader: one line, bounded, and without the words for which
-    /// containerd's go-cni takes a failed DEL for a success ("not found" and "no such file or directory").
+    /// A refusal with texts that are safe for every reader: one line, bounded, and without the words for which
+    /// containerd's go-cni treats a failed DEL as a success ("not found" and "no such file or directory").
     #[must_use]
     pub fn new(reason: Reason, cause: &str, remedy: &str, retry_after: Option<Duration>) -> Self {
         Self {
@@ -40,8 +41,8 @@ impl Refusal {
         }
     }
 
-    /// Reads a refusal back. Details that are absent, broken or of a newer contract still give a refusal: from the
-    /// status' own code and message.
+    /// Parses a refusal. Details that are absent, broken or of a newer contract still give a refusal, from the status's
+    /// own code and message.
     #[must_use]
     pub fn from_status(status: &Status) -> Self {
         let by_code = reason_of_code(status.code());
@@ -72,8 +73,8 @@ impl Refusal {
         cni_code(self.reason)
     }
 
-    /// What stands beside the cause: the remedy, the reason's name (the one of the counter's label, of the log and of
-    /// the catalogue), and when trying again makes sense.
+    /// The text after the cause: the remedy, the name of the reason (as in metrics, log and catalogue), and when to try
+    /// again.
     #[must_use]
     pub fn advice(&self) -> String {
         let name = self.reason.as_str_name();
@@ -93,7 +94,7 @@ impl Refusal {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        // Fields are public: make the texts safe here too.
+        // The fields are public, so the texts are made safe here too.
         let refusal = Refusal::new(
             refusal.reason,
             &refusal.cause,
@@ -120,7 +121,7 @@ impl From<&Status> for Refusal {
     }
 }
 
-/// The CNI error code of a reason: 3, 5, 7, 8 and 11 as the CNI specification defines them, 100 and up our own.
+/// The CNI error code of a reason: 3, 5, 7, 8 and 11 as defined by the CNI specification, from 100 our own.
 #[must_use]
 pub fn cni_code(reason: Reason) -> u32 {
     row(reason).1
@@ -132,7 +133,7 @@ pub fn grpc_code(reason: Reason) -> Code {
     row(reason).0
 }
 
-/// Whether trying the same request again may succeed without anybody changing the request.
+/// Whether the same request may succeed later without a change of the request.
 #[must_use]
 pub fn is_retryable(reason: Reason) -> bool {
     cni_code(reason) == TRY_AGAIN
@@ -140,8 +141,8 @@ pub fn is_retryable(reason: Reason) -> bool {
 
 const TRY_AGAIN: u32 = 11;
 
-/// The table: reason → (gRPC code, CNI code). 11 is whatever trying again may cure, also where it takes an operator's
-/// hand first: the runtime tries again anyway, and the text tells the operator.
+/// The table: reason → (gRPC code, CNI code). 11 is for everything that a retry may solve, even if an operator must act
+/// first: the runtime tries again anyway, and the text informs the operator.
 fn row(reason: Reason) -> (Code, u32) {
     match reason {
         Reason::Unspecified => (Code::Internal, 999),
@@ -166,7 +167,7 @@ fn row(reason: Reason) -> (Code, u32) {
     }
 }
 
-/// What a status without usable details most likely means.
+/// The most likely reason of a status without usable details.
 fn reason_of_code(code: Code) -> Reason {
     match code {
         Code::Unavailable
@@ -179,7 +180,7 @@ fn reason_of_code(code: Code) -> Reason {
     }
 }
 
-/// Makes a text one bounded line that no runtime mistakes for success; see [`Refusal::new`].
+/// Converts a text to one bounded line that no runtime treats as success; see [`Refusal::new`].
 #[must_use]
 pub fn safe_text(text: &str) -> String {
     let line: String = text

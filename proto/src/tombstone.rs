@@ -1,7 +1,7 @@
-//! DELs that no daemon took: one small file each, written by the plugin and drained by the daemon.
+//! DELs that no daemon received: one small file each, written by the plugin and processed by the daemon.
 //!
-//! Owns the directory's layout and the files' form. A file is there whole or not at all, and writing it twice is
-//! harmless: it says no more than "this sandbox is gone".
+//! Owns the directory's layout and the format of the files. A file exists completely or not at all, and writing it
+//! twice is harmless: it only says "this sandbox is gone".
 
 use std::fs::{self, DirBuilder, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,23 +12,23 @@ use std::path::{Path, PathBuf};
 use crate::names::SandboxKey;
 use crate::v1;
 
-/// First line of every file; another one is of a release that this one cannot read.
+/// The first line of every file. Another first line is from a release that this one cannot read.
 const FORM: &str = "hawser tombstone 1";
-/// A file being written: the daemon leaves it alone.
+/// A file that is being written; the daemon ignores it.
 const UNFINISHED: &str = "tmp";
-/// A file that could not be read, kept for whoever wants to know why.
+/// A file that could not be read, kept for troubleshooting.
 const UNREADABLE: &str = "unreadable";
 
-/// Where tombstones for the daemon behind `socket` are kept.
+/// The directory of tombstones for the daemon at `socket`.
 #[must_use]
 pub fn directory(socket: &Path) -> PathBuf {
     socket.with_file_name("tombstones")
 }
 
-/// Leaves a tombstone; durable when this returns. The directory is made, mode 0700, if it is not there.
+/// Writes a tombstone, which is durable when this returns. Creates the directory with mode 0700 if it does not exist.
 ///
 /// # Errors
-/// What the file system says; then no tombstone stands.
+/// The error of the file system; there is no tombstone then.
 pub fn leave(directory: &Path, key: &SandboxKey) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -44,23 +44,23 @@ pub fn leave(directory: &Path, key: &SandboxKey) -> io::Result<()> {
     )?;
     file.sync_all()?;
     fs::rename(&unfinished, &path)?;
-    // Without this the name itself may be lost with the power.
+    // Without this, the file name may be lost in a power failure.
     File::open(directory)?.sync_all()
 }
 
-/// What a look into the directory found.
+/// The contents of the directory.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Sandboxes that are gone, each with the file to remove once it is honoured.
+    /// Deleted sandboxes, each with the file to remove after processing.
     pub standing: Vec<(PathBuf, SandboxKey)>,
-    /// Files that could not be read, where they are kept now. Each is told of once.
+    /// Files that could not be read, at their new path. Each is reported once.
     pub unreadable: Vec<PathBuf>,
 }
 
-/// Every tombstone that stands.
+/// All tombstones.
 ///
 /// # Errors
-/// What the file system says of the directory; one that is not there holds nothing.
+/// The error of the file system; a missing directory is empty.
 pub fn all(directory: &Path) -> io::Result<Found> {
     let mut found = Found::default();
     let entries = match fs::read_dir(directory) {
@@ -85,8 +85,8 @@ pub fn all(directory: &Path) -> io::Result<Found> {
     Ok(found)
 }
 
-/// Names of the three parts are no file names (a network's may have 255 bytes), so the file's is a hash; its content
-/// has the last word.
+/// The three names are not valid file names (a network's name may have 255 bytes), so the file name is a hash; the
+/// content is authoritative.
 fn name(key: &SandboxKey) -> String {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);

@@ -1,5 +1,6 @@
-//! The preamble over socket pairs: what arrives, what is refused, and that nothing stays open. Descriptors are counted
-//! per process, and nextest runs each test in a process of its own; under `cargo test` a lock keeps the counts apart.
+//! The preamble over socket pairs: what is delivered, what is refused, and that no descriptor stays open. Descriptors
+//! are counted per process, and nextest runs each test in its own process; under `cargo test`, a lock separates the
+//! counts.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -27,7 +28,7 @@ fn inode(fd: &OwnedFd) -> (u64, u64) {
     (meta.dev(), meta.ino())
 }
 
-/// Sends `bytes` with `count` descriptors; answers what `receive` made of them and what it left open.
+/// Sends `bytes` with `count` descriptors. Returns the result of `receive` and how many descriptors it left open.
 fn deliver(bytes: &[u8], count: usize) -> (io::Result<Preamble>, usize) {
     let _alone = alone();
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -130,7 +131,8 @@ fn descriptors_lost_at_the_open_file_limit_are_noticed_and_the_rest_closed() {
     let file = File::open("/dev/null").unwrap();
     send(ours.as_fd(), Some((file.as_fd(), file.as_fd()))).unwrap();
 
-    // Fill the table up to one free slot, so that the kernel can install the first descriptor and not the second.
+    // Fills the descriptor table up to one free slot, so that the kernel can install the first descriptor but not the
+    // second.
     let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let lowered = rustix::process::Rlimit {
         current: Some(64),
@@ -156,7 +158,7 @@ fn closed_peer_is_end_of_file() {
         receive(theirs.as_fd()).unwrap_err().kind(),
         io::ErrorKind::UnexpectedEof
     );
-    // And the other way round: an error, not a signal.
+    // The other direction: an error, not a signal.
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);
     assert_eq!(
