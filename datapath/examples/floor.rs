@@ -1,6 +1,6 @@
-//! Times every step of `pod::add` over many fresh namespaces, and compares with a bare netlink program.
+//! Measures every step of `pod::add` in many fresh namespaces, and compares it with a bare netlink program.
 //!
-//! `cargo run --release -p datapath --example floor [namespaces] [program]`, as root. Works in a namespace of its own.
+//! `cargo run --release -p datapath --example floor [namespaces] [program]`, as root. It works in its own namespace.
 //! `program` is called with the number of namespaces and prints a line like `pod side batch p50 100 us …` per step.
 
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
@@ -15,7 +15,7 @@ use datapath::netns::Netns;
 use datapath::pod::{self, PodLink, PodRef};
 use stdout::{out, outln};
 
-/// What is timed, and what the bare program calls the same thing.
+/// The measured steps, and the names that the bare program uses for them.
 const STEPS: [(&str, Option<&str>); 6] = [
     ("adopt socket", None),
     ("pair", Some("veth direct in netns")),
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     stdout::ended("floor", measured.map(|()| ExitCode::SUCCESS))
 }
 
-/// The medians that the bare program prints, by its name for the step.
+/// The medians that the bare program prints, by its name of the step.
 fn bare_floor(program: &str, count: u16) -> Vec<(String, f64)> {
     let output = Command::new(program)
         .arg(count.to_string())
@@ -65,7 +65,7 @@ fn measure(count: u16, bare: &[(String, f64)]) -> io::Result<()> {
     let links: Vec<PodLink> = (1..=count).map(pod_link).collect();
     let mut times: [Vec<f64>; STEPS.len()] = Default::default();
     for (netns, link) in pods.iter().zip(&links) {
-        // As the plugin hands it over.
+        // As the plugin passes it.
         let theirs = Socket::open_in(netns).expect("a socket in the pod");
         let theirs = theirs.as_fd().try_clone_to_owned().expect("a copy");
         let start = Instant::now();
@@ -106,7 +106,7 @@ fn report(times: &mut [Vec<f64>; STEPS.len()], bare: &[(String, f64)]) -> io::Re
     Ok(())
 }
 
-/// A few one by one, the others fifty at a time.
+/// The first ones one by one, the others fifty at a time.
 fn delete(host: &mut Socket, links: &[PodLink]) -> io::Result<()> {
     let names: Vec<&str> = links.iter().map(|link| link.host_name.as_str()).collect();
     let (single, batched) = names.split_at(names.len().min(20));

@@ -1,8 +1,9 @@
-//! Connection tracking: forgetting what the kernel remembers of a pod that is gone.
+//! Connection tracking: deletes the kernel's entries of deleted pods.
 //!
-//! An entry outlives its pod by minutes or days. The next owner of the address would inherit translations that were
-//! made for the former one: a service's clients sent to it, its own connections answered under another's port. Owns
-//! finding and deleting those entries by address; never touches another address's, and makes none.
+//! An entry outlives its pod by minutes or days. The next pod with the same address would inherit translations that
+//! were made for the previous one: clients of a service would be sent to it, and its own connections would be
+//! translated to another port. Owns finding and deleting these entries by address. Never touches entries of other
+//! addresses, and creates none.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +29,7 @@ const TUPLE_ORIG: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
-/// Within a tuple, and within that.
+/// Attributes within a tuple, and within its IP part.
 const TUPLE_IP: u16 = 1;
 /// IPv4 source and destination, IPv6 source and destination.
 const IP: std::ops::RangeInclusive<u16> = 1..=4;
@@ -37,7 +38,7 @@ const TYPE_FLAGS: u16 = 0xc000;
 /// `nfgenmsg`: family, version, resource.
 const GENERIC: usize = 4;
 
-/// Deletions per datagram; see the route socket's batches.
+/// Deletions per datagram; see the batches of the route socket.
 const BATCH: usize = 64;
 
 /// A socket for the connection tracking of one namespace.
@@ -51,7 +52,7 @@ impl Conntrack {
     /// Opens a socket in the calling thread's namespace.
     ///
     /// # Errors
-    /// [`Error::Socket`] when the kernel has none to give, or no netfilter netlink.
+    /// [`Error::Socket`] if the kernel cannot create a socket, or has no netfilter netlink.
     pub fn open() -> Result<Self, Error> {
         Ok(Self {
             channel: Channel::open(SockProtocol::NetlinkNetFilter, 0)?,
@@ -59,12 +60,12 @@ impl Conntrack {
         })
     }
 
-    /// Deletes every connection in which one of `addresses` takes part, on either side of a translation, and says how
-    /// many there were. Reads the whole table once, whatever the number of addresses: kernels before 6.10 can filter
-    /// neither deletion nor, before 5.8, the list.
+    /// Deletes every connection that involves one of `addresses`, on either side of a translation, and returns their
+    /// number. Reads the whole table once for any number of addresses: kernels before 6.10 cannot filter deletions, and
+    /// kernels before 5.8 cannot filter the list.
     ///
     /// # Errors
-    /// The kernel's verdict on the list or the first failed deletion; the others have been tried all the same.
+    /// The kernel's error for the list or for the first failed deletion. All other deletions have been tried.
     pub fn forget(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<usize, Error> {
         let mut deleted = 0;
         for (family, wanted) in [
@@ -82,7 +83,7 @@ impl Conntrack {
         Ok(deleted)
     }
 
-    /// The keys of the entries that name one of the addresses.
+    /// The keys of the entries that contain one of the addresses.
     fn find(&mut self, family: u8, addresses: &BTreeSet<IpAddr>) -> Result<Vec<Vec<u8>>, Error> {
         let op = "conntrack list";
         self.channel.enlarge();
@@ -129,7 +130,7 @@ impl Conntrack {
                 pending -= 1;
                 match verdict(op, &frame) {
                     Ok(()) => deleted += 1,
-                    // It ended by itself meanwhile.
+                    // The entry expired in the meantime.
                     Err(error) if error.is(Errno::ENOENT) => {}
                     Err(error) => failed = failed.or(Some(error)),
                 }
@@ -146,15 +147,15 @@ fn append(out: &mut Vec<u8>, kind: u16, flags: u16, seq: u32, family: u8, attrib
     out.extend(kind.to_ne_bytes());
     out.extend((NLM_F_REQUEST | flags).to_ne_bytes());
     out.extend(seq.to_ne_bytes());
-    // Port: the kernel fills it in. Then the generic header: version and resource are zero.
+    // The port, which the kernel fills in. Then the generic header: version and resource are zero.
     out.extend([0; 4]);
     out.extend([family, 0, 0, 0]);
     out.extend(attributes);
     out.resize(align4(out.len()), 0);
 }
 
-/// What the kernel needs to find the entry again, if one of `addresses` is in it: original tuple, zone, and the id, so
-/// that an entry made again in between is left alone.
+/// The data that the kernel needs to find the entry again, if it contains one of `addresses`: original tuple, zone, and
+/// the id. With the id, an entry that was created again in between is not deleted.
 fn key(frame: &Frame<'_>, addresses: &BTreeSet<IpAddr>) -> Option<Vec<u8>> {
     let body = frame.payload().get(GENERIC..)?;
     let takes_part = attributes(body)
@@ -179,11 +180,11 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 struct Attribute<'a> {
     kind: u16,
     value: &'a [u8],
-    /// The whole of it, header and padding included.
+    /// The whole attribute, including header and padding.
     padded: &'a [u8],
 }
 
-/// The attributes in `bytes`; what is cut short ends the list.
+/// The attributes in `bytes`. A truncated attribute ends the list.
 fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
     std::iter::from_fn(move || {
         let number = |at: usize| Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?));

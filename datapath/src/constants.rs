@@ -1,20 +1,20 @@
-//! Every number that Hawser writes into a kernel: marks, groups, tables, priorities, the gateway.
+//! The numbers that Hawser writes into the kernel: marks, groups, tables, priorities, the gateway.
 //!
-//! Owns the values and the reason for each; must not hold logic beyond arithmetic on them. The values that upstream
-//! also uses are upstream's, so that a node can be read with the same eyes after a migration.
+//! Owns the values and the reason for each. Must not contain logic except arithmetic on them. Where the AWS VPC CNI has
+//! the same kind of value, Hawser uses the same number, so that a migrated node looks familiar.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::netlink::Family;
 
-/// Every pod's next hop. Link-local, so it can never be a VPC address; no interface owns it, pods reach it by a
-/// permanent neighbour entry.
+/// The next hop of every pod. It is link-local, so it can never be a VPC address. No interface owns it; pods reach it
+/// through a permanent neighbour entry.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
-/// The same in IPv6, and upstream's.
+/// The same for IPv6, with the AWS VPC CNI's value.
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
-/// The next hop of a pod of this family.
+/// The next hop of a pod with this family.
 #[must_use]
 pub const fn gateway(family: Family) -> IpAddr {
     match family {
@@ -23,51 +23,53 @@ pub const fn gateway(family: Family) -> IpAddr {
     }
 }
 
-/// Where the instance metadata service answers.
+/// The address of the instance metadata service.
 pub const INSTANCE_METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
-/// The same over IPv6, for instances that are told to (EC2's `HttpProtocolIpv6`).
+/// The same over IPv6, for instances with EC2's `HttpProtocolIpv6` enabled.
 pub const INSTANCE_METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// `rtm_protocol` and `FRA_PROTOCOL` of every route and rule we make, so that a dump tells ours from foreign ones.
-/// 107 is unassigned in the kernel's header and in iproute2's `rt_protos`.
+/// `rtm_protocol` and `FRA_PROTOCOL` of all our routes and rules, so that a dump distinguishes them from others. 107 is
+/// unassigned in the kernel's header and in iproute2's `rt_protos`.
 pub const PROTOCOL: u8 = 107;
 
-/// Link group of a pod's host end: base plus the index of the pod's ENI. Nothing else on a node uses groups near
-/// 0x6b00 (upstream uses none, administrators count from 1).
+/// Link group of a pod's host end: this base plus the index of the pod's ENI. Nothing else on a node uses groups near
+/// 0x6b00 (the AWS VPC CNI uses none, administrators start at 1).
 pub const GROUP_BASE: u32 = 0x6b00;
 
-/// Link group of pod links that are being deleted together: one request deletes a whole group. Outside the range of
-/// the indices, so such a link no longer counts as a pod's.
+/// Link group of pod links that are being deleted together: one request deletes a whole group. It is outside the range
+/// of the indices, so such a link is no longer treated as a pod's link.
 pub const GROUP_DYING: u32 = GROUP_BASE + 0xff;
 
-/// Largest ENI index: the mark carries it in seven bits, [`MARK_ENI_MASK`].
+/// The largest ENI index: the mark has seven bits for it, [`MARK_ENI_MASK`].
 pub const MAX_ENI_INDEX: u16 = 0x7f;
 
-/// Table of the local pods' /32 and /128 routes, one in each family. Upstream's ENI tables are `device + 1` and `10000 + 100·card + device`, branch
-/// ENIs take 101–220, the kernel 253–255; the group base is clear of all of them for any card below 173, and reads as
-/// ours in `ip rule`.
+/// The table of the local pods' /32 and /128 routes, one per family. The AWS VPC CNI's ENI tables are `device + 1` and
+/// `10000 + 100·card + device`, branch ENIs use 101–220, the kernel 253–255. The group base differs from all of them
+/// for any card below 173, and is recognisable in `ip rule`.
 pub const PODS_TABLE: u32 = GROUP_BASE;
 
-/// Every packet → [`PODS_TABLE`]: local pods win over every ENI table, at the cost of one /32 lookup whatever the
+/// Every packet → [`PODS_TABLE`]: local pods take precedence over every ENI table. The cost is one /32 lookup for any
 /// number of pods.
 pub const RULE_PODS: u32 = 512;
-/// [`MARK_PRIMARY`] → main: what must leave by the primary ENI.
+/// [`MARK_PRIMARY`] → main: packets that must leave through the primary ENI.
 pub const RULE_PRIMARY: u32 = 1024;
-/// Mark → ENI table, one per secondary ENI. After the primary's rule: its bit outranks an ENI index.
+/// Mark → ENI table, one rule per secondary ENI. It comes after the primary's rule, because that bit overrides an ENI
+/// index.
 pub const RULE_ENI: u32 = 1536;
-/// From an ENI's own address → its table: the host's traffic through that ENI. Just before main (32766).
+/// From an ENI's own address → its table: the host's traffic through this ENI. Just before main (32766).
 pub const RULE_ENI_ADDRESS: u32 = 32765;
 
-/// The bits of the packet mark that are ours. kube-proxy owns 0x4000 and 0x8000, Calico the upper half.
+/// The bits of the packet mark that belong to Hawser. kube-proxy uses 0x4000 and 0x8000, Calico the upper half.
 pub const MARK_MASK: u32 = 0xff;
-/// The bits that carry the ENI index; 0 is the primary, which needs no rule.
+/// The bits with the ENI index; 0 is the primary ENI, which needs no rule.
 pub const MARK_ENI_MASK: u32 = 0x7f;
-/// "Leave by the primary ENI": `NodePort` replies and off-VPC traffic. The same bit as in upstream's connection mark.
+/// "Leave through the primary ENI": `NodePort` replies and traffic out of the VPC. The same bit as in the AWS VPC CNI's
+/// connection mark.
 pub const MARK_PRIMARY: u32 = 0x80;
 
-/// Route table of the ENI at `device` on network card `card`. The primary ENI (card 0, device 0) is served by main,
-/// and its number (1) stays unused, as upstream leaves it.
+/// Route table of the ENI at `device` on network card `card`. The primary ENI (card 0, device 0) uses main, and its
+/// number (1) is unused, as in the AWS VPC CNI.
 #[must_use]
 pub const fn eni_table(card: u32, device: u32) -> u32 {
     if card == 0 {
@@ -77,13 +79,13 @@ pub const fn eni_table(card: u32, device: u32) -> u32 {
     }
 }
 
-/// Link group of the pods that live on ENI `index`.
+/// Link group of the pods on ENI `index`.
 #[must_use]
 pub const fn group(index: u16) -> u32 {
     GROUP_BASE + index as u32
 }
 
-/// The ENI index behind a link group, or `None` when the group is not one of ours.
+/// The ENI index of a link group, or `None` if the group is not one of ours.
 #[must_use]
 pub fn index_of_group(group: u32) -> Option<u16> {
     let index = u16::try_from(group.checked_sub(GROUP_BASE)?).ok()?;

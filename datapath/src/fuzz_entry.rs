@@ -1,7 +1,7 @@
-//! Datagrams from outside through everything that reads them, for fuzzing and for the tests that replay its corpus.
+//! Parses a datagram with all parsers of kernel input, for fuzzing and for the tests that replay its corpus.
 //!
-//! The kernel is trusted to be right, not to be known: its next release sends what no test here has seen. A pod's
-//! socket comes from another process besides.
+//! The kernel is trusted, but its next release may send messages that no test here contains. A pod's socket also comes
+//! from another process.
 
 use crate::netlink::{
     addr::Address,
@@ -13,7 +13,7 @@ use crate::netlink::{
     socket::{NLMSG_DONE, NLMSG_ERROR, parse, verdict},
 };
 
-/// What nftables answers are verdicts alone, so they are here too.
+/// nftables answers only with errors, so they are parsed here too.
 pub fn netlink(datagram: &[u8]) {
     for frame in Frames::of(datagram, "fuzz") {
         let Ok(frame) = frame else {
@@ -21,7 +21,7 @@ pub fn netlink(datagram: &[u8]) {
         };
         if matches!(frame.kind, NLMSG_ERROR | NLMSG_DONE) {
             if let Err(error) = verdict("fuzz", &frame) {
-                // Verdicts end in logs and in answers.
+                // Errors are written to logs and replies.
                 drop(error.to_string());
             }
             continue;

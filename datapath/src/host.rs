@@ -1,9 +1,9 @@
 //! The node's own network: rules, ENI tables, device settings, the marking of packets (design §4.2).
 //!
-//! Owns everything on a node that does not belong to one pod. Each function brings what is there to what shall be
-//! there, by difference: what is right is not touched, what is missing is added, and only then is what is wrong taken
-//! away. So all of them may be repeated at any time, under traffic. Other programs' rules and routes are told by
-//! their protocol number, and left alone.
+//! Owns everything on a node that does not belong to one pod. Each function compares the actual state with the desired
+//! state: correct objects are not touched, missing ones are added, and wrong ones are removed last. All functions can
+//! therefore be repeated at any time, under traffic. Rules and routes of other programs are recognised by their
+//! protocol number and are not changed.
 
 mod eni;
 mod ipv6;
@@ -28,7 +28,8 @@ pub use eni::{EniLink, add_eni, remove_eni};
 pub use monitor::{Changes, HostMonitor};
 pub use reconciler::{DirtySet, Reconciler, Repaired};
 
-/// Loose source check. An ENI must accept what comes back over it although the main table would answer by another.
+/// Loose source check. An ENI must accept replies that arrive on it, although the main table would route the answer
+/// through another ENI.
 const LOOSE: u32 = 2;
 
 /// What a node needs before its first pod.
@@ -38,36 +39,36 @@ pub struct HostConfig {
     pub primary_mac: Mac,
     /// MTU of the primary ENI, in bytes.
     pub mtu: u32,
-    /// What leaves by the primary ENI whichever ENI its pod is on.
+    /// The packets that leave through the primary ENI, whichever ENI their pod is on.
     pub egress: Egress,
-    /// Whether pods are kept from the instance metadata service.
+    /// Whether pods must not reach the instance metadata service.
     pub block_metadata: bool,
-    /// Which addresses pods have.
+    /// The address family of pods.
     pub pods: Family,
 }
 
-/// Why the node cannot be set up.
+/// Why the node's network cannot be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
-    /// IPv4 forwarding is off, and we may not switch it on.
+    /// IPv4 forwarding is off, and the daemon may not enable it.
     #[error("net.ipv4.ip_forward is 0 and /proc/sys cannot be written: set it on the node")]
     ForwardingOff {
         /// Why it cannot be written: `EROFS` in a container without privileges.
         #[source]
         source: std::io::Error,
     },
-    /// A setting of IPv6 is not as pods need it, and we may not change it.
+    /// An IPv6 setting has the wrong value, and the daemon may not change it.
     #[error("{path} is not {value} and cannot be written: set it on the node")]
     Setting {
         /// The file.
         path: String,
-        /// What it must hold.
+        /// The required value.
         value: &'static str,
         /// Why it cannot be written: `EROFS` in a container without privileges.
         #[source]
         source: std::io::Error,
     },
-    /// A setting of IPv6 is not there: the kernel has none, or was started with `ipv6.disable=1`.
+    /// An IPv6 setting does not exist: the kernel has no IPv6, or was started with `ipv6.disable=1`.
     #[error("cannot read {path}: does the node have IPv6?")]
     NoIpv6 {
         /// The file.
@@ -91,22 +92,22 @@ pub enum HostError {
         /// The address.
         mac: Mac,
     },
-    /// An index that cannot be a secondary ENI's.
+    /// An index that is not valid for a secondary ENI.
     #[error("ENI index {index} is not within 1..={MAX_ENI_INDEX}")]
     Index {
         /// The index.
         index: u16,
     },
-    /// A subnet without room for a gateway.
+    /// A subnet that is too small for a gateway.
     #[error("subnet {subnet} has no gateway address")]
     Subnet {
         /// The subnet.
         subnet: Ipv4Net,
     },
-    /// The kernel refused something, or a socket failed.
+    /// The kernel refused a request, or a socket failed.
     #[error("{what}")]
     Netlink {
-        /// What was being brought about.
+        /// The operation.
         what: &'static str,
         /// The cause.
         #[source]
@@ -114,7 +115,7 @@ pub enum HostError {
     },
 }
 
-/// Puts an operation's name on a netlink error.
+/// Adds the name of an operation to a netlink error.
 trait During<T> {
     fn during(self, what: &'static str) -> Result<T, HostError>;
 }
@@ -125,12 +126,12 @@ impl<T> During<T> for Result<T, Error> {
     }
 }
 
-/// Brings about what every pod of the node relies on: forwarding, the rule that lets local pods win, the one for what
-/// leaves by the primary ENI, that ENI's settings, source translation, the marking of packets for their pod's ENI. The
-/// calling thread must be in the socket's namespace. Returns the primary ENI's link.
+/// Configures what every pod of the node needs: forwarding, the rule for local pods, the rule for packets through the
+/// primary ENI, this ENI's settings, source translation, and the marking of packets for their pod's ENI. The calling
+/// thread must be in the socket's namespace. Returns the primary ENI's link.
 ///
 /// # Errors
-/// [`HostError`]; what was done before the failure stays, as a repetition would do it again.
+/// [`HostError`]. Completed steps are not undone, because a repetition would do them again.
 pub fn prepare(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
     let primary = ensure(socket, config)?;
     let ruleset = ruleset(config, primary.index)?;
@@ -138,7 +139,7 @@ pub fn prepare(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostErr
     Ok(primary)
 }
 
-/// All of it but nftables.
+/// All of it except nftables.
 fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
     if config.pods == Family::V6 {
         return ipv6::ensure(socket, config);
@@ -162,24 +163,25 @@ fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
     if egress.marks() {
         rules::ensure(socket, &marked, rival)?;
     } else {
-        // In any order with the marking: main is what comes at the end all the same.
+        // The order relative to the marking does not matter: packets reach main in the end anyway.
         rules::remove(socket, Family::V4, rival)?;
     }
     Ok(primary)
 }
 
-/// Changes which destinations count as local, and touches nothing else. `config` is what was prepared last; it has the
-/// new destinations afterwards. Where the kernel no longer has what was prepared, all of it is prepared again.
+/// Changes which destinations count as local, and nothing else. `config` is the configuration of the last [`prepare`];
+/// afterwards, it contains the new destinations. If the kernel no longer has this configuration, everything is
+/// configured again.
 ///
 /// # Errors
-/// As [`prepare`]; then `config` is as it was.
+/// As [`prepare`]. In this case `config` is unchanged.
 pub fn update_local(
     socket: &mut Socket,
     config: &mut HostConfig,
     local: Vec<Ipv4Net>,
 ) -> Result<(), HostError> {
     let old = std::mem::replace(&mut config.egress.local, local);
-    // Without translation no chain asks.
+    // Without translation, no chain uses the destinations.
     let done = match config.egress.snat {
         None => Ok(()),
         Some(_) => nft(socket).and_then(|mut nft| match nft.update_local(&config.egress) {
@@ -193,7 +195,7 @@ pub fn update_local(
     done
 }
 
-/// What nftables shall have. `primary`: link index of the primary ENI.
+/// The desired nftables. `primary` is the link index of the primary ENI.
 fn ruleset(config: &HostConfig, primary: u32) -> Result<Ruleset, HostError> {
     Ok(Ruleset {
         check_source: sysctl::source_check_is_loose()?,
@@ -205,13 +207,13 @@ fn ruleset(config: &HostConfig, primary: u32) -> Result<Ruleset, HostError> {
     })
 }
 
-/// Whether an ENI's link is up, of the right MTU, with a loose source check, and forwards.
+/// Whether an ENI's link is up, has the right MTU and a loose source check, and forwards.
 fn is_right(link: &Link, mtu: u32) -> bool {
     let loose = link.rp_filter.is_none_or(|have| have == 2);
     link.up && link.mtu == mtu && loose && link.forwarding != Some(0)
 }
 
-/// Makes it so. Nothing is sent when all is so.
+/// Configures it. Sends nothing if the link is already configured.
 fn ensure_link(socket: &mut Socket, link: &Link, mtu: u32) -> Result<(), HostError> {
     let mut requests = Vec::new();
     if !link.up || link.mtu != mtu {
@@ -222,7 +224,8 @@ fn ensure_link(socket: &mut Socket, link: &Link, mtu: u32) -> Result<(), HostErr
         };
         requests.push(link::set(link.index, &change));
     }
-    // What comes in by an ENI is forwarded to pods; the setting of the link decides, whatever `ip_forward` says.
+    // Packets that arrive on an ENI are forwarded to pods. The setting of the link decides, whatever the value of
+    // `ip_forward`.
     if link.rp_filter != Some(2) || link.forwarding == Some(0) {
         requests.push(link::set_inet_conf(
             link.index,
@@ -235,7 +238,7 @@ fn ensure_link(socket: &mut Socket, link: &Link, mtu: u32) -> Result<(), HostErr
         .during("set up the ENI's link")
 }
 
-/// A netfilter socket in the namespace of `socket`, which must be the calling thread's.
+/// A netfilter socket in the namespace of `socket`, which must be the namespace of the calling thread.
 fn nft(socket: &Socket) -> Result<Nft, HostError> {
     let op = "open nftables";
     let nft = Nft::open().during(op)?;

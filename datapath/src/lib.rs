@@ -1,8 +1,8 @@
-//! The node's network, programmed from outside the pods: namespaces, netlink and nftables.
+//! The node's network, configured from outside the pods: namespaces, netlink and nftables.
 //!
-//! Owns every object that Hawser puts into a kernel, how it is undone, and how it is compared with what ought to be
-//! there. Blocking throughout: an ADD is a dozen requests in a row, and the daemon calls this from one thread of its
-//! own. Must not know AWS, Kubernetes or an async runtime, and enters no namespace that it was not handed.
+//! Owns every object that Hawser creates in the kernel, how it is undone, and how it is compared with the desired
+//! state. All calls are blocking: an ADD is a dozen requests in a row, and the daemon makes them from a dedicated
+//! thread. Must not know AWS, Kubernetes or an async runtime, and enters only namespaces that the caller passes.
 
 pub mod conntrack;
 pub mod constants;

@@ -1,8 +1,8 @@
 //! Blocking rtnetlink: one socket per namespace, requests as values, batches in one system call.
 //!
-//! Owns how requests are sent, matched with their answers and explained when the kernel refuses them. Requests are
-//! built by the verb modules ([`link`], [`addr`], [`route`], [`neigh`], [`rule`]) and say nothing about policy. A
-//! socket belongs for life to the namespace it was opened in, whoever holds it later.
+//! Owns how requests are sent, how they are matched with their answers, and how errors of the kernel are explained. The
+//! verb modules ([`link`], [`addr`], [`route`], [`neigh`], [`rule`]) build requests and contain no policy. A socket
+//! always belongs to the namespace in which it was opened, whoever uses it later.
 
 pub(crate) mod channel;
 mod error;

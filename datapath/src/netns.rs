@@ -17,7 +17,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-/// The namespace of the calling thread, whichever thread that is (`/proc/self` would be the main thread's).
+/// The namespace of the calling thread, whichever thread it is (`/proc/self` would be the main thread's).
 const OWN: &str = "/proc/thread-self/ns/net";
 
 /// A network namespace held by a descriptor.
@@ -40,12 +40,13 @@ impl Netns {
     /// The calling thread's namespace.
     ///
     /// # Errors
-    /// When `/proc` is not mounted.
+    /// If `/proc` is not mounted.
     pub fn current() -> Result<Self, NetnsError> {
         Self::open(Path::new(OWN))
     }
 
-    /// A fresh namespace without a name, its loopback up. It lives as long as this value, a bound path or a process.
+    /// A new namespace without a name, with its loopback up. It exists as long as this value, a bound path or a
+    /// process.
     ///
     /// # Errors
     /// `EPERM` without `CAP_SYS_ADMIN` over the user namespace.
@@ -61,9 +62,9 @@ impl Netns {
     /// Opens and validates the namespace at `path`.
     ///
     /// # Errors
-    /// [`NetnsError`]; a path that names something else is told from one that cannot be opened.
+    /// [`NetnsError`]; distinguishes a path to another kind of file from one that cannot be opened.
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        // The path may come from outside: O_NONBLOCK and O_NOCTTY keep a FIFO or a terminal from doing anything.
+        // The path may be untrusted: O_NONBLOCK and O_NOCTTY prevent side effects of a FIFO or a terminal.
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
@@ -75,25 +76,25 @@ impl Netns {
         Self::from_fd(file.into())
     }
 
-    /// Takes a descriptor that was handed over, and validates it.
+    /// Takes a descriptor that was passed by another process, and validates it.
     ///
     /// # Errors
-    /// [`NetnsError`] when it is no network namespace. The descriptor is closed then.
+    /// [`NetnsError`] if it is not a network namespace. The descriptor is then closed.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, NetnsError> {
         let id = identify(fd.as_fd())?;
         Ok(Self { fd, id })
     }
 
-    /// Which namespace this is.
+    /// The identity of this namespace.
     #[must_use]
     pub fn id(&self) -> NetnsId {
         self.id
     }
 
-    /// Runs `f` inside the namespace, on a thread made for it. A panic in `f` continues in the caller.
+    /// Runs `f` inside the namespace, on a new thread. A panic in `f` continues in the caller.
     ///
     /// # Errors
-    /// When no thread can be made or the namespace cannot be entered (`EPERM` without `CAP_SYS_ADMIN`).
+    /// If no thread can be created or the namespace cannot be entered (`EPERM` without `CAP_SYS_ADMIN`).
     pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> io::Result<R> {
         on_thread(|| {
             #[expect(
@@ -108,7 +109,7 @@ impl Netns {
     /// Binds the namespace to a new file at `path`, as container runtimes do, so that it outlives this value.
     ///
     /// # Errors
-    /// When the file exists already or cannot be mounted over; the file is removed again then.
+    /// If the file already exists or cannot be mounted over; in the second case the file is removed again.
     pub fn bind(&self, path: &Path) -> io::Result<()> {
         OpenOptions::new()
             .write(true)
@@ -129,12 +130,12 @@ impl Netns {
         })
     }
 
-    /// Takes the namespace off `path` and removes the file. The namespace ends with its last reference.
+    /// Unmounts the namespace from `path` and removes the file. The namespace ends with its last reference.
     ///
     /// # Errors
-    /// When nothing is mounted there (`EINVAL`) or the file is gone.
+    /// If nothing is mounted there (`EINVAL`) or the file does not exist.
     pub fn unbind(path: &Path) -> io::Result<()> {
-        // Detached: a reader that still has the file open must not turn this into EBUSY.
+        // Detached: a reader that still has the file open must not cause EBUSY.
         umount2(path, MntFlags::MNT_DETACH)?;
         std::fs::remove_file(path)
     }
@@ -168,7 +169,7 @@ fn loopback_up() -> io::Result<()> {
     Ok(())
 }
 
-/// Runs `f` on a scoped thread that ends with it, and passes a panic on.
+/// Runs `f` on a scoped thread that ends with it, and propagates a panic.
 fn on_thread<R: Send>(f: impl FnOnce() -> R + Send) -> io::Result<R> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()

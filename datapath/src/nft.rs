@@ -1,11 +1,11 @@
-//! The node's nftables: table `ip hawser`, which gives every packet of a pod the mark of its ENI.
+//! The node's nftables: table `ip hawser`, which marks every packet of a pod with its ENI.
 //!
-//! Owns the ruleset of design §4.2 and the transactions that change it. Speaks netfilter netlink itself: no binary to
-//! find in an image, no lock, no text to compare. Every change is one transaction, so no packet ever meets half of it.
-//! That holds for rules. What a set or a map has in a transaction comes into effect a moment before or after the rules
-//! that look it up, so there are none.
+//! Owns the ruleset of design §4.2 and the transactions that change it. Uses netfilter netlink directly: no binary in
+//! the image, no lock, no text to compare. Every change is one transaction, so no packet sees a partial change. This is
+//! true for rules. The contents of sets and maps take effect slightly before or after the rules that use them, so there
+//! are no sets and no maps.
 //!
-//! Only our own bits of a packet's or a connection's mark are ever changed.
+//! Only our own bits of a packet's or connection's mark are changed.
 
 mod batch;
 mod egress;
@@ -27,41 +27,42 @@ pub use egress::{Egress, Snat, SourcePorts};
 pub use list::Listed;
 pub use observe::{Fingerprint, NftMonitor};
 
-/// Our table. Nobody else's rules are ever touched.
+/// Our table. Rules of other programs are never changed.
 const TABLE: &str = "hawser";
 const CHOOSE_ENI: &str = "choose_eni";
 const CHECK_SOURCE: &str = "check_source";
 const MARK_ENI: &str = "mark_eni";
 
-/// After DNAT (−100): the destination is then the real one. Before the routing decision in any case.
+/// After DNAT (−100), where the destination is the real one. Always before the routing decision.
 const CHOOSE_ENI_HOOK: Hook = Hook {
     kind: "filter",
     number: Hook::PREROUTING,
     priority: -90,
 };
-/// Before connection tracking (−200): a forged packet shall not make an entry.
+/// Before connection tracking (−200), so that a forged packet creates no entry.
 const CHECK_SOURCE_HOOK: Hook = Hook {
     kind: "filter",
     number: Hook::PREROUTING,
     priority: -300,
 };
 
-/// The whole of the table, as it shall be.
+/// The desired contents of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ruleset {
-    /// Drop what a pod sends from an address that is not routed to it. The kernel's reverse path filter does that at
-    /// less cost, unless `net.ipv4.conf.all.rp_filter` is 2, which makes every device's strict setting a loose one.
+    /// Drop packets of a pod with a source address that is not routed to it. The kernel's reverse path filter does this
+    /// at a lower cost, unless `net.ipv4.conf.all.rp_filter` is 2, which turns every device's strict setting into a
+    /// loose one.
     pub check_source: bool,
     /// Link index of the primary ENI.
     pub primary: u32,
-    /// What leaves by the primary ENI, and under which address.
+    /// The packets that leave through the primary ENI, and their source address.
     pub egress: Egress,
-    /// Pods do not reach the instance metadata service.
+    /// Pods cannot reach the instance metadata service.
     pub block_metadata: bool,
-    /// Which addresses pods have. What is of IPv6 is neither marked nor translated: of all this there is only the check of
-    /// sources then, and what keeps pods from the metadata service, in table `ip6 hawser`.
+    /// The address family of pods. IPv6 packets are neither marked nor translated. For IPv6, there are only the source
+    /// check and the block of the metadata service, in table `ip6 hawser`.
     pub pods: Family,
-    /// Pods have no IPv6 and are not heard over it. Otherwise table `ip6 hawser` is not touched.
+    /// Pods have no IPv6, and their IPv6 packets are dropped. Otherwise, table `ip6 hawser` is not touched.
     pub refuse_ipv6: bool,
 }
 
@@ -79,7 +80,7 @@ impl Nft {
     /// Opens a socket in the calling thread's namespace.
     ///
     /// # Errors
-    /// [`Error::Socket`] when the kernel has none to give, or no netfilter netlink.
+    /// [`Error::Socket`] if the kernel cannot create a socket, or has no netfilter netlink.
     pub fn open() -> Result<Self, Error> {
         Ok(Self {
             channel: Channel::open(SockProtocol::NetlinkNetFilter, 0)?,
@@ -87,7 +88,7 @@ impl Nft {
         })
     }
 
-    /// Which namespace this socket acts in. Needs `CAP_NET_ADMIN` over it.
+    /// The namespace in which this socket acts. Needs `CAP_NET_ADMIN` over it.
     ///
     /// # Errors
     /// [`Error::Socket`] without that capability.
@@ -95,16 +96,16 @@ impl Nft {
         self.channel.netns_id()
     }
 
-    /// Replaces the whole table, or makes it.
+    /// Replaces the whole table, or creates it.
     ///
     /// # Errors
-    /// The kernel's verdict; the table is then as it was.
+    /// The kernel's error. The table is then unchanged.
     pub fn replace(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
         if ruleset.pods == Family::V6 {
             return self.replace_ipv6(ruleset.block_metadata);
         }
         let mut batch = Batch::new(Family::V4, TABLE);
-        // Deleting what is not there would fail the transaction; so it is made first.
+        // Deleting a table that does not exist would fail the transaction, so it is created first.
         batch.add_table();
         batch.del_table();
         batch.add_table();
@@ -123,11 +124,11 @@ impl Nft {
         batch.send(&mut self.channel, &mut self.seq)
     }
 
-    /// Changes which destinations count as local to those of `egress`, and touches nothing else. It is as it was in all
-    /// else, or the table is replaced. Nothing changes without [`Egress::snat`].
+    /// Changes the local destinations to those of `egress`, and nothing else. Everything else must be unchanged, or the
+    /// table must be replaced. Without [`Egress::snat`], nothing changes.
     ///
     /// # Errors
-    /// `ENOENT` when the chains are not there; otherwise the kernel's verdict. Nothing has changed then.
+    /// `ENOENT` if the chains do not exist; otherwise the kernel's error. In both cases nothing has changed.
     pub fn update_local(&mut self, egress: &Egress) -> Result<(), Error> {
         let mut batch = Batch::new(Family::V4, TABLE);
         egress::change_local(&mut batch, egress);
@@ -143,13 +144,13 @@ impl Nft {
 /// ...what leaves by the primary ENI...
 /// ```
 ///
-/// A packet to a local address is not delivered by its mark, but may be sent on with it: IPVS binds services' addresses
-/// to a device of the node, and routes what it has rewritten anew. Its destination is not the real one yet, so it says
-/// nothing about leaving the VPC.
+/// A packet to a local address is not delivered by its mark, but it may be forwarded with it: IPVS binds addresses of
+/// services to a device of the node, and routes the rewritten packets again. The destination is not the real one yet,
+/// so it does not show whether the packet leaves the VPC.
 ///
-/// Our bits are cleared for the primary's pods too. They are ours alone, but if another program, or a connection mark
-/// that it restores, had left any of them set, the packet would leave by a secondary ENI with an address that is not
-/// that ENI's, and the VPC would drop it without a word.
+/// Our bits are also cleared for pods on the primary ENI. If another program, or a connection mark that it restores,
+/// had set any of them, the packet would leave through a secondary ENI with an address that this ENI does not own, and
+/// the VPC would drop it silently.
 fn add_choose_eni(batch: &mut Batch, egress: &Egress) {
     add_mark_eni(batch);
     batch.add_chain(&Chain {
@@ -180,9 +181,10 @@ fn add_choose_eni(batch: &mut Batch, egress: &Egress) {
     egress::add_clauses(batch, CHOOSE_ENI, egress);
 }
 
-/// Copies the ENI's index from the link's group into the mark, `iifgroup & 1 == 1 meta mark set meta mark | 1` and so on.
-/// Bit by bit: the kernel cannot combine two registers before 6.13. A map from group to mark would, but one that is
-/// replaced is empty for a moment: of a million packets a thousand passed unmarked.
+/// Copies the ENI's index from the link's group into the mark, `iifgroup & 1 == 1 meta mark set meta mark | 1` and so
+/// on. This is done bit by bit, because kernels before 6.13 cannot combine two registers. A map from group to mark
+/// could do it, but a map that is being replaced is empty for a moment: of a million packets, a thousand passed without
+/// a mark.
 fn add_mark_eni(batch: &mut Batch) {
     batch.add_chain(&Chain {
         name: MARK_ENI,
@@ -198,11 +200,11 @@ fn add_mark_eni(batch: &mut Batch) {
     }
 }
 
-/// Makes these `bits` of the packet's mark `value`.
+/// Sets these `bits` of the packet's mark to `value`.
 const fn mark(bits: u32, value: u32) -> [Expr<'static>; 3] {
     [
         Expr::Load(Key::Mark),
-        // They are cleared by the mask, so that the exclusive or sets them.
+        // The mask clears them, so that the exclusive or sets them.
         Expr::Bitwise {
             mask: !bits,
             xor: value,
@@ -211,7 +213,7 @@ const fn mark(bits: u32, value: u32) -> [Expr<'static>; 3] {
     ]
 }
 
-/// The group of the link that the packet came from, without the ENI's index; [`GROUP_BASE`] for a pod's link.
+/// The group of the packet's input link, without the ENI's index; [`GROUP_BASE`] for a pod's link.
 const POD_GROUP: [Expr<'_>; 2] = [
     Expr::Load(Key::InputGroup),
     Expr::Bitwise {
@@ -220,8 +222,8 @@ const POD_GROUP: [Expr<'_>; 2] = [
     },
 ];
 
-/// `iifgroup & 0xffffff80 == 0x6b00 fib saddr . iif oif missing drop`: from a pod link, and the way back to the source
-/// is not over that link.
+/// `iifgroup & 0xffffff80 == 0x6b00 fib saddr . iif oif missing drop`: the packet is from a pod link, and the route
+/// back to its source does not use this link.
 fn add_check_source(batch: &mut Batch) {
     batch.add_chain(&Chain {
         name: CHECK_SOURCE,

@@ -1,8 +1,8 @@
 //! One pod's network: a veth pair, an address, two routes, two neighbours, and a route to it on the host.
 //!
-//! Owns the hot path (design §4.1): the shape of a wired pod, how it is made, taken down, compared and found again.
-//! Must not choose addresses, names or ENIs; those come in a [`PodLink`]. Nothing here enters a namespace: the pod's
-//! side is programmed through a socket that was opened there.
+//! Owns the hot path (design §4.1): the configuration of a pod, and how it is created, removed, compared and found
+//! again. Must not choose addresses, names or ENIs; these are in a [`PodLink`]. Nothing here enters a namespace: the
+//! pod's side is configured through a socket that was opened in it.
 
 mod add;
 mod del;
@@ -26,7 +26,7 @@ pub use name::{host_name, upstream_host_name};
 pub use observe::{Drift, HostSide, Side, check, list};
 pub use wired_pod::{WiredPod, repair};
 
-/// Everything about one wired pod: what ADD makes, CHECK compares with, and DEL takes away.
+/// Everything about one pod's network: what ADD creates, CHECK compares, and DEL removes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodLink {
     /// Name of the host end, at most 15 bytes; see [`host_name`].
@@ -37,9 +37,9 @@ pub struct PodLink {
     pub address: IpAddr,
     /// Of both ends, in bytes.
     pub mtu: u32,
-    /// Index of the ENI that owns the address; 0 is the primary. Becomes the host end's link group.
+    /// Index of the ENI that owns the address; 0 is the primary ENI. It determines the host end's link group.
     pub index: u16,
-    /// MAC address of the host end, which the pod resolves its gateway to.
+    /// MAC address of the host end, which is the pod's neighbour entry for the gateway.
     pub host_mac: Mac,
     /// MAC address of the pod's end.
     pub pod_mac: Mac,
@@ -70,8 +70,9 @@ impl PodLink {
         Family::of(self.address)
     }
 
-    /// The pod's way out, and before it what makes it usable: that the gateway is on the wire, which IPv6 takes for
-    /// granted of a link-local one; and in IPv6 that the pod's address is its own, which the kernel is slow to note.
+    /// The pod's default route, and before it the route that makes it usable: the gateway is on-link, which IPv6
+    /// assumes for link-local addresses. For IPv6, also the route for the pod's own address, because the kernel adds it
+    /// late.
     fn pod_routes(&self, pod_index: u32) -> [Route; 2] {
         let family = self.family();
         let first = match family {
@@ -83,7 +84,7 @@ impl PodLink {
     }
 }
 
-/// The host's way to a pod.
+/// The host's route to a pod.
 fn host_route(address: IpAddr, host_index: u32) -> Route {
     Route::link(IpNet::from(address), host_index, PODS_TABLE)
 }

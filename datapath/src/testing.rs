@@ -1,4 +1,4 @@
-//! What the tests of this crate share: fresh namespaces, and the state of a namespace as text.
+//! Shared helpers for the tests of this crate: new namespaces, and the state of a namespace as text.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use nix::libc;
 use crate::netlink::Socket;
 use crate::netns::Netns;
 
-/// A fresh namespace. A test that cannot have one fails, and says what it lacks.
+/// A new namespace. If it cannot be created, the test fails and names the reason.
 pub(crate) fn netns() -> Netns {
     Netns::create().unwrap_or_else(|e| {
         panic!("cannot make a network namespace ({e}): run as root or under `unshare -rn`")
@@ -18,16 +18,16 @@ pub(crate) fn socket_in(netns: &Netns) -> Socket {
     Socket::open_in(netns).expect("a socket in a namespace that this test made")
 }
 
-/// Links, addresses, routes of every table, rules and permanent neighbours, as iproute2 prints them: an eye that is
-/// not our own. Counters, ages and the carrier (which follows its cause by a moment) are not in it.
+/// Links, addresses, routes of every table, rules and permanent neighbours, as printed by iproute2, which is
+/// independent of our code. Counters, ages and the carrier (which changes with a delay) are left out.
 pub(crate) fn snapshot(netns: &Netns) -> String {
     let show = "ip -o link | sed 's/ \\(qlen\\|state\\) [^ ]*//g; s/NO-CARRIER,\\|,LOWER_UP\\|,M-DOWN//g'; \
                 ip -o -4 addr; ip -4 route show table all; ip rule; ip -4 neigh show nud permanent | sort; nft list ruleset";
     run_in(netns, &["sh", "-ec", show])
 }
 
-/// The same of IPv6, with the settings of links. The kernel's own link-local addresses come and go with the carrier, and
-/// whether an address has its subnet's anycast beside it depends on which of the kernel's workers came first.
+/// The same for IPv6, with the settings of links. The kernel's own link-local addresses depend on the carrier, and the
+/// subnet's anycast address depends on the timing of the kernel's work queues, so both are left out.
 pub(crate) fn snapshot_ipv6(netns: &Netns) -> String {
     let show = "ip -o link | sed 's/ \\(qlen\\|state\\) [^ ]*//g; s/NO-CARRIER,\\|,LOWER_UP\\|,M-DOWN//g'; \
                 { ip -o -6 addr; ip -6 route show table all; } | grep -v 'fe80::\\|ff00::\\|anycast' | sort; ip -6 rule | sort; \
@@ -47,8 +47,8 @@ pub(crate) fn run_in(netns: &Netns, command: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// Drops every capability of the calling thread but `CAP_NET_ADMIN`, for good. Capabilities belong to threads; libc
-/// has no wrapper that would spread this to the others.
+/// Drops all capabilities of the calling thread except `CAP_NET_ADMIN`, permanently. Capabilities belong to threads;
+/// libc has no wrapper that would apply this to the other threads.
 pub(crate) fn keep_only_net_admin() {
     const VERSION_3: u32 = 0x2008_0522;
     const NET_ADMIN: u32 = 1 << 12;
@@ -57,7 +57,7 @@ pub(crate) fn keep_only_net_admin() {
     let data = [NET_ADMIN, NET_ADMIN, 0, 0, 0, 0];
     #[expect(unsafe_code, reason = "a system call that neither nix nor std wraps")]
     // SAFETY: both arrays have the layout of `cap_user_header_t` and of two `cap_user_data_t`, and outlive the call;
-    // the kernel only writes the version into the header when it does not know it.
+    // the kernel only writes the version into the header if it does not know it.
     let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) };
     assert_eq!(
         result,

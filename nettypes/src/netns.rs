@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use rustix::fs::{fstat, fstatfs};
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl, opcode};
 
-/// `statfs` type of nsfs, the file system that namespaces are files of (linux/magic.h).
+/// `statfs` type of nsfs, the file system of namespaces (linux/magic.h).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
-/// linux/sched.h; what `NS_GET_NSTYPE` answers for a network namespace.
+/// linux/sched.h; the result of `NS_GET_NSTYPE` for a network namespace.
 const CLONE_NEWNET: i32 = 0x4000_0000;
 
 /// Identity of a namespace: device and inode of its nsfs file. Unique among living namespaces. A later namespace may get
@@ -44,12 +44,12 @@ pub enum NetnsError {
     /// Anything outside nsfs: a regular file (such as the one that an unmounted bind mount leaves), a FIFO, a directory.
     #[error("not a namespace (file system type {magic:#x}, mode {mode:#o})")]
     NotANamespace {
-        /// What `fstatfs` says.
+        /// The result of `fstatfs`.
         magic: u64,
-        /// What `fstat` says.
+        /// The result of `fstat`.
         mode: u32,
     },
-    /// A namespace, but of mounts, processes, users…
+    /// A namespace of another kind: mounts, processes, users…
     #[error("a namespace, but not of the network (type {nstype:#x})")]
     OtherNamespace {
         /// The `CLONE_NEW*` flag of its type.
@@ -60,13 +60,13 @@ pub enum NetnsError {
     Io {
         /// The system call.
         op: &'static str,
-        /// The kernel's answer.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// Checks that `fd` is a network namespace and says which.
+/// Checks that `fd` is a network namespace and returns its identity.
 ///
 /// # Errors
 /// See [`NetnsError`].
@@ -110,23 +110,23 @@ impl NetnsId {
     }
 }
 
-/// Asks a namespace for its `CLONE_NEW*` type.
+/// The `CLONE_NEW*` type of a namespace.
 fn nstype(fd: BorrowedFd<'_>) -> rustix::io::Result<i32> {
     #[expect(unsafe_code, reason = "rustix has no wrapper for NS_GET_NSTYPE")]
-    // SAFETY: `fd` is open for as long as it is borrowed, and `GetNsType` passes no memory to the kernel.
+    // SAFETY: `fd` is open as long as it is borrowed, and `GetNsType` passes no memory to the kernel.
     unsafe {
         ioctl(fd, GetNsType)
     }
 }
 
-/// `NS_GET_NSTYPE`, `_IO(0xb7, 0x3)` of linux/nsfs.h: no argument, the answer is the return value.
+/// `NS_GET_NSTYPE`, `_IO(0xb7, 0x3)` of linux/nsfs.h: no argument; the result is the return value.
 struct GetNsType;
 
 #[expect(
     unsafe_code,
     reason = "the trait of every ioctl that rustix does not know"
 )]
-// SAFETY: the opcode takes no argument, so the null pointer is never followed, and nothing is read back through it.
+// SAFETY: the opcode takes no argument, so the null pointer is never dereferenced, and nothing is read through it.
 unsafe impl Ioctl for GetNsType {
     type Output = i32;
     const IS_MUTATING: bool = false;

@@ -1,4 +1,4 @@
-//! Real entries: a namespace that tracks, and datagrams between addresses of its loopback.
+//! Tests with real entries: a namespace with connection tracking, and datagrams between addresses of its loopback.
 
 use std::net::UdpSocket;
 
@@ -8,8 +8,8 @@ use crate::testing::{keep_only_net_admin, netns, run_in};
 
 const POD: &str = "10.0.0.7";
 
-/// A namespace with three addresses that tracks every connection. The kernel makes IPv6 addresses usable when its workers
-/// find the time.
+/// A namespace with three addresses that tracks every connection. The kernel makes IPv6 addresses usable in a work
+/// queue, after some time.
 fn lab() -> Netns {
     let netns = netns();
     let boot = "ip link set lo up; for n in 1 7 8; do ip addr add 10.0.0.$n/32 dev lo; done; \
@@ -23,7 +23,7 @@ fn lab() -> Netns {
     netns
 }
 
-/// Sends one datagram. The port is of no matter: nobody listens, and the entry is made all the same.
+/// Sends one datagram. The port does not matter: nobody listens, but the entry is created.
 fn talk(netns: &Netns, from: &str, to: &str) {
     let (from, to) = (ip(from), ip(to));
     netns
@@ -38,7 +38,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// UDP entries, as the kernel's own file has them.
+/// UDP entries, from the kernel's own file.
 fn entries(netns: &Netns) -> Vec<String> {
     let text = netns
         .run(|| std::fs::read_to_string("/proc/thread-self/net/nf_conntrack"))
@@ -69,7 +69,7 @@ fn a_pods_connections_go_and_others_stay() {
     assert_eq!(forget(&netns, &[POD]), 0);
 }
 
-/// A service's client: only the answer's direction names the pod.
+/// The client of a service: only the reply direction contains the pod.
 #[test]
 fn a_connection_that_was_translated_to_the_pod_goes_too() {
     let netns = lab();

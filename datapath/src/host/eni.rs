@@ -1,4 +1,4 @@
-//! A secondary ENI: its link, its address, its table, the rules that lead there.
+//! A secondary ENI: its link, its address, its table, and the rules for this table.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::netlink::route::{self, MAIN, Route};
 use crate::netlink::rule::{self, Rule};
 use crate::netlink::{Errno, Error, Family, Mac, Report, Socket, wait_for_link_by_mac};
 
-/// A secondary ENI, as it shall be on the node.
+/// The desired configuration of a secondary ENI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EniLink {
-    /// Its MAC address, by which its link is found.
+    /// Its MAC address, which identifies its link.
     pub mac: Mac,
-    /// Its own address, not one of a pod.
+    /// Its own address, which no pod uses.
     pub primary: Ipv4Addr,
-    /// The subnet it is in; the VPC's router has the first address after the subnet's base.
+    /// Its subnet. The VPC's router has the first address after the subnet's base.
     pub subnet: Ipv4Net,
     /// Its route table; see [`eni_table`](crate::constants::eni_table).
     pub table: u32,
@@ -30,11 +30,11 @@ pub struct EniLink {
     pub mtu: u32,
 }
 
-/// Brings a secondary ENI about. Waits up to `patience` for its link to appear: EC2 reports an ENI attached before the
-/// node's driver has seen it. The calling thread must be in the socket's namespace. Returns the link's index.
+/// Configures a secondary ENI. Waits up to `patience` for its link to appear: EC2 reports an ENI as attached before the
+/// node's driver has created the link. The calling thread must be in the socket's namespace. Returns the link's index.
 ///
 /// # Errors
-/// [`HostError`]; what was done before the failure stays, as a repetition would do it again.
+/// [`HostError`]. Completed steps are not undone, because a repetition would do them again.
 pub fn add_eni(socket: &mut Socket, eni: &EniLink, patience: Duration) -> Result<u32, HostError> {
     validate(eni)?;
     let link = wait_for_link_by_mac(socket, eni.mac, patience)
@@ -44,13 +44,13 @@ pub fn add_eni(socket: &mut Socket, eni: &EniLink, patience: Duration) -> Result
     Ok(link.index)
 }
 
-/// All of it, over a link that is there.
+/// All of it, with an existing link.
 pub(super) fn ensure(socket: &mut Socket, eni: &EniLink, link: &Link) -> Result<(), HostError> {
     let gateway = validate(eni)?;
     ensure_link(socket, link, eni.mtu)?;
     ensure_address(socket, eni, link.index).during("set the ENI's address")?;
     ensure_routes(socket, eni.table, link.index, gateway).during("set up the ENI's table")?;
-    // The table is complete before anything leads there.
+    // The table is complete before any rule uses it.
     let mark = Rule::mark(
         Family::V4,
         RULE_ENI,
@@ -68,11 +68,11 @@ pub(super) fn ensure(socket: &mut Socket, eni: &EniLink, link: &Link) -> Result<
     Ok(())
 }
 
-/// Takes away what leads to an ENI: the rules, the table's routes. In the reverse order, so that no packet is sent to a
-/// table that is empty. Its pods must be gone; its link may be.
+/// Removes an ENI's rules and then its routes, so that no packet is sent to an empty table. Its pods must already be
+/// deleted; its link may be missing.
 ///
 /// # Errors
-/// Every failure; the rest is gone all the same.
+/// Every failure. Everything else is removed.
 pub fn remove_eni(socket: &mut Socket, table: u32) -> Result<(), Vec<HostError>> {
     let steps = [
         remove_rules(socket, table).during("remove the ENI's rules"),
@@ -91,7 +91,7 @@ fn validate(eni: &EniLink) -> Result<Ipv4Addr, HostError> {
     if !(1..=MAX_ENI_INDEX).contains(&eni.index) {
         return Err(HostError::Index { index: eni.index });
     }
-    // VPC subnets are /16 to /28; a /31 or /32 would have its "router" outside.
+    // VPC subnets are /16 to /28. The "router" of a /31 or /32 would be outside the subnet.
     let gateway = Ipv4Addr::from(u32::from(eni.subnet.network()).wrapping_add(1));
     if eni.subnet.prefix_len() > 30 || !eni.subnet.contains(&eni.primary) {
         return Err(HostError::Subnet { subnet: eni.subnet });
@@ -99,12 +99,12 @@ fn validate(eni: &EniLink) -> Result<Ipv4Addr, HostError> {
     Ok(gateway)
 }
 
-/// The ENI's own address and no other.
+/// The ENI's own address, and no other.
 ///
-/// `IFA_F_NOPREFIXROUTE`: the kernel's connected route for the subnet would go to main, where the primary ENI, in the
-/// same subnet or not, has the only say; the node's own traffic to that subnet would leave by this ENI with the
-/// primary's address, and be dropped by the VPC. Addresses that somebody else put there (ec2-net-utils,
-/// systemd-networkd) are pods' addresses: as local ones they would swallow the pods' packets.
+/// With `IFA_F_NOPREFIXROUTE`. The kernel's connected route for the subnet would be in main, which belongs to the
+/// primary ENI, even if that is in the same subnet. The node's own traffic to this subnet would leave through this ENI
+/// with the primary's address, and the VPC would drop it. Addresses that other programs added (ec2-net-utils,
+/// systemd-networkd) are pods' addresses: as local addresses they would receive the pods' packets.
 fn ensure_address(socket: &mut Socket, eni: &EniLink, index: u32) -> Result<(), Error> {
     let prefix_len = eni.subnet.prefix_len();
     let wanted = Address {
@@ -150,7 +150,7 @@ fn ensure_routes(
     let missing = wanted.iter().filter(|r| !present.contains(r));
     let requests: Vec<_> = missing.map(route::replace).collect();
     socket.batch(&requests).and_then(Report::ok)?;
-    // What "replace" replaced has the same destination.
+    // The route that "replace" replaced has the same destination.
     let wrong = present
         .iter()
         .filter(|r| r.protocol == PROTOCOL && wanted.iter().all(|w| w.dst != r.dst));
@@ -169,7 +169,7 @@ fn remove_rules(socket: &mut Socket, table: u32) -> Result<(), Error> {
 fn remove_routes(socket: &mut Socket, table: u32) -> Result<(), Error> {
     let mut routes = socket.routes(Family::V4, Some(table))?;
     routes.retain(|r| r.protocol == PROTOCOL);
-    // The default route first: its gateway is found by the other.
+    // The default route first: its gateway is reached through the other route.
     routes.sort_by_key(|r| r.dst.prefix_len());
     let requests: Vec<_> = routes.iter().map(route::del).collect();
     socket.batch(&requests).and_then(rules::all_gone)

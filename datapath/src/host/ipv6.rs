@@ -1,7 +1,7 @@
-//! A node whose pods have IPv6 addresses: forwarding, the rule that lets local pods win, the check of their sources.
+//! A node with IPv6 pods: forwarding, the rule for local pods, and the check of source addresses.
 //!
-//! All pods' addresses are on the primary ENI, which main routes, so there is no table, mark or rule per ENI; nothing is
-//! translated, so there is nothing to remember about connections.
+//! All pods' addresses are on the primary ENI, which main routes, so no ENI needs a table, a mark or a rule. Nothing is
+//! translated, so connections need no marks.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,7 +13,7 @@ use crate::netlink::link::Link;
 use crate::netlink::rule::Rule;
 use crate::netlink::{Family, Kind, Socket};
 
-/// All of it but nftables, as [`ensure`](super::ensure) for IPv4.
+/// All of it except nftables, like [`ensure`](super::ensure) for IPv4.
 pub(super) fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
     let mac = config.primary_mac;
     let primary = crate::netlink::wait_for_link_by_mac(socket, mac, Duration::ZERO)
@@ -28,10 +28,10 @@ pub(super) fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Link, H
     Ok(primary)
 }
 
-/// A host that forwards is a router, and routers heed no advertisements, unless told to: the kernel forgets the default
-/// route that it has learnt from them in the moment in which forwarding is switched on, except where `accept_ra` is 2. So
-/// that comes first. 0 means that somebody has set the route by hand, or that another program hears the advertisements.
-/// What holds for links to come holds for pods' links. Says whether anything had to be changed.
+/// A host that forwards is a router, and a router ignores router advertisements by default. When forwarding is enabled,
+/// the kernel removes a default route that it learned from advertisements, unless `accept_ra` is 2. So `accept_ra` is
+/// set first. A value of 0 means that the route was set manually, or that another program handles advertisements. The
+/// default for new links applies to pods' links. Returns whether anything was changed.
 fn ensure_settings(primary: &str) -> Result<bool, HostError> {
     let mut changed = false;
     for links in ["all", "default", primary] {
@@ -47,7 +47,7 @@ fn ensure_settings(primary: &str) -> Result<bool, HostError> {
     Ok(changed)
 }
 
-/// Has pods' links take part in IPv6, as routers. Says how many settings had to be changed.
+/// Enables IPv6 on pods' links, as a router. Returns how many settings were changed.
 pub(super) fn ensure_pod_links<'a>(
     links: impl Iterator<Item = &'a Link>,
 ) -> Result<usize, HostError> {
@@ -61,7 +61,7 @@ pub(super) fn ensure_pod_links<'a>(
         for (_, setting, right) in wrong.iter().filter(|(wrong, ..)| *wrong) {
             match set(&format!("{}/{setting}", link.name), right) {
                 Ok(was_wrong) => changed += usize::from(was_wrong),
-                // It went in between, and its pod with it.
+                // The link was deleted in the meantime, with its pod.
                 Err(e) if is_gone(&e) => {}
                 Err(e) => return Err(e),
             }
@@ -77,7 +77,8 @@ fn is_gone(error: &HostError) -> bool {
     source.kind() == ErrorKind::NotFound
 }
 
-/// Whether it had to be changed. Read first: an unprivileged container may read these files and not write them.
+/// Returns whether it was changed. The file is read first, because an unprivileged container may read these files but
+/// not write them.
 fn set(name: &str, value: &'static str) -> Result<bool, HostError> {
     if read(name)? == value {
         return Ok(false);

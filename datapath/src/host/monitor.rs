@@ -49,7 +49,7 @@ impl HostMonitor {
     /// through the route sockets with the ports `own` are not reported.
     ///
     /// # Errors
-    /// When the kernel has no sockets to give.
+    /// If the kernel cannot create the sockets.
     pub fn open(pods: Family, own: &[u32]) -> Result<Self, Error> {
         let mut network = Monitor::open(match pods {
             Family::V4 => &TOPICS[..],
@@ -67,7 +67,7 @@ impl HostMonitor {
     /// empty.
     ///
     /// # Errors
-    /// When a socket fails.
+    /// If a socket fails.
     pub fn wait(&mut self) -> Result<Changes, Error> {
         let mut sockets = [
             PollFd::new(self.network.as_fd(), PollFlags::POLLIN),
@@ -82,7 +82,7 @@ impl HostMonitor {
     /// As [`HostMonitor::wait`], but returns at once.
     ///
     /// # Errors
-    /// When a socket fails.
+    /// If a socket fails.
     pub fn pending(&mut self) -> Result<Changes, Error> {
         Ok(Changes {
             events: self.network.pending()?,

@@ -34,9 +34,9 @@ struct Desired {
     config: HostConfig,
     /// Link index of the primary ENI.
     primary: u32,
-    /// Secondary ENIs by index, each with the index of its link, if that was there when last looked for.
+    /// Secondary ENIs by index, each with the index of its link, if it existed at the last check.
     enis: BTreeMap<u16, (EniLink, Option<u32>)>,
-    /// By name of the host end.
+    /// By the name of the host end.
     pods: BTreeMap<String, WiredPod>,
 }
 
@@ -183,7 +183,7 @@ impl Reconciler {
     /// Whether a link with one of these MAC addresses is there and is still not ours.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// If the kernel cannot be queried.
     pub fn has_unknown_links(&mut self, macs: &BTreeSet<Mac>) -> Result<bool, Error> {
         let links = self.socket.links()?;
         let mut present = links.iter().filter_map(|link| link.mac);

@@ -1,11 +1,11 @@
-//! Policy rules by difference: ours are known by their protocol number, and a rule is added before its rivals go.
+//! Policy rules. Ours have our protocol number. A rule is added before the rules that it replaces are removed.
 
 use super::{During, HostError};
 use crate::constants::PROTOCOL;
 use crate::netlink::rule::{self, Rule};
 use crate::netlink::{Error, Family, Socket};
 
-/// Makes sure that `wanted` is there, and then that of our own rules no other one is that `rival` matches.
+/// Ensures that `wanted` exists, and then that none of our other rules matches `rival`.
 pub(super) fn ensure(
     socket: &mut Socket,
     wanted: &Rule,
@@ -23,7 +23,7 @@ pub(super) fn ensure(
     socket.batch(&requests).and_then(all_gone).during(what)
 }
 
-/// Makes sure that no rule of ours is there that `wrong` matches.
+/// Ensures that none of our rules matches `wrong`.
 pub(super) fn remove(
     socket: &mut Socket,
     family: Family,
@@ -38,14 +38,14 @@ pub(super) fn remove(
     socket.batch(&requests).and_then(all_gone).during(what)
 }
 
-/// Our rules that lead to `table`.
+/// Our rules for `table`.
 pub(super) fn leading_to(socket: &mut Socket, table: u32) -> Result<Vec<Rule>, Error> {
     let mut rules = socket.rules(Family::V4)?;
     rules.retain(|r| r.protocol == PROTOCOL && r.table == table);
     Ok(rules)
 }
 
-/// Of deletions: gone already is as good.
+/// For deletions: an object that does not exist is a success.
 pub(super) fn all_gone(report: crate::netlink::Report) -> Result<(), Error> {
     report
         .results

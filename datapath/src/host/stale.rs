@@ -1,9 +1,9 @@
-//! What a former life left behind: rules of priorities that are no longer used, rules and tables of ENIs that are gone,
-//! pod links that it was about to remove.
+//! What a previous process left behind: rules with priorities that are no longer used, rules and tables of removed
+//! ENIs, pod links that it was about to remove.
 //!
-//! Only what bears our protocol number is looked at. An ENI is gone when its table is empty: with its link went the
-//! routes. (Of one whose routes somebody flushed, the rules go too; its pods had no way out anyhow, and get everything
-//! back when it is set up again.)
+//! Only objects with our protocol number are checked. An ENI is gone if its table is empty, because its routes are
+//! removed with its link. (If someone flushed the routes of an ENI, its rules are removed too. Its pods had no route
+//! anyway, and get everything back when the ENI is configured again.)
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::netlink::route::{self, MAIN};
 use crate::netlink::rule;
 use crate::netlink::{Family, Socket};
 
-/// Removes it. To be called before anything is set up.
+/// Removes all of it. Call this before anything is configured.
 pub(super) fn remove(socket: &mut Socket) -> Result<(), HostError> {
     let what = "remove what a former life left";
     match socket.apply(&link::del_group(GROUP_DYING)) {

@@ -1,4 +1,4 @@
-//! The settings that only `/proc/sys` has. Files are those of the calling thread's namespace.
+//! The settings that are only in `/proc/sys`. The files belong to the calling thread's namespace.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,8 +8,8 @@ use super::HostError;
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const RP_FILTER_ALL: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
 
-/// Switches IPv4 forwarding on, where it is off. Nodes have it on as a rule: kubelet and container runtimes see to it.
-/// It is read first, because an unprivileged container may read the file and not write it. Says whether it was off.
+/// Enables IPv4 forwarding if it is disabled. On most nodes it is enabled by the kubelet and the container runtime. The
+/// file is read first, because an unprivileged container may read it but not write it. Returns whether it was disabled.
 pub(super) fn ensure_forwarding() -> Result<bool, HostError> {
     if read(FORWARD)? == "1" {
         return Ok(false);
@@ -18,11 +18,13 @@ pub(super) fn ensure_forwarding() -> Result<bool, HostError> {
     Ok(true)
 }
 
-/// Whether the machine-wide setting makes every device's strict source check a loose one: the kernel takes the larger.
+/// Whether the global setting turns the strict source check of every device into a loose one: the kernel uses the
+/// larger value.
 pub(super) fn source_check_is_loose() -> Result<bool, HostError> {
     match read(RP_FILTER_ALL) {
         Ok(value) => Ok(value == "2"),
-        // Hidden by a sandbox: then the check costs a look-up that may not be needed, and is certain.
+        // The file is hidden by a sandbox. In this case the check is enabled, which costs a lookup that may be
+        // unnecessary.
         Err(HostError::Sysctl { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
             Ok(true)
         }
@@ -30,7 +32,7 @@ pub(super) fn source_check_is_loose() -> Result<bool, HostError> {
     }
 }
 
-/// Whether the kernel speaks IPv6 at all.
+/// Whether the kernel supports IPv6 at all.
 pub(super) fn has_ipv6() -> bool {
     fs::exists("/proc/sys/net/ipv6").unwrap_or(true)
 }

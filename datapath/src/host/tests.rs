@@ -1,4 +1,4 @@
-//! The node's network for real: a host with two ENIs, each on a wire of its own.
+//! Tests the node's network: a real host namespace with two ENIs, each on its own wire.
 
 mod ipv6;
 mod reconciler;
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Lab {
     host: Netns,
     socket: Socket,
-    /// The wires, and the VPC's router at the far end of each.
+    /// The wires, with the VPC's router at the far end of each.
     wires: [Netns; 2],
 }
 
@@ -62,7 +62,7 @@ fn eni() -> EniLink {
 }
 
 impl Lab {
-    /// `eth0` with its address and default route, as a node boots; `eth1` just attached, down.
+    /// `eth0` has its address and default route, as after boot; `eth1` was just attached and is down.
     fn new() -> Self {
         let host = netns();
         let mut socket = socket_in(&host);
@@ -254,7 +254,7 @@ fn the_local_destinations_change_alone_and_heal() {
     ];
     assert_eq!(local(&lab), [two, two]);
     assert_eq!(lab.show(handles), before);
-    // Somebody else was faster, or undid it, or took everything.
+    // Another program was faster, or undid the change, or removed everything.
     for meddle in [
         "insert rule ip hawser leaving ip daddr 100.65.0.0/16 return",
         "flush chain ip hawser translated",
@@ -410,7 +410,7 @@ fn what_cannot_be_set_up_is_told() {
         let elsewhere = EniLink { subnet: "10.1.0.0/24".parse().unwrap(), ..eni() };
         assert!(matches!(add_eni(socket, &elsewhere, PATIENCE), Err(HostError::Subnet { .. })));
     });
-    // On a thread of another namespace the nftables and the sysctls would be another host's.
+    // On a thread in another namespace, nftables and sysctls would belong to another host.
     let error = update_local(&mut lab.socket, &mut config(), Vec::new()).unwrap_err();
     assert!(
         matches!(
@@ -424,7 +424,7 @@ fn what_cannot_be_set_up_is_told() {
     );
 }
 
-/// For the calling thread, in a mount namespace of its own, as a container has one.
+/// For the calling thread, in its own mount namespace, as in a container.
 fn write_protect_settings() {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
     let none = None::<&str>;
@@ -449,7 +449,7 @@ fn read_only_sysctls_matter_only_where_forwarding_is_off() {
     lab.on_host(read_only).unwrap();
 }
 
-/// The daemon has no more than this.
+/// The daemon has only this capability.
 #[test]
 fn net_admin_is_enough() {
     let mut lab = Lab::new();

@@ -1,4 +1,4 @@
-//! Addresses of links. Builds requests and reads answers; decides nothing.
+//! Addresses of links. Builds requests and parses answers; makes no decisions.
 
 use std::net::IpAddr;
 
@@ -14,18 +14,18 @@ pub struct Address {
     pub index: u32,
     /// The address.
     pub address: IpAddr,
-    /// Length of its prefix.
+    /// The length of its prefix.
     pub prefix_len: u8,
-    /// `IFA_F_NOPREFIXROUTE`: the kernel makes no connected route for the prefix.
+    /// `IFA_F_NOPREFIXROUTE`: the kernel creates no connected route for the prefix.
     pub no_prefix_route: bool,
-    /// `IFA_F_NODAD`, IPv6: usable at once, without asking the link whether anybody else has it.
+    /// `IFA_F_NODAD`, IPv6: usable at once, without duplicate address detection.
     pub no_dad: bool,
 }
 
 impl Address {
-    /// A host address (/32 or /128) that is ours alone and is to have no connected route. For a /32 the kernel makes
-    /// none in any case; for a /128 it must be told, and not to ask the link for duplicates either: the answer would be
-    /// waited for a second and more, in which the address cannot be used.
+    /// A host address (/32 or /128) without a connected route. For a /32, the kernel never creates one. For a /128, the
+    /// request must say so, and must also disable duplicate address detection: it takes a second or more, during which
+    /// the address is not usable.
     #[must_use]
     pub fn host(index: u32, address: impl Into<IpAddr>) -> Self {
         let address = address.into();
@@ -39,7 +39,7 @@ impl Address {
         }
     }
 
-    /// Reads a `RTM_NEWADDR` or `RTM_DELADDR`; `None` for any other message or family.
+    /// Parses a `RTM_NEWADDR` or `RTM_DELADDR`; `None` for any other message or family.
     #[must_use]
     pub fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
         let (RouteNetlinkMessage::NewAddress(message) | RouteNetlinkMessage::DelAddress(message)) =
@@ -60,7 +60,7 @@ impl Address {
         let header = &message.header;
         Some(Self {
             index: header.index,
-            // IPv6 tells the local address only where it differs from the prefix's.
+            // For IPv6, the local address is present only if it differs from the prefix's address.
             address: local.or(prefix)?,
             prefix_len: header.prefix_len,
             no_prefix_route: flags.contains(AddressFlags::Noprefixroute),
@@ -69,7 +69,7 @@ impl Address {
     }
 }
 
-/// Adds the address; `EEXIST` when the link has it.
+/// Adds the address; `EEXIST` if the link already has it.
 #[must_use]
 pub fn add(address: &Address) -> Request {
     Request::create(
@@ -78,7 +78,7 @@ pub fn add(address: &Address) -> Request {
     )
 }
 
-/// Adds the address, or changes the flags of the one that is there. The prefix length is part of its identity.
+/// Adds the address, or changes the flags of an existing one. The prefix length is part of its identity.
 #[must_use]
 pub fn replace(address: &Address) -> Request {
     Request::replace(
@@ -87,7 +87,7 @@ pub fn replace(address: &Address) -> Request {
     )
 }
 
-/// Removes the address; `EADDRNOTAVAIL` when the link does not have it.
+/// Removes the address; `EADDRNOTAVAIL` if the link does not have it.
 #[must_use]
 pub fn del(address: &Address) -> Request {
     Request::ack(
@@ -97,7 +97,7 @@ pub fn del(address: &Address) -> Request {
     )
 }
 
-/// Asks for all addresses of a family, or those of one link (kernels before 4.20 ignore the filter).
+/// Lists all addresses of a family, or those of one link (kernels before 4.20 ignore the filter).
 #[must_use]
 pub fn dump(family: Family, index: Option<u32>) -> Request {
     let mut message = AddressMessage::default();
@@ -110,7 +110,7 @@ impl Socket {
     /// All addresses of a family in the namespace, or those of one link.
     ///
     /// # Errors
-    /// As [`Socket::dump`]; a link that is gone has no addresses.
+    /// As [`Socket::dump`]. A link that does not exist has no addresses.
     pub fn addresses(&mut self, family: Family, index: Option<u32>) -> Result<Vec<Address>, Error> {
         let on = |a: &Address| index.is_none_or(|i| a.index == i);
         let read = |message: &_| Address::from_message(message).filter(on);
@@ -127,7 +127,7 @@ fn message(address: &Address) -> AddressMessage {
     message.header.prefix_len = address.prefix_len;
     message.header.index = address.index;
     let ip = address.address;
-    // Both: LOCAL is the address itself, ADDRESS the prefix (the peer's, on a point-to-point link).
+    // Both: LOCAL is the address itself, ADDRESS is the prefix (the peer's address on a point-to-point link).
     message
         .attributes
         .extend([AddressAttribute::Local(ip), AddressAttribute::Address(ip)]);
@@ -135,7 +135,7 @@ fn message(address: &Address) -> AddressMessage {
     flags.set(AddressFlags::Noprefixroute, address.no_prefix_route);
     flags.set(AddressFlags::Nodad, address.no_dad);
     if !flags.is_empty() {
-        // The header has room for eight flags, and the first of these is the tenth.
+        // The header has only eight flags, and the first of these is the tenth.
         message.attributes.push(AddressAttribute::Flags(flags));
     }
     message

@@ -1,7 +1,7 @@
-//! The bare netlink socket: options, addresses, datagrams cut into frames.
+//! The bare netlink socket: options, addresses, and splitting datagrams into frames.
 //!
-//! Owns the descriptor and everything that is the same for every netlink protocol; knows no message type. Must not
-//! block for ever: every receive has a timeout.
+//! Owns the descriptor and everything that is the same for every netlink protocol. Knows no message type. Must not
+//! block forever: every receive has a timeout.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -18,12 +18,12 @@ use nix::sys::time::TimeVal;
 use super::Error;
 use crate::netns::NetnsId;
 
-/// The kernel works through a request inside `sendmsg`, so an answer that is not there within this time was lost.
+/// The kernel handles a request inside `sendmsg`, so an answer that does not arrive within this time was lost.
 const RECEIVE_TIMEOUT_SECONDS: i64 = 5;
 
-/// Enough for acknowledgements and one link with all its attributes; a fresh pod socket costs little.
+/// Enough for acknowledgements and for one link with all attributes, so that a new pod socket is cheap.
 const SMALL: usize = 8 * 1024;
-/// The kernel fills dumps in chunks of up to 32 KiB when the receiver offers as much.
+/// The kernel fills dumps in chunks of up to 32 KiB if the receiver's buffer is large enough.
 const LARGE: usize = 64 * 1024;
 
 /// Length of `nlmsghdr`.
@@ -32,7 +32,7 @@ pub(super) const HEADER: usize = 16;
 mod option {
     use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
 
-    /// Missing from libc for this target.
+    /// Missing in libc for this target.
     const NETLINK_GET_STRICT_CHK: libc::c_int = 12;
     sockopt_impl!(
         ExtAck,
@@ -60,27 +60,27 @@ mod option {
 }
 
 mod ioctl {
-    // SIOCGSKNS: a descriptor of the namespace that a socket belongs to.
+    // SIOCGSKNS: returns a descriptor of a socket's namespace.
     nix::ioctl_none_bad!(socket_netns, 0x894c);
 }
 
-/// An open netlink socket, bound to a port of the kernel's choice.
+/// An open netlink socket, bound to a port that the kernel chose.
 #[derive(Debug)]
 pub(crate) struct Channel {
     fd: OwnedFd,
-    /// Our address; the kernel puts it into every answer.
+    /// Our address. The kernel includes it in every answer.
     pub(crate) port: u32,
     buffer: Vec<u8>,
 }
 
-/// One netlink message inside a datagram.
+/// One netlink message in a datagram.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) seq: u32,
     pub(crate) port: u32,
-    /// The whole message, its header included.
+    /// The whole message, including its header.
     pub(crate) raw: &'a [u8],
 }
 
@@ -104,7 +104,7 @@ impl Channel {
         Self::prepare(fd, groups).map_err(|errno| Error::Socket { op, errno })
     }
 
-    /// Takes over a route socket from another process, and clears what that process may have left on it.
+    /// Takes over a route socket from another process, and resets the state that this process may have left.
     pub(crate) fn adopt(fd: OwnedFd) -> Result<Self, Error> {
         let failed = |errno| Error::Socket {
             op: "adopt socket",
@@ -115,7 +115,7 @@ impl Channel {
         if domain != libc::AF_NETLINK || protocol != libc::NETLINK_ROUTE {
             return Err(Error::NotRouteNetlink { domain, protocol });
         }
-        // O_NONBLOCK is a property of the open file that both processes share; the timeout needs it off.
+        // O_NONBLOCK is a property of the open file that both processes share. The timeout needs it off.
         fcntl(&fd, FcntlArg::F_SETFL(OFlag::empty())).map_err(failed)?;
         fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map_err(failed)?;
         let channel = Self::prepare(fd, 0).map_err(failed)?;
@@ -124,23 +124,23 @@ impl Channel {
     }
 
     fn prepare(fd: OwnedFd, groups: u32) -> Result<Self, Errno> {
-        // Timeout first: from here on nothing that we do to the socket can hang.
+        // The timeout first: after this, no operation on the socket can hang.
         setsockopt(
             &fd,
             sockopt::ReceiveTimeout,
             &TimeVal::new(RECEIVE_TIMEOUT_SECONDS, 0),
         )?;
         setsockopt(&fd, option::ExtAck, &true)?;
-        // Errors come without a copy of the request.
+        // Errors do not contain a copy of the request.
         setsockopt(&fd, option::CapAck, &true)?;
-        // Kernels before 4.20 lack it, and then ignore filters in dumps; callers filter again anyway. NETFILTER has no
-        // use for it and accepts it.
+        // Kernels before 4.20 do not have this option and ignore filters in dumps; callers filter again anyway.
+        // NETFILTER accepts it without effect.
         match setsockopt(&fd, option::StrictCheck, &true) {
             Ok(()) | Err(Errno::ENOPROTOOPT) => {}
             Err(errno) => return Err(errno),
         }
-        // A bound netlink socket keeps its port for life (EINVAL for any other); binding it to that same port again
-        // sets the subscriptions.
+        // A bound netlink socket cannot change its port (EINVAL). Binding it to the same port again sets the
+        // subscriptions.
         let bound: NetlinkAddr = getsockname(fd.as_raw_fd())?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(bound.pid(), groups))?;
         let address: NetlinkAddr = getsockname(fd.as_raw_fd())?;
@@ -151,7 +151,7 @@ impl Channel {
         })
     }
 
-    /// Throws away answers to requests that an earlier owner of the socket sent.
+    /// Discards answers to requests that the previous owner of the socket sent.
     fn discard_pending(&self) -> Result<(), Errno> {
         let mut scrap = [0; 64];
         loop {
@@ -163,26 +163,26 @@ impl Channel {
         }
     }
 
-    /// Room for what comes unasked while its reader is busy. Without the right to exceed the system's limit, as much as
-    /// that allows.
+    /// Enlarges the buffer for notifications that arrive while the reader is busy. Without the privilege to exceed the
+    /// system's limit, uses the limit.
     pub(crate) fn expect_floods(&mut self) {
         const BYTES: usize = 4 << 20;
         self.enlarge();
         let forced = setsockopt(&self.fd, sockopt::RcvBufForce, &BYTES);
         if forced.is_err() {
-            // The smaller buffer overruns sooner, which is noticed.
+            // The smaller buffer overruns earlier, which is detected.
             setsockopt(&self.fd, sockopt::RcvBuf, &BYTES).unwrap_or_default();
         }
     }
 
-    /// Room for dumps; done once, when the first dump is asked for.
+    /// Enlarges the buffer for dumps. Done once, before the first dump.
     pub(crate) fn enlarge(&mut self) {
         if self.buffer.len() < LARGE {
             self.buffer.resize(LARGE, 0);
         }
     }
 
-    /// Sends one datagram to the kernel, whatever the socket may be connected to.
+    /// Sends one datagram to the kernel, even if the socket is connected elsewhere.
     pub(crate) fn send(&self, op: &'static str, bytes: &[u8]) -> Result<(), Error> {
         let kernel = NetlinkAddr::new(0, 0);
         loop {
@@ -194,13 +194,13 @@ impl Channel {
         }
     }
 
-    /// Receives one datagram from the kernel. Datagrams of other processes are dropped: any local process may send
-    /// to our port.
+    /// Receives one datagram from the kernel. Datagrams from other processes are dropped: any local process can send to
+    /// our port.
     pub(crate) fn receive(&mut self, op: &'static str) -> Result<Frames<'_>, Error> {
         self.receive_with(op, MsgFlags::empty())
     }
 
-    /// As [`Channel::receive`], without waiting: `None` when nothing is there.
+    /// As [`Channel::receive`], without waiting: `None` if there is no datagram.
     pub(crate) fn try_receive(&mut self, op: &'static str) -> Result<Option<Frames<'_>>, Error> {
         match self.receive_with(op, MsgFlags::MSG_DONTWAIT) {
             Err(Error::Timeout { .. }) => Ok(None),
@@ -225,14 +225,13 @@ impl Channel {
         Ok(Frames::of(&self.buffer[..length], op))
     }
 
-    /// A descriptor of the namespace that the socket belongs to. The kernel asks for `CAP_NET_ADMIN` over it, and for
-    /// nothing else.
+    /// A descriptor of the socket's namespace. The kernel requires only `CAP_NET_ADMIN` over it.
     fn netns_fd(&self) -> Result<OwnedFd, Error> {
         #[expect(unsafe_code, reason = "an ioctl that nix does not wrap")]
-        // SAFETY: the descriptor is open for as long as `self` lives, and the request takes no argument.
+        // SAFETY: the descriptor is open as long as `self` lives, and the request takes no argument.
         let raw = unsafe { ioctl::socket_netns(self.fd.as_raw_fd()) }.map_err(no_netns)?;
         #[expect(unsafe_code, reason = "the ioctl returns a descriptor as a number")]
-        // SAFETY: the kernel has just made this descriptor for us; nobody else knows its number.
+        // SAFETY: the kernel has just created this descriptor for us; nothing else uses its number.
         let fd = unsafe { OwnedFd::from_raw_fd(raw) };
         Ok(fd)
     }
@@ -264,7 +263,7 @@ pub(crate) struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// The messages of `datagram`, which answers `op`.
+    /// The messages of `datagram`, which is an answer to `op`.
     pub(crate) const fn of(datagram: &'a [u8], op: &'static str) -> Self {
         Self { rest: datagram, op }
     }

@@ -1,57 +1,57 @@
-//! What can go wrong on a netlink socket, with the request's name and the kernel's own words.
+//! Errors of a netlink socket, with the name of the request and the kernel's message.
 
 use netlink_packet_core::DecodeError;
 use nix::errno::Errno;
 
-/// Failure of one request, or of the socket that carried it.
+/// The failure of one request, or of its socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refused the request.
     #[error("{op}: {errno}{}", said(message.as_deref()))]
     Kernel {
-        /// Name of the request, such as `route add`.
+        /// The name of the request, such as `route add`.
         op: &'static str,
-        /// The kernel's verdict.
+        /// The kernel's error.
         errno: Errno,
-        /// The kernel's explanation (extended acknowledgement), when it gave one.
+        /// The kernel's explanation (extended acknowledgement), if there is one.
         message: Option<String>,
     },
-    /// The socket failed. After `ENOBUFS` answers were lost, and nothing is known about the requests in flight.
+    /// The socket failed. After `ENOBUFS`, answers were lost, and the result of the requests in flight is unknown.
     #[error("{op}: netlink socket failed")]
     Socket {
-        /// What was being done.
+        /// The operation.
         op: &'static str,
-        /// The kernel's answer.
+        /// The kernel's error.
         #[source]
         errno: Errno,
     },
-    /// No answer within the receive timeout. The kernel answers at once, so the answer was lost.
+    /// There was no answer within the receive timeout. The kernel answers immediately, so the answer was lost.
     #[error("{op}: no answer from the kernel")]
     Timeout {
-        /// What was being waited for.
+        /// What the caller waited for.
         op: &'static str,
     },
-    /// Each of several dumps was disturbed by concurrent changes.
+    /// All of several dumps were disturbed by concurrent changes.
     #[error("{op}: interrupted {attempts} times by concurrent changes")]
     Interrupted {
         /// The dump.
         op: &'static str,
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: u32,
     },
-    /// An answer that does not parse.
+    /// An answer that cannot be parsed.
     #[error("{op}: malformed answer")]
     Decode {
-        /// The request that was answered.
+        /// The request of the answer.
         op: &'static str,
-        /// Where it went wrong.
+        /// The parse error.
         #[source]
         source: DecodeError,
     },
-    /// An answer cut short: of a length that cannot be, or longer than the buffer.
+    /// A truncated answer: its length is impossible, or larger than the buffer.
     #[error("{op}: truncated answer")]
     Truncated {
-        /// The request that was answered.
+        /// The request of the answer.
         op: &'static str,
     },
     /// A descriptor that is not an `AF_NETLINK`/`NETLINK_ROUTE` socket.
@@ -62,16 +62,16 @@ pub enum Error {
         /// `SO_PROTOCOL`.
         protocol: i32,
     },
-    /// A socket and the calling thread, or two sockets, that ought to be in one namespace and are not.
+    /// A socket and the calling thread, or two sockets, are not in the same namespace.
     #[error("{op}: socket belongs to another network namespace")]
     ForeignNamespace {
-        /// What was being done.
+        /// The operation.
         op: &'static str,
     },
     /// A namespace could not be opened or entered.
     #[error("{op}: no access to the network namespace")]
     Namespace {
-        /// What was being done.
+        /// The operation.
         op: &'static str,
         /// The cause.
         #[source]
@@ -86,8 +86,8 @@ impl Error {
         matches!(self, Self::Kernel { errno: e, .. } if *e == errno)
     }
 
-    /// Whether the object in question is not there: `ENODEV`, `ESRCH`, `ENOENT` or `EADDRNOTAVAIL`, depending on the
-    /// object. Success for whoever is deleting.
+    /// Whether the object does not exist: `ENODEV`, `ESRCH`, `ENOENT` or `EADDRNOTAVAIL`, depending on the object. For
+    /// a deletion, this is a success.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         [
@@ -100,7 +100,7 @@ impl Error {
         .any(|e| self.is(*e))
     }
 
-    /// The kernel's verdict, when there is one.
+    /// The kernel's error, if there is one.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match self {

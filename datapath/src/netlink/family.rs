@@ -3,7 +3,7 @@
 use netlink_packet_route::AddressFamily;
 use nettypes::Family;
 
-/// As the kernel numbers it.
+/// The kernel's number.
 pub(super) const fn code(family: Family) -> AddressFamily {
     match family {
         Family::V4 => AddressFamily::Inet,

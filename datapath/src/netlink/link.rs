@@ -1,7 +1,7 @@
-//! Links: veth pairs, changes, IPv4 device settings, look-ups.
+//! Links: veth pairs, changes, IPv4 device settings, lookups.
 //!
-//! Builds requests and reads answers; decides nothing. Links are addressed by index wherever the caller has one: a
-//! name may belong to another link by the time the kernel reads the request.
+//! Builds requests and parses answers; makes no decisions. Links are addressed by index wherever the caller has one,
+//! because a name may belong to another link when the kernel handles the request.
 
 mod ipv6;
 
@@ -19,22 +19,22 @@ use super::{Error, Mac, Request, Socket};
 
 pub use ipv6::{Inet6Conf, set_no_own_ipv6, set_no_own_ipv6_by_name};
 
-/// One end of a veth pair as it shall be created. `None` leaves the choice to the kernel.
+/// One end of a veth pair to be created. `None` leaves the choice to the kernel.
 #[derive(Debug, Clone, Copy)]
 pub struct End<'a> {
     /// At most 15 bytes.
     pub name: &'a str,
     /// In bytes.
     pub mtu: Option<u32>,
-    /// Set at creation, so that udev's `MACAddressPolicy=persistent` leaves it alone.
+    /// Set at creation, so that udev's `MACAddressPolicy=persistent` does not change it.
     pub mac: Option<Mac>,
     /// Link group; 0 is the default group.
     pub group: u32,
-    /// Only honoured on the near end: the kernel answers `ENOTCONN` to a peer that shall be created up.
+    /// Only used for the near end: the kernel returns `ENOTCONN` if the peer is to be created up.
     pub up: bool,
 }
 
-/// A link as the kernel reports it.
+/// A link, as reported by the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Link {
     /// Interface index, unique in its namespace.
@@ -51,22 +51,23 @@ pub struct Link {
     pub up: bool,
     /// Takes part in ARP (no `IFF_NOARP`).
     pub arp: bool,
-    /// `IFLA_LINK`: for a veth the index of the other end, in that end's namespace.
+    /// `IFLA_LINK`: for a veth, the index of the other end in that end's namespace.
     pub peer: Option<u32>,
     /// Kind of a virtual link (`veth`, `vlan`); `None` for hardware.
     pub kind: Option<String>,
-    /// `net.ipv4.conf.<link>.rp_filter`, when the answer carries the IPv4 settings. So with the next two.
+    /// `net.ipv4.conf.<link>.rp_filter`, if the answer contains the IPv4 settings. The same is true for the next two.
     pub rp_filter: Option<i32>,
-    /// `net.ipv4.conf.<link>.forwarding`, which decides for packets that come in by this link.
+    /// `net.ipv4.conf.<link>.forwarding`, which decides for packets that arrive on this link.
     pub forwarding: Option<i32>,
     /// `net.ipv4.conf.<link>.accept_redirects`.
     pub accept_redirects: Option<i32>,
-    /// The IPv6 settings, when the answer carries them: not where the kernel has no IPv6, nor on links that cannot.
+    /// The IPv6 settings, if the answer contains them: not if the kernel has no IPv6, and not on links that do not
+    /// support it.
     pub ipv6: Option<Inet6Conf>,
 }
 
-/// IPv4 settings of a device that can be set over rtnetlink, which works where `/proc/sys` is read-only. The numbers
-/// are `IPV4_DEVCONF_*` of the kernel's `ip.h`, which count from 1.
+/// IPv4 settings of a device that can be set over rtnetlink, which works if `/proc/sys` is read-only. The numbers are
+/// `IPV4_DEVCONF_*` of the kernel's `ip.h`, which start at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum InetConf {
@@ -74,7 +75,7 @@ pub enum InetConf {
     Forwarding = 1,
     /// `proxy_arp`.
     ProxyArp = 3,
-    /// `accept_redirects`. The kernel wants this and `all` when it forwards.
+    /// `accept_redirects`. If it forwards, the kernel requires both this and `all`.
     AcceptRedirects = 4,
     /// `send_redirects`.
     SendRedirects = 6,
@@ -88,12 +89,12 @@ pub enum InetConf {
     AcceptLocal = 23,
 }
 
-/// Changes to an existing link; `None` leaves a property as it is.
+/// Changes of an existing link; `None` leaves a property unchanged.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Change<'a> {
     /// Administrative state.
     pub up: Option<bool>,
-    /// Whether the link takes part in ARP. A change empties its neighbour table, permanent entries included.
+    /// Whether the link takes part in ARP. A change empties its neighbour table, including permanent entries.
     pub arp: Option<bool>,
     /// In bytes.
     pub mtu: Option<u32>,
@@ -103,23 +104,23 @@ pub struct Change<'a> {
     pub group: Option<u32>,
     /// New name; the link must be down on kernels before 6.2.
     pub name: Option<&'a str>,
-    /// Moves the link. An RCU grace period (16 ms): create links where they belong instead.
+    /// Moves the link. This takes an RCU grace period (16 ms): create links in the right namespace instead.
     pub netns: Option<BorrowedFd<'a>>,
 }
 
-/// Creates a veth pair: `near` in the socket's namespace, `far` in `netns` (or with it, when `None`), in one request.
+/// Creates a veth pair in one request: `near` in the socket's namespace, `far` in `netns` (or in the same namespace, if
+/// `None`).
 #[must_use]
 pub fn add_veth(near: &End<'_>, far: &End<'_>, netns: Option<BorrowedFd<'_>>) -> Request {
     veth(end(near), end(&End { up: false, ..*far }), netns)
 }
 
-/// As [`add_veth`], with one transmit and one receive queue per end instead of one per CPU that the machine could
-/// ever have.
+/// As [`add_veth`], with one transmit and one receive queue per end instead of one per possible CPU of the machine.
 ///
-/// Every queue is a directory in sysfs, four for each pair and CPU: creating a pair takes 0.36 ms on a machine with two
-/// CPUs and 0.24 ms with one queue, and the difference grows with the CPUs, to milliseconds on the largest. A veth
-/// makes nothing of the queues: it has no queueing discipline, transmits without a lock, and receives on the CPU that
-/// transmits. They are missed only by whoever attaches XDP to a pod's link or configures steering per queue.
+/// Every queue is a directory in sysfs, four for each pair and CPU. Creating a pair takes 0.36 ms on a machine with two
+/// CPUs, and 0.24 ms with one queue. The difference grows with the number of CPUs, to milliseconds on the largest
+/// machines. A veth does not benefit from queues: it has no queueing discipline, transmits without a lock, and receives
+/// on the transmitting CPU. Only XDP on a pod's link or steering per queue would need them.
 #[must_use]
 pub fn add_veth_with_one_queue(
     near: &End<'_>,
@@ -144,8 +145,8 @@ fn veth(mut near: LinkMessage, mut far: LinkMessage, netns: Option<BorrowedFd<'_
     Request::create("veth add", RouteNetlinkMessage::NewLink(near))
 }
 
-/// Has the near end of a pair that is to be made take no part in ARP: the kernel neither asks nor answers nor learns on
-/// it. Every neighbour that its owner wants must be set.
+/// Disables ARP on the near end of a new pair: the kernel neither asks nor answers nor learns on it. All required
+/// neighbours must be set.
 #[must_use]
 pub fn without_arp(mut request: Request) -> Request {
     if let RouteNetlinkMessage::NewLink(message) = &mut request.message {
@@ -155,7 +156,7 @@ pub fn without_arp(mut request: Request) -> Request {
     request
 }
 
-/// Asks for the created object to be sent back with the verdict. For links only kernels from 6.2 comply.
+/// Requests that the created object is returned with the acknowledgement. For links, only kernels from 6.2 do this.
 pub(crate) fn echo(mut request: Request) -> Request {
     request.flags |= NLM_F_ECHO;
     request
@@ -167,7 +168,8 @@ pub fn set(index: u32, change: &Change<'_>) -> Request {
     changed(of(index), change)
 }
 
-/// Changes the link of this name. A new name cannot be among the changes: the request would be looking for it.
+/// Changes the link with this name. The changes cannot include a new name, because the kernel would look up the link by
+/// it.
 #[must_use]
 pub fn set_by_name(name: &str, change: &Change<'_>) -> Request {
     changed(
@@ -223,8 +225,8 @@ pub fn up(index: u32) -> Request {
 pub fn set_inet_conf(index: u32, settings: &[(InetConf, u32)]) -> Request {
     const IFLA_INET_CONF: u16 = 1;
     const NLA_F_NESTED: u16 = 0x8000;
-    // In requests each setting is an attribute of its own; only answers are the plain array that the packet crate
-    // models. A zero cannot be told from "unset" in its request form, so the attributes are laid out here.
+    // In requests, each setting is a separate attribute; only answers have the plain array that the packet crate
+    // models. Its request form cannot distinguish a zero from "unset", so the attributes are encoded here.
     let mut nested = Vec::with_capacity(8 * settings.len());
     for (setting, value) in settings {
         nested.extend_from_slice(&8u16.to_ne_bytes());
@@ -245,19 +247,19 @@ pub fn set_inet_conf(index: u32, settings: &[(InetConf, u32)]) -> Request {
     )
 }
 
-/// Deletes link `index`; for a veth its peer goes too. Waits for an RCU grace period.
+/// Deletes link `index`; for a veth, also its peer. Waits for an RCU grace period.
 #[must_use]
 pub fn del(index: u32) -> Request {
     Request::ack("link del", RouteNetlinkMessage::DelLink(of(index)), 0)
 }
 
-/// Deletes the link of this name.
+/// Deletes the link with this name.
 #[must_use]
 pub fn del_by_name(name: &str) -> Request {
     Request::ack("link del", RouteNetlinkMessage::DelLink(named(name)), 0)
 }
 
-/// Deletes every link of `group`, together and thus in one RCU grace period; `ENODEV` when there is none.
+/// Deletes every link of `group` together, in one RCU grace period; `ENODEV` if there is none.
 #[must_use]
 pub fn del_group(group: u32) -> Request {
     let mut message = LinkMessage::default();
@@ -265,7 +267,7 @@ pub fn del_group(group: u32) -> Request {
     Request::ack("link del group", RouteNetlinkMessage::DelLink(message), 0)
 }
 
-/// Asks for link `index`, without its counters.
+/// Requests link `index`, without its counters.
 #[must_use]
 pub fn get(index: u32) -> Request {
     Request::ack(
@@ -275,7 +277,7 @@ pub fn get(index: u32) -> Request {
     )
 }
 
-/// Asks for the link of this name, without its counters.
+/// Requests the link with this name, without its counters.
 #[must_use]
 pub fn get_by_name(name: &str) -> Request {
     Request::ack(
@@ -285,7 +287,7 @@ pub fn get_by_name(name: &str) -> Request {
     )
 }
 
-/// Asks for all links of the socket's namespace, without their counters.
+/// Lists all links of the socket's namespace, without their counters.
 #[must_use]
 pub fn dump() -> Request {
     Request::dump(
@@ -295,18 +297,18 @@ pub fn dump() -> Request {
 }
 
 impl Socket {
-    /// The link of this name, if there is one.
+    /// The link with this name, if it exists.
     ///
     /// # Errors
-    /// Any failure but "no such link".
+    /// Any failure except "no such link".
     pub fn link_by_name(&mut self, name: &str) -> Result<Option<Link>, Error> {
         self.one_link(&get_by_name(name))
     }
 
-    /// The link with this index, if there is one.
+    /// The link with this index, if it exists.
     ///
     /// # Errors
-    /// Any failure but "no such link".
+    /// Any failure except "no such link".
     pub fn link_by_index(&mut self, index: u32) -> Result<Option<Link>, Error> {
         self.one_link(&get(index))
     }
@@ -329,7 +331,7 @@ impl Socket {
 }
 
 impl Link {
-    /// Reads a `RTM_NEWLINK` or `RTM_DELLINK`; `None` for any other message.
+    /// Parses a `RTM_NEWLINK` or `RTM_DELLINK`; `None` for any other message.
     #[must_use]
     pub fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
         let (RouteNetlinkMessage::NewLink(message) | RouteNetlinkMessage::DelLink(message)) =

@@ -1,8 +1,7 @@
-//! Change notifications: what others (or we) did to links, addresses, routes, rules, neighbours and settings of a
-//! namespace.
+//! Change notifications: changes of links, addresses, routes, rules, neighbours and settings in a namespace, by anyone.
 //!
-//! Owns a subscribed socket. Notifications may be lost when the reader is slow; the kernel says so, and so does
-//! [`Event::Overrun`], upon which the reader must look at the whole state again.
+//! Owns a subscribed socket. Notifications can be lost if the reader is slow. The kernel reports this, and so does
+//! [`Event::Overrun`]: the reader must then check the whole state again.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -20,14 +19,14 @@ use super::link::Link;
 use super::{Channel, Error, Frame, Mac, Socket};
 use crate::netns::Netns;
 
-/// How many notifications are handed on at once, or a few more.
+/// About how many notifications are returned at once.
 const SOME: usize = 256;
 
-/// What to be told about, in IPv4 where IPv6 has a topic of its own. The value is the bit of the multicast group (`RTMGRP_*`).
+/// What to subscribe to, in IPv4 if IPv6 has its own topic. The value is the bit of the multicast group (`RTMGRP_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Topic {
-    /// Links appear, change, go.
+    /// Links appear, change or disappear.
     Links = 1,
     /// Neighbours.
     Neighbours = 4,
@@ -43,28 +42,30 @@ pub enum Topic {
     RoutesV6 = 0x400,
     /// Policy rules of IPv6 (`RTNLGRP_IPV6_RULE`).
     RulesV6 = 0x4_0000,
-    /// `net.ipv4.conf.*.forwarding` and `rp_filter`, set by way of `/proc/sys`. (What is set over netlink is not told.)
+    /// `net.ipv4.conf.*.forwarding` and `rp_filter`, if they are set through `/proc/sys`. (Changes over netlink are not
+    /// reported.)
     Settings = 0x80_0000,
-    /// `net.ipv6.conf.*.forwarding`, likewise. (Of `accept_ra` nothing is told, of `disable_ipv6` what follows from it.)
+    /// `net.ipv6.conf.*.forwarding`, in the same way. (Changes of `accept_ra` are not reported; of `disable_ipv6`, only
+    /// their effects are.)
     SettingsV6 = 0x100_0000,
 }
 
 /// One notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// An object appeared, changed or went.
+    /// An object appeared, changed or disappeared.
     Change(Box<RouteNetlinkMessage>),
-    /// A setting of this link changed; `None` if it is one of all links or of links to come.
+    /// A setting of this link changed; `None` for a setting of all links or of new links.
     Setting {
         /// The link.
         index: Option<u32>,
     },
-    /// Notifications were lost: dump what matters.
+    /// Notifications were lost: list everything relevant.
     Overrun,
 }
 
 impl Event {
-    /// The link that came or changed, as it then was.
+    /// The link that appeared or changed, as it was then.
     #[must_use]
     pub fn link(&self) -> Option<Link> {
         match self {
@@ -75,7 +76,7 @@ impl Event {
         }
     }
 
-    /// The link that went.
+    /// The link that disappeared.
     #[must_use]
     pub fn link_gone(&self) -> Option<Link> {
         match self {
@@ -92,7 +93,7 @@ impl Event {
 pub struct Monitor {
     channel: Channel,
     ready: std::collections::VecDeque<Event>,
-    /// Authors whose changes are not told.
+    /// Ports whose changes are not reported.
     ignored: Vec<u32>,
 }
 
@@ -100,7 +101,7 @@ impl Monitor {
     /// Subscribes in the calling thread's namespace.
     ///
     /// # Errors
-    /// [`Error::Socket`] when the kernel has no socket to give.
+    /// [`Error::Socket`] if the kernel cannot create a socket.
     pub fn open(topics: &[Topic]) -> Result<Self, Error> {
         let groups = topics.iter().fold(0, |bits, topic| bits | *topic as u32);
         let mut channel = Channel::open(SockProtocol::NetlinkRoute, groups)?;
@@ -112,23 +113,23 @@ impl Monitor {
         })
     }
 
-    /// Makes room for the notifications of many changes at once, for a reader that has other work too.
+    /// Enlarges the buffer for many notifications at once, for a reader that also does other work.
     pub fn expect_floods(&mut self) {
         self.channel.expect_floods();
     }
 
-    /// Keeps silent from now on about what is changed through the socket with this [port](Socket::port). What follows
-    /// from such a change, as the routes that go with a link, is told all the same. Before Linux 6.2 changes of links
-    /// name no author.
+    /// From now on, changes through the socket with this [port](Socket::port) are not reported. Effects of such a
+    /// change, such as routes that disappear with a link, are still reported. Before Linux 6.2, changes of links do not
+    /// contain the port.
     pub fn ignore(&mut self, port: u32) {
         self.ignored.push(port);
     }
 
-    /// What has been notified so far, without waiting; of a flood the beginning, for decoded it takes many times the room
-    /// that it takes in the kernel.
+    /// The notifications that have arrived so far, without waiting. If there are many, only the first ones, because
+    /// decoded notifications need much more memory than in the kernel.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// If the socket fails.
     pub fn pending(&mut self) -> Result<Vec<Event>, Error> {
         while self.ready.len() < SOME && self.read(true)? {}
         Ok(self.ready.drain(..).collect())
@@ -137,7 +138,7 @@ impl Monitor {
     /// Subscribes in `netns`.
     ///
     /// # Errors
-    /// As [`Monitor::open`], and [`Error::Namespace`] when the namespace cannot be entered.
+    /// As [`Monitor::open`], and [`Error::Namespace`] if the namespace cannot be entered.
     pub fn open_in(netns: &Netns, topics: &[Topic]) -> Result<Self, Error> {
         netns
             .run(|| Self::open(topics))
@@ -147,10 +148,10 @@ impl Monitor {
             })?
     }
 
-    /// Waits for the next notification; `None` when none comes within `timeout`.
+    /// Waits for the next notification; `None` if there is none within `timeout`.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// If the socket fails.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Event>, Error> {
         let timer = Timer::start(timeout)?;
         self.next_before(&timer)
@@ -166,7 +167,7 @@ impl Monitor {
         Ok(self.ready.pop_front())
     }
 
-    /// Takes one datagram; false if there was none and it was not to be waited for.
+    /// Reads one datagram; false if there was none and it was not to be waited for.
     fn read(&mut self, at_once: bool) -> Result<bool, Error> {
         let op = "monitor";
         let received = if at_once {
@@ -199,7 +200,7 @@ fn event(frame: &Frame<'_>) -> Option<Event> {
     }
     let message = match NetlinkMessage::<RouteNetlinkMessage>::deserialize(frame.raw) {
         Ok(message) => message,
-        // Others make objects of kinds that the packet crate does not know; ours are none of them.
+        // Other programs create objects of kinds that the packet crate does not know. None of them are ours.
         Err(error) => {
             trace!(%error, kind = frame.kind, "notification skipped");
             return None;
@@ -212,8 +213,8 @@ fn event(frame: &Frame<'_>) -> Option<Event> {
     }
 }
 
-/// A `RTM_NEWNETCONF`, which the packet crate does not know. When a link is made, all its settings are told at once:
-/// that is no change.
+/// A `RTM_NEWNETCONF`, which the packet crate does not know. When a link is created, all its settings are reported at
+/// once: this is not a change.
 fn setting(payload: &[u8]) -> Option<Event> {
     const NETCONFMSG: usize = 4;
     const IFINDEX: u16 = 1;
@@ -228,7 +229,7 @@ fn setting(payload: &[u8]) -> Option<Event> {
     if find(FORWARDING).is_some() && find(PROXY_NEIGHBOURS).is_some() {
         return None;
     }
-    // Negative numbers stand for all links, and for those to come.
+    // Negative numbers mean all links, or new links.
     let index = u32::try_from(find(IFINDEX)?).ok();
     Some(Event::Setting { index })
 }
@@ -239,12 +240,12 @@ impl AsFd for Monitor {
     }
 }
 
-/// Waits until the socket's namespace has a link with this MAC address (an ENI that is being attached); `None` when
-/// none appears within `timeout`. Of several, such as a card and the VLANs on it, the oldest. The calling thread must
-/// be in the socket's namespace.
+/// Waits until the socket's namespace has a link with this MAC address (an ENI that is being attached); `None` if none
+/// appears within `timeout`. If there are several, such as a card and its VLANs, returns the oldest. The calling thread
+/// must be in the socket's namespace.
 ///
 /// # Errors
-/// [`Error::ForeignNamespace`] when it is not; otherwise failures of either socket.
+/// [`Error::ForeignNamespace`] if it is not; otherwise failures of either socket.
 pub fn wait_for_link_by_mac(
     socket: &mut Socket,
     mac: Mac,
@@ -262,7 +263,7 @@ pub fn wait_for_link_by_mac(
     if socket.netns_id()? != here.id() {
         return Err(Error::ForeignNamespace { op });
     }
-    // Subscribe first, look second: a link that appears in between is then in both, and never in neither.
+    // Subscribe first, then list: a link that appears in between is in both, never in neither.
     let mut monitor = Monitor::open(&[Topic::Links])?;
     let timer = Timer::start(timeout)?;
     loop {
@@ -273,7 +274,7 @@ pub fn wait_for_link_by_mac(
             match monitor.next_before(&timer)? {
                 None => return Ok(None),
                 Some(Event::Overrun) => break,
-                // The notification may carry a state that is past; the dump above has the last word.
+                // The notification may be out of date; the list above decides.
                 Some(Event::Change(m)) if Link::from_message(&m).is_some_and(|l| has_mac(&l)) => {
                     break;
                 }
@@ -283,7 +284,7 @@ pub fn wait_for_link_by_mac(
     }
 }
 
-/// A span of time that the kernel measures, so that nobody here reads a clock.
+/// A time span that the kernel measures, so that this crate does not read a clock.
 struct Timer(TimerFd);
 
 impl Timer {
@@ -299,7 +300,8 @@ impl Timer {
         Ok(Self(timer))
     }
 
-    /// Whether `fd` became readable before the time was up. What is readable already counts, even when it is.
+    /// Whether `fd` became readable before the timeout. If it is already readable, the result is true even after the
+    /// timeout.
     fn wait_for(&self, fd: BorrowedFd<'_>) -> Result<bool, Error> {
         loop {
             let mut fds = [

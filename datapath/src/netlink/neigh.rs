@@ -1,4 +1,4 @@
-//! Neighbour entries (ARP, ND). Builds requests and reads answers; decides nothing.
+//! Neighbour entries (ARP, ND). Builds requests and parses answers; makes no decisions.
 
 use std::net::IpAddr;
 
@@ -18,13 +18,13 @@ pub struct Neighbour {
     pub address: IpAddr,
     /// Its MAC address.
     pub mac: Mac,
-    /// Set by an administrator: never ages, never asked for.
+    /// Set by an administrator: never expires, never resolved.
     pub permanent: bool,
 }
 
 impl Neighbour {
-    /// Reads a `RTM_NEWNEIGH` or `RTM_DELNEIGH`; `None` for any other message or family, and while the MAC address
-    /// is unknown.
+    /// Parses a `RTM_NEWNEIGH` or `RTM_DELNEIGH`; `None` for any other message or family, and while the MAC address is
+    /// unknown.
     #[must_use]
     pub fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
         let (RouteNetlinkMessage::NewNeighbour(message)
@@ -58,8 +58,8 @@ impl Neighbour {
     }
 }
 
-/// Whose entry a `RTM_NEWNEIGH` or `RTM_DELNEIGH` is about, whether or not its MAC address is known (of one that was
-/// flushed it no longer is); `None` for any other message or family.
+/// The address of a `RTM_NEWNEIGH` or `RTM_DELNEIGH`, whether or not its MAC address is known (it is not for a flushed
+/// entry); `None` for any other message or family.
 #[must_use]
 pub fn address_of(message: &RouteNetlinkMessage) -> Option<IpAddr> {
     let (RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message)) =
@@ -74,7 +74,7 @@ pub fn address_of(message: &RouteNetlinkMessage) -> Option<IpAddr> {
     })
 }
 
-/// Makes `address` resolve to `mac` on link `index` for ever, replacing what is there.
+/// Makes `address` permanently resolve to `mac` on link `index`, and replaces an existing entry.
 #[must_use]
 pub fn set_permanent(index: u32, address: impl Into<IpAddr>, mac: Mac) -> Request {
     let mut message = message(index, address.into());
@@ -85,7 +85,7 @@ pub fn set_permanent(index: u32, address: impl Into<IpAddr>, mac: Mac) -> Reques
     Request::replace("neighbour set", RouteNetlinkMessage::NewNeighbour(message))
 }
 
-/// Removes the entry; `ENOENT` when there is none.
+/// Removes the entry; `ENOENT` if there is none.
 #[must_use]
 pub fn del(index: u32, address: impl Into<IpAddr>) -> Request {
     Request::ack(
@@ -95,7 +95,7 @@ pub fn del(index: u32, address: impl Into<IpAddr>) -> Request {
     )
 }
 
-/// Asks for all neighbours of a family, or those of one link.
+/// Lists all neighbours of a family, or those of one link.
 #[must_use]
 pub fn dump(family: Family, index: Option<u32>) -> Request {
     let mut message = NeighbourMessage::default();

@@ -1,11 +1,11 @@
-//! One request as a value: what it is called, its message, its flags. Built by the verb modules, sent by a socket.
+//! A request as a value: name, message, flags. The verb modules build requests, and a socket sends them.
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 
-/// A request to the kernel. Nothing happens until a [`Socket`](super::Socket) sends it.
+/// A request to the kernel. It has no effect until a [`Socket`](super::Socket) sends it.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub(crate) op: &'static str,
@@ -14,7 +14,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request that changes or reads one object, acknowledged.
+    /// A request that changes or reads one object, with an acknowledgement.
     pub(crate) fn ack(op: &'static str, message: RouteNetlinkMessage, extra: u16) -> Self {
         Self {
             op,
@@ -23,7 +23,7 @@ impl Request {
         }
     }
 
-    /// Fails with `EEXIST` when the object is there.
+    /// Fails with `EEXIST` if the object exists.
     pub(crate) fn create(op: &'static str, message: RouteNetlinkMessage) -> Self {
         Self::ack(op, message, NLM_F_CREATE | NLM_F_EXCL)
     }

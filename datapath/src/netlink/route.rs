@@ -1,4 +1,4 @@
-//! Routes. Builds requests and reads answers; decides nothing.
+//! Routes. Builds requests and parses answers; makes no decisions.
 
 use std::net::IpAddr;
 
@@ -14,37 +14,36 @@ use crate::constants::PROTOCOL;
 
 /// The main table.
 pub const MAIN: u32 = 254;
-/// The table of the namespace's own addresses, kept by the kernel.
+/// The table of the namespace's own addresses, which the kernel maintains.
 pub const LOCAL: u32 = 255;
 
-/// A route with one next hop, or none (blackhole, unreachable).
+/// A route with one next hop, or without one (blackhole, unreachable).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
     /// Destination; /0 is the default route.
     pub dst: IpNet,
     /// Table number.
     pub table: u32,
-    /// `Link` for destinations on the wire, `Universe` for those behind a gateway, and for all that IPv6 lists.
+    /// `Link` for destinations on the link, `Universe` for those behind a gateway, and for everything that IPv6 lists.
     pub scope: Scope,
     /// `Unicast`, `BlackHole`, `Unreachable` and so on.
     pub kind: Kind,
-    /// Who made it (`rtm_protocol`).
+    /// The program that created it (`rtm_protocol`).
     pub protocol: u8,
     /// Next hop.
     pub gateway: Option<IpAddr>,
     /// Index of the outgoing link.
     pub oif: Option<u32>,
-    /// Source address that local sockets get.
+    /// The source address for local sockets.
     pub source: Option<IpAddr>,
-    /// Lower wins; part of the route's identity. IPv4 reports none for 0, IPv6 takes
-    /// none for 1024.
+    /// Lower values take precedence; part of the route's identity. IPv4 reports none for 0, IPv6 uses 1024 for none.
     pub metric: Option<u32>,
-    /// The gateway is taken to be on the link whatever the routes say.
+    /// The gateway is treated as on-link, whatever the routes say.
     pub onlink: bool,
 }
 
 impl Route {
-    /// `dst` is on the wire of link `oif`. Ours by protocol.
+    /// `dst` is on the link `oif`. With our protocol.
     #[must_use]
     pub fn link(dst: impl Into<IpNet>, oif: u32, table: u32) -> Self {
         Self {
@@ -61,7 +60,7 @@ impl Route {
         }
     }
 
-    /// `dst` is behind `gateway`, on link `oif`. Ours by protocol.
+    /// `dst` is behind `gateway`, on link `oif`. With our protocol.
     #[must_use]
     pub fn via(dst: impl Into<IpNet>, gateway: impl Into<IpAddr>, oif: u32, table: u32) -> Self {
         Self {
@@ -71,11 +70,11 @@ impl Route {
         }
     }
 
-    /// `address` is this namespace's own, on link `oif`.
+    /// `address` is a local address of this namespace, on link `oif`.
     ///
-    /// The kernel makes such a route for every address, but for IPv6 it does so later, from a work queue: on a busy
-    /// machine packets to an address that was set a moment ago are dropped as somebody else's. One of ours, made with
-    /// the address, bridges the gap, and does no harm beside the kernel's.
+    /// The kernel creates such a route for every address, but for IPv6 it does so later, in a work queue. On a busy
+    /// machine, packets to an address that was just set are dropped. Our own route, which is created with the address,
+    /// covers this time and has no effect beside the kernel's route.
     #[must_use]
     pub fn own(address: impl Into<IpAddr>, oif: u32) -> Self {
         Self {
@@ -85,7 +84,7 @@ impl Route {
         }
     }
 
-    /// `dst` goes nowhere: [`Kind::BlackHole`] drops silently, [`Kind::Unreachable`] answers with ICMP.
+    /// `dst` is discarded: [`Kind::BlackHole`] drops silently, [`Kind::Unreachable`] answers with ICMP.
     #[must_use]
     pub fn nowhere(dst: impl Into<IpNet>, kind: Kind, table: u32) -> Self {
         Self {
@@ -96,8 +95,8 @@ impl Route {
         }
     }
 
-    /// Reads a `RTM_NEWROUTE` or `RTM_DELROUTE`; `None` for any other message or family, and for routes with several
-    /// next hops (none are ours).
+    /// Parses a `RTM_NEWROUTE` or `RTM_DELROUTE`; `None` for any other message or family, and for routes with several
+    /// next hops (none of ours).
     #[must_use]
     pub fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
         let (RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message)) =
@@ -136,13 +135,13 @@ impl Route {
     }
 }
 
-/// Adds the route; `EEXIST` when the table has one for the same destination and metric.
+/// Adds the route; `EEXIST` if the table has one with the same destination and metric.
 #[must_use]
 pub fn add(route: &Route) -> Request {
     Request::create("route add", RouteNetlinkMessage::NewRoute(message(route)))
 }
 
-/// Adds the route or replaces, without a gap, the first one for the same destination and metric.
+/// Adds the route or replaces, without a gap, the first one with the same destination and metric.
 #[must_use]
 pub fn replace(route: &Route) -> Request {
     Request::replace(
@@ -151,7 +150,7 @@ pub fn replace(route: &Route) -> Request {
     )
 }
 
-/// Removes the route that matches in every given property; `ESRCH` when there is none.
+/// Removes the route that matches in all given properties; `ESRCH` if there is none.
 #[must_use]
 pub fn del(route: &Route) -> Request {
     Request::ack(
@@ -161,10 +160,10 @@ pub fn del(route: &Route) -> Request {
     )
 }
 
-/// Removes the first route to `dst` in `table`, whatever its link and protocol.
+/// Removes the first route to `dst` in `table`, with any link and protocol.
 #[must_use]
 pub fn del_by_dst(dst: impl Into<IpNet>, table: u32) -> Request {
-    // Scope "nowhere" is the wildcard of a deletion, as are type and protocol "unspecified".
+    // For a deletion, scope "nowhere" is the wildcard, and so are type and protocol "unspecified".
     let any = Route {
         scope: Scope::NoWhere,
         kind: Kind::Unspec,
@@ -175,7 +174,7 @@ pub fn del_by_dst(dst: impl Into<IpNet>, table: u32) -> Request {
     Request::ack("route del", RouteNetlinkMessage::DelRoute(message(&any)), 0)
 }
 
-/// Asks for all routes of a family, or those of one table (kernels before 4.20 ignore the filter).
+/// Lists all routes of a family, or those of one table (kernels before 4.20 ignore the filter).
 #[must_use]
 pub fn dump(family: Family, table: Option<u32>) -> Request {
     let mut message = RouteMessage::default();
@@ -184,7 +183,7 @@ pub fn dump(family: Family, table: Option<u32>) -> Request {
     Request::dump("route dump", RouteNetlinkMessage::GetRoute(message))
 }
 
-/// Asks for the routes of one table over one link.
+/// Lists the routes of one table over one link.
 #[must_use]
 pub fn dump_over(family: Family, table: u32, oif: u32) -> Request {
     let mut request = dump(family, Some(table));
@@ -212,7 +211,7 @@ impl Socket {
     /// All routes of a family in the namespace, or those of one table.
     ///
     /// # Errors
-    /// As [`Socket::dump`]; a table that was never written to is empty.
+    /// As [`Socket::dump`]. A table that was never written to is empty.
     pub fn routes(&mut self, family: Family, table: Option<u32>) -> Result<Vec<Route>, Error> {
         self.list_routes(&dump(family, table), |r| table.is_none_or(|t| r.table == t))
     }
@@ -245,7 +244,7 @@ fn message(route: &Route) -> RouteMessage {
         destination_prefix_length: route.dst.prefix_len(),
         source_prefix_length: 0,
         tos: 0,
-        // Numbers above 255 go into an attribute, and then this must be RT_TABLE_UNSPEC.
+        // Numbers above 255 need an attribute, and this field must then be RT_TABLE_UNSPEC.
         table: u8::try_from(route.table).unwrap_or(0),
         protocol: RouteProtocol::from(route.protocol),
         scope: route.scope,

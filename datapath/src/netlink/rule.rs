@@ -1,4 +1,4 @@
-//! Policy routing rules. Builds requests and reads answers; decides nothing.
+//! Policy routing rules. Builds requests and parses answers; makes no decisions.
 
 use std::net::IpAddr;
 
@@ -10,14 +10,14 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use super::{Error, Family, Request, Socket, family};
 use crate::constants::PROTOCOL;
 
-/// A rule that sends what it matches to a table. Two rules of one priority may differ only in their match.
+/// A rule that sends matching packets to a table. Two rules with the same priority can differ only in their match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Whose packets it is asked about.
+    /// The family of the packets.
     pub family: Family,
-    /// Lower is asked first.
+    /// Lower values come first.
     pub priority: u32,
-    /// Table to look into.
+    /// The table for the lookup.
     pub table: u32,
     /// Value and mask of the packet mark.
     pub mark: Option<(u32, u32)>,
@@ -27,12 +27,12 @@ pub struct Rule {
     pub to: Option<IpNet>,
     /// Name of the incoming link.
     pub iif: Option<String>,
-    /// Who made it; 0 where the kernel does not say (before 4.17).
+    /// The program that created it; 0 if the kernel does not report it (before 4.17).
     pub protocol: u8,
 }
 
 impl Rule {
-    /// Everything of `family` → `table`. Ours by protocol.
+    /// All packets of `family` → `table`. With our protocol.
     #[must_use]
     pub const fn all(family: Family, priority: u32, table: u32) -> Self {
         Self {
@@ -66,8 +66,7 @@ impl Rule {
         }
     }
 
-    /// Reads a `RTM_NEWRULE` or `RTM_DELRULE`; `None` for any other message or family, and for rules that do not lead
-    /// to a table.
+    /// Parses a `RTM_NEWRULE` or `RTM_DELRULE`; `None` for any other message or family, and for rules without a table.
     #[must_use]
     pub fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
         let (RouteNetlinkMessage::NewRule(message) | RouteNetlinkMessage::DelRule(message)) =
@@ -83,7 +82,7 @@ impl Rule {
             protocol: 0,
             ..Self::all(family::from_code(header.family)?, 0, header.table.into())
         };
-        // The kernel leaves the mask out when it is all ones, and both when there is no mark.
+        // The kernel omits the mask if it is all ones, and both if there is no mark.
         let (mut mark, mut mask) = (None, None);
         for attribute in &message.attributes {
             match attribute {
@@ -104,7 +103,7 @@ impl Rule {
         Some(rule)
     }
 
-    /// The same match, priority and table, whoever made it: the kernel would not tell the two apart.
+    /// The same match, priority and table, with any protocol: the kernel would not distinguish the two.
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
         *self
@@ -115,19 +114,19 @@ impl Rule {
     }
 }
 
-/// Adds the rule; `EEXIST` when there is an equal one.
+/// Adds the rule; `EEXIST` if an equal one exists.
 #[must_use]
 pub fn add(rule: &Rule) -> Request {
     Request::create("rule add", RouteNetlinkMessage::NewRule(message(rule)))
 }
 
-/// Removes the first rule that matches in every given property; `ENOENT` when there is none.
+/// Removes the first rule that matches in all given properties; `ENOENT` if there is none.
 #[must_use]
 pub fn del(rule: &Rule) -> Request {
     Request::ack("rule del", RouteNetlinkMessage::DelRule(message(rule)), 0)
 }
 
-/// Asks for all rules of a family.
+/// Lists all rules of a family.
 #[must_use]
 pub fn dump(family: Family) -> Request {
     let mut message = RuleMessage::default();
@@ -136,7 +135,7 @@ pub fn dump(family: Family) -> Request {
 }
 
 impl Socket {
-    /// All rules of a family in the namespace that lead to a table, in the order in which the kernel asks them.
+    /// All rules of a family in the namespace that have a table, in the order in which the kernel evaluates them.
     ///
     /// # Errors
     /// As [`Socket::dump`].

@@ -1,6 +1,6 @@
-//! The request/answer side of a route socket: sequence numbers, batches, dumps.
+//! Requests and answers of a route socket: sequence numbers, batches, dumps.
 //!
-//! Owns the matching of answers with requests. Knows what a message is made of only as far as the packet crate does.
+//! Owns the matching of answers with requests. Knows the contents of messages only through the packet crate.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -18,18 +18,19 @@ use crate::netns::{Netns, NetnsId};
 
 pub(crate) const NLMSG_ERROR: u16 = 2;
 pub(crate) const NLMSG_DONE: u16 = 3;
-/// The error is followed by attributes that explain it.
+/// Attributes that explain the error follow it.
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-/// Requests per datagram. Every one may be refused before `sendmsg` returns, and the answers must fit into the default
-/// receive buffer (208 KiB; a small answer is charged about 1 KiB), or the kernel drops some and says `ENOBUFS`.
+/// Requests per datagram. Each of them may fail before `sendmsg` returns, and the answers must fit into the default
+/// receive buffer (208 KiB; a small answer counts for about 1 KiB). Otherwise the kernel drops some and returns
+/// `ENOBUFS`.
 const BATCH: usize = 64;
 
-/// A dump that concurrent changes disturb this often is given up.
+/// A dump that is disturbed by concurrent changes this often is given up.
 const DUMP_ATTEMPTS: u32 = 10;
 
-/// A blocking `NETLINK_ROUTE` socket. It acts in the namespace in which it was opened, from whatever thread or process.
+/// A blocking `NETLINK_ROUTE` socket. It acts in the namespace in which it was opened, from any thread or process.
 #[derive(Debug)]
 pub struct Socket {
     channel: Channel,
@@ -38,11 +39,11 @@ pub struct Socket {
     changed: Tally,
 }
 
-/// What became of each request of a batch, in their order.
+/// The result of each request of a batch, in order.
 #[derive(Debug, Default)]
 #[must_use]
 pub struct Report {
-    /// One result per request. The kernel goes on after a failure, and so does this list.
+    /// One result per request. The kernel continues after a failure, and so does this list.
     pub results: Vec<Result<(), Error>>,
 }
 
@@ -60,15 +61,15 @@ impl Socket {
     /// Opens a socket in the calling thread's namespace.
     ///
     /// # Errors
-    /// [`Error::Socket`] when the kernel has none to give.
+    /// [`Error::Socket`] if the kernel cannot create a socket.
     pub fn open() -> Result<Self, Error> {
         Channel::open(SockProtocol::NetlinkRoute, 0).map(Self::new)
     }
 
-    /// Opens a socket in `netns`, on a thread that enters it and dies.
+    /// Opens a socket in `netns`, on a thread that enters it and then ends.
     ///
     /// # Errors
-    /// As [`Socket::open`], and [`Error::Namespace`] when the namespace cannot be entered.
+    /// As [`Socket::open`], and [`Error::Namespace`] if the namespace cannot be entered.
     pub fn open_in(netns: &Netns) -> Result<Self, Error> {
         netns.run(Self::open).map_err(|source| Error::Namespace {
             op: "open socket",
@@ -76,11 +77,11 @@ impl Socket {
         })?
     }
 
-    /// Takes over a socket that another process opened, handed over by `SCM_RIGHTS`. Its timeouts, subscriptions,
-    /// blocking mode and pending answers are reset; its port stays (a bound netlink socket cannot change it).
+    /// Takes over a socket that another process opened and passed with `SCM_RIGHTS`. Its timeouts, subscriptions,
+    /// blocking mode and pending answers are reset. Its port stays the same (a bound netlink socket cannot change it).
     ///
     /// # Errors
-    /// [`Error::NotRouteNetlink`] when it is anything else.
+    /// [`Error::NotRouteNetlink`] for any other descriptor.
     pub fn from_fd(fd: OwnedFd) -> Result<Self, Error> {
         Channel::adopt(fd).map(Self::new)
     }
@@ -94,19 +95,19 @@ impl Socket {
         }
     }
 
-    /// Our address, by which the kernel names the author of a change in its notifications.
+    /// Our port, by which notifications identify the sender of a change.
     #[must_use]
     pub fn port(&self) -> u32 {
         self.channel.port
     }
 
-    /// How many requests of each kind have changed something through this socket.
+    /// How many requests of each kind changed something through this socket.
     #[must_use]
     pub fn changed(&self) -> Tally {
         self.changed
     }
 
-    /// Which namespace this socket acts in. Needs `CAP_NET_ADMIN` over it.
+    /// The namespace in which this socket acts. Needs `CAP_NET_ADMIN` over it.
     ///
     /// # Errors
     /// [`Error::Socket`] without that capability.
@@ -114,24 +115,24 @@ impl Socket {
         self.channel.netns_id()
     }
 
-    /// Counts a change that goes with those made here, and that only other means can make.
+    /// Counts a change that belongs to those made here but was made by other means.
     pub(crate) fn count(&mut self, kind: Kind) {
         self.changed.add(kind);
     }
 
-    /// Sends one request and waits for the kernel's verdict.
+    /// Sends one request and waits for the kernel's acknowledgement.
     ///
     /// # Errors
-    /// The verdict, or a failure of the socket.
+    /// The kernel's error, or a failure of the socket.
     pub fn apply(&mut self, request: &Request) -> Result<(), Error> {
         self.exchange(std::slice::from_ref(request), |_, _| {})?
             .ok()
     }
 
-    /// Sends all requests in as few datagrams as possible (one up to 64), and collects every verdict.
+    /// Sends all requests in as few datagrams as possible (one for up to 64), and collects every result.
     ///
     /// # Errors
-    /// Only when the socket fails. Refused requests are in the report.
+    /// Only if the socket fails. Refused requests are in the report.
     pub fn batch(&mut self, requests: &[Request]) -> Result<Report, Error> {
         let mut report = Report::default();
         for chunk in requests.chunks(BATCH) {
@@ -145,7 +146,7 @@ impl Socket {
     /// Sends a request for one object and returns the answer.
     ///
     /// # Errors
-    /// The kernel's verdict (`ENODEV` and the like when there is no such object), or a failure of the socket.
+    /// The kernel's error (such as `ENODEV` if the object does not exist), or a failure of the socket.
     pub fn get(&mut self, request: &Request) -> Result<Vec<RouteNetlinkMessage>, Error> {
         let mut answers = Vec::new();
         self.exchange(std::slice::from_ref(request), |_, frame| {
@@ -155,13 +156,13 @@ impl Socket {
         answers.into_iter().collect()
     }
 
-    /// Lists objects: of each message what `read` makes of it. A dump that the kernel flags as interrupted is repeated.
+    /// Lists objects: `read` converts each message. A dump that the kernel flags as interrupted is repeated.
     ///
-    /// One message at a time, because decoded they are large: all the links of a full node took ten megabytes for a moment,
-    /// which the C library then kept.
+    /// Messages are decoded one at a time, because they are large: all links of a full node used ten megabytes for a
+    /// moment, which the C library did not return.
     ///
     /// # Errors
-    /// The kernel's verdict, [`Error::Interrupted`] when no attempt was left in peace, or a failure of the socket.
+    /// The kernel's error, [`Error::Interrupted`] if all attempts were disturbed, or a failure of the socket.
     pub fn dump<T>(
         &mut self,
         request: &Request,
@@ -179,7 +180,7 @@ impl Socket {
         })
     }
 
-    /// `None` when the kernel flagged the dump as inconsistent.
+    /// `None` if the kernel flagged the dump as inconsistent.
     fn dump_once<T>(
         &mut self,
         request: &Request,
@@ -209,10 +210,12 @@ impl Socket {
         }
     }
 
-    /// Sends `requests` in one datagram; `answer` gets every frame that is not a verdict, with the request's position.
+    /// Sends `requests` in one datagram. `answer` gets every frame that is not an acknowledgement, with the request's
+    /// position.
     ///
-    /// Only the last one asks for its verdict. The kernel takes them in their order and sends each refusal by itself, so
-    /// when the last verdict is there, what was not refused has been done: one answer to be read instead of one for each.
+    /// Only the last request asks for an acknowledgement. The kernel handles requests in order and always reports
+    /// errors. When the last acknowledgement arrives, all requests without an error have succeeded. There is only one
+    /// answer to read instead of one per request.
     pub(crate) fn exchange(
         &mut self,
         requests: &[Request],
@@ -230,7 +233,7 @@ impl Socket {
                 let frame = frame?;
                 let position = usize::try_from(frame.seq.wrapping_sub(first)).unwrap_or(usize::MAX);
                 let Some(request) = requests.get(position).filter(|_| frame.port == port) else {
-                    // The answer to a request that an earlier call gave up on.
+                    // The answer to a request for which an earlier call stopped waiting.
                     trace!(seq = frame.seq, "stale netlink answer skipped");
                     continue;
                 };
@@ -281,7 +284,7 @@ impl AsFd for Socket {
     }
 }
 
-/// Writes one message after the others, without copying it first as the packet crate's own framing would.
+/// Writes one message after another, without the copy that the packet crate's own framing would make.
 fn append(out: &mut Vec<u8>, request: &Request, flags: u16, seq: u32) {
     let start = out.len();
     let length = HEADER + request.message.buffer_len();
@@ -298,12 +301,12 @@ fn append(out: &mut Vec<u8>, request: &Request, flags: u16, seq: u32) {
     request.message.emit(payload);
 }
 
-/// The verdict in an `NLMSG_ERROR` or `NLMSG_DONE`, with the kernel's explanation when it gave one.
+/// The result in an `NLMSG_ERROR` or `NLMSG_DONE`, with the kernel's explanation if there is one.
 pub(crate) fn verdict(op: &'static str, frame: &Frame<'_>) -> Result<(), Error> {
     let payload = frame.payload();
     let code = match payload.get(..4) {
         Some(bytes) => i32::from_ne_bytes(bytes.try_into().expect("four bytes were taken")),
-        // An empty NLMSG_DONE is a success on old kernels.
+        // On old kernels, an empty NLMSG_DONE is a success.
         None if frame.kind == NLMSG_DONE => 0,
         None => return Err(Error::Truncated { op }),
     };
@@ -318,8 +321,8 @@ pub(crate) fn verdict(op: &'static str, frame: &Frame<'_>) -> Result<(), Error> 
     })
 }
 
-/// The text of the extended acknowledgement. It follows the code and, in an error, the header of the refused request
-/// (only the header: `NETLINK_CAP_ACK` is set).
+/// The text of the extended acknowledgement. It follows the error code and, for an error, the header of the refused
+/// request (only the header, because `NETLINK_CAP_ACK` is set).
 fn explanation(frame: &Frame<'_>) -> Option<String> {
     if frame.flags & NLM_F_ACK_TLVS == 0 {
         return None;
@@ -357,7 +360,7 @@ mod tests {
 
     const LOOPBACK: u32 = 1;
 
-    /// Somebody else adds and removes an address all the time, while we list so many that it takes several datagrams.
+    /// Another program repeatedly adds and removes an address while a list is read that takes several datagrams.
     #[test]
     fn a_disturbed_dump_is_noticed_and_repeated() {
         let netns = netns();

@@ -1,5 +1,5 @@
-//! What was changed, counted by kind of object. A repair that is made of the same steps as the first set-up tells so what
-//! it had to do: whatever was right was not touched, and is not counted.
+//! Counts changes by kind of object. A repair makes the same steps as the first configuration, and this shows what it
+//! had to do: correct objects are not touched and not counted.
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::LinkAttribute;
@@ -29,7 +29,7 @@ impl Kind {
         Self::Nftables,
     ];
 
-    /// As a label of a metric.
+    /// The label of a metric.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl Kind {
         }
     }
 
-    /// What `message` changes; `None` if it only asks.
+    /// What `message` changes; `None` if it only reads.
     fn of(message: &RouteNetlinkMessage) -> Option<Self> {
         use RouteNetlinkMessage as M;
         match message {
@@ -65,7 +65,7 @@ impl Kind {
     }
 }
 
-/// How many changes of each kind.
+/// The number of changes of each kind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally([u64; Kind::ALL.len()]);
 
@@ -80,7 +80,7 @@ impl Tally {
         self.0[kind as usize] += 1;
     }
 
-    /// The changes that are in here and were not in `earlier`.
+    /// The changes that are in `self` and not in `earlier`.
     #[must_use]
     pub fn since(mut self, earlier: Self) -> Self {
         for (now, then) in self.0.iter_mut().zip(earlier.0) {
@@ -89,7 +89,7 @@ impl Tally {
         self
     }
 
-    /// The kinds that were changed, with their numbers.
+    /// The changed kinds with their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, u64)> + '_ {
         let all = Kind::ALL.iter().map(|kind| (*kind, self.0[*kind as usize]));
         all.filter(|(_, changes)| *changes > 0)

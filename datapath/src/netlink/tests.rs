@@ -1,4 +1,4 @@
-//! Every verb against the kernel, in namespaces of their own.
+//! Tests every verb with the real kernel, in separate namespaces.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -51,7 +51,7 @@ fn card(name: &str, mac: Mac) -> Request {
     )
 }
 
-/// A namespace with a link that stands in for an Ethernet card.
+/// A namespace with a link that represents an Ethernet card.
 fn with_link() -> (Netns, Socket, u32) {
     let netns = netns();
     let mut socket = socket_in(&netns);
@@ -367,7 +367,7 @@ fn a_handed_over_socket_acts_where_it_was_opened() {
             SockProtocol::NetlinkRoute,
         )
         .unwrap();
-        // Subscribed and with an unread answer, as no careful plugin would hand it over.
+        // Subscribed, and with an unread answer, as a careful plugin would never pass it.
         nix::sys::socket::bind(
             std::os::fd::AsRawFd::as_raw_fd(&fd),
             &nix::sys::socket::NetlinkAddr::new(0, 1),

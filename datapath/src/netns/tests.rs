@@ -1,4 +1,4 @@
-//! Namespaces, for real.
+//! Tests with real namespaces.
 
 use std::fs::File;
 use std::os::fd::AsFd;

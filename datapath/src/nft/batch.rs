@@ -1,6 +1,6 @@
-//! Transactions: messages between a begin and an end, encoded into one datagram, applied all or not at all.
+//! Transactions: messages between a begin and an end, encoded into one datagram, applied completely or not at all.
 //!
-//! Owns the wire format of tables, chains and rules. Knows nothing of what they are for.
+//! Owns the wire format of tables, chains and rules. Does not know their purpose.
 
 use tracing::trace;
 
@@ -30,7 +30,7 @@ const NEWCHAIN: u16 = 3;
 const NEWRULE: u16 = 6;
 const DELRULE: u16 = 8;
 
-/// Where in the packet's way a chain is entered, and in which order.
+/// Where a chain is hooked into packet processing, and in which order.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hook {
     /// `filter`, or `nat`, whose chains see only the first packet of a connection.
@@ -45,7 +45,7 @@ impl Hook {
     pub(super) const POSTROUTING: u32 = 4;
 }
 
-/// A chain; without a hook only other chains lead there.
+/// A chain. Without a hook, it is reached only from other chains.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chain<'a> {
     pub(super) name: &'a str,
@@ -58,12 +58,12 @@ pub(super) struct Batch {
     table: &'static str,
     family: u8,
     out: Encoder,
-    /// What each message does, and where in the buffer it starts.
+    /// What each message does, and its offset in the buffer.
     messages: Vec<(&'static str, usize)>,
 }
 
 impl Batch {
-    /// On a table of family `ip` or `ip6`.
+    /// For a table of family `ip` or `ip6`.
     pub(super) fn new(family: Family, table: &'static str) -> Self {
         let mut batch = Self {
             table,
@@ -75,7 +75,7 @@ impl Batch {
         batch
     }
 
-    /// What follows is about this table. A transaction may span several.
+    /// The following messages are for this table. A transaction can contain several tables.
     pub(super) fn turn_to(&mut self, family: Family, table: &'static str) {
         self.family = code(family);
         self.table = table;
@@ -176,11 +176,11 @@ impl Batch {
         self.messages.push((op, start));
     }
 
-    /// Sends the transaction and waits for the kernel's verdict on it.
+    /// Sends the transaction and waits for the kernel's result.
     ///
-    /// Only the last message asks for an answer, so that a large transaction cannot overrun the receive buffer.
-    /// Refused messages are answered unasked, and in order; a failure of the transaction as a whole is the answer to
-    /// its begin, and comes first.
+    /// Only the last message asks for an acknowledgement, so that a large transaction cannot overrun the receive
+    /// buffer. Errors are always reported, in order. If the transaction fails as a whole, the error refers to its begin
+    /// message and comes first.
     pub(super) fn send(mut self, channel: &mut Channel, seq: &mut u32) -> Result<(), Error> {
         let (_, last) = *self.messages.last().expect("a batch starts with its begin");
         self.out.0[last + 6] |= u8::try_from(NLM_F_ACK).expect("a small flag");
@@ -214,12 +214,12 @@ impl Batch {
     }
 }
 
-/// A growing message: attributes, nested or not, padded as netlink wants them.
+/// A message under construction: attributes, nested or not, with netlink's padding.
 #[derive(Debug, Default)]
 pub(super) struct Encoder(Vec<u8>);
 
 impl Encoder {
-    /// A message about tables of this family that is no part of a transaction.
+    /// A message about tables of this family outside a transaction.
     pub(super) fn message(
         family: Family,
         kind: u16,
@@ -231,7 +231,7 @@ impl Encoder {
         out.0.extend_from_slice(&kind.to_ne_bytes());
         out.0.extend_from_slice(&flags.to_ne_bytes());
         out.0.extend_from_slice(&seq.to_ne_bytes());
-        // Port; then the generic netfilter header.
+        // The port, then the generic netfilter header.
         out.0
             .extend_from_slice(&[0, 0, 0, 0, code(family), 0, 0, 0]);
         body(&mut out);
@@ -255,7 +255,7 @@ impl Encoder {
         self.bytes(kind, &terminated);
     }
 
-    /// In network byte order, as all numbers of netfilter.
+    /// In network byte order, like all numbers of netfilter.
     pub(super) fn number(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());
     }

@@ -1,12 +1,12 @@
-//! What leaves by the primary ENI whichever ENI its pod is on, and under whose address: the chains `nodeport_in` and
-//! `source_nat`, and the clauses of `choose_eni` that go with them.
+//! Which packets leave through the primary ENI whichever ENI their pod is on, and with which source address: the chains
+//! `nodeport_in` and `source_nat`, and the corresponding clauses of `choose_eni`.
 //!
-//! Local destinations are rules, for the reason that [`super`] gives. As a set they were missed by a packet that came
-//! while the table was replaced (since Linux 7.0 and its stable backports, the intervals of `nft_set_rbtree` appear when
-//! the rules have been in force for some microseconds; before, one of the other generation could hide one of this). So a
-//! pod's neighbour was taken for a destination outside of the VPC, once, and by the connection's mark for ever.
+//! Local destinations are rules, for the reason given in [`super`]. With a set, a packet could miss them while the
+//! table was replaced (since Linux 7.0 and its stable backports, the intervals of `nft_set_rbtree` appear some
+//! microseconds after the rules; before, an interval of the other generation could hide one of this generation). A
+//! destination in the VPC was then treated as outside of it, once, and permanently through the connection's mark.
 //!
-//! Owns the rows of design §4.2 on NodePort and SNAT. Knows no Kubernetes and no settings' names.
+//! Owns the rows of design §4.2 about NodePort and SNAT. Knows neither Kubernetes nor the names of settings.
 
 use std::net::Ipv4Addr;
 
@@ -19,18 +19,18 @@ use crate::constants::MARK_PRIMARY;
 
 const NODEPORT_IN: &str = "nodeport_in";
 const SOURCE_NAT: &str = "source_nat";
-/// Marks what `choose_eni` sends there, local destinations excepted.
+/// Marks the packets from `choose_eni`, except those to local destinations.
 const LEAVING: &str = "leaving";
-/// Translates what `source_nat` sends there, local destinations excepted.
+/// Translates the packets from `source_nat`, except those to local destinations.
 const TRANSLATED: &str = "translated";
 
-/// After connection tracking (−200), before DNAT (−100): the destination is still the node's own address.
+/// After connection tracking (−200), before DNAT (−100), where the destination is still the node's own address.
 const NODEPORT_IN_HOOK: Hook = Hook {
     kind: "filter",
     number: Hook::PREROUTING,
     priority: -150,
 };
-/// `srcnat`, as everybody's.
+/// `srcnat`, the usual priority.
 const SOURCE_NAT_HOOK: Hook = Hook {
     kind: "nat",
     number: Hook::POSTROUTING,
@@ -40,18 +40,19 @@ const SOURCE_NAT_HOOK: Hook = Hook {
 /// `IP_CT_NEW` as a bit of `ct state`.
 const CT_NEW: u32 = 8;
 
-/// What leaves by the primary ENI, and under which address. The default: nothing but its own pods' packets, as they are.
+/// The packets that leave through the primary ENI, and their source address. By default, only packets of its own pods,
+/// without translation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Egress {
-    /// Destinations that see pods' own addresses: the VPC's blocks, and what the operator excludes. May overlap.
+    /// Destinations that see pods' own addresses: the VPC's CIDR blocks, and those that the operator excludes. They may
+    /// overlap.
     pub local: Vec<Ipv4Net>,
-    /// Whether and how pods' connections to all other destinations are translated on this node.
+    /// Whether and how this node translates pods' connections to all other destinations.
     pub snat: Option<Snat>,
-    /// Whether replies of connections that came in by an address of the primary ENI leave by it too, whichever pod
-    /// they were directed to.
+    /// Whether replies of connections to an address of the primary ENI leave through it, whichever pod handles them.
     pub node_ports: bool,
-    /// The bits of the packet's and the connection's mark that stand for "by the primary ENI". None of the ENI
-    /// index's ([`MARK_ENI_MASK`]).
+    /// The bits of the packet's and the connection's mark that mean "through the primary ENI". They must not overlap
+    /// the ENI index ([`MARK_ENI_MASK`]).
     pub mark: u32,
 }
 
@@ -67,7 +68,7 @@ impl Default for Egress {
 }
 
 impl Egress {
-    /// Whether anything is ever marked for the primary ENI.
+    /// Whether any packet is marked for the primary ENI.
     #[must_use]
     pub const fn marks(&self) -> bool {
         self.node_ports || self.snat.is_some()
@@ -79,20 +80,20 @@ impl Egress {
 pub struct Snat {
     /// The primary ENI's own address.
     pub to: Ipv4Addr,
-    /// How the translated port is chosen.
+    /// How the source port is chosen.
     pub ports: SourcePorts,
 }
 
 /// How the source port of a translated connection is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SourcePorts {
-    /// At random for each connection: two that are set up at the same moment hardly ever want the same, which would
-    /// cost one of them its first packet.
+    /// Random for each connection: two simultaneous connections rarely choose the same port, which would cost one of
+    /// them its first packet.
     #[default]
     Random,
-    /// By a keyed hash of the connection. Kernels since 5.0 make no difference to [`Random`](Self::Random).
+    /// By a keyed hash of the connection. In kernels since 5.0, this is the same as [`Random`](Self::Random).
     Hashed,
-    /// Kept if free, else the next one.
+    /// The original port if it is free, otherwise the next one.
     Kept,
 }
 
@@ -108,7 +109,7 @@ impl SourcePorts {
     }
 }
 
-/// The chains, as far as they are wanted. `primary`: link index of the primary ENI.
+/// The required chains. `primary` is the link index of the primary ENI.
 pub(super) fn add_chains(batch: &mut Batch, egress: &Egress, primary: u32) {
     if let Some(snat) = egress.snat {
         for name in [LEAVING, TRANSLATED] {
@@ -122,15 +123,16 @@ pub(super) fn add_chains(batch: &mut Batch, egress: &Egress, primary: u32) {
     }
 }
 
-/// The clauses of `choose_eni` on what leaves by the primary ENI whichever ENI its pod is on:
+/// The clauses of `choose_eni` for packets that leave through the primary ENI whichever ENI their pod is on:
 ///
 /// ```text
 /// ct state new jump leaving
 /// ct mark & 0x80 == 0x80 meta mark set meta mark & 0xffffff00 | 0x80
 /// ```
 ///
-/// A connection's first packet decides for all of it, as it does on translation. Would each packet, then a block that is
-/// added to the VPC would send connections that wear the primary's address by an ENI that may not.
+/// A connection's first packet decides for the whole connection, as with translation. If each packet were checked, then
+/// a CIDR block that is added to the VPC would move translated connections to an ENI that does not own their source
+/// address.
 pub(super) fn add_clauses(batch: &mut Batch, chain: &str, egress: &Egress) {
     let mark = egress.mark;
     if egress.snat.is_some() {
@@ -148,7 +150,7 @@ pub(super) fn add_clauses(batch: &mut Batch, chain: &str, egress: &Egress) {
     }
 }
 
-/// The first packet of a connection; of one that nobody answers, each.
+/// The first packet of a connection. If nobody answers, this matches each packet.
 const IS_NEW: [Expr<'_>; 3] = [
     Expr::LoadCt(CtKey::State),
     Expr::Bitwise {
@@ -158,7 +160,7 @@ const IS_NEW: [Expr<'_>; 3] = [
     Expr::Differs(0),
 ];
 
-/// Adds our bits to the connection's mark, which is there for all its packets, and outlives a replaced ruleset.
+/// Adds our bits to the connection's mark, which applies to all its packets and survives a replaced ruleset.
 const fn mark_connection(mark: u32) -> [Expr<'static>; 3] {
     [
         Expr::LoadCt(CtKey::Mark),
@@ -170,7 +172,7 @@ const fn mark_connection(mark: u32) -> [Expr<'static>; 3] {
     ]
 }
 
-/// Fills the chains that local destinations leave early, with the destinations of `egress` only.
+/// Fills the chains that local destinations leave early with the destinations of `egress`.
 pub(super) fn change_local(batch: &mut Batch, egress: &Egress) {
     let Some(snat) = egress.snat else { return };
     for chain in [LEAVING, TRANSLATED] {
@@ -229,9 +231,9 @@ fn add_nodeport_in(batch: &mut Batch, primary: u32, mark: u32) {
     batch.add_rule(NODEPORT_IN, &rule.concat());
 }
 
-/// As upstream, whatever the source: an address of a bridge on the node would be dropped by the VPC just as well. Except
-/// where the source is an address of the link that the packet leaves by: the node's own traffic wears the right address
-/// already, by a secondary ENI even the only one that the VPC lets through, and keeps the port that it chose.
+/// For any source, like the AWS VPC CNI: the VPC would also drop packets with the address of a bridge on the node. The
+/// exception is a source that is an address of the output link: the node's own traffic already has the right address
+/// (on a secondary ENI, the only one that the VPC accepts), and keeps its port.
 fn add_source_nat(batch: &mut Batch) {
     batch.add_chain(&Chain {
         name: SOURCE_NAT,
@@ -262,11 +264,11 @@ fn add_source_nat(batch: &mut Batch) {
     }
 }
 
-/// The same destinations without those that another contains.
+/// The same destinations, without those that are contained in another one.
 fn disjoint(nets: &[Ipv4Net]) -> Vec<Ipv4Net> {
     let mut disjoint: Vec<Ipv4Net> = Vec::new();
     let mut sorted: Vec<_> = nets.iter().map(Ipv4Net::trunc).collect();
-    // A containing prefix sorts before what it contains.
+    // A containing prefix sorts before the prefixes that it contains.
     sorted.sort();
     for net in sorted {
         if !disjoint.last().is_some_and(|last| last.contains(&net)) {

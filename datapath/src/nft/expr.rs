@@ -1,7 +1,7 @@
-//! Expressions: the instructions of a rule, as far as our rules use them, and their encoding.
+//! Expressions: the instructions that our rules use, and their encoding.
 //!
-//! Every expression works on the kernel's first register, as 32 bits, or as 128 where it holds an IPv6 address. Numbers
-//! in netfilter attributes are in network byte order; the contents of a register are in the machine's, addresses excepted.
+//! Every expression uses the kernel's first register, as 32 bits, or as 128 bits for an IPv6 address. Numbers in
+//! netfilter attributes are in network byte order. Register contents are in the machine's byte order, except addresses.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -25,27 +25,27 @@ pub(super) enum Key {
     InputGroup = 21,
 }
 
-/// What `ct` loads. A packet that is not tracked ends the rule.
+/// What `ct` loads. For an untracked packet, the rule ends.
 #[derive(Debug, Clone, Copy)]
 #[repr(u32)]
 pub(super) enum CtKey {
-    /// A bit mask of which one bit is set.
+    /// A bit mask with one bit set.
     State = 0,
     Mark = 3,
 }
 
-/// The address and the link of a look-up in the routing tables' local addresses.
+/// The address and the link of a lookup in the local addresses.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum FibType {
     /// The destination, on any link.
     Destination,
-    /// The destination, on the link that the packet came from.
+    /// The destination, on the packet's input link.
     DestinationOnInput,
-    /// The source, on the link that the packet leaves by.
+    /// The source, on the packet's output link.
     SourceOnOutput,
 }
 
-/// Where evaluation goes on.
+/// Where evaluation continues.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Verdict<'a> {
     Drop,
@@ -65,32 +65,32 @@ pub(super) enum Expr<'a> {
     LoadDestination,
     /// The same of an IPv6 packet.
     LoadDestinationV6,
-    /// The register becomes the packet's mark.
+    /// Store the register in the packet's mark.
     StoreMark,
-    /// The register becomes the connection's mark.
+    /// Store the register in the connection's mark.
     StoreCtMark,
     /// `register & mask ^ xor`.
     Bitwise { mask: u32, xor: u32 },
-    /// Go on with this rule only if the register has this value.
+    /// Continue with this rule only if the register has this value.
     Equals(u32),
-    /// Go on only if the register is this address.
+    /// Continue only if the register is this address.
     IsAddress(Ipv4Addr),
     /// The same of an IPv6 address.
     IsAddressV6(Ipv6Addr),
     /// The opposite of [`Expr::Equals`].
     Differs(u32),
-    /// Go on only if the register, a name, begins like this.
+    /// Continue only if the register, a name, has this prefix.
     BeginsWith(&'a str),
     /// Load the route type (`RTN_*`) of an address.
     FibType(FibType),
-    /// Load 1 if the route to the packet's source leads over the link it came from, 0 otherwise.
+    /// Load 1 if the route to the packet's source uses its input link, 0 otherwise.
     FibSourceIsRoutedBack,
-    /// Of an address, its network of this length.
+    /// The network of an address with this prefix length.
     Network(u8),
     /// Load a constant address.
     Address(Ipv4Addr),
-    /// Translate the connection's source to the address in the register. `flags` (`NF_NAT_RANGE_*`): how its port is
-    /// chosen.
+    /// Translate the connection's source to the address in the register. `flags` (`NF_NAT_RANGE_*`) determine how its
+    /// port is chosen.
     SourceNat { flags: u32 },
     /// Stop here.
     Verdict(Verdict<'a>),
@@ -150,7 +150,7 @@ impl Expr<'_> {
             Self::IsAddress(wanted) => compare(out, CMP_EQ, &wanted.octets()),
             Self::IsAddressV6(wanted) => compare(out, CMP_EQ, &wanted.octets()),
             Self::Differs(unwanted) => compare(out, CMP_NEQ, &unwanted.to_ne_bytes()),
-            // Shorter than the register's contents: only so much is compared.
+            // Shorter than the register's contents: only this part is compared.
             Self::BeginsWith(name) => compare(out, CMP_EQ, name.as_bytes()),
             Self::FibType(what) => {
                 let flags = match what {
@@ -202,12 +202,12 @@ impl Verdict<'_> {
     }
 }
 
-/// A constant of any width; addresses are in network byte order in registers too.
+/// A constant of any width. Addresses are in network byte order in registers too.
 fn bytes(out: &mut Encoder, kind: u16, value: &[u8]) {
     out.nest(kind, |out| out.bytes(NFTA_DATA_VALUE, value));
 }
 
-/// So many bytes of the network header from there.
+/// Bytes of the network header from this offset.
 fn payload(out: &mut Encoder, offset: u32, len: u32) {
     out.number(PAYLOAD_DREG, REG);
     out.number(PAYLOAD_BASE, PAYLOAD_NETWORK_HEADER);

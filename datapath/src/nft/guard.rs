@@ -1,5 +1,5 @@
-//! What pods may not do, as far as only a packet filter can say: reach the metadata service where the operator forbids
-//! it, and speak IPv6 to a node whose pods have none.
+//! Restrictions for pods that only a packet filter can implement: blocking the metadata service, and dropping IPv6 on a
+//! node with IPv4 pods.
 
 use super::batch::{Batch, Chain, Hook};
 use super::expr::{Expr, Verdict};
@@ -10,25 +10,26 @@ use crate::netlink::Family;
 const BLOCK_METADATA: &str = "block_metadata";
 const NO_IPV6: &str = "no_ipv6";
 
-/// Where forwarded packets pass: DNAT is done, so that no service leads there by another address, and what is answered on
-/// the node itself, as by an agent that stands in for the metadata service, does not come this way.
+/// The hook for forwarded packets. DNAT is done, so no service can lead there through another address. Packets that the
+/// node itself answers, for example through an agent for the metadata service, do not pass here.
 const FORWARD_HOOK: Hook = Hook {
     kind: "filter",
     number: Hook::FORWARD,
     priority: 0,
 };
-/// Before anything else of IPv6 sees the packet.
+/// Before all other IPv6 processing.
 const RAW_HOOK: Hook = Hook {
     kind: "filter",
     number: Hook::PREROUTING,
     priority: -300,
 };
 
-/// `ip daddr 169.254.169.254 iifgroup & 0xffffff80 == 0x6b00 drop`, in IPv6 with `ip6 daddr fd00:ec2::254`. The destination
-/// is in every fragment. The chain is there only where it is wanted: nobody else's packets pay for it.
+/// `ip daddr 169.254.169.254 iifgroup & 0xffffff80 == 0x6b00 drop`, for IPv6 with `ip6 daddr fd00:ec2::254`. Every
+/// fragment contains the destination. The chain exists only if it is enabled, so packets of other nodes have no extra
+/// cost.
 ///
-/// One of the two is enough. A pod of the other family has no address to ask from, and what it makes up for itself is
-/// dropped by the check of sources.
+/// One of the two is enough. A pod of the other family has no address for such requests, and the source check drops
+/// packets with a made-up address.
 pub(super) fn add_block_metadata(batch: &mut Batch, pods: Family) {
     batch.add_chain(&Chain {
         name: BLOCK_METADATA,
@@ -53,11 +54,11 @@ pub(super) fn add_block_metadata(batch: &mut Batch, pods: Family) {
     batch.add_rule(BLOCK_METADATA, &rule);
 }
 
-/// Table `ip6 hawser` of a node whose pods have IPv4 only: `iifgroup & 0xffffff80 == 0x6b00 drop`.
+/// Table `ip6 hawser` of a node with IPv4 pods only: `iifgroup & 0xffffff80 == 0x6b00 drop`.
 ///
-/// Such a pod has a link-local address all the same, and with it could advertise itself as a router, redirect the node, or
-/// fill its table of neighbours. The settings that forbid the first two are only in `/proc/sys`, which a container without
-/// privileges may not write; and one rule serves all pods.
+/// Such a pod still has a link-local address. With it, it could advertise itself as a router, redirect the node, or
+/// fill its neighbour table. The settings against the first two are only in `/proc/sys`, which a container without
+/// privileges cannot write. One rule serves all pods.
 pub(super) fn replace_ipv6(batch: &mut Batch) {
     batch.turn_to(Family::V6, TABLE);
     batch.add_table();

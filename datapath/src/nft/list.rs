@@ -1,6 +1,6 @@
-//! Every table, chain, rule and set of the namespace, anybody's, as text: for people who help from afar.
+//! Every table, chain, rule and set of the namespace, of all programs, as text: for remote support.
 //!
-//! Owns no meaning: an expression is shown by its name and the bytes of its attributes. Nothing is changed.
+//! Expressions are not interpreted: each is shown by its name and the bytes of its attributes. Nothing is changed.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
 
-/// One object of somebody's ruleset.
+/// One object of a ruleset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listed {
     Table {
@@ -25,14 +25,14 @@ pub enum Listed {
         family: u8,
         table: String,
         name: String,
-        /// Hook number and priority; `None` for a chain that is only jumped to.
+        /// Hook number and priority; `None` for a chain without a hook.
         hook: Option<(u32, i32)>,
     },
     Rule {
         family: u8,
         table: String,
         chain: String,
-        /// Name, and attributes in hexadecimal.
+        /// The name, and the attributes in hexadecimal.
         expressions: Vec<String>,
     },
     Set {
@@ -43,11 +43,11 @@ pub enum Listed {
 }
 
 impl Nft {
-    /// All objects of the namespace in the kernel's order: tables, chains, sets, rules. Others may change things in
-    /// between; a listing is for reading, so that is not an error.
+    /// All objects of the namespace in the kernel's order: tables, chains, sets, rules. Other programs may change them
+    /// during the listing. The listing is for humans, so that is not an error.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// If the kernel cannot be queried.
     pub fn list(&mut self) -> Result<Vec<Listed>, Error> {
         const GET: [u16; 4] = [1, 4, 10, 7];
         let mut all = Vec::new();
@@ -95,7 +95,7 @@ fn read(kind: u16, payload: &[u8]) -> Option<Listed> {
     let family = *payload.first()?;
     let object = payload.get(NFGENMSG..)?;
     let table = || text(object, 1);
-    // The notification's number is the question's less one.
+    // The number of the notification is the number of the request minus one.
     match kind & 0xff {
         0 => Some(Listed::Table {
             family,

@@ -1,8 +1,8 @@
-//! Whether our tables are as we left them, and word of when they may not be.
+//! Whether our tables are unchanged, and notifications about changes.
 //!
-//! Owns the reading side. A table is not taken apart: what the kernel shows of it is summed up, and the sum is compared
-//! with that of the moment after our last own change. Objects carry handles that are never given twice, so a table that
-//! somebody deleted and made again in our likeness has another sum too.
+//! Owns the reading side. A table is not interpreted: its objects as reported by the kernel are hashed, and the hash is
+//! compared with the one after our last own change. Objects have handles that are never reused, so a table that another
+//! program deleted and created again with the same rules has another hash.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -21,14 +21,14 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST_ACK: u16 = 5;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
-/// Transactions of others that come in between are common while a proxy writes its services.
+/// Concurrent transactions of others are common while a proxy updates its services.
 const DUMP_ATTEMPTS: u32 = 10;
 
-/// The sum of all that the kernel shows of our tables.
+/// A hash of our tables as reported by the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(u64);
 
-/// A question. We have no sets; what others put into one of theirs shows in no rule of ours.
+/// A query. We have no sets. Elements of other programs' sets do not change our rules.
 #[derive(Clone, Copy)]
 #[repr(u16)]
 enum Get {
@@ -37,15 +37,15 @@ enum Get {
     Rule = 7,
 }
 
-/// Of a rule, the name of its chain.
+/// In a rule, the name of its chain.
 const RULE_CHAIN: u16 = 2;
 const CHAIN_NAME: u16 = 3;
 
 impl Nft {
-    /// Sums our tables up, those of both families.
+    /// Hashes our tables of both families.
     ///
     /// # Errors
-    /// When the kernel cannot be asked, or [`Error::Interrupted`] when others kept changing things meanwhile.
+    /// If the kernel cannot be queried, or [`Error::Interrupted`] if others kept changing things in the meantime.
     pub fn fingerprint(&mut self) -> Result<Fingerprint, Error> {
         let mut hasher = DefaultHasher::new();
         for family in [Family::V4, Family::V6] {
@@ -56,10 +56,10 @@ impl Nft {
         Ok(Fingerprint(hasher.finish()))
     }
 
-    /// All that there is of our table of this family; nothing when it is not there.
+    /// Everything in our table of this family; empty if the table does not exist.
     fn table(&mut self, family: Family) -> Result<Vec<Vec<u8>>, Error> {
         let table = match self.ask(family, Get::Table, None, false) {
-            // A kernel without this family has no table of it either.
+            // A kernel without this family does not have its table either.
             Err(e) if e.is(Errno::ENOENT) || e.is(Errno::EAFNOSUPPORT) => return Ok(Vec::new()),
             other => other?,
         };
@@ -72,7 +72,7 @@ impl Nft {
         Ok(parts)
     }
 
-    /// The attributes of each object that answers: of our table, or of `chain` in it.
+    /// The attributes of each object in the answer: of our table, or of `chain` in it.
     fn ask(
         &mut self,
         family: Family,
@@ -139,7 +139,7 @@ impl Nft {
     }
 }
 
-/// What follows the generic netfilter header, which carries the number of the namespace's last transaction.
+/// The part after the generic netfilter header. The header contains the number of the namespace's last transaction.
 fn attributes<'a>(frame: &Frame<'a>) -> Option<&'a [u8]> {
     const NFGENMSG: usize = 4;
     frame.payload().get(NFGENMSG..)
@@ -162,7 +162,7 @@ impl NftMonitor {
     /// Subscribes in the calling thread's namespace.
     ///
     /// # Errors
-    /// [`Error::Socket`] when the kernel has no socket to give.
+    /// [`Error::Socket`] if the kernel cannot create a socket.
     pub fn open() -> Result<Self, Error> {
         /// Bit of the multicast group `NFNLGRP_NFTABLES`.
         const GROUP: u32 = 1 << 6;
@@ -171,11 +171,11 @@ impl NftMonitor {
         Ok(Self { channel })
     }
 
-    /// Whether anything of ours has been changed, by us or by others, since this was last asked. Does not wait. Lost
-    /// notifications count as such.
+    /// Whether any of our objects was changed, by us or by others, since the last call. Does not wait. Lost
+    /// notifications count as a change.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// If the socket fails.
     pub fn touched(&mut self) -> Result<bool, Error> {
         let mut touched = false;
         loop {

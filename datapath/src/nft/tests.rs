@@ -1,4 +1,4 @@
-//! The ruleset, as Debian's nft reads it back.
+//! The ruleset, as printed by Debian's nft.
 
 use std::net::Ipv4Addr;
 
@@ -14,7 +14,7 @@ fn lab() -> (Netns, Nft) {
     (netns, nft)
 }
 
-/// All that leaves the node wears one address.
+/// All packets that leave the node have the same source address.
 pub(super) fn translating() -> Egress {
     let snat = Snat {
         to: Ipv4Addr::new(10, 0, 0, 10),
@@ -83,7 +83,7 @@ fn a_refused_transaction_changes_nothing_and_names_the_message() {
         "{error}"
     );
     assert_eq!(listed(&netns), "");
-    // The socket is none the worse for it, whatever answers are still under way.
+    // The socket still works, even with pending answers.
     nft.replace(&Ruleset::default()).unwrap();
     assert_eq!(listed(&netns), BARE);
 }

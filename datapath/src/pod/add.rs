@@ -1,6 +1,6 @@
-//! ADD: three datagrams to the kernel, and their undoing.
+//! ADD: three datagrams to the kernel, and how they are undone.
 //!
-//! Owns the hot path. Everything is validated before the first change; after it, any failure takes everything back.
+//! Owns the hot path. Everything is validated before the first change. If a later step fails, everything is undone.
 
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
@@ -15,18 +15,18 @@ use crate::netlink::link;
 use crate::netlink::{Errno, Error, Frame, Report, Socket, neigh, route};
 use crate::netns::{Netns, NetnsId};
 
-/// The parts of an ADD, in their order.
+/// The steps of an ADD, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
-    /// The pair is made, each end in its namespace.
+    /// The pair is created, each end in its namespace.
     Pair,
-    /// The pod's end is up, addressed and routed.
+    /// The pod's end is up and has its address and routes.
     PodSide,
-    /// The host knows the way to the pod.
+    /// The host has the route to the pod.
     HostSide,
 }
 
-/// A pod's network as it was made.
+/// The created network of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkIndices {
     /// Interface index of the host end, in the host's namespace.
@@ -35,15 +35,15 @@ pub struct LinkIndices {
     pub pod_index: u32,
 }
 
-/// Why a pod could not be wired. Nothing of it is left, except where [`AddError::Refused`] says so.
+/// Why a pod could not be wired. Everything is undone, except if [`AddError::Refused`] says otherwise.
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
-    /// The description cannot be wired by any kernel.
+    /// The description is invalid for any kernel.
     #[error("invalid {field}: {value:?}")]
     Invalid {
-        /// Which part of the description.
+        /// The invalid part of the description.
         field: &'static str,
-        /// What it was.
+        /// Its value.
         value: String,
     },
     /// The pod already has an interface of this name.
@@ -52,46 +52,46 @@ pub enum AddError {
         /// The pod's interface name.
         name: String,
     },
-    /// The host end's name belongs to a link that is not one of ours.
+    /// The name of the host end belongs to a link that is not ours.
     #[error("host link {name} already exists and is not a pod link")]
     HostNameTaken {
         /// The host end's name.
         name: String,
     },
-    /// The host has a route to this address already: some other sandbox may be using it.
+    /// The host already has a route to this address: another sandbox may be using it.
     #[error("address {address} is still routed to another pod")]
     AddressInUse {
         /// The address.
         address: IpAddr,
     },
-    /// The descriptor is no network namespace (any more).
+    /// The descriptor is not a network namespace (any more).
     #[error("the pod's network namespace no longer exists")]
     NamespaceGone,
-    /// The socket was opened in another namespace than the one that was handed over with it.
+    /// The socket was not opened in the namespace that was passed with it.
     #[error("the pod's netlink socket belongs to namespace {socket:?} and not to {netns:?}")]
     NamespaceMismatch {
-        /// Where the socket acts.
+        /// The socket's namespace.
         socket: NetnsId,
         /// The pod's namespace.
         netns: NetnsId,
     },
-    /// The kernel refused a step, or a socket failed in it.
+    /// The kernel refused a step, or a socket failed.
     #[error("{step:?}{}", if left_behind.is_some() { ", and the host end could not be removed" } else { "" })]
     Refused {
         /// The step.
         step: Step,
-        /// The kernel's reason.
+        /// The kernel's error.
         #[source]
         source: Error,
-        /// Why the host end is still there, if it is.
+        /// Why the host end still exists, if it does.
         left_behind: Option<Error>,
     },
 }
 
-/// Wires a pod (design §4.1). `host` acts in the host's namespace, `pod` in the pod's, which `netns` refers to.
+/// Wires a pod (design §4.1). `host` acts in the host's namespace, `pod` in the pod's namespace, which is `netns`.
 ///
 /// # Errors
-/// [`AddError`]; whatever was made is unmade first.
+/// [`AddError`]. All completed steps are undone first.
 pub fn add(
     host: &mut Socket,
     pod: &mut Socket,
@@ -101,7 +101,7 @@ pub fn add(
     add_observed(host, pod, netns, link, |_| {})
 }
 
-/// As [`add`]; `done` is called after each step, for a caller who measures them.
+/// As [`add`]. `done` is called after each step, for measurements.
 ///
 /// # Errors
 /// As [`add`].
@@ -161,12 +161,12 @@ fn is_interface_name(name: &str) -> bool {
     (1..=15).contains(&name.len()) && name != "." && name != ".." && !name.contains(forbidden)
 }
 
-/// Interface indices are small numbers that every pod shares: through a socket of another pod, this one's address
-/// would land on that one's interface.
+/// Interface indices are small numbers that are equal in many pods: through the socket of another pod, this pod's
+/// address would be set on the other pod's interface.
 fn same_namespace(pod: &Socket, netns: BorrowedFd<'_>) -> Result<(), AddError> {
     let socket = pod.netns_id().map_err(|e| refused(Step::PodSide, e))?;
-    // A socket's namespace is one for certain, so what has its identity is one too; the full validation only has to
-    // find words for what has not.
+    // The socket's namespace is valid, so a descriptor with the same identity is valid too. The full validation is
+    // needed only to describe an invalid one.
     if NetnsId::of(netns).is_ok_and(|id| id == socket) {
         return Ok(());
     }
@@ -179,7 +179,7 @@ fn same_namespace(pod: &Socket, netns: BorrowedFd<'_>) -> Result<(), AddError> {
     Err(AddError::NamespaceMismatch { socket, netns })
 }
 
-/// Step 1, repeated once when a half-made earlier attempt is in the way.
+/// Step 1, repeated once if a half-made earlier attempt is in the way.
 fn make_pair(
     host: &mut Socket,
     netns: BorrowedFd<'_>,
@@ -189,7 +189,7 @@ fn make_pair(
         Err(e) if e.is(Errno::EEXIST) => {}
         other => return other.map_err(|e| pair_failed(host, link, e)),
     }
-    // EEXIST does not say which of the two names was taken.
+    // EEXIST does not tell which of the two names exists.
     let name = &link.host_name;
     let Some(holder) = host
         .link_by_name(name)
@@ -199,7 +199,7 @@ fn make_pair(
             name: link.pod_name.clone(),
         });
     };
-    // A link that a crash left in the group of the doomed is ours as well.
+    // A link that a crash left in the group for deletion is ours too.
     let ours = index_of_group(holder.group).is_some() || holder.group == GROUP_DYING;
     if holder.kind.as_deref() != Some("veth") || !ours {
         return Err(AddError::HostNameTaken { name: name.clone() });
@@ -215,9 +215,9 @@ fn make_pair(
     }
 }
 
-/// One `RTM_NEWLINK`, whose echo tells both indices: the host end's own, and in `IFLA_LINK` the other end's. No
-/// look-up, no second request (65 µs for the link with all its attributes), and no guess at a free index (which the
-/// kernel would let us dictate for both ends). Links are echoed from Linux 6.2 on; before, the host end is asked for.
+/// One `RTM_NEWLINK`, whose echo contains both indices: the host end's own, and the other end's in `IFLA_LINK`. This
+/// avoids a lookup, a second request (65 µs for the link with all its attributes), and a guess of a free index (which
+/// the kernel would accept for both ends). Links are echoed from Linux 6.2 on; before, the host end is looked up.
 fn try_pair(
     host: &mut Socket,
     netns: BorrowedFd<'_>,
@@ -233,7 +233,7 @@ fn try_pair(
     wired.map_or_else(|| ask_indices(host, &link.host_name), Ok)
 }
 
-/// What the echo would have told.
+/// The result that the echo would have contained.
 fn ask_indices(host: &mut Socket, host_name: &str) -> Result<LinkIndices, Error> {
     let host_end = host.link_by_name(host_name)?;
     let both = host_end.and_then(|l| {
@@ -260,7 +260,7 @@ fn indices(frame: &Frame<'_>) -> Option<LinkIndices> {
     })
 }
 
-/// The kernel unmakes a pair that it refuses. When its answer was lost instead, the pair may be there.
+/// The kernel removes a pair that it refuses. If its answer was lost, the pair may exist.
 fn pair_failed(host: &mut Socket, link: &PodLink, source: Error) -> AddError {
     if source.errno() == Some(Errno::EBADF) {
         return AddError::NamespaceGone;
@@ -279,12 +279,12 @@ fn pair_failed(host: &mut Socket, link: &PodLink, source: Error) -> AddError {
     }
 }
 
-/// Step 2, in the pod: the link, the address, the way out. The order matters: routes need the link up, the default
-/// route needs its gateway reachable. The loopback is the runtime's.
+/// Step 2, in the pod: the link, the address, the routes. The order matters: routes need the link up, and the default
+/// route needs a reachable gateway. The loopback is configured by the runtime.
 ///
-/// The link has no carrier before the host end is up, and by then the kernel has been told to give it no link-local
-/// address: nobody is there whom the pod could find by one. So it looks for no duplicate and asks for no router, which
-/// every pod's start had the kernel's workers do.
+/// The link has no carrier before the host end is up. By then the kernel has been told not to create a link-local
+/// address, because the pod has no neighbours that would need one. The kernel therefore does no duplicate address
+/// detection and sends no router solicitations, which would otherwise use its work queues for every new pod.
 fn wire_pod(pod: &mut Socket, link: &PodLink, index: u32) -> Result<(), Error> {
     let family = link.family();
     let [first, default] = link.pod_routes(index);
@@ -299,8 +299,8 @@ fn wire_pod(pod: &mut Socket, link: &PodLink, index: u32) -> Result<(), Error> {
     without_ipv6(pod.batch(&requests)?, 0).ok()
 }
 
-/// A link without IPv6 (the kernel was started so, or an MTU below 1280) has no addresses of its own to be told off, and
-/// says so to the request at `position`. That is well for a pod of IPv4; one of IPv6 fails at its address.
+/// A link without IPv6 (the kernel was started without it, or the MTU is below 1280) refuses the setting in the request
+/// at `position`. For an IPv4 pod this is not an error; an IPv6 pod fails at its address.
 fn without_ipv6(mut report: Report, position: usize) -> Report {
     if let Some(result) = report.results.get_mut(position)
         && result.as_ref().is_err_and(|e| e.is(Errno::EAFNOSUPPORT))
@@ -310,19 +310,19 @@ fn without_ipv6(mut report: Report, position: usize) -> Report {
     report
 }
 
-/// Step 3, on the host: the strict source check before the route, which is what makes the pod reachable.
+/// Step 3, on the host: the strict source check first, then the route that makes the pod reachable.
 ///
-/// The host end goes up here and not when it is made: up without a carrier, the kernel would look through all IPv6
-/// routes of the host for some to take back (`rt6_sync_down_dev`), and there were three for each pod. A link-local
-/// address would also make every link-local source of the pod's a legitimate one.
+/// The host end is set up here and not at its creation. If it were up without a carrier, the kernel would search all
+/// IPv6 routes of the host (`rt6_sync_down_dev`), and there were three for each pod. A link-local address would also
+/// make every link-local source of the pod valid.
 fn wire_host(host: &mut Socket, link: &PodLink, index: u32) -> Result<(), AddError> {
     let requests = [
-        // Of a pod with an IPv6 address it keeps all IPv4 back: there is no way back to any such source.
+        // For a pod with an IPv6 address, this blocks all IPv4: there is no route back to any IPv4 source.
         link::set_inet_conf(index, &GUARD),
         link::set_no_own_ipv6(index),
         link::up(index),
         neigh::set_permanent(index, link.address, link.pod_mac),
-        // Never "replace": a route that is already there is evidence that another pod has this address.
+        // Never "replace": an existing route is evidence that another pod has this address.
         route::add(&host_route(link.address, index)),
     ];
     let failed = |e| refused(Step::HostSide, e);
@@ -335,15 +335,15 @@ fn wire_host(host: &mut Socket, link: &PodLink, index: u32) -> Result<(), AddErr
     }
 }
 
-/// The pod's end was up before its peer, so its carrier came late, and until the kernel's link watch gets round to it
-/// every packet of the pod is dropped: a busy node loses a new pod's first packets. Reading a link makes the kernel catch
-/// up (Linux 6.8, `rtnl_getlink` in net/core/rtnetlink.c); before that it changes nothing.
+/// The pod's end was up before its peer, so its carrier came late. Until the kernel's link watch runs, every packet of
+/// the pod is dropped: on a busy node, a new pod loses its first packets. Reading a link makes the kernel update its
+/// state (Linux 6.8, `rtnl_getlink` in net/core/rtnetlink.c); on older kernels it has no effect.
 fn open_queue(pod: &mut Socket, index: u32) -> Result<(), Error> {
     pod.batch(&[link::get(index)])?.ok()
 }
 
-/// The inverse of all three steps is one: with the host end go its peer and every address, route and neighbour on
-/// either, including those that the failing step still made.
+/// One step undoes all three: with the host end, the kernel removes its peer and every address, route and neighbour on
+/// both, including those that the failing step created.
 fn undo(host: &mut Socket, wired: LinkIndices, error: AddError) -> AddError {
     let result = host.apply(&link::del(wired.host_index));
     let left = result.err().filter(|e| !e.is_gone());
@@ -377,12 +377,12 @@ mod tests {
     use crate::netlink::Mac;
     use crate::testing::{netns, socket_in};
 
-    /// On kernels that echo no links the question must have the same answer.
+    /// On kernels that do not echo links, the lookup must return the same result.
     #[test]
     fn asking_for_the_indices_tells_what_the_echo_tells() {
         let (host, pod) = (netns(), netns());
         let mut host = socket_in(&host);
-        // Set the two namespaces' counters apart.
+        // Makes the index counters of the two namespaces differ.
         let spare = link::End {
             name: "spare",
             mtu: None,

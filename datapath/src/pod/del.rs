@@ -1,6 +1,7 @@
-//! DEL, in two phases: first the address becomes unreachable, then, possibly after the reply, the link goes.
+//! DEL, in two phases: first the address becomes unreachable, then, possibly after the reply, the link is removed.
 //!
-//! Absence is success everywhere, nothing stops at the first error, and nothing here needs the pod's namespace.
+//! A missing object is always a success, no error stops the remaining steps, and nothing here needs the pod's
+//! namespace.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,7 @@ use crate::netlink::link::{self, Change};
 use crate::netlink::route;
 use crate::netlink::{Error, Socket};
 
-/// What must be known of a pod to take it down.
+/// The data that is needed to remove a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodRef {
     /// Name of the host end.
@@ -19,21 +20,21 @@ pub struct PodRef {
     pub address: IpAddr,
 }
 
-/// Phase one: removes the host's route to the pod. Only a route over the pod's own link is touched, so that a late
-/// repetition cannot cut off the next owner of the address.
+/// Phase one: removes the host's route to the pod. Only a route over the pod's own link is removed, so that a late
+/// repetition cannot disconnect the next pod with this address.
 ///
 /// # Errors
-/// Anything but "no such link" and "no such route".
+/// Any failure except "no such link" and "no such route".
 pub fn unroute(host: &mut Socket, pod: &PodRef) -> Result<(), Error> {
-    // Without the link there is no route over it either.
+    // Without the link, there is no route over it either.
     let Some(link) = host.link_by_name(&pod.host_name)? else {
         return Ok(());
     };
     unroute_over(host, pod.address, link.index)
 }
 
-/// As [`unroute`], where the index of the host end is known: the look-up, with all of a link's attributes, took twice as
-/// long as the rest. The kernel counts indices up, so one that is out of date names no other link.
+/// As [`unroute`], if the index of the host end is known: the lookup, with all attributes of a link, took twice as long
+/// as the rest. The kernel only increments indices, so an outdated index never refers to another link.
 ///
 /// # Errors
 /// As [`unroute`].
@@ -44,17 +45,17 @@ pub fn unroute_over(host: &mut Socket, address: IpAddr, host_index: u32) -> Resu
 /// Phase two: removes the pair. Takes an RCU grace period.
 ///
 /// # Errors
-/// Anything but "no such link".
+/// Any failure except "no such link".
 pub fn unlink(host: &mut Socket, host_name: &str) -> Result<(), Error> {
     gone_ok(host.apply(&link::del_by_name(host_name)))
 }
 
-/// Phase two for several pods, in one grace period for all: each link is moved to a group of the doomed, and the
-/// kernel deletes that group as a whole. (Deleting by name waits once for each.) A crash in between leaves links that
-/// any later call takes along.
+/// Phase two for several pods, in one grace period for all: each link is moved to the group for deletion, and the
+/// kernel deletes the whole group. (Deleting by name waits once per link.) If a crash happens in between, any later
+/// call deletes the remaining links.
 ///
 /// # Errors
-/// Every failure, in no particular order; the other links are gone all the same.
+/// Every failure, in no particular order. The other links are removed.
 pub fn unlink_many(host: &mut Socket, host_names: &[&str]) -> Result<(), Vec<Error>> {
     let doom = Change {
         group: Some(GROUP_DYING),

@@ -2,25 +2,25 @@
 
 use sha1::{Digest, Sha1};
 
-/// Digits of the hash in a host-end name. With a prefix of four, such as `vlan`, the name has 15 bytes, the most that
-/// the kernel takes.
+/// Digits of the hash in a host-end name. With a prefix of four characters, such as `vlan`, the name has 15 bytes, the
+/// kernel's maximum.
 const DIGITS: usize = 11;
 
-/// Name of a host end: `prefix` and 11 hex digits that depend on all of `parts` and on where one ends. The parts
-/// should include container id and interface name, so that two sandboxes of one pod never share a name.
+/// The name of a host end: `prefix` and 11 hex digits that depend on all `parts` and their boundaries. The parts should
+/// include the container id and the interface name, so that two sandboxes of one pod never have the same name.
 #[must_use]
 pub fn host_name(prefix: &str, parts: &[&str]) -> String {
     let mut hash = Sha1::new();
     for part in parts {
         hash.update(part.as_bytes());
-        // None of the parts can contain a zero byte: they come from environment variables.
+        // None of the parts can contain a zero byte, because they come from environment variables.
         hash.update([0]);
     }
     named(prefix, hash)
 }
 
-/// The name that upstream gives: from the SHA-1 of `<namespace>.<pod>`. Calico's Felix computes the same when it is
-/// chained, and expects to find the link under it.
+/// The AWS VPC CNI's name: from the SHA-1 of `<namespace>.<pod>`. When chained, Calico's Felix calculates the same name
+/// and expects to find the link under it.
 #[must_use]
 pub fn upstream_host_name(prefix: &str, namespace: &str, pod: &str) -> String {
     named(

@@ -1,6 +1,6 @@
-//! What the kernel has, against what a [`PodLink`] says; and which pods the kernel has at all.
+//! Compares the kernel's state with a [`PodLink`], and lists the pods in the kernel.
 //!
-//! Reads only.
+//! Only reads.
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ pub enum Side {
     Pod,
 }
 
-/// One difference between a pod's network as it is and as it ought to be.
+/// One difference between the actual and the desired network of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the texts say it")]
 pub enum Drift {
@@ -78,15 +78,15 @@ pub struct HostSide {
     pub index: u16,
     /// MAC address of the host end.
     pub mac: Option<Mac>,
-    /// The address that the host routes to it; `None` when an ADD or a DEL was cut short.
+    /// The address that the host routes to it; `None` if an ADD or a DEL was interrupted.
     pub address: Option<IpAddr>,
 }
 
-/// Compares the kernel with `link`. Empty means that all is as [`add`](super::add) made it. What a pod added to its
-/// own namespace is its own business.
+/// Compares the kernel with `link`. An empty result means that everything is as [`add`](super::add) created it. Objects
+/// that a pod added to its own namespace are ignored.
 ///
 /// # Errors
-/// When the kernel cannot be asked.
+/// If the kernel cannot be queried.
 pub fn check(host: &mut Socket, pod: &mut Socket, link: &PodLink) -> Result<Vec<Drift>, Error> {
     let mut drift = Vec::new();
     let host_end = host.link_by_name(&link.host_name)?;
@@ -125,11 +125,11 @@ pub fn check(host: &mut Socket, pod: &mut Socket, link: &PodLink) -> Result<Vec<
 /// Every pod link of the host's namespace, by link group, with the address that is routed to it.
 ///
 /// # Errors
-/// When the kernel cannot be asked.
+/// If the kernel cannot be queried.
 pub fn list(host: &mut Socket) -> Result<Vec<HostSide>, Error> {
     let links = host.links()?;
     let mut routes = host.routes(Family::V4, Some(PODS_TABLE))?;
-    // Of both families, whichever the node serves now: what stands must not be taken for an ADD that died.
+    // For both families, whichever the node uses now: a wired pod must not be mistaken for an interrupted ADD.
     routes.extend(host.routes(Family::V6, Some(PODS_TABLE))?);
     let routed = |link: &Link| {
         routes
@@ -150,7 +150,7 @@ pub fn list(host: &mut Socket) -> Result<Vec<HostSide>, Error> {
     Ok(ours.collect())
 }
 
-/// What is not known is not compared.
+/// Unknown properties are not compared.
 fn compare_link(
     side: Side,
     end: &Link,
@@ -178,7 +178,7 @@ fn compare_link(
 }
 
 impl WiredPod {
-    /// How the host's side, as its link, the routes of the pods table over it and the neighbours on it tell, differs.
+    /// The differences of the host's side: of its link, the routes of the pods table over it and the neighbours on it.
     #[must_use]
     pub fn drift(&self, end: &Link, routes: &[Route], neighbours: &[Neighbour]) -> Vec<Drift> {
         let mut drift = self.link_drift(end);
@@ -215,7 +215,7 @@ impl WiredPod {
                 have: end.group,
             });
         }
-        // Without the permanent neighbour a link that takes no part in ARP would be deaf.
+        // Without the permanent neighbour entry, a link without ARP could not send anything.
         if end.arp && self.pod_mac.is_some() {
             drift.push(Drift::Arp);
         }
@@ -279,7 +279,7 @@ fn compare_pod(
     Ok(())
 }
 
-/// A route that leads the same way does, whoever made it: a service mesh may have replaced ours by an equal one.
+/// An equivalent route is enough, whoever created it: a service mesh may have replaced ours.
 fn has_route(routes: &[Route], want: &Route) -> bool {
     routes
         .iter()

@@ -1,4 +1,4 @@
-//! Pods, wired for real. "Nothing is left" is asked of iproute2, not of our own code.
+//! Tests with real pods. iproute2, not our own code, checks that nothing is left over.
 
 mod refused;
 mod repair;
@@ -49,7 +49,7 @@ impl Lab {
         (snapshot(&self.host_ns), snapshot(&self.pod_ns))
     }
 
-    /// `add` must fail, and leave both namespaces as they are now.
+    /// `add` must fail and leave both namespaces unchanged.
     fn refuses(&mut self, link: &PodLink) -> AddError {
         let before = self.snapshot();
         let error = self.add(link).unwrap_err();
@@ -83,7 +83,7 @@ fn reference(link: &PodLink) -> PodRef {
     }
 }
 
-/// Lines with their padding taken out.
+/// Lines without their padding.
 fn lines(text: &str) -> Vec<String> {
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     text.lines().map(words).collect()
@@ -128,7 +128,8 @@ fn a_wired_pod_is_what_iproute2_calls_one() {
     );
 }
 
-/// So are those of a kernel that was started with `ipv6.disable=1`: either way the kernel has no IPv6 to configure.
+/// The same is true for a kernel that was started with `ipv6.disable=1`: in both cases the kernel has no IPv6 to
+/// configure.
 #[test]
 fn a_link_that_is_too_small_for_ipv6_is_wired_for_ipv4() {
     let mut lab = Lab::new();
@@ -178,7 +179,7 @@ fn add_then_del_leaves_nothing() {
     unlink(&mut lab.host, &link.host_name).unwrap();
     assert_eq!(lab.snapshot(), before);
 
-    // Again, and for a pod that never was: absence is success.
+    // Again, and for a pod that never existed: a missing object is a success.
     unroute(&mut lab.host, &reference(&link)).unwrap();
     unlink(&mut lab.host, &link.host_name).unwrap();
     unlink_many(&mut lab.host, &[&link.host_name]).unwrap();
@@ -274,7 +275,7 @@ fn every_drift_is_named() {
     let (host, pod) = (wired.host_index, wired.pod_index);
     let address = want.address;
 
-    // The kernel forgets a link's neighbours when its MAC address changes.
+    // The kernel removes a link's neighbours when its MAC address changes.
     let mac = Mac([2, 9, 9, 9, 9, 9]);
     let change = Change {
         mtu: Some(1500),
@@ -384,7 +385,7 @@ fn pods_are_found_again() {
     );
 }
 
-/// The promise behind the daemon's privileges: with `CAP_NET_ADMIN` alone, and refused by `setns`, it wires pods.
+/// This proves that the daemon needs only `CAP_NET_ADMIN`: it wires pods although `setns` fails.
 #[test]
 fn net_admin_is_enough() {
     let Lab {
@@ -410,8 +411,8 @@ fn net_admin_is_enough() {
     assert_eq!(snapshot(&host_ns), before);
 }
 
-/// Two pods of one host talk; what comes from a borrowed address is dropped. No waiting for silence: the honest
-/// datagram was sent after the forged one, and arrives first.
+/// Two pods of one host exchange packets; packets with another pod's address are dropped. The test needs no timeout:
+/// the valid datagram was sent after the forged one and arrives first.
 #[test]
 fn a_pod_cannot_borrow_an_address() {
     let mut lab = Lab::new();
@@ -422,7 +423,7 @@ fn a_pod_cannot_borrow_an_address() {
             PODS_TABLE,
         )))
         .unwrap();
-    // A fresh namespace may inherit the machine's settings.
+    // A new namespace may inherit the machine's settings.
     run_in(
         &lab.host_ns,
         &[

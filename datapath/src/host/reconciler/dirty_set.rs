@@ -158,7 +158,7 @@ impl Desired {
         }
     }
 
-    /// Whether nothing of ours has this MAC address.
+    /// Whether none of our objects has this MAC address.
     pub(super) fn is_unknown(&self, mac: Mac) -> bool {
         mac != self.config.primary_mac && self.enis.values().all(|(eni, _)| eni.mac != mac)
     }

@@ -1,4 +1,4 @@
-//! A node that has learnt its default route from its router's advertisements, and becomes a router itself.
+//! A node that has learned its default route from router advertisements, and becomes a router itself.
 
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::os::fd::AsRawFd;
@@ -36,7 +36,7 @@ fn lab() -> Lab {
     lab
 }
 
-/// What EC2's routers send every few minutes, for half an hour.
+/// The advertisements that EC2's routers send every few minutes; lifetime half an hour.
 fn advertise(lab: &Lab) {
     let wire = &lab.wires[0];
     let link = socket_in(wire).link_by_name("wire").unwrap().unwrap().index;
@@ -44,7 +44,7 @@ fn advertise(lab: &Lab) {
     let send = || {
         let (family, flags) = (AddressFamily::Inet6, SockFlag::SOCK_CLOEXEC);
         let fd = socket(family, SockType::Raw, flags, SockProtocol::IcmpV6)?;
-        // Advertisements from farther away do not count.
+        // Advertisements from more than one hop away are ignored.
         setsockopt(&fd, Ipv6Ttl, &255)?;
         let at = |address| SockaddrIn6::from(SocketAddrV6::new(address, 0, 0, link));
         bind(fd.as_raw_fd(), &at(ROUTER))?;
@@ -77,7 +77,7 @@ fn the_route_outlives_forwarding_and_is_renewed() {
     assert!(learns(&lab), "advertisements are heard no more");
 }
 
-/// Why the order of the settings matters.
+/// This is why the order of the settings matters.
 #[test]
 fn switched_on_alone_forwarding_makes_the_kernel_forget_the_route() {
     let lab = lab();
@@ -93,7 +93,7 @@ fn ipv6() -> HostConfig {
     }
 }
 
-/// The daemon has no more than this.
+/// The daemon has only this capability.
 #[test]
 fn net_admin_is_enough() {
     let mut lab = lab();
@@ -104,7 +104,7 @@ fn net_admin_is_enough() {
     assert_eq!(lab.show(&format!("cat {FORWARDING}")), ["1"]);
 }
 
-/// As in a container without privileges: then the node must have been set up, and is told what is missing.
+/// As in a container without privileges: the node must already be configured, and the error names what is missing.
 #[test]
 fn where_settings_cannot_be_written_they_must_be_right() {
     let mut lab = lab();

@@ -1,4 +1,4 @@
-//! Whatever others do to what is kept raises a doubt, and what is in doubt is put right, to the same state as before.
+//! Any change by others makes the state doubtful, and a repair restores the same state as before.
 
 mod ipv6;
 
@@ -7,12 +7,12 @@ use crate::constants::GROUP_DYING;
 use crate::netlink::{Kind, Socket};
 use crate::pod::WiredPod;
 
-/// A node that is kept, with a pod on each of its ENIs.
+/// A managed node with a pod on each of its ENIs.
 struct Kept {
     lab: Lab,
     reconciler: Reconciler,
     monitor: HostMonitor,
-    /// What must be there after each repair, as this shows it.
+    /// The state that must exist after each repair.
     right: String,
     show: fn(&Netns) -> String,
     _pods: Vec<Netns>,
@@ -56,7 +56,7 @@ impl Kept {
         }
     }
 
-    /// What has been put in doubt since this was last asked.
+    /// What became doubtful since the last call.
     fn mark_dirty(&mut self) -> DirtySet {
         self.mark_dirty_after(DirtySet::default())
     }
@@ -73,14 +73,15 @@ impl Kept {
         repaired.changed.iter().map(|(kind, _)| kind).collect()
     }
 
-    /// Damages the node, sees that it is told, repairs what is in doubt, and tells what was changed.
+    /// Damages the node, checks that notifications arrive, repairs, and returns what was changed.
     fn after(&mut self, meddle: &str) -> Vec<Kind> {
         self.lab.show(meddle);
         let dirty = self.mark_dirty();
         assert!(dirty.needs_repair(), "{meddle} was not told");
         let changed = self.repair(&dirty);
         assert_eq!((self.show)(&self.lab.host), self.right, "after {meddle}");
-        // Our own work may be told as well, where nobody can tell whose it was: it is looked at, and that is all.
+        // Changes by the daemon itself may be reported if the sender is unknown. They are checked, and nothing is
+        // changed.
         let next = self.mark_dirty();
         assert_eq!(self.repair(&next), [], "after {meddle}");
         assert_eq!(self.mark_dirty(), DirtySet::default(), "after {meddle}");
@@ -110,7 +111,7 @@ fn what_is_kept_is_never_in_doubt_by_our_own_doing() {
     assert_eq!(kept.mark_dirty(), DirtySet::default());
 }
 
-/// As before Linux 6.2 every pod that is wired: each step of it is told, and by nobody.
+/// As before Linux 6.2 for every new pod: each step is reported, without the sender.
 #[test]
 fn of_a_link_the_last_word_counts_whenever_it_comes() {
     let mut kept = Kept::new();
@@ -141,7 +142,7 @@ fn an_enis_routes_come_back() {
 #[test]
 fn an_enis_address_comes_back() {
     let mut kept = Kept::new();
-    // With a link's last address go its routes.
+    // When a link loses its last address, its routes are removed.
     let kinds = kept.after("ip addr flush dev eth1");
     assert_eq!(kinds, [Kind::Address, Kind::Route]);
 }
@@ -190,12 +191,12 @@ fn settings_come_back() {
 #[test]
 fn forwarding_that_is_switched_off_is_switched_on() {
     let mut kept = Kept::new();
-    // By /proc/sys for all links at once, as it was switched off: nothing is left to be done for single ones.
+    // Through /proc/sys for all links at once, as it was disabled: nothing is left to do for single links.
     kept.after("echo 0 > /proc/sys/net/ipv4/ip_forward");
     assert_eq!(kept.lab.show("cat /proc/sys/net/ipv4/ip_forward"), ["1"]);
 }
 
-/// The machine's own setting makes the pods' strict check a loose one: nftables take over, and hand back.
+/// The global setting turns the pods' strict check into a loose one: nftables take over, and return the task later.
 #[test]
 fn the_source_check_follows_the_machines_setting() {
     let mut kept = Kept::new();
@@ -234,7 +235,7 @@ fn pods_links_are_put_right() {
 fn links_of_enis_are_put_right() {
     let mut kept = Kept::new();
     assert_eq!(kept.after("ip link set eth1 mtu 1400"), [Kind::Link]);
-    // Routes go with a link that is set down, its address does not.
+    // When a link is set down, its routes are removed, but not its address.
     assert_eq!(
         kept.after("ip link set eth1 down"),
         [Kind::Link, Kind::Route]
@@ -270,7 +271,7 @@ fn a_pod_that_ended_is_told_and_one_that_was_deleted_is_not() {
     let mut kept = Kept::new();
     drop(kept._pods.pop());
     let mut dirty = DirtySet::default();
-    // The kernel takes namespaces apart when it finds the time.
+    // The kernel deletes namespaces asynchronously.
     let told = (0..500).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
         dirty = kept.mark_dirty_after(std::mem::take(&mut dirty));
@@ -282,7 +283,7 @@ fn a_pod_that_ended_is_told_and_one_that_was_deleted_is_not() {
         address: pod_link(11, 0).address,
     };
     kept.reconciler.remove_pod(&gone).unwrap();
-    // As the daemon does: the removal is another socket's.
+    // As in the daemon: another socket removes the link.
     pod::unlink(&mut socket_in(&kept.lab.host), &gone.host_name).unwrap();
     assert!(!kept.mark_dirty().ended);
 }
@@ -294,7 +295,7 @@ fn an_eni_that_was_pulled_is_told() {
     let dirty = kept.mark_dirty();
     assert!(!dirty.ended);
     let reconciler = &mut kept.reconciler;
-    // It is no failure of a repair, and told once.
+    // This is not a failure of a repair, and is reported once.
     for gone in [vec![eni().mac], vec![]] {
         let repaired = kept.lab.host.run(|| reconciler.repair(&dirty)).unwrap();
         assert!(repaired.failures.is_empty(), "{:?}", repaired.failures);
@@ -309,7 +310,7 @@ fn what_software_makes_is_no_stranger() {
         .show("ip link add d0 type veth peer name d1; ip link set d0 up");
     let dirty = kept.mark_dirty();
     assert!(dirty.unknown_links.is_empty(), "{dirty:?}");
-    // Hardware has no kind.
+    // Hardware links have no kind.
     let mac = kept
         .reconciler
         .socket()
@@ -352,7 +353,7 @@ fn pods_of_a_former_life_are_kept_too() {
 #[test]
 fn a_former_lifes_leavings_go_and_others_stay() {
     let mut lab = Lab::new();
-    // Rules of an ENI that is gone; a priority that is no longer used; a table that nothing leads to.
+    // Rules of a removed ENI; a priority that is no longer used; a table without a rule.
     let leave = "ip rule add pref 1536 fwmark 9/0x7f lookup 10 proto 107; ip rule add pref 32765 from 10.0.0.9 lookup 10 proto 107; \
                  ip rule add pref 600 from all lookup 27392 proto 107; ip route add 10.0.0.1 dev eth0 table 11 proto 107";
     let foreign = "ip rule add pref 600 to 10.0.0.200 lookup main; ip route add 192.0.2.0/24 dev eth0 table 11; \

@@ -1,4 +1,4 @@
-//! What becomes of packets on a node that is set up, and while it is set up again.
+//! What happens to packets on a configured node, and while it is configured again.
 
 use super::*;
 
@@ -76,7 +76,7 @@ fn two_pods_of_different_enis_meet_on_the_node() {
     assert_eq!(from.ip(), Ipv4Addr::new(10, 0, 0, 21));
 }
 
-/// `net.ipv4.conf.all.rp_filter=2`, as systemd sets it on some distributions, turns the pods' strict check off.
+/// `net.ipv4.conf.all.rp_filter=2`, which systemd sets on some distributions, disables the pods' strict check.
 #[test]
 fn a_pod_cannot_borrow_an_address_where_the_kernels_own_check_is_loose() {
     let mut lab = Lab::new();
@@ -110,9 +110,9 @@ fn a_pod_cannot_borrow_an_address_where_the_kernels_own_check_is_loose() {
     assert_eq!(from.ip(), Ipv4Addr::new(10, 0, 0, 11));
 }
 
-/// What a transaction changes comes into effect at once for rules, but not for the sets and maps that they look up. With
-/// a set of local destinations nearly all these connections were sent off by the primary ENI for good; with a map from
-/// group to mark, one packet in six hundred.
+/// A transaction takes effect at once for rules, but not for the sets and maps that they use. With a set of local
+/// destinations, almost all of these connections were sent through the primary ENI permanently. With a map from group
+/// to mark, this happened to one packet in six hundred.
 #[test]
 fn no_packet_goes_astray_while_the_table_is_replaced() {
     const PACKETS: usize = 200_000;
@@ -125,13 +125,13 @@ fn no_packet_goes_astray_while_the_table_is_replaced() {
     );
     let before = lab.show("nft list table ip hawser");
     let sender = thread::spawn(move || {
-        // Nobody answers: each packet is one of a new connection, and decided on.
+        // Nobody answers: each packet belongs to a new connection, for which a decision is made.
         let send = || {
             let sockets: Vec<_> = (0..500)
                 .map(|_| UdpSocket::bind("10.0.0.21:0").unwrap())
                 .collect();
             for socket in sockets.iter().cycle().take(PACKETS) {
-                // Refused while the router's address is being resolved.
+                // The kernel refuses packets while the router's address is being resolved.
                 let _ = socket.send_to(b"?", "10.0.9.9:9");
             }
         };

@@ -1,5 +1,5 @@
-//! A link's IPv6: the settings, all of which the kernel shows over rtnetlink, and the one that it lets be set that way:
-//! whether it gives the link addresses of its own. The others can be written in `/proc/sys` only.
+//! The IPv6 settings of a link. The kernel reports all of them over rtnetlink, but accepts only one of them: whether
+//! the link gets addresses from the kernel. The others can only be written in `/proc/sys`.
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -9,17 +9,17 @@ use netlink_packet_route::link::{
 use super::{named, of};
 use crate::netlink::Request;
 
-/// `net.ipv6.conf.<link>.*`, as far as somebody asks.
+/// `net.ipv6.conf.<link>.*`, as far as they are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inet6Conf {
     /// `disable_ipv6`: the link has no IPv6 at all.
     pub disabled: bool,
-    /// `forwarding`. Whether the node forwards is decided by the setting of all links; this one makes the node a router on
-    /// the link, which heeds no redirects, and advertisements only where `accept_ra` is 2.
+    /// `forwarding`. The setting of all links decides whether the node forwards. This one makes the node a router on
+    /// the link: it ignores redirects, and accepts advertisements only if `accept_ra` is 2.
     pub forwarding: bool,
     /// `accept_ra`.
     pub accept_ra: i32,
-    /// The kernel gives the link no addresses of its own (`addr_gen_mode` none).
+    /// The kernel assigns no addresses of its own to the link (`addr_gen_mode` none).
     pub no_own_addresses: bool,
 }
 
@@ -42,14 +42,15 @@ impl Inet6Conf {
     }
 }
 
-/// Link `index` gets no link-local address from the kernel (`addr_gen_mode` none), and so asks for no router, looks for
-/// no duplicate and has no `fe80::/64` route. To be sent before its carrier comes: then the kernel makes them.
+/// Link `index` gets no link-local address from the kernel (`addr_gen_mode` none). It then sends no router
+/// solicitations, does no duplicate address detection and has no `fe80::/64` route. Send this before the link has a
+/// carrier, which is when the kernel creates the address.
 #[must_use]
 pub fn set_no_own_ipv6(index: u32) -> Request {
     no_own_ipv6(of(index))
 }
 
-/// The same for the link of this name.
+/// The same for the link with this name.
 #[must_use]
 pub fn set_no_own_ipv6_by_name(name: &str) -> Request {
     no_own_ipv6(named(name))

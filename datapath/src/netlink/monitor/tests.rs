@@ -1,4 +1,4 @@
-//! What is told, and what is kept silent.
+//! What is reported, and what is not.
 
 use super::*;
 use crate::netlink::link::{self, End, InetConf};
@@ -53,7 +53,7 @@ fn settings_are_told_with_their_link() {
     assert_eq!(monitor.pending().unwrap(), [one]);
     run_in(&netns, &["sysctl", "-qw", "net.ipv4.conf.all.rp_filter=2"]);
     assert_eq!(monitor.pending().unwrap(), [Event::Setting { index: None }]);
-    // Which is why a repair over netlink does not call for another.
+    // Therefore, a repair over netlink does not trigger another one.
     socket
         .apply(&link::set_inet_conf(index, &[(InetConf::RpFilter, 1)]))
         .unwrap();

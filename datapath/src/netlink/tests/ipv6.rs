@@ -1,4 +1,4 @@
-//! The verbs in IPv6, where the kernel does not answer as it does in IPv4.
+//! The verbs in IPv6, where the kernel behaves differently from IPv4.
 
 use std::net::Ipv6Addr;
 
@@ -54,7 +54,7 @@ fn routes_have_their_own_table_and_the_gateway_needs_none() {
     assert!(socket.apply(&route::del(&host)).unwrap_err().is_gone());
 }
 
-/// What keeps two pods from one address: the second route is refused, whatever link it is over.
+/// This prevents that two pods have the same address: the second route is refused, on any link.
 #[test]
 fn a_second_route_to_one_address_is_refused() {
     let (_netns, mut socket, index) = with_link();

@@ -1,11 +1,11 @@
-//! The ruleset of what leaves by the primary ENI, as Debian's nft reads it back.
+//! The ruleset for packets through the primary ENI, as printed by Debian's nft.
 
 use super::*;
 use crate::netns::Netns;
 use crate::nft::{Nft, Ruleset};
 use crate::testing::{netns, run_in};
 
-/// Of the loopback, which every namespace has.
+/// The loopback, which every namespace has.
 const LO: u32 = 1;
 
 fn lab() -> (Netns, Nft) {
@@ -171,12 +171,12 @@ fn local_destinations_change_alone() {
             &["10.0.0.0/16", "100.64.0.0/16"],
             &["10.0.0.0/16", "100.64.0.0/16"],
         ),
-        // Neighbours, and one within another.
+        // Adjacent networks, and one within another.
         (
             &["10.0.0.0/16", "10.1.0.0/16", "10.0.3.0/24"],
             &["10.0.0.0/16", "10.1.0.0/16"],
         ),
-        // One that contains what was there before.
+        // One that contains the previous ones.
         (&["10.0.0.0/8"], &["10.0.0.0/8"]),
         (
             &["10.0.0.7/32", "240.0.0.0/4"],

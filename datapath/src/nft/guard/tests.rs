@@ -1,4 +1,4 @@
-//! The guards, as Debian's nft reads them back.
+//! The restrictions, as printed by Debian's nft.
 
 use crate::netlink::Family;
 use crate::nft::{Nft, Ruleset};

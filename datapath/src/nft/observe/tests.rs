@@ -1,4 +1,4 @@
-//! Every change of our table is seen, and nobody else's is.
+//! Every change of our table is detected, and changes of other tables are not.
 
 use super::*;
 use crate::netns::Netns;
@@ -12,7 +12,7 @@ struct Lab {
     watch: NftMonitor,
 }
 
-/// A namespace with our table in it, and nothing to be told yet.
+/// A namespace with our table in it and no pending notifications.
 fn lab() -> Lab {
     let netns = netns();
     let mut nft = netns.run(Nft::open).unwrap().unwrap();
@@ -55,7 +55,7 @@ fn every_change_by_others_is_told_and_seen() {
     }
 }
 
-/// Word for word the same rules, and yet not those that we made.
+/// Exactly the same rules, but not the ones that we created.
 #[test]
 fn a_table_made_again_is_another_one() {
     let mut lab = lab();

@@ -1,4 +1,4 @@
-//! ADDs that fail, each for real, and leave nothing behind; and ADDs that find remains of an earlier one.
+//! Real ADDs that fail and leave nothing behind, and ADDs that find the remains of an earlier one.
 
 use super::*;
 
@@ -18,15 +18,15 @@ fn an_occupied_interface_name_is_told() {
 fn an_earlier_attempts_link_is_replaced() {
     let mut lab = Lab::new();
     let link = pod_link(5);
-    // As an ADD leaves it that died after its first step.
+    // The state after an ADD that died after its first step.
     let half = link::add_veth(&link.host_end(), &link.pod_end(), Some(lab.pod_ns.as_fd()));
     lab.host.apply(&half).unwrap();
     lab.add(&link).unwrap();
     assert_eq!(lab.check(&link), []);
-    // And one that ran to its end without anybody hearing of it.
+    // And after a complete ADD without a reply.
     let wired = lab.add(&link).unwrap();
     assert_eq!(lab.check(&link), []);
-    // And one whose deletion was cut short.
+    // And after an interrupted deletion.
     let doom = Change {
         group: Some(GROUP_DYING),
         ..Change::default()
@@ -110,7 +110,7 @@ fn a_refused_pair_leaves_nothing() {
 #[test]
 fn a_refused_pod_side_leaves_nothing() {
     let mut lab = Lab::new();
-    // Another interface with a default route: the pod has two owners.
+    // Another interface with a default route: two plugins configured the pod.
     let other = link::End {
         name: "net1",
         up: true,

@@ -1,9 +1,9 @@
-//! Whatever somebody does to a pod's host end, it is put right, and only that.
+//! Any change of a pod's host end is repaired, and nothing else.
 
 use super::*;
 use crate::netlink::{Kind, Tally};
 
-/// Damages the host's side by `meddle` (in which `$L` is the host end), repairs it, and tells what was changed.
+/// Damages the host's side with `meddle` (`$L` is the host end), repairs it, and returns what was changed.
 fn repaired(meddle: &str) -> Vec<Kind> {
     let mut lab = Lab::new();
     let link = pod_link(5);
@@ -84,7 +84,7 @@ fn another_pods_route_is_not_taken() {
     assert_eq!(snapshot(&lab.host_ns), before);
 }
 
-/// Of a pod that was found without a record neither MTU nor MAC addresses are known.
+/// For a pod that was found without a record, MTU and MAC addresses are unknown.
 #[test]
 fn what_is_not_known_is_left_alone() {
     let mut lab = Lab::new();

@@ -1,4 +1,4 @@
-//! The same where pods have IPv6 addresses.
+//! The same with IPv6 pods.
 
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -109,7 +109,7 @@ fn settings_that_the_kernel_tells_of_come_back() {
     }
 }
 
-/// With a link's IPv6 goes all that is on it.
+/// When IPv6 is disabled on a link, everything on it is removed.
 #[test]
 fn ipv6_that_is_switched_off_on_a_pods_link_is_switched_on() {
     let mut kept = kept();
@@ -118,7 +118,7 @@ fn ipv6_that_is_switched_off_on_a_pods_link_is_switched_on() {
     assert_eq!(kept.after(&meddle), kinds);
 }
 
-/// The node's own address and its way out are not ours to give back; whoever gave them does.
+/// The node's own address and default route are not restored by us, but by whoever configured them.
 #[test]
 fn ipv6_that_is_switched_off_is_switched_on() {
     for links in ["all", "eth0"] {
@@ -130,7 +130,7 @@ fn ipv6_that_is_switched_off_is_switched_on() {
         assert!(kept.repair(&dirty).contains(&Kind::Setting), "{links}");
         kept.lab
             .show("ip addr add 2600:1f14:0:1::10/64 dev eth0 nodad");
-        // The kernel adds an address's own routes when its workers find the time.
+        // The kernel adds an address's own routes in a work queue.
         let whole = |_| {
             std::thread::sleep(Duration::from_millis(10));
             snapshot_ipv6(&kept.lab.host) == kept.right
@@ -140,7 +140,7 @@ fn ipv6_that_is_switched_off_is_switched_on() {
     }
 }
 
-/// Of these the kernel does not tell: they are seen when something else is, or in the next round.
+/// The kernel does not report changes of these. They are seen with another change, or in the next round.
 #[test]
 fn settings_that_the_kernel_does_not_tell_of_come_back() {
     let mut kept = kept();
@@ -156,7 +156,7 @@ fn settings_that_the_kernel_does_not_tell_of_come_back() {
     }
 }
 
-/// Who has told the node to hear no advertisements has set its route in another way.
+/// If the node was configured to ignore advertisements, its route was set in another way.
 #[test]
 fn advertisements_that_are_not_wanted_are_not_switched_on() {
     let mut kept = kept();
