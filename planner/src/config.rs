@@ -22,11 +22,11 @@ pub struct Config {
     pub warm_prefix_target: Option<u32>,
     /// `MAX_ENI`: never hold more ENIs than this, even if the instance could.
     pub max_eni: Option<u16>,
-    /// `ENABLE_PREFIX_DELEGATION`: ask for /28 prefixes instead of single addresses (Nitro only).
+    /// `ENABLE_PREFIX_DELEGATION`: request /28 prefixes instead of single addresses (Nitro only).
     pub prefix_delegation: bool,
     /// `IP_COOLDOWN_PERIOD`: how long a released address is not granted again.
     pub cooldown: Duration,
-    /// `AWS_MANAGE_ENIS_NON_SCHEDULABLE`: grow and free ENIs on a cordoned node too.
+    /// `AWS_MANAGE_ENIS_NON_SCHEDULABLE`: grow and shrink on a cordoned node too.
     pub manage_cordoned: bool,
     /// Whether the pool may call EC2 to grow or shrink: the inverse of `DISABLE_NETWORK_RESOURCE_PROVISIONING`.
     pub provisioning: bool,

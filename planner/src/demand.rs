@@ -1,67 +1,70 @@
-//! What this node's pods have really asked for, and the spare pool that follows from it when no `WARM_*` is set.
+//! The observed demand of this node's pods, and the number of spare addresses that follows from it if no `WARM_*`
+//! variable is set.
 //!
-//! Three things are learnt, each with the statistic that its use calls for:
+//! Three quantities are learned, each with its own statistic:
 //!
-//! * **Bursts** decide how many addresses stay free. A burst's size is the most ADDs within one delivery time of EC2's
-//!   in a run of ADDs without a pause: those are the pods that nothing but a spare address can serve at once. Sizes are
-//!   counted, the counts fade ([`BURSTS_HALVE`]), and the spare is the smallest size that was exceeded no more than
-//!   [`TOLERATED`] times. So what happened once is an accident, what happens often is held for all but a few per cent
-//!   of the cases, and a node that falls silent arrives at the floor by itself, a step at a time. A mean would never
-//!   serve a burst whole, a maximum would hold the worst hour for ever, and a share of all pods would call a nightly
-//!   batch ordinary.
-//! * **Surges** decide how much is asked for when a run outgrows the spare. A surge is the net rise of pods in one run;
-//!   the largest is remembered for days ([`SURGE_HALVES`]), and what of it is still to come is asked for in one go:
-//!   whoever must wait for EC2 anyway waits as long for a hundred addresses as for one.
-//! * **Delivery**, from the wish for an ENI to its addresses being grantable, smoothed.
+//! * **Bursts** determine how many addresses stay free. The size of a burst is the largest number of ADDs within EC2's
+//!   delivery time, in a run of ADDs without a pause. Only spare addresses can serve these pods without a wait. Bursts
+//!   are counted by size, and the counts decay ([`BURSTS_HALVE`]). The spare is the smallest size that was exceeded at
+//!   most [`TOLERATED`] times. A single burst therefore changes nothing, frequent bursts are covered except for a few
+//!   per cent, and an idle node goes down to the minimum step by step. A mean would never cover a whole burst, a
+//!   maximum would keep the worst hour forever, and a share of all pods would treat a nightly batch as ordinary.
+//! * **Surges** determine how much to request when a run exceeds the spare. A surge is the net increase of pods in one
+//!   run. The largest surge is remembered for days ([`SURGE_HALVES`]), and what is missing to it is requested at once:
+//!   pods that wait for EC2 wait as long for a hundred addresses as for one.
+//! * **Delivery** is the time from the request for an ENI until its addresses can be assigned, smoothed.
 //!
-//! Owns no pool and issues no command. Departures enter through `used`: the rise of a run is net of them.
+//! This module owns no pool and issues no commands. Deleted pods are visible in `used`: the increase of a run is net of
+//! them.
 
 use std::{collections::VecDeque, time::Duration};
 
 use crate::Mono;
 
-/// Half-life of the counts of bursts: about as long as a wave of deployments or a queue of CI jobs goes on. An hour
-/// saves a tenth of the calls under churn and holds a tenth more idle addresses (here and below: `benches`' `warm`).
+/// Half-life of the burst counts: about the duration of a rollout or of a queue of CI jobs. With one hour, there are 10
+/// % fewer calls under churn and 10 % more idle addresses (measured with `benches`' `warm`, like the values below).
 pub(crate) const BURSTS_HALVE: Duration = Duration::from_secs(1800);
-/// Half-life of the surge: what comes each night must still be known the next night, nearly whole.
+/// Half-life of the surge: a nightly surge must still be known almost completely in the next night.
 pub(crate) const SURGE_HALVES: Duration = Duration::from_secs(7 * 86_400);
-/// Bursts that may exceed the spare, in faded counts. With one, two batches in half an hour are a rule already; with
-/// three, hardly fewer addresses are held, for large sizes are rare, and calls rise.
+/// The number of bursts, in decayed counts, that may exceed the spare. With one, two batches in half an hour already
+/// count as a rule. With three, the pool holds almost as many addresses, because large bursts are rare, and makes more
+/// calls.
 const TOLERATED: f64 = 2.0;
-/// The spare is never smaller: pods come in ones and twos at any time (a rolling update replaces one while another
-/// starts), and with none to spare each would wait for EC2.
+/// The minimum spare. Pods come in ones and twos at any time (a rolling update replaces one while another starts).
+/// Without a spare address, each of them would wait for EC2.
 const FLOOR: u32 = 2;
-/// A count that has faded this far tells nothing.
+/// A count below this value is dropped.
 const FORGOTTEN: f64 = 0.01;
-/// A run is cut after this long, or a node with steady traffic would never learn anything.
+/// A run is cut after this time, otherwise a node with steady traffic would never learn anything.
 const RUN: Duration = Duration::from_secs(600);
-/// EC2's delivery before the first one was seen (ec2-and-faults §3.5: create, attach, attaching).
+/// EC2's delivery time before the first measurement (ec2-and-faults §3.5: create, attach, attaching).
 const DELIVERY: Duration = Duration::from_secs(6);
-/// Delivery is believed within these bounds: one stuck attach must not make an hour's pods one burst.
+/// The measured delivery time is limited to this range, so that one slow Attach does not turn the pods of an hour into
+/// one burst.
 const DELIVERY_BOUNDS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// What was learnt, as plain values; it is worth keeping over a restart ([`crate::Restored`]).
+/// What was learned, as plain values. It is kept over a restart ([`crate::Restored`]).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Demand {
-    /// Sizes of bursts in pods, ascending, and how often each was seen: faded counts as of `at`.
+    /// Burst sizes in pods, ascending, and how often each was seen, as decayed counts at the time `at`.
     pub bursts: Vec<(u32, f64)>,
-    /// The largest net rise of pods in one run, faded as of `at`.
+    /// The largest net increase of pods in one run, decayed to the time `at`.
     pub surge: f64,
-    /// From asking EC2 for an ENI to its addresses being grantable, smoothed. Zero: never seen.
+    /// The time from the request for an ENI until its addresses can be assigned, smoothed. Zero if not measured yet.
     pub delivery: Duration,
     pub at: Mono,
 }
 
-/// What the pool is to hold, in addresses.
+/// The pool's target, in addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Target {
-    /// Grow when fewer are available.
+    /// Grow if fewer are available.
     pub low: u32,
-    /// When growing, up to this many.
+    /// Grow up to this number.
     pub fill: u32,
-    /// Free addresses that stay when some are given back.
+    /// The free addresses that stay when some are returned.
     pub keep: u32,
-    /// Give back only when more than this are free.
+    /// Return addresses only if more than this number are free.
     pub high: u32,
 }
 
@@ -70,27 +73,26 @@ pub(crate) struct Target {
 struct Run {
     since: Mono,
     last: Mono,
-    /// The most ADDs within one delivery time.
+    /// The largest number of ADDs within one delivery time.
     peak: u32,
-    /// Pods when it began, and the most it has added to them.
+    /// The number of pods at its start, and the largest increase since then.
     base: u32,
     rise: u32,
 }
 
-/// Watches the demand.
+/// Measures the demand.
 #[derive(Clone, Debug)]
 pub(crate) struct DemandTracker {
     learnt: Demand,
     recent: VecDeque<Mono>,
     run: Option<Run>,
-    /// Pod addresses on one ENI, and on the node.
+    /// Pod addresses of one ENI and of the node.
     eni: u32,
     limit: u32,
 }
 
 impl DemandTracker {
-    /// A node of which nothing is known is taken for one about to get its first pods: half an ENI of them, believed
-    /// for one half-life.
+    /// A new node expects its first pods: half an ENI of addresses, which decays like a burst.
     pub(crate) fn new(eni: u32, limit: u32) -> Self {
         let first = (eni / 2).max(FLOOR);
         let learnt = Demand {
@@ -106,7 +108,7 @@ impl DemandTracker {
         }
     }
 
-    /// Takes over what was learnt before a restart; figures that no run could have left there are dropped.
+    /// Restores what was learned before a restart. Values that no run can produce are dropped.
     pub(crate) fn restore(&mut self, mut learnt: Demand, now: Mono) {
         learnt
             .bursts
@@ -122,14 +124,14 @@ impl DemandTracker {
         self.learnt = learnt;
     }
 
-    /// What was learnt so far; the run under way is not part of it.
+    /// What was learned so far, without the current run.
     pub(crate) fn learnt(&self, now: Mono) -> Demand {
         let mut learnt = self.learnt.clone();
         learnt.fade(now);
         learnt
     }
 
-    /// A pod wants an address; `used` have or want one already.
+    /// A pod needs an address; `used` pods already have or need one.
     pub(crate) fn add(&mut self, used: u32, now: Mono) {
         self.advance(now);
         let delivery = self.learnt.expected();
@@ -150,7 +152,7 @@ impl DemandTracker {
         run.rise = run.rise.max((used + 1).saturating_sub(run.base));
     }
 
-    /// EC2 brought what was asked for `took` ago.
+    /// EC2 delivered after `took`.
     pub(crate) fn delivered(&mut self, took: Duration) {
         let (least, most) = DELIVERY_BOUNDS;
         let took = took.clamp(least, most);
@@ -160,7 +162,7 @@ impl DemandTracker {
         };
     }
 
-    /// Time passes: a run that has paused is over, and teaches.
+    /// Updates the time: a run that has paused is complete and is counted.
     pub(crate) fn advance(&mut self, now: Mono) {
         if let Some(run) = self
             .run
@@ -177,8 +179,8 @@ impl DemandTracker {
         let spare = self.spare(now);
         let ahead = self.ahead(spare, now);
         let slack = self.slack();
-        // A burst has just taken the rest, and its pods may leave before the next one comes: to refill at once makes
-        // half as many calls again under churn, and holds no fewer idle addresses.
+        // A burst has just used the spare, and its pods may end before the next burst. Refilling at once would make 50
+        // % more calls under churn and hold as many idle addresses.
         let low = spare.div_ceil(2).max(ahead);
         Target {
             low,
@@ -188,22 +190,22 @@ impl DemandTracker {
         }
     }
 
-    /// Free addresses to keep in quiet times, for the next burst.
+    /// The free addresses to keep for the next burst in quiet times.
     pub(crate) fn spare(&self, now: Mono) -> u32 {
-        // Not `clamp`: a node with a single ENI of two addresses has a limit below the floor.
+        // Not `clamp`: a node with a single ENI with two addresses has a limit below the minimum.
         self.learnt.ordinary(now).max(FLOOR).min(self.limit)
     }
 
-    /// The grain of growth: a sixth of an ENI, so that a node asks for little where ENIs are small. With a fifth, idle
-    /// addresses rise by a tenth; with a tenth, a steady node's calls double. The band within which nothing is done is three of these
-    /// wide: narrower, the ups and downs of a steady node cost a call each.
+    /// The step of growth: a sixth of an ENI, so that a node with small ENIs requests few addresses. With a fifth, idle
+    /// addresses increase by 10 %; with a tenth, a steady node makes twice as many calls. The band in which nothing is
+    /// done is three steps wide. In a narrower band, normal variations of a steady node would each cost a call.
     fn slack(&self) -> u32 {
         (self.eni / 6).clamp(1, 12)
     }
 
-    /// What a run that has outgrown the spare is about to ask for: as much as the last surge still lacks; or, if that
-    /// tells nothing, what comes at its present rate until EC2 has delivered, but no more than one ENI, for the run may
-    /// end this moment.
+    /// What a run that has exceeded the spare will still need: the rest of the last surge. If the surge is not larger,
+    /// the pods that come at the current rate until EC2 has delivered, but at most one ENI, because the run may end at
+    /// any time.
     fn ahead(&self, spare: u32, now: Mono) -> u32 {
         let Some(run) = self.run.as_ref().filter(|run| run.rise > spare) else {
             return 0;
@@ -213,12 +215,13 @@ impl DemandTracker {
         let rate = f64::from(count(self.recent.len())) / age.as_secs_f64();
         let coming = whole(rate * delivery.as_secs_f64()).min(self.eni);
         let surge = self.learnt.surge(now);
-        // A quarter more, for memory fades and no two nights are alike: falling short costs a second round of calls.
+        // A quarter more, because the surge decays and no two nights are the same. If it is not enough, a second round
+        // of calls is needed.
         let lacking = (surge + surge / 4).saturating_sub(run.rise);
         if lacking > 0 { lacking } else { coming }
     }
 
-    /// When the target changes by itself: at the end of a run, or as memory fades.
+    /// When the target changes without an event: at the end of a run, or by decay.
     pub(crate) fn next_change(&self, now: Mono) -> Option<Mono> {
         let run = self.run.as_ref().map(|run| {
             let pause = run.last + self.learnt.expected();
@@ -256,7 +259,7 @@ impl Demand {
         }
     }
 
-    /// The smallest size that was exceeded no more often than tolerated.
+    /// The smallest size that was exceeded at most as often as tolerated.
     fn ordinary(&self, now: Mono) -> u32 {
         let share = half(now.since(self.at), BURSTS_HALVE);
         let mut exceeding = 0.0;
@@ -269,7 +272,7 @@ impl Demand {
         0
     }
 
-    /// When bursts of at least `size` have become rare enough to be tolerated.
+    /// When bursts of at least `size` have decayed to the tolerated number.
     fn fades_below(&self, size: u32) -> Option<Mono> {
         let known = self.bursts.iter().filter(|(other, _)| *other >= size);
         let weight: f64 = known.map(|(_, weight)| weight).sum();
@@ -281,12 +284,12 @@ impl Demand {
     }
 }
 
-/// The share that is left after `age`.
+/// The remaining share after `age`.
 fn half(age: Duration, life: Duration) -> f64 {
     (-age.as_secs_f64() / life.as_secs_f64()).exp2()
 }
 
-/// A moment just beyond so many half-lives: rounding must not land it just before.
+/// A time slightly after this number of half-lives, so that rounding does not result in a time before it.
 fn after(at: Mono, halvings: f64, life: Duration) -> Mono {
     at + life.mul_f64(halvings) + Duration::from_secs(1)
 }
@@ -295,7 +298,7 @@ fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// The whole part, for figures that are counts of pods.
+/// The integer part, for values that are counts of pods.
 fn whole(figure: f64) -> u32 {
     #[expect(
         clippy::cast_possible_truncation,

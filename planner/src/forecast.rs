@@ -1,7 +1,7 @@
-//! What a policy will hold: the real planner, lived through in virtual time on a node where nothing goes wrong.
+//! What a policy will hold: runs the real planner in virtual time on a node without faults.
 //!
-//! Owns an EC2 that answers everything at once and never runs out, and pods that come one at a time. It shares nothing
-//! with a live node; there are no faults in it, and no deletions.
+//! Owns a simulated EC2 that answers immediately and never runs out of addresses, and pods that come one at a time. It
+//! shares nothing with a live node. There are no faults and no deleted pods.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,27 +16,27 @@ use crate::{
     Op, Planner, Pod, Sandbox, Ticket, event::Bond,
 };
 
-/// How long each count of pods lasts before it is looked at. Longer than a fixed target takes to settle, and than the
-/// half-hour in which a pool that sizes itself halves what it remembers of bursts.
+/// How long each number of pods lasts before the result is recorded. This is longer than a fixed target takes to
+/// settle, and longer than the half-hour half-life of bursts in a pool that sizes itself.
 pub const BETWEEN: Duration = Duration::from_secs(3600);
 
-/// What the node holds with so many pods.
+/// What the node holds for a number of pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
     pub pods: u32,
     pub enis: u32,
-    /// Addresses for pods, in use or free.
+    /// Addresses for pods, used or free.
     pub addresses: u32,
     pub free: u32,
-    /// /28 prefixes; their addresses are among `addresses`.
+    /// /28 prefixes. Their addresses are included in `addresses`.
     pub prefixes: u32,
-    /// Of the subnet: pods' addresses and the ENIs' own.
+    /// Addresses of the subnet: the pods' addresses and the ENIs' primary addresses.
     pub subnet_addresses: u32,
-    /// EC2 calls that change something, since the node was new.
+    /// Mutating EC2 calls since the node was created.
     pub calls: u64,
 }
 
-/// One holding for no pods, and one more for each pod up to `pods` or to the instance's limit, whichever is less.
+/// One holding for no pods, and one for each further pod up to `pods` or to the instance's limit, whichever is lower.
 #[must_use]
 pub fn forecast(instance: &InstanceType, config: &Config, pods: u32) -> Vec<Holding> {
     let mut node = Node::new(instance, config);
@@ -49,7 +49,7 @@ pub fn forecast(instance: &InstanceType, config: &Config, pods: u32) -> Vec<Hold
     held
 }
 
-/// A node, and the EC2 that it asks.
+/// A node and its simulated EC2.
 struct Node {
     planner: Planner,
     now: Mono,
@@ -91,7 +91,7 @@ impl Node {
         });
     }
 
-    /// Lets [`BETWEEN`] pass and looks.
+    /// Waits for [`BETWEEN`] and records the result.
     fn rest(&mut self) -> Holding {
         let end = self.now + BETWEEN;
         loop {
@@ -132,7 +132,7 @@ impl Node {
             Command::Grant { sandbox, .. } => {
                 return self.events.push_back(Event::Wired { sandbox });
             }
-            // Beyond the limit, or in a policy that may not grow: the holding shows it.
+            // Above the limit, or the pool must not grow: the holding shows it.
             Command::Refuse { .. } => return,
             Command::CreateEni { op, amount, .. } => (op, Answer::Created(self.create(amount))),
             Command::AttachEni {

@@ -1,4 +1,4 @@
-//! Back-off after failures: which calls must wait, until when, and for what reason.
+//! Back-off after failures: which calls must wait, until when, and why.
 //!
 //! A gate does not decide what to call. It only says "not yet". Each gate shuts one thing (the account, an action, a
 //! subnet), so that a failure stops only calls of its own kind.
@@ -19,14 +19,14 @@ const RECENT: Duration = Duration::from_secs(60);
 /// seconds, including the ten seconds that a new ENI takes. Throttling keeps its own pace, which protects the account.
 const HASTE: Duration = Duration::from_secs(15);
 
-/// One back-off. Shut while `now < until`.
+/// One back-off. Closed while `now < until`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gate {
     until: Mono,
     tries: u32,
     /// When the current row of failures began.
     since: Mono,
-    /// When it was last shut.
+    /// When it was last closed.
     shut_at: Mono,
 }
 
@@ -117,7 +117,7 @@ impl Throttling {
         .max_by_key(|gate| gate.until())
     }
 
-    /// When the last of them opens.
+    /// When the last one opens.
     pub(crate) fn until(&self) -> Mono {
         self.0.values().map(Gate::until).max().unwrap_or_default()
     }
@@ -309,13 +309,13 @@ impl Gates {
         }
     }
 
-    /// A jittered delay for one ENI's next try.
+    /// A delay with jitter for the next try of one ENI.
     pub(crate) fn delay(&mut self, pace: Pace, tries: u32) -> Duration {
         let full = pace.first.saturating_mul(1 << tries.min(16)).min(pace.cap);
         self.rng.jitter(full)
     }
 
-    /// Every moment at which a gate opens.
+    /// All times at which a gate opens.
     pub(crate) fn openings(&self) -> impl Iterator<Item = Mono> + '_ {
         let subnets = self
             .subnets

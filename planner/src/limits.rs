@@ -1,8 +1,8 @@
-//! What an instance type can hold, and how many pod addresses follow from it.
+//! The limits of an instance type, and the number of pod addresses that follows from them.
 //!
-//! Owns the table of published EC2 limits (`data/instance-limits.tsv`, compiled in) and the one formula that turns a
-//! row into a pod limit: the daemon enforces it, `ipamd max-pods` prints it. It must not guess: an unknown type is an
-//! error that names its neighbours, never a default.
+//! Owns the table of published EC2 limits (`data/instance-limits.tsv`, compiled in) and the formula that turns a row
+//! into a pod limit. The daemon enforces this limit, and `ipamd max-pods` prints it. There are no guesses: an unknown
+//! type is an error with similar names, never a default.
 
 pub mod expression;
 pub mod max_pods;
@@ -15,26 +15,27 @@ use crate::{Config, Family};
 pub use max_pods::{MaxPods, Question, Unanswerable, max_pods};
 pub use table::{UnknownType, all, lookup, nearest, require};
 
-/// Addresses in one /28 prefix. All sixteen serve pods, the first and last included (EC2 routes a prefix as a whole).
+/// Addresses in one /28 prefix. All sixteen can be assigned to pods, including the first and the last one, because EC2
+/// routes a prefix as a whole.
 pub const PREFIX_SIZE: u32 = 16;
 
-/// The virtualisation below an instance type. Prefixes need Nitro.
+/// The hypervisor of an instance type. Prefixes need Nitro.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hypervisor {
     Nitro,
     Xen,
-    /// EC2 publishes none: bare metal, and two families that were withdrawn before Nitro.
+    /// Not published by EC2: bare metal, and two families that were retired before Nitro.
     Unknown,
 }
 
-/// One row of the table (source: EC2 `DescribeInstanceTypes`, EKS branch-interface limits).
+/// One row of the table (sources: EC2 `DescribeInstanceTypes`, EKS branch-interface limits).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstanceType {
-    /// Borrowed from the table, or owned where EC2 told of a type that the table does not know.
+    /// Borrowed from the table, or owned if EC2 described a type that is not in the table.
     pub name: Cow<'static, str>,
-    /// ENIs on the default network card, the primary one included.
+    /// ENIs on the default network card, including the primary one.
     pub max_enis: u16,
-    /// IPv4 address slots per ENI, its own primary address included. A /28 prefix takes one slot.
+    /// IPv4 slots per ENI, including the one of the primary address. A /28 prefix uses one slot.
     pub ipv4_per_eni: u16,
     /// The network card whose device 0 is the primary ENI.
     pub default_card: u16,
@@ -42,24 +43,25 @@ pub struct InstanceType {
     pub cards: Vec<u16>,
     pub hypervisor: Hypervisor,
     pub bare_metal: bool,
-    /// Whether a trunk ENI can be attached; `None` where AWS publishes nothing.
+    /// Whether a trunk ENI can be attached; `None` if not published.
     pub trunking: Option<bool>,
-    /// Branch ENIs per trunk; `None` where AWS publishes nothing.
+    /// Branch ENIs per trunk; `None` if not published.
     pub branch_enis: Option<u16>,
-    /// vCPUs by default; `None` where AWS publishes nothing.
+    /// Default vCPUs; `None` if not published.
     pub vcpus: Option<u16>,
 }
 
-/// What the operator makes of an instance's slots.
+/// How the operator uses the slots of an instance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// `MAX_ENI`; 0 means unset, as upstream has it.
+    /// `MAX_ENI`; 0 means unset, as in the AWS VPC CNI.
     pub max_eni: Option<u16>,
-    /// `ENABLE_PREFIX_DELEGATION`; without effect where the instance cannot.
+    /// `ENABLE_PREFIX_DELEGATION`; no effect if the instance does not support it.
     pub prefixes: bool,
-    /// `AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG`: pods live in other subnets than the node, so its primary ENI serves none.
+    /// `AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG`: pods are in other subnets than the node, so the primary ENI serves no
+    /// pods.
     pub custom_networking: bool,
-    /// `ENABLE_POD_ENI`: a trunk takes the slot of one ENI, if the instance can have one.
+    /// `ENABLE_POD_ENI`: a trunk uses the slot of one ENI, if the instance supports it.
     pub trunk: bool,
 }
 
@@ -74,19 +76,19 @@ impl From<&Config> for Usage {
 }
 
 impl InstanceType {
-    /// EC2 assigns prefixes to Nitro instances only; bare metal sits on the same cards.
+    /// EC2 assigns prefixes only to Nitro instances. Bare metal uses the same cards.
     #[must_use]
     pub const fn supports_prefixes(&self) -> bool {
         matches!(self.hypervisor, Hypervisor::Nitro) || self.bare_metal
     }
 
-    /// Slots on one ENI that can serve pods: all but the one of its primary address.
+    /// Slots of one ENI for pods: all except the primary address.
     #[must_use]
     pub const fn slots_per_eni(&self) -> u16 {
         self.ipv4_per_eni.saturating_sub(1)
     }
 
-    /// ENIs on the default card, which is where the pool's are.
+    /// ENIs on the default card, where all of the pool's ENIs are.
     #[must_use]
     pub fn card_enis(&self) -> u16 {
         self.cards
@@ -94,8 +96,9 @@ impl InstanceType {
             .map_or(self.max_enis, |card| self.max_enis.min(*card))
     }
 
-    /// ENIs that the pool may hold: the default card's limit, capped by `MAX_ENI`; in IPv6 the primary alone, whose one
-    /// prefix is enough. Interfaces that are not ours are not subtracted here: they come and go.
+    /// The maximum number of ENIs in the pool: the limit of the default card, or `MAX_ENI` if lower. In IPv6, only the
+    /// primary one, whose single prefix is enough. Interfaces that the pool does not manage are not subtracted here,
+    /// because their number changes.
     #[must_use]
     pub fn eni_cap(&self, config: &Config) -> u16 {
         match config.family {
@@ -111,14 +114,14 @@ impl InstanceType {
             .map_or(hardware, |max| hardware.min(max))
     }
 
-    /// Whether the pool asks for prefixes: wanted by the operator and possible here. Upstream, too, falls back to
-    /// single addresses without a word on older hypervisors.
+    /// Whether the pool requests prefixes: the operator enabled them and the instance supports them. The AWS VPC CNI
+    /// also uses single addresses on older hypervisors without a warning.
     #[must_use]
     pub const fn prefix_mode(&self, config: &Config) -> bool {
         config.prefix_delegation && self.supports_prefixes()
     }
 
-    /// ENIs that serve pods under `usage`: the capped count without what custom networking and a trunk take away.
+    /// ENIs that serve pods under `usage`: the limit minus those for custom networking and for a trunk.
     #[must_use]
     pub fn serving_enis(&self, usage: &Usage) -> u16 {
         let trunk = usage.trunk && self.trunking == Some(true);
@@ -128,18 +131,18 @@ impl InstanceType {
     }
 }
 
-/// How many pods can have an address of their own, and why just so many.
+/// How many pods can have their own address, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodLimit {
-    /// Pod addresses; host-network pods need none and are not counted.
+    /// Pod addresses. Host-network pods need none and are not counted.
     pub addresses: u32,
-    /// For people: `m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses`.
+    /// For humans: `m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses`.
     pub derivation: String,
 }
 
 /// The pod limit of an instance type under a configuration.
 ///
-/// This counts addresses. kubelet's figure ([`max_pods`]) adds the pods that need none.
+/// This counts addresses. The kubelet's number ([`max_pods`]) adds the pods that need none.
 #[must_use]
 pub fn pod_limit(instance: &InstanceType, config: &Config) -> PodLimit {
     match config.family {
@@ -148,8 +151,8 @@ pub fn pod_limit(instance: &InstanceType, config: &Config) -> PodLimit {
     }
 }
 
-/// A /80 is never the limit, so the node's size has to be: upstream has no figure of its own for IPv6, and operators use
-/// that of IPv4 prefixes. `MAX_ENI` does not count, for the pool needs the primary ENI only.
+/// A /80 prefix never limits the number of pods, so the size of the node must. The AWS VPC CNI has no own number for
+/// IPv6; operators use the one of IPv4 prefixes. `MAX_ENI` has no effect, because the pool needs only the primary ENI.
 fn ipv6_limit(instance: &InstanceType) -> PodLimit {
     let usage = Usage {
         prefixes: true,
@@ -165,7 +168,7 @@ fn ipv6_limit(instance: &InstanceType) -> PodLimit {
     }
 }
 
-/// The addresses for pods that an instance type can hold, and why just so many.
+/// The pod addresses that an instance type can hold, and why.
 #[must_use]
 pub fn pod_addresses(instance: &InstanceType, usage: &Usage) -> PodLimit {
     let enis = instance.serving_enis(usage);
@@ -197,7 +200,7 @@ pub fn pod_addresses(instance: &InstanceType, usage: &Usage) -> PodLimit {
     }
 }
 
-/// Who keeps pods from ENIs of the default card.
+/// What reserves ENIs of the default card.
 fn reservations(instance: &InstanceType, usage: &Usage) -> Vec<&'static str> {
     let capped = instance.capped(usage.max_eni) < instance.card_enis();
     let trunk = usage.trunk && instance.trunking == Some(true);

@@ -76,11 +76,11 @@ pub struct Planner {
     now: Mono,
 }
 
-/// A command whose answer is awaited.
+/// A command without an answer yet.
 #[derive(Clone, Debug)]
 struct Pending {
     action: Action,
-    /// `None` for Describe, which belongs to no ENI.
+    /// `None` for Describe, which does not belong to an ENI.
     key: Option<Key>,
     sent: Mono,
 }

@@ -1,4 +1,4 @@
-//! The pool: every ENI of this node, its addresses, and which sandbox holds which.
+//! The pool: all ENIs of this node, their addresses, and which sandbox has which address.
 //!
 //! Owns I1 (one sandbox per address), the cooldown (I3) and the choice of the address to grant. It must not know why the
 //! pool grows or shrinks, and it issues no commands.
@@ -176,7 +176,7 @@ impl Pool {
         self.cooling.insert((until, key, address));
     }
 
-    /// Puts a sandbox on an address that nobody holds.
+    /// Assigns an unused address to a sandbox.
     pub(crate) fn put(
         &mut self,
         key: Key,

@@ -1,4 +1,4 @@
-//! What the pool grows by: single addresses, IPv4 prefixes or IPv6 prefixes.
+//! The unit of growth: single addresses, IPv4 prefixes or IPv6 prefixes.
 //!
 //! Owns what the three have in common and how they differ in size. The configuration and the hardware decide which one a
 //! node uses, and that never changes while the daemon runs.
@@ -17,7 +17,7 @@ pub(crate) enum Unit {
     Address,
     /// An IPv4 /28.
     Prefix,
-    /// An IPv6 /80. One serves a whole node.
+    /// An IPv6 /80. One is enough for a node.
     Ipv6Prefix,
 }
 

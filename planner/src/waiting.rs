@@ -75,7 +75,7 @@ impl Waiting {
         self.add_ticket(ticket, sandbox, pod, deadline, now);
     }
 
-    /// Adds a ticket that shares the outcome of a reservation.
+    /// Adds a ticket that gets the result of a reservation.
     pub(crate) fn add_ticket(
         &mut self,
         ticket: Ticket,
@@ -102,7 +102,7 @@ impl Waiting {
         Some((sandbox, self.waiters.get(sandbox)?))
     }
 
-    /// The sandbox that came last.
+    /// The last sandbox in the queue.
     pub(crate) fn last(&self) -> Option<Sandbox> {
         self.queue.values().next_back().cloned()
     }
@@ -131,7 +131,7 @@ impl Waiting {
         }
     }
 
-    /// Takes a sandbox out, with all its tickets.
+    /// Removes a sandbox with all its tickets.
     pub(crate) fn take(&mut self, sandbox: &Sandbox) -> Option<Waiter> {
         let waiter = self.waiters.remove(sandbox)?;
         if let Some(place) = waiter.place {

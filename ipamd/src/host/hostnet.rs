@@ -166,7 +166,7 @@ impl HostNet {
         kept.await.unwrap_or_default();
     }
 
-    /// What is in doubt after this news, and was before it.
+    /// What is in doubt after this news, in addition to `before`.
     pub async fn mark_dirty(&self, changes: Changes, before: DirtySet) -> DirtySet {
         let dirty = self
             .writer

@@ -31,7 +31,7 @@ pub struct Conflist {
     pub directory: PathBuf,
     pub socket: PathBuf,
     pub network: Network,
-    /// Which addresses pods get.
+    /// The address family of pods.
     pub family: Family,
 }
 

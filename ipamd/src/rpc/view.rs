@@ -23,12 +23,12 @@ pub struct View {
     pub decision: Option<Decision>,
     /// First come, first served.
     pub waiting: Vec<Waiting>,
-    /// Asked of EC2 or of the host, and not answered.
+    /// Pending commands to EC2 or to the host.
     pub calls: Vec<Call>,
     /// What keeps the pool from EC2, and for how long.
     pub obstacles: Vec<Obstacle>,
     pub enis: Vec<Eni>,
-    /// ENIs attached here that are not the pool's.
+    /// ENIs attached to this instance that the pool does not manage.
     pub unmanaged: Vec<String>,
     pub cordoned: bool,
     pub stopping: bool,
@@ -67,7 +67,7 @@ pub struct Decision {
     /// `rest`, `wait`, `grow` or `give back`.
     pub verdict: String,
     pub why: String,
-    /// The targets in force, under their variables' names.
+    /// The targets in force, by the names of their variables.
     pub policy: String,
 }
 
@@ -77,7 +77,7 @@ pub struct Waiting {
     pub pod: String,
     pub sandbox: String,
     pub waited_ms: u64,
-    /// What it would be told if its time were over now.
+    /// The refusal that it would get if its deadline were now.
     pub cause: String,
 }
 
@@ -85,7 +85,7 @@ pub struct Waiting {
 #[serde(rename_all = "camelCase")]
 pub struct Call {
     pub action: String,
-    /// Empty if it is about none.
+    /// Empty if it concerns no ENI.
     pub eni: String,
     pub age_ms: u64,
 }

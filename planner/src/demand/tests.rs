@@ -1,5 +1,5 @@
-//! What is learnt from which ADDs, and how it fades. The pool's behaviour under it is the machine's tests' to show, its
-//! worth that of `benches`' simulation.
+//! What is learned from which ADDs, and how it decays. The tests of the machine show the pool's behaviour, and the
+//! simulation in `benches` measures its value.
 
 use super::*;
 
@@ -7,7 +7,8 @@ fn at(seconds: u64) -> Mono {
     Mono::from_epoch(Duration::from_secs(seconds))
 }
 
-/// m5.4xlarge: 29 pod addresses per ENI, 232 in all. What a fresh node presumes has faded by 10 000 s.
+/// m5.4xlarge: 29 pod addresses per ENI, 232 in total. The initial expectation of a new node has decayed after 10 000
+/// s.
 fn watch() -> DemandTracker {
     let mut watch = DemandTracker::new(29, 232);
     watch.learnt.fade(at(10_000));

@@ -33,7 +33,7 @@ impl Action {
         })
     }
 
-    /// The EC2 operation, for people.
+    /// The name of the EC2 operation, for humans.
     pub(crate) const fn api(self) -> &'static str {
         match self {
             Self::Create => "CreateNetworkInterface",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// First delay and longest delay; each failure in a row doubles.
+/// The first delay and the longest delay. Each further failure doubles the delay.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     pub first: Duration,

@@ -1,4 +1,4 @@
-//! What shuts a gate, for whom, and for how long.
+//! What closes a gate, for which calls, and for how long.
 
 use super::*;
 
@@ -30,7 +30,7 @@ fn throttling_shuts_its_own_action_only() {
     assert_eq!((gate.until(), gates.throttled.until()), (at(120), at(120)));
 }
 
-/// Were it to double a pause that the limiter has shaped already, the account's bucket would stand idle while nodes wait.
+/// If the gate doubled a pause from the limiter, the account's bucket would be unused while nodes wait.
 #[test]
 fn the_limiters_word_is_taken_as_it_is() {
     let mut gates = Gates::new(Rng::new(1, 1));

@@ -89,7 +89,7 @@ pub struct ConfigureEni {
     pub subnet_cidr: Ipv4Net,
     pub card: u16,
     pub device: u16,
-    /// The small number that marks, link groups and chains are made from: 0 for the primary ENI, 1..=127 else.
+    /// The number for marks, link groups and chains: 0 for the primary ENI, 1..=127 for others.
     pub index: u16,
 }
 

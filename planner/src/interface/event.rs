@@ -1,4 +1,4 @@
-//! What happens to the planner: requests from pods, answers from EC2 and the kernel, and the node's own state.
+//! The planner's inputs: requests from pods, answers from EC2 and the kernel, and the state of the node.
 
 use std::{
     fmt,
@@ -27,7 +27,7 @@ pub enum Event {
     Unwired { sandbox: Sandbox },
     /// The sandbox's network and its record are gone: assigned becomes cooling. Unknown sandboxes are ignored.
     Left { sandbox: Sandbox },
-    /// The answer to the command that carried `op`. Each op is answered exactly once.
+    /// The answer to the command with `op`. Each op is answered exactly once.
     Answered {
         op: Op,
         result: Result<Answer, Failure>,
@@ -57,7 +57,7 @@ pub enum Answer {
         addresses: Vec<IpAddr>,
         prefixes: Vec<IpNet>,
     },
-    /// The answer to [`crate::Command::Describe`]: every ENI that is attached here or tagged as this node's.
+    /// The answer to [`crate::Command::Describe`]: every ENI that is attached to this instance or tagged for it.
     Described(Vec<Observed>),
     /// Done. There is nothing to report.
     Done,
@@ -101,7 +101,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// One ENI as EC2 describes it.
+/// One ENI, as described by EC2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
     pub eni: EniId,
@@ -124,7 +124,7 @@ pub struct Observed {
     pub tagged_ours: bool,
 }
 
-/// How an ENI is attached.
+/// The attachment of an ENI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bond {
     pub attachment: Attachment,
@@ -134,7 +134,7 @@ pub struct Bond {
     pub settled: bool,
 }
 
-/// What survived a restart.
+/// The state that survives a restart.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
     pub enis: Vec<Observed>,

@@ -18,7 +18,7 @@ pub enum Obstacle {
     Create,
     /// EC2's first list of what is attached has not come yet.
     Inventory,
-    /// EC2 does not answer, or the host cannot set an ENI up.
+    /// EC2 does not answer, or the host cannot configure an ENI.
     Unreachable,
     EniLimit,
     SubnetExhausted,

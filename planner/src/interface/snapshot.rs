@@ -36,7 +36,7 @@ pub struct Snapshot {
     pub inventoried: bool,
     pub schedulable: bool,
     pub stopping: bool,
-    /// Commands without an answer, the oldest first.
+    /// Commands without an answer, oldest first.
     pub calls: Vec<CallView>,
     pub decision: Decision,
     pub counters: Counters,
@@ -44,7 +44,7 @@ pub struct Snapshot {
 
 #[derive(Clone, Debug)]
 pub struct EniView {
-    /// `None` while EC2 is asked to create it.
+    /// `None` while EC2 is creating it.
     pub id: Option<EniId>,
     pub mac: Mac,
     pub subnet: SubnetId,
@@ -57,7 +57,7 @@ pub struct EniView {
     pub primary: bool,
     pub phase: Phase,
     pub phase_since: Mono,
-    /// Its free addresses may be granted.
+    /// Its free addresses can be assigned.
     pub usable: bool,
     /// EC2 does not list it as attached and managed.
     pub missing: bool,
@@ -68,11 +68,11 @@ pub struct EniView {
 /// Where an ENI is in its life: the step that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// EC2 is asked to create it; it has no id yet.
+    /// EC2 is creating it; it has no id yet.
     Creating,
-    /// It exists and is to be attached.
+    /// It exists and will be attached.
     Unattached,
-    /// It is attached; the host is to bring it up.
+    /// It is attached; the host is configuring it.
     Configuring,
     Ready,
     /// It is given up: the host is to stop using it.
@@ -127,7 +127,7 @@ pub enum AddressState {
     Reserved,
     Assigned,
     Cooling,
-    /// EC2 does not confirm it. A sandbox may still be on it.
+    /// EC2 does not confirm it. It may still have a sandbox.
     Quarantined,
     /// EC2 is asked to unassign it.
     Releasing,

@@ -1,8 +1,8 @@
-//! kubelet's `maxPods` for an instance type: the pod limit, what comes on top of it, and what bounds it.
+//! The kubelet's `maxPods` for an instance type: the pod limit, plus other pods, limited by the cap.
 //!
-//! Every figure comes with the steps that lead to it. Sources: the VPC CNI's `max-pods-calculator.sh` (formulas and
-//! caps), nodeadm (expressions, kube-reserved). Two differences on purpose: bare metal may use prefixes here, as the
-//! daemon does too, and branch ENIs are counted when asked for.
+//! Every result includes the steps of its calculation. Sources: the VPC CNI's `max-pods-calculator.sh` (formulas and
+//! caps), nodeadm (expressions, kube-reserved). There are two intended differences: bare metal can use prefixes, as in
+//! the daemon, and branch ENIs can be counted.
 
 use thiserror::Error;
 
@@ -12,21 +12,21 @@ use super::{
     pod_addresses,
 };
 
-/// vCPUs up to which the smaller cap is recommended.
+/// The number of vCPUs up to which the lower cap is recommended.
 const SMALL_VCPUS: u16 = 30;
 const SMALL_CAP: u32 = 110;
 const LARGE_CAP: u32 = 250;
 
-/// What is asked of an instance type.
+/// The parameters of the calculation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     pub usage: Usage,
-    /// Pods have IPv6 addresses, out of one /80 prefix.
+    /// Pods have IPv6 addresses from one /80 prefix.
     pub ipv6: bool,
-    /// Never above what Kubernetes recommends for the number of vCPUs: 110, or 250 above 30 vCPUs. An expression is
-    /// taken at its word instead.
+    /// Limit the result to what Kubernetes recommends for the number of vCPUs: 110, or 250 above 30 vCPUs. The result
+    /// of an expression is not limited.
     pub capped: bool,
-    /// Pods that use the node's address. Upstream's calculator says two: the daemon and kube-proxy.
+    /// Pods that use the node's address. The AWS VPC CNI's calculator uses two: the daemon and kube-proxy.
     pub host_network_pods: u32,
     pub expression: Option<Expression>,
 }
@@ -43,29 +43,29 @@ impl Default for Question {
     }
 }
 
-/// The answer.
+/// The result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaxPods {
-    /// For kubelet's `--max-pods`.
+    /// For the kubelet's `--max-pods`.
     pub max_pods: u32,
     /// Before cap and expression.
     pub uncapped: u32,
-    /// Pods that can have an address of the pool.
+    /// Pods that can have an address from the pool.
     pub addresses: u32,
     /// Pods on branch ENIs of a trunk.
     pub branch_pods: u32,
     pub cap: Option<u32>,
-    /// The expression could not be used, and [`MaxPods::uncapped`] stands in for it.
+    /// The expression is not usable, and [`MaxPods::uncapped`] was used instead.
     pub expression_error: Option<ExpressionError>,
-    /// kube-reserved memory in MiB, as nodeadm sets it from `max_pods`.
+    /// kube-reserved memory in MiB, as calculated by nodeadm from `max_pods`.
     pub reserved_memory: u64,
-    /// kube-reserved CPU in thousandths; `None` if the number of vCPUs is not known.
+    /// kube-reserved CPU in millicores; `None` if the number of vCPUs is not known.
     pub reserved_cpu: Option<u32>,
-    /// How the figures come about, a line each, for people.
+    /// The steps of the calculation, one per line, for humans.
     pub steps: Vec<String>,
 }
 
-/// The question has no answer for this instance type.
+/// There is no result for this instance type.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Unanswerable {
     #[error("{name} cannot serve IPv6: its pods would need a prefix, and it is no Nitro instance")]
@@ -73,7 +73,7 @@ pub enum Unanswerable {
 }
 
 /// # Errors
-/// [`Unanswerable`] if the instance type cannot do what is asked of it.
+/// [`Unanswerable`] if the instance type does not support the parameters.
 pub fn max_pods(instance: &InstanceType, question: &Question) -> Result<MaxPods, Unanswerable> {
     let mut usage = question.usage;
     let mut steps = vec![facts(instance)];
@@ -83,7 +83,7 @@ pub fn max_pods(instance: &InstanceType, question: &Question) -> Result<MaxPods,
                 name: instance.name.to_string(),
             });
         }
-        // A /80 is never the limit; operators take the figure of IPv4 prefixes, and so the cap decides.
+        // A /80 prefix is never the limit. Operators use the number of IPv4 prefixes, so the cap decides.
         usage.prefixes = true;
         steps.push(
             "IPv6: one /80 prefix is more than any node can use; counted as IPv4 prefixes would be"
@@ -198,14 +198,14 @@ fn bound(
     (max, Some(cap), None)
 }
 
-/// MiB of memory that nodeadm reserves for Kubernetes.
+/// The memory that nodeadm reserves for Kubernetes, in MiB.
 #[must_use]
 pub fn reserved_memory(max_pods: u32) -> u64 {
     11 * u64::from(max_pods) + 255
 }
 
-/// Thousandths of a CPU that nodeadm reserves: 6 % of the first core, 1 % of the second, 0.5 % of the next two and
-/// 0.25 % of every other.
+/// The CPU that nodeadm reserves, in millicores: 6 % of the first core, 1 % of the second, 0.5 % of the next two and
+/// 0.25 % of each further one.
 #[must_use]
 pub fn reserved_cpu(vcpus: u16) -> u32 {
     let share = |core: u16| match core {
@@ -214,13 +214,13 @@ pub fn reserved_cpu(vcpus: u16) -> u32 {
         2 | 3 => 20,
         _ => 10,
     };
-    // Quarters of a thousandth, so that nothing is lost before the end.
+    // In quarters of a millicore, so that rounding happens only at the end.
     (0..vcpus).map(share).sum::<u32>() / 4
 }
 
-/// Subnet addresses that a node full of pods takes: its ENIs' own and its pods'.
+/// The subnet addresses that a full node uses: the ENIs' primary addresses and the pods' addresses.
 ///
-/// With custom networking the primary ENI is in another subnet than the pods. IPv6 pods take none.
+/// With custom networking, the primary ENI is in another subnet than the pods. IPv6 pods use no IPv4 addresses.
 #[must_use]
 pub fn subnet_addresses(instance: &InstanceType, question: &Question, answer: &MaxPods) -> u32 {
     let primary = u32::from(!question.usage.custom_networking);

@@ -1,4 +1,4 @@
-//! The compiled-in table of instance types: parsing, look-up and near matches. No arithmetic on limits happens here.
+//! The compiled-in table of instance types: parsing, lookup and similar names. There is no calculation here.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use super::{Hypervisor, InstanceType};
 
 const TSV: &str = include_str!("../../data/instance-limits.tsv");
 
-/// Sorted by name, so that look-up is a binary search whatever order the file has.
+/// Sorted by name, so that lookup can use binary search whatever the order of the file.
 static TABLE: LazyLock<Vec<InstanceType>> = LazyLock::new(|| {
     let mut types: Vec<_> = rows()
         .map(|row| {
@@ -41,7 +41,7 @@ pub fn lookup(name: &str) -> Option<&'static InstanceType> {
 }
 
 /// # Errors
-/// [`UnknownType`] with near matches, for the operator who mistyped or whose table is too old.
+/// [`UnknownType`] with similar names, if the name has a typing error or the table is too old.
 pub fn require(name: &str) -> Result<&'static InstanceType, UnknownType> {
     lookup(name).ok_or_else(|| UnknownType {
         name: name.to_owned(),
@@ -49,7 +49,7 @@ pub fn require(name: &str) -> Result<&'static InstanceType, UnknownType> {
     })
 }
 
-/// Up to `count` known names that look most like `name`: the same family first, then by edit distance.
+/// Up to `count` known names that are most similar to `name`: the same family first, then by edit distance.
 #[must_use]
 pub fn nearest(name: &str, count: usize) -> Vec<&'static str> {
     let family = name.split('.').next().unwrap_or_default();
@@ -102,7 +102,7 @@ fn parse(row: &'static str) -> Option<InstanceType> {
     })
 }
 
-/// `-` stands for "nothing published"; the outer `Option` is for what cannot be parsed.
+/// `-` means "not published". The outer `Option` is for parse errors.
 fn published<T: std::str::FromStr>(column: &str) -> Option<Option<T>> {
     if column == "-" {
         Some(None)

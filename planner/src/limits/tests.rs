@@ -1,4 +1,4 @@
-//! The figures that upstream publishes, and the traps between them.
+//! The numbers that AWS publishes, and edge cases.
 
 use super::*;
 use crate::limits::{
@@ -10,7 +10,7 @@ fn limit(name: &str, config: &Config) -> PodLimit {
     pod_limit(require(name).unwrap(), config)
 }
 
-/// An instance that the reference's tests are about: so many ENIs of so many addresses.
+/// An instance as used in the reference tests: a number of ENIs with a number of addresses each.
 fn instance(enis: u16, addresses: u16) -> InstanceType {
     InstanceType {
         name: "test.large".into(),
@@ -82,7 +82,7 @@ fn max_eni_beyond_the_hardware_or_zero_changes_nothing() {
     }
 }
 
-/// ec2-and-faults §3.3: c5.large holds nine prefixes per ENI, 144 pod addresses each.
+/// ec2-and-faults §3.3: c5.large supports nine prefixes per ENI, which are 144 pod addresses.
 #[test]
 fn prefixes_multiply_by_sixteen() {
     let config = Config {
@@ -133,7 +133,7 @@ fn the_standard_figure() {
     assert_eq!(figure(&instance(6, 12), &uncapped()), 68);
 }
 
-/// Rows 3 to 8. Row 4 is a name that does not exist, row 8 a standard figure above the expression's own cap.
+/// Rows 3 to 8. Row 4 is an unknown name, row 8 a standard number above the expression's own cap.
 #[test]
 fn expressions() {
     for (text, expect) in [
@@ -151,7 +151,7 @@ fn expressions() {
     assert_eq!(by_expression(3, 12, "max_pods > 30 ? 30 : max_pods"), 30);
 }
 
-/// Row 9: the standard figure stands, and the reason is told.
+/// Row 9: the standard number is used, and the reason is reported.
 #[test]
 fn an_unusable_expression_is_told_and_ignored() {
     for text in ["max_pods - 17", "0 - 1", "max_pods > 1", "2147483647 + 1"] {
@@ -221,7 +221,7 @@ fn caps_follow_the_vcpus() {
     );
 }
 
-/// Row 18, of upstream's published list; p5 and trn1 have many cards.
+/// Row 18, from AWS's published list; p5 and trn1 have many cards.
 #[test]
 fn the_published_list() {
     for (name, expect) in [
@@ -245,7 +245,7 @@ fn the_published_list() {
     }
 }
 
-/// Row 20: t3.small has room for nine prefixes.
+/// Row 20: t3.small supports nine prefixes.
 #[test]
 fn prefixes_of_t3_small() {
     let usage = Usage {
@@ -323,7 +323,7 @@ fn a_full_node_takes_its_enis_addresses_too() {
     assert_eq!(takes("m5.large", &Question::default()), 3 * 10);
     let mut prefixes = Question::default();
     prefixes.usage.prefixes = true;
-    // 108 pods on seven prefixes, which one ENI of nine slots holds.
+    // 108 pods on seven prefixes, which fit on one ENI with nine slots.
     assert_eq!(takes("m5.large", &prefixes), 1 + 7 * 16);
     let mut custom = Question::default();
     custom.usage.custom_networking = true;

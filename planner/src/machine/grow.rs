@@ -240,12 +240,12 @@ impl Planner {
         unit.amount(full.min(cap).max(1))
     }
 
-    /// Addresses that this many slots can hold in the pool's mode.
+    /// The addresses that this many slots hold in the pool's mode.
     fn worth(&self, slots: u16) -> u32 {
         u32::from(slots) * self.policy.unit.size()
     }
 
-    /// Addresses of this ENI that will be grantable soon.
+    /// The addresses of this ENI that can be assigned soon.
     pub(super) fn incoming(&self, eni: &Eni) -> u32 {
         if eni.trust != Trust::Sound {
             return 0;

@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Planner {
-    /// Takes every step that is due.
+    /// Issues every step that is due.
     pub(super) fn advance(&mut self, out: &mut Vec<Command>) {
         // A daemon that is stopping starts no step: an interrupted detach would leak the ENI (upstream #1927).
         if self.stopping {

@@ -20,7 +20,7 @@ use crate::{
     snapshot::Phase,
 };
 
-/// EC2's lists may lag this far behind its own answers.
+/// The maximum lag of EC2's lists behind its own answers.
 pub(super) const LAG: Duration = Duration::from_secs(10);
 /// How far apart two lists must be to count as two.
 const GRACE: Duration = Duration::from_secs(30);
@@ -273,7 +273,7 @@ impl Planner {
             let drop = eni.with_block(net, |block| {
                 if shown {
                     block.doubt = None;
-                    // The Unassign that failed did nothing.
+                    // The Unassign that failed had no effect.
                     block.releasing &= !(unasked && settled);
                     return false;
                 }
@@ -380,7 +380,7 @@ impl Planner {
     }
 }
 
-/// What EC2 lists on an ENI, as blocks, as far as it is of the pods' family.
+/// The blocks that EC2 lists on an ENI, of the pods' family.
 pub(super) fn nets(observed: &Observed, family: Family) -> impl Iterator<Item = IpNet> {
     let ours = move |net: &IpNet| matches!(net, IpNet::V4(_)) == (family == Family::V4);
     let singles = observed

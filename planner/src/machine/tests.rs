@@ -1,4 +1,4 @@
-//! The planner against a small EC2 of its own (`world`): scenarios by name, and random runs against a model.
+//! Tests the planner with a small simulated EC2 (`world`): scenarios by name, and random runs compared with a model.
 
 mod explain;
 mod faults;

@@ -48,7 +48,7 @@ impl Planner {
         }
     }
 
-    /// The pod limit and its derivation.
+    /// The pod limit and its calculation.
     #[must_use]
     pub const fn pod_limit(&self) -> &PodLimit {
         &self.limit
@@ -87,7 +87,7 @@ impl Planner {
         totals
     }
 
-    /// Distance from the warm targets.
+    /// The difference to the warm targets.
     #[must_use]
     pub fn targets(&self) -> Targets {
         let stock = self.stock();

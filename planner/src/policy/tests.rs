@@ -1,9 +1,10 @@
-//! Upstream's reference vectors (reference page §4.7), by name, against the formulas; and our differences, by name.
+//! The AWS VPC CNI's reference vectors (reference page §4.7) compared with the formulas, and our differences. All by
+//! name.
 
 use super::*;
 use crate::limits::require;
 
-/// 3 ENIs of 3 pod addresses each.
+/// 3 ENIs with 3 pod addresses each.
 fn t3_small(config: Config) -> Policy {
     Policy::new(&config, require("t3.small").unwrap())
 }
@@ -59,8 +60,8 @@ fn blocks(count: u32, used: u32) -> Stock {
     }
 }
 
-/// What the pool holds once it has grown for `pods`: (ENIs with addresses, addresses). Fills one ENI after the other,
-/// as the machine does.
+/// What the pool holds after it has grown for `pods`: (ENIs with addresses, addresses). Fills one ENI after another,
+/// like the machine.
 fn grown(policy: &Policy, pods: u32) -> (u32, u32) {
     let mut total = 0;
     loop {
@@ -109,7 +110,7 @@ fn short(policy: &Policy, stock: &Stock) -> u32 {
 }
 
 fn short_over(config: Config, stock: Stock) -> (u32, u32) {
-    // The instance must not be the limit here.
+    // The limit of the instance must not matter here.
     let policy = Policy {
         pod_limit: 1000,
         ..t3_small(config)
@@ -151,7 +152,7 @@ vectors! {
     v27_prefix_w1_m1_fiftyeight_pods: grown_prefixes(&t3_small(prefixes(ip_targets(1, 1))), 58) => 4;
 }
 
-/// Which of ENI-2 (2 free) and ENI-3 (1 free) may go, beside ENI-1 (primary, 2 of 2 used).
+/// Which of ENI-2 (2 free) and ENI-3 (1 free) can be removed, in addition to ENI-1 (primary, 2 of 2 used).
 fn deletable(warm: u32, minimum: u32, third: bool) -> Vec<&'static str> {
     let policy = t3_small(ip_targets(warm, minimum));
     let (two, three) = (single(2, 0), single(1, 0));
@@ -174,7 +175,7 @@ vectors! {
     v32_delete_w0_m2: deletable(0, 2, false) => vec!["ENI-2"];
 }
 
-/// Upstream says "not low" here and then fails the ADD (#1700): three addresses in cooldown are three that no pod gets.
+/// The AWS VPC CNI says "not low" here and then fails the ADD (#1700): no pod can get the three addresses in cooldown.
 #[test]
 fn differs_cooling_is_not_available() {
     let resting = Stock {
@@ -187,7 +188,7 @@ fn differs_cooling_is_not_available() {
     assert!(short(&t3_small(warm_enis(0)), &resting) > 0);
 }
 
-/// The same from the other side: a resting prefix is not a free one, or it would be given back and missed at once.
+/// The reverse: a prefix with addresses in cooldown is not free. Otherwise it would be returned and missed at once.
 #[test]
 fn differs_cooling_is_no_surplus() {
     let stock = Stock {
@@ -201,7 +202,7 @@ fn differs_cooling_is_no_surplus() {
     assert_eq!(policy.over(&stock), 0);
 }
 
-/// Waiting pods are demand on top of the warm target, in the same question.
+/// Waiting pods are demand in addition to the warm target, in the same request.
 #[test]
 fn differs_waiting_pods_are_demand() {
     let policy = Policy {
@@ -234,7 +235,7 @@ fn a_cordoned_node_grows_for_waiting_pods_alone() {
     );
 }
 
-/// Giving back must never make the pool short, or it would ask and give back for ever.
+/// A return must never make the pool short. Otherwise it would request and return addresses forever.
 #[test]
 fn shrinking_never_makes_short() {
     let configs = [

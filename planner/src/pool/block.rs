@@ -1,4 +1,5 @@
-//! Addresses as EC2 hands them out: blocks of one (a secondary address), of sixteen (a /28 prefix), or an IPv6 /80.
+//! Addresses as EC2 assigns them: blocks of one (a secondary address), of sixteen (a /28 prefix), or an IPv6 /80
+//! prefix.
 //!
 //! A /80 has too many addresses for a list. Its block starts with [`LISTED`] of them, as many as a /28 has, and each other
 //! address is added when it is first needed. An address that is not listed is free.
@@ -41,7 +42,7 @@ pub(crate) struct Holder {
 pub(crate) struct Slot {
     pub address: IpAddr,
     pub state: SlotState,
-    /// When it entered its state.
+    /// When it entered this state.
     pub since: Mono,
     /// When a pod last left it. `Mono::ZERO` if none ever did. The address that was free longest is granted first.
     pub released: Mono,
@@ -199,7 +200,7 @@ impl Block {
         self.doubt.is_none_or(|doubt| !doubt.confirmed)
     }
 
-    /// Whether its free addresses may be granted.
+    /// Whether its free addresses can be assigned.
     pub(crate) const fn usable(&self) -> bool {
         self.doubt.is_none() && !self.releasing
     }

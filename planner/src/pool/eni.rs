@@ -28,7 +28,7 @@ pub(crate) const EXPECTED_WITHIN: Duration = Duration::from_secs(20);
 /// How long growth waits until EC2's list settles a lost answer. After that it goes elsewhere.
 pub(crate) const SUSPECT_LIMIT: Duration = Duration::from_secs(15);
 
-/// How far EC2's lists agree with us about this ENI.
+/// How far EC2's lists agree with our state of this ENI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trust {
     Sound,
@@ -77,7 +77,7 @@ pub(crate) struct Eni {
 
     pub phase: Phase,
     pub phase_since: Mono,
-    /// When we first knew of it.
+    /// When we first knew it.
     pub since: Mono,
     /// When it was first wanted. Taken once it serves pods. `None` for ENIs that existed before.
     pub wanted: Option<Mono>,
@@ -91,7 +91,7 @@ pub(crate) struct Eni {
     /// EC2 no longer lists it. Once the host no longer uses it, it is forgotten and not deleted.
     pub forget_without_delete: bool,
 
-    /// The step under way.
+    /// The step in progress.
     pub op: Option<Op>,
     pub tries: u32,
     pub retry_at: Mono,
@@ -108,7 +108,7 @@ pub(crate) struct Eni {
     counts: Counts,
 }
 
-/// An Assign under way.
+/// An Assign in progress.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub op: Op,
@@ -153,7 +153,7 @@ impl Eni {
         }
     }
 
-    /// An ENI that EC2 is about to be asked for.
+    /// An ENI that will be requested from EC2.
     pub(crate) fn intended(
         subnet: SubnetId,
         token: String,
@@ -211,7 +211,7 @@ impl Eni {
         self.retry_at = Mono::ZERO;
     }
 
-    /// Whether its free addresses may be granted (I2).
+    /// Whether its free addresses can be assigned (I2).
     pub(crate) fn grantable(&self) -> bool {
         self.trust == Trust::Sound
             && self.index.is_some()

@@ -1,4 +1,4 @@
-//! What the pool refuses to grant.
+//! What the pool refuses to assign.
 
 use super::*;
 use crate::pool::eni::Trust;
@@ -25,7 +25,7 @@ fn ready(pool: &mut Pool, id: &str, index: u16) -> Key {
     pool.insert(eni)
 }
 
-/// Found by the simulation: an ENI was deleted behind our back, and EC2 gave its address to another ENI of ours.
+/// Found by the simulation: someone deleted an ENI, and EC2 assigned its address to another ENI of ours.
 #[test]
 fn an_address_that_came_back_on_another_eni_waits_for_its_old_pod() {
     let mut pool = Pool::default();

@@ -1,4 +1,4 @@
-//! What the planner says of itself.
+//! Tests of the planner's explanations.
 
 use super::world::{Fault, World};
 use crate::{Class, Config, gate::Action, machine::grow::GATHER, snapshot::Verdict};

@@ -1,5 +1,5 @@
-//! Every class of failure, and the rows of the fault model that are the planner's (ec2-and-faults §7): what EC2 refuses,
-//! and what it leaves in doubt.
+//! Every class of failure, and the rows of the fault model that concern the planner (ec2-and-faults §7): refusals and
+//! ambiguous results.
 
 mod lost;
 mod refusals;
@@ -45,7 +45,7 @@ fn full() -> World {
     world
 }
 
-/// A full node whose next pod needs a second ENI, and gets its address although these befall the calls for it.
+/// A full node whose next pod needs a second ENI, and gets its address in spite of these faults.
 fn served_in_spite_of(action: Action, faults: impl IntoIterator<Item = Fault>) -> World {
     let mut world = full();
     world.fault(action, faults);

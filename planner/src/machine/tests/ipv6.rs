@@ -1,4 +1,4 @@
-//! IPv6: one /80 on the primary ENI serves the node, and the pool looks after it as it does after everything else.
+//! IPv6: one /80 prefix on the primary ENI serves the node, and the pool maintains it like other blocks.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ fn a_new_node_asks_for_one_prefix_and_for_nothing_more() {
     assert_eq!(world.planner.totals().max_enis, 1);
 }
 
-/// The first pods may come before the first list does.
+/// The first pods may arrive before the first list.
 #[test]
 fn pods_that_come_early_wait_for_the_prefix() {
     let mut world = World::bare("m5.large", config());
@@ -71,7 +71,7 @@ fn an_address_rests_and_then_serves_again() {
         world.left(n);
         world.run(1);
     }
-    // One per second, each resting for the cooldown: the prefix is not used up address by address.
+    // One per second, each with a cooldown: the addresses of the prefix are reused.
     let view = world.planner.snapshot(world.now);
     let known: usize = view.enis.iter().map(|eni| eni.addresses.len()).sum();
     assert!(known <= 40, "{known} addresses are written down");
@@ -94,7 +94,7 @@ fn the_limit_is_that_of_prefixes_and_told() {
     );
 }
 
-/// Upstream asks once, at its start, and never again.
+/// The AWS VPC CNI asks only once, at its start.
 #[test]
 fn a_refusal_is_not_the_end() {
     let mut world = World::bare("m5.large", config());
@@ -127,7 +127,8 @@ fn a_lost_answer_is_looked_up_and_not_asked_for_twice() {
     assert!(world.granted.contains_key(&ticket));
 }
 
-/// Somebody took the prefix away: its pods keep it, new ones get another, and what is listed again is good again.
+/// Someone removed the prefix: its pods keep it, new pods get another one, and a prefix that is listed again is usable
+/// again.
 #[test]
 fn a_prefix_that_vanishes_is_replaced() {
     let mut world = World::new("m5.large", config());
@@ -153,8 +154,8 @@ fn a_prefix_that_vanishes_is_replaced() {
     assert_eq!(world.live[&sandbox(1)], lost);
 }
 
-/// Three were taken away while pods were on them, and an ENI of the type has three slots. Seen as a node that asked for
-/// nothing any more (seed 399067 of the simulation).
+/// Three prefixes were removed while pods used them, and an ENI of this type has three slots. Before the fix, the node
+/// stopped requesting prefixes (seed 399067 of the simulation).
 #[test]
 fn prefixes_that_are_gone_with_pods_on_them_leave_room_for_another() {
     let mut world = World::new("t3.small", config());
@@ -238,8 +239,8 @@ fn a_restart_knows_its_pods_wherever_in_the_prefix_they_are() {
     assert_eq!(prefixes(&world), 1);
 }
 
-/// Seed 1227 of the simulation: more pods than the ENI has slots, on a prefix that somebody took away, and a daemon that
-/// starts anew. Counted one by one they would leave no room for another prefix.
+/// Seed 1227 of the simulation: more pods than the ENI has slots, on a prefix that someone removed, and a restarted
+/// daemon. If the pods counted one by one, there would be no room for another prefix.
 #[test]
 fn pods_of_a_prefix_that_is_gone_take_one_slot_after_a_restart() {
     let mut world = World::new("t3.small", config());
@@ -273,7 +274,7 @@ fn pods_of_a_prefix_that_is_gone_take_one_slot_after_a_restart() {
     assert!(world.planner.totals().quarantined > 0, "the pods' own");
 }
 
-/// ENIs of a life in which the node gave its pods IPv4 addresses.
+/// ENIs from a time when the node gave IPv4 addresses to its pods.
 #[test]
 fn enis_of_a_former_family_are_let_go() {
     let mut world = World::bare("m5.large", config());

@@ -5,7 +5,7 @@ use crate::{Amount, Command, Config, Event, Restored};
 
 const HOUR: u64 = 3600;
 
-/// Past what a fresh node presumes.
+/// After the initial expectation of a new node has decayed.
 fn settled(config: Config) -> World {
     let mut world = World::new("m5.xlarge", config);
     world.run(6 * HOUR);

@@ -1,4 +1,4 @@
-//! Links that vanish under a daemon that asks EC2 for nothing: who took the ENI away did not tell us (row 18).
+//! Links that disappear without an EC2 call by the daemon: someone else removed the ENI (row 18).
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn an_eni_whose_link_is_gone_serves_nobody_and_ec2_is_asked() {
     world.enis.get_mut(&id).unwrap().observed.attached = None;
     world.enis.get_mut(&id).unwrap().configured = false;
     world.send(Event::EniLinkGone { mac });
-    // Before any answer: the world would panic if the ENI were granted from.
+    // Before any answer: the world would panic if an address of this ENI were assigned.
     assert_eq!(free_on(&world, &id), Some((Phase::Configuring, false)));
     let fresh = world.add(20);
     world.run(59);
@@ -92,14 +92,14 @@ fn a_link_that_is_no_enis_changes_nothing() {
     assert_eq!(world.send(Event::EniLinkGone { mac: stranger }), []);
 }
 
-/// A question for an earlier moment must not stand for one whose moment is later: what is to be seen then could not be
-/// seen yet.
+/// A request for an earlier list must not replace one for a later list: the effect may not be visible in the earlier
+/// one.
 #[test]
 fn an_early_look_does_not_stand_for_a_later_one() {
     let (mut world, id, mac) = two_enis();
     let stale = world.enis[&id].observed.attached.clone();
     world.send(Event::EniLinkGone { mac });
-    // The first list is old and still shows it attached.
+    // The first list is old and still shows it as attached.
     world.run(2);
     world.enis.get_mut(&id).unwrap().observed.attached = None;
     world.enis.get_mut(&id).unwrap().configured = false;
@@ -116,7 +116,7 @@ fn an_early_look_does_not_stand_for_a_later_one() {
     assert!(view.missing, "the second list told");
 }
 
-/// I9: whoever watches links may say it every round.
+/// I9: the sender may repeat the event again and again.
 #[test]
 fn a_link_that_stays_away_is_asked_about_once() {
     let (mut world, id, mac) = two_enis();

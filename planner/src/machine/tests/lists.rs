@@ -1,4 +1,5 @@
-//! EC2's lists against our books: stale ones, losses, theft, and what is not ours (ec2-and-faults §7 rows 16 to 20).
+//! EC2's lists and our state: stale lists, losses, stolen addresses, and objects that are not ours (ec2-and-faults §7
+//! rows 16 to 20).
 
 use super::world::{World, sandbox};
 use crate::{Command, Config, Event, Pod, Restored, snapshot::AddressState};
@@ -30,7 +31,7 @@ fn count(world: &World, from: usize, f: fn(&Command) -> bool) -> usize {
     world.log[from..].iter().filter(|c| f(c)).count()
 }
 
-/// Row 16: a stale list neither removes nor frees.
+/// Row 16: a stale list removes nothing and frees nothing.
 #[test]
 fn one_list_without_our_eni_removes_nothing() {
     let mut world = full();
@@ -200,7 +201,7 @@ fn an_eni_that_is_no_longer_ours_is_left_alone() {
     assert!(!touched);
 }
 
-/// The first list after a restart is compared with all of the record, however young the process.
+/// The first list after a restart is compared with the whole record, however new the process is.
 #[test]
 fn a_restored_address_that_ec2_denies_is_quarantined_at_once() {
     let mut world = World::new("m5.large", ip_targets(2, 2));
@@ -232,7 +233,7 @@ fn a_restored_address_that_ec2_denies_is_quarantined_at_once() {
     );
 }
 
-/// A pod whose ENI the record does not describe is not forgotten (upstream #3824), and its ENI is found later.
+/// A pod whose ENI is not in the record is kept (upstream #3824), and its ENI is found later.
 #[test]
 fn a_restored_pod_on_an_unknown_eni_is_pinned() {
     let mut world = World::new("m5.large", ip_targets(2, 2));

@@ -1,11 +1,11 @@
-//! What a pod is told to have waited for when its address comes in the end.
+//! What a pod is reported to have waited for when it gets its address.
 
 use std::time::Duration;
 
 use super::world::{Fault, World};
 use crate::{Amount, Class, Command, Config, Obstacle, Ticket, gate::Action};
 
-/// Nothing is kept warm, and the primary ENI has these addresses.
+/// No warm target is set, and the primary ENI has these addresses.
 fn holding(addresses: u16, config: Config) -> World {
     let mut world = World::bare(
         "m5.large",
@@ -103,7 +103,7 @@ fn a_refusal_of_ec2_is_told_though_the_pod_is_granted_in_the_end() {
         (Class::Transient, Obstacle::Unreachable),
     ] {
         let mut world = holding(9, Config::upstream());
-        // A subnet is asked for ever fewer addresses before it counts as exhausted.
+        // The request to a subnet is halved several times before the subnet counts as exhausted.
         world.fault(Action::Create, vec![Fault::Refuse(class); 5]);
         for n in 0..9 {
             world.add(n);

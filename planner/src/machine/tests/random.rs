@@ -1,6 +1,6 @@
-//! Random runs against a model. The world's ledger is the model: it knows who lives where, what rests and what EC2
-//! has, and fails on the spot (I1, I2, I3, I5, answers exactly once, ticks that change nothing). A failing seed is
-//! named in the panic's message; it repeats exactly.
+//! Random runs compared with a model. The world's ledger is the model: it knows which sandbox has which address, what
+//! is in cooldown and what EC2 has, and panics at once on a violation (I1, I2, I3, I5, exactly one answer, ticks
+//! without changes). The panic message contains the seed, which reproduces the run exactly.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,10 +23,10 @@ const ACTIONS: [Action; 10] = [
 struct Run {
     rng: Rng,
     world: World,
-    /// Tickets and when they must have their answer.
+    /// Tickets and the deadlines of their answers.
     due: BTreeMap<Ticket, crate::Mono>,
     sizes_itself: bool,
-    /// Pods that this node can have at the least.
+    /// The minimum number of pods that this node can have.
     capacity: usize,
 }
 
@@ -75,7 +75,7 @@ impl Run {
             }
             7..=10 => {
                 let n = self.sandbox();
-                // The shell lets no DEL in while the same sandbox is being wired.
+                // The daemon does not handle a DEL while the same sandbox is being wired.
                 if !self.world.unwired.contains(&sandbox(n)) {
                     self.world.left(n);
                 }
@@ -113,7 +113,7 @@ impl Run {
         self.on_time();
     }
 
-    /// Wires or gives up what waits for it.
+    /// Completes or fails the wiring of waiting sandboxes.
     fn wire(&mut self) {
         for one in std::mem::take(&mut self.world.unwired) {
             if self.pick(4) == 0 {
@@ -148,7 +148,7 @@ impl Run {
             9 => Fault::Refuse(Class::Transient),
             _ => Fault::Refuse(Class::Ambiguous),
         };
-        // The host fails in its own way; and NotFound must not be a lie, for it is believed.
+        // The host has its own failures. NotFound must not be false, because the planner believes it.
         let fault = match fault {
             Fault::Refuse(_) if action.on_host() => Fault::Refuse(Class::Host),
             Fault::Refuse(Class::NotFound) => Fault::Refuse(Class::Transient),
@@ -171,7 +171,7 @@ impl Run {
         }
     }
 
-    /// After the faults: I4 (nothing leaks), I9 (nothing is called for), and pods are served or told why not.
+    /// After the faults: nothing leaks (I4), no more calls are made (I9), and pods are served or refused with a reason.
     fn settle(&mut self) {
         self.world.faults.clear();
         self.world.auto_wire = true;
@@ -209,7 +209,7 @@ impl Run {
         );
     }
 
-    /// A pool that sizes itself forgets for days: it gives back a bounded number of times, and asks for nothing.
+    /// A pool that sizes itself decays for days: it returns addresses a limited number of times and requests nothing.
     fn fall_silent(&mut self) {
         let from = self.world.log.len();
         let enis = self.world.enis.len();
@@ -231,7 +231,7 @@ impl Run {
             .iter()
             .filter(|c| matches!(c, Command::Unassign { .. }))
             .count();
-        // A round takes three addresses at least, in one call for each ENI; one more for blocks of the other kind.
+        // Each round returns at least three addresses, with one call per ENI and one more for blocks of the other kind.
         let bound = (usize::try_from(free).unwrap() / 3 + 1) * enis;
         assert!(
             unassigns <= bound,
@@ -240,7 +240,7 @@ impl Run {
         assert!(calls.len() - unassigns <= 2 * (enis - 1), "{calls:?}");
     }
 
-    /// What EC2 has for us and what we think we have are the same.
+    /// EC2's state of our ENIs and our own state are the same.
     fn books_agree(&self) {
         let snapshot = self.world.planner.snapshot(self.world.now);
         let ours: BTreeMap<_, usize> = snapshot

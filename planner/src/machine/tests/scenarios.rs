@@ -1,4 +1,4 @@
-//! Serving, growing and refusing on a healthy EC2.
+//! Serving, growing and refusing with a healthy EC2.
 
 use std::time::Duration;
 
@@ -427,7 +427,7 @@ fn the_longest_rested_address_comes_first_after_a_restart_too() {
     };
     let mut world = World::new("m5.large", config.clone());
     let mut released: Vec<_> = (0..3).map(|n| (n, world.add(n))).collect();
-    // Not in the order of the addresses, which decides between equals.
+    // Not in the order of the addresses, which is the tie-breaker.
     released.reverse();
     let mut cooling = Vec::new();
     for (n, ticket) in released {

@@ -1,4 +1,4 @@
-//! Giving back: only what has been too much for a while, and never what anybody uses.
+//! Returning: only a surplus that has lasted, and never anything in use.
 
 use super::world::{Fault, World};
 use crate::{Class, Command, Config, Event, Pod, Restored, gate::Action};
@@ -11,7 +11,7 @@ fn ip_targets(warm: u32, minimum: u32) -> Config {
     }
 }
 
-/// Ten pods came and went.
+/// Ten pods were created and deleted.
 fn after_a_job(config: Config) -> World {
     let mut world = World::new("m5.large", config);
     for n in 0..10 {
@@ -187,7 +187,7 @@ fn pods_that_come_while_an_eni_is_drained_bring_it_back() {
     let _calls = world.calls_since(from);
 }
 
-/// The mode is an environment variable: it changes with a restart, under pods that run on (upstream-ipam §4.8).
+/// The mode is an environment variable. It changes with a restart while pods keep running (upstream-ipam §4.8).
 #[test]
 fn a_node_that_no_longer_wants_prefixes_exchanges_them_for_addresses() {
     let config = |prefix_delegation| Config {

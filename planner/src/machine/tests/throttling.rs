@@ -1,5 +1,5 @@
-//! A throttled account: the node stands in the queue that it is in, and opens no second one. And the pace of lists,
-//! which keeps a node with much in doubt from filling the queue.
+//! A throttled account: the node waits for its current action and does not start another. Also the rate of lists, which
+//! prevents that a node with many doubts fills the queue.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn later() -> Vec<Fault> {
     vec![Fault::Refuse(class); 1000]
 }
 
-/// Only what pods wait for is asked for.
+/// Only what pods wait for is requested.
 fn no_spare() -> Config {
     Config {
         warm_eni_target: Some(0),
@@ -25,7 +25,7 @@ fn count(world: &World, f: fn(&Command) -> bool) -> usize {
     world.log.iter().filter(|c| f(c)).count()
 }
 
-/// While its Attach waits, a second ENI would only wait behind it: two more calls, and one more ENI to give back.
+/// While its Attach waits, a second ENI would wait behind it: two more calls, and one more ENI to return.
 #[test]
 fn an_eni_whose_attach_waits_is_still_counted_upon() {
     let mut world = World::new("m5.large", no_spare());
@@ -61,7 +61,7 @@ fn a_throttled_assign_is_no_reason_for_an_eni() {
     assert!(world.granted.contains_key(&waits));
 }
 
-/// I9: doubts that come faster than lists may be asked for share them.
+/// I9: doubts that arise faster than the rate of lists share lists.
 #[test]
 fn lists_are_asked_for_at_a_pace_however_many_answers_get_lost() {
     let mut world = World::new(

@@ -1,5 +1,5 @@
-//! A tiny EC2 and kernel that carry out commands, late and faultily if told so, and keep the ledger that the
-//! invariants are checked against. It shares no code with the planner's own books.
+//! A small EC2 and kernel that execute commands, with delays and injected faults, and keep the ledger against which the
+//! invariants are checked. It shares no code with the planner's own state.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,13 +36,13 @@ pub struct WorldEni {
 pub enum Fault {
     /// Nothing is done.
     Refuse(Class),
-    /// It is done, and the answer says that nobody knows.
+    /// It is done, and the answer is ambiguous.
     LoseReply,
-    /// It is done, and no answer ever comes.
+    /// It is done, and there is no answer.
     Silence,
 }
 
-/// Of each ENI its own.
+/// A different one for each ENI.
 fn mac(n: u32) -> Mac {
     let [a, b, c, d] = n.to_be_bytes();
     Mac([2, 0, a, b, c, d])
@@ -56,17 +56,17 @@ pub struct World {
     pub max_enis: usize,
     pub slots: usize,
     pub enis: BTreeMap<EniId, WorldEni>,
-    /// Addresses that the subnet still has.
+    /// Free addresses of the subnet.
     pub left: usize,
-    /// No whole /28 is left.
+    /// There is no free /28.
     pub fragmented: bool,
-    /// The next faults per action, first come first hit.
+    /// The next faults per action, in order.
     pub faults: BTreeMap<Action, Vec<Fault>>,
     pub log: Vec<Command>,
     pub granted: BTreeMap<Ticket, (Sandbox, IpAddr, bool)>,
     pub refused: BTreeMap<Ticket, Refusal>,
     pub asked: BTreeSet<Ticket>,
-    /// Who lives where, by the world's own account: (sandbox → address).
+    /// Which sandbox has which address, by the world's own ledger.
     pub live: BTreeMap<Sandbox, IpAddr>,
     pub rested: BTreeMap<IpAddr, Mono>,
     pub auto_wire: bool,
@@ -76,18 +76,18 @@ pub struct World {
     next: u32,
     seq: u64,
     next_ticket: u64,
-    /// Addresses that another actor moved away: the ledger forgives their absence.
+    /// Addresses that another actor moved away. The ledger permits their absence.
     pub stolen: BTreeSet<IpAddr>,
 }
 
 impl World {
-    /// How many ENIs EC2 has attached to the node.
+    /// The number of ENIs that EC2 has attached to the node.
     pub fn attached(&self) -> usize {
         let enis = self.enis.values();
         enis.filter(|eni| eni.observed.attached.is_some()).count()
     }
 
-    /// A node with its primary ENI and no pod address, inventoried and settled.
+    /// A node with its primary ENI and no pod addresses, listed and settled.
     pub fn new(instance: &str, config: Config) -> Self {
         let mut world = Self::bare(instance, config);
         world.start();
@@ -137,7 +137,7 @@ impl World {
         self.run(60);
     }
 
-    /// The daemon starts anew: it knows nothing, and no old answer reaches it.
+    /// Restarts the daemon: it knows nothing, and gets no old answers.
     pub fn restart(&mut self, instance: &str, config: Config) {
         self.planner = Machine::new(
             config,
@@ -150,7 +150,7 @@ impl World {
         self.log.clear();
     }
 
-    /// An ENI that was there before us.
+    /// An ENI that already existed.
     pub fn foreign(&mut self, device: u16, managed: bool) -> EniId {
         let id = self.create(Amount::Addresses(0));
         let bond = Bond {
@@ -279,7 +279,7 @@ impl World {
         });
     }
 
-    /// Lets time pass: answers arrive and deadlines come due, in order.
+    /// Advances the time: answers arrive and deadlines are reached, in order.
     pub fn run(&mut self, seconds: u64) {
         let end = self.now + Duration::from_secs(seconds);
         loop {
@@ -448,7 +448,7 @@ impl World {
         assert!(attached <= self.max_enis);
     }
 
-    /// Commands to EC2 since a point in the log.
+    /// Commands to EC2 since a position in the log.
     pub fn calls_since(&self, from: usize) -> Vec<&Command> {
         let local = |c: &&Command| {
             !matches!(

@@ -1,4 +1,4 @@
-//! Answers that are lost, late, or contradict each other: nothing is done twice, and nothing is forgotten.
+//! Answers that are lost, late or contradictory: nothing is done twice, and nothing is forgotten.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn a_lost_create_is_repeated_with_its_token_and_makes_one_eni() {
     assert_eq!(world.planner.counters().describes, 1);
 }
 
-/// Row 1, and EC2's list does not show it yet.
+/// Row 1, while EC2's list does not contain it yet.
 #[test]
 fn a_lost_create_that_was_not_done_is_repeated_with_its_token() {
     let world = served_in_spite_of(Action::Create, [Fault::Refuse(Class::Ambiguous)]);
@@ -98,7 +98,7 @@ fn a_lost_assign_is_never_repeated_blindly() {
     );
 }
 
-/// Rows 5 and 21, and W31: what hangs has a deadline of its own and blocks nobody else.
+/// Rows 5 and 21, and W31: a hanging call has its own deadline and does not block others.
 #[test]
 fn a_call_without_answer_blocks_nobody_else() {
     let mut world = full();
@@ -155,7 +155,7 @@ fn an_answer_after_its_deadline_makes_us_look() {
     );
 }
 
-/// I9: doubt is looked into once, and then ever less often.
+/// I9: a doubt is checked at once, and then at growing intervals.
 #[test]
 fn doubt_for_ever_is_no_busy_loop() {
     for action in [Action::Assign, Action::Create, Action::Attach] {
@@ -176,7 +176,7 @@ fn doubt_for_ever_is_no_busy_loop() {
     }
 }
 
-/// Found by the simulation: EC2 may not find an ENI that it made a moment ago. Taken for "gone", it was never deleted.
+/// Found by the simulation: EC2 may not find a new ENI for a moment. It was treated as gone and never deleted.
 #[test]
 fn a_young_eni_that_is_not_found_is_not_forgotten() {
     let mut world = full();
@@ -192,8 +192,8 @@ fn a_young_eni_that_is_not_found_is_not_forgotten() {
     assert_eq!(loose, 0);
 }
 
-/// Found by the simulation: a list that was asked for while a create was under way showed the new ENI, which nobody
-/// knew yet, so it was deleted as a leak before the create's answer claimed it.
+/// Found by the simulation: a list that was requested during a Create contained the new ENI, which was still unknown.
+/// It was deleted as a leak before the answer to Create arrived.
 #[test]
 fn a_list_does_not_delete_what_a_create_under_way_has_made() {
     let mut world = full();
@@ -209,8 +209,8 @@ fn a_list_does_not_delete_what_a_create_under_way_has_made() {
     assert_eq!(count(&world, from, deleted), 0);
 }
 
-/// Found by the simulation: the daemon's first question is only for what is attached, and its answer may come late. An
-/// ENI on its way to be deleted is not in it, and was taken for gone.
+/// Found by the simulation: the daemon's first list contains only attached ENIs, and may arrive late. An ENI that was
+/// to be deleted was not in it and was treated as gone.
 #[test]
 fn a_list_of_what_is_attached_does_not_forget_what_is_to_be_deleted() {
     let mut world = full();

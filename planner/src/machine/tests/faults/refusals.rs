@@ -1,5 +1,5 @@
-//! What EC2 refuses, and what the link layer does: each is named to the pods that wait, rests alone, and is asked for again
-//! in its time.
+//! What EC2 refuses, and failures of links. Each is reported to waiting pods, pauses only its own kind of call, and is
+//! tried again.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn throttled() -> Fault {
     Fault::Refuse(Class::Throttled { retry_after: None })
 }
 
-/// A node that gives prefixes, in a subnet that has none.
+/// A node with prefix delegation in a subnet without a free /28.
 fn in_a_fragmented_subnet() -> World {
     let config = Config {
         prefix_delegation: true,
@@ -183,7 +183,7 @@ fn a_denied_action_is_the_cause_and_rests_alone() {
     let from = world.log.len();
     world.add(10);
     world.run(600);
-    // Four a minute while the pod waits, then ever fewer.
+    // Four per minute while the pod waits, then fewer and fewer.
     assert!(count(&world, from, |c| matches!(c, Command::CreateEni { .. })) <= 9);
 }
 
@@ -245,7 +245,7 @@ fn a_link_that_never_comes_costs_its_eni() {
     assert_eq!(world.planner.counters().deletes, 1);
 }
 
-/// The last single addresses go once prefixes serve again.
+/// The last single addresses are returned when prefixes are available again.
 #[test]
 fn single_addresses_from_a_fragmented_time_are_given_back() {
     let mut world = in_a_fragmented_subnet();
@@ -263,8 +263,8 @@ fn single_addresses_from_a_fragmented_time_are_given_back() {
     assert_eq!((totals.free, totals.prefixes, totals.enis), (16, 1, 1));
 }
 
-/// Found by the simulation: an Assign names no subnet, so its refusal does not either, and the gate that was shut was
-/// nobody's. The planner asked again at once, several times a second.
+/// Found by the simulation: an Assign does not name a subnet, so its refusal does not either, and the closed gate
+/// belonged to no subnet. The planner tried again at once, several times per second.
 #[test]
 fn an_assign_refused_by_an_unnamed_subnet_shuts_its_own_subnets_gate() {
     for class in [
@@ -288,7 +288,7 @@ fn an_assign_refused_by_an_unnamed_subnet_shuts_its_own_subnets_gate() {
     }
 }
 
-/// A cause that has passed must not cost a waiting pod the rest of a long back-off.
+/// A waiting pod must not wait for the rest of a long back-off after its cause has ended.
 #[test]
 fn a_waiting_pod_is_served_soon_after_the_subnet_has_room_again() {
     let mut world = full();
@@ -303,7 +303,8 @@ fn a_waiting_pod_is_served_soon_after_the_subnet_has_room_again() {
     assert!(world.granted.contains_key(&ticket));
 }
 
-/// Found by the simulation: slots that others hold are known from a list, and no call was left that would show them free.
+/// Found by the simulation: slots in use by others are known from a list, and no further call would have shown that
+/// they had become free.
 #[test]
 fn slots_that_others_let_go_of_are_found_by_those_who_were_refused() {
     let mut world = World::bare("t3.small", ip_targets(1, 0));

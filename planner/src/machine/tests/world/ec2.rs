@@ -1,4 +1,4 @@
-//! What each call does in the tiny EC2, and what it must never be asked to do (I5).
+//! What each call does in the small EC2, and what must never be requested (I5).
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::World;
 use crate::{Amount, Answer, Attachment, Class, Command, EniId, Mono, event::Bond};
 
 impl World {
-    /// No living pod's address on this ENI, and the ENI is ours (I5).
+    /// No address of a live pod is on this ENI, and the ENI is ours (I5).
     fn assert_idle(&self, id: &EniId, what: &str) {
         let Some(eni) = self.enis.get(id) else { return };
         assert!(eni.observed.managed, "{what} of {id}, which is not ours");
