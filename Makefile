@@ -73,7 +73,7 @@ bench: plugin ## Measure a node and its floor: a table, report.json and latency.
 	@$(CARGO_TARGET_DIR)/release/planner
 
 fleet: build ## Simulate the EC2 calls of 1,000 and 5,000 nodes in one account
-	@$(CARGO_TARGET_DIR)/debug/examples/fleet
+	@$(CARGO_TARGET_DIR)/debug/fleet
 
 fmt: ## Format the sources
 	@cargo fmt --all

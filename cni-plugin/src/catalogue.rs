@@ -1,14 +1,12 @@
 //! Compares the plugin's own error texts with `docs/refusals.md`: both must have the same texts. Compiled for the test
 //! only.
 
-#[path = "../../tests/src/catalogue.rs"]
-mod page;
-
 use std::io;
 use std::time::Duration;
 
 use proto::address::{AddressError, ip};
 use proto::names::{ContainerId, NameError, VethPrefix};
+use repo_checks::catalogue as page;
 
 use crate::client::ClientError;
 use crate::conf::ConfError;

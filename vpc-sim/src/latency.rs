@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{action::Action, ids::Rng};
+use crate::{action::Action, random::Rng};
 
 /// A span from which a delay is drawn evenly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

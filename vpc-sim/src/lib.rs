@@ -27,6 +27,7 @@ mod http_test;
 pub mod ids;
 pub mod imds;
 pub mod latency;
+pub mod random;
 mod serve;
 mod shared;
 mod sim;

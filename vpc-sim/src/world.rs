@@ -47,8 +47,9 @@ pub use self::{
 use crate::{
     action::Action,
     error::{ApiError, Resource},
-    ids::{EniId, GroupId, InstanceId, Rng, SubnetId, VpcId},
+    ids::{EniId, GroupId, InstanceId, SubnetId, VpcId},
     latency::Latency,
+    random::Rng,
 };
 
 /// Quotas that AWS raises on request; the defaults are an account's first day.

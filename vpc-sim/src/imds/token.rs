@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::ids::{InstanceId, Rng};
+use crate::{ids::InstanceId, random::Rng};
 
 /// Six hours, in seconds.
 pub const MAX_TTL: u64 = 21_600;

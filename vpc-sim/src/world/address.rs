@@ -9,10 +9,7 @@ use super::{
     pool::{Pool, Unfit, V4_BLOCK, V6_BLOCK},
     request::Pick,
 };
-use crate::{
-    error::ApiError,
-    ids::{Rng, SubnetId},
-};
+use crate::{error::ApiError, ids::SubnetId, random::Rng};
 
 /// What the two families do not share.
 pub(super) trait Family {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::ids::Rng;
+use crate::random::Rng;
 
 /// Prefix delegation hands out /28 in IPv4 and /80 in IPv6.
 pub const V4_BLOCK: u8 = 28;
@@ -115,7 +115,7 @@ impl Pool {
         if self.available() == 0 {
             return None;
         }
-        let (mut at, mut left) = (rng.below(self.size), self.size);
+        let (mut at, mut left) = (rng.below_wide(self.size), self.size);
         while left > 0 {
             let n = self.base + at;
             // A delegated block is stepped over whole: a /16 full of them is 4096 steps, not 65536.
@@ -137,7 +137,7 @@ impl Pool {
     /// Takes a free block, searching upwards from a random one.
     pub fn pick_block(&mut self, rng: &mut Rng) -> Option<u128> {
         let count = self.size / self.block;
-        let start = rng.below(count);
+        let start = rng.below_wide(count);
         let (base, block) = (self.base, self.block);
         (0..count)
             .map(|i| base + (start + i) % count * block)

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use e2e::fleet;
+use sim::fleet;
 
 use crate::{Bench, figure::Figure};
 

@@ -3,9 +3,10 @@
 
 use std::{fs, io, thread, time::Duration};
 
-use e2e::{
-    lab::{Lab, count, eventually},
-    node::{Node, Pod},
+use lab::{
+    Lab,
+    node::{Node, Pod, count},
+    wait::eventually,
 };
 use vpc_sim::SimConfig;
 

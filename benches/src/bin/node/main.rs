@@ -23,9 +23,9 @@ mod verbs;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use e2e::sandbox;
 use figure::Report;
 use floor::Floor;
+use lab::sandbox;
 use stdout::{errln, out, outln};
 
 /// What every part gets.

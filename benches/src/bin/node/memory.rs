@@ -2,9 +2,10 @@
 
 use std::io;
 
-use e2e::{
-    lab::{Lab, count, eventually},
-    node::Node,
+use lab::{
+    Lab,
+    node::{Node, count},
+    wait::eventually,
 };
 use vpc_sim::SimConfig;
 

@@ -3,9 +3,10 @@
 
 use std::{io, time::Duration};
 
-use e2e::{
-    lab::{Lab, count, eventually},
-    node::Node,
+use lab::{
+    Lab,
+    node::{Node, count},
+    wait::eventually,
 };
 use vpc_sim::{Action, Fault, FaultKind, SimConfig, imds::ImdsFault};
 

@@ -3,9 +3,10 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use datapath::netns::Netns;
-use e2e::{
-    lab::{Lab, count, eventually},
-    node::Node,
+use lab::{
+    Lab,
+    node::{Node, count},
+    wait::eventually,
 };
 use vpc_sim::SimConfig;
 

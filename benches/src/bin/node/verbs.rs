@@ -3,9 +3,10 @@
 
 use std::{io, os::fd::AsFd, thread, time::Duration};
 
-use e2e::{
-    lab::{Lab, count, eventually},
-    node::Node,
+use lab::{
+    Lab,
+    node::{Node, count},
+    wait::eventually,
 };
 use serde::Deserialize;
 use vpc_sim::SimConfig;
@@ -94,7 +95,7 @@ fn fill(node: &Node) -> io::Result<()> {
 /// Medians of the daemon's own account of each request; wiring stands beside the bare steps.
 fn stages(bench: &mut Bench, node: &Node, floors: &Floors) -> io::Result<()> {
     let path = format!("/v1/trace?sandbox={NAME}");
-    let answer = e2e::http::get(node.netns(), 61679, &path, &[])?;
+    let answer = lab::http::get(node.netns(), 61679, &path, &[])?;
     let taken: Vec<Taken> = serde_json::from_str(&answer.body)?;
     for (verb, what, name) in [
         ("add", "turn", "its turn"),

@@ -1,9 +1,6 @@
 //! Compares every refusal of the daemon, as a pod's event shows it, with `docs/refusals.md`. Code and page must have the
 //! same refusals.
 
-#[path = "../../../../tests/src/catalogue.rs"]
-mod catalogue;
-
 use std::io;
 
 use datapath::{
@@ -13,6 +10,7 @@ use datapath::{
 use nix::errno::Errno;
 use planner::Refusal as P;
 use proto::refusal::cni_code;
+use repo_checks::catalogue;
 
 use super::*;
 use crate::runtime::worker::Gone;

@@ -1,0 +1,182 @@
+//! Each way in which EC2 can keep a pod waiting, provoked, and what the pod's event will say about it.
+
+use std::{io, thread, time::Duration};
+
+use lab::{
+    Lab,
+    node::{Node, count, plugin},
+    wait::eventually,
+};
+use proto::refusal::Reason;
+use vpc_sim::{Action, Fault, FaultKind, SimConfig};
+
+use crate::{
+    suite::{Outcome, trials},
+    support::refusals::{add_within, full_node, told},
+};
+
+trials!(
+    an_exhausted_subnet_is_named,
+    a_denied_action_is_named,
+    throttling_is_named,
+    an_unreachable_ec2_is_named,
+    a_waiting_add_is_served_by_the_first_address,
+    a_lost_create_reply_makes_no_second_eni,
+    del_calls_off_an_add_that_waits,
+    slots_that_ec2_says_are_taken_are_named,
+    a_wait_that_is_over_tells_what_was_under_way,
+    a_pool_that_may_not_grow_says_so,
+);
+
+fn refused_after(action: Action, code: &str, reason: Reason, words: &[&str]) -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = full_node(&lab)?;
+    lab.sim.faults().push(Fault::error(action, 1000, code));
+    told(&node, &add_within(&node, 3)?, reason, words)?;
+    assert_eq!(count(&node, "assigned")?, 3);
+    Ok(())
+}
+
+/// What becomes of the next ENI that is asked for.
+fn next_create(lab: &Lab, kind: FaultKind) {
+    lab.sim.faults().push(Fault {
+        action: Action::CreateNetworkInterface,
+        times: 1,
+        kind,
+    });
+}
+
+/// An ADD that waits for an address, and gets one.
+fn add(node: &Node) -> io::Result<plugin::Outcome> {
+    let (_netns, path) = node.sandbox("waits")?;
+    let added = node
+        .invocation("ADD", "waits", Some(&path))
+        .run(node.netns())?;
+    assert!(added.succeeded(), "{added:?}\n{}", node.log());
+    Ok(added)
+}
+
+fn an_exhausted_subnet_is_named() -> Outcome {
+    refused_after(
+        Action::CreateNetworkInterface,
+        "InsufficientFreeAddressesInSubnet",
+        Reason::SubnetExhausted,
+        &["subnet-", "no free address", "the daemon tries again in"],
+    )
+}
+
+fn a_denied_action_is_named() -> Outcome {
+    refused_after(
+        Action::CreateNetworkInterface,
+        "UnauthorizedOperation",
+        Reason::Ec2Denied,
+        &["IAM denies ec2:CreateNetworkInterface", "IAM policy"],
+    )
+}
+
+fn throttling_is_named() -> Outcome {
+    refused_after(
+        Action::CreateNetworkInterface,
+        "RequestLimitExceeded",
+        Reason::Ec2Throttled,
+        &["EC2 throttles this account", "the daemon tries again in"],
+    )
+}
+
+fn an_unreachable_ec2_is_named() -> Outcome {
+    refused_after(
+        Action::CreateNetworkInterface,
+        "InternalError",
+        Reason::Ec2Unreachable,
+        &[
+            "EC2 is not available",
+            "InternalError",
+            "route to the EC2 endpoint",
+        ],
+    )
+}
+
+fn slots_that_ec2_says_are_taken_are_named() -> Outcome {
+    refused_after(
+        Action::AttachNetworkInterface,
+        "AttachmentLimitExceeded",
+        Reason::EniLimit,
+        &["t3.small supports 3 ENIs", "and EC2 refused one more"],
+    )
+}
+
+fn a_wait_that_is_over_tells_what_was_under_way() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = full_node(&lab)?;
+    next_create(&lab, FaultKind::Hang);
+    let words = [
+        "no free address after",
+        "ENIs being created: 1",
+        "WARM_IP_TARGET",
+    ];
+    told(&node, &add_within(&node, 3)?, Reason::PoolEmpty, &words)
+}
+
+fn a_pool_that_may_not_grow_says_so() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let settings = [("DISABLE_NETWORK_RESOURCE_PROVISIONING", "true")];
+    let node = lab.node("t3.small", &settings)?;
+    let words = [
+        "the pool must not grow",
+        "DISABLE_NETWORK_RESOURCE_PROVISIONING is set",
+        "when another pod is deleted",
+    ];
+    told(&node, &add_within(&node, 3)?, Reason::PoolEmpty, &words)
+}
+
+fn a_waiting_add_is_served_by_the_first_address() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = full_node(&lab)?;
+    next_create(&lab, FaultKind::Delay(Duration::from_secs(1)));
+    let added = add(&node)?;
+    assert!(
+        added.took >= Duration::from_secs(1),
+        "it cannot have been served before EC2 answered"
+    );
+    Ok(())
+}
+
+fn a_lost_create_reply_makes_no_second_eni() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = full_node(&lab)?;
+    next_create(&lab, FaultKind::LoseReply);
+    add(&node)?;
+    let owned = lab.sim.world().interfaces().count();
+    assert_eq!(owned, 2, "the primary ENI and one more\n{}", node.log());
+    Ok(())
+}
+
+fn del_calls_off_an_add_that_waits() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = full_node(&lab)?;
+    next_create(&lab, FaultKind::Hang);
+    let (_netns, path) = node.sandbox("waits")?;
+    thread::scope(|scope| {
+        let add = scope.spawn(|| {
+            node.invocation("ADD", "waits", Some(&path))
+                .run(node.netns())
+        });
+        assert!(
+            eventually(Duration::from_secs(5), || node
+                .waiting()
+                .is_ok_and(|n| n == 1)),
+            "{}",
+            node.log()
+        );
+        let deleted = node
+            .invocation("DEL", "waits", Some(&path))
+            .run(node.netns())?;
+        assert!(
+            deleted.succeeded() && deleted.took < Duration::from_secs(2),
+            "{deleted:?}"
+        );
+        let refused = add.join().expect("no panic")?;
+        let words = ["sandbox waits was deleted", "creates a new sandbox"];
+        told(&node, &refused, Reason::SandboxDeleted, &words)
+    })
+}

@@ -1,0 +1,121 @@
+//! The real container runtime: Debian's containerd executes the plugin because CRI asks it to.
+
+use std::{fs, net::IpAddr, time::Duration};
+
+use datapath::netns::Netns;
+use lab::{
+    Lab,
+    containerd::{CniDirs, Containerd, PodSandbox, RuntimeError},
+    error::told,
+    node::{binaries, count},
+    traffic::ping::ping,
+    wait::eventually,
+};
+use vpc_sim::SimConfig;
+
+use crate::suite::{Outcome, trials};
+
+trials!(twenty_pods_up_in_touch_and_down_again);
+
+const PODS: usize = 20;
+
+fn twenty_pods_up_in_touch_and_down_again() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let cni = CniDirs::create(&lab.dir().join("cni")).map_err(why)?;
+    fs::copy(binaries::plugin(), cni.bin.join("hawser"))?;
+    // m5.large holds 27 pods on three ENIs; the daemon starts with one, and tells containerd when it can serve.
+    let conf = cni.conf.display().to_string();
+    let mut node = lab.bare_node("m5.large", &[("HOST_CNI_CONFDIR_PATH", &conf)])?;
+    let dir = lab.dir().join("containerd");
+    let mut containerd = Containerd::start(&dir, Some(node.netns()), &cni).map_err(why)?;
+    assert!(
+        !containerd.network_ready().map_err(why)?,
+        "no configuration may be there before the daemon"
+    );
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    containerd.wait_network_ready().map_err(why)?;
+
+    let pods = run_all(&containerd)?;
+    let (netns, addresses) = look(&containerd, &pods)?;
+    for (netns, own) in netns.iter().zip(&addresses) {
+        for other in addresses.iter().filter(|other| *other != own) {
+            let IpAddr::V4(other) = other else {
+                return Err("an IPv6 address".into());
+            };
+            let answer = ping(netns, None, *other, Duration::from_secs(2))?;
+            assert!(answer.is_some(), "{own} does not reach {other}");
+        }
+    }
+    drop(netns);
+    stop_all(&containerd, &pods)?;
+
+    assert_eq!(containerd.leftovers().map_err(why)?, Vec::<String>::new());
+    assert_eq!(count(&node, "assigned")?, 0);
+    let links = || {
+        node.netns()
+            .run(|| datapath::netlink::Socket::open()?.links())
+    };
+    let pod_links_gone = || {
+        links().is_ok_and(|found| {
+            found.is_ok_and(|all| all.iter().all(|l| !l.name.starts_with("eni")))
+        })
+    };
+    assert!(
+        eventually(Duration::from_secs(5), pod_links_gone),
+        "{:?}",
+        links()
+    );
+    Ok(())
+}
+
+fn why(error: RuntimeError) -> libtest_mimic::Failed {
+    told(&error).into()
+}
+
+fn run_all(containerd: &Containerd) -> Result<Vec<PodSandbox>, libtest_mimic::Failed> {
+    std::thread::scope(|scope| {
+        let start = |n: usize| {
+            scope.spawn(move || containerd.run_pod(&format!("pod{n}"), &format!("uid{n}")))
+        };
+        let started: Vec<_> = (0..PODS).map(start).collect();
+        let joined = started
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"));
+        joined.collect::<Result<_, _>>().map_err(why)
+    })
+}
+
+/// Each pod's namespace and its address as CRI reports it: all different.
+fn look(
+    containerd: &Containerd,
+    pods: &[PodSandbox],
+) -> Result<(Vec<Netns>, Vec<IpAddr>), libtest_mimic::Failed> {
+    let (mut spaces, mut addresses) = (Vec::new(), Vec::new());
+    for pod in pods {
+        let status = containerd.status(&pod.id).map_err(why)?;
+        spaces.push(Netns::open(
+            &status.netns_path.ok_or("no namespace in the status")?,
+        )?);
+        addresses.push(status.ip.ok_or("no address in the status")?);
+    }
+    let different: std::collections::BTreeSet<_> = addresses.iter().collect();
+    assert_eq!(different.len(), PODS);
+    Ok((spaces, addresses))
+}
+
+fn stop_all(containerd: &Containerd, pods: &[PodSandbox]) -> Outcome {
+    std::thread::scope(|scope| {
+        let stop = |id| {
+            scope.spawn(move || {
+                containerd
+                    .stop_pod(id)
+                    .and_then(|()| containerd.remove_pod(id))
+            })
+        };
+        let stopped: Vec<_> = pods.iter().map(|pod| stop(pod.id.as_str())).collect();
+        for thread in stopped {
+            thread.join().expect("no panic").map_err(why)?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,25 @@
+//! Processes that die or are refused what they need: at every effect, at a start, between starts.
+//!
+//! Owns the campaigns. May use `lab` (its `crash` traces the daemon), `suite` and `support`. Must not know the other
+//! themes.
+
+mod common;
+mod files;
+mod kill;
+mod processes;
+mod refused_effects;
+mod restart;
+mod shrink;
+mod start;
+
+use crate::suite::suites;
+
+suites!(
+    files,
+    kill,
+    processes,
+    refused_effects,
+    restart,
+    shrink,
+    start
+);

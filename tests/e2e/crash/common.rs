@@ -1,0 +1,74 @@
+//! What the campaigns of kills share: how many at a time, the node that they start from, and the verdict.
+
+use std::io;
+
+use lab::{
+    crash::{
+        campaign::{self, Scenario},
+        stage::Stage,
+    },
+    node::{Pod, plugin::Outcome as Answer},
+};
+
+use crate::suite::Outcome;
+
+/// Nodes at a time: most of a run is waiting.
+pub const WORKERS: usize = 8;
+/// Cooldowns outlast every run, so that an address that does not rest is seen.
+pub const COOLDOWN: (&str, &str) = ("IP_COOLDOWN_PERIOD", "900");
+
+/// Kills at every boundary of the scenario; every one must have been hit and survived.
+pub fn survive(name: &str, scenario: &impl Scenario, workers: usize) -> Outcome {
+    let report = campaign::run(scenario, workers)?;
+    stdout::errln!(
+        "{name}: {} of {} boundaries survived (repeated: {:?})\n{}",
+        report.survived.len(),
+        report.listed.len(),
+        report.repeated,
+        report.table(),
+    );
+    assert!(
+        report.failed.is_empty(),
+        "{name}:\n{}",
+        report.failed.join("\n\n")
+    );
+    let (mut listed, mut survived) = (report.listed, report.survived);
+    listed.sort();
+    survived.sort();
+    assert_eq!(listed, survived, "{name}: 100 % is required");
+    Ok(())
+}
+
+/// Makes the sandbox that the work will be about; its pod is not yet one that must live.
+pub fn sandbox(stage: &Stage, id: &str) -> io::Result<Pod> {
+    let (netns, path) = stage.node.sandbox(id)?;
+    let added = Answer::default();
+    Ok(Pod {
+        id: id.to_owned(),
+        netns,
+        path,
+        added,
+    })
+}
+
+/// The answer, if it is a success.
+pub fn succeeded(answer: Option<Answer>) -> io::Result<Answer> {
+    let answer = answer.ok_or_else(|| io::Error::other("nothing was asked"))?;
+    if answer.succeeded() {
+        return Ok(answer);
+    }
+    Err(io::Error::other(format!("{answer:?}")))
+}
+
+/// Pods named `pod0`… on a node with so many free addresses, and no EC2 call to come.
+pub fn full_node(pods: usize) -> io::Result<Stage> {
+    // t3.small: the primary ENI has three addresses for pods.
+    let settings = [("MAX_ENI", "1"), ("WARM_IP_TARGET", "3"), COOLDOWN];
+    let mut stage = Stage::new("t3.small", &settings)?;
+    stage.await_free(3)?;
+    for n in 0..pods {
+        let pod = stage.node.add_pod(&format!("pod{n}"))?;
+        stage.pods.push(pod);
+    }
+    Ok(stage)
+}

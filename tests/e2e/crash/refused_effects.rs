@@ -1,0 +1,268 @@
+//! The kernel refuses what the daemon needs: a medium that answers with EIO (fault 35), a netlink socket without room
+//! (fault 41). Once for a while, under many eyes; and at each single effect of an ADD and a DEL.
+
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
+
+use datapath::netns::Netns;
+use lab::{
+    crash::{
+        audit,
+        campaign::Scenario,
+        stage::Stage,
+        tracer::{Blow, Boundary, Side, Trace},
+    },
+    node::{Pod, count, plugin::Outcome as Answer},
+    traffic::ping::ping,
+    wait::eventually,
+};
+use nix::errno::Errno;
+use serde_json::json;
+
+use crate::{
+    crash::common::{WORKERS, full_node, sandbox, succeeded, survive},
+    suite::{Outcome, trials},
+};
+
+trials!(
+    fault_35_a_medium_that_fails_refuses_adds_makes_dels_unreachable_and_heals,
+    fault_35_an_add_meets_an_io_error_at_every_write,
+    fault_35_a_del_meets_an_io_error_at_every_write,
+    fault_41_an_add_meets_a_socket_without_room_at_every_request,
+    fault_41_a_del_meets_a_socket_without_room_at_every_request,
+);
+
+const REST: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_millis(300);
+/// The state file, not its lock beside it.
+const STATE: &[&str] = &["state "];
+/// The sockets in the node's namespace and in the pod's.
+const NETLINK: &[&str] = &["host ", "pod "];
+
+fn is_one_of(effects: &[&str], boundary: &Boundary) -> bool {
+    effects
+        .iter()
+        .any(|effect| boundary.effect.starts_with(effect))
+}
+
+/// Whether the node is as if the sandbox had never been.
+fn undone(stage: &Stage) -> bool {
+    let links = audit::links(stage).map(|links| links.len());
+    let assigned = count(&stage.node, "assigned");
+    let living = stage.pods.len();
+    links.is_ok_and(|n| n == living) && assigned.is_ok_and(|n| n == living)
+}
+
+fn fault_35_a_medium_that_fails_refuses_adds_makes_dels_unreachable_and_heals() -> Outcome {
+    let mut stage = full_node(2)?;
+    let leaves = stage.pods.pop().expect("the node has pods");
+    let fresh = sandbox(&stage, "fresh")?;
+    let broken = AtomicBool::new(true);
+    let strikes = |boundary: &Boundary| broken.load(Relaxed) && is_one_of(STATE, boundary);
+    let mut added = Answer::default();
+    let trace = stage.beset(&strikes, Blow::Refuse(Errno::EIO), |stage| {
+        let host = stage.node.netns();
+        let add = stage.node.invocation("ADD", "fresh", Some(&fresh.path));
+        let del = stage.node.invocation("DEL", &leaves.id, Some(&leaves.path));
+        for _ in 0..2 {
+            let before = audit::links(stage)?;
+            let refused = add.run(host)?;
+            assert_eq!(refused.error_code(), Some(5), "{refused:?}");
+            let text = refused.error_text();
+            assert!(text.contains("Input/output error"), "{text}");
+            let undone = || audit::links(stage).is_ok_and(|links| links.is_subset(&before));
+            assert!(eventually(REST, undone), "{}", stage.node.log());
+
+            let unfinished = del.clone().conf("deadlineSeconds", json!(2)).run(host)?;
+            assert!(!unfinished.succeeded(), "{unfinished:?}");
+            assert!(ping(host, None, leaves.address(), SILENCE)?.is_none());
+        }
+        let stays = &stage.pods[0];
+        assert!(ping(host, None, stays.address(), REST)?.is_some());
+
+        broken.store(false, Relaxed);
+        succeeded(Some(del.run(host)?))?;
+        added = succeeded(Some(add.run(host)?))?;
+        Ok(())
+    })?;
+    assert!(trace.struck > 0, "no write failed");
+    // And what it said then is durable.
+    stage.start()?;
+    let address = leaves.address();
+    stage.pods.push(Pod { added, ..fresh });
+    audit::at_rest(&stage, &[address], REST)?;
+    Ok(())
+}
+
+/// Work one of whose effects is refused.
+struct Refused {
+    verb: Verb,
+    effects: &'static [&'static str],
+    errno: Errno,
+}
+
+#[derive(Clone, Copy)]
+enum Verb {
+    /// Then comes one for another sandbox, which the same address is left for. The runtime does not delete the first:
+    /// nobody ever tells the daemon of it again.
+    Add,
+    /// The runtime repeats it until it succeeds, as it does with every DEL.
+    Del,
+}
+
+impl Scenario for Refused {
+    fn stage(&self) -> io::Result<Stage> {
+        full_node(2)
+    }
+
+    fn done(&self, _: &Stage) -> bool {
+        true
+    }
+
+    fn counts(&self, boundary: &Boundary) -> bool {
+        boundary.side == Side::Before && is_one_of(self.effects, boundary)
+    }
+
+    fn strike(
+        &self,
+        stage: &mut Stage,
+        at: Option<&Boundary>,
+    ) -> io::Result<(Trace, Option<Answer>)> {
+        match self.verb {
+            Verb::Add => self.strike_add(stage, at),
+            Verb::Del => self.strike_del(stage, at),
+        }
+    }
+
+    fn judge(&self, stage: &mut Stage, answer: Option<Answer>) -> io::Result<()> {
+        let answer = succeeded(answer)?;
+        let Verb::Add = self.verb else {
+            return Ok(());
+        };
+        stage.pods.last_mut().expect("the work is about it").added = answer;
+        audit::at_rest(stage, &[], REST)?;
+        // Once more: what the first start made of the remains must be as good.
+        stage.node.kill_daemon()?;
+        stage.start()?;
+        audit::at_rest(stage, &[], REST)
+    }
+}
+
+impl Refused {
+    fn strike_add(
+        &self,
+        stage: &mut Stage,
+        at: Option<&Boundary>,
+    ) -> io::Result<(Trace, Option<Answer>)> {
+        let (first, second) = (sandbox(stage, "first")?, sandbox(stage, "second")?);
+        let (mut living, mut answer) = (None, None);
+        let strikes = |boundary: &Boundary| at == Some(boundary);
+        let trace = stage.beset(&strikes, Blow::Refuse(self.errno), |stage| {
+            let add = |pod: &Pod| {
+                let add = stage.node.invocation("ADD", &pod.id, Some(&pod.path));
+                add.run(stage.node.netns())
+            };
+            let mut added = add(&first)?;
+            let mut pod = first;
+            if !added.succeeded() {
+                let code = added.error_code();
+                if !code.is_some_and(|code| [5, 11].contains(&code) || code >= 100) {
+                    return Err(io::Error::other(format!("{added:?}")));
+                }
+                if !eventually(REST, || undone(stage)) {
+                    return Err(io::Error::other(stage.node.log()));
+                }
+                Netns::unbind(&pod.path)?;
+                pod = second;
+                added = succeeded(Some(add(&pod)?))?;
+            }
+            living = Some(pod);
+            answer = Some(added);
+            Ok(())
+        })?;
+        stage.pods.extend(living);
+        stage.start()?;
+        Ok((trace, answer))
+    }
+
+    fn strike_del(
+        &self,
+        stage: &mut Stage,
+        at: Option<&Boundary>,
+    ) -> io::Result<(Trace, Option<Answer>)> {
+        let leaves = stage.pods.pop().expect("the node has pods");
+        let strikes = |boundary: &Boundary| at == Some(boundary);
+        let mut answer = None;
+        let trace = stage.beset(&strikes, Blow::Refuse(self.errno), |stage| {
+            let host = stage.node.netns();
+            let del = stage.node.invocation("DEL", &leaves.id, Some(&leaves.path));
+            let first = del.clone().conf("deadlineSeconds", json!(2)).run(host)?;
+            let silent = |del: &Answer| match ping(host, None, leaves.address(), SILENCE)? {
+                None => Ok(()),
+                Some(_) => Err(io::Error::other(format!("it still answers: {del:?}"))),
+            };
+            // Only a DEL that the kernel kept from removing the route may leave the pod reachable, and says so.
+            if first.succeeded() || self.effects == STATE {
+                silent(&first)?;
+            }
+            answer = Some(match first.succeeded() {
+                true => first,
+                false => del.run(host)?,
+            });
+            answer.iter().try_for_each(silent)?;
+            let gone = || audit::links(stage).is_ok_and(|links| links.len() == stage.pods.len());
+            if !eventually(REST, gone) {
+                return Err(io::Error::other(format!(
+                    "its link stays\n{}",
+                    stage.node.log()
+                )));
+            }
+            Ok(())
+        })?;
+        // Still bound: it would be the end of its namespace otherwise that frees it.
+        stage.start()?;
+        let address = leaves.address();
+        succeeded(answer.clone())?;
+        audit::at_rest(stage, &[address], REST)?;
+        Ok((trace, answer))
+    }
+}
+
+fn fault_35_an_add_meets_an_io_error_at_every_write() -> Outcome {
+    let work = Refused {
+        verb: Verb::Add,
+        effects: STATE,
+        errno: Errno::EIO,
+    };
+    survive("ADD, EIO", &work, WORKERS)
+}
+
+fn fault_35_a_del_meets_an_io_error_at_every_write() -> Outcome {
+    let work = Refused {
+        verb: Verb::Del,
+        effects: STATE,
+        errno: Errno::EIO,
+    };
+    survive("DEL, EIO", &work, WORKERS)
+}
+
+fn fault_41_an_add_meets_a_socket_without_room_at_every_request() -> Outcome {
+    let work = Refused {
+        verb: Verb::Add,
+        effects: NETLINK,
+        errno: Errno::ENOBUFS,
+    };
+    survive("ADD, ENOBUFS", &work, WORKERS)
+}
+
+fn fault_41_a_del_meets_a_socket_without_room_at_every_request() -> Outcome {
+    let work = Refused {
+        verb: Verb::Del,
+        effects: NETLINK,
+        errno: Errno::ENOBUFS,
+    };
+    survive("DEL, ENOBUFS", &work, WORKERS)
+}

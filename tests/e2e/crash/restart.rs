@@ -1,0 +1,175 @@
+//! What pods and runtimes notice of a daemon that goes away and comes back: nothing but time.
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    thread::{self, sleep},
+    time::Duration,
+};
+
+use datapath::netns::Netns;
+use lab::{
+    Lab,
+    node::{Node, Pod, plugin::Outcome as Answer},
+    traffic::{
+        ping::ping,
+        stream::{Delivery, Stream},
+    },
+    wait::eventually,
+};
+use vpc_sim::SimConfig;
+
+use crate::suite::{Outcome, trials};
+
+trials!(
+    no_packet_is_lost_through_a_kill_and_a_restart,
+    no_packet_is_lost_through_a_normal_restart,
+    add_and_del_wait_for_a_killed_daemon,
+    add_and_del_wait_for_a_daemon_that_was_stopped,
+);
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What explains a loss that goes on.
+const STATE: &str = "ip rule; ip -4 route show table all; ip -4 neigh; ip -s link; nft list ruleset; \
+                     cat /proc/thread-self/net/nf_conntrack";
+
+/// How the daemon goes away.
+#[derive(Clone, Copy)]
+enum End {
+    Killed,
+    Stopped,
+}
+
+impl End {
+    fn of(self, node: &mut Node) -> io::Result<()> {
+        match self {
+            Self::Killed => node.kill_daemon(),
+            Self::Stopped if node.stop_daemon()? => Ok(()),
+            Self::Stopped => Err(io::Error::other(format!("no clean end\n{}", node.log()))),
+        }
+    }
+}
+
+fn no_packet_is_lost_through_a_kill_and_a_restart() -> Outcome {
+    traffic_through(End::Killed)
+}
+
+fn no_packet_is_lost_through_a_normal_restart() -> Outcome {
+    traffic_through(End::Stopped)
+}
+
+/// Four streams at once: between two pods of a node, from the node to a pod, and both ways between nodes, by a secondary
+/// ENI. Through two restarts, each until EC2 has told the new daemon of its ENIs and it has acted on that.
+fn traffic_through(end: End) -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let (mut node, other) = (lab.node("t3.small", &[])?, lab.node("t3.small", &[])?);
+    // Three addresses on the primary ENI: the last pod is on the second.
+    let pods: Vec<Pod> = (0..5)
+        .map(|n| node.add_pod(&format!("pod{n}")))
+        .collect::<Result<_, _>>()?;
+    let far = other.add_pod("far")?;
+    let streams = start_streams(&node, &pods, &far)?;
+    sleep(Duration::from_millis(500));
+    for _ in 0..2 {
+        end.of(&mut node)?;
+        // The traffic of some time without any daemon.
+        sleep(Duration::from_millis(300));
+        lab.sim.clear_calls();
+        node.start_daemon(&lab.sim.ec2_endpoint())?;
+        let asked = eventually(Duration::from_secs(30), || !lab.sim.calls().is_empty());
+        assert!(asked, "the daemon never asked EC2\n{}", node.log());
+        sleep(Duration::from_millis(500));
+    }
+    let delivered: io::Result<Vec<_>> = streams.into_iter().map(Stream::finish).collect();
+    let delivered = delivered?;
+    if delivered.iter().any(|stream| !stream.lost.is_empty()) {
+        stdout::errln!("{}\n{}", node.shell(STATE)?, node.log());
+    }
+    delivered.iter().for_each(judge);
+    Ok(())
+}
+
+fn start_streams(node: &Node, pods: &[Pod], far: &Pod) -> io::Result<Vec<Stream>> {
+    let [first, second, .., last] = pods else {
+        return Err(io::Error::other("too few pods"));
+    };
+    fn end(pod: &Pod) -> (&Netns, Ipv4Addr) {
+        (&pod.netns, pod.ipv4())
+    }
+    let host = (node.netns(), node.instance.address);
+    let pairs = [
+        ("pod to pod", end(first), end(second)),
+        ("node to pod", host, end(first)),
+        ("out by a secondary ENI", end(last), end(far)),
+        ("in by a secondary ENI", end(far), end(last)),
+    ];
+    // A fresh link of the fabric may lose its first packet; the streams' ways are in use before they begin.
+    for (name, from, to) in &pairs {
+        let answer = ping(from.0, Some(from.1.into()), to.1, LIMIT)?;
+        answer.ok_or_else(|| io::Error::other(format!("{name}: no way")))?;
+    }
+    let streams = pairs.map(|(name, from, to)| Stream::start(name, from, to));
+    streams.into_iter().collect()
+}
+
+fn judge(stream: &Delivery) {
+    let Delivery {
+        name,
+        sent,
+        lost,
+        took,
+    } = stream;
+    stdout::errln!("{name}: {sent} packets in {took:?}, {} lost", lost.len());
+    assert!(*sent > 1000, "{name}: only {sent} packets");
+    assert!(lost.is_empty(), "{name}: lost {lost:?}");
+}
+
+fn add_and_del_wait_for_a_killed_daemon() -> Outcome {
+    wait_through(End::Killed)
+}
+
+fn add_and_del_wait_for_a_daemon_that_was_stopped() -> Outcome {
+    wait_through(End::Stopped)
+}
+
+fn wait_through(end: End) -> Outcome {
+    const AWAY: Duration = Duration::from_millis(700);
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node("t3.small", &[("WARM_IP_TARGET", "2")])?;
+    let leaving = node.add_pod("leaving")?;
+    let (netns, path) = node.sandbox("coming")?;
+    let verbs = [
+        node.invocation("ADD", "coming", Some(&path)),
+        node.invocation("DEL", "leaving", Some(&leaving.path)),
+    ];
+    end.of(&mut node)?;
+    let [added, deleted] = thread::scope(|scope| -> io::Result<[Answer; 2]> {
+        let runs = verbs.map(|verb| {
+            let host = node.host();
+            scope.spawn(move || verb.run(&host?))
+        });
+        sleep(AWAY);
+        let early = runs.iter().any(|run| run.is_finished());
+        node.start_daemon(&lab.sim.ec2_endpoint())?;
+        let answers = runs.map(|run| run.join().expect("no plugin's thread panics"));
+        assert!(!early, "a plugin did not wait: {answers:?}");
+        let [added, deleted] = answers;
+        Ok([added?, deleted?])
+    })?;
+    assert!(
+        added.succeeded() && deleted.succeeded(),
+        "{added:?}\n{deleted:?}"
+    );
+    assert!(added.took >= AWAY && deleted.took >= AWAY);
+    assert!(ping(node.netns(), None, added.address(), LIMIT)?.is_some());
+    let silence = ping(
+        node.netns(),
+        None,
+        leaving.ipv4(),
+        Duration::from_millis(300),
+    )?;
+    assert!(silence.is_none(), "a deleted pod answers");
+    drop(netns);
+    Ok(())
+}

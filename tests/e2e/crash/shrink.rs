@@ -1,0 +1,116 @@
+//! SIGKILL at every boundary of an effect while the daemon gives addresses and an ENI back.
+
+use std::{io, time::Duration};
+
+use datapath::netns::Netns;
+use lab::{
+    crash::{audit, campaign::Scenario, stage::Stage, tracer::Boundary},
+    node::plugin::{Invocation, Outcome as Answer},
+    wait::eventually,
+};
+
+use crate::{
+    crash::common::{WORKERS, succeeded, survive},
+    suite::{Outcome, trials},
+};
+
+trials!(
+    giving_addresses_back_survives_a_kill_at_every_effect,
+    giving_an_eni_back_survives_a_kill_at_every_effect,
+);
+
+const REST: Duration = Duration::from_secs(60);
+/// Longer than a surplus must last to be given back.
+const HALF_A_MINUTE: Duration = Duration::from_secs(31);
+/// Longer than an ENI must have lived to be given back.
+const A_MINUTE: Duration = Duration::from_secs(61);
+/// A recovery that has not come to rest by then is waiting for time to pass, half a minute so many times at the most.
+const AT_ONCE: Duration = Duration::from_secs(4);
+const PATIENCE: usize = 4;
+
+/// A job has ended: two of five pods are left, with two ENIs for them. The primary has three addresses, so that all that
+/// is over is on the other.
+struct Shrinking {
+    /// So long the daemon sleeps; what is due when it wakes up is the work.
+    sleep: Duration,
+}
+
+impl Shrinking {
+    fn gives_an_eni_back(&self) -> bool {
+        self.sleep == A_MINUTE
+    }
+}
+
+impl Scenario for Shrinking {
+    fn stage(&self) -> io::Result<Stage> {
+        let settings = [("WARM_IP_TARGET", "1"), ("IP_COOLDOWN_PERIOD", "0")];
+        let mut stage = Stage::with_clocks("t3.small", &settings)?;
+        let pods = (0..5)
+            .map(|n| stage.node.add_pod(&format!("pod{n}")))
+            .collect::<Result<_, _>>()?;
+        stage.pods = pods;
+        audit::at_rest(&stage, &[], REST)?;
+        let over = stage.pods.split_off(2);
+        for pod in &over {
+            let del = stage.node.invocation("DEL", &pod.id, Some(&pod.path));
+            succeeded(Some(del.run(stage.node.netns())?))?;
+        }
+        // Their links end after the DELs, and are none of this work. The namespaces end after them: with these, the links
+        // would be gone too, and the daemon might yet have to find that out.
+        let gone = || audit::links(&stage).is_ok_and(|links| links.len() == 2);
+        if !eventually(REST, gone) {
+            return Err(io::Error::other(stage.node.log()));
+        }
+        for pod in over {
+            Netns::unbind(&pod.path)?;
+        }
+        Ok(stage)
+    }
+
+    fn work(&self, stage: &mut Stage) -> io::Result<Option<Invocation>> {
+        stage.fall_asleep(self.sleep).map(|_| None)
+    }
+
+    fn done(&self, stage: &Stage) -> bool {
+        let calls = stage.lab.sim.calls();
+        let unassigned = || {
+            calls
+                .iter()
+                .any(|call| call.action == "UnassignPrivateIpAddresses")
+        };
+        match self.gives_an_eni_back() {
+            true => audit::enis(stage).len() == 1,
+            false => unassigned(),
+        }
+    }
+
+    /// What a half-written commit is worth is shown for every write by the other kinds of work; here, whole commits. And
+    /// connections of the deleted are forgotten when they are, which is none of this work.
+    fn counts(&self, boundary: &Boundary) -> bool {
+        const OTHERS: [&str; 3] = ["state write", "state resize", "conntrack"];
+        !OTHERS.contains(&boundary.effect.as_str())
+    }
+
+    fn judge(&self, stage: &mut Stage, _: Option<Answer>) -> io::Result<()> {
+        // What two lists of EC2's must tell, some time apart, need not be waited for either.
+        for _ in 0..PATIENCE {
+            if audit::at_rest(stage, &[], AT_ONCE).is_ok() {
+                return Ok(());
+            }
+            stage.pass(HALF_A_MINUTE)?;
+        }
+        audit::at_rest(stage, &[], REST)
+    }
+}
+
+fn giving_addresses_back_survives_a_kill_at_every_effect() -> Outcome {
+    let work = Shrinking {
+        sleep: HALF_A_MINUTE,
+    };
+    survive("giving addresses back", &work, WORKERS)
+}
+
+fn giving_an_eni_back_survives_a_kill_at_every_effect() -> Outcome {
+    let work = Shrinking { sleep: A_MINUTE };
+    survive("giving an ENI back", &work, WORKERS)
+}

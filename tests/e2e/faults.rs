@@ -1,0 +1,14 @@
+//! Faults that a whole node meets while it runs, by the rows of `docs/faults.md`.
+//!
+//! Owns no helper that another theme needs: those are in `support`. May use `lab`, `suite` and `support`. Must not know
+//! the other themes.
+
+mod api_server;
+mod ec2;
+mod hostile_callers;
+mod node;
+mod repair;
+
+use crate::suite::suites;
+
+suites!(api_server, ec2, hostile_callers, node, repair);

@@ -1,0 +1,135 @@
+//! A node in a cluster: what its Node object says, and what becomes of pods while nobody can be asked.
+
+use std::{net::TcpListener, time::Duration};
+
+use lab::{
+    Lab,
+    fakes::api_server::ApiServer,
+    node::{Node, count},
+    traffic::ping::ping,
+    wait::eventually,
+};
+use vpc_sim::SimConfig;
+
+use crate::suite::{Outcome, trials};
+
+trials!(
+    a_cordoned_node_buys_no_addresses_and_a_released_one_does,
+    fault_40_pods_come_and_go_while_the_api_server_is_away,
+    without_a_cluster_the_daemon_says_so_once,
+);
+
+const PATIENCE: Duration = Duration::from_secs(40);
+const WARM: usize = 3;
+
+/// A node whose API server stands beside it, both up and the pool warm.
+fn in_cluster(lab: &Lab) -> Result<(Node, ApiServer), Box<dyn std::error::Error>> {
+    let path = lab.dir().join("kubeconfig");
+    let kubeconfig = path.display().to_string();
+    let settings = [
+        ("MY_NODE_NAME", "lab-node"),
+        ("KUBECONFIG", kubeconfig.as_str()),
+        ("WARM_IP_TARGET", "3"),
+        ("IP_COOLDOWN_PERIOD", "0"),
+    ];
+    let mut node = lab.bare_node("m5.large", &settings)?;
+    let server = serve(&node, "127.0.0.1:0")?;
+    server.kubeconfig(&path)?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    assert!(warm(&node), "{}", node.log());
+    Ok((node, server))
+}
+
+fn serve(node: &Node, address: &str) -> Result<ApiServer, Box<dyn std::error::Error>> {
+    let listener = node.netns().run(|| TcpListener::bind(address))??;
+    Ok(ApiServer::start(listener, "lab-node")?)
+}
+
+fn warm(node: &Node) -> bool {
+    eventually(PATIENCE, || count(node, "free").is_ok_and(|n| n >= WARM))
+}
+
+/// Waits until the daemon has logged so many words of this kind.
+fn told(node: &Node, schedulable: bool, times: usize) -> bool {
+    let line = format!("\"schedulable\":{schedulable}");
+    let said = |log: &str| {
+        let words = log.lines().filter(|l| l.contains("word from Kubernetes"));
+        words.filter(|l| l.contains(&line)).count()
+    };
+    eventually(PATIENCE, || said(&node.log()) >= times)
+}
+
+/// EC2 calls that would give the node more.
+fn growth(lab: &Lab) -> usize {
+    let calls = lab.sim.calls();
+    let grows = |action: &str| action.starts_with("Assign") || action.starts_with("Create");
+    calls.iter().filter(|call| grows(&call.action)).count()
+}
+
+fn a_cordoned_node_buys_no_addresses_and_a_released_one_does() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let (node, server) = in_cluster(&lab)?;
+    server.cordon(true);
+    assert!(told(&node, false, 1), "{}", node.log());
+    let before = growth(&lab);
+    // They eat all that is warm, which on an open node is replaced at once.
+    let pods: Vec<_> = (0..WARM)
+        .map(|n| node.add_pod(&format!("pod{n}")))
+        .collect::<Result<_, _>>()?;
+    assert_eq!(count(&node, "free")?, 0);
+    assert_eq!(growth(&lab), before, "a cordoned node warmed its pool");
+    // A pod that is there all the same (a DaemonSet's, say) is served.
+    let bound = node.add_pod("bound")?;
+    assert!(
+        ping(
+            &bound.netns,
+            None,
+            pods[0].address(),
+            Duration::from_secs(2)
+        )?
+        .is_some()
+    );
+    let before = growth(&lab);
+    server.cordon(false);
+    assert!(warm(&node), "{}", node.log());
+    assert!(growth(&lab) > before);
+    Ok(())
+}
+
+fn fault_40_pods_come_and_go_while_the_api_server_is_away() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let (mut node, server) = in_cluster(&lab)?;
+    let address = server.address.to_string();
+    server.cordon(true);
+    assert!(told(&node, false, 1), "{}", node.log());
+    drop(server);
+    let before = growth(&lab);
+    let gone = node.add_pod("gone")?;
+    let kept = node.add_pod("kept")?;
+    node.delete_pod(gone)?;
+    assert_eq!(growth(&lab), before, "the last word was: cordoned");
+    // A daemon that starts without a server knows no word, and takes the node for open, as upstream's does.
+    node.kill_daemon()?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    assert!(warm(&node), "{}", node.log());
+    assert!(ping(node.netns(), None, kept.address(), Duration::from_secs(2))?.is_some());
+    let server = serve(&node, &address)?;
+    server.cordon(true);
+    assert!(told(&node, false, 2), "{}", node.log());
+    Ok(())
+}
+
+fn without_a_cluster_the_daemon_says_so_once() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let nameless = lab.node("t3.small", &[])?;
+    let nowhere = lab.node("t3.small", &[("MY_NODE_NAME", "lab-node")])?;
+    for (node, why) in [
+        (&nameless, "MY_NODE_NAME is not set"),
+        (&nowhere, "no cluster is configured"),
+    ] {
+        node.add_pod("pod")?;
+        let said = || node.log().matches(why).count() == 1;
+        assert!(eventually(PATIENCE, said), "{why}\n{}", node.log());
+    }
+    Ok(())
+}

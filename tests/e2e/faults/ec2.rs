@@ -1,0 +1,244 @@
+//! Faults of EC2 and of the metadata service that only a whole node shows (numbers: `docs/faults.md`).
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use lab::{
+    Lab,
+    node::{Node, Pod, inspect::inspect},
+    traffic::ping::ping,
+    wait::eventually,
+};
+use serde_json::json;
+use vpc_sim::{
+    Action, Fault, FaultKind, SimConfig, ids::EniId, imds::ImdsFault,
+    world::request::DetachNetworkInterface,
+};
+
+use crate::suite::{Outcome, trials};
+
+trials!(
+    fault_18_an_eni_deleted_at_the_console_gets_no_pod_and_its_pods_can_be_deleted,
+    fault_19_an_address_moved_away_is_not_granted,
+    fault_22_an_eni_that_metadata_omits_keeps_its_pods,
+    fault_24_metadata_that_fails_at_first_is_asked_again,
+    fault_24_growth_needs_no_metadata,
+    fault_50_a_deleted_subnet_or_group_costs_growth_and_no_more,
+);
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Three addresses on the primary ENI and three on each of two more.
+fn node(lab: &Lab) -> std::io::Result<Node> {
+    lab.node(
+        "t3.small",
+        &[("WARM_ENI_TARGET", "0"), ("IP_COOLDOWN_PERIOD", "1")],
+    )
+}
+
+fn add(node: &Node, names: std::ops::Range<usize>) -> std::io::Result<Vec<Pod>> {
+    names.map(|n| node.add_pod(&format!("pod{n}"))).collect()
+}
+
+/// The ENI that has a pod's address.
+fn home(lab: &Lab, pod: &Pod) -> EniId {
+    let world = lab.sim.world();
+    let owner = world.owner_of(pod.address());
+    owner
+        .map(|eni| eni.id.clone())
+        .expect("EC2 gave the address")
+}
+
+/// Addresses that the daemon shows in `state`.
+fn in_state(node: &Node, state: &str) -> std::io::Result<BTreeSet<IpAddr>> {
+    let snapshot = inspect(&node.socket())?;
+    let addresses = snapshot.enis.into_iter().flat_map(|eni| eni.addresses);
+    let matching = addresses.filter(|address| address.state == state);
+    Ok(matching
+        .filter_map(|address| Some(IpAddr::from(<[u8; 4]>::try_from(address.address).ok()?)))
+        .collect())
+}
+
+/// What an operator does at the console: detaches by force, and deletes.
+fn delete_at_the_console(lab: &Lab, eni: &EniId) -> Outcome {
+    let now = lab.sim.now();
+    let mut world = lab.sim.world();
+    let bond = world.interface(eni).and_then(|eni| eni.attachment.clone());
+    let attachment = bond.ok_or("it is not attached")?.id;
+    let detach = DetachNetworkInterface {
+        attachment,
+        force: true,
+    };
+    world
+        .detach_network_interface(&detach, now)
+        .map_err(|error| error.to_string())?;
+    let gone = world.delete_network_interface(eni, now);
+    drop(world);
+    gone.map_err(|error| error.to_string())?;
+    lab.sim.settle().map_err(|error| error.to_string())?;
+    Ok(())
+}
+
+fn fault_18_an_eni_deleted_at_the_console_gets_no_pod_and_its_pods_can_be_deleted() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node(
+        "t3.medium",
+        &[("WARM_ENI_TARGET", "0"), ("IP_COOLDOWN_PERIOD", "1")],
+    )?;
+    let pods = add(&node, 0..7)?;
+    let doomed = home(&lab, &pods[6]);
+    assert_ne!(
+        doomed,
+        home(&lab, &pods[0]),
+        "the seventh is on a second ENI"
+    );
+    delete_at_the_console(&lab, &doomed)?;
+    // A start reads EC2's list, whatever else does.
+    node.kill_daemon()?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    let dead: BTreeSet<_> = pods[5..].iter().map(Pod::address).collect();
+    // At once, and not only when EC2's list has come: the kernel has no link for it any more.
+    for fresh in add(&node, 10..13)? {
+        assert!(!dead.contains(&fresh.address()), "{}", node.log());
+        assert_ne!(home(&lab, &fresh), doomed);
+        let answers = ping(node.netns(), None, fresh.address(), Duration::from_secs(2))?;
+        assert!(answers.is_some(), "{}", fresh.address());
+    }
+    for pod in pods {
+        node.delete_pod(pod)?;
+    }
+    Ok(())
+}
+
+fn fault_19_an_address_moved_away_is_not_granted() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node(
+        "t3.small",
+        &[("WARM_IP_TARGET", "3"), ("IP_COOLDOWN_PERIOD", "1")],
+    )?;
+    let filled = || in_state(&node, "free").is_ok_and(|free| free.len() == 3);
+    assert!(eventually(LIMIT, filled), "{}", node.log());
+    let moved = *in_state(&node, "free")?.first().ok_or("none is free")?;
+    let IpAddr::V4(taken) = moved else {
+        return Err("not an IPv4 address".into());
+    };
+    lab.take_away(taken)?;
+    node.kill_daemon()?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    let aside = || in_state(&node, "free").is_ok_and(|free| !free.contains(&moved));
+    assert!(eventually(LIMIT, aside), "{}", node.log());
+    for pod in add(&node, 0..6)? {
+        assert_ne!(pod.address(), moved, "{}", node.log());
+    }
+    Ok(())
+}
+
+/// Metadata is no witness for ENIs: it is not even asked.
+fn fault_22_an_eni_that_metadata_omits_keeps_its_pods() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = node(&lab)?;
+    let pods = add(&node, 0..5)?;
+    let second = home(&lab, &pods[4]);
+    let mac = lab.sim.world().interface(&second).map(|eni| eni.mac);
+    let mac = mac.ok_or("it is there")?;
+    node.kill_daemon()?;
+    // Nothing is remembered either: EC2 and the kernel are all there is.
+    std::fs::remove_file(node.state_file())?;
+    lab.sim.imds().push(ImdsFault {
+        path: format!("/latest/meta-data/network/interfaces/macs/{mac}"),
+        times: 1000,
+        delay: Duration::ZERO,
+        status: Some(404),
+    });
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    let known = || in_state(&node, "assigned").is_ok_and(|assigned| assigned.len() == 5);
+    assert!(eventually(LIMIT, known), "{}", node.log());
+    assert!(
+        lab.sim
+            .world()
+            .interface(&second)
+            .is_some_and(|eni| eni.attachment.is_some())
+    );
+    for pod in &pods {
+        let answers = ping(node.netns(), None, pod.address(), Duration::from_secs(2))?;
+        assert!(answers.is_some(), "{}", pod.address());
+    }
+    Ok(())
+}
+
+fn fault_24_metadata_that_fails_at_first_is_asked_again() -> Outcome {
+    for status in [401, 429, 500, 503] {
+        let lab = Lab::start(SimConfig::default())?;
+        lab.sim.imds().push(ImdsFault {
+            path: "/latest/".to_owned(),
+            times: 2,
+            delay: Duration::ZERO,
+            status: Some(status),
+        });
+        let mut node = lab.bare_node("t3.small", &[])?;
+        // As its DaemonSet would: a daemon that cannot learn who it is says so and ends.
+        let mut started = node.start_daemon(&lab.sim.ec2_endpoint());
+        for _ in 0..3 {
+            let Err(error) = &started else { break };
+            assert!(
+                error.to_string().contains("instance metadata key"),
+                "{error}"
+            );
+            started = node.start_daemon(&lab.sim.ec2_endpoint());
+        }
+        started?;
+        node.add_pod("pod0")?;
+    }
+    Ok(())
+}
+
+fn fault_24_growth_needs_no_metadata() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = node(&lab)?;
+    // The role's credentials come from there too; they are kept for as long as they are good.
+    let first = node.add_pod("first")?;
+    lab.sim.imds().push(ImdsFault {
+        path: "/latest/".to_owned(),
+        times: 100_000,
+        delay: Duration::from_secs(300),
+        status: Some(500),
+    });
+    let pods = add(&node, 0..6)?;
+    assert_ne!(home(&lab, &first), home(&lab, &pods[5]), "an ENI was added");
+    Ok(())
+}
+
+fn fault_50_a_deleted_subnet_or_group_costs_growth_and_no_more() -> Outcome {
+    for code in ["InvalidSubnetID.NotFound", "InvalidGroup.NotFound"] {
+        let lab = Lab::start(SimConfig::default())?;
+        let node = node(&lab)?;
+        let fault = FaultKind::Error {
+            code: code.to_owned(),
+        };
+        lab.sim.faults().push(Fault {
+            action: Action::CreateNetworkInterface,
+            times: 100_000,
+            kind: fault,
+        });
+        let mut pods = add(&node, 0..3)?;
+        lab.sim.clear_calls();
+        let (_netns, path) = node.sandbox("waits")?;
+        let refused = node
+            .invocation("ADD", "waits", Some(&path))
+            .conf("deadlineSeconds", json!(8))
+            .run(node.netns())?;
+        assert_eq!(refused.error_code(), Some(11), "{refused:?}");
+        assert!(
+            refused.error_text().contains(code),
+            "{}",
+            refused.error_text()
+        );
+        let calls = lab.sim.calls().len();
+        assert!(calls <= 20, "{calls} calls in eight seconds");
+        // What is warm goes on serving.
+        node.delete_pod(pods.remove(0))?;
+        let fresh = node.add_pod("fresh")?;
+        let answers = ping(node.netns(), None, fresh.address(), Duration::from_secs(2))?;
+        assert!(answers.is_some(), "{}", node.log());
+    }
+    Ok(())
+}

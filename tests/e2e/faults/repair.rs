@@ -1,0 +1,285 @@
+//! What others take from the node's network comes back, under traffic, and what is right is not touched.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::Duration,
+};
+
+use datapath::netlink::{Event, Monitor, Socket, Topic, link::Link};
+use lab::{
+    Lab,
+    node::{Node, Pod, count, inspect::inspect},
+    wait::eventually,
+};
+use vpc_sim::{Action, SimConfig, world::request::DetachNetworkInterface};
+
+use crate::{
+    suite::{Outcome, trials},
+    support::repair::{LIMIT, Scene, one_by_one},
+};
+
+trials!(
+    fault_43_what_others_take_away_comes_back,
+    fault_43_all_of_it_at_once_comes_back,
+    fault_43_what_is_not_ours_stays,
+    a_restart_changes_nothing,
+    a_pulled_eni_makes_the_pool_look_at_ec2,
+    a_pod_that_ends_is_noticed_at_once,
+    removing_many_links_delays_no_add,
+);
+
+/// What an operator would look at. Counters and the ages of learnt neighbours are not in it.
+const STATE: &str = "ip rule | sort; ip -4 route show table all | sort; ip -4 neigh show nud permanent | sort; \
+    ip -o -4 addr show dev eth1 | cut -d'\\' -f1; nft list table ip hawser | sort; nft list table ip6 hawser; ip -o link | sed 's/ qlen [0-9]*//'; \
+    cd /proc/sys/net/ipv4; cat ip_forward; \
+    for d in conf/e*; do echo $d $(cat $d/rp_filter $d/forwarding $d/accept_redirects); done";
+
+/// Each way to damage a node, and the kind of object that is then put right.
+const DAMAGE: [(&str, &str); 8] = [
+    ("rule", "ip rule flush protocol 107"),
+    (
+        "route",
+        "for t in 2 27392; do ip route flush table $t; done",
+    ),
+    ("nftables", "nft delete table ip hawser"),
+    ("nftables", "nft flush ruleset"),
+    (
+        "setting",
+        "for d in /proc/sys/net/ipv4/conf/e*; do echo 0 > $d/rp_filter; done; echo 0 > /proc/sys/net/ipv4/ip_forward",
+    ),
+    (
+        "neighbour",
+        "for l in $(ip -o link | sed -n 's/^[0-9]*: \\(eni[^@]*\\)@.*/\\1/p'); do ip neigh flush dev $l nud permanent; done",
+    ),
+    (
+        "link",
+        "for l in $(ip -o link | sed -n 's/^[0-9]*: \\(eni[^@]*\\)@.*/\\1/p'); do ip link set $l group 0; done",
+    ),
+    ("address", "ip addr flush dev eth1"),
+];
+
+impl Scene {
+    /// One of the two that talk is on the primary ENI, the other on a secondary one.
+    fn set() -> io::Result<Self> {
+        let lab = Lab::start(SimConfig::default())?;
+        // Two ENIs and no third that would come while we look.
+        let two = [("MAX_ENI", "2")];
+        let (node, elsewhere) = (lab.node("t3.small", &two)?, lab.node("t3.small", &two)?);
+        let target = elsewhere.add_pod("target")?;
+        // Three addresses on the primary ENI, so the fourth pod is on another.
+        let pods = (0..4).map(|n| node.add_pod(&format!("pod{n}")));
+        let pods = pods.collect::<io::Result<Vec<_>>>()?;
+        let scene = Self {
+            lab,
+            node,
+            pods,
+            talking: [0, 3],
+            _elsewhere: elsewhere,
+            target,
+            state: STATE,
+        };
+        scene.talks()?;
+        Ok(scene)
+    }
+
+    fn owner(&self, pod: &Pod) -> String {
+        let world = self.lab.sim.world();
+        let owner = world.owner_of(pod.address());
+        owner.map_or_else(String::new, |eni| eni.id.to_string())
+    }
+}
+
+fn fault_43_what_others_take_away_comes_back() -> Outcome {
+    let scene = Scene::set()?;
+    assert_ne!(scene.owner(&scene.pods[0]), scene.owner(&scene.pods[3]));
+    one_by_one(&scene, &DAMAGE)
+}
+
+fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
+    let scene = Scene::set()?;
+    let right = scene.look()?;
+    let all: Vec<&str> = DAMAGE
+        .iter()
+        .map(|(_, how)| *how)
+        .filter(|how| !how.starts_with("nft delete"))
+        .collect();
+    let took = scene.damage(&all.join("; "), &right)?;
+    stdout::errln!("all of it: whole after {took:?}");
+    Ok(())
+}
+
+/// A program that keeps undoing what we do must not make us busy, nor lose what is its own.
+fn fault_43_what_is_not_ours_stays() -> Outcome {
+    let scene = Scene::set()?;
+    let theirs = "ip rule add pref 512 to 203.0.113.77 lookup main; ip route add 192.0.2.0/24 dev eth1 table 2; \
+                  nft add table ip theirs; ip rule add pref 600 from all to 203.0.113.78 lookup main protocol static";
+    scene.node.shell(theirs)?;
+    let right = scene.look()?;
+    scene.damage(
+        "ip rule flush protocol 107; ip route flush table 27392; nft delete table ip hawser",
+        &right,
+    )?;
+    let tables = scene.node.shell("nft list tables ip")?;
+    assert!(tables.contains("table ip theirs"), "{tables}");
+    Ok(())
+}
+
+/// The same difference as a repair's: a restart finds nothing to do. (That it costs no packet, `restart` shows.)
+fn a_restart_changes_nothing() -> Outcome {
+    let mut scene = Scene::set()?;
+    let right = scene.look()?;
+    assert!(scene.node.stop_daemon()?);
+    scene.node.start_daemon(&scene.lab.sim.ec2_endpoint())?;
+    let known = eventually(LIMIT, || {
+        count(&scene.node, "assigned").is_ok_and(|n| n == 4)
+    });
+    assert!(known, "{}", scene.node.log());
+    assert_eq!(scene.look()?, right);
+    let metrics = scene.node.metrics()?;
+    assert!(!metrics.contains("hawser_repairs_total{"), "{metrics}");
+    Ok(())
+}
+
+/// Somebody detaches a secondary ENI in the console.
+fn a_pulled_eni_makes_the_pool_look_at_ec2() -> Outcome {
+    let scene = Scene::set()?;
+    scene.lab.sim.clear_calls();
+    let (pulled, attachment) = {
+        let world = scene.lab.sim.world();
+        let owner = world.owner_of(scene.pods[3].address());
+        let owner = owner.ok_or("nobody owns the fourth pod's address")?;
+        let bond = owner.attachment.as_ref().ok_or("its ENI is not attached")?;
+        (owner.id.to_string(), bond.id.clone())
+    };
+    let pull = DetachNetworkInterface {
+        attachment,
+        force: true,
+    };
+    let now = scene.lab.sim.now();
+    scene
+        .lab
+        .sim
+        .world()
+        .detach_network_interface(&pull, now)
+        .map_err(|e| format!("{e:?}"))?;
+    scene.lab.sim.settle()?;
+    let asked = || {
+        let calls = scene.lab.sim.calls();
+        calls
+            .iter()
+            .any(|call| call.action == Action::DescribeNetworkInterfaces.name())
+    };
+    assert!(eventually(LIMIT, asked), "{}", scene.node.log());
+    let noticed = || {
+        inspect(&scene.node.socket()).is_ok_and(|s| {
+            s.enis
+                .iter()
+                .all(|eni| eni.id != pulled || eni.state != "ready")
+        })
+    };
+    assert!(eventually(LIMIT, noticed), "{}", scene.node.log());
+    Ok(())
+}
+
+fn a_pod_that_ends_is_noticed_at_once() -> Outcome {
+    let mut scene = Scene::set()?;
+    let gone = scene.pods.remove(1);
+    datapath::netns::Netns::unbind(&gone.path)?;
+    drop(gone);
+    // Noticed at once, and released when its DEL has had time to come: the log tells the two apart.
+    let noticed = || scene.node.log().contains("a pod's link is gone");
+    assert!(eventually(LIMIT, noticed), "{}", scene.node.log());
+    assert_eq!(count(&scene.node, "assigned")?, 4, "{}", scene.node.log());
+    let released = || count(&scene.node, "assigned").is_ok_and(|n| n == 3);
+    assert!(
+        eventually(Duration::from_secs(60), released),
+        "{}",
+        scene.node.log()
+    );
+    Ok(())
+}
+
+/// Whether a link that is not among `old` came after the first of them went and before the last.
+fn new_in_between(events: &[Event], old: &BTreeSet<u32>) -> bool {
+    let is_new = |event: &Event| event.link().is_some_and(|link| !old.contains(&link.index));
+    let went = |event: &Event| {
+        event
+            .link_gone()
+            .is_some_and(|link| old.contains(&link.index))
+    };
+    let (first, last) = (events.iter().position(went), events.iter().rposition(went));
+    let between = first
+        .zip(last)
+        .and_then(|(first, last)| events.get(first..last));
+    between.is_some_and(|events| events.iter().any(is_new))
+}
+
+fn links(node: &Node) -> io::Result<Vec<Link>> {
+    node.netns()
+        .run(|| Socket::open()?.links())?
+        .map_err(io::Error::other)
+}
+
+/// The links of 140 pods, more than go at once, are on their way out, and ADDs that come all the while are wired in between.
+fn removing_many_links_delays_no_add() -> Outcome {
+    const MOST: usize = 80;
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node(
+        "m5.4xlarge",
+        &[("WARM_IP_TARGET", "230"), ("IP_COOLDOWN_PERIOD", "0")],
+    )?;
+    let grown = eventually(Duration::from_secs(60), || {
+        count(&node, "free").is_ok_and(|n| n >= 230)
+    });
+    assert!(grown, "{}", node.log());
+    let pods = (0..140).map(|n| node.add_pod(&format!("pod{n}")));
+    let pods = pods.collect::<io::Result<Vec<_>>>()?;
+    let quiet = node.add_pod("before")?.added.took;
+    let mut monitor = Monitor::open_in(node.netns(), &[Topic::Links])?;
+    monitor.expect_floods();
+    let old: BTreeSet<u32> = links(&node)?.iter().map(|link| link.index).collect();
+    let left = old.len() - pods.len();
+    let gone = || {
+        links(&node).is_ok_and(|all| all.iter().filter(|l| old.contains(&l.index)).count() == left)
+    };
+    let over = AtomicBool::new(false);
+    let added = std::thread::scope(|scope| {
+        let adds = scope.spawn(|| {
+            let adds = (0..MOST).take_while(|_| !over.load(Relaxed));
+            let adds = adds.map(|n| node.add_pod(&format!("new{n}")));
+            adds.collect::<io::Result<Vec<_>>>()
+        });
+        let del = |pod: &Pod| {
+            let del = node.invocation("DEL", &pod.id, Some(&pod.path));
+            let node = &node;
+            scope.spawn(move || del.run(node.netns()))
+        };
+        let dels: Vec<_> = pods.iter().map(del).collect();
+        for del in dels {
+            assert!(del.join().expect("no panic")?.succeeded());
+        }
+        let all_gone = eventually(LIMIT, gone);
+        over.store(true, Relaxed);
+        assert!(all_gone, "{}", node.log());
+        adds.join().expect("no panic")
+    })?;
+    let mut took: Vec<_> = added.iter().map(|pod| pod.added.took).collect();
+    took.sort_unstable();
+    stdout::errln!("ADD alone {quiet:?}; beside 140 removals {took:?}");
+    let mut events = Vec::new();
+    loop {
+        match monitor.pending()? {
+            more if more.is_empty() => break,
+            more => events.extend(more),
+        }
+    }
+    assert!(
+        new_in_between(&events, &old),
+        "no link came while the old ones went"
+    );
+    let failures = node.metric("hawser_link_removal_failures_total")?;
+    assert_eq!(failures, 0);
+    Ok(())
+}

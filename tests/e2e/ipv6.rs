@@ -1,0 +1,13 @@
+//! IPv6 mode: the same questions on a node whose pods have addresses of one /80.
+//!
+//! Owns no helper that another theme needs: those are in `support`. May use `lab`, `suite` and `support`. Must not know
+//! the other themes.
+
+mod forgery;
+mod pods;
+mod repair;
+mod services;
+
+use crate::suite::suites;
+
+suites!(forgery, pods, repair, services);

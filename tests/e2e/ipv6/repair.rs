@@ -1,0 +1,117 @@
+//! What others take from the network of a node of this family comes back under traffic too; what is not ours stays.
+
+use std::io;
+
+use lab::{node::count, wait::eventually};
+
+use crate::{
+    suite::{Outcome, trials},
+    support::{
+        ipv6::{SIX, pods, start},
+        repair::{LIMIT, Scene, one_by_one},
+    },
+};
+
+trials!(
+    fault_43_what_others_take_away_comes_back,
+    fault_43_all_of_it_at_once_comes_back,
+    fault_43_what_is_not_ours_stays,
+    a_restart_changes_nothing,
+);
+
+/// What an operator would look at. The kernel's own link-local addresses come and go with a link's carrier.
+const STATE: &str = "ip -6 rule | sort; { ip -6 route show table all; ip -o -6 addr; } | grep -v 'fe80::\\|ff00::' | sort; \
+    ip -6 neigh show nud permanent | sort; nft list table ip6 hawser; \
+    ip -o link | sed 's/ qlen [0-9]*//'; cd /proc/sys/net; \
+    for d in ipv6/conf/*; do echo $d $(cat $d/disable_ipv6 $d/forwarding $d/accept_ra $d/addr_gen_mode); done; \
+    for d in ipv4/conf/e*; do echo $d $(cat $d/rp_filter $d/accept_redirects); done";
+
+/// Each way to damage a node, and the kind of object that is then put right.
+const DAMAGE: [(&str, &str); 10] = [
+    ("rule", "ip -6 rule flush protocol 107"),
+    ("route", "ip -6 route flush table 27392"),
+    ("nftables", "nft delete table ip6 hawser"),
+    ("nftables", "nft flush ruleset"),
+    ("setting", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding"),
+    (
+        "setting",
+        "for d in /proc/sys/net/ipv6/conf/eni*; do echo 1 > $d/disable_ipv6; done",
+    ),
+    (
+        "setting",
+        "for d in /proc/sys/net/ipv4/conf/eni*; do echo 0 > $d/rp_filter; done",
+    ),
+    (
+        "neighbour",
+        "for l in $(ip -o link | sed -n 's/^[0-9]*: \\(eni[^@]*\\)@.*/\\1/p'); do ip neigh flush dev $l nud permanent; done",
+    ),
+    (
+        "link",
+        "for l in $(ip -o link | sed -n 's/^[0-9]*: \\(eni[^@]*\\)@.*/\\1/p'); do ip link set $l group 0; done",
+    ),
+    (
+        "link",
+        "for l in $(ip -o link | sed -n 's/^[0-9]*: \\(eni[^@]*\\)@.*/\\1/p'); do ip link set $l down; done",
+    ),
+];
+
+fn set() -> io::Result<Scene> {
+    let lab = start()?;
+    let (node, elsewhere) = (lab.node("t3.small", &SIX)?, lab.node("t3.small", &SIX)?);
+    let target = elsewhere.add_pod("target")?;
+    let pods = pods(&node, 2)?;
+    let scene = Scene {
+        lab,
+        node,
+        pods,
+        talking: [0, 1],
+        _elsewhere: elsewhere,
+        target,
+        state: STATE,
+    };
+    scene.talks()?;
+    Ok(scene)
+}
+
+fn fault_43_what_others_take_away_comes_back() -> Outcome {
+    one_by_one(&set()?, &DAMAGE)
+}
+
+fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
+    let scene = set()?;
+    let right = scene.look()?;
+    let all = DAMAGE.iter().map(|(_, how)| *how);
+    let all: Vec<&str> = all.filter(|how| !how.starts_with("nft delete")).collect();
+    let took = scene.damage(&all.join("; "), &right)?;
+    stdout::errln!("all of it: whole after {took:?}");
+    Ok(())
+}
+
+fn fault_43_what_is_not_ours_stays() -> Outcome {
+    let scene = set()?;
+    let theirs = "ip -6 rule add pref 512 to 2001:db8::77 lookup main; \
+                  ip -6 rule add pref 600 to 2001:db8::78 lookup main protocol static; \
+                  ip -6 route add 2001:db8:7::/48 dev eth0 table 27392; nft add table ip6 theirs";
+    scene.node.shell(theirs)?;
+    let right = scene.look()?;
+    scene.damage(
+        "ip -6 rule flush protocol 107; ip -6 route flush table 27392 proto 107; nft delete table ip6 hawser",
+        &right,
+    )?;
+    let tables = scene.node.shell("nft list tables ip6")?;
+    assert!(tables.contains("table ip6 theirs"), "{tables}");
+    Ok(())
+}
+
+fn a_restart_changes_nothing() -> Outcome {
+    let mut scene = set()?;
+    let right = scene.look()?;
+    assert!(scene.node.stop_daemon()?);
+    scene.node.start_daemon(&scene.lab.sim.ec2_endpoint())?;
+    let known = || count(&scene.node, "assigned").is_ok_and(|n| n == 2);
+    assert!(eventually(LIMIT, known), "{}", scene.node.log());
+    assert_eq!(scene.look()?, right);
+    let metrics = scene.node.metrics()?;
+    assert!(!metrics.contains("hawser_repairs_total{"), "{metrics}");
+    Ok(())
+}

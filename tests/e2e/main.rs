@@ -1,0 +1,39 @@
+//! Every test that needs whole nodes, in one binary: the folders are the themes.
+//!
+//! `main` enters the sandbox before any thread exists. `suite` says what a test is, `support` holds what several themes
+//! share. A theme uses those two and `lab`, never another theme.
+
+#![forbid(unsafe_code)]
+
+mod cni;
+mod crash;
+mod faults;
+mod ipv6;
+mod operator;
+mod suite;
+mod support;
+mod traffic;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    // Listing must work anywhere. Running must not: a test that cannot have its namespaces fails, it is not skipped.
+    if !arguments.list
+        && let Err(why) = lab::sandbox::enter()
+    {
+        stdout::errln!("e2e: {why}");
+        return ExitCode::FAILURE;
+    }
+    let themes = [
+        cni::trials(),
+        crash::trials(),
+        faults::trials(),
+        ipv6::trials(),
+        operator::trials(),
+        traffic::trials(),
+    ];
+    libtest_mimic::run(&arguments, themes.into_iter().flatten().collect()).exit_code()
+}

@@ -1,0 +1,26 @@
+//! What people and their tools see of a node: commands, pages, metrics, alerts and traces.
+//!
+//! Owns no helper that another theme needs: those are in `support`. May use `lab`, `suite` and `support`. Must not know
+//! the other themes.
+
+mod cli;
+mod closed_pipe;
+mod deploy;
+mod doctor;
+mod inspect;
+mod introspection;
+mod page;
+mod traces;
+
+use crate::suite::suites;
+
+suites!(
+    cli,
+    closed_pipe,
+    deploy,
+    doctor,
+    inspect,
+    introspection,
+    page,
+    traces
+);

@@ -1,0 +1,115 @@
+//! Findings towards EC2 and the instance metadata service.
+
+use std::{process::Command, time::Duration};
+
+use ipnet::Ipv4Net;
+use vpc_sim::{Action, Fault, SimConfig, imds::ImdsFault};
+
+use super::ward::{Told, Ward};
+use crate::suite::{Outcome, trials};
+
+trials!(
+    a_clock_that_is_off_is_found,
+    a_metadata_service_in_trouble_is_found,
+    a_small_subnet_and_a_short_hop_limit_are_found,
+    ec2_out_of_reach_is_found,
+    what_iam_denies_is_found_action_by_action
+);
+
+fn what_iam_denies_is_found_action_by_action() -> Outcome {
+    let ward = Ward::start("m5.large", SimConfig::default())?;
+    for action in [
+        Action::CreateNetworkInterface,
+        Action::AttachNetworkInterface,
+        Action::ModifyNetworkInterfaceAttribute,
+        Action::DetachNetworkInterface,
+        Action::DeleteNetworkInterface,
+        Action::CreateTags,
+        Action::DescribeSubnets,
+    ] {
+        ward.lab
+            .sim
+            .faults()
+            .push(Fault::error(action, u32::MAX, "UnauthorizedOperation"));
+        ward.finds("iam", &format!("IAM denies ec2:{action}"))?;
+        ward.lab.sim.faults().clear();
+    }
+    ward.healthy()?;
+    let fault = Fault::error(
+        Action::DescribeNetworkInterfaces,
+        u32::MAX,
+        "UnauthorizedOperation",
+    );
+    ward.lab.sim.faults().push(fault);
+    ward.finds("iam", "EC2 does not tell what is attached")?;
+    ward.lab.sim.faults().clear();
+    let fault = Fault::error(Action::CreateTags, u32::MAX, "InternalError");
+    ward.lab.sim.faults().push(fault);
+    ward.finds("iam", "ec2:CreateTags could not be tried")
+}
+
+fn ec2_out_of_reach_is_found() -> Outcome {
+    let ward = Ward::start("m5.large", SimConfig::default())?;
+    let output = ward.doctor_at("http://127.0.0.1:9", &["--output", "json"])?;
+    Told::read(&output)?.finds("iam", "EC2 cannot be asked")
+}
+
+fn a_metadata_service_in_trouble_is_found() -> Outcome {
+    let ward = Ward::start("m5.large", SimConfig::default())?;
+    let fault = |delay, status| {
+        let fault = ImdsFault {
+            path: "/latest/api/token".to_owned(),
+            times: 1,
+            delay,
+            status,
+        };
+        ward.lab.sim.imds().push(fault);
+    };
+    fault(Duration::from_millis(1200), None);
+    ward.finds("imds", "is slow")?;
+    fault(Duration::ZERO, Some(403));
+    ward.finds("imds", "gives no token")?;
+    ward.healthy()?;
+    let mut ward = ward;
+    ward.node
+        .set("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9");
+    ward.finds("imds", "cannot be reached")
+}
+
+fn a_clock_that_is_off_is_found() -> Outcome {
+    let ward = Ward::start("m5.large", SimConfig::default())?;
+    ward.lab
+        .sim
+        .imds()
+        .set_date("Sat, 01 Jan 2022 00:00:00 GMT");
+    ward.finds("clock", "the node's clock is wrong")?;
+    let format = "+%a, %d %b %Y %H:%M:%S GMT";
+    let date = Command::new("date")
+        .args(["-u", "-d", "-90 seconds", format])
+        .env("LC_ALL", "C")
+        .output()?;
+    let date = String::from_utf8(date.stdout)?;
+    ward.lab.sim.imds().set_date(date.trim());
+    ward.finds("clock", "the node's clock drifts")
+}
+
+fn a_small_subnet_and_a_short_hop_limit_are_found() -> Outcome {
+    let mut sim = SimConfig::default();
+    sim.world.hop_limit = 1;
+    sim.subnets[0].cidr = "10.0.0.0/28".parse::<Ipv4Net>()?;
+    // All on one ENI: the last address could serve as no other's own and a pod's.
+    let ward = Ward::start("m5.xlarge", sim)?;
+    ward.finds("hop limit", "answers no pod")?;
+    ward.finds("subnets", "has few free addresses")?;
+    // Sixteen, less the five that AWS keeps and the primary ENI's own.
+    for n in 0..8 {
+        ward.node.add_pod(&format!("pod{n}"))?;
+    }
+    let empty = || ward.finds("subnets", "has no free address").is_ok();
+    assert!(
+        lab::wait::eventually(Duration::from_secs(20), empty),
+        "{:#?}",
+        ward.told()?.findings()
+    );
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! Findings that the daemon itself tells.
+
+use std::time::Duration;
+
+use lab::wait::eventually;
+use vpc_sim::{Action, Fault, SimConfig, world::ManagedInterface};
+
+use super::ward::Ward;
+use crate::suite::{Outcome, trials};
+
+trials!(
+    a_full_node_is_found,
+    addresses_that_ec2_does_not_confirm_are_found,
+    foreign_interfaces_that_take_slots_are_found,
+    pods_that_wait_for_long_are_found
+);
+
+fn a_full_node_is_found() -> Outcome {
+    let ward = Ward::start("t3.nano", SimConfig::default())?;
+    for n in 0..2 {
+        ward.node.add_pod(&format!("pod{n}"))?;
+    }
+    ward.finds("pool", "the node is full")
+}
+
+fn addresses_that_ec2_does_not_confirm_are_found() -> Outcome {
+    let mut ward = Ward::start("t3.small", SimConfig::default())?;
+    let pod = ward.node.add_pod("robbed")?;
+    ward.lab.take_away(pod.ipv4())?;
+    // A start reads EC2's list, whatever else does.
+    ward.node.kill_daemon()?;
+    ward.node.start_daemon(&ward.lab.sim.ec2_endpoint())?;
+    let found = || ward.finds("pool", "EC2 does not confirm addresses").is_ok();
+    assert!(
+        eventually(Duration::from_secs(60), found),
+        "{:#?}\n{}",
+        ward.told()?.findings(),
+        ward.node.log()
+    );
+    Ok(())
+}
+
+fn pods_that_wait_for_long_are_found() -> Outcome {
+    let ward = Ward::start("t3.small", SimConfig::default())?;
+    for action in [
+        Action::AssignPrivateIpAddresses,
+        Action::CreateNetworkInterface,
+    ] {
+        let always = Fault::error(action, u32::MAX, "UnauthorizedOperation");
+        ward.lab.sim.faults().push(always);
+    }
+    for n in 0..2 {
+        ward.node.add_pod(&format!("pod{n}"))?;
+    }
+    let (_netns, path) = ward.node.sandbox("late")?;
+    let add = ward.node.invocation("ADD", "late", Some(&path));
+    std::thread::scope(|scope| -> Outcome {
+        let adding = scope.spawn(|| add.run(ward.node.netns()));
+        // An obstacle at once; the wait becomes a finding after twenty seconds, and lasts for sixty.
+        let late = || ward.finds("pool", "have waited for an address").is_ok();
+        let found = eventually(Duration::from_secs(50), late);
+        let told = ward.told()?;
+        ward.lab.sim.faults().clear();
+        drop(adding.join());
+        assert!(found, "{:#?}", told.findings());
+        told.finds("pool", "IAM denies ec2:")
+    })
+}
+
+fn foreign_interfaces_that_take_slots_are_found() -> Outcome {
+    let ward = Ward::start("t3.nano", SimConfig::default())?;
+    let managed = ManagedInterface {
+        instance: ward.node.instance.id.clone(),
+        card: 0,
+        device: 1,
+    };
+    let now = ward.lab.sim.now();
+    ward.lab.sim.world().attach_managed(&managed, now)?;
+    // A daemon learns of it from the list that it reads at its start.
+    let mut ward = ward;
+    ward.node.stop_daemon()?;
+    ward.node.start_daemon(&ward.lab.sim.ec2_endpoint())?;
+    let found = || ward.finds("pool", "take up ENI slots").is_ok();
+    assert!(
+        eventually(Duration::from_secs(20), found),
+        "{:#?}",
+        ward.told()?.findings()
+    );
+    Ok(())
+}

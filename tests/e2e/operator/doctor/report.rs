@@ -1,0 +1,112 @@
+//! The report itself: for people, for support, and on a node that has nothing wrong.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
+
+use vpc_sim::SimConfig;
+
+use super::ward::Ward;
+use crate::{
+    suite::{Outcome, trials},
+    support::golden,
+};
+
+trials!(
+    a_finding_is_written_for_people,
+    a_healthy_node_has_no_finding,
+    the_bundle_helps_and_tells_no_secret
+);
+
+/// What was seen where nothing is wrong differs from run to run, and is left out.
+fn a_finding_is_written_for_people() -> Outcome {
+    let ward = Ward::start("m5.large", SimConfig::default())?;
+    fs::remove_file(ward.root.join("bin/hawser"))?;
+    let output = ward.doctor(&[])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let text = text.replace(&*ward.root.to_string_lossy(), "ROOT");
+    let shown: String = text
+        .lines()
+        .map(|line| {
+            let good = line.starts_with("ok ") || line.starts_with("skip ");
+            let line = if good {
+                line.get(..19).unwrap_or(line)
+            } else {
+                line
+            };
+            format!("{}\n", line.trim_end())
+        })
+        .collect();
+    golden::compare("doctor.txt", &shown)?;
+    Ok(())
+}
+
+fn a_healthy_node_has_no_finding() -> Outcome {
+    let ward = Ward::start("m5.large", SimConfig::default())?;
+    ward.node.add_pod("web")?;
+    ward.healthy()?;
+    let output = ward.doctor(&[])?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.starts_with("ok ") || line.starts_with("skip ")),
+        "{text}"
+    );
+    assert_eq!(
+        lines.len(),
+        17,
+        "a line for each check of the manual: {text}"
+    );
+    let calls = ward.lab.sim.calls();
+    let changing = calls.iter().filter(|call| {
+        let changes = !call.action.starts_with("Describe");
+        changes && call.params.contains("DryRun=true")
+    });
+    assert!(
+        changing.count() >= 6,
+        "every changing action was tried by dry run"
+    );
+    Ok(())
+}
+
+fn the_bundle_helps_and_tells_no_secret() -> Outcome {
+    let ward = Ward::start("m5.large", SimConfig::default())?;
+    ward.node.add_pod("patient")?;
+    let other = "{\"name\": \"x\", \"plugins\": [{\"type\": \"x\", \"apiToken\": \"hush\"}]}";
+    fs::write(ward.root.join("net.d/99-x.conflist"), other)?;
+    let path = ward.lab.dir().join("bundle.tar.gz");
+    let output = ward.doctor(&["--bundle", &path.display().to_string()])?;
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+    let unpacked = Command::new("tar").arg("-xzOf").arg(&path).output()?;
+    let all = String::from_utf8_lossy(&unpacked.stdout).into_owned();
+    let list = Command::new("tar").arg("-tzf").arg(&path).output()?;
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    for name in [
+        "settings",
+        "conflists",
+        "nftables",
+        "links",
+        "rules4",
+        "routes4",
+        "version",
+    ] {
+        assert!(list.contains(&format!("hawser/{name}.txt")), "{list}");
+    }
+    assert!(
+        list.contains("hawser/node.json") && list.contains("hawser/report.json"),
+        "{list}"
+    );
+    for wanted in [
+        "WARM_IP_TARGET=2",
+        "chain ip hawser choose_eni",
+        "\"pod\": \"pod-1\"",
+        "99-x.conflist",
+    ] {
+        assert!(all.contains(wanted), "{wanted}");
+    }
+    for secret in ["hush", "pod-patient"] {
+        assert!(!all.contains(secret), "{secret} is in the archive");
+    }
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! What several themes share. Owns no test. May use `lab` and `suite`; must not know the themes.
+
+pub mod golden;
+pub mod ipv6;
+pub mod refusals;
+pub mod repair;

@@ -1,0 +1,120 @@
+//! A node with traffic that somebody damages, for the repair tests of both address families.
+//!
+//! Owns the traffic and the wait for the node to be as before. What is damaged, and what "as before" means, comes from
+//! the test.
+
+use std::{
+    io,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use lab::{
+    Lab,
+    node::{Node, Pod},
+    traffic::ping::ping,
+    wait::eventually,
+};
+
+use crate::suite::Outcome;
+
+/// Generous: the machine may be busy. What it took is printed.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// A node with pods that talk to somebody elsewhere.
+pub struct Scene {
+    pub lab: Lab,
+    pub node: Node,
+    pub pods: Vec<Pod>,
+    /// Those of them that talk.
+    pub talking: [usize; 2],
+    /// Where the target is.
+    pub _elsewhere: Node,
+    pub target: Pod,
+    /// The command that shows what must be as before.
+    pub state: &'static str,
+}
+
+impl Scene {
+    pub fn talks(&self) -> io::Result<()> {
+        for pod in self.talking.map(|n| &self.pods[n]) {
+            let answer = ping(&pod.netns, None, self.target.address(), LIMIT)?;
+            assert!(answer.is_some(), "{}", self.node.log());
+        }
+        Ok(())
+    }
+
+    pub fn look(&self) -> io::Result<String> {
+        self.node.shell(self.state)
+    }
+
+    pub fn repairs(&self, kind: &str) -> io::Result<u64> {
+        let name = format!("hawser_repairs_total{{kind=\"{kind}\"}}");
+        self.node.metric(&name)
+    }
+
+    /// Damages the node while pods talk; says how long it took until all was as before.
+    #[expect(clippy::disallowed_methods, reason = "the lab measures real time")]
+    pub fn damage(&self, how: &str, right: &str) -> io::Result<Duration> {
+        let (stop, answered) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 2]);
+        std::thread::scope(|scope| {
+            let talking = self.talking.map(|n| &self.pods[n]);
+            for (pod, answered) in talking.into_iter().zip(&answered) {
+                let (stop, target) = (&stop, self.target.address());
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        if let Ok(Some(_)) =
+                            ping(&pod.netns, None, target, Duration::from_millis(250))
+                        {
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                });
+            }
+            let took = self.node.shell(how).map(|_| {
+                let begun = Instant::now();
+                let whole = || self.look().is_ok_and(|now| now == right);
+                eventually(LIMIT, whole).then(|| begun.elapsed())
+            });
+            let at_repair: Vec<u64> = answered.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+            let flows = || {
+                let now = answered.iter().map(|n| n.load(Ordering::Relaxed));
+                now.zip(&at_repair).all(|(now, then)| now >= then + 3)
+            };
+            let flowed = eventually(LIMIT, flows);
+            stop.store(true, Ordering::Relaxed);
+            let took = took?.ok_or_else(|| self.not_whole(how, right))?;
+            assert!(flowed, "no traffic after {how}\n{}", self.node.log());
+            Ok(took)
+        })
+    }
+
+    fn not_whole(&self, how: &str, right: &str) -> io::Error {
+        let now = self.look().unwrap_or_default();
+        io::Error::other(format!(
+            "not whole after {how}\nwas:\n{right}\nis:\n{now}\n{}",
+            self.node.log()
+        ))
+    }
+}
+
+/// Each damage is undone, is counted by the kind that it was said to be, and the log stays short.
+pub fn one_by_one(scene: &Scene, damage: &[(&str, &str)]) -> Outcome {
+    let right = scene.look()?;
+    for (kind, how) in damage {
+        let before = scene.repairs(kind)?;
+        let took = scene.damage(how, &right)?;
+        let repairs = scene.repairs(kind)? - before;
+        stdout::errln!("{kind}: whole after {took:?}, {repairs} changes ({how})");
+        assert!(repairs > 0, "no {kind} was counted after {how}");
+    }
+    // Each kind is worth a line when it is new.
+    let told = scene
+        .node
+        .log()
+        .matches("put the node's network right")
+        .count();
+    assert!((1..=damage.len()).contains(&told), "{}", scene.node.log());
+    Ok(())
+}

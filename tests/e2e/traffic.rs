@@ -1,0 +1,16 @@
+//! What becomes of packets: who reaches whom, by which ENI, and under which address.
+//!
+//! Owns no helper that another theme needs: those are in `support`. May use `lab`, `suite` and `support`. Must not know
+//! the other themes.
+
+mod capture;
+mod egress;
+mod imds;
+mod nodeport;
+mod reachability;
+mod snat;
+mod spoof;
+
+use crate::suite::suites;
+
+suites!(capture, egress, imds, nodeport, reachability, snat, spoof);

@@ -1,0 +1,118 @@
+//! NodePorts: from outside and from within the VPC, to pods of this node and of the other, on primary and secondary
+//! ENIs, with both traffic policies. The answer must come back by the ENI that the question came in by.
+
+use std::net::SocketAddr;
+
+use lab::traffic::{
+    capture,
+    kube_proxy::{Proxy, Service, program},
+    pair::{Pair, Who},
+    tcp_probe::Conversation,
+};
+
+use crate::suite::{Outcome, trials};
+
+trials!(
+    a_node_port_leads_to_pods_of_this_node_and_of_the_other,
+    without_node_port_support_only_the_primary_enis_pods_answer,
+    node_ports_need_no_translation_on_the_node,
+);
+
+/// To each of `endpoints` by a port of node `a`, from 30000 on.
+fn node_ports(pair: &Pair, endpoints: &[Who], masquerade: bool) -> Vec<Service> {
+    let service = |(port, who): (u16, &Who)| Service {
+        at: SocketAddr::from((pair.address(Who::A), port)),
+        endpoint: pair.at(*who),
+        masquerade,
+    };
+    (30000..).zip(endpoints).map(service).collect()
+}
+
+fn a_node_port_leads_to_pods_of_this_node_and_of_the_other() -> Outcome {
+    let mut pair = Pair::start(&[])?;
+    for proxy in Proxy::ALL {
+        // externalTrafficPolicy: Local leads to pods of the node only, which see the client.
+        let local = node_ports(&pair, &Who::ON_A, false);
+        program(pair.a.netns(), proxy, &local)?;
+        for (service, pod) in local.iter().zip(Who::ON_A) {
+            for client in [Who::Internet, Who::B, Who::BSecondary] {
+                pair.expect(
+                    &format!("{proxy:?}, Local"),
+                    client,
+                    service.at,
+                    (pod, client),
+                );
+            }
+        }
+        // Cluster: to any pod, which sees the node.
+        let everywhere = [
+            Who::APrimary,
+            Who::ASecondary,
+            Who::BPrimary,
+            Who::BSecondary,
+        ];
+        let cluster = node_ports(&pair, &everywhere, true);
+        program(pair.a.netns(), proxy, &cluster)?;
+        for (service, pod) in cluster.iter().zip(everywhere) {
+            for client in [Who::Internet, Who::B] {
+                pair.expect(
+                    &format!("{proxy:?}, Cluster"),
+                    client,
+                    service.at,
+                    (pod, Who::A),
+                );
+            }
+        }
+    }
+    // Answers to NodePorts leave by the primary ENI only; the verdict wants to have seen the other one too.
+    let to = pair.at(Who::B);
+    pair.expect("a pod", Who::ASecondary, to, (Who::B, Who::ASecondary));
+    Ok(pair.verdict()?)
+}
+
+/// The proof that the chain and the clause are what does it; and upstream's meaning of the setting.
+fn without_node_port_support_only_the_primary_enis_pods_answer() -> Outcome {
+    let mut pair = Pair::start(&[("AWS_VPC_CNI_NODE_PORT_SUPPORT", "false")])?;
+    let ports = node_ports(&pair, &Who::ON_A, false);
+    program(pair.a.netns(), Proxy::Iptables, &ports)?;
+    pair.expect(
+        "the primary's",
+        Who::Internet,
+        ports[0].at,
+        (Who::APrimary, Who::Internet),
+    );
+    for pod in Who::ON_A {
+        let to = pair.at(Who::Internet);
+        pair.expect("off the VPC", pod, to, (Who::Internet, Who::A));
+        let to = pair.at(Who::B);
+        pair.expect("in the VPC", pod, to, (Who::B, pod));
+    }
+    pair.verdict()?;
+    let patience = std::time::Duration::from_millis(700);
+    let call = Conversation::start(pair.netns(Who::Internet), None, ports[1].at, patience);
+    assert!(call.is_err(), "the fabric let the answer through");
+    let strays = capture::strays(&pair.lab, &pair.packets()?);
+    let by_its_own_eni = |eni| strays.iter().any(|stray| stray.eni == eni);
+    assert!(
+        by_its_own_eni(pair.secondary()),
+        "the answer left by another way than expected: {strays:?}"
+    );
+    Ok(())
+}
+
+fn node_ports_need_no_translation_on_the_node() -> Outcome {
+    let mut pair = Pair::start(&[("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true")])?;
+    let ports = node_ports(&pair, &Who::ON_A, false);
+    program(pair.a.netns(), Proxy::Nftables, &ports)?;
+    for (service, pod) in ports.iter().zip(Who::ON_A) {
+        pair.expect(
+            "a NodePort",
+            Who::Internet,
+            service.at,
+            (pod, Who::Internet),
+        );
+        let to = pair.at(Who::Internet);
+        pair.expect("off the VPC", pod, to, (Who::Internet, pod));
+    }
+    Ok(pair.verdict()?)
+}

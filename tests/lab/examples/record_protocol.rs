@@ -1,0 +1,113 @@
+//! Records what plugin and daemon of this release say to each other, into the directory that is the only argument: for
+//! `tests/fixtures/protocol-vN`, once per release that changes the contract. What was recorded is never changed.
+
+use std::{
+    fs, io,
+    os::unix::net::UnixListener,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use lab::{
+    Lab,
+    node::{Node, Pod, occupy, plugin::Invocation},
+    wire::recording_proxy,
+};
+use serde_json::json;
+use stdout::{errln, outln};
+use vpc_sim::SimConfig;
+
+fn main() -> ExitCode {
+    if let Err(why) = lab::sandbox::enter() {
+        errln!("record_protocol: {why}");
+        return ExitCode::FAILURE;
+    }
+    let Some(directory) = std::env::args_os().nth(1).map(PathBuf::from) else {
+        errln!("record_protocol: name a directory");
+        return ExitCode::from(2);
+    };
+    let recorded = record(&directory).map(|()| ExitCode::SUCCESS);
+    stdout::ended("record_protocol", recorded)
+}
+
+fn record(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[])?;
+    let recorder = Recorder {
+        node: &node,
+        directory,
+        tap: lab.dir().join("tap.sock"),
+    };
+    let (netns, path) = node.sandbox("recorded")?;
+    let verb = |verb| node.invocation(verb, "recorded", Some(&path));
+    let added = recorder.keep("add", &verb("ADD"))?;
+    let pod = Pod {
+        id: "recorded".to_owned(),
+        netns,
+        path: path.clone(),
+        added,
+    };
+    let previous = pod.added.json.clone();
+    recorder.keep("check", &verb("CHECK").conf("prevResult", previous))?;
+    let known = json!([{ "containerID": "recorded", "ifname": "eth0" }]);
+    let version = |verb: &str| {
+        let invocation = node.invocation(verb, "", None);
+        invocation.conf("cniVersion", json!("1.1.0"))
+    };
+    let gc = version("GC").conf("cni.dev/valid-attachments", known);
+    recorder.keep("gc", &gc)?;
+    recorder.keep("status", &version("STATUS"))?;
+    recorder.keep("del", &verb("DEL"))?;
+    let (netns, path) = node.sandbox("occupied")?;
+    netns.run(|| occupy("eth0"))?.map_err(io::Error::other)?;
+    let refused = node.invocation("ADD", "occupied", Some(&path));
+    recorder.keep("add-refused", &refused)?;
+    recorder.keep_inspect()
+}
+
+struct Recorder<'a> {
+    node: &'a Node,
+    directory: &'a Path,
+    tap: PathBuf,
+}
+
+impl Recorder<'_> {
+    fn keep(&self, name: &str, invocation: &Invocation) -> io::Result<lab::node::plugin::Outcome> {
+        let invocation = invocation.clone().conf("socket", json!(self.tap));
+        self.tapped(name, || invocation.run(self.node.netns()))
+    }
+
+    fn keep_inspect(&self) -> io::Result<()> {
+        let snapshot = self.tapped("inspect", || lab::node::inspect::inspect(&self.tap))?;
+        outln!("inspect: {} ENIs", snapshot.enis.len())?;
+        Ok(())
+    }
+
+    fn tapped<T>(&self, name: &str, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        fs::remove_file(&self.tap).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })?;
+        let tap = UnixListener::bind(&self.tap)?;
+        let socket = self.node.socket();
+        std::thread::scope(|scope| {
+            let tapped = scope.spawn(move || recording_proxy::pass_on(&tap, &socket));
+            let done = work()?;
+            let exchange = tapped
+                .join()
+                .map_err(|_| io::Error::other("the tap panicked"))??;
+            outln!(
+                "{name}: {} + {} bytes",
+                exchange.request.len(),
+                exchange.reply.len()
+            )?;
+            fs::write(
+                self.directory.join(format!("{name}.request")),
+                exchange.request,
+            )?;
+            fs::write(self.directory.join(format!("{name}.reply")), exchange.reply)?;
+            Ok(done)
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! The main job, watched: a simulated VPC, two nodes, pods placed by executing the plugin, and pings between all of them.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::AsFd,
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use datapath::netns::Netns;
+use lab::{
+    Lab,
+    node::{Node, Pod, count, inspect::inspect},
+    sandbox,
+    tcp_forward::Door,
+    traffic::ping::ping,
+    wait::eventually,
+};
+use stdout::outln;
+use vpc_sim::SimConfig;
+
+const KIND: &str = "m5.large";
+const PODS: usize = 12;
+/// Where a node's live page is, on its own loopback.
+const PAGE_PORT: u16 = 61679;
+
+fn main() -> ExitCode {
+    // Opened here, where people's browsers are, and not in the sandbox.
+    let doors = match std::env::args().nth(1).as_deref() {
+        Some("keep") => vec![Door::open(), Door::open()],
+        _ => Vec::new(),
+    };
+    let doors = doors.into_iter().collect::<io::Result<Vec<_>>>();
+    let shown = doors.and_then(|doors| {
+        sandbox::enter().map_err(io::Error::other)?;
+        demo(doors)
+    });
+    stdout::ended("demo", shown.map(|()| ExitCode::SUCCESS))
+}
+
+fn demo(doors: Vec<Door>) -> io::Result<()> {
+    outln!("Hawser demo: a VPC on this machine, in namespaces that end with this command.\n")?;
+    step("a simulated EC2, its metadata service and the VPC's fabric")?;
+    let lab = Lab::start(SimConfig::default())?;
+    outln!(
+        "   EC2 API at {}, instance metadata at {}",
+        lab.sim.ec2_endpoint(),
+        lab.sim.imds_endpoint()
+    )?;
+
+    step(&format!(
+        "two {KIND} nodes, each with a daemon that holds CAP_NET_ADMIN and nothing else"
+    ))?;
+    let nodes = [launch(&lab)?, launch(&lab)?];
+
+    step(&format!(
+        "{PODS} pods on each node, placed by executing the CNI plugin as a runtime does"
+    ))?;
+    let placed = [place(&nodes[0], "red")?, place(&nodes[1], "blue")?];
+
+    step("every pod pings every pod of the other node, over the fabric")?;
+    let [red, blue] = &placed;
+    ping_all("red → blue", red, blue)?;
+    ping_all("blue → red", blue, red)?;
+    step("and every pod of its own node")?;
+    ping_all("red → red", red, red)?;
+
+    step("what the nodes hold")?;
+    for (node, pods) in nodes.iter().zip(&placed) {
+        show(node, pods)?;
+    }
+    show_calls(&lab)?;
+    if !doors.is_empty() {
+        keep(doors, &nodes)?;
+    }
+
+    step("taking it all down")?;
+    for (node, pods) in nodes.iter().zip(placed) {
+        take_down(node, pods)?;
+    }
+    outln!("\nDone. Nothing of it is left on this machine.")?;
+    Ok(())
+}
+
+/// Leaves the nodes standing for as long as somebody looks at them.
+fn keep(doors: Vec<Door>, nodes: &[Node]) -> io::Result<()> {
+    step("the nodes stay; their live pages are at")?;
+    for (door, node) in doors.into_iter().zip(nodes) {
+        let netns = node.netns().as_fd().try_clone_to_owned()?;
+        let netns = Netns::from_fd(netns).map_err(io::Error::other)?;
+        let address = door.lead(Arc::new(netns), PAGE_PORT)?;
+        outln!("   http://{address}/  ({})", node.instance.id)?;
+    }
+    outln!("   Enter (or the end of standard input) takes it all down.")?;
+    io::stdin().read_line(&mut String::new()).map(drop)
+}
+
+fn step(what: &str) -> io::Result<()> {
+    outln!("── {what}")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the demo shows real timings")]
+fn timed<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Duration)> {
+    let begun = Instant::now();
+    work().map(|result| (result, begun.elapsed()))
+}
+
+/// Warm from the start, so that the timings below are the plugin's and the daemon's, not EC2's.
+fn launch(lab: &Lab) -> io::Result<Node> {
+    let warm = PODS.to_string();
+    let (node, ready) = timed(|| lab.node(KIND, &[("WARM_IP_TARGET", &warm)]))?;
+    let (warmed, after) = timed(|| {
+        let free = || count(&node, "free").is_ok_and(|free| free >= PODS);
+        Ok(eventually(Duration::from_secs(20), free))
+    })?;
+    if !warmed {
+        return Err(io::Error::other(format!(
+            "the pool did not fill:\n{}",
+            node.log()
+        )));
+    }
+    outln!(
+        "   {}  {:<12} ready after {} ms, {PODS} addresses warm after {} ms more",
+        node.instance.id,
+        node.instance.address,
+        ready.as_millis(),
+        after.as_millis()
+    )?;
+    Ok(node)
+}
+
+fn place(node: &Node, colour: &str) -> io::Result<Vec<Pod>> {
+    let pods: Vec<Pod> = (0..PODS)
+        .map(|n| node.add_pod(&format!("{colour}-{n}")))
+        .collect::<io::Result<_>>()?;
+    let took = pods.iter().map(|pod| pod.added.took).collect();
+    outln!(
+        "   {colour:<5} {} ADDs, start of process to end: {}",
+        pods.len(),
+        spread(took)
+    )?;
+    Ok(pods)
+}
+
+fn ping_all(title: &str, from: &[Pod], to: &[Pod]) -> io::Result<()> {
+    let (mut took, mut silent) = (Vec::new(), Vec::new());
+    for source in from {
+        for target in to
+            .iter()
+            .filter(|target| target.address() != source.address())
+        {
+            match ping(
+                &source.netns,
+                None,
+                target.address(),
+                Duration::from_secs(2),
+            )? {
+                Some(round_trip) => took.push(round_trip),
+                None => silent.push((source.address(), target.address())),
+            }
+        }
+    }
+    outln!(
+        "   {title:<11} {} of {} answered, {}",
+        took.len(),
+        took.len() + silent.len(),
+        spread(took)
+    )?;
+    if silent.is_empty() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("no answer between {silent:?}")))
+    }
+}
+
+/// Median and worst, in the unit that reads best.
+fn spread(mut took: Vec<Duration>) -> String {
+    took.sort_unstable();
+    let show = |d: Option<&Duration>| {
+        d.map_or_else(
+            || "–".to_owned(),
+            |d| format!("{:.2} ms", d.as_secs_f64() * 1e3),
+        )
+    };
+    format!(
+        "median {}, worst {}",
+        show(took.get(took.len() / 2)),
+        show(took.last())
+    )
+}
+
+fn show(node: &Node, pods: &[Pod]) -> io::Result<()> {
+    let snapshot = inspect(&node.socket())?;
+    outln!(
+        "\n   {} {}: {}",
+        node.instance.id,
+        snapshot.instance_type,
+        snapshot.pod_limit_why
+    )?;
+    outln!(
+        "   {:<23} {:>6}  {:<13} {:>5} {:>5}  pods",
+        "ENI",
+        "device",
+        "primary",
+        "used",
+        "free"
+    )?;
+    for eni in &snapshot.enis {
+        let state = |state: &str| {
+            eni.addresses
+                .iter()
+                .filter(|address| address.state == state)
+                .count()
+        };
+        let mut held: Vec<String> = Vec::new();
+        for address in &eni.addresses {
+            let at = ip(&address.address);
+            held.extend(
+                pods.iter()
+                    .filter(|pod| Some(pod.address()) == at)
+                    .map(|pod| format!("{} {}", pod.id, pod.address())),
+            );
+        }
+        let primary = ip(&eni.primary)
+            .map(|address| address.to_string())
+            .unwrap_or_default();
+        let (used, free) = (state("assigned"), state("free"));
+        outln!(
+            "   {:<23} {:>6}  {primary:<13} {used:>5} {free:>5}  {}",
+            eni.id,
+            eni.device_index,
+            held.first().map_or("", String::as_str)
+        )?;
+        for pod in held.iter().skip(1) {
+            outln!("   {:>58}  {pod}", "")?;
+        }
+    }
+    Ok(())
+}
+
+fn ip(bytes: &[u8]) -> Option<IpAddr> {
+    proto::address::ip("address", bytes).ok()
+}
+
+fn show_calls(lab: &Lab) -> io::Result<()> {
+    let mut calls = std::collections::BTreeMap::new();
+    for call in lab.sim.calls() {
+        *calls.entry(call.action).or_insert(0) += 1;
+    }
+    outln!("\n   EC2 calls of both nodes together:")?;
+    for (action, count) in calls {
+        outln!("   {count:>4} {action}")?;
+    }
+    outln!()
+}
+
+fn take_down(node: &Node, pods: Vec<Pod>) -> io::Result<()> {
+    let count = pods.len();
+    let took = pods
+        .into_iter()
+        .map(|pod| node.delete_pod(pod).map(|out| out.took))
+        .collect::<io::Result<_>>()?;
+    outln!("   {} {count} DELs: {}", node.instance.id, spread(took))?;
+    Ok(())
+}

@@ -1,0 +1,244 @@
+//! Compares what must hold after a crash: the pods that live, the node's kernel, the daemon's view and EC2's ledger.
+//!
+//! Judges one look; who waits for a node to come to rest looks again. The numbers are the invariants of the design.
+
+use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
+
+use datapath::{
+    constants::{PODS_TABLE, RULE_ENI},
+    netlink::{
+        self, Family, Socket,
+        route::{LOCAL, MAIN},
+    },
+};
+use proto::v1::Snapshot;
+use vpc_sim::world::model::NetworkInterface;
+
+use super::stage::Stage;
+use crate::{
+    node::{Pod, host_link, inspect::inspect},
+    traffic::ping::ping,
+};
+
+/// How long a ping is repeated before silence counts.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Waits until nothing is wrong, at most `limit`.
+///
+/// # Errors
+/// What was wrong at the last look, with the daemon's log.
+#[expect(clippy::disallowed_methods, reason = "the lab waits in real time")]
+pub fn at_rest(stage: &Stage, resting: &[IpAddr], limit: Duration) -> io::Result<()> {
+    let begun = std::time::Instant::now();
+    loop {
+        let wrong = look(stage, resting)?;
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > limit {
+            let (wrong, log) = (wrong.join("\n"), stage.node.log());
+            return Err(io::Error::other(format!("{wrong}\n{log}")));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// What is wrong now, one line each. `resting` are addresses of pods that have left: not to be granted yet.
+///
+/// # Errors
+/// If one of the witnesses cannot be asked.
+pub fn look(stage: &Stage, resting: &[IpAddr]) -> io::Result<Vec<String>> {
+    let snapshot = inspect(&stage.node.socket())?;
+    let mut wrong = kernel(stage)?;
+    wrong.extend(ledger(stage, &snapshot));
+    wrong.extend(states(stage, &snapshot, resting));
+    if wrong.is_empty() {
+        // Last, as what does not answer takes its time.
+        wrong.extend(datapath(stage)?);
+        wrong.extend(delivery(stage)?);
+    }
+    Ok(wrong)
+}
+
+/// Says how two sets that must be the same differ.
+fn differ<T: Ord + std::fmt::Debug>(
+    what: &str,
+    found: &BTreeSet<T>,
+    want: &BTreeSet<T>,
+) -> Option<String> {
+    let more: Vec<_> = found.difference(want).collect();
+    let less: Vec<_> = want.difference(found).collect();
+    (found != want).then(|| format!("{what}: {more:?} too much, {less:?} missing"))
+}
+
+fn addresses(pods: &[Pod]) -> BTreeSet<IpAddr> {
+    pods.iter().map(Pod::address).collect()
+}
+
+/// I4, I7: links, routes and rules are those of the living pods and the attached ENIs.
+fn kernel(stage: &Stage) -> io::Result<Vec<String>> {
+    let names = links(stage)?;
+    let (routes, rules) = stage
+        .node
+        .netns()
+        .run(|| -> Result<_, netlink::Error> {
+            let mut socket = Socket::open()?;
+            Ok((socket.routes(Family::V4, None)?, socket.rules(Family::V4)?))
+        })?
+        .map_err(io::Error::other)?;
+    let pods: BTreeSet<IpAddr> = routes
+        .iter()
+        .filter(|route| route.table == PODS_TABLE)
+        .map(|route| route.dst.addr())
+        .collect();
+    let living = addresses(&stage.pods);
+    let named: BTreeSet<String> = stage.pods.iter().map(host_link).collect();
+    let devices: BTreeSet<u32> = secondary(stage);
+    let tables: BTreeSet<u32> = routes
+        .iter()
+        .map(|route| route.table)
+        .filter(|table| ![PODS_TABLE, LOCAL, MAIN].contains(table))
+        .collect();
+    let marked: BTreeSet<u32> = rules
+        .iter()
+        .filter(|rule| rule.priority == RULE_ENI)
+        .map(|rule| rule.table)
+        .collect();
+    let checks = [
+        differ("pod links", &names, &named),
+        differ("routes to pods", &pods, &living),
+        differ("ENI tables", &tables, &devices),
+        differ("rules by mark", &marked, &devices),
+    ];
+    Ok(checks.into_iter().flatten().collect())
+}
+
+/// The names of the pod links that stand.
+///
+/// # Errors
+/// If the kernel cannot be asked.
+pub fn links(stage: &Stage) -> io::Result<BTreeSet<String>> {
+    let links = stage.node.netns().run(|| Socket::open()?.links())?;
+    let names = links
+        .map_err(io::Error::other)?
+        .into_iter()
+        .map(|link| link.name);
+    Ok(names.filter(|name| name.starts_with("eni")).collect())
+}
+
+/// ENIs that EC2 says are this node's: attached to it, or carrying its tag.
+#[must_use]
+pub fn enis(stage: &Stage) -> Vec<NetworkInterface> {
+    let id = &stage.node.instance.id;
+    let world = stage.lab.sim.world();
+    let ours = |eni: &&NetworkInterface| {
+        let here = eni.attachment.as_ref().is_some_and(|a| a.instance == *id);
+        let tag = eni.tags.get("node.k8s.amazonaws.com/instance_id");
+        here || tag.is_some_and(|tag| *tag == id.to_string())
+    };
+    world.interfaces().filter(ours).cloned().collect()
+}
+
+/// The route tables of the secondary ENIs that are attached.
+fn secondary(stage: &Stage) -> BTreeSet<u32> {
+    let attached = enis(stage).into_iter().filter_map(|eni| eni.attachment);
+    attached
+        .filter(|at| at.device > 0)
+        .map(|at| datapath::constants::eni_table(at.card, at.device))
+        .collect()
+}
+
+/// I2, I4, I5: what EC2 has given this node is what the daemon knows, and nothing lies about unattached.
+fn ledger(stage: &Stage, snapshot: &Snapshot) -> Vec<String> {
+    let ec2 = enis(stage);
+    let loose = ec2.iter().filter(|eni| eni.attachment.is_none());
+    let mut wrong: Vec<String> = loose
+        .map(|eni| format!("{} is unattached", eni.id))
+        .collect();
+    let listed: BTreeSet<String> = ec2.iter().map(|eni| eni.id.to_string()).collect();
+    let known: BTreeSet<String> = snapshot.enis.iter().map(|eni| eni.id.clone()).collect();
+    wrong.extend(differ("ENIs that the daemon knows", &known, &listed));
+    let owned: BTreeSet<IpAddr> = ec2
+        .iter()
+        .flat_map(|eni| eni.ipv4.iter().skip(1).copied().map(IpAddr::V4))
+        .collect();
+    let held: BTreeSet<IpAddr> = views(snapshot).map(|(address, _)| address).collect();
+    wrong.extend(differ("addresses that the daemon knows", &held, &owned));
+    let unready = snapshot.enis.iter().filter(|eni| eni.state != "ready");
+    wrong.extend(unready.map(|eni| format!("{} is {}", eni.id, eni.state)));
+    wrong
+}
+
+/// Every address in the daemon's view, with its state.
+fn views(snapshot: &Snapshot) -> impl Iterator<Item = (IpAddr, &str)> {
+    let all = snapshot.enis.iter().flat_map(|eni| &eni.addresses);
+    all.filter_map(|view| {
+        let octets: [u8; 4] = view.address.as_slice().try_into().ok()?;
+        Some((octets.into(), view.state.as_str()))
+    })
+}
+
+/// I1, I3, I4: the living pods' addresses are assigned, those of the departed rest, and none is in between.
+fn states(stage: &Stage, snapshot: &Snapshot, resting: &[IpAddr]) -> Vec<String> {
+    let is = |state: &str| -> Vec<IpAddr> {
+        let all = views(snapshot).filter(|(_, found)| *found == state);
+        all.map(|(address, _)| address).collect()
+    };
+    let assigned = is("assigned");
+    let different: BTreeSet<_> = assigned.iter().copied().collect();
+    let mut wrong = Vec::new();
+    if assigned.len() != different.len() {
+        wrong.push(format!("I1: an address is assigned twice: {assigned:?}"));
+    }
+    wrong.extend(differ("assigned", &different, &addresses(&stage.pods)));
+    for state in ["reserved", "quarantined", "releasing"] {
+        let found = is(state);
+        if !found.is_empty() {
+            wrong.push(format!("{state}: {found:?}"));
+        }
+    }
+    let cooling = is("cooling");
+    let early = resting.iter().filter(|address| !cooling.contains(address));
+    wrong.extend(early.map(|address| format!("I3: {address} does not rest")));
+    if snapshot.waiting > 0 {
+        wrong.push(format!("{} ADDs wait", snapshot.waiting));
+    }
+    wrong
+}
+
+/// I6: CHECK, which compares record and kernel, finds nothing at any pod.
+fn datapath(stage: &Stage) -> io::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for pod in &stage.pods {
+        let check = stage
+            .node
+            .invocation("CHECK", &pod.id, Some(&pod.path))
+            .conf("prevResult", pod.added.json.clone())
+            .run(stage.node.netns())?;
+        if !check.succeeded() {
+            wrong.push(format!("CHECK {}: {}", pod.id, check.error_text()));
+        }
+    }
+    Ok(wrong)
+}
+
+/// I2, I10: every pod is reached by its node, by the other pods and from beyond the fabric, and reaches that.
+fn delivery(stage: &Stage) -> io::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let far = stage.far.instance.address;
+    for pod in &stage.pods {
+        let mut pairs = vec![
+            (stage.node.netns(), pod.address()),
+            (stage.far.netns(), pod.address()),
+            (&pod.netns, far.into()),
+        ];
+        let others = stage.pods.iter().filter(|other| other.id != pod.id);
+        pairs.extend(others.map(|other| (&pod.netns, other.address())));
+        for (netns, to) in pairs {
+            if ping(netns, None, to, PATIENCE)?.is_none() {
+                wrong.push(format!("no answer from {to} (about pod {})", pod.id));
+            }
+        }
+    }
+    Ok(wrong)
+}

@@ -1,0 +1,143 @@
+//! One run to list the boundaries of a piece of work, and one more for each of them.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    sync::Mutex,
+    thread,
+};
+
+use super::{
+    stage::{Restart, Stage},
+    tracer::{Boundary, Trace},
+};
+use crate::node::plugin::{Invocation, Outcome};
+
+/// How often a run is repeated that did not meet its boundary: threads of the daemon race, and what one write holds
+/// may be two the next time.
+const TRIES: usize = 4;
+
+/// A piece of the daemon's work.
+pub trait Scenario: Sync {
+    /// A fresh node, at rest, just before the work.
+    ///
+    /// # Errors
+    /// If it cannot be had.
+    fn stage(&self) -> io::Result<Stage>;
+
+    /// What the runtime asks for; nothing if the daemon works by itself.
+    ///
+    /// # Errors
+    /// If a sandbox cannot be made.
+    fn work(&self, _: &mut Stage) -> io::Result<Option<Invocation>> {
+        Ok(None)
+    }
+
+    /// Whether, seen from outside, the work is done to the last effect.
+    fn done(&self, stage: &Stage) -> bool;
+
+    /// Whether this boundary is to be tried. All are, unless a kind of work says why not.
+    fn counts(&self, _: &Boundary) -> bool {
+        true
+    }
+
+    /// When the daemon comes back.
+    fn restart(&self) -> Restart {
+        Restart::Soon
+    }
+
+    /// Has the work done and the daemon struck at a boundary of it.
+    ///
+    /// # Errors
+    /// As [`Stage::strike`].
+    fn strike(
+        &self,
+        stage: &mut Stage,
+        at: Option<&Boundary>,
+    ) -> io::Result<(Trace, Option<Outcome>)> {
+        let work = self.work(stage)?;
+        stage.strike(at, work, |stage| self.done(stage), self.restart())
+    }
+
+    /// Brings the node to rest and judges it.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    fn judge(&self, stage: &mut Stage, outcome: Option<Outcome>) -> io::Result<()>;
+}
+
+/// What a campaign did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Every boundary that the first run met, in its order.
+    pub listed: Vec<Boundary>,
+    /// Those at which the daemon was struck, started again, and found right.
+    pub survived: Vec<Boundary>,
+    /// What went wrong, by boundary.
+    pub failed: Vec<String>,
+    /// Runs that had to be repeated, by the boundary that they did not meet.
+    pub repeated: Vec<String>,
+}
+
+/// Lists the boundaries and strikes at each, `workers` nodes at a time.
+///
+/// # Errors
+/// If the first run, which is killed only when all is done, is not right itself.
+pub fn run(scenario: &impl Scenario, workers: usize) -> io::Result<Report> {
+    let mut listed = once(scenario, None)?.met;
+    listed.retain(|boundary| scenario.counts(boundary));
+    let queue: VecDeque<_> = listed.iter().cloned().map(|at| (at, 1)).collect();
+    let shared = Mutex::new((queue, Report::default()));
+    thread::scope(|scope| {
+        for _ in 0..workers.min(listed.len()) {
+            scope.spawn(|| work_off(scenario, &shared));
+        }
+    });
+    let (_, report) = shared.into_inner().expect("no worker panics");
+    Ok(Report { listed, ..report })
+}
+
+type Shared = Mutex<(VecDeque<(Boundary, usize)>, Report)>;
+
+fn work_off(scenario: &impl Scenario, shared: &Shared) {
+    let next = || shared.lock().expect("no worker panics").0.pop_front();
+    while let Some((at, tries)) = next() {
+        let result = once(scenario, Some(&at));
+        let (queue, report) = &mut *shared.lock().expect("no worker panics");
+        match result {
+            Ok(trace) if trace.struck > 0 => report.survived.push(at),
+            Ok(_) if tries < TRIES => {
+                report.repeated.push(at.to_string());
+                queue.push_back((at, tries + 1));
+            }
+            Ok(_) => report.failed.push(format!("{at}: not met in {TRIES} runs")),
+            Err(error) => report.failed.push(format!("{at}: {error}")),
+        }
+    }
+}
+
+fn once(scenario: &impl Scenario, at: Option<&Boundary>) -> io::Result<Trace> {
+    let mut stage = scenario.stage()?;
+    let (trace, outcome) = scenario.strike(&mut stage, at)?;
+    scenario.judge(&mut stage, outcome)?;
+    Ok(trace)
+}
+
+impl Report {
+    /// How many boundaries each effect has, in order of first appearance, one line each.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut order = Vec::new();
+        for boundary in &self.listed {
+            let count = counts.entry(&boundary.effect).or_default();
+            if *count == 0 {
+                order.push(boundary.effect.as_str());
+            }
+            *count += 1;
+        }
+        let line = |effect: &str| format!("  {:4} {effect}", counts[effect]);
+        let lines: Vec<String> = order.into_iter().map(line).collect();
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,287 @@
+//! One node of its own VPC, made for one run: brought to rest, struck at a boundary, started again.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread::{self, JoinHandle, ScopedJoinHandle},
+    time::{Duration, Instant},
+};
+
+use datapath::netns::Netns;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use vpc_sim::SimConfig;
+
+use super::{
+    ahead::Ahead,
+    tracer::{self, Blow, Boundary, Orders, Trace},
+};
+use crate::{
+    Lab,
+    node::{
+        Node, Pod, await_stop, count,
+        plugin::{Invocation, Outcome},
+    },
+    wait::eventually,
+};
+
+/// How long the daemon must have had no effect for its work to count as done, besides what the end can be told by from
+/// outside. Costs only the runs that end without a kill; a daemon may have to wait for a processor as long as this.
+const QUIET: Duration = Duration::from_secs(3);
+/// The longest that the traced work may take.
+const WORK_LIMIT: Duration = Duration::from_secs(150);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Stage {
+    pub lab: Lab,
+    pub node: Node,
+    /// The node's namespace, for plugins that run while the daemon is started again.
+    pub host: Arc<Netns>,
+    /// Another instance, without a daemon: the far end of the fabric.
+    pub far: Node,
+    /// Those that must live.
+    pub pods: Vec<Pod>,
+    /// The daemon's clocks, if they can be set forward.
+    ahead: Option<Ahead>,
+}
+
+/// When a runtime that met a dead daemon is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Restart {
+    /// At once: the plugin still waits.
+    Soon,
+    /// Once the plugin has given up.
+    Late,
+}
+
+impl Stage {
+    /// A node of `kind` with its daemon running.
+    ///
+    /// # Errors
+    /// If the lab cannot be set up.
+    pub fn new(kind: &str, settings: &[(&str, &str)]) -> io::Result<Self> {
+        let lab = Lab::start(SimConfig::default())?;
+        let node = lab.node(kind, settings)?;
+        Self::over(lab, node, None)
+    }
+
+    /// The same, and time can pass for the daemon in a moment.
+    ///
+    /// # Errors
+    /// If the lab cannot be set up.
+    pub fn with_clocks(kind: &str, settings: &[(&str, &str)]) -> io::Result<Self> {
+        let lab = Lab::start(SimConfig::default())?;
+        let ahead = Ahead::new(lab.dir())?;
+        let node = lab.node(kind, &[settings, &ahead.settings()].concat())?;
+        Self::over(lab, node, Some(ahead))
+    }
+
+    fn over(lab: Lab, node: Node, ahead: Option<Ahead>) -> io::Result<Self> {
+        Ok(Self {
+            far: lab.bare_node("t3.small", &[])?,
+            host: Arc::new(node.host()?),
+            lab,
+            node,
+            pods: Vec::new(),
+            ahead,
+        })
+    }
+
+    /// Has the daemon stand still until its clocks have been set forward and it is told to go on.
+    ///
+    /// # Errors
+    /// If it cannot be stopped.
+    ///
+    /// # Panics
+    /// If the stage is not one [`Stage::with_clocks`].
+    pub fn fall_asleep(&mut self, span: Duration) -> io::Result<Pid> {
+        let pid = Pid::from_raw(i32::try_from(self.node.pid()).expect("pids are positive"));
+        kill(pid, Signal::SIGSTOP)?;
+        await_stop(pid)?;
+        let ahead = self.ahead.as_mut().expect("clocks that can be set forward");
+        ahead.leap(span)?;
+        Ok(pid)
+    }
+
+    /// Lets so much time pass for the daemon at once.
+    ///
+    /// # Errors
+    /// As [`Stage::fall_asleep`].
+    pub fn pass(&mut self, span: Duration) -> io::Result<()> {
+        let pid = self.fall_asleep(span)?;
+        Ok(kill(pid, Signal::SIGCONT)?)
+    }
+
+    /// Waits until so many addresses are free.
+    ///
+    /// # Errors
+    /// If it does not come to that.
+    pub fn await_free(&self, free: usize) -> io::Result<()> {
+        let there = || count(&self.node, "free").is_ok_and(|n| n == free);
+        if eventually(Duration::from_secs(60), there) {
+            return Ok(());
+        }
+        let log = self.node.log();
+        Err(io::Error::other(format!(
+            "never {free} free addresses\n{log}"
+        )))
+    }
+
+    /// Starts the daemon.
+    ///
+    /// # Errors
+    /// If it does not become ready.
+    pub fn start(&mut self) -> io::Result<()> {
+        self.node.start_daemon(&self.lab.sim.ec2_endpoint())
+    }
+
+    /// Has the runtime do `work`, kills the daemon `at` a boundary of that (or, without one, when all is done) and starts
+    /// it again.
+    ///
+    /// `done` tells from outside, without asking the daemon, that nothing of the work is left to do.
+    ///
+    /// # Errors
+    /// If the daemon cannot be traced or started, or the work does not end.
+    pub fn strike(
+        &mut self,
+        at: Option<&Boundary>,
+        work: Option<Invocation>,
+        done: impl Fn(&Self) -> bool,
+        restart: Restart,
+    ) -> io::Result<(Trace, Option<Outcome>)> {
+        self.lab.sim.clear_calls();
+        let pid = self.node.surrender_daemon();
+        let here = |boundary: &Boundary| at == Some(boundary);
+        let (trace, verb) = self.trace(pid, &here, work, &done)?;
+        let (early, late) = match restart {
+            Restart::Late => (verb.map(finish).transpose()?, None),
+            Restart::Soon => (None, verb),
+        };
+        self.start()?;
+        let outcome = early.or(late.map(finish).transpose()?);
+        Ok((trace, outcome))
+    }
+
+    /// Starts the daemon, kills it `at` a boundary of its start (or, without one, when that is `done`) and starts it again.
+    ///
+    /// # Errors
+    /// As [`Stage::strike`].
+    pub fn strike_start(
+        &mut self,
+        at: Option<&Boundary>,
+        done: impl Fn(&Self) -> bool,
+    ) -> io::Result<Trace> {
+        self.lab.sim.clear_calls();
+        let pid = self.node.hold_daemon(&self.lab.sim.ec2_endpoint())?;
+        let here = |boundary: &Boundary| at == Some(boundary);
+        let (trace, _) = self.trace(pid, &here, None, &done)?;
+        self.start()?;
+        Ok(trace)
+    }
+
+    /// Deals the running daemon a `blow` at every boundary that `strikes` names, for as long as `during` takes; then kills
+    /// it and does not start it again.
+    ///
+    /// # Errors
+    /// If the daemon cannot be traced; those of `during`.
+    pub fn beset(
+        &mut self,
+        strikes: Strikes<'_>,
+        blow: Blow,
+        during: impl FnOnce(&Self) -> io::Result<()>,
+    ) -> io::Result<Trace> {
+        let pid = self.node.surrender_daemon();
+        self.traced(pid, (strikes, blow), |_, _| during(self))
+            .map(|(trace, ())| trace)
+    }
+
+    /// Traces the daemon through `work`, until it has died or all is done, and kills it where `strikes` says.
+    fn trace(
+        &self,
+        pid: Pid,
+        strikes: Strikes<'_>,
+        work: Option<Invocation>,
+        done: &impl Fn(&Self) -> bool,
+    ) -> io::Result<(Trace, Option<Verb>)> {
+        self.traced(pid, (strikes, Blow::Kill), |tracer, count| {
+            let host = self.host.clone();
+            let verb = work.map(|work| thread::spawn(move || work.run(&host)));
+            let over = || verb.as_ref().is_none_or(JoinHandle::is_finished) && done(self);
+            if wait(tracer, count, over) {
+                return Ok(verb);
+            }
+            let text = format!("the work did not end\n{}", self.node.log());
+            Err(io::Error::other(text))
+        })
+    }
+
+    /// Traces the daemon for as long as `during` takes, then kills it.
+    fn traced<T>(
+        &self,
+        pid: Pid,
+        (strikes, blow): (Strikes<'_>, Blow),
+        during: impl FnOnce(&Tracer<'_>, &AtomicUsize) -> io::Result<T>,
+    ) -> io::Result<(Trace, T)> {
+        let (armed, arming) = mpsc::channel();
+        let count = AtomicUsize::new(0);
+        let applied = || self.lab.sim.calls().len();
+        thread::scope(|scope| {
+            let orders = Orders {
+                pid,
+                strikes,
+                blow,
+                applied: &applied,
+                armed,
+                count: &count,
+            };
+            let tracer = scope.spawn(|| tracer::follow(orders));
+            // Nobody will say so of a daemon that met its end at once, nor of one that cannot be traced.
+            if arming.recv().is_ok() {
+                // One that was held, before its start or since, goes on; to any other this says nothing.
+                kill(pid, Signal::SIGCONT)?;
+            }
+            // A test that fails must not leave a tracer behind that waits for the daemon's end.
+            let result = catch_unwind(AssertUnwindSafe(|| during(&tracer, &count)));
+            if !tracer.is_finished() {
+                kill(pid, Signal::SIGKILL)?;
+            }
+            let trace = tracer.join().expect("no tracer panics")?;
+            match result {
+                Ok(result) => Ok((trace, result?)),
+                Err(panic) => resume_unwind(panic),
+            }
+        })
+    }
+}
+
+/// At which boundaries a blow falls.
+type Strikes<'a> = &'a (dyn Fn(&Boundary) -> bool + Sync);
+/// A tracer at work.
+type Tracer<'scope> = ScopedJoinHandle<'scope, io::Result<Trace>>;
+/// A plugin at work.
+type Verb = JoinHandle<io::Result<Outcome>>;
+
+fn finish(verb: Verb) -> io::Result<Outcome> {
+    verb.join().expect("no plugin's thread panics")
+}
+
+/// Waits until the daemon has died, or the work is over and quiet has set in; says whether it came to that in time.
+#[expect(clippy::disallowed_methods, reason = "the lab waits in real time")]
+fn wait(tracer: &Tracer<'_>, count: &AtomicUsize, over: impl Fn() -> bool) -> bool {
+    let mut last = (count.load(Ordering::Relaxed), Instant::now());
+    eventually(WORK_LIMIT, || {
+        let now = count.load(Ordering::Relaxed);
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        tracer.is_finished() || (last.1.elapsed() > QUIET && over())
+    })
+}

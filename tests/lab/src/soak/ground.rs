@@ -1,0 +1,245 @@
+//! What the soak's threads share: who lives where, what was counted, and what was seen that must not be.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    os::fd::AsFd,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use datapath::netns::Netns;
+use vpc_sim::random::Rng;
+
+use super::memory::Sample;
+use crate::node::Node;
+
+/// What a stream of random numbers is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    Pods = 1,
+    Packets,
+    Ec2Faults,
+    Restarts,
+}
+
+impl Purpose {
+    pub const fn stream(self, seed: u64) -> Rng {
+        Rng::new(seed, 100 + self as u64)
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a soak lives in real time")]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
+/// A node, and what its pods' threads need of it while its daemon is being restarted.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub number: usize,
+    pub netns: Netns,
+    pub socket: PathBuf,
+    pub sandboxes: PathBuf,
+    node: Mutex<Node>,
+}
+
+impl Site {
+    pub fn new(number: usize, node: Node) -> io::Result<Self> {
+        let again = node.netns().as_fd().try_clone_to_owned()?;
+        Ok(Self {
+            number,
+            netns: Netns::from_fd(again).map_err(io::Error::other)?,
+            socket: node.socket(),
+            sandboxes: node.sandboxes(),
+            node: Mutex::new(node),
+        })
+    }
+
+    /// The node itself; held by whoever restarts its daemon.
+    pub fn node(&self) -> MutexGuard<'_, Node> {
+        lock(&self.node)
+    }
+}
+
+/// A pod that answers.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub id: String,
+    pub netns: Netns,
+    pub path: PathBuf,
+    pub address: IpAddr,
+    /// Set before anything is done that may end its traffic.
+    leaving: AtomicBool,
+}
+
+impl Live {
+    pub const fn new(id: String, netns: Netns, path: PathBuf, address: IpAddr) -> Self {
+        Self {
+            id,
+            netns,
+            path,
+            address,
+            leaving: AtomicBool::new(false),
+        }
+    }
+
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::SeqCst)
+    }
+}
+
+/// Rings once; whoever sleeps hears it.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    rung: Mutex<bool>,
+    heard: Condvar,
+}
+
+impl Bell {
+    /// Sleeps for `most`, or until it rings: whether it has.
+    pub fn wait(&self, most: Duration) -> bool {
+        let waited = self
+            .heard
+            .wait_timeout_while(lock(&self.rung), most, |rung| !*rung);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    pub fn ring(&self) {
+        *lock(&self.rung) = true;
+        self.heard.notify_all();
+    }
+}
+
+/// What was done and what happened.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    pub adds: u64,
+    /// Why ADDs were refused, and how often.
+    pub refused: BTreeMap<String, u64>,
+    pub repeated_adds: u64,
+    pub killed_adds: u64,
+    pub dels: u64,
+    pub repeated_dels: u64,
+    pub unknown_dels: u64,
+    pub ended_without_del: u64,
+    pub kills: u64,
+    pub stops: u64,
+    /// Windows of each kind of trouble that EC2 gave.
+    pub faults: BTreeMap<&'static str, u64>,
+    pub packets: u64,
+    /// Packets between live pods that were not answered within a second, though the next ones were.
+    pub lost: u64,
+    pub slowest_add: Duration,
+    pub slowest_del: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Ground {
+    pub over: Bell,
+    pub cooldown: Duration,
+    tally: Mutex<Tally>,
+    live: Mutex<BTreeMap<IpAddr, Arc<Live>>>,
+    /// When addresses were last given up.
+    left: Mutex<BTreeMap<IpAddr, Instant>>,
+    samples: Mutex<Vec<Sample>>,
+    violations: Mutex<Vec<String>>,
+}
+
+impl Ground {
+    pub fn new(cooldown: Duration) -> Self {
+        Self {
+            over: Bell::default(),
+            cooldown,
+            tally: Mutex::default(),
+            live: Mutex::default(),
+            left: Mutex::default(),
+            samples: Mutex::default(),
+            violations: Mutex::default(),
+        }
+    }
+
+    pub fn count(&self, what: impl FnOnce(&mut Tally)) {
+        what(&mut lock(&self.tally));
+    }
+
+    pub fn tally(&self) -> Tally {
+        lock(&self.tally).clone()
+    }
+
+    /// Told at once: whoever watches may want to look while it all still stands.
+    pub fn violation(&self, what: String) {
+        stdout::errln!("violation: {what}");
+        lock(&self.violations).push(what);
+    }
+
+    pub fn violations(&self) -> Vec<String> {
+        lock(&self.violations).clone()
+    }
+
+    pub fn sample(&self, sample: Sample) {
+        lock(&self.samples).push(sample);
+    }
+
+    pub fn samples(&self) -> Vec<Sample> {
+        lock(&self.samples).clone()
+    }
+
+    /// Enters a pod. Its address must be nobody's (I1), and have rested (I3).
+    pub fn enter(&self, pod: Live) -> Arc<Live> {
+        let (pod, granted) = (Arc::new(pod), now());
+        if let Some(other) = lock(&self.live).insert(pod.address, Arc::clone(&pod)) {
+            self.violation(format!(
+                "{} was given {}, which {} has",
+                pod.id, pod.address, other.id
+            ));
+        }
+        let left = lock(&self.left).get(&pod.address).copied();
+        // From before the DEL to after the ADD: at least the cooldown, however long both took.
+        if left.is_some_and(|left| granted.duration_since(left) < self.cooldown) {
+            self.violation(format!("{} was granted before it had rested", pod.address));
+        }
+        pod
+    }
+
+    /// Takes a pod off the list, before anything is done to it.
+    pub fn leave(&self, pod: &Live) {
+        pod.leaving.store(true, Ordering::SeqCst);
+        lock(&self.live).remove(&pod.address);
+        lock(&self.left).insert(pod.address, now());
+    }
+
+    pub fn live(&self) -> Vec<Arc<Live>> {
+        lock(&self.live).values().cloned().collect()
+    }
+
+    /// Every address that a pod ever gave up.
+    pub fn ever(&self) -> BTreeSet<IpAddr> {
+        lock(&self.left).keys().copied().collect()
+    }
+
+    /// The state of things in one line.
+    pub fn line(&self, after: Duration) -> String {
+        let (tally, live) = (self.tally(), self.live().len());
+        format!(
+            "{:>4} s: {live} pods live, {} ADDs, {} DELs, {} restarts, {} packets, {} lost, {} violations",
+            after.as_secs(),
+            tally.adds,
+            tally.dels,
+            tally.kills + tally.stops,
+            tally.packets,
+            tally.lost,
+            self.violations().len()
+        )
+    }
+}
+
+/// A thread that panicked has failed the soak already; the others may go on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

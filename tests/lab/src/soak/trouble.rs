@@ -1,0 +1,116 @@
+//! What goes wrong on purpose: EC2 in many ways, and the daemons.
+
+use std::time::Duration;
+
+use vpc_sim::{Action, Fault, FaultKind, Sim, random::Rng};
+
+use super::ground::{Ground, Purpose, Site, now};
+
+/// The calls that the daemon makes.
+const CALLS: [Action; 8] = [
+    Action::AssignPrivateIpAddresses,
+    Action::AttachNetworkInterface,
+    Action::CreateNetworkInterface,
+    Action::DeleteNetworkInterface,
+    Action::DescribeNetworkInterfaces,
+    Action::DetachNetworkInterface,
+    Action::ModifyNetworkInterfaceAttribute,
+    Action::UnassignPrivateIpAddresses,
+];
+
+/// Trouble comes and goes until the soak is over.
+pub(super) fn strike(sim: &Sim, ground: &Ground, seed: u64) {
+    let mut rng = Purpose::Ec2Faults.stream(seed);
+    while !ground.over.wait(rng.seconds(1, 6)) {
+        let name = begin(sim, &mut rng);
+        ground.count(|tally| *tally.faults.entry(name).or_default() += 1);
+        let _over = ground.over.wait(rng.seconds(4, 15));
+        sim.faults().clear();
+        sim.freeze_lists(false);
+    }
+}
+
+fn begin(sim: &Sim, rng: &mut Rng) -> &'static str {
+    let call = *rng.pick(&CALLS);
+    let error = |code: &str| FaultKind::Error {
+        code: code.to_owned(),
+    };
+    let push = |action, times, kind| {
+        sim.faults().push(Fault {
+            action,
+            times,
+            kind,
+        })
+    };
+    match rng.below(8) {
+        0 => {
+            for action in CALLS {
+                push(action, 50, error("RequestLimitExceeded"));
+            }
+            "everything throttled"
+        }
+        1 => {
+            push(call, 3, error("InternalError"));
+            "internal errors"
+        }
+        2 => {
+            push(call, 5, error("Unavailable"));
+            "service unavailable"
+        }
+        3 => {
+            push(call, 2, FaultKind::LoseReply);
+            "replies lost"
+        }
+        4 => {
+            push(call, 3, FaultKind::Delay(rng.seconds(1, 6)));
+            "slow calls"
+        }
+        5 => {
+            push(call, 1, FaultKind::Hang);
+            "a call that hangs"
+        }
+        6 => {
+            let full = error("InsufficientFreeAddressesInSubnet");
+            push(Action::AssignPrivateIpAddresses, 3, full.clone());
+            push(Action::CreateNetworkInterface, 3, full);
+            "subnet exhausted"
+        }
+        _ => {
+            sim.freeze_lists(true);
+            "stale lists"
+        }
+    }
+}
+
+/// Ends and starts the daemons of `sites`, one at a time, for so long.
+pub(super) fn restart(sim: &Sim, sites: &[Site], ground: &Ground, seed: u64, most: Duration) {
+    let mut rng = Purpose::Restarts.stream(seed);
+    let begun = now();
+    while !ground.over.wait(rng.seconds(10, 50)) && begun.elapsed() < most {
+        let site = rng.pick(sites);
+        let mut node = site.node();
+        let kill = rng.percent(60);
+        let ended = if kill {
+            ground.count(|tally| tally.kills += 1);
+            node.kill_daemon().map(|()| true)
+        } else {
+            ground.count(|tally| tally.stops += 1);
+            node.stop_daemon()
+        };
+        if !matches!(ended, Ok(true)) {
+            ground.violation(format!(
+                "the daemon of node {} did not end well: {ended:?}",
+                site.number
+            ));
+        }
+        // Away for a while: plugins wait, or leave tombstones.
+        let _over = ground.over.wait(rng.millis(0, 2500));
+        if let Err(error) = node.start_daemon(&sim.ec2_endpoint()) {
+            ground.violation(format!(
+                "the daemon of node {} did not start: {error}",
+                site.number
+            ));
+            return;
+        }
+    }
+}

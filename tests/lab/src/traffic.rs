@@ -1,0 +1,12 @@
+//! Packets between namespaces: who answers, by which ENI and under which address, and what was lost.
+//!
+//! Owns its sockets and captures, and changes no network but for what [`kube_proxy`] writes. May use `node` and the
+//! [`crate::Lab`]. Must not know the daemon.
+
+pub mod capture;
+pub mod ether;
+pub mod kube_proxy;
+pub mod pair;
+pub mod ping;
+pub mod stream;
+pub mod tcp_probe;

@@ -1,0 +1,240 @@
+//! Two nodes with a pod on the primary and one on a secondary ENI each, somebody who answers at every address, and a
+//! capture of all that they send: the place where it is decided by which ENI and under which address things leave.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use datapath::netns::Netns;
+use vpc_sim::{SimConfig, fabric::INTERNET_ADDRESS, ids::EniId};
+
+use crate::{
+    Lab,
+    node::{Node, Pod},
+    traffic::{
+        capture::{self, Capture, Packet},
+        tcp_probe::{Conversation, Listener},
+    },
+};
+
+/// Everybody answers here.
+pub const PORT: u16 = 80;
+
+/// Much more than any answer takes on a busy machine; a lost first packet is sent again within it.
+pub const LIMIT: Duration = Duration::from_secs(10);
+
+/// Who may call, and answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Node `a`'s pod on its primary ENI.
+    APrimary,
+    ASecondary,
+    BPrimary,
+    BSecondary,
+    /// The node itself.
+    A,
+    B,
+    Internet,
+}
+
+impl Who {
+    const ALL: [Self; 7] = [
+        Self::APrimary,
+        Self::ASecondary,
+        Self::BPrimary,
+        Self::BSecondary,
+        Self::A,
+        Self::B,
+        Self::Internet,
+    ];
+
+    /// Node `a`'s pods, on the primary and on a secondary ENI.
+    pub const ON_A: [Self; 2] = [Self::APrimary, Self::ASecondary];
+}
+
+/// See the module. Fields end in this order.
+#[derive(Debug)]
+pub struct Pair {
+    listeners: Vec<Listener>,
+    capture: Capture,
+    /// On the primary ENI, and on a secondary one.
+    pub on_a: [Pod; 2],
+    pub on_b: [Pod; 2],
+    /// Pods that fill the primary ENIs.
+    pub fillers: Vec<Pod>,
+    pub a: Node,
+    pub b: Node,
+    pub lab: Lab,
+    wrong: Vec<String>,
+}
+
+impl Pair {
+    /// Node `a` gets `settings`, node `b` none.
+    ///
+    /// # Errors
+    /// If anything of it cannot be had.
+    pub fn start(settings: &[(&str, &str)]) -> io::Result<Self> {
+        let lab = Lab::start(SimConfig::default())?;
+        let capture = Capture::start(&lab)?;
+        // t3.small: three ENIs of three pods each.
+        let (a, b) = (lab.node("t3.small", settings)?, lab.node("t3.small", &[])?);
+        let mut fillers = Vec::new();
+        let on_a = on_both(&lab, &a, &mut fillers)?;
+        let on_b = on_both(&lab, &b, &mut fillers)?;
+        let mut pair = Self {
+            listeners: Vec::new(),
+            capture,
+            on_a,
+            on_b,
+            fillers,
+            a,
+            b,
+            lab,
+            wrong: Vec::new(),
+        };
+        pair.listen()?;
+        Ok(pair)
+    }
+
+    fn listen(&mut self) -> io::Result<()> {
+        for who in Who::ALL {
+            let listener = Listener::start(self.netns(who), self.at(who), &format!("{who:?}"))?;
+            self.listeners.push(listener);
+        }
+        Ok(())
+    }
+
+    #[must_use]
+    pub const fn netns(&self, who: Who) -> &Netns {
+        let ([a0, a1], [b0, b1]) = (&self.on_a, &self.on_b);
+        match who {
+            Who::APrimary => &a0.netns,
+            Who::ASecondary => &a1.netns,
+            Who::BPrimary => &b0.netns,
+            Who::BSecondary => &b1.netns,
+            Who::A => &self.a.instance.netns,
+            Who::B => &self.b.instance.netns,
+            Who::Internet => self.lab.sim.internet(),
+        }
+    }
+
+    #[must_use]
+    pub fn address(&self, who: Who) -> Ipv4Addr {
+        let ([a0, a1], [b0, b1]) = (&self.on_a, &self.on_b);
+        match who {
+            Who::APrimary => a0.ipv4(),
+            Who::ASecondary => a1.ipv4(),
+            Who::BPrimary => b0.ipv4(),
+            Who::BSecondary => b1.ipv4(),
+            Who::A => self.a.instance.address,
+            Who::B => self.b.instance.address,
+            Who::Internet => INTERNET_ADDRESS,
+        }
+    }
+
+    /// Where that one answers.
+    #[must_use]
+    pub fn at(&self, who: Who) -> SocketAddr {
+        SocketAddr::from((self.address(who), PORT))
+    }
+
+    /// Notes if `from` is not answered at `to` by the right one, or is seen there as somebody else.
+    pub fn expect(&mut self, what: &str, from: Who, to: SocketAddr, (by, seen_as): (Who, Who)) {
+        let seen_as = self.address(seen_as);
+        let found = match self.call(from, to) {
+            Ok(c) if c.with == format!("{by:?}") && c.seen_as.ip() == seen_as => return,
+            Ok(c) => format!("{} answered and saw {}", c.with, c.seen_as),
+            Err(error) => error.to_string(),
+        };
+        self.wrong.push(format!(
+            "{what}: {from:?} calls {to}: {by:?} must answer and see {seen_as}, but: {found}"
+        ));
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// As [`Conversation::start`].
+    pub fn call(&self, from: Who, to: SocketAddr) -> io::Result<Conversation> {
+        Conversation::start(self.netns(from), None, to, LIMIT)
+    }
+
+    /// Notes a failure that was found elsewhere.
+    pub fn note(&mut self, what: &str, result: io::Result<()>) {
+        self.wrong
+            .extend(result.err().map(|error| format!("{what}: {error}")));
+    }
+
+    /// What nodes sent since this was last asked.
+    ///
+    /// # Errors
+    /// What the capture says.
+    pub fn packets(&self) -> io::Result<Vec<Packet>> {
+        self.capture.packets(&self.lab)
+    }
+
+    /// The secondary ENI of node `a` that has a pod.
+    ///
+    /// # Panics
+    /// If EC2 knows none: the pod would have no address.
+    #[must_use]
+    pub fn secondary(&self) -> EniId {
+        self.secondary_in(&self.lab.sim.world())
+    }
+
+    /// The same, where the world is locked already.
+    ///
+    /// # Panics
+    /// As [`Pair::secondary`].
+    #[must_use]
+    pub fn secondary_in(&self, world: &vpc_sim::World) -> EniId {
+        let owner = world.owner_of(self.on_a[1].address());
+        owner.expect("the pod's address is on an ENI").id.clone()
+    }
+
+    /// Nothing was wrong, no packet left by an ENI that does not own its source, and both ENIs of node `a` were used.
+    ///
+    /// # Errors
+    /// Everything that was wrong.
+    pub fn verdict(&mut self) -> Result<(), String> {
+        let packets = self.packets().map_err(|error| error.to_string())?;
+        let mut wrong = std::mem::take(&mut self.wrong);
+        for stray in capture::strays(&self.lab, &packets) {
+            wrong.push(format!("left by the wrong ENI: {stray:?}"));
+        }
+        for eni in [self.a.instance.eni.clone(), self.secondary()] {
+            if !packets.iter().any(|packet| packet.eni == eni) {
+                wrong.push(format!("no packet was captured on {eni}"));
+            }
+        }
+        if wrong.is_empty() {
+            Ok(())
+        } else {
+            Err(wrong.join("\n"))
+        }
+    }
+}
+
+/// Adds pods until one is on a secondary ENI: that one, and the first.
+fn on_both(lab: &Lab, node: &Node, fillers: &mut Vec<Pod>) -> io::Result<[Pod; 2]> {
+    let is_primary = |pod: &Pod| {
+        let world = lab.sim.world();
+        world
+            .owner_of(pod.address())
+            .is_some_and(|eni| eni.id == node.instance.eni)
+    };
+    let first = node.add_pod("first")?;
+    if !is_primary(&first) {
+        return Err(io::Error::other("the first pod is not on the primary ENI"));
+    }
+    for n in 0..8 {
+        let pod = node.add_pod(&format!("pod{n}"))?;
+        if !is_primary(&pod) {
+            return Ok([first, pod]);
+        }
+        fillers.push(pod);
+    }
+    Err(io::Error::other("no pod is on a secondary ENI"))
+}

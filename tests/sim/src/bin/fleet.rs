@@ -1,0 +1,41 @@
+//! `make fleet`: prints what a fleet's start, growth and idle hour cost one account. Another seed may be given as the only
+//! argument.
+
+use std::{io, process::ExitCode};
+
+use sim::fleet::{report, run};
+use stdout::{errln, out, outln};
+
+fn main() -> ExitCode {
+    let seed = match std::env::args().nth(1).map(|text| text.parse()) {
+        None => 1,
+        Some(Ok(seed)) => seed,
+        Some(Err(error)) => {
+            errln!("fleet: the seed: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    stdout::ended("fleet", print(seed))
+}
+
+fn print(seed: u64) -> io::Result<ExitCode> {
+    outln!("{}", report::heading())?;
+    let mut met = true;
+    for nodes in [1000, 5000] {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime without I/O needs nothing of the system");
+        for row in runtime.block_on(run(nodes, seed)) {
+            out!("{row}")?;
+            met &= row.passes();
+        }
+    }
+    Ok(if met {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

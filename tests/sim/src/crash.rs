@@ -1,0 +1,199 @@
+//! Crash points: a node's life with ADD, DEL, growth and shrinking, ended at each point where that can be done and begun
+//! again. Everything between the plugin and the outside is the daemon's own: verbs, store, recovery, pool, planner,
+//! executor. The kernel and EC2 are simulated, and the state file is copied as a killed process leaves it.
+
+mod daemon;
+mod story;
+
+use std::{
+    fmt, io,
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use ipnet::Ipv4Net;
+use planner::{Config, limits};
+use tokio::time::Instant;
+
+use self::story::CHAOS;
+use crate::{
+    faults::Fault,
+    scenario::{Load, Scenario, Window},
+    state::{
+        Stage,
+        points::Points,
+        trace::{Trace, Words},
+    },
+};
+
+/// What a campaign over all points came to.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Points in the life that nobody ends, by name, in order.
+    pub points: Vec<String>,
+    /// How many of them a daemon was killed at.
+    pub covered: usize,
+    pub failures: Vec<String>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (all, covered) = (self.points.len(), self.covered);
+        writeln!(
+            f,
+            "{covered} of {all} crash points covered, {} failures",
+            self.failures.len()
+        )?;
+        self.failures
+            .iter()
+            .take(3)
+            .try_for_each(|failure| writeln!(f, "{failure}"))
+    }
+}
+
+/// What goes wrong besides the crash, where [`enumerate_all`] combines the two.
+const BESIDE: [&[Fault]; 9] = [
+    &[],
+    &[Fault::LostReply],
+    &[Fault::Unsent],
+    &[Fault::InternalApplied, Fault::Truncated],
+    &[Fault::Throttled],
+    &[Fault::Stale, Fault::Fresh],
+    &[Fault::HostFails, Fault::WireFails],
+    &[Fault::Partial, Fault::LinkLate],
+    &[Fault::Denied],
+];
+
+/// Kills a daemon at every point of each of these lives, and tells how it went. True if nothing was broken.
+///
+/// # Errors
+/// The first of `tell`.
+pub fn enumerate_all(tell: impl Fn(String) -> io::Result<()>) -> io::Result<bool> {
+    let mut sound = true;
+    for faults in BESIDE {
+        let report = enumerate(faults, 0, 1);
+        let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
+        tell(format!("beside [{}]: {report}", names.join(", ")))?;
+        sound &= report.failures.is_empty() && report.covered == report.points.len();
+    }
+    Ok(sound)
+}
+
+/// Kills a daemon at every `stride`th point from `first` of a life in which `faults` are in force for the first minutes.
+///
+/// # Panics
+/// If no directory for the state files can be made.
+#[must_use]
+pub fn enumerate(faults: &[Fault], first: usize, stride: usize) -> Report {
+    let (points, failure) = live(faults, None, Words::Last);
+    let mut report = Report {
+        points,
+        failures: failure.into_iter().collect(),
+        ..Report::default()
+    };
+    for point in (first..report.points.len()).step_by(stride) {
+        let (passed, failure) = live(faults, Some(point), Words::Last);
+        if passed.get(point) == report.points.get(point) {
+            report.covered += 1;
+        }
+        let name = &report.points[point];
+        report
+            .failures
+            .extend(failure.map(|why| format!("killed at point {point}, {name}: {why}")));
+    }
+    report
+}
+
+/// One life: the points that it passed, and what was broken.
+fn live(faults: &[Fault], kill_at: Option<usize>, words: Words) -> (Vec<String>, Option<String>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime without I/O needs nothing of the system");
+    let scenario = Arc::new(scenario(faults));
+    runtime.block_on(async move {
+        let trace = Trace::new(words != Words::None, words == Words::All);
+        let points = Points::new(kill_at);
+        let stage = Stage::new(scenario, trace, Instant::now()).with_points(points);
+        let (stage, place) = (Arc::new(stage), Place::new());
+        // Biased: a broken invariant ends the life at that very moment.
+        tokio::select! {
+            biased;
+            () = stage.failed() => {}
+            () = story::tell(stage.clone(), place.0.clone()) => {}
+        }
+        stage.with(|state, _| {
+            let why = state.broken.as_ref().map(|broken| {
+                let trace = state.trace.lines().join("\n    ");
+                format!("{}: {}\n    {trace}", broken.rule, broken.what)
+            });
+            (state.points.passed().to_vec(), why)
+        })
+    })
+}
+
+/// Two ENIs' worth of pods on the smallest type, and one address to spare: what comes makes it grow, what goes shrink.
+fn scenario(faults: &[Fault]) -> Scenario {
+    let window = |fault: &Fault| Window {
+        fault: *fault,
+        from: Duration::ZERO,
+        to: CHAOS,
+        percent: 40,
+        action: "AssignPrivateIpAddresses",
+    };
+    Scenario {
+        seed: 7,
+        kind: limits::lookup("t3.small").expect("the table has this type"),
+        subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 24),
+        config: Config {
+            warm_ip_target: Some(1),
+            cooldown: Duration::from_secs(10),
+            ..Config::default()
+        },
+        timeout: Duration::from_secs(5),
+        lag: Duration::from_secs(5),
+        leftovers: 0,
+        chaos: CHAOS,
+        windows: faults.iter().map(window).collect(),
+        sudden: Vec::new(),
+        load: Load {
+            every: Duration::ZERO,
+            batch: 0,
+            life: Duration::ZERO,
+            most: 0,
+            called_off: 0,
+        },
+    }
+}
+
+/// A directory of this life's own, in memory where there is such a thing: as /run is on a node.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        static PLACES: AtomicU64 = AtomicU64::new(0);
+        let number = PLACES.fetch_add(1, Ordering::Relaxed);
+        let memory = PathBuf::from("/dev/shm");
+        let root = if memory.is_dir() {
+            memory
+        } else {
+            std::env::temp_dir()
+        };
+        let path = root.join(format!("hawser-crash-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a temporary directory can be made");
+        Self(path)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Best effort: nobody reads it again.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}

@@ -1,0 +1,221 @@
+//! One daemon after the other on one node: each takes over what the last one left, as `ipamd run` does, and dies at the
+//! point that kills.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use ipamd::{
+    config,
+    ec2::executor::Executor,
+    node::identity::Identity,
+    pool::{checkpoint, discovery, driver::Driver},
+    runtime::{
+        clock::Clock,
+        supervise::Detached,
+        worker::{Job, Worker},
+    },
+    sandbox::{
+        recovery::{self, Agreed},
+        sandboxes::Sandboxes,
+    },
+    state::store::Store,
+    telemetry::{metrics::Metrics, recorder::Books},
+};
+use planner::{Event, Mono, Planner, Sandbox};
+use tokio::time::sleep;
+
+use crate::{
+    node::{identity, settings},
+    state::{Stage, State},
+    surroundings::{cloud::Cloud, host::Host, podnet::PodNet},
+};
+
+/// Between a daemon's death and the next one's start.
+const DOWN: Duration = Duration::from_secs(2);
+
+/// The verbs of the daemon that serves, if one does, and its generation.
+#[derive(Clone, Debug, Default)]
+pub struct Serving(Arc<Mutex<Option<(Sandboxes<PodNet>, u64)>>>);
+
+impl Serving {
+    pub fn get(&self) -> Option<(Sandboxes<PodNet>, u64)> {
+        self.0.lock().expect("a panic ends the run").clone()
+    }
+
+    fn set(&self, serving: Option<(Sandboxes<PodNet>, u64)>) {
+        *self.0.lock().expect("a panic ends the run") = serving;
+    }
+}
+
+/// Keeps a daemon on the node, for ever.
+pub async fn keep_one(stage: Arc<Stage>, dir: PathBuf, serving: Serving) {
+    let me = Arc::new(stage.with(|state, _| identity(state)));
+    let metrics = Arc::new(Metrics::new());
+    let mut state_file = None;
+    loop {
+        let generation = stage.with(|state, now| {
+            state.generation += 1;
+            state.budget.restart();
+            state
+                .trace
+                .note(now, "start", &[state.generation], || state.generation);
+            state.generation
+        });
+        stage.begun(generation);
+        let path = inherit(&dir, state_file.as_deref(), generation);
+        let daemon = Daemon {
+            stage: stage.clone(),
+            me: me.clone(),
+            metrics: metrics.clone(),
+            generation,
+            path: path.clone(),
+            serving: serving.clone(),
+        };
+        tokio::select! {
+            () = daemon.run() => {}
+            () = stage.outlived(generation) => {}
+        }
+        serving.set(None);
+        state_file = Some(path);
+        sleep(DOWN).await;
+    }
+}
+
+/// The state file as the killed daemon left it: a copy, for the old one is still open in the dead one's remains.
+fn inherit(dir: &Path, last: Option<&Path>, generation: u64) -> PathBuf {
+    let path = dir.join(format!("state-{generation}"));
+    if let Some(last) = last {
+        std::fs::copy(last, &path).expect("a file in memory can be copied");
+    }
+    path
+}
+
+struct Daemon {
+    stage: Arc<Stage>,
+    me: Arc<Identity>,
+    metrics: Arc<Metrics>,
+    generation: u64,
+    path: PathBuf,
+    serving: Serving,
+}
+
+impl Daemon {
+    async fn run(self) {
+        let (stage, generation) = (self.stage.clone(), self.generation);
+        let now = || Mono::from_epoch(stage.now());
+        let cooldown = stage.with(|state, _| state.scenario.config.cooldown);
+        let (store, contents) =
+            Store::open(&self.path, "boot").expect("what a daemon wrote can be read");
+        let intents = contents.intents.clone();
+        let pods = PodNet {
+            stage: stage.clone(),
+            generation,
+        };
+        let mut agreed = recovery::agree(&store, contents, &pods, cooldown, now())
+            .await
+            .expect("the kernel answers");
+        let executor = self.executor();
+        if !agreed.explained_by(&agreed.restored.enis) {
+            agreed.restored.enis = discovery::attached(&executor).await;
+        }
+        agreed.adopt(&store).expect("the store can be written");
+        stage.with(|state, now| state.compare_records(&agreed, now));
+        let store = self.gated(store);
+        self.serve(agreed, intents, store, executor, pods).await;
+    }
+
+    async fn serve(
+        self,
+        agreed: Agreed,
+        intents: Vec<String>,
+        store: Worker<Store>,
+        executor: Executor,
+        pods: PodNet,
+    ) {
+        let (config, kind, seed) = self.stage.with(|state, _| {
+            let scenario = &state.scenario;
+            (
+                scenario.config.clone(),
+                scenario.kind.clone(),
+                state.seeds.next(),
+            )
+        });
+        let planner = Planner::new(config.clone(), kind, self.me.subnet.clone(), seed);
+        let host = Host {
+            stage: self.stage.clone(),
+            generation: self.generation,
+        };
+        let (clock, tasks) = (Clock::Runtime(self.stage.epoch()), Detached::default());
+        let (pool, driver) = Driver::new(planner, executor.clone(), host, tasks.clone(), clock);
+        let driver = driver.with_journal(store.clone());
+        drop(tasks.spawn_idle(checkpoint::keep(driver.enis(), pool.clone(), store.clone())));
+        let serving = !agreed.restored.enis.is_empty();
+        pool.tell(Event::Restore(agreed.restored)).await;
+        drop(tasks.spawn_idle(discovery::run(executor.clone(), pool.clone(), serving)));
+        if !intents.is_empty() {
+            let settle = discovery::settle(executor, pool.clone(), intents, store.clone());
+            drop(tasks.spawn_idle(settle));
+        }
+        let mut all = config::Config::read(&BTreeMap::<&str, &str>::new()).expect("defaults");
+        all.pool = config;
+        let sandboxes = Sandboxes::new(
+            pool.clone(),
+            pods,
+            store,
+            agreed.records,
+            &all,
+            Books {
+                metrics: self.metrics,
+                ..Books::default()
+            },
+            tasks,
+        );
+        self.stage.with(|state, _| state.pool = Some(pool));
+        self.serving.set(Some((sandboxes, self.generation)));
+        driver.run().await;
+    }
+
+    fn executor(&self) -> Executor {
+        let cloud = Cloud {
+            stage: self.stage.clone(),
+            generation: self.generation,
+        };
+        Executor::new(
+            Arc::new(cloud),
+            self.me.clone(),
+            settings(&self.stage),
+            self.metrics.clone(),
+        )
+    }
+
+    /// The store between two points at which the daemon may die. A dead one's jobs are never done.
+    fn gated(&self, store: Store) -> Worker<Store> {
+        let (stage, generation) = (self.stage.clone(), self.generation);
+        let store = Mutex::new(store);
+        Worker::without_thread(move |job: Job<Store>| {
+            if !stage.point(generation, || "commit to be made".to_owned()) {
+                job(&mut store.lock().expect("no job panics"));
+                stage.point(generation, || "commit made".to_owned());
+            }
+        })
+    }
+}
+
+impl State {
+    /// I6 and I7 over a restart: every pod that was told of its address has a record, and no deleted one has.
+    fn compare_records(&mut self, agreed: &Agreed, now: Duration) {
+        let known = |sandbox: &Sandbox| agreed.records.iter().any(|r| r.sandbox == *sandbox);
+        if let Some(lost) = self.kernel.running.keys().find(|sandbox| !known(sandbox)) {
+            let what = format!("{} has no record after the restart", lost.container_id);
+            return self.fail(now, "I6: ADD's success is durable", what);
+        }
+        if let Some(back) = self.kernel.deleted.iter().find(|sandbox| known(sandbox)) {
+            let what = format!("{} is back after the restart", back.container_id);
+            self.fail(now, "I7: DEL's success is durable", what);
+        }
+    }
+}

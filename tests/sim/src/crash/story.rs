@@ -1,0 +1,235 @@
+//! What happens on the node, and what the runtime makes of a daemon that dies: a failed or unanswered ADD is deleted and
+//! tried again with a new sandbox, a DEL is repeated until it is answered.
+
+use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
+
+use ipamd::{
+    runtime::supervise::Detached,
+    sandbox::sandboxes::{Add, Sandboxes},
+    state::store::Record,
+};
+use planner::{Mono, Pod, Sandbox};
+use proto::handover::Handed;
+use tokio::time::sleep;
+
+use super::daemon::{self, Serving};
+use crate::{
+    oracle,
+    scenario::BOOT,
+    state::{Stage, State},
+    surroundings::{podnet::PodNet, pods::until},
+};
+
+/// Faults stop this long after the first daemon's start.
+pub const CHAOS: Duration = Duration::from_secs(120);
+/// More than one ENI of the type can hold.
+const PODS: u32 = 5;
+const ADD_LIMIT: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(2);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Lives the node's life to its end.
+pub async fn tell(stage: Arc<Stage>, dir: PathBuf) {
+    until(&stage, BOOT).await;
+    // One task: a store is one thread's own.
+    let serving = Serving::default();
+    tokio::select! {
+        biased;
+        () = daemon::keep_one(stage.clone(), dir, serving.clone()) => {}
+        () = live(stage, serving) => {}
+    }
+}
+
+async fn live(stage: Arc<Stage>, serving: Serving) {
+    let tasks = Detached::default();
+    let runtime = Runtime {
+        stage: stage.clone(),
+        serving,
+    };
+    let mut pods = Vec::new();
+    for number in 0..PODS {
+        let runtime = runtime.clone();
+        // Two by two, so that ADDs meet growth, and each other.
+        sleep(Duration::from_secs(u64::from(number / 2))).await;
+        pods.push(tasks.spawn(async move { runtime.place(number).await }));
+    }
+    let mut placed = Vec::new();
+    for pod in pods {
+        placed.push(pod.await.expect("no pod panics"));
+    }
+    sleep(Duration::from_secs(20)).await;
+    let leaving: Vec<_> = placed
+        .into_iter()
+        .map(|sandbox| {
+            let runtime = runtime.clone();
+            tasks.spawn(async move { runtime.delete(sandbox).await })
+        })
+        .collect();
+    for pod in leaving {
+        pod.await.expect("no pod panics");
+    }
+    until(&stage, BOOT + CHAOS).await;
+    stage.with(|state, now| state.calm(now));
+    settle(&stage).await;
+}
+
+/// What the daemon owes in the end (I4, I9), and that nothing of any pod is left.
+async fn settle(stage: &Stage) {
+    // What the faults have put off until now is done, and may be cut short, too.
+    until(stage, stage.now() + MINUTE * 5).await;
+    stage.with(|state, _| state.points.close());
+    let calm = stage.now();
+    until(stage, calm + MINUTE * 10).await;
+    let pool = stage.with(|state, _| state.pool.clone());
+    let snapshot = match pool {
+        Some(pool) => pool.snapshot().await.ok(),
+        None => None,
+    };
+    let Some(snapshot) = snapshot else {
+        return stage.with(|state, now| state.fail(now, "I8: the daemon serves", String::new()));
+    };
+    stage.with(|state, now| {
+        let leaks = oracle::leaks(state, &snapshot, now);
+        if let Some(leak) = leaks.first() {
+            state.fail(now, "I4: nothing is leaked for ever", leak.clone());
+        }
+        let held = snapshot.totals.assigned + snapshot.totals.reserved;
+        if held > 0 || !state.kernel.links.is_empty() {
+            let links = state.kernel.links.len();
+            let what = format!("{held} addresses and {links} links are left of pods that ended");
+            state.fail(now, "I4: nothing is leaked for ever", what);
+        }
+    });
+    // The search for a former life's leaks comes minutes after a start.
+    until(stage, calm + MINUTE * 20).await;
+    let before = stage.with(|state, _| state.budget.total());
+    sleep(MINUTE * 60).await;
+    stage.with(|state, now| {
+        let made = state.budget.total() - before;
+        if made > 0 {
+            let what = format!("{made} calls in a quiet hour");
+            state.fail(now, "I9: an idle node makes no EC2 call", what);
+        }
+    });
+}
+
+/// The container runtime's side.
+#[derive(Clone, Debug)]
+struct Runtime {
+    stage: Arc<Stage>,
+    serving: Serving,
+}
+
+impl Runtime {
+    /// The daemon that serves, once there is one.
+    async fn daemon(&self) -> (Sandboxes<PodNet>, u64) {
+        loop {
+            let found = self.serving.get();
+            if let Some(found) = found.filter(|(_, generation)| self.stage.alive(*generation)) {
+                return found;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The answer, unless the daemon dies first or at the same moment: then nobody hears it.
+    async fn heard<T>(&self, generation: u64, answer: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.stage.outlived(generation) => None,
+            answer = answer => Some(answer).filter(|_| self.stage.alive(generation)),
+        }
+    }
+
+    async fn place(&self, number: u32) -> Sandbox {
+        for attempt in 0_u32.. {
+            let sandbox = Sandbox {
+                network: "hawser".to_owned(),
+                container_id: format!("p{number}-{attempt}"),
+                ifname: "eth0".to_owned(),
+            };
+            let (daemon, generation) = self.daemon().await;
+            let asked = self.stage.now();
+            let times = (asked, asked + ADD_LIMIT);
+            let answer = self
+                .heard(generation, daemon.add(request(&sandbox, times.1)))
+                .await;
+            let refusal = match answer {
+                Some(Ok(record)) => {
+                    self.stage.with(|state, now| {
+                        oracle::answered(state, &sandbox, times, None, now);
+                        state.told(&record, now);
+                    });
+                    return sandbox;
+                }
+                Some(Err(refusal)) => Some(refusal.to_string()),
+                None => None,
+            };
+            if refusal.is_some() {
+                let note =
+                    |state: &mut State, now| oracle::answered(state, &sandbox, times, refusal, now);
+                self.stage.with(note);
+            }
+            self.delete(sandbox).await;
+            sleep(AGAIN).await;
+        }
+        unreachable!("attempts have no end")
+    }
+
+    async fn delete(&self, sandbox: Sandbox) {
+        let link = self
+            .stage
+            .with(|state, _| state.kernel.running.remove(&sandbox));
+        loop {
+            let (daemon, generation) = self.daemon().await;
+            if let Some(Ok(())) = self.heard(generation, daemon.del(&sandbox)).await {
+                break;
+            }
+            sleep(AGAIN).await;
+        }
+        self.stage.with(|state, now| state.gone(sandbox, link, now));
+    }
+}
+
+fn request(sandbox: &Sandbox, deadline: Duration) -> Add {
+    // The kernel is simulated: descriptors of any kind will do.
+    let nothing = || File::open("/dev/null").expect("every system has it").into();
+    Add {
+        sandbox: sandbox.clone(),
+        pod: Pod::default(),
+        deadline: Mono::from_epoch(deadline),
+        veth_prefix: None,
+        mtu: None,
+        handed: Handed {
+            netns: nothing(),
+            netlink: nothing(),
+        },
+    }
+}
+
+impl State {
+    /// I6: a pod is told of its address, so it must have it.
+    fn told(&mut self, record: &Record, now: Duration) {
+        let link = self.kernel.links.get(&record.host_name);
+        if link.and_then(|link| link.address) != Some(record.address) {
+            let what = format!("{} was promised and is not routed", record.address);
+            self.fail(now, "I6: ADD success means a complete datapath", what);
+        }
+        self.kernel
+            .running
+            .insert(record.sandbox.clone(), record.host_name.clone());
+    }
+
+    /// I7: DEL was answered, so the address must be unreachable.
+    fn gone(&mut self, sandbox: Sandbox, link: Option<String>, now: Duration) {
+        let routed = |name: &String| {
+            let link = self.kernel.links.get(name);
+            link.is_some_and(|link| link.address.is_some())
+        };
+        if link.as_ref().is_some_and(routed) {
+            let what = format!("{} is still routed", sandbox.container_id);
+            self.fail(now, "I7: DEL success means unreachable", what);
+        }
+        self.kernel.deleted.push(sandbox);
+    }
+}

@@ -1,0 +1,150 @@
+//! One node of the fleet: the daemon's pool task with everything behind it, short of the kernel.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use ipamd::{
+    config::Cloud,
+    ec2::executor::Executor,
+    host::seam::EniHost,
+    node::identity::Identity,
+    pool::{
+        discovery,
+        driver::{Driver, Pool},
+    },
+    runtime::{clock::Clock, supervise::Detached},
+    telemetry::metrics::Metrics,
+};
+use planner::{Config, Event, Failure, Mono, Planner, Pod, Sandbox, command::ConfigureEni, limits};
+use tokio::{task::JoinSet, time::Instant};
+
+use vpc_sim::random::Rng;
+
+use super::account::{Account, instance, subnet};
+
+const TYPE: &str = "m5.large";
+/// Pod addresses of its primary ENI, all of which are held from the start: as many pods again need one ENI more.
+pub const FIRST_ENI: u32 = 9;
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    pool: Pool,
+    pods: AtomicU32,
+}
+
+/// The kernel: an attached ENI's link appears some seconds later.
+#[derive(Clone, Debug)]
+struct Kernel(Arc<Mutex<Rng>>);
+
+impl EniHost for Kernel {
+    async fn configure(&self, eni: ConfigureEni) -> Result<(), Failure> {
+        if eni.device > 0 {
+            let appears = {
+                let mut dice = self.0.lock().expect("no holder panics");
+                dice.millis(1000, 6000)
+            };
+            tokio::time::sleep(appears).await;
+        }
+        Ok(())
+    }
+
+    async fn deconfigure(&self, _: ConfigureEni) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Starts node `n` as the daemon does, without records.
+    ///
+    /// # Panics
+    /// If the planner does not know the instance type.
+    pub fn start(n: usize, seed: u64, account: &Arc<Account>, tasks: &mut JoinSet<()>) -> Self {
+        let me = identity(n, account);
+        let executor = Executor::new(
+            Arc::new(account.seat(n)),
+            Arc::new(me.clone()),
+            settings(),
+            Arc::new(Metrics::new()),
+        );
+        let own = seed.wrapping_add(u64::try_from(n).expect("64 bits") << 20);
+        let kind = limits::require(TYPE).expect("a common type").clone();
+        let planner = Planner::new(config(), kind, me.subnet, own);
+        let kernel = Kernel(Arc::new(Mutex::new(Rng::new(own, 0))));
+        let (pool, driver) = Driver::new(
+            planner,
+            executor.clone(),
+            kernel,
+            Detached::default(),
+            Clock::Runtime(Instant::now()),
+        );
+        tasks.spawn(driver.run());
+        tasks.spawn(discovery::run(executor, pool.clone(), false));
+        Self {
+            name: me.instance,
+            pool,
+            pods: AtomicU32::new(0),
+        }
+    }
+
+    /// One more pod; ends when it has its address and is wired.
+    pub fn pod(&self) -> impl Future<Output = ()> + Send + use<> {
+        let nth = self.pods.fetch_add(1, Ordering::Relaxed);
+        let sandbox = Sandbox {
+            network: "hawser".to_owned(),
+            container_id: format!("{}-{nth}", self.name),
+            ifname: "eth0".to_owned(),
+        };
+        let pool = self.pool.clone();
+        async move {
+            let granted = pool.add(sandbox.clone(), Pod::default(), patient()).await;
+            granted.expect("a patient pod is not refused");
+            pool.tell(Event::Wired { sandbox }).await;
+        }
+    }
+}
+
+/// All addresses of the primary ENI are held, and a spare one beyond the pods': growth begins with the pod that takes
+/// the last.
+fn config() -> Config {
+    Config {
+        warm_ip_target: Some(1),
+        minimum_ip_target: Some(FIRST_ENI),
+        ..Config::default()
+    }
+}
+
+fn settings() -> Cloud {
+    Cloud {
+        cluster: Some("fleet".to_owned()),
+        extra_tags: [].into(),
+        manage_untagged: false,
+        timeout: Duration::from_secs(10),
+    }
+}
+
+fn identity(n: usize, account: &Account) -> Identity {
+    let primary = account.primary(n);
+    let (subnet, subnet_cidr) = subnet(n);
+    Identity {
+        instance: instance(n),
+        instance_type: TYPE.to_owned(),
+        region: "us-west-2".to_owned(),
+        mac: primary.mac,
+        address: primary.primary,
+        subnet,
+        subnet_cidr,
+        security_groups: vec!["sg-fleet".to_owned()],
+    }
+}
+
+/// Long enough for the slowest fleet: these pods measure the pool, and come back neither sooner nor later.
+fn patient() -> Mono {
+    Mono::from_epoch(Duration::from_secs(1_000_000))
+}

@@ -1,0 +1,223 @@
+//! The daemon's life: start as the real one does (recover, serve, ask EC2 what is attached), die, start again.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use ipamd::{
+    config,
+    ec2::executor::Executor,
+    node::identity::Identity,
+    pool::{
+        discovery,
+        driver::{Driver, Pool},
+    },
+    runtime::{clock::Clock, supervise::Detached},
+    telemetry::metrics::Metrics,
+};
+use planner::{EniId, Event, Mac, Observed, Planner, Restored, SubnetId};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::sleep,
+};
+
+use crate::{
+    faults::Fault,
+    state::{Stage, State},
+    surroundings::{cloud::Cloud, host::Host},
+};
+
+/// Runs daemons, one at a time.
+#[derive(Debug)]
+pub struct Node {
+    stage: Arc<Stage>,
+    me: Arc<Identity>,
+    metrics: Arc<Metrics>,
+    tasks: Detached,
+    /// The task that starts the daemon and then is it.
+    running: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    #[must_use]
+    pub fn new(stage: Arc<Stage>) -> Self {
+        let me = Arc::new(stage.with(|state, _| identity(state)));
+        Self {
+            stage,
+            me,
+            metrics: Arc::new(Metrics::new()),
+            tasks: Detached::default(),
+            running: None,
+        }
+    }
+
+    /// Starts a daemon, which serves as soon as EC2 has answered it.
+    pub fn start(&mut self) {
+        let generation = self.stage.with(|state, now| {
+            state.generation += 1;
+            state.budget.restart();
+            state.disturbed.forget_lists();
+            state
+                .trace
+                .note(now, "start", &[state.generation], || state.generation);
+            state.generation
+        });
+        let start = Start {
+            stage: self.stage.clone(),
+            me: self.me.clone(),
+            metrics: self.metrics.clone(),
+            generation,
+        };
+        self.running = Some(self.tasks.spawn(start.run()));
+    }
+
+    /// Ends it without warning.
+    pub fn kill(&mut self) {
+        if let Some(task) = self.running.take() {
+            task.abort();
+        }
+        self.stage.with(|state, now| {
+            state.pool = None;
+            state.monitor = None;
+            state.generation += 1;
+            state.count(Fault::Crash, now);
+            state.ledger.granted.clear();
+            state.bury(now);
+        });
+    }
+}
+
+impl State {
+    /// Those of the `known` ENIs whose links went while no daemon ran, and where the kernel tells of each that goes later.
+    fn watch_links(&mut self, known: &[Observed]) -> (Vec<Mac>, mpsc::UnboundedReceiver<Mac>) {
+        let (monitor, gone) = mpsc::unbounded_channel();
+        self.monitor = Some(monitor);
+        let missing = known
+            .iter()
+            .filter(|eni| !self.links.contains_key(&eni.eni));
+        (missing.map(|eni| eni.mac).collect(), gone)
+    }
+
+    /// Some pods end while nobody is there to be told.
+    fn bury(&mut self, now: Duration) {
+        let mut orphaned = 0;
+        for held in self.ledger.live.values_mut() {
+            if self.pods.percent(15) {
+                held.gone = true;
+                orphaned += 1;
+            }
+        }
+        for _ in 0..orphaned {
+            self.count(Fault::Orphaned, now);
+        }
+    }
+}
+
+/// One daemon.
+struct Start {
+    stage: Arc<Stage>,
+    me: Arc<Identity>,
+    metrics: Arc<Metrics>,
+    generation: u64,
+}
+
+impl Start {
+    async fn run(self) {
+        let restored = self.stage.with(|state, now| {
+            let cooldown = state.scenario.config.cooldown;
+            let enis = state.noted.clone();
+            Restored {
+                enis,
+                ..state.ledger.recover(now, cooldown)
+            }
+        });
+        let cloud = Cloud {
+            stage: self.stage.clone(),
+            generation: self.generation,
+        };
+        let executor = Executor::new(
+            Arc::new(cloud),
+            self.me.clone(),
+            settings(&self.stage),
+            self.metrics.clone(),
+        );
+        let (config, kind, seed) = self.stage.with(|state, _| {
+            let scenario = &state.scenario;
+            (
+                scenario.config.clone(),
+                scenario.kind.clone(),
+                state.seeds.next(),
+            )
+        });
+        let planner = Planner::new(config, kind, self.me.subnet.clone(), seed);
+        let host = Host {
+            stage: self.stage.clone(),
+            generation: self.generation,
+        };
+        let clock = Clock::Runtime(self.stage.epoch());
+        let detached = Detached::default();
+        let (pool, driver) = Driver::new(planner, executor.clone(), host, detached.clone(), clock);
+        let serving = !restored.enis.is_empty();
+        let known = restored.enis.clone();
+        drop(detached.spawn_idle(remember(driver.enis(), self.stage.clone(), self.generation)));
+        pool.tell(Event::Restore(restored)).await;
+        let (missing, monitor) = self.stage.with(|state, _| state.watch_links(&known));
+        for mac in missing {
+            pool.tell(Event::EniLinkGone { mac }).await;
+        }
+        drop(detached.spawn_idle(pass_on(monitor, pool.clone())));
+        drop(detached.spawn_idle(discovery::run(executor, pool.clone(), serving)));
+        self.stage.with(|state, now| {
+            state
+                .trace
+                .note(now, "serves", &[self.generation], || self.generation);
+            state.pool = Some(pool);
+        });
+        driver.run().await;
+    }
+}
+
+/// Tells the pool of each link that goes.
+async fn pass_on(mut gone: mpsc::UnboundedReceiver<Mac>, pool: Pool) {
+    while let Some(mac) = gone.recv().await {
+        pool.tell(Event::EniLinkGone { mac }).await;
+    }
+}
+
+/// The store's list of ENIs, written as soon as it changes; a dead daemon writes no more.
+async fn remember(mut enis: watch::Receiver<Vec<Observed>>, stage: Arc<Stage>, generation: u64) {
+    while enis.changed().await.is_ok() {
+        let now = enis.borrow_and_update().clone();
+        sleep(Duration::from_millis(1)).await;
+        stage.with(|state, _| {
+            if state.generation == generation {
+                state.noted = now;
+            }
+        });
+    }
+}
+
+pub(super) fn settings(stage: &Stage) -> config::Cloud {
+    config::Cloud {
+        cluster: None,
+        extra_tags: BTreeMap::new(),
+        manage_untagged: false,
+        timeout: stage.with(|state, _| state.scenario.timeout),
+    }
+}
+
+/// What the metadata service says of this node.
+pub(super) fn identity(state: &State) -> Identity {
+    let primary = state
+        .interface(&EniId(state.primary.0.clone()))
+        .expect("an instance has a primary ENI");
+    Identity {
+        instance: state.me.0.clone(),
+        instance_type: state.scenario.kind.name.to_string(),
+        region: state.world.region().to_owned(),
+        mac: Mac(primary.mac.0),
+        address: primary.primary().unwrap_or(Ipv4Addr::UNSPECIFIED),
+        subnet: SubnetId(primary.subnet.0.clone()),
+        subnet_cidr: state.scenario.subnet,
+        security_groups: primary.groups.iter().map(ToString::to_string).collect(),
+    }
+}

@@ -1,0 +1,350 @@
+//! What a seed stands for: the node, its configuration, its pods, and everything that will go wrong.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use ipnet::{Ipv4Net, Ipv6Net};
+use planner::{Config, Family, InstanceType, limits};
+
+use crate::{faults::Fault, random::Purpose};
+use vpc_sim::random::Rng;
+
+/// The node has been up for a while when the daemon first starts.
+pub const BOOT: Duration = Duration::from_secs(1000);
+
+/// EC2 actions that a denial may hit.
+const DENIABLE: [&str; 8] = [
+    "CreateNetworkInterface",
+    "AttachNetworkInterface",
+    "AssignPrivateIpAddresses",
+    "UnassignPrivateIpAddresses",
+    "DetachNetworkInterface",
+    "DeleteNetworkInterface",
+    "DescribeNetworkInterfaces",
+    "ModifyNetworkInterfaceAttribute",
+];
+
+/// The same of a node whose pods have IPv6 addresses.
+const DENIABLE_V6: [&str; 3] = [
+    "AssignIpv6Addresses",
+    "UnassignIpv6Addresses",
+    "DescribeNetworkInterfaces",
+];
+
+/// Faults that are in force for a while.
+const LASTING: [Fault; 24] = [
+    // Those that need an occasion come more often.
+    Fault::Stale,
+    Fault::Stale,
+    Fault::Stale,
+    Fault::Partial,
+    Fault::Partial,
+    Fault::Fresh,
+    Fault::LostReply,
+    Fault::Unsent,
+    Fault::Refused,
+    Fault::Truncated,
+    Fault::Internal,
+    Fault::InternalApplied,
+    Fault::Throttled,
+    Fault::Buckets,
+    Fault::Denied,
+    Fault::Exhausted,
+    Fault::Fragmented,
+    Fault::Fresh,
+    Fault::Stale,
+    Fault::Partial,
+    Fault::LinkLate,
+    Fault::HostFails,
+    Fault::WireFails,
+    Fault::Cordoned,
+];
+
+/// Faults that strike once.
+const SUDDEN: [Fault; 12] = [
+    Fault::AttachStall,
+    Fault::AttachStall,
+    Fault::DetachStall,
+    Fault::DetachStall,
+    Fault::ForeignAttach,
+    Fault::ForeignManaged,
+    Fault::ForeignDetach,
+    Fault::ForeignDelete,
+    Fault::Moved,
+    Fault::Crash,
+    Fault::Crash,
+    Fault::Crash,
+];
+
+/// Those of an IPv6 node: it has one ENI, and nothing happens to others.
+const SUDDEN_V6: [Fault; 7] = [
+    Fault::PrefixTaken,
+    Fault::PrefixTaken,
+    Fault::PrefixAdded,
+    Fault::ForeignAttach,
+    Fault::Crash,
+    Fault::Crash,
+    Fault::Crash,
+];
+
+/// The subnet's other block, and what a VPC has it from.
+pub const SUBNET_V6: Ipv6Net = Ipv6Net::new_assert(
+    Ipv6Addr::new(0x2600, 0x1f14, 0x0abc, 0xde00, 0, 0, 0, 0),
+    64,
+);
+
+/// A fault in force from `from` to `to`.
+#[derive(Clone, Debug)]
+pub struct Window {
+    pub fault: Fault,
+    pub from: Duration,
+    pub to: Duration,
+    /// Of the calls (or other occasions) that it hits.
+    pub percent: u64,
+    /// The one action that is denied.
+    pub action: &'static str,
+}
+
+/// How pods come and go.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Mean time between arrivals.
+    pub every: Duration,
+    /// Pods per arrival.
+    pub batch: u64,
+    /// Longest life.
+    pub life: Duration,
+    /// The scheduler places no more pods than this here.
+    pub most: usize,
+    /// Of waiting ADDs that are called off.
+    pub called_off: u64,
+}
+
+/// One seed's world.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub seed: u64,
+    pub kind: &'static InstanceType,
+    pub subnet: Ipv4Net,
+    pub config: Config,
+    /// The daemon's limit for one EC2 call.
+    pub timeout: Duration,
+    /// How old a list may be.
+    pub lag: Duration,
+    /// ENIs of a former life.
+    pub leftovers: u64,
+    /// Pods and faults until then; all times of faults count from [`BOOT`].
+    pub chaos: Duration,
+    pub windows: Vec<Window>,
+    pub sudden: Vec<(Duration, Fault)>,
+    pub load: Load,
+}
+
+impl Scenario {
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Purpose::Scenario.stream(seed);
+        let mut family = Purpose::Family.stream(seed);
+        let mut kind = instance(&mut rng);
+        let mut config = config(&mut rng, kind);
+        if family.percent(20) {
+            kind = in_ipv6(&mut config, kind);
+        }
+        let chaos = rng.seconds(90, 600);
+        let calm = rng.percent(8);
+        let count = |rng: &mut Rng, most: u64| if calm { 0 } else { rng.below(most + 1) };
+        let (deniable, strikes): (&[_], &[_]) = match config.family {
+            Family::V4 => (&DENIABLE, &SUDDEN),
+            Family::V6 => (&DENIABLE_V6, &SUDDEN_V6),
+        };
+        let windows = (0..count(&mut rng, 5))
+            .map(|_| window(&mut rng, chaos, deniable))
+            .collect();
+        let mut sudden: Vec<_> = (0..count(&mut rng, 5))
+            .map(|_| (rng.millis(0, millis(chaos)), *rng.pick(strikes)))
+            .collect();
+        sudden.sort_by_key(|(at, _)| *at);
+        let cooldown = config.cooldown;
+        let limit = u64::from(limits::pod_limit(kind, &config).addresses);
+        Self {
+            seed,
+            kind,
+            subnet: subnet(&mut rng),
+            config,
+            timeout: rng.seconds(5, 10),
+            lag: rng.seconds(1, 9),
+            leftovers: if rng.percent(15) { 1 + rng.below(2) } else { 0 },
+            chaos,
+            windows,
+            sudden,
+            load: load(&mut rng, limit, cooldown),
+        }
+    }
+
+    /// The window of `fault` in force at `now`.
+    #[must_use]
+    pub fn window(&self, fault: Fault, now: Duration) -> Option<&Window> {
+        let now = now.checked_sub(BOOT)?;
+        let mut open = self.windows.iter();
+        open.find(|w| w.fault == fault && w.from <= now && now < w.to)
+    }
+
+    #[must_use]
+    pub fn is_ipv6(&self) -> bool {
+        self.config.family == Family::V6
+    }
+
+    /// Whether the pool sizes itself by the demand: no target is set. An IPv6 node's one prefix is size enough.
+    #[must_use]
+    pub fn sizes_itself(&self) -> bool {
+        !self.is_ipv6()
+            && self.config.warm_eni_target.is_none()
+            && self.config.warm_ip_target.is_none()
+            && self.config.minimum_ip_target.is_none()
+            && self.config.warm_prefix_target.is_none()
+    }
+
+    /// Whether a list may be old at any time in this world.
+    #[must_use]
+    pub fn has_stale_lists(&self) -> bool {
+        self.windows.iter().any(|w| w.fault == Fault::Stale)
+    }
+}
+
+fn instance(rng: &mut Rng) -> &'static InstanceType {
+    const KINDS: [&str; 8] = [
+        "t3.small",
+        "t3.small",
+        "t3.medium",
+        "t3.medium",
+        "t2.medium",
+        "m5.large",
+        "m5.large",
+        "m5.xlarge",
+    ];
+    limits::lookup(KINDS[rng.index(KINDS.len())]).expect("the table has these types")
+}
+
+/// Turns a node into one of IPv6, which needs prefixes.
+fn in_ipv6(config: &mut Config, kind: &'static InstanceType) -> &'static InstanceType {
+    config.family = Family::V6;
+    config.prefix_delegation = true;
+    if kind.prefix_mode(config) {
+        kind
+    } else {
+        limits::lookup("t3.medium").expect("the table has this type")
+    }
+}
+
+fn subnet(rng: &mut Rng) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), *rng.pick(&[24, 24, 25, 26, 27]))
+}
+
+fn config(rng: &mut Rng, kind: &InstanceType) -> Config {
+    let mut config = Config {
+        prefix_delegation: rng.percent(25),
+        cooldown: rng.seconds(10, 40),
+        manage_cordoned: rng.percent(20),
+        ..Config::default()
+    };
+    match rng.below(6) {
+        0 => {}
+        1 | 2 => config.warm_eni_target = u32::try_from(rng.below(3)).ok(),
+        3 => config.warm_prefix_target = u32::try_from(rng.below(2)).ok(),
+        _ => {
+            config.warm_ip_target = Some(1 + u32::try_from(rng.below(6)).unwrap_or(0));
+            config.minimum_ip_target = rng.percent(50).then(|| u32::from(kind.ipv4_per_eni));
+        }
+    }
+    if rng.percent(20) {
+        config.max_eni = Some(1 + u16::try_from(rng.below(3)).unwrap_or(0));
+    }
+    config
+}
+
+/// Pods that hold or have just left between a fifth and a little more of what the node can hold, on the average.
+fn load(rng: &mut Rng, limit: u64, cooldown: Duration) -> Load {
+    let bursts = rng.percent(40);
+    let batch = if bursts {
+        1 + rng.below((limit + 2).min(40))
+    } else {
+        1
+    };
+    // In hundredths of a pod, and how long each of them then occupies its address.
+    let pods = limit.min(40) * (20 + rng.below(90));
+    let occupied = millis(cooldown) + rng.below(150_000);
+    let every = occupied * 100 * batch.div_ceil(2) / pods.max(1);
+    Load {
+        every: Duration::from_millis(every),
+        batch,
+        life: Duration::from_millis((occupied - millis(cooldown)) * 2),
+        most: usize::try_from(pods / 100 + 2).unwrap_or(usize::MAX),
+        called_off: if rng.percent(30) { 20 } else { 0 },
+    }
+}
+
+fn window(rng: &mut Rng, chaos: Duration, deniable: &[&'static str]) -> Window {
+    let fault = *rng.pick(&LASTING);
+    let from = rng.millis(0, millis(chaos) * 4 / 5);
+    // Half of them last to the end: what is in force when the faults stop is what recovery starts from.
+    let to = if rng.percent(50) {
+        chaos
+    } else {
+        rng.millis(millis(from), millis(chaos))
+    };
+    let percent = if rng.percent(30) {
+        100
+    } else {
+        5 + rng.below(80)
+    };
+    let action = deniable[rng.index(deniable.len())];
+    Window {
+        fault,
+        from,
+        to,
+        percent,
+        action,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  {} in {}, {:?}",
+            self.kind.name, self.subnet, self.config
+        )?;
+        write!(
+            f,
+            "  {:?}, faults until {:.0} s:",
+            self.load,
+            self.chaos.as_secs_f64()
+        )?;
+        for Window {
+            fault,
+            from,
+            to,
+            percent,
+            action,
+        } in &self.windows
+        {
+            let (from, to) = (from.as_secs_f64(), to.as_secs_f64());
+            write!(f, " {} {percent} % {from:.0}–{to:.0} s", fault.name())?;
+            if *fault == Fault::Denied {
+                write!(f, " ({action})")?;
+            }
+            f.write_str(";")?;
+        }
+        for (at, fault) in &self.sudden {
+            write!(f, " {} at {:.0} s;", fault.name(), at.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,15 @@
+//! What all actors of a run share, behind one lock.
+//!
+//! Owns EC2's world, the node's ledger, the trace and the first broken invariant. May use `scenario`, `faults` and
+//! `random`. Must not know who acts on it: the surroundings, the oracle and the daemon.
+
+pub mod budget;
+pub mod ledger;
+pub mod lists;
+pub mod pod_links;
+pub mod points;
+pub mod shared;
+pub mod trace;
+pub mod witness;
+
+pub use shared::{Stage, State, Violation};

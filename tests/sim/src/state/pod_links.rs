@@ -1,0 +1,32 @@
+//! The links of pods in the simulated kernel. They outlive every daemon.
+
+use std::collections::BTreeMap;
+
+use datapath::pod::{HostSide, PodLink};
+use planner::Sandbox;
+
+/// Pod links by name, and whose pods run.
+#[derive(Debug, Default)]
+pub struct Kernel {
+    pub links: BTreeMap<String, HostSide>,
+    /// Pods that were told of their address, and the name of their link. Until their DEL is asked for, nobody may take
+    /// the route away (I10) nor forget the record (I6).
+    pub running: BTreeMap<Sandbox, String>,
+    /// Sandboxes whose DEL was answered: nothing of them may come back (I7).
+    pub deleted: Vec<Sandbox>,
+    made: u32,
+}
+
+impl Kernel {
+    pub fn make(&mut self, link: &PodLink) {
+        self.made += 1;
+        let side = HostSide {
+            ifindex: self.made,
+            name: link.host_name.clone(),
+            index: link.index,
+            mac: Some(link.host_mac),
+            address: None,
+        };
+        self.links.insert(link.host_name.clone(), side);
+    }
+}

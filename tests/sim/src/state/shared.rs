@@ -1,0 +1,347 @@
+//! The world as all actors share it: EC2, the node's ledger, the trace, and the first broken invariant.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use ipamd::pool::driver::Pool;
+use planner::{EniId, Mac, Observed};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
+use vpc_sim::{
+    LaunchInstance, World, WorldConfig,
+    ids::{self, InstanceId, SubnetId},
+    latency::Latency,
+    random::Rng,
+    world::model::{AttachmentState, Change, NetworkInterface},
+};
+
+use crate::{
+    faults::{Fault, Tally},
+    random::Purpose,
+    scenario::{SUBNET_V6, Scenario},
+    state::{
+        budget::Budget,
+        ledger::{Held, Ledger},
+        lists::Lists,
+        pod_links::Kernel,
+        points::Points,
+        trace::{Trace, digest},
+        witness::Disturbances,
+    },
+};
+
+/// An invariant that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    pub at: Duration,
+    pub rule: &'static str,
+    pub what: String,
+}
+
+/// Everything behind one lock; nobody holds it across an await.
+#[derive(Debug)]
+pub struct State {
+    pub scenario: Arc<Scenario>,
+    pub world: World,
+    pub me: InstanceId,
+    pub primary: EniId,
+    pub subnet: SubnetId,
+    pub ledger: Ledger,
+    pub trace: Trace,
+    pub tally: Tally,
+    pub lists: Lists,
+    pub budget: Budget,
+    pub disturbed: Disturbances,
+    /// The kernel's links of attached ENIs.
+    pub links: BTreeMap<EniId, Mac>,
+    /// ENIs that the host has set up; the kernel keeps them across restarts of the daemon.
+    pub configured: BTreeSet<EniId>,
+    /// The ENIs that the daemon noted in its store.
+    pub noted: Vec<Observed>,
+    /// When each ENI was made, for those that are not found at first.
+    pub made: BTreeMap<EniId, Duration>,
+    /// What neighbours hold of the subnet.
+    pub neighbours: Vec<Ipv4Addr>,
+    /// ENIs of others, attached here.
+    pub foreign: Vec<ids::EniId>,
+    /// How many of them left when the faults stopped.
+    pub just_left: usize,
+    /// Pods' links, where they are simulated one by one.
+    pub kernel: Kernel,
+    /// Where a daemon may be killed, and was.
+    pub points: Points,
+    /// The daemon, if it serves.
+    pub pool: Option<Pool>,
+    /// Where the kernel tells that daemon of links that vanish.
+    pub monitor: Option<mpsc::UnboundedSender<Mac>>,
+    /// Counts daemons: whatever belongs to an older one is dead.
+    pub generation: u64,
+    /// Since then nothing goes wrong any more and every ADD is entitled to an address.
+    pub entitled: Option<Duration>,
+    /// Pods that are refused now do not come back.
+    pub closing: bool,
+    /// Pods that ask or will ask again.
+    pub waiting: usize,
+    pub calls: Rng,
+    pub views: Rng,
+    pub host: Rng,
+    pub pods: Rng,
+    pub seeds: Rng,
+    pub broken: Option<Violation>,
+}
+
+/// Shared by everybody.
+#[derive(Debug)]
+pub struct Stage {
+    state: Mutex<State>,
+    epoch: Instant,
+    broken: Notify,
+    /// Whether crash points are noted at all; asking costs.
+    enumerates: bool,
+    /// The daemon that lives.
+    living: watch::Sender<u64>,
+}
+
+impl Stage {
+    #[must_use]
+    pub fn new(scenario: Arc<Scenario>, trace: Trace, epoch: Instant) -> Self {
+        Self {
+            state: Mutex::new(State::new(scenario, trace)),
+            epoch,
+            broken: Notify::new(),
+            enumerates: false,
+            living: watch::Sender::default(),
+        }
+    }
+
+    /// Has crash points noted, and a daemon killed at one of them.
+    #[must_use]
+    pub fn with_points(self, points: Points) -> Self {
+        self.with(|state, _| state.points = points);
+        Self {
+            enumerates: true,
+            ..self
+        }
+    }
+
+    /// The daemon of `generation` has come to where it may be killed. True if it is dead: then it must not go on.
+    pub fn point(&self, generation: u64, name: impl FnOnce() -> String) -> bool {
+        if !self.enumerates {
+            return false;
+        }
+        let dead = self.with(|state, now| {
+            let lives = state.generation == generation;
+            if lives && state.points.pass(name()) {
+                state.die(now);
+                return true;
+            }
+            !lives
+        });
+        if dead {
+            self.begun(self.with(|state, _| state.generation));
+        }
+        dead
+    }
+
+    /// Tells whoever waits for the end of a daemon which one lives now.
+    pub fn begun(&self, generation: u64) {
+        self.living.send_if_modified(|living| {
+            let changed = *living != generation;
+            *living = generation;
+            changed
+        });
+    }
+
+    /// Ends when the daemon of `generation` is dead.
+    pub async fn outlived(&self, generation: u64) {
+        let mut living = self.living.subscribe();
+        // The sender is ours, so there is always an answer.
+        drop(living.wait_for(|now| *now != generation).await);
+    }
+
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    #[must_use]
+    pub const fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
+    /// Looks at and changes the state, with everything done that is due by now.
+    pub fn with<R>(&self, act: impl FnOnce(&mut State, Duration) -> R) -> R {
+        let now = self.now();
+        let mut state = self.state.lock().expect("a panic ends the run");
+        state.follow(now);
+        let result = act(&mut state, now);
+        state.follow(now);
+        if state.broken.is_some() {
+            self.broken.notify_one();
+        }
+        result
+    }
+
+    /// Ends when an invariant has been broken.
+    pub async fn failed(&self) {
+        self.broken.notified().await;
+    }
+
+    /// Whether the daemon of `generation` still runs.
+    pub fn alive(&self, generation: u64) -> bool {
+        self.with(|state, _| state.generation == generation)
+    }
+}
+
+impl State {
+    fn new(scenario: Arc<Scenario>, trace: Trace) -> Self {
+        let seed = scenario.seed;
+        let mut world = World::new(WorldConfig {
+            seed,
+            latency: Latency::default(),
+            ..WorldConfig::default()
+        });
+        let six = scenario.is_ipv6().then_some(SUBNET_V6);
+        let vpc = world.add_vpc(vec![scenario.subnet], six.into_iter().collect());
+        let subnet = world.add_subnet(&vpc, scenario.subnet, six, 'a');
+        let launch = LaunchInstance::plain(&scenario.kind.name, subnet.clone());
+        let node = world
+            .launch_instance(&launch, Duration::ZERO)
+            .expect("an empty subnet takes a node");
+        let mut lists = Lists::new(scenario.has_stale_lists());
+        lists.record(&world, Duration::ZERO);
+        Self {
+            world,
+            me: node.id,
+            primary: EniId(node.primary.0),
+            subnet,
+            ledger: Ledger::default(),
+            trace,
+            tally: Tally::default(),
+            lists,
+            budget: Budget::default(),
+            disturbed: Disturbances::default(),
+            links: BTreeMap::new(),
+            configured: BTreeSet::new(),
+            noted: Vec::new(),
+            made: BTreeMap::new(),
+            neighbours: Vec::new(),
+            foreign: Vec::new(),
+            just_left: 0,
+            kernel: Kernel::default(),
+            points: Points::default(),
+            pool: None,
+            monitor: None,
+            generation: 0,
+            entitled: None,
+            closing: false,
+            waiting: 0,
+            calls: Purpose::Calls.stream(seed),
+            views: Purpose::Lists.stream(seed),
+            host: Purpose::Host.stream(seed),
+            pods: Purpose::Pods.stream(seed),
+            seeds: Purpose::Planner.stream(seed),
+            broken: None,
+            scenario,
+        }
+    }
+
+    /// The daemon ends without warning.
+    fn die(&mut self, now: Duration) {
+        self.pool = None;
+        self.monitor = None;
+        self.generation += 1;
+        self.count(Fault::Crash, now);
+    }
+
+    fn follow(&mut self, now: Duration) {
+        self.world.advance(now);
+        for change in self.world.take_changes() {
+            match change {
+                Change::Attached { eni, .. } => {
+                    self.links.insert(EniId(eni.id.0), Mac(eni.mac.0));
+                }
+                Change::Detached { eni, .. } => self.link_gone(&EniId(eni.0), now),
+                _ => {}
+            }
+        }
+        self.lists.record(&self.world, now);
+    }
+
+    /// The kernel's side of a detachment: the link goes, with all that was set up on it, and says so.
+    fn link_gone(&mut self, eni: &EniId, now: Duration) {
+        self.configured.remove(eni);
+        let Some(mac) = self.links.remove(eni) else {
+            return;
+        };
+        self.trace
+            .note(now, "link gone", &[digest(&eni.0)], || &eni.0);
+        self.disturbed.link_gone(eni, now);
+        if let Some(monitor) = &self.monitor {
+            monitor.send(mac).ok(); // A daemon that has just died hears nothing.
+        }
+    }
+
+    /// Notes a broken invariant; the first one counts.
+    pub fn fail(&mut self, now: Duration, rule: &'static str, what: String) {
+        self.trace
+            .note(now, "BROKEN", &[digest(rule)], || format!("{rule}: {what}"));
+        self.broken.get_or_insert(Violation {
+            at: now,
+            rule,
+            what,
+        });
+    }
+
+    pub fn count(&mut self, fault: Fault, now: Duration) {
+        self.tally.count(fault);
+        self.trace
+            .note(now, "fault", &[fault as u64], || fault.name());
+    }
+
+    /// Whether a fault strikes now: its window is open and the stream of random numbers says so.
+    pub fn strikes(&mut self, fault: Fault, now: Duration) -> bool {
+        let percent = self
+            .scenario
+            .window(fault, now)
+            .map(|window| window.percent);
+        percent.is_some_and(|percent| self.calls.percent(percent))
+    }
+
+    #[must_use]
+    pub fn interface(&self, eni: &EniId) -> Option<&NetworkInterface> {
+        self.world.interface(&ids::EniId(eni.0.clone()))
+    }
+
+    /// Attached to this node, and settled.
+    #[must_use]
+    pub fn is_attached(&self, eni: &NetworkInterface) -> bool {
+        let bond = eni.attachment.as_ref();
+        bond.is_some_and(|bond| bond.instance == self.me && bond.state == AttachmentState::Attached)
+    }
+
+    /// Ours by tag, or the primary one.
+    #[must_use]
+    pub fn is_ours(&self, eni: &NetworkInterface) -> bool {
+        eni.id.0 == self.primary.0
+            || eni.tags.get("node.k8s.amazonaws.com/instance_id") == Some(&self.me.0)
+    }
+
+    /// Addresses that pods were granted on `eni` and that are still its own.
+    #[must_use]
+    pub fn in_use_on(&self, eni: &NetworkInterface) -> Vec<IpAddr> {
+        let here = |held: &&Held| held.eni.0 == eni.id.0 && eni.owns(held.address);
+        self.ledger
+            .held()
+            .map(|(_, held)| held)
+            .filter(here)
+            .map(|held| held.address)
+            .collect()
+    }
+}

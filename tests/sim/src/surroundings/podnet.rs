@@ -1,0 +1,172 @@
+//! The kernel as pods meet it: links that a daemon makes step by step, and that outlive it however it ends.
+
+use std::{
+    future::{Future, pending},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use datapath::pod::{HostSide, PodLink, PodRef};
+use ipamd::{
+    host::seam::{PodHost, WireError},
+    pool::driver::Grant,
+};
+use planner::{EniId, Sandbox};
+use proto::handover::Handed;
+use tokio::time::sleep;
+
+use crate::{
+    faults::Fault,
+    oracle,
+    state::{Stage, State, ledger::Held},
+};
+
+/// One netlink batch.
+const BATCH: Duration = Duration::from_millis(1);
+/// The kernel's grace period when a link goes.
+const GRACE: Duration = Duration::from_millis(16);
+
+/// One daemon's hand on the kernel.
+#[derive(Clone, Debug)]
+pub struct PodNet {
+    pub stage: Arc<Stage>,
+    pub generation: u64,
+}
+
+impl PodNet {
+    /// The kernel does it between two points at which the daemon may die.
+    async fn step(&self, name: &'static str, change: impl FnOnce(&mut State, Duration) + Send) {
+        sleep(BATCH).await;
+        self.pass(name, "to be done").await;
+        self.stage.with(change);
+        self.pass(name, "done").await;
+    }
+
+    async fn pass(&self, name: &'static str, when: &'static str) {
+        if self
+            .stage
+            .point(self.generation, || format!("{name} {when}"))
+        {
+            pending().await
+        }
+    }
+
+    fn refuses(&self) -> bool {
+        self.stage.with(|state, now| {
+            let refuses = state.strikes(Fault::WireFails, now);
+            if refuses {
+                state.count(Fault::WireFails, now);
+            }
+            refuses
+        })
+    }
+
+    fn in_use(&self, address: IpAddr) -> bool {
+        self.stage.with(|state, _| {
+            let mut links = state.kernel.links.values();
+            links.any(|link| link.address == Some(address))
+        })
+    }
+
+    fn drop_link(&self, name: &str) {
+        self.stage
+            .with(|state, _| drop(state.kernel.links.remove(name)));
+    }
+}
+
+impl PodHost for PodNet {
+    async fn wire(&self, link: PodLink, _: Handed) -> Result<(), WireError> {
+        self.step("veth", |state, _| state.kernel.make(&link)).await;
+        self.step("pod side", |_, _| {}).await;
+        if self.refuses() {
+            self.drop_link(&link.host_name);
+            return Err(WireError::Kernel("no".into()));
+        }
+        if self.in_use(link.address) {
+            self.drop_link(&link.host_name);
+            return Err(WireError::AddressInUse(link.address));
+        }
+        self.step("host route", |state, now| state.route(&link, now))
+            .await;
+        Ok(())
+    }
+
+    async fn unwire(
+        &self,
+        pod: PodRef,
+    ) -> (
+        Result<(), WireError>,
+        impl Future<Output = ()> + Send + use<>,
+    ) {
+        let name = pod.host_name.clone();
+        self.step("unroute", |state, now| state.unroute(&name, now))
+            .await;
+        let me = self.clone();
+        let removal = async move {
+            sleep(GRACE).await;
+            me.step("unlink", |state, _| {
+                drop(state.kernel.links.remove(&pod.host_name));
+            })
+            .await;
+        };
+        (Ok(()), removal)
+    }
+
+    async fn check(&self, _: PodLink, _: Handed) -> Result<Vec<String>, WireError> {
+        Ok(Vec::new())
+    }
+
+    async fn list(&self) -> Result<Vec<HostSide>, WireError> {
+        Ok(self
+            .stage
+            .with(|state, _| state.kernel.links.values().cloned().collect()))
+    }
+}
+
+/// The ledger's name for whoever is behind a link.
+fn behind(link: &str) -> Sandbox {
+    Sandbox {
+        network: "kernel".to_owned(),
+        container_id: link.to_owned(),
+        ifname: String::new(),
+    }
+}
+
+impl State {
+    /// From now on the pod has its address: I1, I2 and I3 must hold.
+    fn route(&mut self, link: &PodLink, now: Duration) {
+        let owner = self.world.owner_of(link.address);
+        let eni = owner.map_or_else(|| EniId::from("eni-none"), |eni| EniId(eni.id.0.clone()));
+        let (sandbox, address) = (behind(&link.host_name), link.address);
+        let grant = Grant {
+            address,
+            eni: eni.clone(),
+            index: link.index,
+            known: false,
+            waited_for: None,
+        };
+        oracle::granted(self, &sandbox, &grant, now);
+        let held = Held {
+            address,
+            eni,
+            gone: false,
+        };
+        self.ledger.live.insert(sandbox, held);
+        if let Some(side) = self.kernel.links.get_mut(&link.host_name) {
+            side.address = Some(address);
+        }
+    }
+
+    fn unroute(&mut self, link: &str, now: Duration) {
+        if self.kernel.running.values().any(|name| name == link) {
+            let what = format!("the route of {link} was taken away under its pod");
+            self.fail(now, "I10: existing pods keep their traffic", what);
+        }
+        let until = now + self.scenario.config.cooldown;
+        self.ledger.release(&behind(link), until);
+        if let Some(side) = self.kernel.links.get_mut(link) {
+            side.address = None;
+        }
+    }
+}
