@@ -8,13 +8,13 @@ use proto::address::{AddressError, ip};
 use proto::names::{ContainerId, NameError, VethPrefix};
 use repo_checks::catalogue as page;
 
-use crate::client::ClientError;
-use crate::conf::ConfError;
-use crate::del::unheard;
-use crate::env::EnvError;
 use crate::error::Failure;
+use crate::input::conf::ConfError;
+use crate::input::env::EnvError;
 use crate::netns::NetnsPathError;
 use crate::result::ReplyError;
+use crate::rpc::client::ClientError;
+use crate::verbs::del::unheard;
 
 const PART: &str = "From the plugin";
 const SOCKET: &str = "/run/hawser/ipamd.sock";

@@ -1,15 +1,15 @@
-//! Parses the input of a runtime with all parsers, for fuzzing and for the tests that replay its corpus. Nothing is
-//! opened, connected or printed.
+//! Entry of the fuzz target, and of the test that replays its corpus: passes what a runtime hands over through everything that
+//! reads it. Opens, connects to and prints nothing.
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt};
 
 use nettypes::Mac;
 
-use crate::conf::Conf;
-use crate::env::{Variables, Verb};
 use crate::error::Failure;
-use crate::gc::valid_attachments;
+use crate::input::conf::Conf;
+use crate::input::env::{Variables, Verb};
 use crate::result::{Granted, Interface, address_in};
+use crate::verbs::gc::valid_attachments;
 use crate::version::Version;
 
 /// The variables, in the order of an input.
@@ -57,7 +57,7 @@ fn read<F: Fn(&str) -> Option<OsString>>(
         return Ok(());
     };
     if verb == Verb::Version {
-        let _version = crate::conf::asked_version(stdin);
+        let _version = crate::input::conf::asked_version(stdin);
         return Ok(());
     }
     variables.require(verb)?;

@@ -14,8 +14,8 @@ use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
-use crate::env::Attachment;
 use crate::error::{Failure, code};
+use crate::input::env::Attachment;
 
 /// The namespace of the calling process.
 const OWN: &str = "/proc/self/ns/net";

@@ -8,8 +8,8 @@ use proto::address::{AddressError, ip, mac};
 use proto::v1::{AddReply, Link};
 use serde_json::{Map, Value, json};
 
-use crate::conf::{ConfError, kind};
 use crate::error::{Failure, code};
+use crate::input::conf::{ConfError, kind};
 use crate::version::Version;
 
 /// A reply of the daemon that cannot be converted into a result.

@@ -1,10 +1,4 @@
-//! VERSION, and the table of supported protocol versions.
-
-use std::io::{IsTerminal, Read};
-
-use serde_json::{Value, json};
-
-use crate::conf;
+//! The versions of the CNI protocol that this plugin serves: the one table that everything else uses.
 
 /// A version of the CNI protocol that this plugin supports, oldest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,22 +47,6 @@ impl Version {
 /// All supported versions, oldest first.
 pub fn supported() -> Vec<&'static str> {
     TABLE.iter().map(|(_, name)| *name).collect()
-}
-
-/// Answers VERSION. Returns the caller's version if it is supported, and succeeds for any stdin.
-pub fn answer(stdin: impl Read + IsTerminal) -> (Version, Value) {
-    // A human who tries this in a terminal does not need to type an end of file.
-    let asked = if stdin.is_terminal() {
-        None
-    } else {
-        conf::asked_version(stdin)
-    };
-    let version = asked.unwrap_or(Version::LATEST);
-    let result = json!({
-        "cniVersion": version.as_str(),
-        "supportedVersions": supported(),
-    });
-    (version, result)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Parses a datagram with all parsers of kernel input, for fuzzing and for the tests that replay its corpus.
+//! Entry of the fuzz target, and of the test that replays its corpus: passes a datagram through everything that reads netlink.
 //!
-//! The kernel is trusted, but its next release may send messages that no test here contains. A pod's socket also comes
-//! from another process.
+//! The kernel is trusted, but a later release may send what no test here has seen. A pod's socket also comes from another
+//! process.
 
 use crate::netlink::{
     addr::Address,
@@ -13,7 +13,7 @@ use crate::netlink::{
     socket::{NLMSG_DONE, NLMSG_ERROR, parse, verdict},
 };
 
-/// nftables answers only with errors, so they are parsed here too.
+/// Parses a datagram as rtnetlink. Answers of nftables are verdicts, which have the same form.
 pub fn netlink(datagram: &[u8]) {
     for frame in Frames::of(datagram, "fuzz") {
         let Ok(frame) = frame else {

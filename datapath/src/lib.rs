@@ -6,13 +6,13 @@
 
 pub mod conntrack;
 pub mod constants;
+#[doc(hidden)]
+pub mod fuzz_entry;
 pub mod host;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod pod;
 
-#[cfg(test)]
-mod fuzz_entry;
 #[cfg(test)]
 mod testing;

@@ -9,6 +9,7 @@
 
 mod batch;
 mod egress;
+mod encoder;
 mod expr;
 mod guard;
 mod ipv6;

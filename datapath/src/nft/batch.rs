@@ -4,8 +4,9 @@
 
 use tracing::trace;
 
+use super::encoder::{Encoder, family_code};
 use super::expr::Expr;
-use crate::netlink::{Channel, Error, Family, align4, verdict};
+use crate::netlink::{Channel, Error, Family, verdict};
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
@@ -16,14 +17,6 @@ const NLMSG_ERROR: u16 = 2;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const NFTABLES: u16 = 10;
-/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
-const fn code(family: Family) -> u8 {
-    match family {
-        Family::V4 => 2,
-        Family::V6 => 10,
-    }
-}
-
 const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
@@ -67,7 +60,7 @@ impl Batch {
     pub(super) fn new(family: Family, table: &'static str) -> Self {
         let mut batch = Self {
             table,
-            family: code(family),
+            family: family_code(family),
             out: Encoder::default(),
             messages: Vec::new(),
         };
@@ -77,7 +70,7 @@ impl Batch {
 
     /// The following messages are for this table. A transaction can contain several tables.
     pub(super) fn turn_to(&mut self, family: Family, table: &'static str) {
-        self.family = code(family);
+        self.family = family_code(family);
         self.table = table;
     }
 
@@ -211,62 +204,6 @@ impl Batch {
                 }
             }
         }
-    }
-}
-
-/// A message under construction: attributes, nested or not, with netlink's padding.
-#[derive(Debug, Default)]
-pub(super) struct Encoder(Vec<u8>);
-
-impl Encoder {
-    /// A message about tables of this family outside a transaction.
-    pub(super) fn message(
-        family: Family,
-        kind: u16,
-        flags: u16,
-        seq: u32,
-        body: impl FnOnce(&mut Self),
-    ) -> Vec<u8> {
-        let mut out = Self(vec![0; 4]);
-        out.0.extend_from_slice(&kind.to_ne_bytes());
-        out.0.extend_from_slice(&flags.to_ne_bytes());
-        out.0.extend_from_slice(&seq.to_ne_bytes());
-        // The port, then the generic netfilter header.
-        out.0
-            .extend_from_slice(&[0, 0, 0, 0, code(family), 0, 0, 0]);
-        body(&mut out);
-        let length = u32::try_from(out.0.len()).expect("a message is far below 4 GiB");
-        out.0[..4].copy_from_slice(&length.to_ne_bytes());
-        out.0
-    }
-
-    pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) {
-        let length = u16::try_from(4 + value.len()).expect("our attributes are small");
-        self.0.extend_from_slice(&length.to_ne_bytes());
-        self.0.extend_from_slice(&kind.to_ne_bytes());
-        self.0.extend_from_slice(value);
-        self.0.resize(align4(self.0.len()), 0);
-    }
-
-    /// Zero-terminated.
-    pub(super) fn string(&mut self, kind: u16, value: &str) {
-        let mut terminated = value.as_bytes().to_vec();
-        terminated.push(0);
-        self.bytes(kind, &terminated);
-    }
-
-    /// In network byte order, like all numbers of netfilter.
-    pub(super) fn number(&mut self, kind: u16, value: u32) {
-        self.bytes(kind, &value.to_be_bytes());
-    }
-
-    pub(super) fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
-        const NLA_F_NESTED: u16 = 0x8000;
-        let start = self.0.len();
-        self.bytes(kind | NLA_F_NESTED, &[]);
-        body(self);
-        let length = u16::try_from(self.0.len() - start).expect("our attributes are small");
-        self.0[start..start + 2].copy_from_slice(&length.to_ne_bytes());
     }
 }
 

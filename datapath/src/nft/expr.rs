@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::batch::Encoder;
+use super::encoder::Encoder;
 
 const REG_VERDICT: u32 = 0;
 const REG: u32 = 1;

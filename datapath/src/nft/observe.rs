@@ -12,7 +12,7 @@ use netlink_packet_core::{NLM_F_DUMP_INTR, NlasIterator};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
-use super::batch::Encoder;
+use super::encoder::Encoder;
 use super::{Nft, TABLE};
 use crate::netlink::{Channel, Error, Family, Frame, verdict};
 

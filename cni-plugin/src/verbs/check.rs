@@ -3,12 +3,12 @@
 use proto::address::octets;
 use proto::v1::{CheckReply, CheckRequest};
 
-use crate::client::Daemon;
-use crate::conf::{Conf, ConfError};
-use crate::env::{Attachment, Verb};
 use crate::error::Failure;
+use crate::input::conf::{Conf, ConfError};
+use crate::input::env::{Attachment, Verb};
 use crate::netns::open_for;
 use crate::result::address_in;
+use crate::rpc::client::Daemon;
 
 pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
     let prev = conf.prev_result()?.ok_or(ConfError::Absent {

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use proto::v1::{Attachment, GcReply, GcRequest};
 use serde_json::Value;
 
-use crate::client::Daemon;
-use crate::conf::{Conf, ConfError};
-use crate::env::Verb;
 use crate::error::Failure;
+use crate::input::conf::{Conf, ConfError};
+use crate::input::env::Verb;
+use crate::rpc::client::Daemon;
 
 /// The key of the specification, and the older one that libcni still sends too.
 const KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
@@ -64,7 +64,7 @@ pub(crate) fn valid_attachments(conf: &Conf) -> Result<Option<BTreeSet<Pair>>, C
             Some(other) => {
                 return Err(ConfError::Type {
                     key,
-                    found: crate::conf::kind(other),
+                    found: crate::input::conf::kind(other),
                     want: "an array",
                 });
             }

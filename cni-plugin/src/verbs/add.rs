@@ -5,12 +5,12 @@ use proto::names::PodIdentity;
 use proto::v1::{AddReply, AddRequest};
 use serde_json::Value;
 
-use crate::client::Daemon;
-use crate::conf::Conf;
-use crate::env::{Attachment, Verb};
 use crate::error::Failure;
+use crate::input::conf::Conf;
+use crate::input::env::{Attachment, Verb};
 use crate::netns::{allow_ipv6, open_for};
 use crate::result::Granted;
+use crate::rpc::client::Daemon;
 
 pub fn run(attachment: &Attachment, pod: PodIdentity, conf: &Conf) -> Result<Value, Failure> {
     // Everything is checked before the daemon is called.

@@ -1,5 +1,5 @@
 //! Owns the connection to the daemon: connect, preamble, and one call, within one deadline, with retries. Knows no verb
-//! and nothing of the wire format ([`crate::rpc`]).
+//! and nothing of the wire format (`call`).
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -16,9 +16,9 @@ use proto::handover;
 use proto::refusal::{Reason, Refusal};
 use tonic::{Code, Status};
 
+use super::call::{Call, CallError};
 use crate::error::{Failure, code};
 use crate::netns::Descriptors;
-use crate::rpc::{Call, CallError};
 
 /// The first and longest pause between two attempts. A daemon that restarts is back within a fraction of a second, and
 /// there is nothing to wait on before its socket exists.

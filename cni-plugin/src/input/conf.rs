@@ -8,9 +8,9 @@ use std::time::Duration;
 use proto::names::{MTU_MAX, MTU_MIN, NameError, NetworkName, VethPrefix};
 use serde_json::{Map, Value};
 
-use crate::env::Verb;
+use super::json;
 use crate::error::{Failure, code};
-use crate::json;
+use crate::input::env::Verb;
 use crate::version::{self, Version};
 
 /// The maximum size of the configuration in bytes, including `prevResult` and the pod's annotations.

@@ -8,11 +8,11 @@ use proto::names::SandboxKey;
 use proto::tombstone;
 use proto::v1::{DelReply, DelRequest};
 
-use crate::client::{ClientError, Daemon};
-use crate::conf::Conf;
-use crate::env::{Attachment, Verb};
 use crate::error::{Failure, code};
+use crate::input::conf::Conf;
+use crate::input::env::{Attachment, Verb};
 use crate::netns::{NetnsPathError, PodNetns};
+use crate::rpc::client::{ClientError, Daemon};
 
 pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
     refuse_own_namespace(attachment)?;

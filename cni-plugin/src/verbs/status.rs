@@ -3,10 +3,10 @@
 
 use proto::v1::{StatusReply, StatusRequest};
 
-use crate::client::Daemon;
-use crate::conf::Conf;
-use crate::env::Verb;
 use crate::error::{Failure, code};
+use crate::input::conf::Conf;
+use crate::input::env::Verb;
+use crate::rpc::client::Daemon;
 
 pub fn run(conf: &Conf) -> Result<(), Failure> {
     // Settings that would make every ADD fail.
