@@ -1,4 +1,4 @@
-//! The EC2 actions that are simulated: the key of throttling, latency, faults and the call log.
+//! The simulated EC2 actions: the key for throttling, latency, faults and the call log.
 
 use std::fmt;
 
@@ -9,22 +9,22 @@ macro_rules! actions {
         pub enum Action { $($name),* }
 
         impl Action {
-            /// Every action that is simulated.
+            /// Every simulated action.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// The word in `Action=`.
+            /// The value of `Action=`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name)),* }
             }
 
-            /// Whether it changes nothing.
+            /// Whether the action only reads.
             #[must_use]
             pub fn is_read(self) -> bool {
                 self.name().starts_with("Describe")
             }
 
-            /// The action of that name, if it is simulated.
+            /// The action with this name, if it is simulated.
             #[must_use]
             pub fn parse(name: &str) -> Option<Self> {
                 match name { $(stringify!($name) => Some(Self::$name),)* _ => None }

@@ -1,4 +1,4 @@
-//! The world with its two HTTP faces, on listeners that the caller bound: on loopback, or inside a namespace.
+//! The world with its two HTTP APIs, on listeners that the caller bound: on loopback, or in a namespace.
 
 use std::{
     io,
@@ -20,22 +20,22 @@ use crate::{
     world::World,
 };
 
-/// The servers, on a runtime of their own. They end when the value is dropped.
+/// The servers, on their own runtime. They end when the value is dropped.
 #[derive(Debug)]
 pub struct Api {
     pub(crate) shared: Arc<Shared>,
     ec2: SocketAddr,
     imds: SocketAddr,
-    /// Taken on drop: a runtime cannot be waited for inside another one.
+    /// Taken on drop: a runtime cannot be awaited inside another one.
     runtime: Option<Runtime>,
 }
 
 impl Api {
-    /// Serves `world`; IMDS on each of its listeners, of which the first is the endpoint that is told. `fixed`: the instance that every caller of IMDS is taken for; without it the caller's address
-    /// decides.
+    /// Serves `world`, and IMDS on each of its listeners; the first one is the reported endpoint. `fixed`: the instance
+    /// of all IMDS callers; without it, the caller's address determines the instance.
     ///
     /// # Errors
-    /// If the runtime cannot be built or a listener not be used.
+    /// If the runtime cannot be created or a listener is not usable.
     pub fn start(
         world: World,
         ec2: TcpListener,
@@ -72,18 +72,18 @@ impl Api {
         }
     }
 
-    /// The names that DNS queries are answered with.
+    /// The names for DNS queries.
     pub fn names(&self) -> MutexGuard<'_, Names> {
         self.shared.names()
     }
 
-    /// The world, locked: for looking and for scripting. Nothing is answered while the guard lives.
+    /// The world, locked, for reading and for scripting. No request is answered while the guard exists.
     #[must_use]
     pub fn world(&self) -> WorldGuard<'_> {
         self.shared.watched_world()
     }
 
-    /// The time that goes with the world's methods.
+    /// The time for the world's methods.
     #[must_use]
     pub fn now(&self) -> std::time::Duration {
         self.shared.now()
@@ -94,7 +94,8 @@ impl Api {
         self.shared.faults()
     }
 
-    /// Has lists show the present for as long as this lasts, as EC2's lag behind; false lets them catch up.
+    /// While `frozen`, lists show the current state, as if EC2's lists lagged behind. With false, they are up to date
+    /// again.
     pub fn freeze_lists(&self, frozen: bool) {
         let present = frozen.then(|| self.shared.watched_world().clone());
         *self.shared.frozen() = present;
@@ -105,7 +106,7 @@ impl Api {
         self.shared.imds()
     }
 
-    /// Every EC2 call so far, in the order in which they took effect.
+    /// All EC2 calls so far, in the order in which they took effect.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.shared.calls().clone()
@@ -116,13 +117,13 @@ impl Api {
         self.shared.calls().clear();
     }
 
-    /// What to put into `AWS_ENDPOINT_URL_EC2`.
+    /// The value for `AWS_ENDPOINT_URL_EC2`.
     #[must_use]
     pub fn ec2_endpoint(&self) -> String {
         format!("http://{}", self.ec2)
     }
 
-    /// What to put into `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
+    /// The value for `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
     #[must_use]
     pub fn imds_endpoint(&self) -> String {
         format!("http://{}", self.imds)
@@ -137,7 +138,7 @@ async fn logged(name: &'static str, server: impl Future<Output = io::Result<()>>
 
 impl Drop for Api {
     fn drop(&mut self) {
-        // Not waited for: a scripted hang never ends by itself.
+        // Not awaited: an injected hang never ends.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

@@ -8,19 +8,19 @@ pub enum Outcome {
     Answered,
     /// Refused with this error code.
     Refused(String),
-    /// Done, but the scripted fault closed the connection before the answer.
+    /// Done, but the injected fault closed the connection before the answer.
     ReplyLost,
-    /// Neither done nor answered, by a scripted fault.
+    /// Neither done nor answered, because of an injected fault.
     Hung,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// As the caller wrote it, known or not.
+    /// As sent by the caller, known or not.
     pub action: String,
     /// All other parameters, sorted: `A=1&B=2`, not escaped.
     pub params: String,
-    /// When it took effect, since the Unix epoch.
+    /// When it took effect, as time since the Unix epoch.
     pub at: Duration,
     pub outcome: Outcome,
 }

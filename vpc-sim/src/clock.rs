@@ -1,5 +1,5 @@
-//! The one place that reads a clock. World time is wall time at the start plus what tokio's or the system's monotonic
-//! clock has counted since, so that it never jumps.
+//! The only place that reads a clock. World time is the wall time at start plus the time of tokio's or the system's
+//! monotonic clock, so it never jumps.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,11 +9,11 @@ pub struct Clock {
     epoch: Duration,
 }
 
-/// Time since the Unix epoch, for what happens in a world before it is served.
+/// Time since the Unix epoch, for events before a world is served.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one reading of wall time")]
 pub fn wall_clock() -> Duration {
-    // A clock before 1970 is as good as 1970: nothing here compares it with the world outside.
+    // A clock before 1970 is treated as 1970: nothing here compares it with other clocks.
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
@@ -31,7 +31,7 @@ impl Clock {
         }
     }
 
-    /// Since the Unix epoch.
+    /// Time since the Unix epoch.
     pub fn now(&self) -> Duration {
         self.epoch + self.started.elapsed()
     }

@@ -1,7 +1,7 @@
-//! The VPC's resolver: it answers with the names of instances and with names that a test gives.
+//! The VPC's resolver. It answers with the names of instances and with names that a test sets.
 //!
-//! Owns the wire format and the answers. Serves UDP on sockets that the caller bound; EC2's serves TCP too. Knows nothing
-//! of namespaces.
+//! Owns the wire format and the answers. Serves UDP on sockets that the caller bound; EC2's resolver also serves TCP.
+//! Knows no namespaces.
 
 #[cfg(test)]
 mod tests;
@@ -17,14 +17,14 @@ use tokio::net::UdpSocket;
 
 use crate::shared::Shared;
 
-/// Where a resolver answers in every VPC, beside the VPC's base address plus two.
+/// The resolver's address in every VPC, in addition to the VPC's base address plus two.
 pub const RESOLVER_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
 
 /// Addresses by name. Names are in lower case and without the last dot.
 pub type Names = BTreeMap<String, Vec<IpAddr>>;
 
 const HEADER: usize = 12;
-/// The longest message over UDP without an extension, which this resolver does not have.
+/// The maximum length of a UDP message without an extension, which this resolver does not support.
 const LONGEST: usize = 512;
 const CLASS_IN: u16 = 1;
 const TYPE_A: u16 = 1;
@@ -43,7 +43,7 @@ pub(crate) async fn serve(socket: StdSocket, shared: Arc<Shared>) -> io::Result<
     let socket = UdpSocket::from_std(socket)?;
     let mut buffer = [0; LONGEST];
     loop {
-        // A client that went away makes the next receive fail (ICMP); that ends no server.
+        // A client that disappeared makes the next receive fail (ICMP). This must not end the server.
         let Ok((len, client)) = socket.recv_from(&mut buffer).await else {
             continue;
         };
@@ -68,7 +68,8 @@ fn instance_address(name: &str, region: &str) -> Option<Ipv4Addr> {
     host.replace('-', ".").parse().ok()
 }
 
-/// The reply to a query; none to what is not a query with one question. `look_up` knows whether a name exists.
+/// The reply to a query; none if the message is not a query with one question. `look_up` returns the addresses of a
+/// name, if it exists.
 fn answer(query: &[u8], look_up: impl Fn(&str) -> Option<Vec<IpAddr>>) -> Option<Vec<u8>> {
     let flags = word(query, 2)?;
     if flags & 0x8000 != 0 || word(query, 4)? != 1 {
@@ -109,7 +110,7 @@ fn answer(query: &[u8], look_up: impl Fn(&str) -> Option<Vec<IpAddr>>) -> Option
     Some(reply)
 }
 
-/// The name at `at`, in lower case, and where it ends. A question's name is never compressed.
+/// The name at `at`, in lower case, and its end. The name in a question is never compressed.
 fn name(message: &[u8], mut at: usize) -> Option<(String, usize)> {
     let mut labels = Vec::new();
     loop {

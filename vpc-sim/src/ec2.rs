@@ -1,8 +1,8 @@
-//! The EC2 Query API: form parameters in, XML out. A thin face: it decodes, asks the world, encodes.
+//! The EC2 Query API: form parameters in, XML out. It decodes the request, calls the world, and encodes the result.
 //!
-//! Owns the wire (`params`, `decode`, `encode`, `xml`), the server and its call log. It decides nothing about EC2's
-//! rules, with one exception: every parameter of a request must be understood, or nothing is done. The signature is
-//! neither required nor verified.
+//! Owns the wire format (`params`, `decode`, `encode`, `xml`), the server and its call log. The world implements EC2's
+//! rules, with one exception: if a parameter of a request is unknown, nothing is done. The signature is neither
+//! required nor verified.
 
 mod decode;
 mod encode;
@@ -22,10 +22,10 @@ use crate::{action::Action, error::ApiError, world::World};
 /// The only version of the API.
 pub const VERSION: &str = "2016-11-15";
 
-/// Carries one request out. The answer is the whole XML document.
+/// Executes one request. The result is the whole XML document.
 ///
 /// # Errors
-/// What EC2 would answer; [`error_document`] is its XML.
+/// The error that EC2 would return; [`error_document`] is its XML.
 pub fn call(
     world: &mut World,
     action: Action,
@@ -38,7 +38,7 @@ pub fn call(
     Ok(xml::document(&format!("{action}Response"), request, &body))
 }
 
-/// The XML of a refusal.
+/// The XML of an error.
 #[must_use]
 pub fn error_document(error: &ApiError, request: &str) -> String {
     xml::error(error.code(), &error.to_string(), request)

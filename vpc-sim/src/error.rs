@@ -1,22 +1,22 @@
-//! What EC2 answers when it will not. Texts are EC2's (hence the capitals), codes and HTTP statuses in two tables.
+//! EC2's errors. The texts are EC2's (hence the capitals); codes and HTTP statuses are in two tables.
 
 use std::net::IpAddr;
 
 use crate::ids::{AttachmentId, EniId, InstanceId, SubnetId};
 
-/// A kind of resource, for "does not exist".
+/// A kind of resource, for "does not exist" errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
     Interface,
     Subnet,
     Vpc,
     Group,
-    /// A group named for an interface: EC2 has another code for it there.
+    /// A security group of an interface: EC2 has another code for it.
     InterfaceGroup,
     Instance,
     Attachment,
     InstanceType,
-    /// Named by CreateTags or DeleteTags, with no prefix that tells its kind.
+    /// An id in CreateTags or DeleteTags with an unknown prefix.
     Other,
 }
 
@@ -63,7 +63,7 @@ fn missing(kind: Resource, ids: &[String]) -> String {
     }
 }
 
-/// A refused call. `Display` is the text in `<Message>`.
+/// A failed call. `Display` is the text in `<Message>`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
     #[error("{}", missing(*kind, ids))]
@@ -193,7 +193,7 @@ impl ApiError {
         }
     }
 
-    /// The word in `<Code>`.
+    /// The value of `<Code>`.
     #[must_use]
     pub fn code(&self) -> &str {
         match self {
@@ -238,7 +238,7 @@ impl ApiError {
         }
     }
 
-    /// The HTTP status that goes with the code.
+    /// The HTTP status for the code.
     #[must_use]
     pub fn status(&self) -> u16 {
         match self.code() {

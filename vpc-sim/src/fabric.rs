@@ -1,11 +1,11 @@
-//! The VPC's wires: namespaces, veth pairs and routes that deliver what the world says.
+//! The VPC's network: namespaces, veth pairs and routes that deliver packets as in the world's state.
 //!
-//! A router namespace has one port per attached interface; the other end is the interface, in its node's namespace. A
-//! destination goes to the port whose interface owns it and nowhere else, because it has a route of its own; a source
-//! that the sending port does not own is dropped by strict reverse path filtering (in IPv6 by nftables), which looks at
-//! the same routes. So routes are all there is to keep, and nobody can own an address in one direction only.
+//! A router namespace has one port per attached interface. The other end of the port is the interface in its node's
+//! namespace. Each address has its own route to the port of its interface. A packet whose source the sending port does
+//! not own is dropped by strict reverse path filtering (in IPv6 by nftables), which uses the same routes. Therefore
+//! only routes must be maintained, and an address always has the same owner in both directions.
 //!
-//! Follows [`Change`]s; knows no HTTP and decides nothing about addresses.
+//! Follows [`Change`]s. Knows no HTTP and makes no decisions about addresses.
 
 mod port;
 mod router;
@@ -28,7 +28,7 @@ use crate::{
     world::model::{Change, NetworkInterface},
 };
 
-/// Why the fabric could not follow.
+/// Why the fabric could not apply a change.
 #[derive(Debug, thiserror::Error)]
 pub enum FabricError {
     #[error("no network namespace: run as root, or in a user namespace of your own")]
@@ -76,13 +76,13 @@ pub(crate) fn duplicate(netns: &Netns) -> Result<Netns, FabricError> {
     Netns::from_fd(fd).map_err(|source| FabricError::Duplicate { source })
 }
 
-/// Where the VPC's resolver answers: in every VPC, and at the base of the VPC's first block plus two.
+/// The resolver's addresses: the one in every VPC, and the base of the VPC's first block plus two.
 pub(crate) fn resolvers(first: Option<&Ipv4Net>) -> impl Iterator<Item = Ipv4Addr> {
     let own = first.map(|block| Ipv4Addr::from_bits(block.network().to_bits() + 2));
     [RESOLVER_ADDRESS].into_iter().chain(own)
 }
 
-/// Puts a name to a refused request.
+/// Adds a name to a refused request.
 fn program(what: &'static str) -> impl Fn(netlink::Error) -> FabricError {
     move |source| FabricError::Program { what, source }
 }
@@ -96,10 +96,10 @@ pub struct Fabric {
 }
 
 impl Fabric {
-    /// The router and the internet, with no nodes. Destinations in `vpc` that nobody owns are dropped.
+    /// The router and the internet, without nodes. Packets to addresses in `vpc` without an owner are dropped.
     ///
     /// # Errors
-    /// Without the right to make and configure network namespaces.
+    /// Without the privilege to create and configure network namespaces.
     pub fn build(vpc: &[IpNet]) -> Result<Self, FabricError> {
         Ok(Self {
             router: Router::build(vpc)?,
@@ -120,17 +120,17 @@ impl Fabric {
         &self.router.internet
     }
 
-    /// A namespace for `instance`, empty until its primary interface is attached.
+    /// A new namespace for `instance`, which is empty until its primary interface is attached.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub fn add_node(&mut self, instance: &InstanceId) -> Result<Netns, FabricError> {
         let netns = Netns::create().map_err(|source| FabricError::Namespace { source })?;
         self.nodes.insert(instance.clone(), duplicate(&netns)?);
         Ok(netns)
     }
 
-    /// Makes ports whose interface has just been set up carry packets at once.
+    /// Makes the ports of interfaces that were just set up carry packets immediately.
     ///
     /// # Errors
     /// If a port cannot be looked up.
@@ -139,22 +139,23 @@ impl Fabric {
         self.ports.values().try_for_each(|port| port.ready(router))
     }
 
-    /// The interface behind each link of the router, by the link's index.
+    /// The interface of each link on the router, by the link's index.
     #[must_use]
     pub fn ports(&self) -> BTreeMap<u32, EniId> {
         let index = |(eni, port): (&EniId, &Port)| (port.index(), eni.clone());
         self.ports.iter().map(index).collect()
     }
 
-    /// Lets go of the namespace of `instance`. Whoever else holds it keeps it.
+    /// Drops the reference to the namespace of `instance`. Other references keep it alive.
     pub fn remove_node(&mut self, instance: &InstanceId) {
         self.nodes.remove(instance);
     }
 
-    /// Follows one change. `subnet`: the gateway and the prefix length of the interface's subnet, for one that is attached.
+    /// Applies one change. `subnet`: the gateway and the prefix length of the interface's subnet, for an attached
+    /// interface.
     ///
     /// # Errors
-    /// If the kernel refuses; the fabric is then behind the world.
+    /// If the kernel refuses. The fabric is then behind the world.
     pub fn follow(
         &mut self,
         change: Change,
@@ -178,7 +179,7 @@ impl Fabric {
         }
     }
 
-    /// An interface without a port (it has no address at all) has nothing to follow.
+    /// An interface without a port (it has no address at all) has nothing to apply.
     fn port(
         &mut self,
         eni: &EniId,

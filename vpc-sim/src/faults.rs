@@ -1,17 +1,17 @@
-//! Scripted misbehaviour of EC2 calls. Pure: it says what shall go wrong; who answers calls makes it so.
+//! Injected faults of EC2 calls. Pure: it returns the fault, and the server applies it.
 //!
-//! Faults drawn from a seed will be another source behind [`Faults::take`]; callers will not notice.
+//! Random faults from a seed can be another source behind [`Faults::take`]; callers will not notice.
 
 use std::{collections::VecDeque, time::Duration};
 
 use crate::action::Action;
 
-/// What goes wrong.
+/// The kind of fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FaultKind {
     /// Nothing is done; the answer is this error.
     Error { code: String },
-    /// Done as usual, this much later.
+    /// Done as usual, after this delay.
     Delay(Duration),
     /// Done, but the connection closes before the answer.
     LoseReply,
@@ -28,7 +28,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// The next `times` calls of `action` answer the error `code`.
+    /// The next `times` calls of `action` return the error `code`.
     #[must_use]
     pub fn error(action: Action, times: u32, code: &str) -> Self {
         Self {
@@ -41,24 +41,24 @@ impl Fault {
     }
 }
 
-/// Faults to come, oldest first per action.
+/// Pending faults, oldest first per action.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     script: VecDeque<Fault>,
 }
 
 impl Faults {
-    /// Queues a fault behind those already queued for its action.
+    /// Adds a fault after those that are queued for its action.
     pub fn push(&mut self, fault: Fault) {
         self.script.push_back(fault);
     }
 
-    /// Forgets what has not happened yet.
+    /// Discards all pending faults.
     pub fn clear(&mut self) {
         self.script.clear();
     }
 
-    /// What happens to this call of `action`; it is used up.
+    /// The fault for this call of `action`, which is then used up.
     pub fn take(&mut self, action: Action) -> Option<FaultKind> {
         self.script.retain(|f| f.times > 0);
         let fault = self.script.iter_mut().find(|f| f.action == action)?;
@@ -66,7 +66,7 @@ impl Faults {
         Some(fault.kind.clone())
     }
 
-    /// Whether everything queued has happened.
+    /// Whether all queued faults were used.
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.script.iter().all(|f| f.times == 0)

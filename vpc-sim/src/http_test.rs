@@ -1,4 +1,4 @@
-//! A plain HTTP/1.1 client over loopback, for the tests of both faces: what it sends is in the test, byte for byte.
+//! A simple HTTP/1.1 client over loopback, for the tests of both APIs: the tests contain the exact bytes that it sends.
 
 use std::{
     io::{Read as _, Write as _},
@@ -8,10 +8,10 @@ use std::{
 
 use crate::{Api, LaunchInstance, SimConfig, ids::InstanceId};
 
-/// Long enough for a busy machine; nothing waits for it unless the test fails.
+/// Long enough for a busy machine; only a failing test waits this long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An answer, taken apart.
+/// A parsed answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -19,7 +19,7 @@ pub struct Answer {
     pub body: String,
 }
 
-/// A world of the default shape, IPv6 included, with one instance, served on loopback.
+/// A default world, with IPv6 and one instance, served on loopback.
 pub fn serve(fixed: bool) -> (Api, InstanceId) {
     let mut config = SimConfig {
         vpc_ipv6: vec!["2600:1f14::/56".parse().unwrap()],
@@ -36,7 +36,7 @@ pub fn serve(fixed: bool) -> (Api, InstanceId) {
     (api, node)
 }
 
-/// All that comes back, until the other side closes.
+/// Everything that is received until the peer closes.
 pub fn raw(
     endpoint: &str,
     method: &str,

@@ -1,4 +1,4 @@
-//! The names of EC2 things, and where they come from: a seeded generator, so that a seed repeats a whole run.
+//! The ids of EC2 objects, and their generator, which has a seed, so that a seed reproduces a whole run.
 
 use std::fmt;
 
@@ -51,7 +51,7 @@ id!(/// A security group: `sg-…`.
 id!(/// An instance: `i-…`.
     InstanceId, "i-");
 
-/// An address as EC2 gives them: locally administered and unicast.
+/// An address like EC2's: locally administered and unicast.
 pub(crate) fn draw_mac(rng: &mut Rng) -> Mac {
     let [a, b, c, d, e, ..] = rng.next().to_be_bytes();
     Mac([0x02, a, b, c, d, e])

@@ -1,7 +1,7 @@
-//! IMDSv2: tokens, and the keys that a CNI reads. Which instance asks follows from the caller's address.
+//! IMDSv2: tokens, and the keys that a CNI plugin reads. The caller's address determines the instance.
 //!
-//! Owns the protocol; `keys` owns the tree. What it shows lags behind EC2 as the world says ([`crate::world::ImdsLag`]).
-//! IMDSv1 (no token) is switched off, as on current AMIs.
+//! Owns the protocol; `keys` owns the tree. Its contents lag behind EC2 as configured in the world
+//! ([`crate::world::ImdsLag`]). IMDSv1 (no token) is disabled, as on current AMIs.
 
 mod keys;
 mod script;
@@ -34,8 +34,7 @@ const TOKEN: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
 const FORWARDED: &str = "x-forwarded-for";
 const TOKEN_PATH: &str = "/latest/api/token";
 
-/// The face as a service. `fixed`: the instance that every caller is taken for; else the owner of the caller's
-/// address is.
+/// The API as a service. `fixed`: the instance of all callers; otherwise the owner of the caller's address.
 pub(crate) fn router(shared: Arc<Shared>, fixed: Option<InstanceId>) -> Router {
     Router::new()
         .fallback(handle)
@@ -63,7 +62,7 @@ async fn handle(
             );
         }
     }
-    // Nobody else than instances can reach the real one.
+    // Only instances can reach the real service.
     let Some(instance) = imds.instance(peer.addr.ip()) else {
         return plain(StatusCode::NOT_FOUND);
     };
@@ -82,7 +81,8 @@ impl Imds {
     }
 
     fn put(&self, path: &str, headers: &HeaderMap, instance: InstanceId) -> Response {
-        // A version-specific path is forbidden, not merely absent: EC2 tells an old client apart from a wrong one.
+        // A version-specific path returns "forbidden" and not "not found": EC2 distinguishes an old client from a wrong
+        // one.
         if headers.contains_key(FORWARDED) || (path != TOKEN_PATH && path.ends_with("/api/token")) {
             return plain(StatusCode::FORBIDDEN);
         }
@@ -131,7 +131,7 @@ impl Imds {
     }
 }
 
-/// The instance that owns `from`, by any of its interfaces: a pod's request comes from the pod's own address.
+/// The instance that owns `from` on any of its interfaces: a pod's request comes from the pod's own address.
 fn instance_at(world: &World, from: IpAddr) -> Option<InstanceId> {
     world
         .owner_of(from)?
@@ -140,7 +140,7 @@ fn instance_at(world: &World, from: IpAddr) -> Option<InstanceId> {
         .map(|a| a.instance.clone())
 }
 
-/// The error page of the real service, which is XHTML although its contents are plain text.
+/// The error page of the real service, which is XHTML although its other contents are plain text.
 fn plain(status: StatusCode) -> Response {
     let title = format!(
         "{} - {}",

@@ -1,10 +1,10 @@
-//! How long EC2 takes. Values only: whoever drives the world waits.
+//! How long EC2 takes. Only values: the caller waits.
 
 use std::time::Duration;
 
 use crate::{action::Action, random::Rng};
 
-/// A span from which a delay is drawn evenly.
+/// A range from which a delay is drawn uniformly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     pub min: Duration,
@@ -25,17 +25,17 @@ impl Span {
     }
 }
 
-/// Delays per kind of call, and of what happens after the call was answered. The defaults are inferred from incident
-/// traces of the upstream plugin; AWS publishes no figures.
+/// Delays per kind of call, and of what happens after the answer to the call. The defaults are inferred from incident
+/// traces of the AWS VPC CNI; AWS publishes no numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Latency {
-    /// Every delay is multiplied by this; 0 makes everything happen at once.
+    /// Every delay is multiplied by this; with 0, everything happens immediately.
     pub scale: f64,
     pub describe: Span,
     pub create: Span,
     pub attach: Span,
     pub assign: Span,
-    /// Detach, delete, unassign, modify and tags: the call alone.
+    /// Detach, delete, unassign, modify and tags: only the call.
     pub other: Span,
     /// From the answer to Attach until `attached`.
     pub attaches: Span,
@@ -62,7 +62,7 @@ impl Default for Latency {
 }
 
 impl Latency {
-    /// Everything happens at once.
+    /// Everything happens immediately.
     #[must_use]
     pub fn none() -> Self {
         Self {
@@ -71,7 +71,7 @@ impl Latency {
         }
     }
 
-    /// How long the call itself takes.
+    /// The duration of the call itself.
     pub(crate) fn call(&self, action: Action, rng: &mut Rng) -> Duration {
         let span = match action {
             Action::DescribeInstanceTypes

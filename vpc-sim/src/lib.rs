@@ -1,4 +1,4 @@
-//! A VPC on a laptop: the EC2 Query API, IMDSv2 and a packet fabric, with faults on demand.
+//! A simulated VPC: the EC2 Query API, IMDSv2 and a packet fabric, with injected faults.
 //!
 //! | Part | Owns | Must not |
 //! |---|---|---|
@@ -8,8 +8,8 @@
 //! | [`Sim`] | all of it running together | – |
 //! | [`Api`] | the faces alone, on any listeners | need privileges |
 //!
-//! A deterministic simulation uses [`world::World`] and [`faults::Faults`] directly, in virtual time. Where this
-//! differs from EC2 on purpose is listed in the crate's README. Shipped binaries never link this crate.
+//! A deterministic simulation uses [`world::World`] and [`faults::Faults`] directly, in virtual time. The crate's
+//! README lists the intended differences from EC2. Released binaries never link this crate.
 
 #![forbid(unsafe_code)]
 

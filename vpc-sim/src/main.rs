@@ -1,8 +1,8 @@
-//! `vpc-sim serve`: the EC2 Query API and IMDSv2 on loopback, for the AWS command line and for trying things out.
-//! `vpc-sim up`: the whole VPC, each instance a network namespace with a name.
+//! `vpc-sim serve`: the EC2 Query API and IMDSv2 on loopback, for the AWS command line and for experiments. `vpc-sim
+//! up`: the whole VPC, where each instance is a named network namespace.
 //!
-//! Owns the command line and the process's end. One line of JSON on standard output says where everything is; logs go
-//! to standard error.
+//! Owns the command line and the exit status. One line of JSON on standard output contains all addresses; logs go to
+//! standard error.
 
 #![forbid(unsafe_code)]
 
@@ -36,19 +36,20 @@ struct Args {
 enum Verb {
     /// Serve EC2 and IMDS on loopback, without a network, until SIGTERM or SIGINT
     Serve(Serve),
-    /// Run a VPC until SIGTERM or SIGINT: each instance is a network namespace, named for `ip netns` by the instance's id
+    /// Run a VPC until SIGTERM or SIGINT: each instance is a network namespace, with the instance's id as its name for
+    /// `ip netns`
     Up(Vpc),
 }
 
-/// Where `ip netns` looks for names.
+/// The directory of names for `ip netns`.
 const NAMED: &str = "/run/netns";
 
 #[derive(Debug, clap::Args)]
 struct Serve {
-    /// Where the EC2 Query API listens; port 0 chooses one
+    /// The address of the EC2 Query API; port 0 selects a free port
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Where IMDSv2 listens; it takes every caller for the first instance
+    /// The address of IMDSv2; all callers are treated as the first instance
     #[arg(long, default_value = "127.0.0.1:0")]
     imds_listen: SocketAddr,
     #[command(flatten)]
@@ -57,7 +58,7 @@ struct Serve {
 
 #[derive(Debug, clap::Args)]
 struct Vpc {
-    /// The VPC's blocks, the first being its own
+    /// The VPC's CIDR blocks; the first one is the primary block
     #[arg(long, default_value = "10.0.0.0/16")]
     vpc_cidr: Vec<Ipv4Net>,
     /// The VPC's IPv6 block
@@ -71,10 +72,10 @@ struct Vpc {
     instances: Vec<String>,
     #[arg(long, default_value = "us-west-2")]
     region: String,
-    /// Repeats a run: ids, addresses and delays follow from it
+    /// The seed for ids, addresses and delays; the same seed reproduces a run
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Multiplies EC2's usual delays; 0 makes everything happen at once
+    /// The factor for EC2's usual delays; with 0, everything happens immediately
     #[arg(long, default_value_t = 0.0)]
     latency_scale: f64,
     /// Throttle calls as EC2 does, per API
@@ -118,7 +119,7 @@ fn main() -> ExitCode {
     stdout::ended("vpc-sim", served.map(|()| ExitCode::SUCCESS).map_err(plain))
 }
 
-/// An I/O error as it is, any other as one line that names its causes.
+/// Keeps an I/O error, and converts any other into one line with its causes.
 fn plain(error: Box<dyn Error>) -> io::Error {
     match error.downcast::<io::Error>() {
         Ok(error) => *error,
@@ -126,7 +127,7 @@ fn plain(error: Box<dyn Error>) -> io::Error {
     }
 }
 
-/// An error and its causes, each of which prints only itself.
+/// An error and its causes, if each prints only itself.
 fn chain(error: &dyn Error) -> String {
     let cause = error
         .source()
@@ -156,7 +157,7 @@ fn serve(args: Serve) -> Result<(), Box<dyn Error>> {
     wait_for_end()
 }
 
-/// Runs the VPC, and names the namespaces of its instances for as long as it runs.
+/// Runs the VPC, and names the namespaces of its instances while it runs.
 fn up(args: Vpc) -> Result<(), Box<dyn Error>> {
     let (types, config) = (args.instances.clone(), config(args));
     let sim = Sim::start(config)?;
@@ -236,7 +237,7 @@ fn wait_for_end() -> Result<(), Box<dyn Error>> {
             signal(SignalKind::terminate())?,
             signal(SignalKind::interrupt())?,
         );
-        // Both are cancel-safe: a signal that arrives for the other arm is not needed any more.
+        // Both are cancel-safe: a signal for the other arm is not needed any more.
         tokio::select! {
             _ = term.recv() => {}
             _ = int.recv() => {}

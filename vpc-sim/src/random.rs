@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators"): small, seedable, and the same
-/// on every platform. Each purpose gets its own, so that drawing a latency never changes an address.
+/// on every platform. Each purpose has its own generator, so that drawing a latency never changes an address.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
@@ -22,7 +22,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`, or 0 when there is none. The bias is that of one remainder: no test can see it.
+    /// A number below `bound`, or 0 if `bound` is 0. It has the bias of one remainder, which no test can detect.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next().checked_rem(bound).unwrap_or(0)
     }

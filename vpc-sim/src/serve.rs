@@ -1,5 +1,5 @@
-//! HTTP listeners whose connections can be cut from within a request: a lost reply must look like one, and an HTTP
-//! server alone cannot close a connection instead of answering.
+//! HTTP listeners whose connections can be closed from within a request: for a lost reply, the connection must close,
+//! which an HTTP server alone cannot do.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Who asks, and the means to hang up on them.
+/// The caller, and a handle to close its connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub addr: SocketAddr,
@@ -26,7 +26,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Closes the connection instead of sending what comes next.
+    /// Closes the connection instead of sending anything more.
     pub fn hang_up(&self) {
         self.cut.store(true, Ordering::Relaxed);
     }
@@ -47,7 +47,7 @@ impl axum::serve::Listener for Listener {
 
     async fn accept(&mut self) -> (Conn, Peer) {
         loop {
-            // A connection that died in the backlog, or a moment without descriptors, ends no server.
+            // A connection that failed in the backlog, or a temporary lack of descriptors, must not end the server.
             if let Ok((stream, addr)) = self.0.accept().await {
                 let cut = Arc::new(AtomicBool::new(false));
                 return (
@@ -70,7 +70,7 @@ impl axum::serve::Listener for Listener {
     }
 }
 
-/// A connection that fails every write once it is cut; the server then drops it, which closes it.
+/// A connection that fails every write after it is cut; the server then drops it, which closes it.
 #[derive(Debug)]
 pub struct Conn {
     stream: TcpStream,
@@ -117,8 +117,7 @@ impl AsyncWrite for Conn {
     }
 }
 
-/// Serves `router` on a listener that was bound wherever it belongs (a socket stays in its namespace), until the
-/// runtime ends.
+/// Serves `router` on a bound listener (a socket stays in its namespace) until the runtime ends.
 pub async fn serve(listener: StdListener, router: Router) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = Listener(TcpListener::from_std(listener)?);

@@ -1,4 +1,4 @@
-//! What the faces share: the world behind a lock, scripts, and the call log. Threads that follow the world wait on it.
+//! What the APIs share: the world behind a lock, scripts, and the call log. Threads that follow the world wait on it.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -18,12 +18,12 @@ pub struct Shared {
     calls: Mutex<Vec<Call>>,
     imds: Mutex<ImdsScript>,
     names: Mutex<Names>,
-    /// While it is there, lists are answered from it.
+    /// While it is set, lists are answered from it.
     frozen: Mutex<Option<World>>,
     clock: Clock,
 }
 
-/// The world, locked. Whoever follows the world is woken when the guard goes.
+/// The world, locked. Dropping the guard wakes the threads that follow the world.
 #[derive(Debug)]
 pub struct WorldGuard<'a> {
     guard: MutexGuard<'a, World>,
@@ -50,7 +50,7 @@ impl Drop for WorldGuard<'_> {
     }
 }
 
-/// A test that panicked while it held a lock has failed already; the others may go on.
+/// A test that panicked with a lock has already failed; the others can continue.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -77,7 +77,7 @@ impl Shared {
         lock(&self.world)
     }
 
-    /// The world as of now, for callers outside.
+    /// The world at the current time, for external callers.
     pub fn watched_world(&self) -> WorldGuard<'_> {
         let mut guard = self.world();
         guard.advance(self.now());
@@ -99,7 +99,7 @@ impl Shared {
         lock(&self.imds)
     }
 
-    /// What the VPC's resolver knows beside the names of instances.
+    /// The resolver's names in addition to the names of instances.
     pub fn names(&self) -> MutexGuard<'_, Names> {
         lock(&self.names)
     }
@@ -109,12 +109,12 @@ impl Shared {
         lock(&self.frozen)
     }
 
-    /// Tells whoever waits that the world is another.
+    /// Notifies waiting threads that the world has changed.
     pub fn touch(&self) {
         self.changed.notify_all();
     }
 
-    /// Sleeps until somebody touched the world, it has something due, or `most` is over.
+    /// Sleeps until the world changes, a timer of the world is due, or `most` has passed.
     pub fn wait<'a>(&self, world: MutexGuard<'a, World>, most: Duration) -> MutexGuard<'a, World> {
         let due = world
             .next_deadline()

@@ -1,4 +1,4 @@
-//! The whole of it: a world, its faces inside the fabric, and nodes to run things on.
+//! The complete simulation: a world, its APIs in the fabric, and nodes to run programs on.
 
 use std::{
     collections::BTreeMap,
@@ -29,7 +29,7 @@ use crate::{
     world::{LaunchInstance, World, WorldConfig, model::NetworkInterface},
 };
 
-/// A subnet to begin with.
+/// A subnet to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubnetConfig {
     pub cidr: Ipv4Net,
@@ -44,7 +44,7 @@ pub struct SimConfig {
     pub world: WorldConfig,
     pub vpc_cidrs: Vec<Ipv4Net>,
     pub vpc_ipv6: Vec<Ipv6Net>,
-    /// Instances that name no subnet go to the first.
+    /// Instances without a subnet use the first one.
     pub subnets: Vec<SubnetConfig>,
 }
 
@@ -65,7 +65,7 @@ impl Default for SimConfig {
 }
 
 impl SimConfig {
-    /// The default's VPC with IPv6 in its subnet, as EKS wants it for clusters of that family.
+    /// The default VPC with IPv6 in its subnet, as EKS needs it for IPv6 clusters.
     #[must_use]
     pub fn dual_stack() -> Self {
         let net = |len| {
@@ -84,7 +84,7 @@ impl SimConfig {
         config
     }
 
-    /// The world that this describes, before anything runs in it.
+    /// The world of this configuration, before anything runs in it.
     #[must_use]
     pub fn build(self) -> World {
         let mut world = World::new(self.world);
@@ -96,7 +96,7 @@ impl SimConfig {
     }
 }
 
-/// Why a simulation does not start, or a node does not appear.
+/// Why a simulation does not start, or a node cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum SimError {
     #[error("the fabric failed")]
@@ -116,7 +116,7 @@ pub enum SimError {
     },
 }
 
-/// A node: an instance and its namespace, which lives as long as this value (or a process in it).
+/// A node: an instance and its namespace, which exists as long as this value (or a process in it).
 #[derive(Debug)]
 pub struct Instance {
     pub id: InstanceId,
@@ -132,7 +132,7 @@ pub struct Instance {
     pub mac: Mac,
 }
 
-/// A running simulation. Dropping it ends servers, fabric and namespaces.
+/// A running simulation. Dropping it ends the servers, the fabric and the namespaces.
 #[derive(Debug)]
 pub struct Sim {
     api: Api,
@@ -142,7 +142,8 @@ pub struct Sim {
     follower: Option<JoinHandle<()>>,
 }
 
-/// What the thread that follows the world shares with the rest. Whoever needs both locks takes the fabric's first.
+/// What the thread that follows the world shares with the rest. If both locks are needed, the fabric's lock comes
+/// first.
 #[derive(Debug)]
 struct Wires {
     shared: Arc<Shared>,
@@ -152,14 +153,15 @@ struct Wires {
 
 const DNS_PORT: u16 = 53;
 
-/// How long the follower sleeps when nothing is due: any length will do, it is woken by every change.
+/// How long the follower sleeps if nothing is due: any time is correct, because every change wakes it.
 const IDLE: Duration = Duration::from_secs(3600);
 
 impl Sim {
-    /// Makes the namespaces, serves EC2 on the simulated internet, IMDS and DNS on the router, and follows the world.
+    /// Creates the namespaces, serves EC2 on the simulated internet and IMDS and DNS on the router, and follows the
+    /// world.
     ///
     /// # Errors
-    /// Without the right to make network namespaces.
+    /// Without the privilege to create network namespaces.
     pub fn start(config: SimConfig) -> Result<Self, SimError> {
         let four = config.vpc_cidrs.iter().copied().map(IpNet::from);
         let six = config.vpc_ipv6.iter().copied().map(IpNet::from);
@@ -200,10 +202,10 @@ impl Sim {
         })
     }
 
-    /// Runs an instance as a namespace with its primary interface up, as an AMI leaves it.
+    /// Launches an instance: a namespace with its primary interface up, as an AMI configures it.
     ///
     /// # Errors
-    /// EC2's refusal, or the kernel's.
+    /// EC2's error, or the kernel's.
     pub fn launch_instance(&self, launch: LaunchInstance) -> Result<Instance, SimError> {
         let mut fabric = self.wires.fabric();
         let mut world = self.api.world();
@@ -227,10 +229,10 @@ impl Sim {
         })
     }
 
-    /// Terminates an instance: its interfaces vanish from its namespace.
+    /// Terminates an instance: its interfaces disappear from its namespace.
     ///
     /// # Errors
-    /// EC2's refusal, or the kernel's.
+    /// EC2's error, or the kernel's.
     pub fn terminate_instance(&self, id: &InstanceId) -> Result<(), SimError> {
         let mut fabric = self.wires.fabric();
         self.api.world().terminate_instance(id, self.api.now())?;
@@ -239,20 +241,20 @@ impl Sim {
         Ok(followed?)
     }
 
-    /// Waits until `holds` is true of the world and the fabric has followed it, at most `limit`.
+    /// Waits until `holds` is true for the world and the fabric has followed it, at most `limit`.
     #[must_use]
     pub fn wait_until(&self, limit: Duration, holds: impl Fn(&World) -> bool) -> bool {
         self.wires.wait_until(limit, holds)
     }
 
-    /// The world, locked: for looking and for scripting. Nothing is answered while the guard lives; what was changed
-    /// reaches the fabric soon after, and for certain by [`Sim::settle`].
+    /// The world, locked, for reading and for scripting. No request is answered while the guard exists. Changes reach
+    /// the fabric soon afterwards, at the latest with [`Sim::settle`].
     #[must_use]
     pub fn world(&self) -> WorldGuard<'_> {
         self.api.world()
     }
 
-    /// Lets the fabric catch up with everything that is due by now, interfaces that nodes have just set up included.
+    /// Makes the fabric apply everything that is due, including interfaces that nodes have just set up.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -262,7 +264,7 @@ impl Sim {
         Ok(fabric.settle()?)
     }
 
-    /// The time that goes with the world's methods.
+    /// The time for the world's methods.
     #[must_use]
     pub fn now(&self) -> Duration {
         self.api.now()
@@ -273,7 +275,7 @@ impl Sim {
         self.api.faults()
     }
 
-    /// Has EC2's lists show the present for as long as this lasts; false lets them catch up.
+    /// While `frozen`, EC2's lists show the state of this moment; with false, they are current again.
     pub fn freeze_lists(&self, frozen: bool) {
         self.api.freeze_lists(frozen);
     }
@@ -283,12 +285,12 @@ impl Sim {
         self.api.imds()
     }
 
-    /// What the VPC's resolver answers beside the names of instances. Names are in lower case.
+    /// The resolver's names in addition to the names of instances. Names are in lower case.
     pub fn names(&self) -> MutexGuard<'_, Names> {
         self.api.names()
     }
 
-    /// Every EC2 call so far.
+    /// All EC2 calls so far.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.api.calls()
@@ -299,25 +301,25 @@ impl Sim {
         self.api.clear_calls();
     }
 
-    /// What nodes put into `AWS_ENDPOINT_URL_EC2`; reachable over the fabric only.
+    /// The nodes' value for `AWS_ENDPOINT_URL_EC2`; reachable only over the fabric.
     #[must_use]
     pub fn ec2_endpoint(&self) -> String {
         format!("http://{EC2_ADDRESS}")
     }
 
-    /// The address that the AWS SDK uses by default; reachable over the fabric only.
+    /// The default address of the AWS SDK; reachable only over the fabric.
     #[must_use]
     pub fn imds_endpoint(&self) -> String {
         format!("http://{IMDS_ADDRESS}")
     }
 
-    /// The interface behind each link in the router's namespace, by the link's index: for captures.
+    /// The interface of each link in the router's namespace, by the link's index: for captures.
     #[must_use]
     pub fn ports(&self) -> BTreeMap<u32, EniId> {
         self.wires.fabric().ports()
     }
 
-    /// The router's namespace: everything between nodes passes here.
+    /// The router's namespace, through which all packets between nodes pass.
     #[must_use]
     pub const fn router(&self) -> &Netns {
         &self.router
@@ -332,14 +334,14 @@ impl Sim {
 
 impl Drop for Sim {
     fn drop(&mut self) {
-        // Under the world's lock, or the follower could miss it between looking and sleeping.
+        // With the world's lock, otherwise the follower could miss it between its check and its sleep.
         {
             let _world = self.wires.shared.world();
             self.wires.stop.store(true, Ordering::Relaxed);
             self.wires.shared.touch();
         }
         if let Some(follower) = self.follower.take() {
-            drop(follower.join()); // A panic there was printed there.
+            drop(follower.join()); // The panic was already printed.
         }
     }
 }
@@ -349,7 +351,7 @@ impl Wires {
         self.fabric.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies what the world has changed. All of it is tried; the first failure is told.
+    /// Applies the world's changes. All of them are tried; the first failure is returned.
     fn follow(&self, fabric: &mut Fabric) -> Result<(), FabricError> {
         let steps: Vec<_> = {
             let mut world = self.shared.world();
@@ -394,7 +396,7 @@ impl Wires {
     fn wait_until(&self, limit: Duration, holds: impl Fn(&World) -> bool) -> bool {
         let end = self.shared.now() + limit;
         loop {
-            // With the fabric locked, what was taken from the world has been applied.
+            // With the fabric locked, all changes that were taken from the world have been applied.
             let fabric = self.fabric();
             let mut world = self.shared.world();
             world.advance(self.shared.now());
@@ -407,7 +409,7 @@ impl Wires {
             if left.is_zero() {
                 return false;
             }
-            // The follower touches the world again when it has followed.
+            // The follower notifies again after it has applied the changes.
             drop(self.shared.wait(world, left));
         }
     }

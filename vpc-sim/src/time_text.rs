@@ -1,8 +1,8 @@
-//! Times as AWS writes them.
+//! Times in AWS's formats.
 
 use std::time::Duration;
 
-/// `2026-01-31T12:00:00.000Z`, of a time since the Unix epoch.
+/// `2026-01-31T12:00:00.000Z`, from a time since the Unix epoch.
 #[must_use]
 pub fn iso8601(at: Duration) -> String {
     let seconds = at.as_secs();

@@ -1,8 +1,8 @@
-//! One region of EC2, in memory: subnets, interfaces, addresses, instances, and the rules between them.
+//! One region of EC2, in memory: subnets, interfaces, addresses, instances, and their rules.
 //!
-//! Owns the truth (the ledger that tests check the daemon against). Pure: it reads no clock, waits for nothing, and
-//! draws from its own seed; every method is told what time it is, and what is due by then has happened. It must not
-//! know HTTP, namespaces or threads: those drive it, and follow [`World::take_changes`].
+//! Owns the ledger with which tests compare the daemon's state. Pure: it reads no clock, waits for nothing, and uses
+//! its own seed. Every method gets the current time and first does everything that is due. It must not know HTTP,
+//! namespaces or threads, which call it and follow [`World::take_changes`].
 
 mod address;
 mod assign;
@@ -52,7 +52,7 @@ use crate::{
     random::Rng,
 };
 
-/// Quotas that AWS raises on request; the defaults are an account's first day.
+/// Quotas that AWS raises on request; the defaults are those of a new account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quotas {
     pub interfaces: usize,
@@ -79,9 +79,9 @@ pub struct WorldConfig {
     /// Whether calls are throttled per API.
     pub throttling: bool,
     pub quotas: Quotas,
-    /// Types that EC2 offers and the published table does not know yet.
+    /// Types that EC2 offers but the published table does not contain yet.
     pub new_types: Vec<InstanceType>,
-    /// Of every instance's metadata options; packets are not held to it.
+    /// From every instance's metadata options; not enforced for packets.
     pub hop_limit: u8,
 }
 
@@ -100,7 +100,7 @@ impl Default for WorldConfig {
     }
 }
 
-/// A subnet and what is taken in it.
+/// A subnet and its used addresses.
 #[derive(Clone, Debug)]
 struct Place {
     subnet: Subnet,
@@ -108,7 +108,7 @@ struct Place {
     v6: Option<Pool>,
 }
 
-/// One purpose, one generator: switching latency on does not change who gets which address.
+/// One generator per purpose: enabling latency does not change the assigned addresses.
 #[derive(Clone, Debug)]
 struct Dice {
     ids: Rng,
@@ -129,12 +129,12 @@ pub struct World {
     buckets: Option<Buckets>,
     vpcs: BTreeMap<VpcId, Vpc>,
     places: BTreeMap<SubnetId, Place>,
-    /// Where instances go that name no subnet.
+    /// The subnet of instances without a subnet.
     first_subnet: Option<SubnetId>,
     groups: BTreeMap<GroupId, SecurityGroup>,
     instances: BTreeMap<InstanceId, Instance>,
     interfaces: BTreeMap<EniId, NetworkInterface>,
-    /// ClientToken to the request it came with and the interface it made.
+    /// The request and the interface of each ClientToken.
     tokens: BTreeMap<String, (CreateNetworkInterface, NetworkInterface)>,
     /// Addresses and prefixes that EC2 has assigned but the fabric does not deliver yet.
     unusable: BTreeSet<(EniId, ipnet::IpNet)>,
@@ -198,8 +198,8 @@ impl World {
         id
     }
 
-    /// AssociateVpcCidrBlock, as an operator calls it: the VPC has another block from now on. False if there is no such
-    /// VPC, or the block overlaps one of its own.
+    /// AssociateVpcCidrBlock, as called by an operator: adds another CIDR block to the VPC. False if there is no such
+    /// VPC, or the block overlaps another one.
     pub fn associate_block(&mut self, vpc: &VpcId, block: Ipv4Net) -> bool {
         let Some(vpc) = self.vpcs.get_mut(vpc) else {
             return false;
@@ -227,10 +227,10 @@ impl World {
         id
     }
 
-    /// A subnet: /16 to /28, and /64 in IPv6. `zone` is the letter that follows the region's name.
+    /// A subnet: /16 to /28, and /64 in IPv6. `zone` is the letter after the region's name.
     ///
     /// # Panics
-    /// If `cidr` or `ipv6` has another length: the topology is the test's own, not a request.
+    /// If `cidr` or `ipv6` has another length: the topology comes from the test, not from a request.
     pub fn add_subnet(
         &mut self,
         vpc: &VpcId,
@@ -267,8 +267,7 @@ impl World {
         id
     }
 
-    /// Marks an address as taken by nobody we know: other tenants of the subnet, and the way to fragment it. False if
-    /// it cannot be taken.
+    /// Marks an address as used by others: other users of the subnet, or to fragment it. False if it cannot be used.
     pub fn occupy(&mut self, subnet: &SubnetId, address: IpAddr) -> bool {
         let Some(place) = self.places.get_mut(subnet) else {
             return false;
@@ -290,7 +289,7 @@ impl World {
         }
     }
 
-    /// Switches throttling on (with full buckets) or off.
+    /// Enables throttling (with full buckets) or disables it.
     pub fn set_throttling(&mut self, on: bool) {
         self.buckets = on.then(Buckets::default);
     }
@@ -350,7 +349,7 @@ impl World {
         self.interfaces.values()
     }
 
-    /// The interface that EC2 says owns `address`, attached or not.
+    /// The interface that owns `address` in EC2, attached or not.
     #[must_use]
     pub fn owner_of(&self, address: impl Into<IpAddr>) -> Option<&NetworkInterface> {
         let address = address.into();
@@ -369,12 +368,12 @@ impl World {
         self.places.get(subnet).map_or(0, |p| p.v4.available())
     }
 
-    /// How long a call of `action` takes, drawn anew each time: half before it takes effect, half after.
+    /// The duration of a call of `action`, drawn each time: half of it before it takes effect, half of it after.
     pub fn draw_call_latency(&mut self, action: Action) -> Duration {
         self.latency.call(action, &mut self.dice.delays)
     }
 
-    /// The start of every call: what is due happens, then the account's bucket is asked. `narrow`: filtered or paged.
+    /// The start of every call: due timers run, then the account's bucket is checked. `narrow`: filtered or paged.
     fn begin(&mut self, action: Action, narrow: bool, now: Duration) -> Result<(), ApiError> {
         self.advance(now);
         let admitted = self

@@ -1,8 +1,8 @@
-//! The fabric with packets on it: who reaches whom, and who does not.
+//! The fabric with packets: which hosts reach each other, and which do not.
 //!
-//! Runs in namespaces that it makes before any thread exists, so it changes nothing on the machine and needs no root
-//! where user namespaces are allowed. Where neither works it fails. No test waits for a silence: what must not arrive
-//! is followed by something that must, on the same path.
+//! Runs in namespaces that it creates before it starts any thread, so it changes nothing on the machine and needs no
+//! root where user namespaces are allowed. If neither works, it fails. No test waits for a timeout: a packet that must
+//! not arrive is followed by one that must arrive, on the same path.
 
 #[path = "fabric/ipv6.rs"]
 mod ipv6;
@@ -161,7 +161,7 @@ fn the_gateway_answers() -> Outcome {
     let socket = socket_at(&a.netns, a.address)?;
     socket.connect((gateway, 9))?;
     socket.send(b"?")?;
-    // Nobody listens there, and it is the router that says so.
+    // There is no listener, and the router reports it.
     let refused = socket
         .recv(&mut [0])
         .expect_err("no service on the gateway");
@@ -169,7 +169,7 @@ fn the_gateway_answers() -> Outcome {
     Ok(())
 }
 
-/// Asks for the name as a stub resolver does: whatever answers from another address is not the answer.
+/// Queries the name like a stub resolver: a reply from another address is ignored.
 fn the_resolver_answers_at_both_its_addresses() -> Outcome {
     let sim = start()?;
     let (a, _) = pair(&sim)?;
@@ -267,7 +267,7 @@ fn a_source_that_the_interface_does_not_own_is_dropped() -> Outcome {
     for forged in [victim.address, free_address(&sim, &a), INTERNET_ADDRESS] {
         take_address(&a.netns, "lo", forged)?;
         socket_at(&a.netns, forged)?.send_to(b"forged", receiver.local_addr()?)?;
-        // Fails if the forged one comes first.
+        // Fails if the forged packet arrives first.
         assert!(
             sends(&socket_at(&a.netns, a.address)?, &receiver, b"own")?,
             "{forged} got through"
@@ -321,7 +321,7 @@ fn an_attached_interface_appears_down_with_its_mac() -> Outcome {
     Ok(())
 }
 
-/// 200 ms from the call to `attached`, nothing else takes time.
+/// 200 ms from the call to `attached`; nothing else takes time.
 fn slow_attach() -> SimConfig {
     let none = Span::millis(0, 0);
     let latency = Latency {
@@ -362,7 +362,7 @@ fn a_cut_interface_delivers_nothing_while_its_device_is_there() -> Outcome {
     assert!(sim.wait_until(LIMIT, |w| is_attached(w, &eni)));
     let made = interface(&sim.world(), &eni);
     let address = made.primary().expect("an interface has a primary address");
-    // On the loopback: the packet must come in by eth1, whose address it is for EC2.
+    // On the loopback: the packet must arrive through eth1, the interface that owns the address in EC2.
     take_address(&a.netns, "lo", address)?;
     net::up(&a.netns, "eth1")?;
     sim.settle()?;
@@ -476,7 +476,7 @@ fn ec2_answers_over_the_fabric() -> Outcome {
         body.contains(&format!("<privateIpAddress>{new}</privateIpAddress>")),
         "{body}"
     );
-    // No settle: the fabric follows by itself.
+    // No settle: the fabric follows automatically.
     assert!(sim.wait_until(LIMIT, |w| w.usable(IpAddr::V4(new))));
     assert_eq!(sim.calls().len(), 1);
     Ok(())

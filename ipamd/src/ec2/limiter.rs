@@ -29,7 +29,7 @@ const INCREASE: f64 = 0.5;
 /// The least rate per second. It spaces the calls of a node that has several to make when its pause ends.
 const LEAST_RATE: f64 = 0.2;
 
-/// Calls at once, and calls per second after that.
+/// The burst, and the refill per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Capacity {
     pub burst: f64,

@@ -1,4 +1,5 @@
-//! From parameters to the world's requests, one function per action. Everything is decoded before anything is done.
+//! Converts parameters to the world's requests, with one function per action. Everything is decoded before anything is
+//! done.
 
 use std::{fmt::Display, str::FromStr, time::Duration};
 
@@ -55,7 +56,7 @@ pub fn run(world: &mut World, action: Action, params: Params, now: Duration) -> 
     }
 }
 
-/// What all Describes share. `ids`: the name of their id parameter, or empty if there is none.
+/// The common parameters of all Describe actions. `ids`: the name of the id parameter, or empty if there is none.
 fn query(mut p: Params, ids: &str) -> Result<Query, ApiError> {
     let q = query_part(&mut p, ids)?;
     p.finish_dry()?;
@@ -85,13 +86,13 @@ fn query_part(p: &mut Params, ids: &str) -> Result<Query, ApiError> {
 }
 
 fn describe_interfaces(world: &mut World, mut p: Params, now: Duration) -> Answer {
-    // Interfaces of AWS services are listed either way.
+    // Interfaces of AWS services are listed in both cases.
     p.flag("IncludeManagedResources")?;
     let page = world.describe_network_interfaces(&query(p, "NetworkInterfaceId")?, now)?;
     Ok(encode::interfaces(world, &page))
 }
 
-/// GroupName is a filter by another name.
+/// GroupName is another name for a filter.
 fn describe_groups(world: &mut World, mut p: Params, now: Duration) -> Answer {
     let names: Vec<String> = p.list("GroupName")?;
     let mut q = query(p, "GroupId")?;
@@ -105,7 +106,7 @@ fn describe_groups(world: &mut World, mut p: Params, now: Duration) -> Answer {
     Ok(encode::groups(world, &page))
 }
 
-/// The one form in which addresses are asked for; two are an error.
+/// The form in which addresses are requested. Two forms are an error.
 fn pick<A: FromStr, P: FromStr>(forms: [(&str, Pick<A, P>); 4]) -> Result<Pick<A, P>, ApiError> {
     let mut given = forms
         .into_iter()
@@ -229,7 +230,7 @@ fn create_addresses(p: &mut Params, req: &mut CreateNetworkInterface) -> Result<
     Ok(())
 }
 
-/// A count of nothing is as good as none.
+/// A count of zero is the same as no count.
 fn count<A, P>(
     p: &mut Params,
     name: &str,

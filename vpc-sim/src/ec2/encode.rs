@@ -1,4 +1,4 @@
-//! From the world's values to EC2's elements (botocore's `ec2/2016-11-15`), in EC2's order.
+//! Converts the world's values to EC2's elements (botocore's `ec2/2016-11-15`), in EC2's order.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// For actions without an output of their own.
+/// For actions without their own output.
 pub fn done() -> Xml {
     let mut x = Xml::default();
     x.leaf("return", true);
@@ -38,7 +38,7 @@ fn group_set(x: &mut Xml, world: &World, groups: &[GroupId]) {
     });
 }
 
-/// The name by address ("IP name"). The oldest region has a domain of its own (EC2 User Guide, "EC2 instance hostnames").
+/// The name by address ("IP name"). The oldest region has its own domain (EC2 User Guide, "EC2 instance hostnames").
 fn private_dns(region: &str, address: Ipv4Addr) -> String {
     let host = address.to_string().replace('.', "-");
     match region {
@@ -82,7 +82,7 @@ fn attachment(x: &mut Xml, a: &Attachment) {
         .leaf("deleteOnTermination", a.delete_on_termination);
 }
 
-/// `status`: EC2 says `pending` in the answer to Create and the attachment's state otherwise.
+/// `status`: EC2 returns `pending` in the answer to Create, and otherwise the state of the attachment.
 fn interface(x: &mut Xml, world: &World, eni: &NetworkInterface, status: &str) {
     x.leaf("networkInterfaceId", &eni.id)
         .leaf("subnetId", &eni.subnet)
@@ -192,13 +192,14 @@ pub fn subnets(world: &World, page: &Page<(Subnet, u128)>) -> Xml {
     x
 }
 
-/// The id of the bond between `owner` (a VPC or subnet) and one of its blocks: it begins with the owner's kind.
+/// The id of the association between `owner` (a VPC or subnet) and one of its CIDR blocks: it starts with the kind of
+/// the owner.
 fn association(owner: &str, index: usize) -> String {
-    // Our ids are a zero and sixteen digits: the index takes the zero's place.
+    // Our ids start with a zero, followed by sixteen digits: the index replaces the zero.
     owner.replacen("-0", &format!("-cidr-assoc-{index:x}"), 1)
 }
 
-/// How many IPv4 blocks may come before a VPC's first IPv6 block, for the numbering of associations.
+/// The maximum number of IPv4 blocks before a VPC's first IPv6 block, for numbering associations.
 const V4_BLOCKS: usize = 8;
 
 fn v6_blocks(x: &mut Xml, owner: &str, blocks: &[Ipv6Net]) {
@@ -271,7 +272,7 @@ pub fn tag_rows(page: &Page<TagRow>) -> Xml {
     x
 }
 
-/// One reservation per instance, as when each was launched by itself.
+/// One reservation per instance, as if each was launched separately.
 pub fn instances(world: &World, page: &Page<Instance>) -> Xml {
     let mut x = Xml::default();
     x.list("reservationSet", &page.items, |x, i| {
@@ -322,7 +323,7 @@ fn instance(x: &mut Xml, world: &World, i: &Instance) {
     });
 }
 
-/// In DescribeInstances an interface is described a little differently.
+/// DescribeInstances describes an interface slightly differently.
 fn instance_interface(x: &mut Xml, world: &World, eni: &NetworkInterface) {
     x.leaf("networkInterfaceId", &eni.id)
         .leaf("subnetId", &eni.subnet)

@@ -1,10 +1,10 @@
-//! Request parameters. Each is taken once; what nobody took is unknown, and an error.
+//! Request parameters. Each is taken once. Parameters that are left are unknown, which is an error.
 
 use std::{collections::BTreeMap, str::FromStr};
 
 use crate::error::ApiError;
 
-/// Parameters, by name. A member of a list of structures carries the list's name, for messages.
+/// Parameters by name. For a member of a list of structures, the name of the list is included in messages.
 #[derive(Debug, Default)]
 pub struct Params {
     prefix: String,
@@ -42,7 +42,7 @@ impl Params {
         })
     }
 
-    /// A value of another type than text.
+    /// A value that is not a string.
     pub fn parsed<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
         let Some(value) = self.text(name) else {
             return Ok(None);
@@ -50,7 +50,7 @@ impl Params {
         parse(&self.full(name), value).map(Some)
     }
 
-    /// A required value of another type than text.
+    /// A required value that is not a string.
     pub fn required_parsed<T: FromStr>(&mut self, name: &str) -> Result<T, ApiError> {
         self.parsed(name)?
             .ok_or_else(|| ApiError::MissingParameter {
@@ -117,7 +117,7 @@ impl Params {
         out.into_values().collect()
     }
 
-    /// The end of decoding: anything left is not a parameter of this action, or not one that is simulated.
+    /// The end of decoding: any parameter left is unknown for this action, or not simulated.
     pub fn finish(self) -> Result<(), ApiError> {
         match self.values.keys().next() {
             Some(name) => Err(ApiError::UnknownParameter {
@@ -127,7 +127,7 @@ impl Params {
         }
     }
 
-    /// The end of decoding for an action that knows DryRun.
+    /// The end of decoding for an action that supports DryRun.
     pub fn finish_dry(mut self) -> Result<(), ApiError> {
         let dry = self.flag("DryRun")?;
         self.finish()?;

@@ -1,4 +1,4 @@
-//! The HTTP server: waits as long as EC2 would, makes scripted faults happen, and logs every call.
+//! The HTTP server: waits as long as EC2 would, applies injected faults, and logs every call.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ use crate::{
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 
-/// The face as a service. Any path will do: the real one is `/`.
+/// The API as a service, on any path: the real one uses `/`.
 pub fn router(shared: Arc<Shared>) -> Router {
     Router::new().fallback(handle).with_state(shared)
 }
 
-/// One request on its way.
+/// One request in progress.
 struct Exchange {
     shared: Arc<Shared>,
     id: String,
@@ -38,7 +38,7 @@ async fn handle(
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
 ) -> Response {
-    // Only for people to match lines by: a running number in the shape of a request id.
+    // Only for matching log lines: a running number in the form of a request id.
     let id = format!("00000000-0000-4000-8000-{:012x}", shared.calls().len());
     let form = match Form::<Vec<(String, String)>>::from_request(request, &()).await {
         Ok(Form(form)) => form,

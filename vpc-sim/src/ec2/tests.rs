@@ -1,4 +1,4 @@
-//! The wire: what each action answers, and how it refuses.
+//! The wire format: the answer of each action, and its errors.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ impl Client {
         )
     }
 
-    /// The body of an accepted call, checked for what all answers share.
+    /// The body of a successful call, after checks that apply to all answers.
     fn ok(&self, action: &str, params: &[(&str, &str)]) -> String {
         let answer = self.ask(action, params);
         assert_eq!(answer.status, 200, "{}", answer.body);
@@ -74,7 +74,7 @@ impl Client {
         answer.body
     }
 
-    /// Status and code of a refused call, checked for the shape of errors.
+    /// The status and code of a failed call, after checks of the error format.
     fn refused(&self, action: &str, params: &[(&str, &str)]) -> (u16, String) {
         let answer = self.ask(action, params);
         balanced(&answer.body);
@@ -99,7 +99,7 @@ impl Client {
     }
 }
 
-/// What is inside the first element of this name.
+/// The contents of the first element with this name.
 fn inner(xml: &str, name: &str) -> String {
     let (_, rest) = xml
         .split_once(&format!("<{name}>"))
@@ -355,7 +355,7 @@ fn instance_types_show_their_limits() {
         &[("InstanceType.1", "p4d.24xlarge")],
     );
     for (name, value) in [
-        // All four cards together; each takes 15.
+        // All four cards together; each has 15.
         ("maximumNetworkInterfaces", "60"),
         ("maximumNetworkCards", "4"),
         ("defaultNetworkCardIndex", "0"),

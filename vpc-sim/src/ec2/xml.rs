@@ -1,4 +1,4 @@
-//! Writing EC2's XML. No reader: EC2 sends none.
+//! Writes EC2's XML. There is no parser, because EC2 receives none.
 
 const NAMESPACE: &str = "http://ec2.amazonaws.com/doc/2016-11-15/";
 const PROLOGUE: &str = r#"<?xml version="1.0" encoding="UTF-8"?>"#;
@@ -29,7 +29,7 @@ impl Xml {
         self
     }
 
-    /// `<name><item>…</item>…</name>`, also when it is empty, as EC2 does.
+    /// `<name><item>…</item>…</name>`, also if it is empty, like EC2.
     pub fn list<T>(
         &mut self,
         name: &str,
@@ -65,7 +65,7 @@ fn escape(out: &mut String, text: &str) {
     }
 }
 
-/// An answer: `root` in EC2's namespace, the request id, then `body`.
+/// A response: `root` in EC2's namespace, the request id, then `body`.
 pub fn document(root: &str, request: &str, body: &Xml) -> String {
     format!(
         "{PROLOGUE}\n<{root} xmlns=\"{NAMESPACE}\"><requestId>{request}</requestId>{}</{root}>",
@@ -73,7 +73,7 @@ pub fn document(root: &str, request: &str, body: &Xml) -> String {
     )
 }
 
-/// A refusal. Here it is `RequestID`, without a namespace.
+/// An error. Its request id is `RequestID`, without a namespace.
 pub fn error(code: &str, message: &str, request: &str) -> String {
     let mut x = Xml::default();
     x.tree("Response", |x| {

@@ -1,4 +1,4 @@
-//! One attached interface: its end in the node, its port on the router, and the routes to it.
+//! One attached interface: its end in the node, its port on the router, and its routes.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -29,22 +29,22 @@ use crate::world::model::{Attachment, NetworkInterface};
 const VPC_MTU: u32 = 9001;
 const DEFAULT_ROUTE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 const DEFAULT_ROUTE_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0);
-/// The group whose sources are checked in IPv6.
+/// The link group whose sources are checked in IPv6.
 const CHECKED: u32 = group(0);
 
 #[derive(Debug)]
 pub struct Port {
     index: u32,
-    /// The port's own.
+    /// The port's MAC address.
     mac: Option<Mac>,
     primary: Ipv4Addr,
-    /// The interface's, which IPv6 is delivered through.
+    /// The interface's link-local address, through which IPv6 packets are delivered.
     link_local: Ipv6Addr,
     delivered: Vec<IpNet>,
 }
 
 impl Port {
-    /// Makes the pair, the node's end directly in its namespace and down, as a hot-plugged device appears.
+    /// Creates the pair, with the node's end directly in its namespace and down, like a hot-plugged device.
     pub fn plug(
         router: &mut Router,
         node: &Netns,
@@ -81,7 +81,8 @@ impl Port {
         router.hurry_arp(&near)?;
         let Link { index, mac, .. } = link_of(&mut router.socket, &near)?;
         let link_local = link_local(eni.mac);
-        // Every port is the gateway of its subnet, and knows the one MAC that is behind it: nothing is ever asked.
+        // Every port is the gateway of its subnet, and has a permanent entry for the MAC address behind it: nothing is
+        // resolved.
         let batch = [
             addr::add(&Address::host(index, gateway)),
             neigh::set_permanent(index, primary, eni.mac),
@@ -101,13 +102,13 @@ impl Port {
         })
     }
 
-    /// Of the link on the router.
+    /// The index of the link on the router.
     pub const fn index(&self) -> u32 {
         self.index
     }
 
-    /// The next hop is the primary address, in IPv6 the link-local one, whose neighbour entries are permanent: one serves
-    /// all addresses and prefixes of the interface.
+    /// The next hop is the primary address, or in IPv6 the link-local address. It has a permanent neighbour entry,
+    /// which serves all addresses and prefixes of the interface.
     fn route(&self, net: IpNet) -> Route {
         let (hop, onlink): (IpAddr, _) = match net {
             IpNet::V4(_) => (self.primary.into(), true),
@@ -132,14 +133,14 @@ impl Port {
     /// Stops delivering `net`.
     pub fn forget(&mut self, router: &mut Router, net: IpNet) -> Result<(), FabricError> {
         self.delivered.retain(|n| *n != net);
-        // By link too: the address may have moved to another interface, which has replaced the route by now.
+        // By link too: the address may have moved to another interface, whose route replaced this one.
         gone(
             router.socket.apply(&route::del(&self.route(net))),
             "remove a route to an interface",
         )
     }
 
-    /// Stops everything; the devices stay.
+    /// Stops all deliveries; the devices stay.
     pub fn cut(&mut self, router: &mut Router) -> Result<(), FabricError> {
         for net in std::mem::take(&mut self.delivered) {
             self.forget(router, net)?;
@@ -147,13 +148,13 @@ impl Port {
         Ok(())
     }
 
-    /// Takes the port away, and with it the device in the node.
+    /// Removes the port, and with it the device in the node.
     pub fn unplug(self, router: &mut Router) -> Result<(), FabricError> {
-        // Already gone if the node's namespace is.
+        // It is already gone if the node's namespace is gone.
         gone(router.socket.apply(&link::del(self.index)), "remove a port")
     }
 
-    /// To be called once the node's end is up.
+    /// Call this when the node's end is up.
     pub fn ready(&self, router: &mut Router) -> Result<(), FabricError> {
         ready(&mut router.socket, self.index)
     }
@@ -214,8 +215,8 @@ fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
     ])
 }
 
-/// What the AMI's DHCP client does on the primary interface, before any CNI runs, and what it learns from the router's
-/// advertisements in IPv6.
+/// The configuration that the AMI's DHCP client does on the primary interface before any CNI plugin runs, and in IPv6
+/// what it learns from router advertisements.
 pub fn configure_primary(
     node: &Netns,
     port: &Port,

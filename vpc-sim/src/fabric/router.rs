@@ -22,17 +22,17 @@ use nettypes::Mac;
 
 use super::{FabricError, program, resolvers};
 
-/// Where IMDS answers.
+/// The address of IMDS.
 pub const IMDS_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-/// Where it answers over IPv6, as for an instance whose `HttpProtocolIpv6` is enabled.
+/// The IPv6 address of IMDS, as on an instance with `HttpProtocolIpv6` enabled.
 pub const IMDS_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-/// Somebody on the internet.
+/// A host on the internet.
 pub const INTERNET_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
-/// Where the EC2 API answers.
+/// The address of the EC2 API.
 pub const EC2_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
-/// Somebody on the internet, in IPv6 (the prefix is for documentation, RFC 3849).
+/// A host on the internet, in IPv6 (the prefix is for documentation, RFC 3849).
 pub const INTERNET_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 9);
-/// Every subnet's router, in IPv6 (EC2 User Guide).
+/// The router of every subnet, in IPv6 (EC2 User Guide).
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0x0ec2, 0, 0, 0, 0, 0, 1);
 /// The router's own addresses on the internet.
 const BORDER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
@@ -43,15 +43,15 @@ const INTERNET_LEN: u8 = 24;
 /// The MTU beyond the internet gateway (EC2 User Guide, "Network MTU").
 const INTERNET_MTU: u32 = 1500;
 
-/// Settings of the router's namespace. Ports inherit `default` when they are made.
+/// Settings of the router's namespace. Ports inherit `default` when they are created.
 const SYSCTLS: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "1"),
-    // The kernel uses the larger of `all` and the device: `all` must not overrule a port without a source check.
+    // The kernel uses the larger of `all` and the device's value: `all` must not affect a port without a source check.
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "1"),
-    // ARP for anything in the VPC is answered by the platform, whichever port it is behind.
+    // The platform answers ARP for all addresses of the VPC.
     ("ipv4/conf/default/proxy_arp", "1"),
-    // Two interfaces of a subnet reach each other through the router, which would keep telling them to go directly.
+    // Two interfaces of a subnet reach each other through the router, which would otherwise send redirects.
     ("ipv4/conf/all/send_redirects", "0"),
     ("ipv4/conf/default/send_redirects", "0"),
     ("ipv6/conf/all/forwarding", "1"),
@@ -83,14 +83,14 @@ impl Router {
         Ok(router)
     }
 
-    /// A name that no port had before.
+    /// A new name for a port.
     pub fn port_name(&mut self) -> String {
         self.ports += 1;
         format!("port{}", self.ports)
     }
 
-    /// Answers ARP for others at once on this port: by default they are held back by up to 0.8 s at random. Only the
-    /// machine's first namespace has a default to inherit this from.
+    /// Answers proxied ARP immediately on this port: by default, answers are delayed randomly by up to 0.8 s. Only the
+    /// machine's initial namespace has a default to inherit this from.
     pub fn hurry_arp(&self, port: &str) -> Result<(), FabricError> {
         sysctls(
             &self.netns,
@@ -102,7 +102,8 @@ impl Router {
         index_of(&mut self.socket, name)
     }
 
-    /// Takes another block into the VPC: what nobody owns in it goes nowhere, and the internet sends it here.
+    /// Adds another CIDR block to the VPC: packets to addresses without an owner are dropped, and the internet routes
+    /// the block to the VPC.
     pub fn associate(&mut self, block: Ipv4Net) -> Result<(), FabricError> {
         let what = "take a block into the VPC";
         let nowhere = route::replace(&Route::nowhere(block, Kind::BlackHole, MAIN));
@@ -113,8 +114,8 @@ impl Router {
         outside.apply(&inwards).map_err(program(what))
     }
 
-    /// IPv6 has no reverse path filter: the rule that nodes have against their pods serves against nodes, as ports are
-    /// in the pods' link group here.
+    /// IPv6 has no reverse path filter. The rule that nodes use for their pods is used for nodes here, because ports
+    /// have the pods' link group.
     fn check_ipv6_sources(&self) -> Result<(), FabricError> {
         let replace = || Nft::open()?.replace_ipv6(false);
         self.netns
@@ -125,8 +126,8 @@ impl Router {
 
     fn own_addresses(&mut self, vpc: &[IpNet]) -> Result<(), FabricError> {
         let lo = self.index_of("lo")?;
-        // Link-local destinations and those of AWS's own services never leave the VPC, and in the VPC what nobody owns goes
-        // nowhere. The local table is looked at first, so IMDS itself is not affected.
+        // Packets to link-local addresses and to AWS's own services never leave the VPC, and packets to addresses in
+        // the VPC without an owner are dropped. The local table comes first, so IMDS itself is not affected.
         let services = Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0), 32);
         let nowhere = vpc.iter().copied().chain([
             Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 0, 0), 16).into(),
@@ -185,7 +186,7 @@ impl Router {
             INTERNET_ADDRESS_V6.into(),
         ];
         let own_v6 = Route::own(INTERNET_ADDRESS_V6, far);
-        // Discovery would have to wait for addresses that the kernel still looks for duplicates of.
+        // Neighbour discovery would have to wait for duplicate address detection.
         let mut batch = vec![
             link::up(far),
             neigh::set_permanent(far, BORDER_V6, BORDER_MAC),
@@ -232,8 +233,8 @@ pub fn link_of(socket: &mut Socket, name: &str) -> Result<Link, FabricError> {
     })
 }
 
-/// Makes the kernel finish what the other end's coming up began. A link whose carrier just appeared drops packets
-/// until a work item has run, which can take long under load; asking for the link runs it (since Linux 6.8).
+/// Makes the kernel complete the setup of the other end. A link whose carrier just appeared drops packets until a work
+/// item has run, which can take long under load. Reading the link runs it (since Linux 6.8).
 pub fn ready(socket: &mut Socket, index: u32) -> Result<(), FabricError> {
     socket
         .link_by_index(index)
@@ -241,7 +242,7 @@ pub fn ready(socket: &mut Socket, index: u32) -> Result<(), FabricError> {
         .map_err(program("look a link up"))
 }
 
-/// `/proc/sys/net` shows the namespace of whoever looks: written from a thread inside.
+/// `/proc/sys/net` shows the namespace of the reader: it is written from a thread in the namespace.
 fn sysctls(netns: &Netns, settings: &[(&str, &str)]) -> Result<(), FabricError> {
     let write = || {
         settings.iter().try_for_each(|(name, value)| {

@@ -1,4 +1,4 @@
-//! The tree under `/latest/`: what each key holds, and what its directories list.
+//! The tree under `/latest/`: the value of each key, and the listings of its directories.
 
 use std::{fmt::Display, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// The keys of an instance under `meta-data/`, beyond those of its interfaces.
+/// The keys of an instance under `meta-data/`, without those of its interfaces.
 pub const KEYS: &[&str] = &[
     "placement/availability-zone",
     "placement/region",
@@ -49,7 +49,7 @@ pub const INTERFACE_KEYS: &[&str] = &[
     "vpc-ipv6-cidr-blocks",
 ];
 
-/// The value at `path`, or its listing if it is a directory; none is a 404.
+/// The value at `path`, or its listing if it is a directory; `None` for a 404.
 pub fn lookup(world: &mut World, id: &InstanceId, path: &str, now: Duration) -> Option<String> {
     let interfaces = world.imds_interfaces(id, now);
     let tree = Tree {
@@ -132,7 +132,7 @@ impl Tree<'_> {
                     .filter(|k| self.fact(facts, k).is_some());
                 Some(lines(there))
             }
-            // Listed but not filled: the directory is there, and empty.
+            // Listed but not populated: the directory exists and is empty.
             (None, "") => Some(String::new()),
             (Some(facts), key) => self.fact(facts, key),
             (None, _) => None,
@@ -165,7 +165,7 @@ impl Tree<'_> {
         }
     }
 
-    /// Well-formed and worthless: nothing here verifies a signature.
+    /// Well-formed fake credentials: nothing here verifies a signature.
     fn credentials(&self, role: &str) -> Option<String> {
         if role != self.instance.role {
             return None;
@@ -199,7 +199,7 @@ impl Tree<'_> {
     }
 }
 
-/// A region's partition, and the domain of the services' endpoints in it.
+/// A region's partition, and the domain of its service endpoints.
 fn partition(region: &str) -> (&'static str, &'static str) {
     match region.split('-').next() {
         Some("cn") => ("aws-cn", "amazonaws.com.cn"),
@@ -216,7 +216,7 @@ fn lines<T: Display>(items: impl IntoIterator<Item = T>) -> String {
         .join("\n")
 }
 
-/// Categories with nothing in them do not exist.
+/// Empty categories do not exist.
 fn some_lines<T: Display>(items: &[T]) -> Option<String> {
     (!items.is_empty()).then(|| lines(items))
 }

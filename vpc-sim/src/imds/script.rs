@@ -1,29 +1,29 @@
-//! What a test can tell IMDS to do: faults by path, throttling, forgetting tokens.
+//! What a test can script in IMDS: faults by path, throttling, and invalid tokens.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::token::Tokens;
 use crate::ids::InstanceId;
 
-/// The next `times` requests whose path starts with `path` are delayed, and answer `status` if there is one.
+/// The next `times` requests whose path starts with `path` are delayed, and return `status` if it is set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImdsFault {
     pub path: String,
     pub times: u32,
     pub delay: Duration,
-    /// 401, 404, 429, 500…; none: delayed only.
+    /// 401, 404, 429, 500…; none: only a delay.
     pub status: Option<u16>,
 }
 
-/// The state of IMDS that is not the world's.
+/// The state of IMDS that is not part of the world.
 #[derive(Clone, Debug, Default)]
 pub struct ImdsScript {
     tokens: Tokens,
     faults: Vec<ImdsFault>,
-    /// Requests per second and instance; EC2 publishes no figure.
+    /// Requests per second and instance; EC2 publishes no number.
     rate: Option<f64>,
     levels: BTreeMap<InstanceId, (f64, Duration)>,
-    /// What answers say that the time is; the machine's, if nothing.
+    /// The time in answers; if none, the machine's time.
     date: Option<String>,
 }
 
@@ -38,13 +38,14 @@ impl ImdsScript {
         self.tokens.revoke_all();
     }
 
-    /// Answers 429 to an instance that asks more often than this, per second; a second's worth may come at once.
+    /// Returns 429 to an instance that sends more requests per second than this; the requests of one second may come at
+    /// once.
     pub fn throttle(&mut self, rate: Option<f64>) {
         self.rate = rate;
         self.levels.clear();
     }
 
-    /// Has every token's answer carry this `Date`, in the form of HTTP.
+    /// Sends this `Date` with every token, in HTTP's format.
     pub fn set_date(&mut self, date: &str) {
         self.date = Some(date.to_owned());
     }

@@ -1,4 +1,4 @@
-//! The protocol's rules, and every key that a CNI reads.
+//! The rules of the protocol, and every key that a CNI plugin reads.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -75,7 +75,7 @@ impl Client {
         ))
     }
 
-    /// Two addresses, a prefix of each family and an IPv6 address on the primary interface.
+    /// Adds two addresses, a prefix of each family and an IPv6 address to the primary interface.
     fn fill(&self) {
         let (eni, now) = (self.primary().id, self.api.now());
         let mut world = self.api.world();
@@ -271,7 +271,7 @@ fn every_key_of_an_interface_has_its_value() {
     assert_eq!(listed.lines().collect::<Vec<_>>(), INTERFACE_KEYS);
 }
 
-/// The keys that a CNI reads, as the reference has them; a key that is not served is a hole in the simulation.
+/// The keys that a CNI plugin reads, from the reference; a missing key is an error in the simulation.
 #[test]
 fn the_tables_cover_what_a_cni_reads() {
     let instance = "placement/availability-zone placement/region instance-id instance-type local-ipv4 ipv6 mac \

@@ -1,4 +1,4 @@
-//! Session tokens: one instance each, for as long as they were asked for.
+//! Session tokens: each is for one instance and has a lifetime.
 
 use std::{collections::BTreeMap, time::Duration};
 

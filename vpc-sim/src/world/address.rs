@@ -1,4 +1,4 @@
-//! Taking addresses and prefixes from a subnet: all that a request asks for, or nothing.
+//! Takes addresses and prefixes from a subnet: everything that a request needs, or nothing.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{error::ApiError, ids::SubnetId, random::Rng};
 
-/// What the two families do not share.
+/// The differences between the two families.
 pub(super) trait Family {
     type Addr: Copy + ToString;
     type Net: Copy + ToString;
@@ -20,7 +20,7 @@ pub(super) trait Family {
     fn number(addr: Self::Addr) -> u128;
     fn addr(number: u128) -> Self::Addr;
     fn net(number: u128) -> Self::Net;
-    /// The first address of a prefix of the delegated length; none if it has another length or host bits.
+    /// The first address of a prefix of the delegated length; `None` if it has another length or host bits.
     fn block(net: Self::Net) -> Option<u128>;
 }
 
@@ -98,7 +98,7 @@ impl<F: Family> Default for Given<F> {
     }
 }
 
-/// How many address slots of an interface `pick` takes.
+/// The number of address slots that `pick` uses on an interface.
 pub(super) fn slots<A, P>(pick: &Pick<A, P>) -> usize {
     match pick {
         Pick::Nothing => 0,
@@ -108,12 +108,12 @@ pub(super) fn slots<A, P>(pick: &Pick<A, P>) -> usize {
     }
 }
 
-/// Whether `pick` asks for prefixes.
+/// Whether `pick` requests prefixes.
 pub(super) const fn wants_prefixes<A, P>(pick: &Pick<A, P>) -> bool {
     matches!(pick, Pick::PrefixCount(_) | Pick::Prefixes(_))
 }
 
-/// Takes what `pick` asks for; on an error nothing is taken.
+/// Takes what `pick` requests; on an error, nothing is taken.
 pub(super) fn take<F: Family>(
     place: &mut Place,
     pick: &Pick<F::Addr, F::Net>,
@@ -204,7 +204,7 @@ fn unfit(why: Unfit, address: String, subnet: &SubnetId) -> ApiError {
     }
 }
 
-/// A named prefix that is not wholly free is refused like a lack of blocks, which is what it is.
+/// A requested prefix that is not completely free is refused like a lack of blocks.
 fn unfit_block(why: Unfit, prefix: String, subnet: &SubnetId) -> ApiError {
     match why {
         Unfit::Outside => ApiError::OutsideSubnet {

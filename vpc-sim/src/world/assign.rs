@@ -17,10 +17,10 @@ use super::{
 use crate::{action::Action, error::ApiError, ids::EniId};
 
 impl World {
-    /// AssignPrivateIpAddresses: answers with the new ones only. By count it is not idempotent.
+    /// AssignPrivateIpAddresses: returns only the new addresses. With a count, it is not idempotent.
     ///
     /// # Errors
-    /// EC2's own; nothing is assigned then.
+    /// EC2's errors. Nothing is assigned.
     pub fn assign_private_ip_addresses(
         &mut self,
         req: &AssignPrivateIpAddresses,
@@ -30,7 +30,7 @@ impl World {
         let eni = self.ours(&req.eni)?;
         let held = eni.ipv4.len() + eni.ipv4_prefixes.len();
         let (subnet, mine) = (eni.subnet.clone(), eni.ipv4.clone());
-        // Naming an address that the interface already has is no error, and answers nothing new.
+        // An address that the interface already has is not an error, and is not returned as new.
         let pick = match &req.ipv4 {
             Pick::These(v) => {
                 Pick::These(v.iter().copied().filter(|a| !mine.contains(a)).collect())
@@ -63,10 +63,10 @@ impl World {
         })
     }
 
-    /// AssignIpv6Addresses: answers with the new ones only.
+    /// AssignIpv6Addresses: returns only the new addresses.
     ///
     /// # Errors
-    /// EC2's own; nothing is assigned then.
+    /// EC2's errors. Nothing is assigned.
     pub fn assign_ipv6_addresses(
         &mut self,
         id: &EniId,
@@ -104,7 +104,7 @@ impl World {
     /// UnassignPrivateIpAddresses.
     ///
     /// # Errors
-    /// If one of them is the primary address or not assigned here: then none is taken away.
+    /// If one of them is the primary address or not assigned to this interface. None is unassigned.
     pub fn unassign_private_ip_addresses(
         &mut self,
         id: &EniId,
@@ -153,7 +153,7 @@ impl World {
     /// UnassignIpv6Addresses.
     ///
     /// # Errors
-    /// If one of them is not assigned here: then none is taken away.
+    /// If one of them is not assigned to this interface. None is unassigned.
     pub fn unassign_ipv6_addresses(
         &mut self,
         id: &EniId,
@@ -211,7 +211,7 @@ impl World {
         )
     }
 
-    /// Explicit addresses that other interfaces hold: taken from them if the caller may, else refused.
+    /// Explicit addresses of other interfaces are moved if the request allows it, and refused otherwise.
     fn take_over(&mut self, pick: &Pick4, allowed: bool, now: Duration) -> Result<(), ApiError> {
         let Pick::These(wanted) = pick else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Attaching and detaching: answered at once, finished later (`settle`).
+//! Attaching and detaching: answered immediately, completed later (`settle`).
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ impl World {
     /// AttachNetworkInterface: the interface is `attaching` when this returns.
     ///
     /// # Errors
-    /// EC2's own: in use, device taken, per-type and per-card limits, another zone, instance not running.
+    /// EC2's errors: in use, device in use, per-type and per-card limits, another zone, instance not running.
     pub fn attach_network_interface(
         &mut self,
         req: &AttachNetworkInterface,
@@ -104,7 +104,7 @@ impl World {
         fits(eni, limits)
     }
 
-    /// The attachments of `instance`, in every state: an interface that detaches still takes its slot.
+    /// The attachments of `instance` in every state: an interface that is detaching still uses its slot.
     pub(super) fn attached_to(&self, instance: &InstanceId) -> impl Iterator<Item = &Attachment> {
         self.interfaces
             .values()
@@ -135,10 +135,11 @@ impl World {
         bond
     }
 
-    /// DetachNetworkInterface: the interface is `detaching` when this returns, and delivers nothing any more.
+    /// DetachNetworkInterface: the interface is `detaching` when this returns, and no longer receives packets.
     ///
     /// # Errors
-    /// For the primary interface, for those of AWS services, for one that already detaches, and for an unknown one.
+    /// For the primary interface, interfaces of AWS services, an interface that is already detaching, and an unknown
+    /// one.
     pub fn detach_network_interface(
         &mut self,
         req: &DetachNetworkInterface,
@@ -189,7 +190,7 @@ impl World {
         self.advance(now);
     }
 
-    /// The type of the instance that `eni` is attached to.
+    /// The type of the instance to which `eni` is attached.
     pub(super) fn type_under(&self, eni: &NetworkInterface) -> Option<&InstanceType> {
         let bond = eni.attachment.as_ref()?;
         self.type_of(&self.instances.get(&bond.instance)?.instance_type)
@@ -204,7 +205,7 @@ impl World {
     }
 }
 
-/// Whether what `eni` already holds is within the limits of the type.
+/// Whether the addresses of `eni` are within the limits of the type.
 fn fits(eni: &NetworkInterface, limits: &InstanceType) -> Result<(), ApiError> {
     let prefixes = !(eni.ipv4_prefixes.is_empty() && eni.ipv6_prefixes.is_empty());
     if prefixes && !limits.supports_prefixes() {

@@ -1,4 +1,4 @@
-//! Reading: by ids, filters and pages.
+//! Reading by ids, filters and pages.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -16,14 +16,14 @@ use crate::{
     error::{ApiError, Resource},
 };
 
-/// What a Describe of one kind allows.
+/// What is allowed in a Describe of one kind.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
     action: Action,
     resource: Resource,
-    /// How the ids are called in the request.
+    /// The name of the ids in the request.
     ids: &'static str,
-    /// Whether MaxResults may come with ids.
+    /// Whether MaxResults can be combined with ids.
     paged_ids: bool,
     /// The largest MaxResults; the smallest is 5 everywhere.
     most: u32,
@@ -35,7 +35,7 @@ impl World {
     /// DescribeNetworkInterfaces, in the order of ids.
     ///
     /// # Errors
-    /// If one id is unknown, a filter has no meaning, or paging is out of range or combined with ids.
+    /// If an id is unknown, a filter is invalid, or paging is out of range or combined with ids.
     pub fn describe_network_interfaces(
         &mut self,
         q: &Query,
@@ -56,7 +56,7 @@ impl World {
         })
     }
 
-    /// DescribeInstances, terminated ones included.
+    /// DescribeInstances, including terminated ones.
     ///
     /// # Errors
     /// As [`World::describe_network_interfaces`].
@@ -186,7 +186,7 @@ impl World {
     /// DescribeTags, by resource and key. It takes no ids.
     ///
     /// # Errors
-    /// If a filter has no meaning or paging is out of range.
+    /// If a filter is invalid or paging is out of range.
     pub fn describe_tags(&mut self, q: &Query, now: Duration) -> Result<Page<TagRow>, ApiError> {
         let rules = Rules {
             action: Action::DescribeTags,
@@ -239,8 +239,8 @@ impl World {
             .collect()
     }
 
-    /// `list` yields everything, sorted by key; a page ends at a key, and the next one starts after it, so that objects
-    /// that come and go in between neither repeat nor hide others.
+    /// `list` yields everything, sorted by key. A page ends at a key, and the next one starts after it, so that objects
+    /// that are created or deleted in between neither repeat nor hide others.
     fn describe<T: Filtered>(
         &mut self,
         rules: Rules,
@@ -271,7 +271,7 @@ impl World {
         for (key, item) in all {
             let wanted = q.ids.is_empty() || q.ids.contains(&key);
             let seen = after.as_ref().is_some_and(|a| key <= *a);
-            // Filters are looked at for every item, so that an unknown name is an error even when nothing is left.
+            // Filters are evaluated for every item, so that an unknown name is an error even if nothing is left.
             if !match_filter::matches(&item, &q.filters)? || !wanted || seen {
                 continue;
             }
@@ -314,7 +314,7 @@ fn check_paging(rules: Rules, q: &Query) -> Result<(), ApiError> {
     })
 }
 
-/// Opaque to callers, as EC2's are: the last key in hexadecimal.
+/// Opaque for callers, like EC2's: the last key in hexadecimal.
 fn write_token(key: &str) -> String {
     key.bytes().map(|b| format!("{b:02x}")).collect()
 }

@@ -19,10 +19,10 @@ use crate::{
 const TOKEN_LENGTH: usize = 64;
 
 impl World {
-    /// CreateNetworkInterface. A repeated ClientToken with the same request answers with the same interface.
+    /// CreateNetworkInterface. A repeated ClientToken with the same request returns the same interface.
     ///
     /// # Errors
-    /// EC2's own; nothing is created or taken then.
+    /// EC2's errors. Nothing is created or taken.
     pub fn create_network_interface(
         &mut self,
         req: CreateNetworkInterface,
@@ -69,7 +69,7 @@ impl World {
                 limit: self.quotas.interfaces,
             });
         }
-        // Attached to nothing yet: the limit of its instance type is checked by Attach.
+        // It is not attached yet: Attach checks the limit of the instance type.
         check_slots(1 + address::slots(&req.ipv4), most_addresses())?;
         check_slots(address::slots(&req.ipv6), most_addresses())?;
         let (v4, v6) = self.take_for(req)?;
@@ -95,7 +95,7 @@ impl World {
         Ok(eni)
     }
 
-    /// The primary address, then the rest, then IPv6; each step undoes those before it.
+    /// The primary address, then the others, then IPv6; if a step fails, the previous ones are undone.
     fn take_for(
         &mut self,
         req: &CreateNetworkInterface,
@@ -144,7 +144,7 @@ impl World {
     /// DeleteNetworkInterface.
     ///
     /// # Errors
-    /// While the interface is attached, attaching or detaching; if it belongs to an AWS service; if it is unknown.
+    /// If the interface is attached, attaching or detaching, belongs to an AWS service, or is unknown.
     pub fn delete_network_interface(&mut self, id: &EniId, now: Duration) -> Result<(), ApiError> {
         self.begin(Action::DeleteNetworkInterface, true, now)?;
         let eni = self.eni(id)?;
@@ -242,7 +242,7 @@ pub(super) fn check_slots(wanted: usize, limit: u16) -> Result<(), ApiError> {
     }
 }
 
-/// What an interface may hold while it is attached to nothing: the most that any type allows.
+/// The maximum number of addresses of an unattached interface: the highest limit of all types.
 pub(super) fn most_addresses() -> u16 {
     planner::limits::all()
         .iter()

@@ -1,4 +1,4 @@
-//! What IMDS shows: a cache that follows EC2 at its own pace, separately for each interface and kind of fact.
+//! What IMDS shows: a cache that follows EC2 with its own delay for each interface and kind of data.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,20 +7,20 @@ use nettypes::Mac;
 use super::{World, model::NetworkInterface};
 use crate::ids::{EniId, InstanceId};
 
-/// How far IMDS lags behind EC2.
+/// The delays of IMDS behind EC2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ImdsLag {
     /// From `attached` until the MAC is listed.
     pub listed: Duration,
-    /// From being listed until the keys under the MAC answer; before that they are 404.
+    /// From being listed until the keys under the MAC exist; before that, they return 404.
     pub populated: Duration,
-    /// From a change of addresses or prefixes until their lists show it.
+    /// From a change of addresses or prefixes until their lists contain it.
     pub addresses: Duration,
-    /// From the end of a detach until the MAC is listed no longer.
+    /// From the end of a detach until the MAC is no longer listed.
     pub gone: Duration,
 }
 
-/// A value and what will replace it.
+/// A value and its pending replacements.
 #[derive(Clone, Debug)]
 struct Lagged<T> {
     shown: T,
@@ -35,7 +35,7 @@ impl<T: Clone> Lagged<T> {
         }
     }
 
-    /// Later news replaces earlier news that would arrive after it: a cache does not go back by itself.
+    /// A later change replaces earlier ones that would arrive after it: a cache does not go back.
     fn set(&mut self, at: Duration, value: T) {
         self.coming.retain(|(t, _)| *t < at);
         self.coming.push((at, value));
@@ -59,7 +59,7 @@ pub(super) struct Shadow {
     facts: Lagged<NetworkInterface>,
 }
 
-/// Shadows by interface, and how far each lags.
+/// The cached state of each interface, and its delays.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shadows {
     entries: BTreeMap<EniId, Shadow>,
@@ -110,12 +110,12 @@ impl Shadows {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImdsInterface {
     pub mac: Mac,
-    /// Absent while the directory is listed but not filled.
+    /// Absent while the directory is listed but not populated.
     pub facts: Option<NetworkInterface>,
 }
 
 impl World {
-    /// How far IMDS lags, for interfaces attached or changed from now on.
+    /// Sets the delays for interfaces that are attached or changed from now on.
     pub const fn set_imds_lag(&mut self, lag: ImdsLag) {
         self.shadows.lag = lag;
     }

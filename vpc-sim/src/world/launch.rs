@@ -1,4 +1,4 @@
-//! What EC2 users do outside the ENI calls: instances come and go, and AWS services attach interfaces of their own.
+//! What EC2 users do apart from the ENI calls: launch and terminate instances, and attach interfaces of AWS services.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use crate::{
     ids::{EniId, GroupId, InstanceId, SubnetId},
 };
 
-/// An instance to run. Its primary interface comes with it, attached from the start.
+/// An instance to launch, with its primary interface attached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaunchInstance {
     pub instance_type: String,
-    /// The subnet that was added first, if none is named.
+    /// The first subnet, if `None`.
     pub subnet: Option<SubnetId>,
     pub groups: Vec<GroupId>,
-    /// Beyond the primary address of the primary interface.
+    /// In addition to the primary address of the primary interface.
     pub ipv4: Pick4,
     pub ipv6: Pick6,
-    /// The role whose (made-up) credentials IMDS serves.
+    /// The role of the fake credentials in IMDS.
     pub role: String,
     pub tags: Tags,
 }
@@ -52,7 +52,7 @@ impl Default for LaunchInstance {
     }
 }
 
-/// An interface that an AWS service attaches to a customer's instance, which the customer cannot manage.
+/// An interface that an AWS service attaches to a customer's instance. The customer cannot manage it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManagedInterface {
     pub instance: InstanceId,
@@ -61,7 +61,7 @@ pub struct ManagedInterface {
 }
 
 impl World {
-    /// Runs an instance; it is `running` at once.
+    /// Launches an instance, which is `running` immediately.
     ///
     /// # Errors
     /// If the type, subnet or a group is unknown, or the subnet is full.
@@ -140,7 +140,7 @@ impl World {
         self.finish_attach(eni, &bond.id, now);
     }
 
-    /// TerminateInstances: interfaces that delete on termination are gone at once, the others become available.
+    /// TerminateInstances: interfaces with DeleteOnTermination are deleted immediately, the others become available.
     ///
     /// # Errors
     /// If the instance is unknown.

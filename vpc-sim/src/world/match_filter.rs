@@ -1,4 +1,4 @@
-//! Describe filters: which names a resource knows, and the wildcards of EC2's filter values.
+//! Describe filters: the supported names of each resource, and the wildcards of EC2's filter values.
 
 use super::{
     model::{Instance, NetworkInterface, SecurityGroup, Subnet, Tags, Vpc},
@@ -6,9 +6,9 @@ use super::{
 };
 use crate::error::ApiError;
 
-/// Something that filters look at.
+/// An object that can be filtered.
 pub(super) trait Filtered {
-    /// What the resource has under filter `name`; none if EC2 knows no such filter.
+    /// The values of filter `name`; `None` if EC2 does not support this filter.
     fn values(&self, name: &str) -> Option<Vec<String>>;
 }
 
@@ -29,7 +29,7 @@ pub(super) fn matches(item: &impl Filtered, filters: &[Filter]) -> Result<bool, 
     Ok(true)
 }
 
-/// `*` is any run, `?` any one byte, a backslash takes the next byte as it is.
+/// `*` matches any sequence, `?` any single byte, a backslash escapes the next byte.
 fn like(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern, text) {
         ([], _) => text.is_empty(),
@@ -188,7 +188,7 @@ impl Filtered for TagRow {
     }
 }
 
-/// What an instance type offers, as far as filters go.
+/// The attributes of an instance type that filters use.
 impl Filtered for planner::limits::InstanceType {
     fn values(&self, name: &str) -> Option<Vec<String>> {
         match name {
@@ -203,12 +203,12 @@ impl Filtered for planner::limits::InstanceType {
     }
 }
 
-/// The most interfaces of an instance, all its network cards together; the table's `max_enis` is about one card.
+/// The maximum number of interfaces of an instance on all its network cards; the table's `max_enis` is for one card.
 pub(crate) fn all_cards(t: &planner::limits::InstanceType) -> u16 {
     t.cards.iter().sum()
 }
 
-/// The word EC2 uses; it answers none for bare metal.
+/// EC2's name; none for bare metal.
 pub(crate) const fn hypervisor(t: &planner::limits::InstanceType) -> Option<&'static str> {
     match t.hypervisor {
         planner::limits::Hypervisor::Nitro => Some("nitro"),

@@ -1,4 +1,4 @@
-//! What the world is made of. Values: whoever holds one holds a copy.
+//! The objects of the world. They are values, so callers hold copies.
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +17,10 @@ pub type Tags = BTreeMap<String, String>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vpc {
     pub id: VpcId,
-    /// In the order they were associated; the first is the VPC's own.
+    /// In the order of association; the first is the VPC's primary block.
     pub cidrs: Vec<Ipv4Net>,
     pub ipv6: Vec<Ipv6Net>,
-    /// Used by an interface that names no group.
+    /// For interfaces without a security group.
     pub default_group: GroupId,
     pub tags: Tags,
 }
@@ -168,7 +168,7 @@ pub struct NetworkInterface {
     pub description: String,
     pub groups: Vec<GroupId>,
     pub interface_type: InterfaceType,
-    /// Made and kept by an AWS service: not the customer's to change.
+    /// Created and managed by an AWS service: the customer cannot change it.
     pub requester_managed: bool,
     pub source_dest_check: bool,
     pub attachment: Option<Attachment>,
@@ -181,7 +181,7 @@ pub struct NetworkInterface {
 }
 
 impl NetworkInterface {
-    /// `status`, as far as the attachment decides it.
+    /// `status`, as far as it follows from the attachment.
     #[must_use]
     pub const fn status(&self) -> &'static str {
         if self.attachment.is_some() {
@@ -191,13 +191,13 @@ impl NetworkInterface {
         }
     }
 
-    /// The address that never leaves the interface; `efa-only` has none.
+    /// The primary address; `efa-only` interfaces have none.
     #[must_use]
     pub fn primary(&self) -> Option<Ipv4Addr> {
         self.ipv4.first().copied()
     }
 
-    /// Everything the fabric delivers here, each as a network.
+    /// Everything that the fabric delivers to this interface, as networks.
     #[must_use]
     pub fn owned(&self) -> Vec<IpNet> {
         let four = self.ipv4.iter().map(|a| IpNet::from(IpAddr::from(*a)));
@@ -207,22 +207,22 @@ impl NetworkInterface {
         four.chain(four_nets).chain(six).chain(six_nets).collect()
     }
 
-    /// Whether `address` belongs here, alone or as a member of a prefix.
+    /// Whether `address` belongs to this interface, on its own or as part of a prefix.
     #[must_use]
     pub fn owns(&self, address: IpAddr) -> bool {
         self.owned().iter().any(|n| n.contains(&address))
     }
 }
 
-/// Something the fabric has to follow.
+/// A change for the fabric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The interface is attached: a device appears, and these destinations are delivered to it.
+    /// The interface was attached: a device appears, and these destinations are delivered to it.
     Attached {
         eni: Box<NetworkInterface>,
         delivers: Vec<IpNet>,
     },
-    /// A detach began: packets are dropped at once, the device is still there.
+    /// A detach began: packets are dropped immediately, the device still exists.
     Cut { eni: EniId },
     /// The device is gone.
     Detached { eni: EniId, instance: InstanceId },
@@ -237,7 +237,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// The interface that a device appears for.
+    /// The interface of the new device.
     #[must_use]
     pub const fn attached(&self) -> Option<&NetworkInterface> {
         match self {

@@ -1,12 +1,13 @@
-//! The addresses of one subnet in one family. Owns what is taken; knows nothing of interfaces.
+//! The addresses of one subnet in one family. Owns which ones are used; knows nothing of interfaces.
 //!
-//! Both families are numbers in a `u128`, so that alignment, reservation and fragmentation are written once.
+//! Addresses of both families are `u128` numbers, so that alignment, reservation and fragmentation are implemented
+//! once.
 
 use std::collections::BTreeSet;
 
 use crate::random::Rng;
 
-/// Prefix delegation hands out /28 in IPv4 and /80 in IPv6.
+/// Prefix delegation assigns /28 in IPv4 and /80 in IPv6.
 pub const V4_BLOCK: u8 = 28;
 pub const V6_BLOCK: u8 = 80;
 
@@ -19,7 +20,7 @@ pub struct Pool {
     blocks: BTreeSet<u128>,
 }
 
-/// Why an address or block cannot be taken.
+/// Why an address or block cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfit {
     Outside,
@@ -41,14 +42,15 @@ impl Pool {
         }
     }
 
-    /// `availableIpAddressCount`: all but the five reserved, the singles, and whole delegated prefixes.
+    /// `availableIpAddressCount`: all addresses except the five reserved ones, the assigned ones, and whole delegated
+    /// prefixes.
     pub fn available(&self) -> u128 {
         let singles = u128::try_from(self.singles.len()).unwrap_or(u128::MAX);
         let blocks = u128::try_from(self.blocks.len()).unwrap_or(u128::MAX);
         (self.size - 5).saturating_sub(singles + blocks * self.block)
     }
 
-    /// EC2 keeps the first four addresses (network, router, DNS, future use) and the last.
+    /// EC2 reserves the first four addresses (network, router, DNS, future use) and the last one.
     const fn reserved(&self, n: u128) -> bool {
         n < self.base + 4 || n == self.base + self.size - 1
     }
@@ -61,7 +63,7 @@ impl Pool {
         n - (n - self.base) % self.block
     }
 
-    /// Whether `n` could be taken as a single address.
+    /// Whether `n` can be used as a single address.
     pub fn check(&self, n: u128) -> Result<(), Unfit> {
         if !self.contains(n) {
             Err(Unfit::Outside)
@@ -74,7 +76,7 @@ impl Pool {
         }
     }
 
-    /// Whether the block that starts at `n` could be taken: aligned, and wholly free.
+    /// Whether the block that starts at `n` can be used: it must be aligned and completely free.
     pub fn check_block(&self, n: u128) -> Result<(), Unfit> {
         if !self.contains(n) {
             Err(Unfit::Outside)
@@ -110,7 +112,8 @@ impl Pool {
         self.blocks.remove(&n);
     }
 
-    /// Takes a free address, searching upwards from a random place: real assignments fragment, and so must these.
+    /// Takes a free address, searching upwards from a random position: like EC2's assignments, this fragments the
+    /// subnet.
     pub fn pick(&mut self, rng: &mut Rng) -> Option<u128> {
         if self.available() == 0 {
             return None;
@@ -118,7 +121,7 @@ impl Pool {
         let (mut at, mut left) = (rng.below_wide(self.size), self.size);
         while left > 0 {
             let n = self.base + at;
-            // A delegated block is stepped over whole: a /16 full of them is 4096 steps, not 65536.
+            // Skips a delegated block as a whole: a /16 full of them needs 4096 steps, not 65536.
             let inside = self.blocks.contains(&self.block_of(n));
             let step = if inside {
                 self.block - at % self.block

@@ -1,4 +1,4 @@
-//! What callers ask. Each request can only say what EC2 would accept in shape; which of it holds is for the world.
+//! The requests of callers. Each can represent only what EC2 would accept syntactically; the world checks the rest.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -7,7 +7,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use super::model::{InterfaceType, Tags};
 use crate::ids::{AttachmentId, EniId, GroupId, InstanceId, SubnetId};
 
-/// How addresses of one family are asked for: EC2 takes exactly one of these forms per call.
+/// The form in which addresses of one family are requested: EC2 accepts exactly one per call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Pick<A, P> {
     #[default]
@@ -28,9 +28,9 @@ pub struct CreateNetworkInterface {
     pub groups: Vec<GroupId>,
     pub description: String,
     pub interface_type: InterfaceType,
-    /// The primary address; EC2's choice if absent.
+    /// The primary address; chosen by EC2 if absent.
     pub primary: Option<Ipv4Addr>,
-    /// Beyond the primary address.
+    /// In addition to the primary address.
     pub ipv4: Pick4,
     pub ipv6: Pick6,
     pub tags: Tags,
@@ -38,7 +38,7 @@ pub struct CreateNetworkInterface {
 }
 
 impl CreateNetworkInterface {
-    /// One primary address in `subnet`, nothing else.
+    /// Only one primary address in `subnet`.
     #[must_use]
     pub fn plain(subnet: SubnetId) -> Self {
         Self {
@@ -66,7 +66,7 @@ pub struct AttachNetworkInterface {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetachNetworkInterface {
     pub attachment: AttachmentId,
-    /// Skip the guest's consent: at once.
+    /// Without waiting for the guest: immediate.
     pub force: bool,
 }
 
@@ -86,18 +86,18 @@ pub enum Attribute {
 pub struct AssignPrivateIpAddresses {
     pub eni: EniId,
     pub ipv4: Pick4,
-    /// Take explicit addresses away from the interface that has them.
+    /// Moves explicit addresses from the interface that has them.
     pub allow_reassignment: bool,
 }
 
-/// What an Assign gave: only the new ones.
+/// The result of an Assign: only the new ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assigned<A, P> {
     pub addresses: Vec<A>,
     pub prefixes: Vec<P>,
 }
 
-/// Filters: every one must match; within one, any value. Values may hold `*` and `?`.
+/// Filters: all must match; within one, any value. Values may contain `*` and `?`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     pub name: String,
@@ -107,7 +107,7 @@ pub struct Filter {
 /// The common part of a Describe.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query {
-    /// Every one must exist, or the whole call fails.
+    /// All of them must exist, or the whole call fails.
     pub ids: Vec<String>,
     pub filters: Vec<Filter>,
     pub max_results: Option<u32>,

@@ -1,4 +1,4 @@
-//! What happens by itself: attachments settle, detachments end, addresses become usable.
+//! Timers: attachments complete, detachments end, addresses become usable.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -29,12 +29,12 @@ pub(super) enum Timer {
     },
 }
 
-/// By time, and in the order they were set.
+/// Ordered by time, then by the order of creation.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Timers {
     due: BTreeMap<(Duration, u64), Timer>,
     sequence: u64,
-    /// How many of the next attaches never get beyond `attaching`, and detaches beyond `detaching`.
+    /// How many of the next attaches stay `attaching`, and detaches `detaching`.
     pub(super) stuck_attaches: u32,
     pub(super) stuck_detaches: u32,
 }
@@ -56,13 +56,13 @@ impl Timers {
 }
 
 impl World {
-    /// When something next happens by itself.
+    /// When the next timer is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
         self.timers.due.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Lets everything that is due by `now` happen, in order.
+    /// Runs all timers that are due by `now`, in order.
     pub fn advance(&mut self, now: Duration) {
         while let Some((at, timer)) = self.timers.pop(now) {
             match timer {
@@ -73,23 +73,23 @@ impl World {
         }
     }
 
-    /// What the fabric has to follow, since the last call.
+    /// The changes for the fabric since the last call.
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changes)
     }
 
-    /// Whether [`World::take_changes`] has something to give.
+    /// Whether [`World::take_changes`] has changes to return.
     #[must_use]
     pub const fn has_changes(&self) -> bool {
         !self.changes.is_empty()
     }
 
-    /// The next `count` attaches stay `attaching` for ever.
+    /// The next `count` attaches stay `attaching` forever.
     pub const fn stall_attaches(&mut self, count: u32) {
         self.timers.stuck_attaches = count;
     }
 
-    /// The next `count` detaches stay `detaching` for ever.
+    /// The next `count` detaches stay `detaching` forever.
     pub const fn stall_detaches(&mut self, count: u32) {
         self.timers.stuck_detaches = count;
     }
@@ -107,7 +107,7 @@ impl World {
             return;
         };
         if a.state != AttachmentState::Attaching {
-            return; // A detach overtook it.
+            return; // A detach came first.
         }
         a.state = AttachmentState::Attached;
         let instance = a.instance.clone();
@@ -142,7 +142,7 @@ impl World {
         }
     }
 
-    /// A new address or prefix of `eni`: the fabric follows after a while, IMDS at its own pace.
+    /// A new address or prefix of `eni`: the fabric follows after a delay, IMDS after its own delay.
     pub(super) fn arrive(&mut self, eni: &EniId, nets: &[IpNet], now: Duration) {
         for net in nets {
             self.unusable.insert((eni.clone(), *net));
@@ -158,7 +158,7 @@ impl World {
         self.refresh_imds(eni, now);
     }
 
-    /// An address or prefix is taken from `eni`: the fabric stops at once.
+    /// An address or prefix is removed from `eni`: the fabric stops immediately.
     pub(super) fn depart(&mut self, eni: &EniId, nets: &[IpNet], now: Duration) {
         for net in nets {
             let delivered = !self.unusable.remove(&(eni.clone(), *net));
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    /// Whether the fabric delivers `address` right now: owned by an attached interface, and past its delay.
+    /// Whether the fabric delivers `address` now: an attached interface owns it, and its delay has passed.
     #[must_use]
     pub fn usable(&self, address: std::net::IpAddr) -> bool {
         self.owner_of(address)

@@ -12,7 +12,7 @@ use crate::{
 const KEY_LENGTH: usize = 128;
 const VALUE_LENGTH: usize = 256;
 
-/// Whether `tags` may be all the tags of a resource.
+/// Whether a resource can have exactly these `tags`.
 pub(super) fn check(tags: &Tags, most: usize, resource: &dyn ToString) -> Result<(), ApiError> {
     for (key, value) in tags {
         if key.to_ascii_lowercase().starts_with("aws:") {
@@ -45,7 +45,7 @@ pub(super) fn check(tags: &Tags, most: usize, resource: &dyn ToString) -> Result
 }
 
 impl World {
-    /// CreateTags: adds or overwrites `tags` on every resource, or on none.
+    /// CreateTags: adds or overwrites `tags` on all resources, or on none.
     ///
     /// # Errors
     /// If a resource is unknown, a tag is malformed, or a resource would have too many.
@@ -68,7 +68,7 @@ impl World {
         Ok(())
     }
 
-    /// DeleteTags: takes each key away, or only if it has the given value.
+    /// DeleteTags: removes each key, or only if it has the given value.
     ///
     /// # Errors
     /// If a resource is unknown.

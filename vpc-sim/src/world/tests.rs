@@ -1,4 +1,4 @@
-//! The rules of the world, one test each.
+//! Tests of the world's rules.
 
 use std::{net::Ipv4Addr, time::Duration};
 

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::action::Action;
 
-/// Calls at once, and calls per second after that.
+/// The burst, and the refill per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Capacity {
     burst: f64,
     refill: f64,
 }
 
-/// `narrow`: the read is filtered or paged, which EC2 treats more generously.
+/// `narrow`: the read is filtered or paged, for which EC2 has higher limits.
 fn capacity(action: Action, narrow: bool) -> Capacity {
     let (burst, refill) = match action {
         Action::DescribeInstances
@@ -42,12 +42,12 @@ fn capacity(action: Action, narrow: bool) -> Capacity {
     Capacity { burst, refill }
 }
 
-/// An account's buckets in one region. Full at first.
+/// An account's buckets in one region. They start full.
 #[derive(Clone, Debug, Default)]
 pub struct Buckets(BTreeMap<(Action, bool), (f64, Duration)>);
 
 impl Buckets {
-    /// Takes a token; false when the caller must be turned away.
+    /// Takes a token; false if the call must be refused.
     pub fn admit(&mut self, action: Action, narrow: bool, now: Duration) -> bool {
         let Capacity { burst, refill } = capacity(action, narrow);
         let (level, at) = self.0.entry((action, narrow)).or_insert((burst, now));

@@ -1,4 +1,4 @@
-//! The fabric in IPv6: delivery and the source check, beside IPv4 on the same wires.
+//! The fabric in IPv6: delivery and the source check, in addition to IPv4 on the same links.
 
 use std::net::Ipv6Addr;
 
@@ -30,7 +30,7 @@ fn own(node: &Instance) -> Ipv6Addr {
     node.ipv6.expect("launched with an IPv6 address")
 }
 
-/// A /80 for the node, and some address in it that the node's link takes.
+/// A /80 prefix for the node, and an address in it that the node's link uses.
 fn prefix_member(sim: &Sim, node: &Instance) -> Result<Ipv6Addr, Box<dyn std::error::Error>> {
     let one = Pick::PrefixCount(1);
     sim.world()
@@ -80,7 +80,7 @@ pub fn an_ipv6_source_that_the_interface_does_not_own_is_dropped() -> Outcome {
     for forged in [prefix_member(&sim, &b)?, free, INTERNET_ADDRESS_V6] {
         take_address(&a.netns, "lo", forged)?;
         socket_at(&a.netns, forged)?.send_to(b"forged", receiver.local_addr()?)?;
-        // Fails if the forged one comes first.
+        // Fails if the forged packet arrives first.
         let honest = socket_at(&a.netns, own(&a))?;
         assert!(sends(&honest, &receiver, b"own")?, "{forged} got through");
     }

@@ -1,4 +1,4 @@
-//! Sockets and addresses inside namespaces, and the corner of the machine that the tests run in.
+//! Sockets and addresses in namespaces, and the namespace of the tests.
 
 use std::{
     fs, io,
@@ -21,14 +21,14 @@ use nix::{
     unistd::{getegid, geteuid},
 };
 
-/// Longer than anything here takes; a test that waits for it fails.
+/// Longer than any operation here; a test that waits this long fails.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The head of a request to EC2.
+/// The start of a request to EC2.
 pub const FORM: &str = "POST /\r\nContent-Type: application/x-www-form-urlencoded";
 
-/// Makes a network namespace for the whole process; without root, inside a user namespace. Nothing here touches the
-/// machine's own network then.
+/// Creates a network namespace for the whole process; without root, in a user namespace. The machine's own network is
+/// not affected.
 pub fn enter() -> Result<(), String> {
     let (uid, gid) = (geteuid(), getegid());
     let user = if uid.is_root() {
@@ -49,7 +49,7 @@ pub fn enter() -> Result<(), String> {
     map("gid_map", format!("0 {gid} 1"))
 }
 
-/// A UDP socket in `netns`, bound to `address`. Sockets stay in the namespace they were made in.
+/// A UDP socket in `netns`, bound to `address`. A socket stays in the namespace in which it was created.
 pub fn socket_at(netns: &Netns, address: impl Into<IpAddr>) -> io::Result<UdpSocket> {
     let address = address.into();
     let socket = netns.run(|| UdpSocket::bind((address, 0)))??;
@@ -57,7 +57,7 @@ pub fn socket_at(netns: &Netns, address: impl Into<IpAddr>) -> io::Result<UdpSoc
     Ok(socket)
 }
 
-/// Whether the next thing that `to` receives is this text, from the address of `from`.
+/// Whether the next datagram that `to` receives is this text, from the address of `from`.
 pub fn sends(from: &UdpSocket, to: &UdpSocket, text: &[u8]) -> io::Result<bool> {
     from.send_to(text, to.local_addr()?)?;
     let mut buffer = [0; 64];
@@ -65,7 +65,7 @@ pub fn sends(from: &UdpSocket, to: &UdpSocket, text: &[u8]) -> io::Result<bool> 
     Ok(&buffer[..len] == text && sender == from.local_addr()?)
 }
 
-/// Configures `address` on a link, as a node may do with any address, its own or not.
+/// Configures `address` on a link, as a node can do with any address.
 pub fn take_address(
     netns: &Netns,
     link: &str,
@@ -81,7 +81,7 @@ pub fn take_address(
     Ok(())
 }
 
-/// Sets a link up, and has the kernel finish with it (`Sim::settle` does the same at its other end).
+/// Sets a link up and makes the kernel complete it (`Sim::settle` does the same at its other end).
 pub fn up(netns: &Netns, name: &str) -> Result<(), Box<dyn std::error::Error>> {
     let mut socket = Socket::open_in(netns)?;
     let index = socket.link_by_name(name)?.ok_or("no such link")?.index;
@@ -98,7 +98,7 @@ pub fn connect(netns: &Netns, server: Ipv4Addr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends a request and reads to the end of the connection. `head`: method and path, then more header lines.
+/// Sends a request and reads until the connection ends. `head`: method and path, then further header lines.
 pub fn exchange(stream: &mut TcpStream, head: &str, body: &str) -> io::Result<String> {
     let (line, headers) = head.split_once("\r\n").unwrap_or((head, "X-Empty: 1"));
     let length = body.len();

@@ -144,7 +144,7 @@ impl Drop for ApiServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            drop(thread.join()); // A panic there was printed there.
+            drop(thread.join()); // The panic was already printed.
         }
     }
 }

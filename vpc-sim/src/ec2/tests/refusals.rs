@@ -1,4 +1,4 @@
-//! How calls are refused, and how they fail when told to.
+//! How calls are refused, and how they fail with injected faults.
 
 use super::*;
 
@@ -54,7 +54,7 @@ fn unknown_actions_versions_and_parameters_are_errors() {
     );
 }
 
-/// Seen in answers of EC2 to the AWS command line and to Terraform.
+/// Seen in EC2's answers to the AWS command line and to Terraform.
 #[test]
 fn texts_that_ec2_was_seen_to_give() {
     let c = client();
@@ -249,7 +249,7 @@ fn a_hanging_call_is_not_done_and_blocks_nobody_else() {
         std::net::TcpStream::connect(c.api.ec2_endpoint().trim_start_matches("http://")).unwrap();
     let (kind, length) = (FORM.1, body.len());
     write!(stream, "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{body}").unwrap();
-    // Its turn is logged when it begins to hang; until then other calls are answered in between.
+    // The call is logged when it starts to hang; until then, other calls are answered in between.
     while !c
         .api
         .calls()

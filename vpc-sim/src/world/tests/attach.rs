@@ -1,4 +1,4 @@
-//! Attaching, detaching, and what follows by itself.
+//! Attaching, detaching, and what follows automatically.
 
 use super::*;
 

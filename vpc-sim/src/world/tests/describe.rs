@@ -209,7 +209,7 @@ fn buckets_empty_and_refill() {
         read(secs(1)).unwrap();
     }
     assert_eq!(code(read(secs(1))), "RequestLimitExceeded");
-    // Filtered reads, and other APIs, have buckets of their own.
+    // Filtered reads and other APIs have their own buckets.
     let q = Query::filter("status", "in-use");
     assert!(lab.world.describe_network_interfaces(&q, secs(1)).is_ok());
     assert!(
