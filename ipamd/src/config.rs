@@ -1,7 +1,7 @@
-//! The daemon's settings: read once from an injected source, parsed into types, every mistake reported together.
+//! The daemon's settings: read once from an injected source and parsed into types. All errors are reported together.
 //!
-//! Names, defaults and precedence are the AWS VPC CNI's, so that a node's environment can be kept. This file must not
-//! touch the process environment, files or the network.
+//! Names, defaults and precedence are the AWS VPC CNI's, so that a node's environment can be kept. Must not touch the
+//! process environment, files or the network.
 
 mod bind;
 mod egress;
@@ -17,7 +17,7 @@ pub use egress::Egress;
 use planner::Family;
 pub use spans::{Protocol, Traces};
 
-/// Where settings come from: the process environment in production, a map in tests.
+/// The source of settings: the process environment in production, a map in tests.
 pub trait Strings {
     fn get(&self, name: &str) -> Option<String>;
 }
@@ -42,7 +42,7 @@ impl Strings for Environment {
     }
 }
 
-/// Everything that `ipamd run` needs to know before it asks anybody.
+/// Everything that `ipamd run` needs to know before its first call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub pool: planner::Config,
@@ -51,59 +51,59 @@ pub struct Config {
     pub cloud: Cloud,
     pub paths: Paths,
     pub kubernetes: Kubernetes,
-    /// `/metrics` is served here (`DISABLE_METRICS` turns it off). Upstream's port is 61678.
+    /// The address of `/metrics` (`DISABLE_METRICS` disables it). The AWS VPC CNI's port is 61678.
     pub metrics: Option<SocketAddr>,
-    /// `INTROSPECTION_BIND_ADDRESS`: the live page and its JSON (`DISABLE_INTROSPECTION` turns them off).
+    /// `INTROSPECTION_BIND_ADDRESS`: the address of the live page and its JSON (`DISABLE_INTROSPECTION` disables them).
     pub introspection: Option<Bind>,
-    /// `OTEL_EXPORTER_OTLP_ENDPOINT` and its kin: unset, no spans are made.
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` and related variables; if unset, no spans are created.
     pub traces: Option<Traces>,
     /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
     pub log_level: tracing::Level,
-    /// Settings that are taken for unset, one line each: those of which the AWS VPC CNI accepts anything.
+    /// Settings that are treated as unset, one line each: those for which the AWS VPC CNI accepts any text.
     pub ignored: Vec<String>,
 }
 
-/// What pods' links look like.
+/// The configuration of pods' links.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// `AWS_VPC_ENI_MTU`: bytes, on every managed ENI.
+    /// `AWS_VPC_ENI_MTU`: the MTU of every managed ENI, in bytes.
     pub eni_mtu: u32,
-    /// `POD_MTU`, or the ENIs'.
+    /// `POD_MTU`, or the ENIs' MTU.
     pub pod_mtu: u32,
     /// `AWS_VPC_K8S_CNI_VETHPREFIX`: at most four characters before the hash.
     pub veth_prefix: String,
-    /// `HAWSER_BLOCK_POD_IMDS`: pods are kept from the instance metadata service.
+    /// `HAWSER_BLOCK_POD_IMDS`: pods cannot reach the instance metadata service.
     pub block_pod_imds: bool,
 }
 
-/// What EC2 is told.
+/// Settings for EC2 calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cloud {
     /// `CLUSTER_NAME`.
     pub cluster: Option<String>,
     /// `ADDITIONAL_ENI_TAGS`, a JSON object of strings.
     pub extra_tags: BTreeMap<String, String>,
-    /// `MANAGE_UNTAGGED_ENI`: adopt attached ENIs that carry no tag of ours.
+    /// `MANAGE_UNTAGGED_ENI`: adopt attached ENIs without our tag.
     pub manage_untagged: bool,
-    /// `HTTP_TIMEOUT`: the most one EC2 or metadata call may take.
+    /// `HTTP_TIMEOUT`: the time limit of one EC2 or metadata call.
     pub timeout: Duration,
 }
 
-/// How this node is known to its cluster.
+/// The node's identity in its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kubernetes {
-    /// `MY_NODE_NAME`, from the downward API; unset, the Node object is not followed.
+    /// `MY_NODE_NAME`, from the downward API; if unset, the Node object is not watched.
     pub node: Option<String>,
     /// `CLUSTER_ENDPOINT`: the API server's URL, instead of its Service's address.
     pub endpoint: Option<String>,
 }
 
-/// Where the daemon keeps things.
+/// The daemon's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
-    /// `HAWSER_RUN_DIR`: the socket and the state file; created 0700.
+    /// `HAWSER_RUN_DIR`: the directory of the socket and the state file, created with mode 0700.
     pub run_dir: PathBuf,
-    /// `HOST_CNI_CONFDIR_PATH`: where the runtime looks for network configurations; unset, none is written.
+    /// `HOST_CNI_CONFDIR_PATH`: the runtime's directory of network configurations; if unset, none is written.
     pub cni_conf_dir: Option<PathBuf>,
 }
 
@@ -119,7 +119,7 @@ impl Paths {
     }
 }
 
-/// Every setting that could not be used, one line each.
+/// Every invalid setting, one line each.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct Mistakes(pub Vec<String>);
@@ -128,7 +128,7 @@ impl Config {
     /// Reads every setting; a variable that is unset or empty means its default.
     ///
     /// # Errors
-    /// [`Mistakes`] lists each variable whose text cannot be used, with the text and what would be accepted.
+    /// [`Mistakes`] lists each invalid variable with its text and what would be accepted.
     pub fn read(source: &dyn Strings) -> Result<Self, Mistakes> {
         let mut read = Reader {
             source,
@@ -198,7 +198,7 @@ impl Reader<'_> {
         self.maybe(name, wanted).unwrap_or(default)
     }
 
-    /// The spellings that Go's `strconv.ParseBool` takes, which is what manifests in the field are written for.
+    /// The values that Go's `strconv.ParseBool` accepts, because existing manifests use them.
     fn flag(&mut self, name: &str, default: bool) -> bool {
         match self.text(name).as_deref() {
             None => default,
@@ -228,7 +228,7 @@ impl Reader<'_> {
     fn pool(&mut self) -> planner::Config {
         const COUNT: &str = "a whole number, 0 or more";
         let default = planner::Config::default();
-        // Zero is how manifests write "not set" for the two IP targets.
+        // Manifests use zero for "not set" for the two IP targets.
         let target = |n: Option<u32>| n.filter(|&n| n > 0);
         planner::Config {
             family: self.family(),
@@ -276,7 +276,7 @@ impl Reader<'_> {
             return BTreeMap::new();
         };
         match serde_json::from_str::<BTreeMap<String, String>>(&text) {
-            // Upstream's rule: nobody may forge the tags by which nodes tell their ENIs.
+            // The AWS VPC CNI's rule: nobody may set the tags that identify a node's ENIs.
             Ok(tags) => tags
                 .into_iter()
                 .filter(|(key, _)| !key.contains("k8s.amazonaws.com"))
@@ -333,8 +333,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Exactly one family. Upstream's manifest sets `ENABLE_IPv4=true`, so whoever only adds `ENABLE_IPv6=true` to it
-    /// has both; without that manifest an unset `ENABLE_IPv4` gives way.
+    /// Exactly one family. The AWS VPC CNI's manifest sets `ENABLE_IPv4=true`, so adding only `ENABLE_IPv6=true` to it
+    /// enables both, which is an error; if `ENABLE_IPv4` is unset, it defaults to the opposite.
     fn family(&mut self) -> Family {
         let six = self.flag("ENABLE_IPv6", false);
         let four = self.flag("ENABLE_IPv4", !six);
@@ -478,7 +478,7 @@ mod tests {
         );
     }
 
-    /// Unset, the pool sizes itself; zero is a target like any other.
+    /// If unset, the pool sizes itself; zero is an ordinary target.
     #[test]
     fn warm_eni_and_prefix_targets_tell_unset_from_zero() {
         let set = read(&[("WARM_ENI_TARGET", "1"), ("WARM_PREFIX_TARGET", "0")])

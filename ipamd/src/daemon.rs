@@ -1,4 +1,4 @@
-//! `ipamd run`: puts the parts together, in the order in which they may be trusted, and takes them apart again.
+//! `ipamd run`: creates the parts of the daemon in the order of their dependencies, and stops them again.
 
 use std::{
     io,
@@ -62,11 +62,11 @@ use crate::{
     },
 };
 
-/// How long shutdown waits for requests under way.
+/// How long shutdown waits for requests in progress.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// ENIs whose links went, that the pool has not been told of yet.
+/// The number of lost links that can be queued for the pool.
 const LOST_LINKS: usize = 16;
-/// How long a start waits for an answer that only spans would tell.
+/// How long the start waits for data that only spans use.
 const ZONE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why the daemon could not start, or had to stop.
@@ -97,7 +97,7 @@ pub enum DaemonError {
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// [`DaemonError`]: the process should exit non-zero and be started again.
+/// [`DaemonError`]: the process should exit with an error and be restarted.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut node = Node::take_over(config).await?;
     let detached = Detached::default();
@@ -111,7 +111,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         stopping: true,
     };
     pool.tell(stopping).await;
-    // Fails only where nobody listens any more.
+    // Fails only if there is no receiver any more.
     stop.send(()).unwrap_or_default();
     if !detached.finished(DRAIN_LIMIT).await {
         let seconds = DRAIN_LIMIT.as_secs();
@@ -128,7 +128,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     ended
 }
 
-/// The parts that are there before anything runs.
+/// The parts that exist before anything runs.
 struct Node {
     begun: Mono,
     config: Config,
@@ -136,12 +136,12 @@ struct Node {
     me: Arc<Identity>,
     kind: InstanceType,
     host: HostNet,
-    /// Until the watch takes them.
+    /// Until the drift repair takes them.
     host_changes: Option<HostMonitor>,
     executor: Executor,
     store: Worker<Store>,
     agreed: Agreed,
-    /// ENIs that a former life was creating when it ended.
+    /// ENIs that the previous process was creating when it ended.
     intents: Vec<String>,
     boot: String,
     imds: Metadata,
@@ -149,7 +149,7 @@ struct Node {
 }
 
 impl Node {
-    /// Takes the node over from whoever had it before: its state file, its network, its pods.
+    /// Takes over the node from the previous process: its state file, its network, its pods.
     async fn take_over(config: Config) -> Result<Self, DaemonError> {
         let begun = clock::now();
         let metrics = Arc::new(Metrics::new());
@@ -215,7 +215,7 @@ impl Node {
         })
     }
 
-    /// Starts the pool with what record and kernel agree on; EC2's word comes when it comes.
+    /// Starts the pool with the state on which record and kernel agree. EC2's list arrives later.
     async fn start_pool(
         &self,
         supervisor: &mut Supervisor,
@@ -237,7 +237,7 @@ impl Node {
             .with_history(self.books.history.clone());
         let kept = checkpoint::keep(driver.enis(), pool.clone(), store.clone());
         supervisor.critical("memory", kept);
-        // One that panicked over a damaged page would refuse every ADD; a new start sets the file aside.
+        // If the store panics on a corrupt page, it would refuse every ADD; a restart moves the file aside.
         supervisor.critical("store", store.ended());
         supervisor.critical("datapath", self.host.ended());
         supervisor.critical("pool", driver.run());
@@ -249,7 +249,7 @@ impl Node {
             store: self.store.clone(),
             known: self.vpc_blocks.clone(),
         };
-        // IPv6 pods are translated nowhere, so nobody asks what is within the VPC.
+        // IPv6 pods are not translated, so the VPC's CIDR blocks are not needed.
         if self.config.pool.family == Family::V4 {
             supervisor.critical("vpc", follower.run());
         }
@@ -272,7 +272,7 @@ impl Node {
         Ok(pool)
     }
 
-    /// Opens the socket and the metrics port; sending on the answer closes the socket.
+    /// Opens the socket and the metrics port. Sending on the result closes the socket.
     async fn serve(
         &mut self,
         pool: &Pool,
@@ -290,7 +290,7 @@ impl Node {
             detached.clone(),
         );
         let tombstones = proto::tombstone::directory(&socket);
-        // Before anything is served: an ADD must not meet the remains of a sandbox that is gone.
+        // Before anything is served: an ADD must not meet the remains of a deleted sandbox.
         sandboxes.honour_tombstones(&tombstones).await;
         let ended = self.watch(pool, supervisor, detached);
         supervisor.critical("sweep", sandboxes.clone().sweep(tombstones, ended));
@@ -321,7 +321,7 @@ impl Node {
         Ok(stop)
     }
 
-    /// Starts the watch over the node's network; what it returns is told when a pod's link went.
+    /// Starts the drift repair of the node's network. The result is notified when a pod's link is removed.
     fn watch(
         &mut self,
         pool: &Pool,
@@ -348,7 +348,7 @@ impl Node {
         ended
     }
 
-    /// Opens the live page. A node whose port is taken serves pods all the same.
+    /// Opens the live page. If its port is in use, the node serves pods anyway.
     fn introspect(&self, pool: &Pool, detached: &Detached) {
         let Some(bind) = &self.config.introspection else {
             return;
@@ -366,7 +366,7 @@ impl Node {
         }
     }
 
-    /// Has the runtime told of the plugin, as soon as pods can be served.
+    /// Writes the runtime's configuration as soon as pods can be served.
     fn announce(&self, pool: &Pool, socket: PathBuf, detached: &Detached) {
         let Some(directory) = self.config.paths.cni_conf_dir.clone() else {
             return;
@@ -409,7 +409,8 @@ fn listen(
     Ok(stop)
 }
 
-/// Who this node is. It does not change while the machine runs, so a restarted daemon needs no metadata service.
+/// The identity of this node. It does not change while the machine runs, so a restarted daemon needs no metadata
+/// service.
 async fn identity(
     imds: &Metadata,
     store: &Store,
@@ -427,7 +428,7 @@ async fn identity(
     Ok(Arc::new(me))
 }
 
-/// The VPC's blocks as they were known last. They may change while the machine runs: [`Follower`] sees to that.
+/// The last known CIDR blocks of the VPC. They may change while the machine runs, and [`Follower`] updates them.
 async fn vpc_blocks(
     imds: &Metadata,
     store: &Store,
@@ -442,7 +443,7 @@ async fn vpc_blocks(
     Ok(blocks)
 }
 
-/// Where spans go, if they go anywhere. The zone is only for them, and no start waits long for it.
+/// The export of spans, if it is enabled. The zone is only for spans, and the start does not wait long for it.
 async fn traces(config: &Config, me: &Identity, imds: &Metadata, metrics: &Arc<Metrics>) -> Traces {
     let Some(settings) = &config.traces else {
         return Traces::default();
@@ -476,7 +477,7 @@ fn boot_id() -> io::Result<String> {
         .to_owned())
 }
 
-/// Differs between nodes and starts, so that a fleet's back-offs and ClientTokens do not fall together.
+/// Different for each node and start, so that the back-offs and ClientTokens of a fleet do not coincide.
 fn seed(boot: &str) -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     let mut hasher = RandomState::new().build_hasher();

@@ -1,8 +1,9 @@
-//! EC2 as the daemon sees it: the calls, their answers, and what can go wrong with them.
+//! EC2 for the daemon: the calls, their answers, and their errors.
 //!
-//! [`api::Ec2`] is the seam: production talks to AWS through [`aws`], simulations implement it in process. An
-//! implementation encodes, sends once and decodes. Retries, pacing and meaning belong to [`executor`] and the planner.
-//! Only [`aws`] knows the SDK. Must not know the pool. May use `runtime`, `config`, `node` and `telemetry`.
+//! [`api::Ec2`] is the interface: production uses AWS through [`aws`], simulations implement it in process. An
+//! implementation encodes a call, sends it once and decodes the answer. Retries, rate and interpretation belong to
+//! [`executor`] and the planner. Only [`aws`] knows the SDK. Must not know the pool. May use `runtime`, `config`,
+//! `node` and `telemetry`.
 
 pub mod api;
 pub mod aws;

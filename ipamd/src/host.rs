@@ -1,7 +1,7 @@
-//! The node's network: the threads that write it, what they repair, and the connections of pods that are gone.
+//! The node's network: the threads that change it, the repair of drift, and the connections of deleted pods.
 //!
-//! [`seam`] is what `pool` and `sandbox` need of a host; simulations implement it without a kernel. Must not know EC2 or
-//! the pool. May use `runtime`, `config`, `node`, `telemetry` and `state`.
+//! [`seam`] is the part of a host that `pool` and `sandbox` need; simulations implement it without a kernel. Must not
+//! know EC2 or the pool. May use `runtime`, `config`, `node`, `telemetry` and `state`.
 
 pub mod conntrack;
 pub mod drift_repair;

@@ -1,4 +1,4 @@
-//! HTTP on the node: `/metrics`, introspection under upstream's paths, and the live page.
+//! HTTP on the node: `/metrics`, introspection under the AWS VPC CNI's paths, and the live page.
 //!
 //! Only reads. Must not share a thread with the pods' requests. May use `runtime`, `config`, `node`, `telemetry`, `ec2`,
 //! `pool` and `rpc`.

@@ -1,7 +1,7 @@
-//! What Kubernetes says about this node: it follows the daemon's own Node object, and no other.
+//! What Kubernetes says about this node: watches the daemon's own Node object, and no other.
 //!
-//! Only warm growth hangs on it, never an ADD or DEL: while the API server is away, slow or wrong, the pool goes on with
-//! the last word. This file must not write to the cluster, and keeps nothing of the object but one bit.
+//! Only warm growth depends on it, never an ADD or DEL: while the API server is unavailable, slow or wrong, the pool
+//! uses the last known state. Must not write to the cluster, and keeps only one bit of the object.
 
 mod node;
 
@@ -24,11 +24,11 @@ use tokio_stream::{Stream, StreamExt};
 use crate::{config::Kubernetes, pool::driver::Pool};
 use node::{OwnNode, schedulable};
 
-/// The longest silence on a connection. A watch is renewed sooner than that by the library (290 s), so only a list that
-/// nobody answers, or a peer that is gone without a word, runs into it.
+/// The maximum silence on a connection. The library renews a watch sooner (290 s), so only an unanswered list or a
+/// vanished peer reaches this limit.
 const SILENCE: Duration = Duration::from_secs(300);
 
-/// Why the Node is not followed. Every one of them is a way to run, not a fault.
+/// Why the Node is not watched. All of these are valid ways to run, not faults.
 #[derive(Debug, thiserror::Error)]
 pub enum Off {
     #[error("MY_NODE_NAME is not set")]
@@ -45,7 +45,7 @@ pub enum Off {
     },
 }
 
-/// Tells `pool` of every cordon, release and termination, for ever; or says once why it will not.
+/// Notifies `pool` of every cordon, uncordon and termination, forever; or logs once why the Node is not watched.
 pub async fn follow(settings: Kubernetes, pool: Pool) {
     let (client, node) = match open(settings).await {
         Ok(found) => found,
@@ -66,13 +66,14 @@ pub async fn follow(settings: Kubernetes, pool: Pool) {
     }
 }
 
-/// The cluster that a kubeconfig or the pod's own service account names.
+/// The cluster of a kubeconfig or of the pod's own service account.
 async fn open(settings: Kubernetes) -> Result<(Client, String), Off> {
     let node = settings.node.ok_or(Off::NoName)?;
     let mut config = kube::Config::infer()
         .await
         .map_err(|e| Off::NoCluster(Box::new(e)))?;
-    // The Service's address works only once kube-proxy does, and that may wait for us (upstream v1.12.1).
+    // The Service's address works only when kube-proxy runs, which may itself wait for the pod network (upstream
+    // v1.12.1).
     if let Some(endpoint) = settings.endpoint {
         config.cluster_url = endpoint
             .parse()
@@ -81,13 +82,13 @@ async fn open(settings: Kubernetes) -> Result<(Client, String), Off> {
     Ok((client(config)?, node))
 }
 
-/// A client that gives up on a silent peer.
+/// A client with a time limit for a silent peer.
 ///
 /// # Errors
-/// [`Off::Client`] if the configuration's certificates or credentials cannot be used.
+/// [`Off::Client`] if the configuration's certificates or credentials are invalid.
 pub fn client(mut config: kube::Config) -> Result<Client, Off> {
     config.read_timeout = Some(SILENCE);
-    // Or the time that a pooled connection lay idle would count as the peer's silence.
+    // Otherwise the idle time of a pooled connection would count as silence of the peer.
     config.reset_reader_on_write = true;
     let url = config.cluster_url.to_string();
     Client::try_from(config).map_err(|source| Off::Client {
@@ -96,12 +97,12 @@ pub fn client(mut config: kube::Config) -> Result<Client, Off> {
     })
 }
 
-/// Whether `node` takes pods, whenever that changes; it is taken to, until the first word. Reconnects, lists again after
-/// a gap and backs off with jitter (0.8 to 30 s) by itself, and so never ends.
+/// Whether `node` accepts pods, whenever that changes; until the first answer, it does. The stream reconnects, lists
+/// again after a gap and backs off with jitter (0.8 to 30 s), and never ends.
 pub fn words(client: Client, node: &str) -> impl Stream<Item = bool> + Send + use<> {
     let nodes: Api<OwnNode> = Api::all_with(client, &ApiResource::erase::<Node>(&()));
-    // From the API server's cache: a fleet that starts at once must not read etcd once per node. An answer that is
-    // behind costs nothing, since the watch continues from where the answer stands.
+    // From the API server's cache: a fleet that starts at once must not read etcd once per node. A stale answer does no
+    // harm, because the watch continues from its version.
     let own = watcher::Config::default()
         .fields(&format!("metadata.name={node}"))
         .any_semantic();
@@ -111,11 +112,11 @@ pub fn words(client: Client, node: &str) -> impl Stream<Item = bool> + Send + us
         .filter_map(move |event| word.take(event))
 }
 
-/// The last word.
+/// The last known state.
 #[derive(Debug)]
 struct Word {
     schedulable: bool,
-    /// The API server did not answer when last asked; logged once.
+    /// The API server did not answer the last request; logged once.
     away: bool,
 }
 
@@ -129,15 +130,16 @@ impl Default for Word {
 }
 
 impl Word {
-    /// The new word, if it is one.
+    /// The new state, if it changed.
     fn take(&mut self, event: Result<Event<OwnNode>, watcher::Error>) -> Option<bool> {
         let now = match event {
-            // Said before the list is asked for: nobody has answered yet.
+            // Sent before the list is requested: there is no answer yet.
             Ok(Event::Init) => return None,
             Ok(Event::InitApply(node) | Event::Apply(node)) => schedulable(&node),
-            // The object went, the machine goes next: as with termination, warming it would be waste.
+            // The object was deleted and the machine will be next: as with termination, warm addresses would be wasted.
             Ok(Event::Delete(_)) => false,
-            // A list without our node is a cache that does not know it yet, or no longer: the last word stands.
+            // A list without our node is from a cache that does not contain it yet, or any more: the last state is
+            // kept.
             Ok(Event::InitDone) => self.schedulable,
             Err(error) => {
                 self.lost(&error);
@@ -152,7 +154,8 @@ impl Word {
     }
 
     fn lost(&mut self, error: &watcher::Error) {
-        // 410 Gone: the server forgot what came since our last word. The library lists again; nobody is away.
+        // 410 Gone: the server no longer has the changes since our last version. The library lists again; the server is
+        // not unavailable.
         if matches!(error, watcher::Error::WatchError(status) if status.code == 410) {
             return;
         }

@@ -1,9 +1,9 @@
-//! The node daemon as a library: its binary is a command line around it, and simulations drive its parts in virtual time.
+//! The node daemon as a library. Its binary is a command line around it, and simulations run its parts in virtual time.
 //!
-//! Each folder says in its module file what it owns and which folders it may use. The order of use, from the bottom:
-//! `runtime`, `config` and `node` know nothing of the others; `telemetry` and `state` record; `ec2` and `host` act;
-//! `pool` and `sandbox` decide when; `rpc`, `http`, `kube` and `install` face the outside; `tools` is the command line;
-//! [`daemon`] puts the parts together.
+//! Each folder's module file says what it owns and which folders it may use. From the bottom: `runtime`, `config` and
+//! `node` know none of the others; `telemetry` and `state` record; `ec2` and `host` act; `pool` and `sandbox`
+//! coordinate; `rpc`, `http`, `kube` and `install` are the external interfaces; `tools` is the command line; [`daemon`]
+//! connects the parts.
 
 #![forbid(unsafe_code)]
 

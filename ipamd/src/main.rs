@@ -1,4 +1,4 @@
-//! The node daemon's process. The command line is [`ipamd::tools::cli`]'s; only this file exits.
+//! The node daemon's process. The command line is in [`ipamd::tools::cli`]; only this file exits.
 
 #![forbid(unsafe_code)]
 

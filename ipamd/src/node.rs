@@ -1,4 +1,4 @@
-//! Who this node is: the identity that instance metadata gives, and the client of the metadata service.
+//! The identity of this node from instance metadata, and the client of the metadata service.
 //!
 //! Must not know EC2's API or the pool. Uses no other folder.
 

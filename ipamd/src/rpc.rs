@@ -1,6 +1,6 @@
-//! The gRPC service on the unix socket: who may connect, what arrives, and what is answered.
+//! The gRPC service on the unix socket: who may connect, what is received, and what is returned.
 //!
-//! Must not decide anything about addresses. May use `runtime`, `node`, `telemetry`, `state`, `pool` and `sandbox`.
+//! Must not make decisions about addresses. May use `runtime`, `node`, `telemetry`, `state`, `pool` and `sandbox`.
 
 pub mod client;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What every part of the daemon runs on: clocks, worker threads, supervised tasks, and the log.
+//! What every part of the daemon uses: clocks, worker threads, supervised tasks, and the log.
 //!
 //! Must not know what the daemon does. Uses no other folder.
 

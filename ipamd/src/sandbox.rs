@@ -1,6 +1,7 @@
-//! The verbs of the CNI on one node: each is a transaction over address, kernel and record.
+//! The CNI verbs on one node: each is a transaction over address, kernel and record.
 //!
-//! Must not know EC2 or how a request arrived. May use `runtime`, `config`, `telemetry`, `state`, `pool` and `host`.
+//! Must not know EC2 or how a request was received. May use `runtime`, `config`, `telemetry`, `state`, `pool` and
+//! `host`.
 
 mod early_del;
 mod keyed_lock;

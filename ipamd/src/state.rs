@@ -1,6 +1,6 @@
 //! What survives a restart of the daemon: one file with the sandboxes' records, and its schema.
 //!
-//! Must not decide what the records mean. May use `runtime`, `node` and `telemetry`.
+//! Must not interpret the records. May use `runtime`, `node` and `telemetry`.
 
 #[cfg(test)]
 mod fuzz_entry;

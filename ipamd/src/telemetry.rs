@@ -1,6 +1,6 @@
-//! What the daemon tells people about itself: metrics, the recent history, and spans.
+//! What the daemon reports about itself: metrics, the recent history, and spans.
 //!
-//! Must not decide anything or delay anybody. May use `runtime`, `config` and `node`.
+//! Must not make decisions or delay anything. May use `runtime`, `config` and `node`.
 
 pub mod history;
 pub mod metrics;

@@ -1,6 +1,6 @@
 //! The command line: `run`, `inspect`, `doctor` and `max-pods`.
 //!
-//! No command but `run` changes anything. May use every other folder.
+//! Only `run` changes anything. May use every other folder.
 
 pub mod cli;
 pub mod doctor;

@@ -94,7 +94,7 @@ impl Api {
         self.shared.faults()
     }
 
-    /// While `frozen`, lists show the current state, as if EC2's lists lagged behind. With false, they are up to date
+    /// While `frozen`, lists show the state of this moment, as if EC2's lists lagged behind; with false, they are current
     /// again.
     pub fn freeze_lists(&self, frozen: bool) {
         let present = frozen.then(|| self.shared.watched_world().clone());

@@ -1,8 +1,8 @@
-//! Where a server of the daemon listens.
+//! The listen address of a server of the daemon.
 
 use std::{net::SocketAddr, path::PathBuf};
 
-/// Where introspection listens.
+/// The listen address of introspection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bind {
     Tcp(SocketAddr),

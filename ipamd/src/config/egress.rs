@@ -1,4 +1,4 @@
-//! Settings of what leaves the node, and under which address: their names, defaults and leniency.
+//! Settings for traffic that leaves the node: names, defaults and lenient parsing.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::Reader;
 
-/// What leaves the node, and under which address.
+/// Which traffic is translated, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Egress {
-    /// `AWS_VPC_K8S_CNI_EXTERNALSNAT`: pods' connections out of the VPC are translated elsewhere (a NAT gateway), or
-    /// not at all.
+    /// `AWS_VPC_K8S_CNI_EXTERNALSNAT`: pods' connections out of the VPC are not translated on the node; a NAT gateway
+    /// may do so.
     pub external_snat: bool,
     /// `AWS_VPC_K8S_CNI_RANDOMIZESNAT`: how the source ports of translated connections are chosen.
     pub ports: SourcePorts,
@@ -22,9 +22,9 @@ pub struct Egress {
     pub excluded: Vec<Ipv4Net>,
     /// `AWS_VPC_CNI_NODE_PORT_SUPPORT`.
     pub node_ports: bool,
-    /// `AWS_VPC_K8S_CNI_CONNMARK`: the bits of the packet's and the connection's mark that stand for the primary ENI.
+    /// `AWS_VPC_K8S_CNI_CONNMARK`: the bits of the packet's and the connection's mark that mean the primary ENI.
     pub mark: u32,
-    /// `HAWSER_VPC_CIDR_PERIOD`: how often the metadata service is asked for the VPC's blocks.
+    /// `HAWSER_VPC_CIDR_PERIOD`: how often the metadata service is checked for the VPC's CIDR blocks.
     pub period: Duration,
 }
 
@@ -55,7 +55,7 @@ impl Reader<'_> {
         }
     }
 
-    /// An item that cannot be used spoils itself only.
+    /// An invalid item affects only itself.
     fn excluded(&mut self) -> Vec<Ipv4Net> {
         const NAME: &str = "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS";
         let text = self.text(NAME).unwrap_or_default();
@@ -76,7 +76,7 @@ impl Reader<'_> {
             return MARK_PRIMARY;
         };
         match any_base(text.trim()) {
-            // The low bits tell secondary ENIs apart, and cannot mean the primary at the same time.
+            // The low bits identify secondary ENIs, and cannot mean the primary ENI at the same time.
             Some(mark) if mark != 0 && mark & MARK_ENI_MASK == 0 => mark,
             _ => {
                 let wanted = "a 32-bit number other than 0, with the low seven bits clear";
@@ -96,8 +96,8 @@ impl Reader<'_> {
         Duration::from_secs(seconds)
     }
 
-    /// Which ENI a connection leaves by is decided by where it really goes, a service's endpoint included. So there is
-    /// no list of services' addresses to keep.
+    /// The real destination, such as a service's endpoint, determines the ENI of a connection. Therefore no list of
+    /// services' addresses is needed.
     fn external_services(&mut self) {
         const NAME: &str = "AWS_EXTERNAL_SERVICE_CIDRS";
         if let Some(text) = self.text(NAME) {
@@ -106,7 +106,7 @@ impl Reader<'_> {
     }
 }
 
-/// As Go reads an integer literal: decimal, or by prefix (`0x`, `0o` or `0`, `0b`).
+/// Like Go's integer literals: decimal, or with a prefix (`0x`, `0o` or `0`, `0b`).
 fn any_base(text: &str) -> Option<u32> {
     let lower = text.to_ascii_lowercase();
     let (digits, base) = match lower.as_bytes() {

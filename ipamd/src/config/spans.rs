@@ -1,7 +1,7 @@
-//! Settings of the export of spans: OpenTelemetry's own variables, of which most are the SDK's to read.
+//! Settings for the export of spans: OpenTelemetry's own variables. The SDK reads most of them.
 //!
-//! The SDK takes a text that it cannot use for unset and says nothing, so what it reads itself (headers, sampler) is
-//! checked here too. Off, none of them is looked at.
+//! The SDK silently treats an invalid text as unset, so the variables that it reads itself (headers, sampler) are also
+//! checked here. If tracing is off, none of them is checked.
 
 use std::{fmt::Display, str::FromStr, time::Duration};
 
@@ -9,28 +9,28 @@ use axum::http::{HeaderName, HeaderValue, Uri, uri::Scheme};
 
 use super::Reader;
 
-/// Where spans go, and how.
+/// Where spans are sent, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traces {
     /// `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL`, `OTEL_EXPORTER_OTLP_PROTOCOL`.
     pub protocol: Protocol,
-    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` as it is, or `OTEL_EXPORTER_OTLP_ENDPOINT` with the signal's path.
+    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` unchanged, or `OTEL_EXPORTER_OTLP_ENDPOINT` with the signal's path.
     pub endpoint: String,
     /// `OTEL_SERVICE_NAME`.
     pub service: Option<String>,
-    /// `OTEL_EXPORTER_OTLP_TRACES_TIMEOUT`, `OTEL_EXPORTER_OTLP_TIMEOUT`: the most one request may take.
+    /// `OTEL_EXPORTER_OTLP_TRACES_TIMEOUT`, `OTEL_EXPORTER_OTLP_TIMEOUT`: the time limit of one request.
     pub timeout: Duration,
-    /// `OTEL_BSP_EXPORT_TIMEOUT`: the most one batch may take, every repetition included.
+    /// `OTEL_BSP_EXPORT_TIMEOUT`: the time limit of one batch, including retries.
     pub patience: Duration,
-    /// `OTEL_BSP_SCHEDULE_DELAY`: from one batch to the next.
+    /// `OTEL_BSP_SCHEDULE_DELAY`: the time from one batch to the next.
     pub delay: Duration,
-    /// `OTEL_BSP_MAX_QUEUE_SIZE`: spans that may wait; more are dropped.
+    /// `OTEL_BSP_MAX_QUEUE_SIZE`: the maximum number of queued spans; more are dropped.
     pub queue: usize,
     /// `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`.
     pub batch: usize,
 }
 
-/// How spans travel.
+/// The protocol for spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// The specification's default.
@@ -38,7 +38,7 @@ pub enum Protocol {
     Grpc,
 }
 
-/// What one variable is called for traces, and for all signals.
+/// The name of a variable for traces, and the one for all signals.
 type Names = [&'static str; 2];
 
 const ENDPOINT: Names = [
@@ -63,7 +63,7 @@ const COMPRESSION: Names = [
 ];
 
 impl Reader<'_> {
-    /// `None` unless an endpoint is named.
+    /// `None` if no endpoint is set.
     pub(super) fn traces(&mut self) -> Option<Traces> {
         if self.disabled() {
             return None;
@@ -88,13 +88,13 @@ impl Reader<'_> {
         })
     }
 
-    /// The variable of this signal, or that of all, with its text.
+    /// The variable for traces, or the one for all signals, with its text.
     fn first(&self, names: Names) -> Option<(&'static str, String)> {
         let mut set = names.into_iter();
         set.find_map(|name| Some((name, self.text(name)?)))
     }
 
-    /// The specification has every text but "true" mean false.
+    /// By the specification, every text except "true" means false.
     fn disabled(&mut self) -> bool {
         const NAME: &str = "OTEL_SDK_DISABLED";
         let text = self.text(NAME).unwrap_or_default().to_ascii_lowercase();
@@ -129,7 +129,7 @@ impl Reader<'_> {
         Protocol::Http
     }
 
-    /// The path of the signal goes with the common endpoint only, and only where the protocol has paths.
+    /// The signal's path is only added to the common endpoint, and only if the protocol has paths.
     fn endpoint(&mut self, name: &str, text: &str, protocol: Protocol) -> String {
         let uri = text.parse::<Uri>().ok();
         let plain = uri.is_some_and(|uri| uri.scheme() == Some(&Scheme::HTTP));
@@ -145,7 +145,7 @@ impl Reader<'_> {
         }
     }
 
-    /// They may hold a secret, so no text is repeated.
+    /// They may contain a secret, so the text is not repeated in errors.
     fn headers(&mut self) {
         let usable = |item: &str| {
             item.split_once('=').is_some_and(|(name, value)| {
@@ -183,7 +183,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Every collector takes what is not compressed.
+    /// Every collector accepts uncompressed data.
     fn compression(&mut self) {
         if let Some((name, text)) = self.first(COMPRESSION).filter(|(_, text)| text != "none") {
             self.ignore(name, text, "none");
@@ -194,7 +194,7 @@ impl Reader<'_> {
         self.positive(name, "milliseconds, 1 or more", u64::MAX, default)
     }
 
-    /// Room for all that may wait is made at the start.
+    /// The memory for the queue is allocated at start.
     fn spans(&mut self, name: &str, default: u32) -> usize {
         let spans = self.positive(name, "a number of spans from 1 to 65536", 65_536, default);
         usize::try_from(spans).unwrap_or(usize::MAX)

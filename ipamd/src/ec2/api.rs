@@ -1,4 +1,4 @@
-//! The calls, their answers and the seam. Only types: what a failure means is [`super::class`]'s to say.
+//! The calls, their answers and the interface. Only types: [`super::classify`] interprets failures.
 
 use std::{
     collections::BTreeMap,
@@ -37,7 +37,7 @@ pub enum Call {
     DeleteNetworkInterface {
         eni: EniId,
     },
-    /// AssignIpv6Addresses, if the amount is of IPv6 prefixes.
+    /// AssignIpv6Addresses, if the amount is in IPv6 prefixes.
     AssignPrivateIpAddresses {
         eni: EniId,
         amount: Amount,
@@ -51,7 +51,8 @@ pub enum Call {
         eni: EniId,
         prefixes: Vec<Ipv6Net>,
     },
-    /// DescribeNetworkInterfaces by filters (never by a list of ids: one unknown id fails the whole call); every page.
+    /// DescribeNetworkInterfaces with filters, all pages (never with a list of ids: one unknown id fails the whole
+    /// call).
     DescribeNetworkInterfaces {
         filters: Vec<(String, String)>,
     },
@@ -61,7 +62,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// The action's name in the EC2 API, as IAM policies and metrics spell it.
+    /// The action's name in the EC2 API, as in IAM policies and metrics.
     #[must_use]
     pub const fn action(&self) -> &'static str {
         match self {
@@ -82,7 +83,7 @@ impl Call {
         }
     }
 
-    /// Whether it only reads, so that a lost answer leaves nothing in doubt.
+    /// Whether it only reads, so that a lost answer leaves no doubt.
     #[must_use]
     pub const fn reads(&self) -> bool {
         matches!(
@@ -92,7 +93,7 @@ impl Call {
     }
 }
 
-/// What EC2 answered.
+/// EC2's answer.
 #[derive(Clone, Debug)]
 pub enum Reply {
     Interface(Interface),
@@ -106,7 +107,7 @@ pub enum Reply {
     Done,
 }
 
-/// An ENI in EC2's own terms, before any judgement about whose it is.
+/// An ENI in EC2's own terms, before the decision about its owner.
 #[derive(Clone, Debug)]
 pub struct Interface {
     pub eni: EniId,
@@ -114,7 +115,7 @@ pub struct Interface {
     pub subnet: SubnetId,
     pub primary: Ipv4Addr,
     pub secondary: Vec<Ipv4Addr>,
-    /// Of both families. Single IPv6 addresses are the instance's own, and told nowhere.
+    /// Of both families. Single IPv6 addresses belong to the instance, and are left out.
     pub prefixes: Vec<IpNet>,
     /// `interface`, `efa`, `trunk`, …
     pub kind: String,
@@ -124,7 +125,7 @@ pub struct Interface {
     pub bond: Option<Bond>,
 }
 
-/// How an [`Interface`] is attached.
+/// The attachment of an [`Interface`].
 #[derive(Clone, Debug)]
 pub struct Bond {
     pub attachment: Attachment,
@@ -135,7 +136,7 @@ pub struct Bond {
     pub status: String,
 }
 
-/// A call that did not succeed. [`super::class`] says what it means.
+/// A failed call. [`super::classify`] interprets it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{action}: {message}")]
 pub struct CallError {
@@ -149,8 +150,8 @@ pub struct CallError {
 
 pub type CallFuture<'a> = Pin<Box<dyn Future<Output = Result<Reply, CallError>> + Send + 'a>>;
 
-/// The power to call EC2.
+/// The interface for EC2 calls.
 pub trait Ec2: Send + Sync {
-    /// Sends `call` once and waits for its answer, at most as long as the configured timeout.
+    /// Sends `call` once and waits for its answer, at most until the configured timeout.
     fn call(&self, call: Call) -> CallFuture<'_>;
 }

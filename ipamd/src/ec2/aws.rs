@@ -1,7 +1,7 @@
-//! The EC2 client: only this module knows aws-sdk-ec2. It encodes a [`Call`], sends it once and decodes the answer.
+//! The EC2 client. Only this module knows aws-sdk-ec2. It encodes a [`Call`], sends it once and decodes the answer.
 //!
-//! The SDK's own retries are off: it would repeat AssignPrivateIpAddresses after a lost reply and so assign twice
-//! (EC2 has no ClientToken there). Endpoints follow the SDK's variables (`AWS_ENDPOINT_URL_EC2`,
+//! The SDK's own retries are disabled: it would repeat AssignPrivateIpAddresses after a lost reply and assign twice
+//! (this action has no ClientToken). Endpoints follow the SDK's variables (`AWS_ENDPOINT_URL_EC2`,
 //! `AWS_EC2_METADATA_SERVICE_ENDPOINT`), credentials its default chain.
 
 pub mod dry_run;
@@ -36,13 +36,13 @@ pub struct Aws {
 }
 
 impl Aws {
-    /// A client for `region`; each call may take `timeout` in all.
+    /// A client for `region`; `timeout` is the total time limit of each call.
     pub async fn new(region: String, timeout: Duration) -> Self {
         let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
         Self::configured(loader, region, timeout).await
     }
 
-    /// A client whose connections and credentials are those of `loader`.
+    /// A client with the connections and credentials of `loader`.
     pub async fn configured(loader: ConfigLoader, region: String, timeout: Duration) -> Self {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(timeout.min(Duration::from_secs(5)))
@@ -265,7 +265,8 @@ impl Aws {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|e| failed(action, &e))?;
             for eni in page.network_interfaces() {
-                // Lambda's, load balancers' and IPv6-only interfaces lack fields that ours always have.
+                // Interfaces of Lambda and load balancers and IPv6-only interfaces lack fields that our ENIs always
+                // have.
                 if let Ok(eni) = interface(action, eni) {
                     found.push(eni);
                 }
@@ -346,7 +347,7 @@ where
     }
 }
 
-/// Whether the chain below `error` says that no byte of the request left this host.
+/// Whether the causes of `error` prove that no byte of the request left this host.
 fn never_connected(error: &(dyn std::error::Error + 'static)) -> bool {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     let mut cause = error.source();

@@ -1,13 +1,13 @@
-//! The one table from EC2's error codes to what they mean for the pool.
+//! The table from EC2's error codes to their meaning for the pool.
 //!
-//! Sources: EC2 API "Error codes" page, and the codes seen in the field for each action. A code that is not here is
-//! [`Class::Transient`] if EC2 refused the call, else [`Class::Ambiguous`].
+//! Sources: EC2 API "Error codes" page, and the codes that were observed for each action. Any other code is
+//! [`Class::Transient`] if EC2 refused the call, otherwise [`Class::Ambiguous`].
 
 use planner::{Amount, Class, Failure, SubnetId};
 
 use crate::ec2::api::{Call, CallError};
 
-/// Reads a failed `call` as the planner wants it.
+/// Converts a failed `call` for the planner.
 #[must_use]
 pub fn classify(call: &Call, error: &CallError) -> Failure {
     let class = match error.code.as_deref() {
@@ -22,7 +22,7 @@ pub fn classify(call: &Call, error: &CallError) -> Failure {
 }
 
 fn by_code(call: &Call, code: &str, message: &str) -> Class {
-    // CloudTrail and some SDK layers spell codes with this prefix.
+    // CloudTrail and some SDK layers add this prefix.
     match code.strip_prefix("Client.").unwrap_or(code) {
         "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "EC2ThrottledException" => {
             Class::Throttled { retry_after: None }
@@ -33,8 +33,8 @@ fn by_code(call: &Call, code: &str, message: &str) -> Class {
         "InsufficientCidrBlocks" => Class::Fragmented {
             subnet: subnet_of(call),
         },
-        // A subnet smaller than the request itself answers this instead of the codes above. One too small for a prefix
-        // may well have addresses.
+        // A subnet that is smaller than the request returns this instead of the codes above. A subnet that is too small
+        // for a prefix may have free addresses.
         "InvalidParameterValue" if message.contains("sufficient free") => {
             let subnet = subnet_of(call);
             if wants_prefixes(call) {
@@ -44,7 +44,7 @@ fn by_code(call: &Call, code: &str, message: &str) -> Class {
             }
         }
         "InvalidParameterValue" if message.contains("in use") => Class::InUse,
-        // The text of an Unassign of what somebody has moved away; another try would fail for ever.
+        // The error of an Unassign for addresses that were moved away. A retry would always fail.
         "InvalidParameterValue" if message.contains("are not assigned") => Class::NotFound,
         "InvalidParameterValue" if message.contains("already has an interface attached") => {
             Class::InUse
@@ -79,7 +79,7 @@ const fn wants_prefixes(call: &Call) -> bool {
     )
 }
 
-/// The subnet a create names itself; an assign only knows its ENI, whose subnet the planner knows.
+/// The subnet of a Create. An Assign names only its ENI, whose subnet the planner knows.
 fn subnet_of(call: &Call) -> SubnetId {
     match call {
         Call::CreateNetworkInterface { subnet, .. } => subnet.clone(),
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// Upstream does not recognise this one (its issue 3105).
+    /// The AWS VPC CNI does not recognise this one (its issue 3105).
     #[test]
     fn a_subnet_too_small_for_a_prefix_has_single_addresses() {
         let prefixes = Call::AssignPrivateIpAddresses {

@@ -1,6 +1,6 @@
-//! Carries out the planner's EC2 commands: builds the calls, waits for the limiter and where EC2 is asynchronous, and
-//! turns what comes back into the planner's terms. It decides nothing: no retry, no choice of subnet, no judgement on
-//! what to do next.
+//! Executes the planner's EC2 commands: builds the calls, waits for the limiter and for asynchronous operations, and
+//! converts the results into the planner's terms. It makes no decisions: no retries, no choice of subnet, no next
+//! steps.
 
 mod describe;
 
@@ -33,11 +33,10 @@ const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
 const CLUSTER_TAG: &str = "cluster.k8s.amazonaws.com/name";
 const OWNER_TAG: (&str, &str) = ("eks:eni:owner", "amazon-vpc-cni");
 
-/// How long a detachment may take before the command counts as failed: EC2's tail is minutes. Less than the planner waits
-/// for the answer.
+/// The time limit of a detachment: EC2 may take minutes. It is shorter than the planner's deadline for the answer.
 const DETACH_LIMIT: Duration = Duration::from_secs(210);
 
-/// More creates than this are never waiting for an answer: no instance has more ENIs.
+/// The maximum number of Creates that wait for an answer: no instance has more ENIs.
 const CREATES_KEPT: usize = 128;
 
 /// EC2 on behalf of one node.
@@ -48,12 +47,12 @@ pub struct Executor {
     settings: Arc<config::Cloud>,
     metrics: Arc<Metrics>,
     traces: Traces,
-    /// Networks of the subnets met so far; a subnet's CIDR never changes.
+    /// Networks of known subnets; a subnet's CIDR never changes.
     subnets: Arc<Mutex<BTreeMap<SubnetId, Ipv4Net>>>,
     limiter: Arc<Mutex<Limiter>>,
-    /// ClientTokens of late and the time that their tags tell.
+    /// Recent ClientTokens and the times in their tags.
     creates: Arc<Mutex<VecDeque<(String, String)>>>,
-    /// The limiter's zero.
+    /// The time base of the limiter.
     begun: tokio::time::Instant,
 }
 
@@ -88,16 +87,16 @@ impl Executor {
         }
     }
 
-    /// Has its calls traced.
+    /// Enables spans for its calls.
     #[must_use]
     pub fn with_traces(self, traces: Traces) -> Self {
         Self { traces, ..self }
     }
 
-    /// Carries out one EC2 command.
+    /// Executes one EC2 command.
     ///
     /// # Errors
-    /// The failure of the one call that the command stands for, classified.
+    /// The classified failure of the command's call.
     ///
     /// # Panics
     /// If `command` is not an EC2 command: those belong to the host or to the waiting pod.
@@ -178,13 +177,13 @@ impl Executor {
         }
     }
 
-    /// A moment within `most` that differs from node to node.
+    /// A time within `most` that differs between nodes.
     #[must_use]
     pub fn spread(&self, most: Duration) -> Duration {
         self.limiter().spread(most)
     }
 
-    /// The pace of each API called so far, for metrics.
+    /// The rate of each API that was called so far, for metrics.
     #[must_use]
     pub fn pace(&self) -> Vec<Gauge> {
         self.limiter().gauges(self.now())
@@ -227,7 +226,7 @@ impl Executor {
         judged.map_err(|(failure, _)| failure)
     }
 
-    /// What a failed call means, and what the pace of its action learns from it.
+    /// Classifies a failed call, and updates the rate of its action.
     fn judge_failure(&self, call: &Call, error: &CallError) -> Failure {
         let action = call.action();
         let mut failure = classify(call, error);
@@ -241,7 +240,8 @@ impl Executor {
         failure
     }
 
-    /// Waits until this node's own budget allows the call, and says how long; or says that it would take too long.
+    /// Waits until this node's own budget allows the call, and returns how long that took; fails if it would take too
+    /// long.
     async fn wait_for_turn(&self, action: &'static str) -> Result<Duration, Failure> {
         let turn = self.limiter().take(action, self.now());
         match turn {
@@ -274,10 +274,10 @@ impl Executor {
         self.call(call).await.map(|_| Answer::Done)
     }
 
-    /// Detaching is asynchronous: EC2 answers at once and takes seconds, sometimes minutes.
+    /// Detaching is asynchronous: EC2 answers immediately and then takes seconds, sometimes minutes.
     async fn detach(&self, eni: EniId, attachment: Attachment) -> Result<Answer, Failure> {
         match self.call(Call::DetachNetworkInterface { attachment }).await {
-            // Detached already, or on its way: the look below tells.
+            // Already detached, or in progress: the check below will tell.
             Err(failure) if matches!(failure.class, Class::NotFound | Class::InUse) => {}
             result => drop(result?),
         }
@@ -286,7 +286,7 @@ impl Executor {
         while begun.elapsed() < DETACH_LIMIT {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(30));
-            // A look that fails changes nothing about the detachment; asking for that once more would not help either.
+            // A failed check does not affect the detachment, and repeating the call would not help.
             if let Ok(true) = self.is_detached(&eni).await {
                 return Ok(Answer::Done);
             }
@@ -313,9 +313,9 @@ impl Executor {
         Ok(matches!(reply, Reply::Interfaces(found) if found.iter().all(free)))
     }
 
-    /// Tags go into the create itself: IAM policies and leak detection rest on them, so no moment may exist without.
-    /// A repetition of `token` carries the time of its first sending: with any other, EC2 answers
-    /// `IdempotentParameterMismatch` and the ENI that the lost answer made is never claimed.
+    /// Tags are part of the Create call: IAM policies and leak detection need them, so an ENI must never exist without
+    /// them. A repetition of `token` contains the time of the first call. With another time, EC2 returns
+    /// `IdempotentParameterMismatch`, and the ENI of the lost answer would never be claimed.
     fn tags(&self, token: &str) -> BTreeMap<String, String> {
         let mut sent = self.creates.lock().expect("no holder panics");
         let first = sent
@@ -344,7 +344,7 @@ impl Executor {
     }
 }
 
-/// Each family has a call of its own, and a command is of one.
+/// Each family has its own call, and a command has only one family.
 fn unassign(eni: EniId, addresses: &[IpAddr], prefixes: &[IpNet]) -> Call {
     let six = prefixes.iter().filter_map(|net| match net {
         IpNet::V6(net) => Some(*net),
@@ -376,7 +376,7 @@ fn unexpected(reply: &Reply) -> Failure {
     }
 }
 
-/// FNV-1a: the same for an instance at every start, and different from its neighbours'.
+/// FNV-1a: the same for an instance at every start, and different for other instances.
 fn seed(instance: &str) -> u64 {
     instance.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -1,5 +1,5 @@
-//! What EC2 may answer: documents, errors, and anything that a proxy between puts in their place. Read by the real
-//! client, over a connection that never was.
+//! Anything that EC2, or a proxy in between, may answer: documents, errors, garbage. The real client reads it over a
+//! simulated connection.
 
 use std::{
     sync::{Arc, Mutex},
@@ -68,7 +68,7 @@ impl Client {
         }
     }
 
-    /// The first byte of `input` says which call is answered, and whether well or with an error.
+    /// The first byte of `input` selects the call, and whether the answer is a success or an error.
     pub fn read(&self, input: &[u8]) {
         let Some((kind, body)) = input.split_first() else {
             return;
@@ -80,7 +80,7 @@ impl Client {
             Ok(reply) => {
                 assert_eq!(status, 200, "{reply:?}");
                 assert!(fits(&call, &reply), "{call:?}: {reply:?}");
-                // Half a list is not the whole: a document without its end is no answer.
+                // An incomplete list must be an error: a document without its end is not an answer.
                 assert!(body.trim_ascii_end().ends_with(b">"), "{reply:?}");
             }
             Err(error) => {
@@ -91,7 +91,7 @@ impl Client {
     }
 }
 
-/// Whether an answer is one to this call: the executor takes any other for a defect of ours.
+/// Whether an answer belongs to this call: the executor treats any other as a defect.
 fn fits(call: &Call, reply: &Reply) -> bool {
     match call {
         Call::DescribeNetworkInterfaces { .. } => matches!(reply, Reply::Interfaces(_)),
@@ -141,7 +141,7 @@ fn call(kind: u8) -> Call {
     }
 }
 
-/// One of `inputs`, with up to eight pieces of it changed, doubled, cut out or taken from another.
+/// One of `inputs` with up to eight changes: modified, duplicated, removed or replaced by pieces of another input.
 pub fn mangled(inputs: &[Vec<u8>], seed: u64) -> Vec<u8> {
     let mut dice = Dice(seed);
     let mut input = inputs[dice.below(inputs.len())].clone();
@@ -201,7 +201,7 @@ mod tests {
     use super::{Client, mangled};
     use crate::runtime::corpus;
 
-    // The client is slow to build for fuzzing, so its inputs are also mangled here, without guidance.
+    // The client is slow to build for fuzzing, so its inputs are also mutated here, without guidance.
     #[test]
     fn ec2s_answers_harm_nothing_also_when_mangled() {
         const MANGLED: u64 = 3000;

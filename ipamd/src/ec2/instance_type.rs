@@ -1,6 +1,6 @@
-//! What an instance type can hold: from the compiled-in table, or from EC2 when AWS is ahead of it.
+//! The limits of an instance type: from the compiled-in table, or from EC2 for types that are newer than the table.
 //!
-//! Owns no formula. EC2 is asked once and only about types that the table does not know.
+//! Owns no formula. EC2 is called once, and only for types that are not in the table.
 
 use std::time::Duration;
 
@@ -34,10 +34,10 @@ pub enum KindError {
     Metadata(#[from] MetadataError),
 }
 
-/// A type by name; what the table does not know is asked of `aws`.
+/// A type by name; `aws` is called if the table does not contain it.
 ///
 /// # Errors
-/// [`KindError`] names the nearest types that are known, and why EC2's word is missing.
+/// [`KindError`] has the most similar known types, and why EC2 gave no answer.
 pub async fn known_or_asked(name: &str, aws: &Aws) -> Result<InstanceType, KindError> {
     let unknown = match limits::require(name) {
         Ok(known) => return Ok(known.clone()),
@@ -52,7 +52,7 @@ pub async fn known_or_asked(name: &str, aws: &Aws) -> Result<InstanceType, KindE
     }
 }
 
-/// A type by name, anywhere: the region is `AWS_REGION`, `AWS_DEFAULT_REGION`, or the metadata service's.
+/// A type by name, on any machine. The region is `AWS_REGION`, `AWS_DEFAULT_REGION`, or the metadata service's.
 ///
 /// # Errors
 /// As [`known_or_asked`].
@@ -78,7 +78,7 @@ pub async fn by_name(
     known_or_asked(name, &Aws::new(region, timeout).await).await
 }
 
-/// The type of the instance that this runs on.
+/// The type of the instance that this process runs on.
 ///
 /// # Errors
 /// [`KindError::Metadata`], or as [`known_or_asked`].

@@ -1,32 +1,33 @@
-//! How often this node may call EC2: one token bucket per API, and what to do when the account's own bucket is empty.
+//! How often this node may call EC2: one token bucket per API, and what to do if the account's own bucket is empty.
 //!
-//! Pure: time and seed are arguments. It counts and answers "when"; [`super::executor`] waits, the planner's gate keeps
-//! a refused action shut for as long as is said here, and nobody else shapes the pace of throttled calls.
+//! Pure: time and seed are arguments. It counts and returns when to call. [`super::executor`] waits, and the planner's
+//! gate stays closed for a throttled action for the time returned here. Nothing else affects the rate of throttled
+//! calls.
 //!
-//! EC2 counts per account, so a node that is alone in keeping its own budget is still throttled by all others. Nothing
-//! tells a node how many wait with it. What it does know is for how long it has been refused, and a pause in proportion
-//! to that suits a fleet of any size: if each waits a quarter of the time that it has waited, the account's bucket is
-//! asked often enough to stay in use until about a fifth of the fleet is left, and those come within the next fifth.
-//! Doubling without a cap would leave the bucket idle for half the time, a short fixed pause would be a storm.
-//! `docs/fleet.md` has the figures.
+//! EC2 counts per account, so a node that stays within its own budget can be throttled because of other nodes. A node
+//! does not know how many others wait. It knows how long it has been throttled, and a pause in proportion to this time
+//! works for a fleet of any size: if each node pauses for a quarter of the time that it has waited, the calls use up
+//! the account's bucket until about a fifth of the fleet is left, and these nodes succeed within the next fifth of the
+//! time. Doubling without a limit would leave the bucket unused half of the time; a short fixed pause would be a storm.
+//! `docs/fleet.md` has the numbers.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use planner::Mono;
 
-/// A call that would have to stand in this node's own queue for longer is turned away instead: the planner waits better
-/// than a task does, for it can change its mind.
+/// A call that would have to wait longer in this node's own queue is refused instead: the planner can change its plan
+/// while it waits, a task cannot.
 const LONGEST_QUEUE: Duration = Duration::from_secs(5);
-/// The pause after the first refusal, and the least one.
+/// The pause after the first throttled call, and the minimum.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// The longest one: what a node may add to its waiting pods' time after the account has recovered.
+/// The maximum: how much longer pods may wait after the account has recovered.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The pause as a share of the time since the first refusal in a row.
+/// The pause as a fraction of the time since the first of the consecutive throttled calls.
 const PATIENCE: f64 = 0.25;
-/// Multiplicative decrease and additive increase of this node's own rate, the latter per answered call.
+/// Multiplicative decrease and additive increase of this node's own rate; the increase is per successful call.
 const DECREASE: f64 = 0.5;
 const INCREASE: f64 = 0.5;
-/// The least rate per second. It spaces the calls of a node that has several to make when its pause ends.
+/// The minimum rate per second. It spaces the calls of a node that has several to make after a pause.
 const LEAST_RATE: f64 = 0.2;
 
 /// The burst, and the refill per second.
@@ -36,9 +37,8 @@ pub struct Capacity {
     pub refill: f64,
 }
 
-/// The account's bucket for `action`, as the EC2 developer guide's "Request throttling" page lists it for a region.
-/// Reads are the filtered or paged ones: no others are sent. What the page does not list gets the default for
-/// mutating actions.
+/// The account's bucket for `action`, as in the EC2 developer guide's "Request throttling" page. Reads are always
+/// filtered or paged here. Actions that are not on the page get the default for mutating actions.
 #[must_use]
 pub fn capacity(action: &str) -> Capacity {
     let (burst, refill) = match action {
@@ -57,24 +57,24 @@ pub fn capacity(action: &str) -> Capacity {
 #[derive(Clone, Debug)]
 struct Bucket {
     full: Capacity,
-    /// Below zero: calls that wait for their turn.
+    /// Below zero: calls that wait in the queue.
     level: f64,
-    /// When `level` was true. Ahead of now during a pause: nothing is refilled until then.
+    /// The time of `level`. During a pause it is in the future: nothing is refilled until then.
     at: Mono,
     rate: f64,
-    /// The first of the present row of refusals.
+    /// The first of the consecutive throttled calls.
     refused_since: Option<Mono>,
-    /// The next call may go out at this moment.
+    /// The time of the next call.
     pause_until: Mono,
 }
 
-/// What one API's bucket looks like, for metrics.
+/// The state of one API's bucket, for metrics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gauge {
     pub action: &'static str,
-    /// Calls per second that this node allows itself at present; less than EC2's refill after throttling.
+    /// Calls per second that this node allows itself now; less than EC2's refill rate after throttling.
     pub rate: f64,
-    /// Until the next call may be sent.
+    /// The time until the next call is allowed.
     pub pause: Duration,
 }
 
@@ -86,7 +86,7 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// `seed` must differ between nodes, or a fleet retries in step.
+    /// `seed` must differ between nodes, otherwise a fleet retries at the same time.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self {
@@ -95,10 +95,10 @@ impl Limiter {
         }
     }
 
-    /// Asks to send one call now.
+    /// Requests to send one call now.
     ///
     /// # Errors
-    /// How long to stay away, if the call's turn is too far off to stand and wait for it.
+    /// How long to wait, if the call would wait too long in the queue.
     pub fn take(&mut self, action: &'static str, now: Mono) -> Result<Duration, Duration> {
         let bucket = self.bucket(action, now);
         bucket.refill(now);
@@ -111,12 +111,11 @@ impl Limiter {
         Ok(wait)
     }
 
-    /// EC2 turned a call away for want of tokens. Returns how long to stay away from this API: nobody of this node's
-    /// calls can succeed where this one did not.
+    /// EC2 throttled a call. Returns the pause for this API: no other call of this node can succeed before its end.
     pub fn throttled(&mut self, action: &'static str, now: Mono) -> Duration {
         let share = self.draw();
         let bucket = self.bucket(action, now);
-        // Answers to calls sent before the pause began are part of the same refusal.
+        // Answers to calls from before the pause belong to the same throttling.
         if now < bucket.pause_until {
             return bucket.pause_until.since(now);
         }
@@ -128,13 +127,13 @@ impl Limiter {
         let pause = full.mul_f64(0.5 + share / 2.0);
         bucket.rate = (bucket.rate * DECREASE).max(LEAST_RATE);
         bucket.pause_until = now + pause;
-        // One call probes; the others follow it at this node's reduced rate.
+        // One call is the probe; the others follow at this node's reduced rate.
         bucket.level = 1.0;
         bucket.at = bucket.pause_until;
         pause
     }
 
-    /// EC2 answered a call, with success or with any other error: there was a token for it.
+    /// EC2 answered a call with success or another error: there was a token for it.
     pub fn admitted(&mut self, action: &'static str, now: Mono) {
         let bucket = self.bucket(action, now);
         if now < bucket.pause_until {
@@ -144,12 +143,12 @@ impl Limiter {
         bucket.rate = (bucket.rate + INCREASE).min(bucket.full.refill);
     }
 
-    /// A moment within `most`, for what a whole fleet would else do at once.
+    /// A random time within `most`, for operations that a whole fleet would otherwise start at once.
     pub fn spread(&mut self, most: Duration) -> Duration {
         most.mul_f64(self.draw())
     }
 
-    /// Every API called so far.
+    /// Every API that was called so far.
     #[must_use]
     pub fn gauges(&self, now: Mono) -> Vec<Gauge> {
         let gauge = |(action, bucket): (&&'static str, &Bucket)| Gauge {

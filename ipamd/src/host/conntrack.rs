@@ -1,10 +1,9 @@
-//! What the kernel's connection tracking remembers of pods that are gone is deleted before their addresses are granted
-//! again.
+//! Deletes the connection tracking entries of deleted pods before their addresses are used again.
 //!
-//! Late in an address's rest, not at its pod's DEL: clients of a service go on sending to a pod for as long as the
-//! service's endpoints name it, and each of their packets would make an entry anew. One reading of the table serves all
-//! addresses whose rest is half over, so churn costs one per half a cooldown, on a thread that delays no ADD. An ADD
-//! waits only where it gets an address that is not done yet.
+//! This happens late in the cooldown of an address and not in the DEL of its pod: clients of a service keep sending to
+//! a pod until the service's endpoints are updated, and each of their packets would create an entry again. One read of
+//! the table serves all addresses with at least half of their cooldown over, so churn costs one read per half a
+//! cooldown, on a thread that delays no ADD. An ADD waits only if it gets an address that is not done yet.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,12 +20,12 @@ use tokio::sync::Notify;
 
 use crate::runtime::{clock, worker::Worker};
 
-/// How long before the end of an address's rest its connections are forgotten at the latest; of a short rest, a quarter.
-/// There must be time for several to become ripe: a reading walks the kernel's whole table, 3 ms of a processor that pods'
-/// starts need.
+/// How long before the end of a cooldown the connections are deleted at the latest; for a short cooldown, a quarter of
+/// it. Several addresses should be due together, because a read walks the kernel's whole table and takes 3 ms of a
+/// processor that starting pods need.
 const LEAD: Duration = Duration::from_secs(2);
 
-/// Why the flows could not be watched.
+/// Why connection tracking could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum FlowsError {
     #[error("no netlink socket for connection tracking")]
@@ -35,7 +34,7 @@ pub enum FlowsError {
     Thread(#[from] io::Error),
 }
 
-/// When an address's connections are to be forgotten: not before, and not later.
+/// When the connections of an address are to be deleted: not before, and not later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Window {
     opens: Mono,
@@ -52,7 +51,7 @@ impl Window {
     }
 }
 
-/// The addresses that have lost a pod and still have its connections.
+/// Addresses without a pod that still have its connections.
 #[derive(Debug, Default)]
 struct Stale(BTreeMap<IpAddr, Window>);
 
@@ -66,7 +65,7 @@ impl Stale {
         ripe.map(|(address, window)| (*address, *window)).collect()
     }
 
-    /// Those that have not lost another pod meanwhile.
+    /// Those that have not lost another pod in the meantime.
     fn done(&mut self, done: &BTreeMap<IpAddr, Window>) {
         self.0
             .retain(|address, window| done.get(address) != Some(window));
@@ -94,7 +93,7 @@ impl Flows {
         })
     }
 
-    /// An address has lost its pod, and rests until `until`.
+    /// An address has lost its pod, and is in cooldown until `until`.
     pub fn left(&self, address: impl Into<IpAddr>, until: Mono) {
         let window = Window::of(clock::now(), until);
         let mut stale = self.stale.lock().expect("no holder panics");
@@ -103,7 +102,7 @@ impl Flows {
         self.changed.notify_one();
     }
 
-    /// To be awaited before an address is given to a pod. Nothing to wait for in all but a full pool without cooldown.
+    /// Await this before an address is given to a pod. It waits only in a full pool without cooldown.
     pub async fn settle(&self, address: impl Into<IpAddr>) {
         let address = address.into();
         let window = {
@@ -115,13 +114,13 @@ impl Flows {
         }
     }
 
-    /// Forgets for ever, each address in its time.
+    /// Deletes connections forever, each address at its time.
     pub async fn run(self) {
         loop {
             let changed = self.changed.notified();
             let now = clock::now();
             let due = self.stale.lock().expect("no holder panics").due();
-            // Both arms are cancel-safe: a notification that is not waited for is kept.
+            // Both arms are cancel-safe: a notification that is not awaited is kept.
             tokio::select! {
                 () = changed => continue,
                 () = tokio::time::sleep(due.map_or(Duration::MAX, |at| at.since(now))) => {}
@@ -142,7 +141,7 @@ impl Flows {
             Ok(Ok(connections)) => {
                 tracing::debug!(connections, "forgot connections of pods that are gone");
             }
-            // Better a pod with a stranger's connections than no pod.
+            // A pod with old connections is better than no pod.
             Ok(Err(error)) => tracing::warn!(
                 error = chain(&error),
                 addresses = addresses.len(),

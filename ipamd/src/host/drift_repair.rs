@@ -1,7 +1,8 @@
-//! The watch over the node's network: hears what others change, has it put right, and tells who else must know.
+//! Watches the node's network: receives changes by others, repairs them, and notifies the parts of the daemon that need
+//! to know.
 //!
-//! Owns the subscriptions and the pace. What a notification means and what is to be done is the reconciler's
-//! (`datapath::host::Reconciler`), on the thread that owns the host's network; this task decides only when.
+//! Owns the subscriptions and the rate. The reconciler (`datapath::host::Reconciler`) interprets notifications and
+//! repairs, on the thread that owns the host's network; this task only decides when.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,40 +24,40 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// What belongs together comes together: a flush is a notification for each of its victims.
+/// Related changes come together: a flush is one notification per object.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Between two repairs, whoever we are fighting with.
+/// The time between two repairs, even if another program keeps undoing them.
 const PAUSE: Duration = Duration::from_millis(250);
-/// Everything is looked at this often, told or not: there are settings of which the kernel does not tell.
+/// Everything is checked at this interval, because the kernel does not report changes of some settings.
 const ROUND: Duration = Duration::from_secs(60);
-/// The same kind of damage is logged once within this.
+/// The same kind of damage is logged once within this time.
 const QUIET: Duration = Duration::from_secs(60);
-/// Our own ENIs appear before EC2 has answered that they are attached, and are known soon after.
+/// Our own ENIs appear before EC2 has confirmed the attachment, and are known soon afterwards.
 const UNKNOWN_LINK_DELAY: Duration = Duration::from_secs(30);
 
 /// The task.
 #[derive(Debug)]
 pub struct Watch {
     pub host: HostNet,
-    /// Is sent the address of each ENI whose link is gone.
+    /// Receives the address of each ENI whose link disappeared.
     pub lost: mpsc::Sender<Mac>,
     pub metrics: Arc<Metrics>,
     pub detached: Detached,
-    /// To be woken when a pod's link went.
+    /// Notified when a pod's link disappeared.
     pub ended: Arc<Notify>,
-    /// To be woken when something appeared that EC2 may know.
+    /// Notified when an unknown link appeared that may be an ENI.
     pub ask: Arc<Notify>,
 }
 
 impl Watch {
-    /// Watches for ever.
+    /// Runs forever.
     pub async fn run(self, monitor: HostMonitor) {
         let mut changes = match listen(monitor) {
             Ok(changes) => changes,
             Err(error) => return tracing::error!(%error, "the node's network cannot be watched"),
         };
         let mut log = Log::default();
-        // The first round at once, for what happened before anybody listened.
+        // The first round is immediate, for changes before the subscription.
         let mut round = tokio::time::interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut dirty = DirtySet::default();
@@ -67,7 +68,7 @@ impl Watch {
                 for mac in repaired.gone {
                     tracing::warn!(%mac, "the link of an ENI is gone");
                     if self.lost.send(mac).await.is_err() {
-                        // Without a receiver the daemon is about to end.
+                        // Without a receiver, the daemon is about to end.
                         return;
                     }
                 }
@@ -89,7 +90,7 @@ impl Watch {
         }
     }
 
-    /// Passes on what is not ours to repair.
+    /// Forwards what is not repaired here.
     fn tell(&self, dirty: &mut DirtySet) {
         if std::mem::take(&mut dirty.ended) {
             tracing::info!("a pod's link is gone");
@@ -132,7 +133,7 @@ impl Watch {
     }
 }
 
-/// What was said lately.
+/// What was logged recently.
 #[derive(Debug, Default)]
 struct Log {
     said: BTreeMap<Kind, Mono>,
@@ -140,7 +141,7 @@ struct Log {
 }
 
 impl Log {
-    /// Whether there is a kind that was not spoken of for a while.
+    /// Whether there is a kind that was not logged for a while.
     fn fresh(&mut self, kinds: impl Iterator<Item = Kind>, now: Mono) -> bool {
         let mut fresh = false;
         for kind in kinds {
@@ -154,8 +155,8 @@ impl Log {
     }
 }
 
-/// Listens on a thread of its own, which ends with its listener. One message at a time: what comes while that is worked
-/// upon waits in the kernel.
+/// Listens on its own thread, which ends with its receiver. One message at a time: while it is handled, further
+/// notifications wait in the kernel.
 fn listen(mut monitor: HostMonitor) -> std::io::Result<mpsc::Receiver<Changes>> {
     let (sender, changes) = mpsc::channel(1);
     let listen = move || {

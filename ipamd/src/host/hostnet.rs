@@ -1,5 +1,5 @@
-//! The daemon's handle on the node's network. One thread owns the netlink socket that programs the host, so the host's
-//! state has one writer; link removal, which waits for the kernel, has a thread of its own and delays no ADD.
+//! The daemon's handle for the node's network. One thread owns the netlink socket that changes the host, so the host's
+//! state has one writer. Removing links waits for the kernel, so it has its own thread and delays no ADD.
 
 use std::{collections::BTreeSet, net::IpAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
@@ -27,13 +27,13 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// How long an attached ENI may take to appear as a link. EC2's tail is about ten seconds.
+/// The time limit for the link of an attached ENI to appear. EC2 may take about ten seconds.
 const LINK_LIMIT: Duration = Duration::from_secs(60);
 
 /// The index of the instance's primary ENI.
 const PRIMARY: u16 = 0;
 
-/// The link of an attached ENI did not come.
+/// The link of an attached ENI did not appear.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("no link with its MAC appeared within {} s", LINK_LIMIT.as_secs())]
 struct NoLink;
@@ -64,11 +64,11 @@ pub struct HostNet {
 }
 
 impl HostNet {
-    /// Opens the sockets in the namespace of the calling thread and prepares the node (rules, sysctls, nft table). What
-    /// others change from then on is in the notices.
+    /// Opens the sockets in the namespace of the calling thread and prepares the node (rules, sysctls, nft table).
+    /// Later changes by others are in the notifications.
     ///
     /// # Errors
-    /// What the kernel refused, with the object it refused.
+    /// The kernel's error, with the object.
     pub fn start(
         primary: Mac,
         family: Family,
@@ -97,12 +97,12 @@ impl HostNet {
         Ok((host, monitor))
     }
 
-    /// Waits until nobody writes the host's network any more.
+    /// Waits until the thread that changes the host's network has ended.
     pub fn ended(&self) -> impl Future<Output = ()> + use<> {
         self.writer.ended()
     }
 
-    /// The connections of pods that are gone.
+    /// The connections of deleted pods.
     #[must_use]
     pub const fn flows(&self) -> &Flows {
         &self.flows
@@ -111,7 +111,7 @@ impl HostNet {
     /// Wires one pod, completely or not at all.
     ///
     /// # Errors
-    /// [`WireError`]; then nothing of the attempt remains in the kernel.
+    /// [`WireError`]. Nothing of the attempt remains in the kernel.
     pub async fn wire(&self, link: PodLink, handed: Handed) -> Result<(), WireError> {
         self.flows.settle(link.address).await;
         let own = self.own;
@@ -132,8 +132,8 @@ impl HostNet {
         Ok(())
     }
 
-    /// Makes the pod's address unreachable, or says why it may still be reached; the future that comes with it ends once the
-    /// link is gone too. The link's removal is under way whether or not anybody waits for it, and takes the route along.
+    /// Makes the pod's address unreachable, or returns why it may still be reachable. The returned future ends when the
+    /// link is removed too. The link is removed whether or not anybody waits for it, and its route with it.
     pub async fn unwire(
         &self,
         pod: PodRef,
@@ -156,13 +156,13 @@ impl HostNet {
         (unrouted, self.reaper.remove(name))
     }
 
-    /// Keeps the pods of these records, which a former life wired.
+    /// Manages the pods of these records, which a previous process wired.
     pub async fn keep(&self, records: &[Record]) {
         let pods: Vec<WiredPod> = records.iter().map(wired_pod_of).collect();
         let kept = self
             .writer
             .run(move |host| pods.into_iter().for_each(|pod| host.keep_pod(pod)));
-        // A writer that is gone takes the daemon along.
+        // If the writer has ended, the daemon ends too.
         kept.await.unwrap_or_default();
     }
 
@@ -175,13 +175,13 @@ impl HostNet {
         dirty.unwrap_or_default()
     }
 
-    /// Puts right what is in doubt and wrong.
+    /// Checks what is in doubt, and repairs differences.
     pub async fn repair(&self, dirty: DirtySet) -> Repaired {
         let repaired = self.writer.run(move |host| host.repair(&dirty)).await;
         repaired.unwrap_or_default()
     }
 
-    /// Whether a link with one of these MAC addresses is there and still not known.
+    /// Whether a link with one of these MAC addresses exists and is still unknown.
     pub async fn has_unknown_links(&self, macs: BTreeSet<Mac>) -> bool {
         let found = self
             .writer
@@ -190,10 +190,10 @@ impl HostNet {
         matches!(found, Ok(Ok(true)))
     }
 
-    /// What differs between the kernel and the pod's desired state, one line each.
+    /// The differences between the kernel and the pod's desired state, one line each.
     ///
     /// # Errors
-    /// [`WireError`] if the kernel could not be asked.
+    /// [`WireError`] if the kernel could not be queried.
     pub async fn check(&self, link: PodLink, handed: Handed) -> Result<Vec<String>, WireError> {
         let own = self.own;
         self.writer
@@ -206,20 +206,20 @@ impl HostNet {
             .await?
     }
 
-    /// Every pod link that stands in the kernel.
+    /// Every pod link in the kernel.
     ///
     /// # Errors
-    /// [`WireError`] if the kernel could not be asked.
+    /// [`WireError`] if the kernel could not be queried.
     pub async fn list(&self) -> Result<Vec<HostSide>, WireError> {
         self.writer
             .run(|host| pod::list(host.socket()).map_err(|e| WireError::Kernel(e.into())))
             .await?
     }
 
-    /// The addresses of every Ethernet link of the node: an ENI that is attached has one.
+    /// The addresses of every Ethernet link of the node: each attached ENI has one.
     ///
     /// # Errors
-    /// [`WireError`] if the kernel could not be asked.
+    /// [`WireError`] if the kernel could not be queried.
     pub async fn macs(&self) -> Result<BTreeSet<Mac>, WireError> {
         let links = self.writer.run(|host| host.socket().links()).await?;
         let links = links.map_err(|e| WireError::Kernel(e.into()))?;
@@ -229,7 +229,7 @@ impl HostNet {
     /// Changes which destinations see pods' own addresses.
     ///
     /// # Errors
-    /// [`WireError::Kernel`]; then they are what they were.
+    /// [`WireError::Kernel`]. The destinations are unchanged.
     pub async fn update_local(&self, local: Vec<Ipv4Net>) -> Result<(), WireError> {
         self.writer
             .run(|host| host.update_local(local))
@@ -250,7 +250,7 @@ impl HostNet {
 }
 
 impl EniHost for HostNet {
-    // The wait happens beside the writer: a link that never comes delays nobody.
+    // The wait does not block the writer: a link that never appears delays nothing else.
     async fn configure(&self, eni: ConfigureEni) -> Result<(), Failure> {
         if eni.index == PRIMARY {
             return Ok(());
@@ -320,7 +320,7 @@ impl PodHost for HostNet {
     }
 }
 
-/// What taking a record's pod down needs.
+/// The data to remove a record's pod.
 #[must_use]
 pub fn ref_of(record: &Record) -> PodRef {
     PodRef {
@@ -329,7 +329,7 @@ pub fn ref_of(record: &Record) -> PodRef {
     }
 }
 
-/// The kernel's side of a record.
+/// The link of a record.
 #[must_use]
 pub fn link_of(record: &Record) -> PodLink {
     PodLink {
@@ -343,8 +343,8 @@ pub fn link_of(record: &Record) -> PodLink {
     }
 }
 
-/// What the host must keep of a record's pod. One that was adopted without a record has neither MTU nor its pod's MAC in
-/// it.
+/// The desired host side of a record's pod. The record of a pod that was adopted without one has no MTU and no MAC
+/// address of the pod.
 fn wired_pod_of(record: &Record) -> WiredPod {
     WiredPod {
         host_name: record.host_name.clone(),
@@ -357,8 +357,8 @@ fn wired_pod_of(record: &Record) -> WiredPod {
     }
 }
 
-/// Trusts nothing that came over the socket: it must be a network namespace and not the host's own. That the netlink
-/// socket belongs to it is `pod::add`'s to check.
+/// Checks the descriptors from the socket: it must be a network namespace, and not the host's own. `pod::add` checks
+/// that the netlink socket belongs to it.
 fn enter(handed: Handed, own: NetnsId) -> Result<(Netns, Socket), WireError> {
     let netns = Netns::from_fd(handed.netns).map_err(|e| WireError::Netns(e.into()))?;
     if netns.id() == own {

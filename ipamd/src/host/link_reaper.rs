@@ -1,5 +1,5 @@
-//! The thread that removes links. A removal waits for the kernel: no ADD may wait for it, and removals that come
-//! together wait once.
+//! The thread that removes links. A removal waits for the kernel: an ADD must not wait for it, and removals at the same
+//! time wait together.
 
 use std::{
     sync::{Arc, Mutex},
@@ -13,10 +13,11 @@ use tokio::sync::oneshot;
 
 use crate::{runtime::worker::Worker, telemetry::metrics::Metrics};
 
-/// The most links that go at once. The kernel's lock on all links is held the longer the more there are, and an ADD
-/// needs it too.
+/// The maximum number of links that are removed at once. With more links, the kernel holds its lock on all links
+/// longer, and an ADD needs this lock too.
 const BATCH: usize = 64;
-/// The pauses before each try. What still stands after the last has no route, and goes with its namespace or at a start.
+/// The pauses before each try. A link that still exists after the last try has no route; it is removed with its
+/// namespace or at the next start.
 const BEFORE: [Duration; 4] = [
     Duration::ZERO,
     Duration::from_millis(10),
@@ -24,7 +25,7 @@ const BEFORE: [Duration; 4] = [
     Duration::from_secs(1),
 ];
 
-/// A handle on the thread.
+/// A handle for the thread.
 #[derive(Clone, Debug)]
 pub(super) struct Reaper {
     worker: Worker<Socket>,
@@ -32,7 +33,7 @@ pub(super) struct Reaper {
     metrics: Arc<Metrics>,
 }
 
-/// A link to be removed, and who waits for it.
+/// A link to remove, and who waits for it.
 #[derive(Debug)]
 struct Doomed {
     name: String,
@@ -48,7 +49,8 @@ impl Reaper {
         })
     }
 
-    /// Has the link removed; the future ends when it is gone, or the thread is and leaves it to its namespace's end.
+    /// Removes the link. The future ends when it is removed, or when the thread has ended and the link is left until
+    /// its namespace ends.
     pub(super) fn remove(&self, name: String) -> impl Future<Output = ()> + Send + use<> {
         let (sender, gone) = oneshot::channel::<()>();
         let doomed = Doomed {
@@ -57,12 +59,12 @@ impl Reaper {
         };
         self.doomed.lock().expect("no holder panics").push(doomed);
         let (waiting, metrics) = (self.doomed.clone(), self.metrics.clone());
-        // One job for each link, and each takes all that have come by then: the later ones find nothing left to do.
+        // One job per link, and each job takes all links that are queued: later jobs find nothing to do.
         drop(self.worker.run(move |socket| {
             let batch = take(&mut waiting.lock().expect("no holder panics"));
             remove(socket, &batch, &metrics);
         }));
-        // Nothing is ever sent: the sender goes with its link.
+        // Nothing is ever sent: the sender is dropped with its link.
         async move { drop(gone.await) }
     }
 }
@@ -79,7 +81,7 @@ fn remove(socket: &mut Socket, batch: &[Doomed], metrics: &Metrics) {
     }
     for pause in BEFORE {
         thread::sleep(pause);
-        // Those that are gone by then are no failure.
+        // Links that are already gone are not failures.
         let Err(errors) = pod::unlink_many(socket, &names) else {
             return;
         };

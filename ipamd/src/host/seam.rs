@@ -1,5 +1,5 @@
-//! What `pool` and `sandbox` need of a host, and how it can fail them. `HostNet` does it on a node; simulations stand in
-//! for it.
+//! The part of a host that `pool` and `sandbox` need, and its errors. `HostNet` implements it on a node; simulations
+//! implement it without a kernel.
 
 use std::{fmt, net::IpAddr};
 
@@ -9,7 +9,7 @@ use proto::handover::Handed;
 
 use crate::runtime::worker::Gone;
 
-/// What the verbs and the recovery need: pods wired, checked and unwired.
+/// For the verbs and the recovery: wiring, checking and unwiring pods.
 pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
     /// Wires one pod, completely or not at all.
     fn wire(
@@ -18,7 +18,7 @@ pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
         handed: Handed,
     ) -> impl Future<Output = Result<(), WireError>> + Send;
 
-    /// Makes the pod's address unreachable; what this gives besides ends once its link is gone too.
+    /// Makes the pod's address unreachable. The returned future ends when its link is removed too.
     fn unwire(
         &self,
         pod: PodRef,
@@ -29,30 +29,31 @@ pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
         ),
     > + Send;
 
-    /// What differs between the kernel and the pod's desired state, one line each.
+    /// The differences between the kernel and the pod's desired state, one line each.
     fn check(
         &self,
         link: PodLink,
         handed: Handed,
     ) -> impl Future<Output = Result<Vec<String>, WireError>> + Send;
 
-    /// An address has lost its pod for good, and rests until then. Where connections are tracked, they are forgotten.
+    /// An address has lost its pod permanently, and is in cooldown until then. If connections are tracked, they are
+    /// deleted.
     fn left(&self, _address: IpAddr, _until: Mono) {}
 
-    /// Every pod link that stands in the kernel.
+    /// Every pod link in the kernel.
     fn list(&self) -> impl Future<Output = Result<Vec<HostSide>, WireError>> + Send;
 }
 
-/// What the pool needs of the host's network: ENIs set up and taken down.
+/// For the pool: configuring and removing ENIs.
 pub trait EniHost: Clone + Send + 'static {
-    /// Waits for the ENI's link and makes it ready to carry pods.
+    /// Waits for the ENI's link and configures it for pods.
     fn configure(&self, eni: ConfigureEni) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Takes away what [`EniHost::configure`] made, the link excepted. An ENI that is gone is success.
+    /// Removes what [`EniHost::configure`] created, except the link. A missing ENI is a success.
     fn deconfigure(&self, eni: ConfigureEni) -> impl Future<Output = Result<(), Failure>> + Send;
 }
 
-/// Why a pod could not be wired, or its wiring not be looked at.
+/// Why a pod could not be wired or checked.
 #[derive(Debug, thiserror::Error)]
 pub enum WireError {
     #[error("the sandbox already has an interface \"{0}\"")]

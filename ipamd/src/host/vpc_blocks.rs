@@ -1,8 +1,8 @@
-//! The VPC's blocks: which destinations are within it, from the metadata service to the kernel's set.
+//! The VPC's CIDR blocks: which destinations are in the VPC, from the metadata service to the kernel.
 //!
-//! Operators add blocks to a VPC that runs. Until this node knows of one, its pods' connections there wear the node's
-//! address; afterwards new connections wear the pod's. So the metadata service is asked every so often: one request to
-//! a link-local address, none to EC2, and none at all where nothing depends on the answer.
+//! Operators add blocks to a running VPC. Until this node knows a block, its pods' connections to it are translated to
+//! the node's address; afterwards, new connections keep the pod's address. The metadata service is therefore checked
+//! regularly: one request to a link-local address, none to EC2, and none at all if nothing depends on the answer.
 
 use datapath::nft::{self, Snat};
 use ipnet::Ipv4Net;
@@ -19,7 +19,7 @@ use crate::{
     state::store::Store,
 };
 
-/// What the datapath shall do, from the settings and the VPC's blocks.
+/// The datapath's configuration, from the settings and the VPC's blocks.
 #[must_use]
 pub fn egress(settings: &config::Egress, me: &Identity, blocks: &[Ipv4Net]) -> nft::Egress {
     let snat = Snat {
@@ -38,7 +38,7 @@ fn local(settings: &config::Egress, blocks: &[Ipv4Net]) -> Vec<Ipv4Net> {
     [blocks, &settings.excluded].concat()
 }
 
-/// Keeps the kernel's set of local destinations, and the record, in step with the metadata service.
+/// Keeps the kernel's local destinations and the record up to date with the metadata service.
 #[derive(Debug)]
 pub struct Follower {
     pub imds: Metadata,
@@ -46,7 +46,7 @@ pub struct Follower {
     pub me: std::sync::Arc<Identity>,
     pub host: HostNet,
     pub store: Worker<Store>,
-    /// What the kernel has.
+    /// The blocks in the kernel.
     pub known: Vec<Ipv4Net>,
 }
 
@@ -54,7 +54,7 @@ impl Follower {
     /// Never ends.
     pub async fn run(mut self) {
         if self.settings.external_snat {
-            // Nothing on this node tells destinations apart.
+            // Nothing on this node depends on the destination.
             return std::future::pending().await;
         }
         let mut failing = false;
@@ -78,7 +78,7 @@ impl Follower {
         }
     }
 
-    /// What cannot be programmed is not known: it is tried again the next time.
+    /// Blocks that cannot be configured stay unknown and are tried again the next time.
     async fn heed(&mut self, read: Result<Vec<Ipv4Net>, MetadataError>) {
         let Some(blocks) = read
             .ok()
@@ -93,7 +93,7 @@ impl Follower {
         }
         tracing::info!(before = ?self.known, now = ?blocks, "the VPC's blocks have changed");
         self.known.clone_from(&blocks);
-        // A record that is behind only costs a restarted daemon one period.
+        // An outdated record costs a restarted daemon one period.
         let noted = self
             .store
             .run(move |store| store.remember_vpc_blocks(&blocks))
@@ -104,7 +104,7 @@ impl Follower {
     }
 }
 
-/// The blocks in order, if they differ from those known and can be true: a VPC without the node's own subnet cannot.
+/// The sorted blocks, if they differ from the known ones and are plausible: a VPC must contain the node's own subnet.
 fn news(known: &[Ipv4Net], mut read: Vec<Ipv4Net>, subnet: Ipv4Net) -> Option<Vec<Ipv4Net>> {
     read.sort();
     read.dedup();

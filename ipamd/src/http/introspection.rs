@@ -1,7 +1,7 @@
-//! What a node's operator may look at over HTTP, on the node itself: upstream's paths and JSON, ours, and the live page.
+//! Introspection over HTTP, on the node itself: the AWS VPC CNI's paths and JSON, our own, and the live page.
 //!
-//! Reads only. Runs on a thread of its own, so that nobody's curiosity delays a pod. Container ids leave here shortened:
-//! a whole one, with the interface's name, would be enough to ask for somebody else's DEL.
+//! Only reads. Runs on its own thread, so that requests here never delay a pod. Container ids are shortened: with a
+//! full one and the interface's name, anyone could send a DEL for the pod.
 
 use std::{convert::Infallible, io, net::IpAddr, path::Path, sync::Arc, thread, time::Duration};
 
@@ -35,14 +35,14 @@ use crate::{
 };
 
 const PAGE: &str = include_str!("live_page.html");
-/// The page brings everything itself and talks to nobody else.
+/// The page contains all its resources and connects to no other server.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'";
-/// The pages that may be open at once.
+/// The maximum number of open pages.
 const WATCHERS: usize = 16;
-/// The least time between two pictures: a storm of pods is not drawn pod by pod.
+/// The minimum time between two updates: many pods at once are not drawn one by one.
 const PICTURE: Duration = Duration::from_millis(200);
 
-/// What introspection looks at.
+/// The data of introspection.
 #[derive(Clone, Debug)]
 pub struct Sources {
     pub pool: Pool,
@@ -58,10 +58,10 @@ struct Shared {
     watchers: Arc<Semaphore>,
 }
 
-/// Listens, and serves from a thread of its own until the process ends.
+/// Listens, and serves from its own thread until the process ends.
 ///
 /// # Errors
-/// What the operating system says about the address, the path or the thread.
+/// The operating system's error for the address, the path or the thread.
 pub fn start(bind: &Bind, sources: Sources) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -109,7 +109,7 @@ impl Listener {
     }
 }
 
-/// A socket that a former daemon left; anything else at the path is somebody's and stays.
+/// Removes a socket of a previous daemon. Any other file at the path is kept.
 fn remove_stale(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     match std::fs::symlink_metadata(path) {
@@ -141,7 +141,7 @@ fn routes(sources: Sources) -> Router {
         })
 }
 
-/// A page of the internet whose name resolves to this node must not read it through somebody's browser.
+/// A web page whose host name resolves to this node must not read introspection through a browser (DNS rebinding).
 async fn local_names_only(request: Request, next: Next) -> Response {
     let host = request.headers().get(HOST).and_then(|h| h.to_str().ok());
     if host.is_none_or(is_local) {
@@ -164,7 +164,7 @@ fn is_local(host: &str) -> bool {
     bare == "localhost" || bare.parse::<IpAddr>().is_ok()
 }
 
-/// The page for browsers; for everybody else what upstream answers at its root and at any unknown path.
+/// The page for browsers; for other clients, the AWS VPC CNI's answer at its root and at unknown paths.
 async fn front(request: Request) -> Response {
     let accept = request.headers().get(ACCEPT).and_then(|a| a.to_str().ok());
     let browser = accept.is_some_and(|accept| accept.contains("text/html"));
@@ -208,7 +208,7 @@ fn gone() -> Response {
 }
 
 impl Shared {
-    /// The node, with its sandboxes shortened.
+    /// The node, with shortened sandboxes.
     async fn view(&self) -> Option<View> {
         let me = &self.sources.me;
         let pool = self.sources.pool.snapshot().await.ok()?;
@@ -304,7 +304,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The node now and after every change, as server-sent events.
+/// The current node, and again after every change, as server-sent events.
 async fn events(State(shared): State<Shared>) -> Response {
     let Ok(place) = shared.watchers.clone().try_acquire_owned() else {
         let why = "too many pages are open on this node\n";
@@ -342,7 +342,7 @@ async fn draw(
         tokio::time::sleep(PICTURE).await;
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            // Otherwise a page that was closed is only noticed when something happens.
+            // Otherwise a closed page is noticed only with the next change.
             () = send.closed() => return,
         }
     }

@@ -1,5 +1,6 @@
-//! A listener that serves few at a time. Anybody who reaches the node reaches its metrics, and each connection is a
-//! descriptor that the plugin's sockets may need: those beyond the limit wait in the kernel's queue.
+//! A listener with a limited number of connections. Anyone who reaches the node reaches its metrics, and each
+//! connection uses a descriptor that the plugin's connections may need. Connections beyond the limit wait in the
+//! kernel's queue.
 
 use std::{
     io,
@@ -43,7 +44,7 @@ impl axum::serve::Listener for Few {
             .acquire_owned()
             .await
             .expect("never closed");
-        // Waits out the errors of single connections, and of a process without descriptors.
+        // Retries after errors of single connections, and while the process has no free descriptors.
         let (stream, peer) = axum::serve::Listener::accept(&mut self.listener).await;
         (
             Seated {
@@ -59,7 +60,7 @@ impl axum::serve::Listener for Few {
     }
 }
 
-/// A connection, and its place among the few.
+/// A connection, and its permit.
 #[derive(Debug)]
 pub struct Seated {
     stream: TcpStream,

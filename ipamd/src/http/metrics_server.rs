@@ -1,4 +1,4 @@
-//! `/metrics` over HTTP, on a runtime of its own, so that a scrape cannot slow a pod's start nor the other way round.
+//! `/metrics` over HTTP, on its own runtime, so that a scrape cannot delay a pod's start, or the reverse.
 
 use std::{net::SocketAddr, sync::Arc, thread};
 
@@ -14,7 +14,7 @@ use crate::{
     telemetry::metrics::{self, Metrics},
 };
 
-/// Scrapers at one time.
+/// The maximum number of simultaneous scrapes.
 const CONNECTIONS: usize = 32;
 
 #[derive(Clone)]
@@ -24,10 +24,10 @@ struct Shared {
     metrics: Arc<Metrics>,
 }
 
-/// Binds `address` and serves from a thread of its own until the process ends; says where it listens.
+/// Binds `address` and serves from its own thread until the process ends. Returns the bound address.
 ///
 /// # Errors
-/// What the operating system says about the address or the thread.
+/// The operating system's error for the address or the thread.
 pub fn start(
     address: SocketAddr,
     pool: Pool,
@@ -62,7 +62,7 @@ pub fn start(
 }
 
 async fn text(State(shared): State<Shared>) -> impl IntoResponse {
-    // Gauges are read off the pool when somebody looks: between scrapes they cost nothing.
+    // Gauges are calculated when they are scraped: between scrapes they cost nothing.
     if let Ok(pool) = shared.pool.snapshot().await {
         shared.metrics.pool(&pool);
     }

@@ -1,4 +1,4 @@
-//! The AWS VPC CNI's JSON: its keys and shapes, so that scripts and support tools written for it keep working.
+//! The AWS VPC CNI's JSON: its keys and structure, so that scripts and support tools for it keep working.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{config::Config, rpc::view, runtime::clock::Wall};
 
-/// What upstream writes for a time that never was.
+/// The AWS VPC CNI's text for an unset time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// `/v1/enis`: network cards, their ENIs, and what is in use on them by CIDR.
+/// `/v1/enis`: network cards, their ENIs, and the used addresses by CIDR.
 pub(super) fn enis(view: &view::View, now: Wall) -> Value {
     let mut cards = Map::new();
     for eni in &view.enis {
@@ -38,7 +38,7 @@ fn add(card: &mut Value, key: &str, more: u64) {
     card[key] = sum.into();
 }
 
-/// Addresses that EC2 has given: an IPv6 prefix has more than are ever written down.
+/// Addresses assigned by EC2; an IPv6 prefix has more than the listed ones.
 fn held(eni: &view::Eni) -> u64 {
     let single = |a: &&view::Address| a.prefix.is_empty();
     let singles = eni.addresses.iter().filter(single).count();
@@ -86,7 +86,7 @@ fn one(eni: &view::Eni, now: Wall) -> Value {
     })
 }
 
-/// A mask as Go writes bytes: base64 of its four or sixteen.
+/// A mask as Go encodes bytes: base64 of its four or sixteen bytes.
 fn mask(mask: IpAddr) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let bytes = match mask {
@@ -97,7 +97,7 @@ fn mask(mask: IpAddr) -> String {
     for three in bytes.chunks(3) {
         let byte = |n: usize| u32::from(three.get(n).copied().unwrap_or_default());
         let all = byte(0) << 16 | byte(1) << 8 | byte(2);
-        // So many bytes need one digit more than they are; the rest is filled up.
+        // This many bytes need one more digit; the rest is padding.
         for n in 0..4 {
             let six = usize::try_from(all >> (18 - 6 * n) & 0x3f).unwrap_or_default();
             let needed = n <= number(three.len());
@@ -121,7 +121,7 @@ fn used(address: &view::Address, ip: IpAddr, now: Wall) -> Value {
     };
     json!({
         "Address": ip,
-        // Blank, as upstream's are since 1.23: with them anybody could ask for the pod's DEL.
+        // Empty, like the AWS VPC CNI's since 1.23: with it, anyone could send a DEL for the pod.
         "IPAMKey": { "networkName": if cooling { "" } else { "hawser" }, "containerID": "", "ifName": "" },
         "IPAMMetadata": { "k8sPodNamespace": namespace, "k8sPodName": name },
         "AssignedTime": assigned,

@@ -1,7 +1,7 @@
-//! The network configuration that tells the runtime of the plugin. Its appearance makes the node Ready, so it is written
-//! once the daemon can serve, and not before; afterwards it stays, for a restart must not make the node NotReady. What
-//! somebody deletes or cuts short is written again. Another network's file that sorts before ours is told of, and left
-//! alone: whoever put it there means it.
+//! The network configuration that makes the runtime use the plugin. The file makes the node Ready, so it is written
+//! when the daemon can serve, and not before. It stays afterwards, because a restart must not make the node NotReady.
+//! If it is deleted or truncated, it is written again. If a file of another network sorts before ours, this is reported
+//! and the file is not changed, because it may be intended.
 
 use std::{
     ffi::OsString,
@@ -16,16 +16,16 @@ use serde_json::{Value, json};
 
 use crate::{config::Network, pool::driver::Pool};
 
-/// Sorts before what distributions install: a runtime takes the first file by name.
+/// Sorts before the names that distributions use: a runtime takes the first file by name.
 pub const NAME: &str = "10-hawser.conflist";
-/// How often the pool is asked whether it can serve yet.
+/// How often the pool is checked until it can serve.
 const PERIOD: Duration = Duration::from_millis(100);
-/// How often the file is looked at afterwards.
+/// How often the file is checked afterwards.
 const LOOK: Duration = Duration::from_secs(5);
-/// What a runtime loads.
+/// The extensions that a runtime loads.
 const EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
 
-/// Where the configuration goes and what it says.
+/// The directory and contents of the configuration.
 #[derive(Clone, Debug)]
 pub struct Conflist {
     pub directory: PathBuf,
@@ -36,7 +36,7 @@ pub struct Conflist {
 }
 
 impl Conflist {
-    /// Waits until the pool can serve an ADD; from then on sees to it that the file says what it should.
+    /// Waits until the pool can serve an ADD; from then on, keeps the contents of the file correct.
     pub async fn publish(self, pool: Pool) {
         loop {
             match pool.snapshot().await {
@@ -52,7 +52,7 @@ impl Conflist {
         }
     }
 
-    /// `told`: the rival that was told of last.
+    /// `told`: the last reported file of another network.
     fn look(&self, told: &mut Option<OsString>) {
         let path = self.directory.join(NAME);
         match self.write(&path) {
@@ -95,15 +95,16 @@ impl Conflist {
         Ok(first)
     }
 
-    /// True if the file had to be written.
+    /// True if the file was written.
     fn write(&self, path: &Path) -> io::Result<bool> {
         let text = format!("{:#}\n", self.content());
         if fs::read_to_string(path).is_ok_and(|known| known == text) {
-            // Each reload holds up every ADD of the node (containerd takes a write lock): none without need.
+            // Each reload blocks every ADD of the node (containerd takes a write lock), so the file is not written
+            // without need.
             return Ok(false);
         }
-        // In the same directory: containerd does not see a file that is moved in from another one. And under a name
-        // that it does not load, for it reads a file the moment it is written.
+        // In the same directory: containerd does not see a file that is moved in from another one. With a name that it
+        // does not load, because it reads a file immediately when it is written.
         let unfinished = path.with_extension("tmp");
         let mut file = File::create(&unfinished)?;
         file.write_all(text.as_bytes())?;
@@ -112,7 +113,7 @@ impl Conflist {
         Ok(true)
     }
 
-    /// `cniVersion` is what containerd 1.7 can read, `cniVersions` what later ones choose from.
+    /// `cniVersion` is the version that containerd 1.7 can read; later versions choose from `cniVersions`.
     fn content(&self) -> Value {
         let mut plugin = json!({
             "type": "hawser",
@@ -136,7 +137,7 @@ impl Conflist {
 mod tests {
     use super::*;
 
-    /// A directory of this test's own, gone with the value.
+    /// A directory for this test, which is deleted with the value.
     struct Scratch(Conflist);
 
     impl Scratch {

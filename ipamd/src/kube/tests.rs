@@ -1,4 +1,4 @@
-//! The word that each event leaves behind. How it travels is tested against a server, in the lab's crate.
+//! The state after each event. A test in the lab's crate covers the connection to a server.
 
 use kube::core::Status;
 use serde_json::{Value, json};

@@ -1,8 +1,8 @@
-//! What the metadata service may answer.
+//! Anything that the metadata service may answer.
 
 use crate::node::identity::{Identity, Texts, blocks};
 
-/// `input` is the texts of the eight keys, a NUL between them.
+/// `input` is the texts of the eight keys, separated by NUL.
 pub fn imds(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let mut parts = text.split('\0').map(str::to_owned);

@@ -1,9 +1,9 @@
-//! The HTTP client of the AWS SDK, shared by the metadata service's client and EC2's.
+//! The HTTP client of the AWS SDK, shared by the clients of the metadata service and of EC2.
 
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
-/// A client on the one TLS stack: rustls with ring.
+/// A client with the only TLS stack: rustls with ring.
 #[must_use]
 pub fn http_client() -> SharedHttpClient {
     aws_smithy_http_client::Builder::new()

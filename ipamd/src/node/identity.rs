@@ -1,14 +1,14 @@
-//! Who this node is, from the texts of its metadata. Asks nobody: `metadata.rs` does.
+//! The identity of this node, from the texts of its metadata. Makes no calls: `metadata.rs` does.
 //!
-//! Metadata is a hint for what changes (addresses, interfaces) and the truth for what does not (ids, type, region);
-//! only the latter is read here.
+//! Metadata is only a hint for what can change (addresses, interfaces). It is authoritative for what cannot (ids, type,
+//! region), and only that is read here.
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use planner::{Mac, SubnetId};
 
-/// What the instance's own metadata says of it.
+/// The instance's identity from its own metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     pub instance: String,
@@ -19,7 +19,7 @@ pub struct Identity {
     pub address: Ipv4Addr,
     pub subnet: SubnetId,
     pub subnet_cidr: Ipv4Net,
-    /// New ENIs get the primary's security groups.
+    /// New ENIs get the security groups of the primary ENI.
     pub security_groups: Vec<String>,
 }
 
@@ -32,7 +32,7 @@ pub enum MetadataError {
     Unusable { key: String, text: String },
 }
 
-/// The texts of the metadata keys, as they came.
+/// The raw texts of the metadata keys.
 #[derive(Clone, Debug, Default)]
 pub struct Texts {
     pub instance: String,
@@ -42,15 +42,15 @@ pub struct Texts {
     pub address: String,
     pub subnet: String,
     pub subnet_cidr: String,
-    /// One a line.
+    /// One per line.
     pub security_groups: String,
 }
 
 impl Identity {
-    /// Reads the texts.
+    /// Parses the texts.
     ///
     /// # Errors
-    /// [`MetadataError::Unusable`] names the first key whose text is not what it should be.
+    /// [`MetadataError::Unusable`] names the first key with an invalid text.
     pub fn of(texts: &Texts) -> Result<Self, MetadataError> {
         let lines = texts
             .security_groups
@@ -69,10 +69,10 @@ impl Identity {
     }
 }
 
-/// Reads a list of IPv4 blocks, one a line.
+/// Parses a list of IPv4 blocks, one per line.
 ///
 /// # Errors
-/// [`MetadataError::Unusable`] under the name of `key`.
+/// [`MetadataError::Unusable`] with the name `key`.
 pub fn blocks(key: &str, text: &str) -> Result<Vec<Ipv4Net>, MetadataError> {
     let lines = text.lines().map(|line| line.trim().parse().ok());
     let blocks: Option<Vec<_>> = lines.collect();

@@ -1,4 +1,4 @@
-//! The instance metadata service (IMDSv2): asks for texts, which `identity.rs` reads.
+//! The instance metadata service (IMDSv2): fetches texts, which `identity.rs` parses.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use super::{
 const INSTANCE_TYPE: &str = "/latest/meta-data/instance-type";
 const REGION: &str = "/latest/meta-data/placement/region";
 
-/// A client of the metadata service. It keeps its session token, so that a question is one request.
+/// A client of the metadata service. It caches its session token, so each read is one request.
 #[derive(Clone, Debug)]
 pub struct Metadata {
     client: Client,
 }
 
 impl Metadata {
-    /// Of the metadata service at its link-local address, or where `AWS_EC2_METADATA_SERVICE_ENDPOINT` says. A key may
-    /// take `timeout` in all, the SDK's own retries included.
+    /// For the metadata service at its link-local address, or at `AWS_EC2_METADATA_SERVICE_ENDPOINT`. `timeout` is the
+    /// time limit per key, including the SDK's own retries.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
         let provider = ProviderConfig::default().with_http_client(http_client());
@@ -53,7 +53,7 @@ impl Metadata {
         })
     }
 
-    /// The IPv4 blocks of the VPC that the ENI with this MAC address is in.
+    /// The IPv4 blocks of the VPC of the ENI with this MAC address.
     ///
     /// # Errors
     /// [`MetadataError`] names the key.
@@ -62,7 +62,7 @@ impl Metadata {
         identity::blocks(&key, &self.text(&key).await?)
     }
 
-    /// The zone that the instance is in.
+    /// The availability zone of the instance.
     ///
     /// # Errors
     /// [`MetadataError`] names the key.
@@ -82,7 +82,7 @@ impl Metadata {
     }
 }
 
-/// The instance's type and region, and nothing else: what the command line needs on an instance that is not a node.
+/// Only the instance's type and region: what the command line needs on an instance that is not a node.
 ///
 /// # Errors
 /// As [`Metadata::identity`].

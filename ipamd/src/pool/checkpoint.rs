@@ -1,7 +1,7 @@
-//! What a restarted daemon shall know besides its sandboxes: the pool's ENIs, and what was learnt of the pods' demand.
+//! What a restarted daemon needs in addition to its sandboxes: the pool's ENIs, and the learned demand of pods.
 //!
-//! Writes what others decide. Nothing here is on an ADD's path, and no ADD or DEL costs a write: ENIs change when EC2
-//! gives or takes, and demand is learnt in half-hours.
+//! Writes what others decide. Nothing here is on the path of an ADD, and no ADD or DEL causes a write: ENIs change with
+//! EC2's answers, and demand is learned over half-hours.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::{
     state::store::{Store, StoreError},
 };
 
-/// How much of the demand's memory a killed daemon may lose: little against its half-life of thirty minutes.
+/// How much of the learned demand a killed daemon may lose: little compared with its half-life of thirty minutes.
 const DEMAND_KEPT: Duration = Duration::from_secs(300);
 
-/// Keeps both on disk, for as long as the daemon runs.
+/// Keeps both on disk, as long as the daemon runs.
 pub async fn keep(mut enis: watch::Receiver<Vec<Observed>>, pool: Pool, store: Worker<Store>) {
     let mut due = interval_at(Instant::now() + DEMAND_KEPT, DEMAND_KEPT);
     due.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -47,10 +47,10 @@ pub async fn keep(mut enis: watch::Receiver<Vec<Observed>>, pool: Pool, store: W
     }
 }
 
-/// Writes the demand as it is known now; an orderly end need not lose even the last minutes.
+/// Writes the current demand; after an orderly shutdown, even the last minutes are kept.
 ///
 /// # Errors
-/// [`Gone`] if the store's thread has ended; inside, what the database says.
+/// [`Gone`] if the store's thread has ended; inside, the database's error.
 pub async fn keep_demand(
     pool: &Pool,
     store: &Worker<Store>,

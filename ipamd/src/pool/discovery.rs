@@ -1,8 +1,8 @@
-//! What the daemon asks EC2 after its start, unasked by the planner, and when.
+//! The EC2 calls after the start that the planner does not command, and their timing.
 //!
-//! A fleet may start as one: a DaemonSet rolled out at once, a region that lost power. So a node makes one call then, not
-//! two, a node that can serve from its records does not hurry, and the search for leaks waits for a quieter minute.
-//! Whoever serves pods need not wait for any of it.
+//! A fleet may start all at once: a DaemonSet rollout, or a region after a power failure. Each node therefore makes one
+//! call at first, not two; a node that can serve from its records waits a random time; and the search for leaks comes
+//! later. Pods do not wait for any of this.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,24 +14,25 @@ use crate::{
     ec2::executor::Executor, pool::driver::Pool, runtime::worker::Worker, state::store::Store,
 };
 
-/// A node with records can serve; its first question is spread over this long.
+/// A node with records can serve; its first call is spread over this time.
 const UNHURRIED: Duration = Duration::from_secs(10);
-/// One without can do nothing before the answer, but a thousand questions in one instant gain nobody anything.
+/// A node without records needs the answer, but a thousand calls in the same instant help nobody.
 const HURRIED: Duration = Duration::from_secs(1);
-/// The search for leaked ENIs: not before, and how far it is spread. A leak is to be gone within ten minutes (I4), and
-/// 5,000 nodes in seven minutes are 12 calls per second of the account's 20.
+/// The search for leaked ENIs: the earliest time, and the range over which it is spread. A leak must be removed within
+/// ten minutes (I4), and 5,000 nodes in seven minutes are 12 calls per second of the account's 20.
 const STRAYS_AFTER: Duration = Duration::from_secs(60);
 const STRAYS_SPREAD: Duration = Duration::from_secs(420);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Between two questions to EC2, and how far the first is spread: what is pulled from one node may be pulled from all.
+/// The time between two calls to EC2, and the range over which the first is spread: an ENI that is removed from one
+/// node may be removed from all.
 const ASK_PAUSE: Duration = Duration::from_secs(30);
 const ASK_SPREAD: Duration = Duration::from_secs(2);
 
-/// Tells the pool what is attached to this node, as soon as EC2 says so, and some minutes later of ENIs that a former
-/// life left unattached, if there are any. Ends when both are done. `serving`: the pool has ENIs from its records.
+/// Sends EC2's list of attached ENIs to the pool as soon as it arrives, and some minutes later the ENIs that a previous
+/// process left unattached, if any. Ends when both are done. `serving`: the pool has ENIs from its records.
 pub async fn run(executor: Executor, pool: Pool, serving: bool) {
     let spread = if serving { UNHURRIED } else { HURRIED };
     let executor = &executor;
@@ -46,8 +47,8 @@ pub async fn run(executor: Executor, pool: Pool, serving: bool) {
     }
 }
 
-/// Looks at once for ENIs that a former life was creating when it ended, and forgets its intents once EC2 has listed
-/// everything that carries this node's tag: whatever became of them is in that list.
+/// Searches immediately for ENIs that the previous process was creating when it ended, and deletes its intents when EC2
+/// has listed everything with this node's tag: the list contains their result.
 pub async fn settle(executor: Executor, pool: Pool, intents: Vec<String>, journal: Worker<Store>) {
     let executor = &executor;
     tracing::info!(
@@ -57,14 +58,14 @@ pub async fn settle(executor: Executor, pool: Pool, intents: Vec<String>, journa
     let all = insist(executor, || executor.inventory()).await;
     pool.tell(Event::Inventory(all)).await;
     for token in intents {
-        // A worker that is gone takes the daemon along; the next start settles.
+        // If the worker has ended, the daemon ends too; the next start does it.
         if let Ok(Err(error)) = journal.run(move |store| store.settle(&token)).await {
             tracing::error!(error = chain(&error), "could not settle an intent");
         }
     }
 }
 
-/// Asks EC2 what is attached whenever it is woken, and tells the pool.
+/// Lists the attached ENIs whenever it is notified, and sends the list to the pool.
 pub async fn follow_enis(ask: Arc<Notify>, executor: Executor, pool: Pool) {
     loop {
         ask.notified().await;
@@ -75,19 +76,20 @@ pub async fn follow_enis(ask: Arc<Notify>, executor: Executor, pool: Pool) {
     }
 }
 
-/// Tells the pool of each ENI whose link is gone from the kernel.
+/// Notifies the pool of each ENI whose link disappeared from the kernel.
 pub async fn follow_lost_links(mut lost: mpsc::Receiver<Mac>, pool: Pool) {
     while let Some(mac) = lost.recv().await {
         pool.tell(Event::EniLinkGone { mac }).await;
     }
 }
 
-/// What EC2 says is attached to this node, however long it takes to say so.
+/// EC2's list of what is attached to this node, however long it takes.
 pub async fn attached(executor: &Executor) -> Vec<Observed> {
     insist(executor, || executor.attached()).await
 }
 
-/// Asks until there is an answer: nothing else can stand for it. A throttled call comes back when the limiter says.
+/// Repeats the call until there is an answer, because nothing can replace it. After throttling, the limiter determines
+/// the time.
 async fn insist<T, F>(executor: &Executor, ask: impl Fn() -> F) -> T
 where
     F: Future<Output = Result<T, Failure>>,

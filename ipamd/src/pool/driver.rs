@@ -1,7 +1,7 @@
 //! The task that owns the planner: the only writer of the pool's state.
 //!
-//! It feeds the planner events and starts what the planner commands. It waits for nothing: EC2 calls and host work run
-//! beside it and come back as events, so one slow call delays nobody.
+//! It sends events to the planner and starts the planner's commands. It waits for nothing: EC2 calls and host work run
+//! in other tasks and come back as events, so a slow call delays nothing else.
 
 mod intents;
 
@@ -22,18 +22,18 @@ use crate::{
     telemetry::history::History,
 };
 
-/// Requests that may stand in the pool's queue; beyond it askers wait to be let in.
+/// The maximum number of queued requests; callers wait if the queue is full.
 const QUEUE: usize = 4096;
 
-/// An address for one sandbox.
+/// An assigned address for one sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     pub address: std::net::IpAddr,
     pub eni: planner::EniId,
     pub index: u16,
-    /// The sandbox has its wiring already: this repeats an earlier answer, and neither `wired` nor `unwired` follows.
+    /// The sandbox is already wired: this repeats an earlier answer, and neither `wired` nor `unwired` follows.
     pub known: bool,
-    /// What kept it from being granted at once.
+    /// What delayed the address.
     pub waited_for: Option<Obstacle>,
 }
 
@@ -48,7 +48,7 @@ enum Message {
     Snapshot(oneshot::Sender<planner::Snapshot>),
 }
 
-/// A handle on the pool.
+/// A handle for the pool.
 #[derive(Clone, Debug)]
 pub struct Pool {
     messages: mpsc::Sender<Message>,
@@ -56,13 +56,13 @@ pub struct Pool {
     clock: Clock,
 }
 
-/// The pool's task has ended: the daemon is on its way out.
+/// The pool's task has ended: the daemon is shutting down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the address pool has shut down")]
 pub struct Closed;
 
 impl Pool {
-    /// Asks for an address and waits for it until `deadline`.
+    /// Requests an address and waits for it until `deadline`.
     ///
     /// # Errors
     /// The planner's refusal; [`Refusal::Stopping`] if the pool has ended.
@@ -81,25 +81,25 @@ impl Pool {
         answer.await.unwrap_or(Err(Refusal::Stopping))
     }
 
-    /// The time that the pool lives by.
+    /// The pool's clock.
     #[must_use]
     pub fn now(&self) -> Mono {
         self.clock.now()
     }
 
-    /// Tells the pool what happened.
+    /// Sends an event to the pool.
     pub async fn tell(&self, event: Event) {
-        // A pool that has ended has no more state to keep right.
+        // If the pool has ended, it has no state to update.
         drop(self.messages.send(Message::Event(event)).await);
     }
 
-    /// Marked changed after every event that the planner has taken in; closed when the pool ends.
+    /// Marked changed after every event that the planner has handled; closed when the pool ends.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.clone()
     }
 
-    /// The pool as it stands.
+    /// The current state of the pool.
     ///
     /// # Errors
     /// [`Closed`] if the pool has ended.
@@ -113,7 +113,7 @@ impl Pool {
     }
 }
 
-/// The task's own side: planner, effects, and who waits for what.
+/// The task's own side: planner, effects, and pending answers.
 pub struct Driver<H> {
     planner: Planner,
     executor: Executor,
@@ -121,20 +121,20 @@ pub struct Driver<H> {
     detached: Detached,
     clock: Clock,
     messages: mpsc::Receiver<Message>,
-    /// For answers of the work that it starts.
+    /// For the results of the work that it starts.
     handle: Pool,
     next_ticket: u64,
-    /// Where intents are written before they are carried out; a simulation may do without.
+    /// Where intents are written before their calls; a simulation may have none.
     journal: Option<Worker<Store>>,
-    /// Where what it decides is noted, for people; a simulation does without.
+    /// Where decisions are recorded, for humans; a simulation has none.
     history: Option<Arc<History>>,
-    /// The pool's ENIs, for whoever keeps them over a restart.
+    /// The pool's ENIs, for the checkpoint.
     enis: watch::Sender<Vec<Observed>>,
     changes: watch::Sender<()>,
-    /// Addresses that EC2 does not confirm, as last logged.
+    /// The number of addresses that EC2 does not confirm, as last logged.
     quarantined: u32,
     waiting: BTreeMap<Ticket, oneshot::Sender<Result<Grant, Refusal>>>,
-    /// ENIs that the host was told to set up, for taking them down again.
+    /// ENIs that the host was told to configure, for their removal.
     configured: BTreeMap<planner::EniId, ConfigureEni>,
 }
 
@@ -182,7 +182,7 @@ impl<H: EniHost> Driver<H> {
         (handle, driver)
     }
 
-    /// Has intents written to `journal`.
+    /// Writes intents to `journal`.
     #[must_use]
     pub fn with_journal(self, journal: Worker<Store>) -> Self {
         Self {
@@ -191,7 +191,7 @@ impl<H: EniHost> Driver<H> {
         }
     }
 
-    /// Has its decisions noted.
+    /// Records decisions in `history`.
     #[must_use]
     pub fn with_history(self, history: Arc<History>) -> Self {
         Self {
@@ -206,7 +206,7 @@ impl<H: EniHost> Driver<H> {
         self.enis.subscribe()
     }
 
-    /// Runs until the daemon tells it to stop by [`Event::Node`] with `stopping` and drops the task.
+    /// Runs until the daemon sends [`Event::Node`] with `stopping` and drops the task.
     pub async fn run(mut self) {
         loop {
             let now = self.clock.now();
@@ -215,7 +215,7 @@ impl<H: EniHost> Driver<H> {
                 .next_deadline()
                 .map_or(Duration::from_secs(3600), |at| at.since(now));
             // Both arms are cancel-safe: `recv` loses no message and `sleep` has no state. Biased, so that a flood of
-            // timers cannot starve requests; requests cannot starve timers, since a due Tick also fires on any event.
+            // timers cannot starve requests. Requests cannot starve timers, because any event also handles a due Tick.
             let event = tokio::select! {
                 biased;
                 message = self.messages.recv() => match message {
@@ -250,7 +250,7 @@ impl<H: EniHost> Driver<H> {
             }
             Message::Event(event) => Some(event),
             Message::Snapshot(reply) => {
-                // Whoever asked may have gone.
+                // The caller may have gone away.
                 drop(reply.send(self.planner.snapshot(self.clock.now())));
                 None
             }
@@ -259,7 +259,7 @@ impl<H: EniHost> Driver<H> {
 
     fn feed(&mut self, event: Event) {
         let now = self.clock.now();
-        // Only these change what the node has; an ADD or DEL need not pay for the comparison.
+        // Only these change the node's ENIs; an ADD or DEL need not pay for the comparison.
         let changes_enis = matches!(
             event,
             Event::Answered { .. } | Event::Inventory(_) | Event::Restore(_)
@@ -269,7 +269,7 @@ impl<H: EniHost> Driver<H> {
         if due {
             commands.extend(self.planner.on(Event::Tick, now));
         }
-        // Before EC2 is asked: a daemon that starts in between must not grant what was just given back.
+        // Before the EC2 call: a daemon that starts in between must not assign an address that was just returned.
         if changes_enis || commands.iter().any(gives_back) {
             self.publish_enis();
         }
@@ -293,7 +293,7 @@ impl<H: EniHost> Driver<H> {
         });
     }
 
-    /// Logs each change once: EC2 no longer confirms an address, or does again.
+    /// Logs each change once: EC2 no longer confirms an address, or confirms it again.
     fn note_quarantine(&mut self) {
         let now = self.planner.totals().quarantined;
         let before = std::mem::replace(&mut self.quarantined, now);
@@ -360,7 +360,7 @@ impl<H: EniHost> Driver<H> {
         }
     }
 
-    /// Starts work and turns its result into the event that the planner waits for.
+    /// Starts work and converts its result into the event that the planner waits for.
     fn in_background(
         &self,
         op: Op,
@@ -377,7 +377,7 @@ impl<H: EniHost> Driver<H> {
         let Some(reply) = self.waiting.remove(&ticket) else {
             return;
         };
-        // The asker waits detached from its connection, so it is gone only if its task died: take the address back.
+        // The caller's task does not depend on its connection, so it is gone only if it died: take the address back.
         if let Err(Ok(Grant { known: false, .. })) = reply.send(answer) {
             let pool = self.handle.clone();
             drop(
@@ -388,7 +388,7 @@ impl<H: EniHost> Driver<H> {
     }
 }
 
-/// Whether the command takes addresses out of use.
+/// Whether the command stops using addresses.
 const fn gives_back(command: &Command) -> bool {
     matches!(
         command,

@@ -1,4 +1,4 @@
-//! What of the pool a restarted daemon may serve from before EC2 has answered.
+//! The part of the pool that a restarted daemon may use before EC2 has answered.
 
 use ipnet::IpNet;
 use planner::{
@@ -7,9 +7,9 @@ use planner::{
     snapshot::{AddressState, AddressView},
 };
 
-/// The ENIs that serve pods, in EC2's terms, for keeping over a restart. What is on its way in, on its way out or in
-/// doubt is left out: a daemon that starts grants from these before EC2 has confirmed anything. Pods on the rest are
-/// in records of their own.
+/// The ENIs that serve pods, in EC2's terms, for use after a restart. ENIs that are being added or removed or are in
+/// doubt are left out, because a restarted daemon assigns addresses of these ENIs before EC2 has confirmed anything.
+/// Pods on other ENIs have their own records.
 #[must_use]
 pub fn observed(pool: &Snapshot) -> Vec<Observed> {
     let unsure = |view: &AddressView| {

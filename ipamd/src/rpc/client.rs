@@ -1,6 +1,6 @@
-//! The daemon's socket from the other side: what the command line asks of a running `ipamd`.
+//! The client side of the daemon's socket, for the command line.
 //!
-//! Connects once and gives up at once; whether to try again is the asker's business.
+//! Connects once and fails immediately; the caller decides whether to retry.
 
 use std::{io, os::fd::AsFd, path::Path, time::Duration};
 
@@ -15,9 +15,9 @@ use tonic::{
     transport::{Channel, Endpoint, Uri},
 };
 
-/// A full node's snapshot is some hundred kilobytes; the library's own limit is 4 MiB.
+/// A full node's snapshot has some hundred kilobytes; the library's own limit is 4 MiB.
 const ANSWER_LIMIT: usize = 16 << 20;
-/// A daemon that is alive accepts at once.
+/// A running daemon accepts immediately.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -37,13 +37,13 @@ pub enum ClientError {
 #[derive(Debug)]
 pub struct Client(NodeClient<Channel>);
 
-/// The node, again after every change.
+/// The node, and again after every change.
 #[derive(Debug)]
 pub struct Snapshots(Streaming<Snapshot>);
 
 impl Client {
     /// # Errors
-    /// [`ClientError::Connect`] if nobody listens at `socket`.
+    /// [`ClientError::Connect`] if nothing listens at `socket`.
     pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
         let path = socket.to_owned();
         let connect = tower::service_fn(move |_: Uri| {
@@ -54,7 +54,7 @@ impl Client {
                 Ok::<_, io::Error>(TokioIo::new(stream))
             }
         });
-        // The name is never looked up: the connector goes to the socket.
+        // The name is never resolved: the connector uses the socket.
         let channel = Endpoint::from_static("http://ipamd.invalid")
             .connect_timeout(CONNECT_LIMIT)
             .connect_with_connector(connect)
@@ -68,19 +68,19 @@ impl Client {
         ))
     }
 
-    /// The node as it stands.
+    /// The current state of the node.
     ///
     /// # Errors
-    /// What the daemon answers instead.
+    /// The daemon's error.
     pub async fn inspect(&mut self) -> Result<Snapshot, ClientError> {
         let mut snapshots = self.snapshots(false).await?;
         snapshots.next().await?.ok_or(ClientError::Nothing)
     }
 
-    /// The node as it stands, and then again after every change.
+    /// The current state of the node, and again after every change.
     ///
     /// # Errors
-    /// What the daemon answers instead.
+    /// The daemon's error.
     pub async fn watch(&mut self) -> Result<Snapshots, ClientError> {
         self.snapshots(true).await
     }
@@ -92,7 +92,7 @@ impl Client {
 }
 
 impl Snapshots {
-    /// `None` once the daemon has ended.
+    /// `None` when the daemon has ended.
     ///
     /// # Errors
     /// If the connection broke.

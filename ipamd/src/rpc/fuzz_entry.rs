@@ -1,4 +1,4 @@
-//! What a connection may bring: the preamble, frames of HTTP/2, messages, and a refusal's details on the way back.
+//! Anything that a connection may receive: the preamble, HTTP/2 frames, messages, and the details of a refusal.
 
 use std::{
     io::Write,
@@ -26,7 +26,7 @@ use crate::rpc::listener::{
     admission::{Limits, Seats},
 };
 
-/// The first byte of `input` says what the rest is.
+/// The first byte of `input` selects what the rest is.
 pub fn rpc(input: &[u8]) {
     let Some((kind, bytes)) = input.split_first() else {
         return;
@@ -41,7 +41,7 @@ pub fn rpc(input: &[u8]) {
 
 fn preamble(bytes: &[u8]) {
     let (mut plugin, daemon) = unix::net::UnixStream::pair().expect("a pair of sockets");
-    // Within the socket's buffer, or this would wait for a reader that comes later.
+    // Within the socket's buffer, otherwise this would wait for a reader.
     let bytes = bytes.get(..1024).unwrap_or(bytes);
     plugin.write_all(bytes).expect("there is room");
     drop(plugin);
@@ -66,7 +66,7 @@ fn messages(bytes: &[u8]) {
 
 fn read_add(add: v1::AddRequest) -> Result<(), NameError> {
     let key = SandboxKey::try_from(add.sandbox.unwrap_or_default())?;
-    // What passed is on its way to become a key on disk and a name in the kernel.
+    // Accepted names become a key on disk and a name in the kernel.
     assert!(!key.to_string().contains('\0'));
     let pod = PodIdentity::from(add.pod.unwrap_or_default());
     assert!(
@@ -89,7 +89,7 @@ fn details(bytes: &[u8]) {
     drop(Status::from(refusal));
 }
 
-/// `at_once`: as the plugin says it, all of it before the daemon's end looks.
+/// `at_once`: everything is sent before the daemon reads, like the plugin does.
 fn frames(bytes: &[u8], at_once: bool) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -98,9 +98,9 @@ fn frames(bytes: &[u8], at_once: bool) {
     runtime.block_on(async {
         let (mut plugin, daemon) = UnixStream::pair().expect("a pair of sockets");
         let seats = Seats::new(Limits::within(1024));
-        // The whole of the daemon's own end, but for the verbs. Nobody ever says stop.
+        // The daemon's complete end, except the verbs. It is never stopped.
         let (_say, stop) = watch::channel(());
-        // An input that had to find out how every connection begins would get nowhere.
+        // The fuzzer should not have to discover the start of every connection.
         let words = [PREFACE, bytes].concat();
         let mut said = 0;
         if at_once {
@@ -115,7 +115,7 @@ fn frames(bytes: &[u8], at_once: bool) {
             plugin.shutdown().await?;
             plugin.read_to_end(&mut answers).await
         };
-        // It hangs up on nonsense, and at the end of the stream: it must not wait.
+        // It closes on invalid input, and at the end of the stream: it must not wait.
         let both = async { tokio::join!(served, talk) };
         let ((), _talked) = tokio::time::timeout(Duration::from_secs(4), both)
             .await
@@ -123,7 +123,7 @@ fn frames(bytes: &[u8], at_once: bool) {
     });
 }
 
-/// A node that reads what it is asked and does nothing.
+/// A node that reads requests and does nothing.
 #[derive(Clone)]
 struct Nobody;
 

@@ -1,7 +1,7 @@
-//! The daemon's socket: who may connect, and the preamble by which a connection brings its descriptors.
+//! The daemon's socket: who may connect, and the preamble with which a connection passes its descriptors.
 //!
-//! Owns the socket file (0700 directory, 0600 socket from birth), each connection from its preamble to its end ([`plain`],
-//! [`connection`]), and what a connection may take ([`admission`]).
+//! Owns the socket file (0700 directory, 0600 socket from its creation), each connection from its preamble to its end
+//! ([`fast_path`], [`connection`]), and the limits of connections ([`admission`]).
 
 pub mod admission;
 mod connection;
@@ -37,12 +37,12 @@ use self::{
 };
 use crate::runtime::{clock, supervise::Detached};
 
-/// The largest request: a Gc of a full node is some tens of kilobytes.
+/// The maximum size of a request: a Gc of a full node has some tens of kilobytes.
 const REQUEST_LIMIT: usize = 1 << 20;
-/// Refused connections are told of so often at most: a flood of them must not become one of log lines.
+/// The minimum time between log lines about refused connections: many of them must not flood the log.
 const COMPLAINT: Duration = Duration::from_secs(10);
 
-/// Raises the number of files that this process may open to what the system allows it, and says how many that are.
+/// Raises the limit of open files of this process to the system's maximum, and returns it.
 #[must_use]
 pub fn raise_descriptor_limit() -> u64 {
     const POSIX: u64 = 256;
@@ -55,11 +55,11 @@ pub fn raise_descriptor_limit() -> u64 {
     }
 }
 
-/// Creates the directory and binds the socket. A socket that a dead daemon left is removed: the store's lock, taken
-/// before, is what keeps two living ones apart.
+/// Creates the directory and binds the socket. The socket of a dead daemon is removed; the store's lock, which is
+/// already held, prevents two live daemons.
 ///
 /// # Errors
-/// What the file system says.
+/// The error of the file system.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(dir) = path.parent() {
         std::fs::DirBuilder::new()
@@ -71,15 +71,15 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // The mode must be right from birth: a chmod afterwards would leave a moment in which anybody may connect.
+    // The mode must be right from the creation: with a later chmod, anyone could connect in between.
     let before = umask(Mode::from_bits_truncate(0o177));
     let listener = UnixListener::bind(path);
     umask(before);
     listener
 }
 
-/// Accepts until `stop` is told anything or can be told nothing any more, and has each connection whose preamble is good
-/// served by a clone of `node`. Connections end by themselves after that, with the request that is under way.
+/// Accepts connections until `stop` receives a value or its sender is dropped, and serves each connection with a valid
+/// preamble with a clone of `node`. Afterwards, connections end after the request in progress.
 pub async fn serve(
     listener: UnixListener,
     seats: Seats,
@@ -93,7 +93,7 @@ pub async fn serve(
             let seat = seats.take().await;
             (seat, listener.accept().await)
         };
-        // Cancel-safe: a seat that is not taken stays free, a connection that is not accepted stays queued.
+        // Cancel-safe: a slot that is not taken stays free, a connection that is not accepted stays queued.
         let (mut seat, accepted) = tokio::select! {
             arrived = arrives => arrived,
             _ = stop.changed() => return,
@@ -101,7 +101,7 @@ pub async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors, most likely: those in use will come back.
+                // Probably out of descriptors: those in use will be released.
                 refused.note(&error);
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
@@ -122,7 +122,7 @@ pub async fn serve(
     }
 }
 
-/// Serves one connection whose preamble has been read, from its first word of HTTP/2 to its end.
+/// Serves one connection after its preamble, from its first HTTP/2 byte to its end.
 pub(crate) async fn converse(
     mut stream: UnixStream,
     handed: Option<Handed>,
@@ -150,13 +150,13 @@ pub(crate) async fn converse(
         answer = call.answer(&node, brought) => answer,
         () = fast_path::gone(&stream) => return,
     };
-    // It fits into a fresh socket's buffer: nobody who does not read can make this wait.
+    // It fits into the buffer of a new socket: a peer that does not read cannot make this wait.
     if let Err(error) = stream.write_all(&answer).await {
         tracing::debug!(%error, "nobody took the answer");
     }
 }
 
-/// Tells of refused connections, some at a time.
+/// Logs refused connections, several at a time.
 #[derive(Debug, Default)]
 struct Refused(Mutex<(Option<planner::Mono>, u64)>);
 
@@ -192,7 +192,7 @@ async fn greet(stream: UnixStream) -> io::Result<(UnixStream, Option<Handed>)> {
     Ok((stream, handed))
 }
 
-/// What a connection gives its requests.
+/// What a connection provides for its requests.
 #[derive(Clone, Debug)]
 pub struct Brought {
     handed: Arc<Mutex<Option<Handed>>>,
@@ -200,15 +200,15 @@ pub struct Brought {
 }
 
 impl Brought {
-    /// The descriptors that came with the connection, for the first request that needs them.
+    /// The descriptors of the connection, for the first request that needs them.
     #[must_use]
     pub fn take(&self) -> Option<Handed> {
         self.handed.lock().expect("no holder panics").take()
     }
 }
 
-/// To be called by a handler first of all, for it is started once its request is complete; to be kept until the
-/// answer. `None` only where the request came over no connection of ours.
+/// A handler calls this first, because it starts when its request is complete, and keeps the result until the answer.
+/// `None` only if the request did not come over one of our connections.
 #[must_use]
 pub fn under_way<T>(request: &Request<T>) -> Option<UnderWay> {
     let brought = request.extensions().get::<Brought>()?;

@@ -1,7 +1,7 @@
-//! The gRPC face: checks what arrives, starts the verb detached from the connection, and translates the answer.
+//! The gRPC interface: checks the request, starts the verb in a detached task, and converts the answer.
 //!
-//! A handler's future is dropped when its caller goes away (a plugin that was killed looks just so), and a half-done
-//! verb must never be: so each runs as work of its own, and the handler only waits for it.
+//! A handler's future is dropped when its caller disconnects (for example a killed plugin), and a verb must never stop
+//! half-way: so each verb runs in its own task, and the handler only waits for it.
 
 use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -34,12 +34,12 @@ use crate::{
     telemetry::{recorder::Books, spans},
 };
 
-/// The longest an ADD may wait, whatever it asks for.
+/// The maximum wait of an ADD, whatever it requests.
 const ADD_LIMIT: Duration = Duration::from_secs(60);
-/// Kept back from the caller's deadline, so that a refusal still reaches it.
+/// Subtracted from the caller's deadline, so that a refusal still arrives in time.
 const ANSWER_MARGIN: Duration = Duration::from_millis(250);
 
-/// The shortest time between two snapshots of one stream.
+/// The minimum time between two snapshots of one stream.
 const REDRAW: Duration = Duration::from_millis(200);
 
 /// The service. One clone per connection.
@@ -50,7 +50,8 @@ pub struct Service {
     pub detached: Detached,
     pub me: Arc<Identity>,
     pub books: Books,
-    /// Permits for requests under way. One whose caller is gone goes on, so connections alone would not bound them.
+    /// Permits for requests in progress. A request continues when its caller is gone, so the number of connections does
+    /// not limit it.
     pub room: Arc<Semaphore>,
 }
 
@@ -61,7 +62,7 @@ impl Service {
         Some(snapshot::to_wire(&pool, instance, kind))
     }
 
-    /// Sends the node again after every change, until the asker or the pool is gone.
+    /// Sends the node again after every change, until the caller or the pool is gone.
     async fn watch(
         self,
         first: v1::Snapshot,
@@ -78,7 +79,7 @@ impl Service {
                 () = send.closed() => return,
                 changed = changes.changed() => if changed.is_err() { return },
             }
-            // A burst of pods is hundreds of events, and nobody reads faster than this.
+            // A burst of pods is hundreds of events, and no reader needs more updates.
             tokio::time::sleep(REDRAW).await;
             changes.mark_unchanged();
             next = self.snapshot().await;
@@ -112,7 +113,7 @@ impl Service {
         }
     }
 
-    /// A request that came to no work: counted and told all the same.
+    /// A request that was refused before any work; it is counted and logged too.
     fn turned_down(&self, verb: &'static str, container: &str, refusal: Refusal) -> Status {
         self.books
             .turned_away(verb, container, clock::now(), &refusal);
@@ -203,7 +204,7 @@ impl Node for Service {
             .snapshot()
             .await
             .map_err(|_| refusals::stopping(Reason::Stopping))?;
-        // Not told to the log: a runtime asks every few seconds.
+        // Not logged: a runtime calls this every few seconds.
         let refusal = status::cannot_add(&pool);
         let result = refusal
             .as_ref()
@@ -223,7 +224,7 @@ impl Node for Service {
         request: Request<v1::InspectRequest>,
     ) -> Result<Response<Snapshots>, Status> {
         let under_way = listener::under_way(&request);
-        // Taken before the first look: a change in between must not be missed.
+        // Subscribed before the first snapshot, so that no change in between is missed.
         let changes = self.pool.changes();
         let first = self
             .snapshot()
@@ -242,7 +243,7 @@ impl Node for Service {
     }
 }
 
-/// A stream whose connection is in use for as long as it is.
+/// A stream whose connection is in use as long as it exists.
 fn in_use(
     under_way: Option<UnderWay>,
     snapshots: impl Stream<Item = Result<v1::Snapshot, Status>> + Send + 'static,
@@ -274,7 +275,7 @@ fn read_sandbox(sandbox: Option<v1::Sandbox>) -> Result<Sandbox, Refusal> {
     })
 }
 
-/// A CHECK as it arrived, already checked itself.
+/// A CHECK request, already validated.
 struct Check {
     sandbox: Sandbox,
     address: Option<IpAddr>,

@@ -1,4 +1,4 @@
-//! The pool's snapshot in other people's terms: the gRPC message and the answer to STATUS.
+//! The pool's snapshot as the gRPC message and as the answer to STATUS.
 
 use std::time::Duration;
 

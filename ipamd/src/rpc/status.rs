@@ -7,10 +7,10 @@ use proto::refusal::Refusal;
 
 use crate::sandbox::refusals;
 
-/// Why an ADD sent now would surely fail, if it would.
+/// Why an ADD would certainly fail now, if it would.
 ///
-/// A node whose pods fill it is healthy: failing STATUS would turn it NotReady and have its pods evicted. So is one
-/// that waits for EC2 but may yet grow.
+/// A node that is full is healthy: a failing STATUS would make it NotReady and evict its pods. A node that waits for
+/// EC2 but may still grow is healthy too.
 #[must_use]
 pub fn cannot_add(pool: &Snapshot) -> Option<Refusal> {
     if pool.stopping {

@@ -1,31 +1,31 @@
-//! The node as people and scripts see it: one serialisable value for the command line, introspection and the page.
+//! The node for humans and scripts: one serialisable value for the command line, introspection and the page.
 //!
-//! Made of what travels over the socket ([`v1::Snapshot`]), or of the state file when nobody answers there ([`saved`]).
-//! Ages are milliseconds, so that a reader needs no clock of ours. Nothing here decides anything.
+//! Created from the gRPC message ([`v1::Snapshot`]), or from the state file if no daemon answers. Ages are in
+//! milliseconds, so that a reader does not need our clock. There are no decisions here.
 
 use std::{net::IpAddr, time::Duration};
 
 use proto::v1;
 use serde::Serialize;
 
-/// The node at one moment.
+/// The node at one time.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct View {
     pub source: Source,
     pub instance: String,
     pub instance_type: String,
-    /// The most pods with an address of their own, and how that figure comes about.
+    /// The maximum number of pods with their own address, and its calculation.
     pub pod_limit: u32,
     pub pod_limit_why: String,
     pub totals: Totals,
-    /// What the planner would do now; a state file cannot tell.
+    /// What the planner would do now; not available from a state file.
     pub decision: Option<Decision>,
     /// First come, first served.
     pub waiting: Vec<Waiting>,
     /// Pending commands to EC2 or to the host.
     pub calls: Vec<Call>,
-    /// What keeps the pool from EC2, and for how long.
+    /// What prevents EC2 calls, and for how long.
     pub obstacles: Vec<Obstacle>,
     pub enis: Vec<Eni>,
     /// ENIs attached to this instance that the pool does not manage.
@@ -34,13 +34,13 @@ pub struct View {
     pub stopping: bool,
 }
 
-/// Where a view comes from.
+/// The source of a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// The daemon answered.
+    /// The daemon.
     Live,
-    /// The daemon did not; this is what it had written down.
+    /// The state file of a daemon that does not answer.
     File,
 }
 
@@ -57,7 +57,7 @@ pub struct Totals {
     pub quarantined: u32,
     pub releasing: u32,
     pub prefixes: u32,
-    /// Under way from EC2.
+    /// In progress from EC2.
     pub incoming: u32,
 }
 
@@ -100,7 +100,7 @@ pub struct Obstacle {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Eni {
-    /// Empty while EC2 is asked to create it.
+    /// Empty while EC2 is creating it.
     pub id: String,
     pub phase: String,
     pub phase_age_ms: Option<u64>,
@@ -127,9 +127,9 @@ pub struct Address {
     pub pod: String,
     /// Container id and interface, or empty.
     pub sandbox: String,
-    /// The prefix it is from, or empty.
+    /// The prefix of the address, or empty.
     pub prefix: String,
-    /// Why it is in its state, where that is not plain.
+    /// The reason for its state, if it is not obvious.
     pub reason: String,
 }
 
@@ -207,7 +207,7 @@ impl From<v1::Eni> for Eni {
             phase: wire.state,
             phase_age_ms: Some(wire.state_ms),
             card: wire.card,
-            // A daemon says 0 both for the first device and for none yet; only the primary ENI has the former.
+            // A daemon sends 0 both for the first device and for none yet; only the primary ENI has the first device.
             device: (wire.device_index > 0 || wire.is_primary).then_some(wire.device_index),
             primary: wire.is_primary,
             address: ip(&wire.primary),
@@ -247,7 +247,7 @@ impl Address {
     }
 }
 
-/// A duration as people say it: the two largest units, no fractions above ten seconds.
+/// A duration for humans: the two largest units, no fractions above ten seconds.
 #[must_use]
 pub fn told(milliseconds: u64) -> String {
     let seconds = Duration::from_millis(milliseconds).as_secs();
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(ip(&[]), None);
     }
 
-    /// An older daemon sends less; what it does not know must not look like a fact.
+    /// An older daemon sends less; unknown values must not look like facts.
     #[test]
     fn an_empty_snapshot_is_a_view() {
         let view = View::from(v1::Snapshot::default());

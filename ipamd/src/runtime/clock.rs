@@ -1,4 +1,4 @@
-//! The two clocks, each read in this file only: boot time for decisions, wall time for people.
+//! The two clocks, which only this file reads: boot time for decisions, wall time for humans.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use aws_smithy_types::date_time::{DateTime, Format};
 use nix::time::{ClockId, clock_gettime};
 use planner::Mono;
 
-/// Where the pool's task gets its time from.
+/// The clock of the pool's task.
 #[derive(Clone, Copy, Debug)]
 pub enum Clock {
-    /// [`now`]: a node's.
+    /// [`now`], on a node.
     Boot,
-    /// Since this instant of tokio's clock, which a simulation pauses and moves.
+    /// Since this instant of tokio's clock, which a simulation pauses and advances.
     Runtime(tokio::time::Instant),
 }
 
@@ -25,8 +25,8 @@ impl Clock {
     }
 }
 
-/// Time since the machine booted, suspended time included: it survives a restart of the daemon, so a cooldown that was
-/// written down before one still means the same after it, and no change of the wall clock can stretch it.
+/// Time since the machine booted, including suspended time. It survives a restart of the daemon, so a recorded cooldown
+/// has the same meaning afterwards, and a change of the wall clock does not affect it.
 #[must_use]
 pub fn now() -> Mono {
     let time =
@@ -34,21 +34,22 @@ pub fn now() -> Mono {
     Mono::from_epoch(Duration::from(time))
 }
 
-/// A moment of the wall clock, for tags and records that people read.
+/// A time of the wall clock, for tags and records for humans.
 #[derive(Clone, Copy, Debug)]
 pub struct Wall(std::time::SystemTime);
 
 impl Wall {
-    /// This moment, less `age`, as RFC 3339.
+    /// This time minus `age`, as RFC 3339.
     #[must_use]
     pub fn before(self, age: Duration) -> String {
         let then = DateTime::from(self.0.checked_sub(age).unwrap_or(self.0));
-        // Formatting fails only for years that the format cannot hold.
+        // Formatting fails only for years outside of the format.
         then.fmt(Format::DateTime).unwrap_or_default()
     }
 }
 
-/// One moment by both clocks: what happened near it can be told in wall time that no step of the wall clock tears apart.
+/// One point in time in both clocks: later times can be converted to wall time consistently, even if the wall clock is
+/// changed.
 #[derive(Clone, Copy, Debug)]
 pub struct Anchor {
     pub mono: Mono,
@@ -56,7 +57,7 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    /// This moment.
+    /// The current time.
     #[must_use]
     pub fn now() -> Self {
         Self {
@@ -65,7 +66,7 @@ impl Anchor {
         }
     }
 
-    /// Another moment, by the wall clock as it stood here.
+    /// Another time in wall time, relative to this one.
     #[must_use]
     pub fn wall_at(self, moment: Mono) -> std::time::SystemTime {
         let later = self.wall + moment.since(self.mono);
@@ -91,7 +92,7 @@ pub fn wall_rfc3339() -> String {
     wall().before(Duration::ZERO)
 }
 
-/// The wall clock in seconds since 1970, for comparing it with others'.
+/// The wall clock in seconds since 1970, for comparison with other clocks.
 #[must_use]
 pub fn wall_seconds() -> i64 {
     DateTime::from(wall().0).secs()

@@ -1,6 +1,6 @@
-//! The corpus of a fuzz target, replayed by the tests of the code that the target covers.
+//! The corpus of a fuzz target, which the tests of its code replay.
 
-/// Every input of the corpus of `target`, in a fixed order.
+/// Every input in the corpus of `target`, in a fixed order.
 pub fn inputs(target: &str) -> Vec<Vec<u8>> {
     let all = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus");
     let files = std::fs::read_dir(format!("{all}/{target}")).unwrap();
@@ -13,7 +13,7 @@ pub fn inputs(target: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Gives every input of the corpus of `target` to `read`, which fails by a panic.
+/// Passes every input in the corpus of `target` to `read`, which panics on failure.
 pub fn replay(target: &str, read: impl Fn(&[u8])) {
     for input in inputs(target) {
         read(&input);

@@ -1,17 +1,18 @@
-//! Who watches the tasks: critical ones end the daemon when they end; work in flight is let finish before it exits.
+//! Supervision of tasks: the end of a critical task ends the daemon; work in progress is completed before the daemon
+//! exits.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
-/// The daemon's long-lived tasks. None of them ends by itself while all is well.
+/// The daemon's long-lived tasks. None of them ends in normal operation.
 #[derive(Debug, Default)]
 pub struct Supervisor {
     tasks: JoinSet<&'static str>,
 }
 
 impl Supervisor {
-    /// Starts a task whose end, for whatever reason, is the end of the daemon.
+    /// Starts a task whose end, for any reason, ends the daemon.
     pub fn critical(
         &mut self,
         name: &'static str,
@@ -23,7 +24,7 @@ impl Supervisor {
         });
     }
 
-    /// Waits until one of them ends and says which and how.
+    /// Waits until one of them ends and returns which one and how.
     pub async fn first_end(&mut self) -> String {
         match self.tasks.join_next().await {
             Some(Ok(name)) => format!("task \"{name}\" ended"),
@@ -33,7 +34,7 @@ impl Supervisor {
     }
 }
 
-/// Starts work that must run to its end even if whoever asked for it is gone; shutdown waits for it.
+/// Starts work that must complete even if its caller is gone; shutdown waits for it.
 #[derive(Clone, Debug)]
 pub struct Detached {
     under_way: Arc<watch::Sender<usize>>,
@@ -47,7 +48,7 @@ impl Default for Detached {
     }
 }
 
-/// Counts one piece of work from its start to its end, a panic included.
+/// Counts one piece of work from start to end, including a panic.
 struct Counted(Arc<watch::Sender<usize>>);
 
 impl Drop for Counted {
@@ -74,7 +75,7 @@ impl Detached {
         })
     }
 
-    /// Starts work that shutdown need not wait for: dropping it half-way loses nothing.
+    /// Starts work that shutdown does not wait for: it can be dropped at any point.
     #[expect(
         clippy::disallowed_methods,
         reason = "this is where spawned work gets its owner"
@@ -86,7 +87,7 @@ impl Detached {
         tokio::spawn(work)
     }
 
-    /// Waits until all work has ended, at most `limit`; says whether it did.
+    /// Waits until all work has ended, at most `limit`; returns whether it has.
     pub async fn finished(&self, limit: Duration) -> bool {
         let mut under_way = self.under_way.subscribe();
         timeout(limit, under_way.wait_for(|n| *n == 0))

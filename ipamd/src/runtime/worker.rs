@@ -1,6 +1,6 @@
-//! A thread that owns one thing and does blocking work on it, one job after the other.
+//! A thread that owns one value and does blocking work with it, one job after another.
 //!
-//! The host's network has one writer: the thread that owns its netlink socket. Async code hands it closures.
+//! The host's network has one writer: the thread that owns its netlink socket. Async code sends closures to it.
 
 use std::{
     fmt, io,
@@ -10,14 +10,14 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 
-/// A piece of work on the thing.
+/// A job with access to the value.
 pub type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
 
-/// A handle on the thread; the thread ends when all handles are gone.
+/// A handle for the thread. The thread ends when all handles are dropped.
 pub struct Worker<T> {
-    /// Queues a job; false if nobody will ever take it.
+    /// Queues a job; false if the thread has ended.
     queue: Arc<dyn Fn(Job<T>) -> bool + Send + Sync>,
-    /// Its other half belongs to the thread, if there is one.
+    /// The other half belongs to the thread, if there is one.
     thread: Option<watch::Receiver<()>>,
 }
 
@@ -36,16 +36,16 @@ impl<T> Clone for Worker<T> {
     }
 }
 
-/// The thread is gone: it panicked, or the daemon is on its way out.
+/// The thread has ended: it panicked, or the daemon is shutting down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("worker thread has ended")]
 pub struct Gone;
 
 impl<T: 'static> Worker<T> {
-    /// Starts the thread and gives it its thing.
+    /// Starts the thread with its value.
     ///
     /// # Errors
-    /// The operating system's refusal to start a thread.
+    /// The operating system's error when the thread cannot be started.
     pub fn start(name: &str, mut thing: T) -> io::Result<Self>
     where
         T: Send,
@@ -66,8 +66,8 @@ impl<T: 'static> Worker<T> {
         })
     }
 
-    /// A worker without a thread: `take` is given each job at the call and does it then and there, or never. For
-    /// simulations, where a thread would have a clock of its own.
+    /// A worker without a thread: `take` gets each job immediately and runs or drops it. For simulations, where a
+    /// thread would have its own clock.
     pub fn without_thread(take: impl Fn(Job<T>) + Send + Sync + 'static) -> Self {
         Self {
             queue: Arc::new(move |job| {
@@ -78,22 +78,22 @@ impl<T: 'static> Worker<T> {
         }
     }
 
-    /// Waits until the thread has ended. While a handle is left it does so by a panic only, and takes no other job then:
-    /// who cannot do without it must end too.
+    /// Waits until the thread has ended. While a handle exists, this happens only after a panic, and the thread takes
+    /// no more jobs: a caller that depends on it must end too.
     pub fn ended(&self) -> impl Future<Output = ()> + use<T> {
         let thread = self.thread.clone();
         async move {
             match thread {
-                // Nothing is ever sent; what comes is the end of the other half.
+                // Nothing is ever sent; the change is the end of the other half.
                 Some(mut thread) => while thread.changed().await.is_ok() {},
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// Runs `job` on the thread and gives its result.
+    /// Runs `job` on the thread and returns its result.
     ///
-    /// The job is queued at once, so jobs run in the order of the calls, and runs even if the caller stops waiting.
+    /// The job is queued immediately, so jobs run in the order of the calls. It runs even if the caller stops waiting.
     ///
     /// # Errors
     /// [`Gone`] if the thread has ended, or ends before the job does.

@@ -1,11 +1,11 @@
-//! DELs that came before their ADD. A runtime kills the plugin of an ADD and sends the DEL; the ADD's request may still
-//! lie in the socket, and would wire a sandbox that nobody will ever delete.
+//! DELs that came before their ADD. A runtime may kill the plugin of an ADD and send the DEL while the ADD's request is
+//! still in the socket. This ADD would wire a sandbox that is never deleted.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use planner::{Mono, Sandbox};
 
-/// How long an ADD can lag behind the DEL that followed it. Short: some runtimes do add a deleted sandbox again.
+/// How long an ADD can lag behind its DEL. It is short, because some runtimes add a deleted sandbox again.
 const LAG: Duration = Duration::from_secs(5);
 /// Enough for a storm of DELs for sandboxes that a rebooted node no longer knows.
 const MOST: usize = 4096;
@@ -25,7 +25,7 @@ impl Overtaken {
         }
     }
 
-    /// Whether an ADD that comes now was deleted before it came.
+    /// Whether an ADD that arrives now was already deleted.
     pub fn holds(&mut self, sandbox: &Sandbox, now: Mono) -> bool {
         self.deleted
             .get(sandbox)

@@ -1,4 +1,4 @@
-//! One operation at a time per sandbox, and a way to call a waiting one off. Knows nothing of what the operations do.
+//! One operation at a time per sandbox, and a way to cancel a waiting one. Knows nothing of the operations.
 
 use std::{
     collections::HashMap,
@@ -11,31 +11,32 @@ use tokio::sync::{OwnedMutexGuard, watch};
 #[derive(Debug, Default)]
 struct Seat {
     turn: Arc<tokio::sync::Mutex<()>>,
-    /// How often work on this sandbox was called off.
+    /// How often operations on this sandbox were cancelled.
     called_off: watch::Sender<u64>,
 }
 
-/// Who is at work on which sandbox.
+/// The running operation of each sandbox.
 #[derive(Debug, Default)]
 pub struct Busy {
-    /// Dead entries are swept when a new seat is made, so the map stays as small as the work in flight.
+    /// Dead entries are removed when a new one is added, so the map stays as small as the number of operations in
+    /// progress.
     seats: Mutex<HashMap<Sandbox, Weak<Seat>>>,
 }
 
 /// The right to work on one sandbox, until dropped.
 #[derive(Debug)]
 pub struct Turn {
-    /// Changed since its holder came: the holder is called off.
+    /// Changed since its holder was created: the holder is cancelled.
     called_off: watch::Receiver<u64>,
     _guard: OwnedMutexGuard<()>,
     _seat: Arc<Seat>,
 }
 
 impl Busy {
-    /// Waits until nobody else works on `sandbox`; first come, first served.
+    /// Waits until no other operation works on `sandbox`; first come, first served.
     pub async fn turn(&self, sandbox: &Sandbox) -> Turn {
         let seat = self.seat(sandbox);
-        // Subscribed before the wait: a DEL that comes while an ADD still queues calls that ADD off as well.
+        // Subscribed before the wait: a DEL that arrives while an ADD is still queued cancels this ADD too.
         let called_off = seat.called_off.subscribe();
         let guard = seat.turn.clone().lock_owned().await;
         Turn {
@@ -45,8 +46,8 @@ impl Busy {
         }
     }
 
-    /// Tells whoever works on `sandbox` now, or waits to, that its result is no longer wanted. Who comes later is not
-    /// meant: a DEL must not call off an ADD that follows it.
+    /// Cancels current and waiting operations on `sandbox`. Later operations are not affected: a DEL must not cancel an
+    /// ADD that follows it.
     pub fn call_off(&self, sandbox: &Sandbox) {
         let seat = self
             .seats
@@ -74,9 +75,9 @@ impl Busy {
 }
 
 impl Turn {
-    /// Ends when somebody calls this work off.
+    /// Ends when this operation is cancelled.
     pub async fn called_off(&mut self) {
-        // Fails only if the seat is gone, and this turn keeps it.
+        // Fails only if the entry is gone, and this guard keeps it alive.
         self.called_off.changed().await.unwrap_or_default();
     }
 }

@@ -1,7 +1,8 @@
-//! What a restarted daemon believes: a pod lives if record and kernel agree on it. Runs once, before anything is served.
+//! What a restarted daemon trusts: a pod is alive if record and kernel agree on it. Runs once, before anything is
+//! served.
 //!
-//! The kernel alone is enough to keep a pod: a link with a route may carry traffic, whether or not a record tells whose
-//! it is (the state file was corrupt, or an ADD died between kernel and record). Nothing that may live is taken away.
+//! The kernel alone is enough to keep a pod: a link with a route may carry traffic, whether or not a record shows its
+//! owner (the state file was corrupt, or an ADD died between kernel and record). Nothing that may be alive is removed.
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -27,22 +28,22 @@ pub enum RecoveryError {
     Store(#[from] StoreError),
 }
 
-/// What record and kernel say together.
+/// The combined state of record and kernel.
 #[derive(Debug, Default)]
 pub struct Agreed {
     pub restored: Restored,
-    /// Live pods, by record.
+    /// Live pods, with records.
     pub records: Vec<Record>,
-    /// Links with a route that no record claims.
+    /// Links with a route and without a record.
     pub orphans: Vec<HostSide>,
-    /// Addresses that have lost their pod, and until when they rest; a rest that is over is among them.
+    /// Addresses that have lost their pod, and the end of their cooldown, including those that are over.
     pub left: Vec<(IpAddr, Mono)>,
 }
 
-/// Compares the records with the links that stand, and frees what has no link.
+/// Compares the records with the existing links, and frees records without a link.
 ///
 /// # Errors
-/// If kernel or store cannot be asked.
+/// If the kernel or the store cannot be read.
 pub async fn agree(
     store: &Store,
     contents: Contents,
@@ -72,7 +73,7 @@ pub async fn agree(
         if link.address.is_some() {
             agreed.orphans.push(link);
         } else {
-            // An ADD that died before the pod could be reached, or a DEL that died after it no longer could.
+            // An ADD that died before the pod was reachable, or a DEL that died after it was unreachable.
             tracing::info!(link = link.name, "removing a pod link without a route");
             let pod = PodRef {
                 host_name: link.name,
@@ -109,25 +110,26 @@ impl Agreed {
             .filter(move |(address, _)| !held(*address))
     }
 
-    /// Serves from no ENI without a link: it was taken away meanwhile. EC2's list tells whether it is only late.
+    /// Removes ENIs without a link: they were removed in the meantime. EC2's list will show whether the link is only
+    /// late.
     pub fn keep_linked(&mut self, macs: &BTreeSet<Mac>) {
         self.restored.enis.retain(|eni| macs.contains(&eni.mac));
     }
 
-    /// Whether `enis` hold every orphan's address, so that no other list is needed to adopt them.
+    /// Whether `enis` contain every orphan's address, so that no other list is needed to adopt them.
     #[must_use]
     pub fn explained_by(&self, enis: &[Observed]) -> bool {
         self.orphans.iter().all(|link| owner(link, enis).is_some())
     }
 
-    /// Gives each orphan a record, so that its address stays taken until its link goes or its DEL comes.
+    /// Creates a record for each orphan, so that its address stays in use until its link disappears or its DEL arrives.
     ///
     /// # Errors
     /// If the store cannot be written.
     pub fn adopt(&mut self, store: &Store) -> Result<(), RecoveryError> {
         for link in std::mem::take(&mut self.orphans) {
             let Some((address, eni)) = owner(&link, &self.restored.enis) else {
-                // Its route stays, and keeps the address from being granted: the kernel refuses a second route.
+                // Its route stays and prevents that the address is assigned again: the kernel refuses a second route.
                 tracing::error!(link = link.name, address = ?link.address, "a pod's address is on no ENI of this node");
                 continue;
             };

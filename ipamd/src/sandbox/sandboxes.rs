@@ -1,9 +1,9 @@
 //! The verbs as transactions: address, kernel and durable record change together or not at all.
 //!
-//! Order is the promise. ADD: address reserved → network wired → record durable → address assigned → answered, and each
-//! failure undoes what came before it. DEL: address unreachable → record freed → address cooling → answered; the link
-//! itself is removed after the answer. One operation at a time per sandbox; different sandboxes never wait for each
-//! other here.
+//! The order is guaranteed. ADD: address reserved → network wired → record durable → address assigned → answered; a
+//! failure undoes everything before it. DEL: address unreachable → record freed → address cooling → answered; the link
+//! itself is removed after the answer. There is one operation at a time per sandbox; different sandboxes never wait for
+//! each other here.
 
 mod sweep;
 
@@ -41,12 +41,12 @@ use crate::{
     telemetry::recorder::Books,
 };
 
-/// An ADD as it arrives, already checked.
+/// An ADD request, already validated.
 #[derive(Debug)]
 pub struct Add {
     pub sandbox: Sandbox,
     pub pod: Pod,
-    /// No answer is of use after this.
+    /// An answer after this time is useless.
     pub deadline: Mono,
     pub veth_prefix: Option<String>,
     pub mtu: Option<u32>,
@@ -70,12 +70,12 @@ struct Shared<H> {
     detached: Detached,
     busy: Busy,
     overtaken: Mutex<Overtaken>,
-    /// What the store holds. Changed only by whoever holds the sandbox's turn.
+    /// The contents of the store. Changed only by the holder of the sandbox's guard.
     records: Mutex<BTreeMap<Sandbox, Record>>,
 }
 
 impl<H> Shared<H> {
-    /// Counts a stage that began then and ends now; answers now, when the next begins.
+    /// Records a stage that started then and ends now; returns now, when the next one starts.
     fn staged(
         &self,
         sandbox: &Sandbox,
@@ -88,7 +88,7 @@ impl<H> Shared<H> {
         now
     }
 
-    /// Counts the wait for an address by its outcome, and by what was waited for; of a refusal that is its reason.
+    /// Records the wait for an address by its outcome and by its cause; for a refusal, the cause is its reason.
     fn waited(
         &self,
         sandbox: &Sandbox,
@@ -136,10 +136,10 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    /// Grants an address and wires the sandbox; for a sandbox that stands already, says again what it was told.
+    /// Assigns an address and wires the sandbox. If the sandbox is already wired, returns the same result again.
     ///
     /// # Errors
-    /// A refusal, after which nothing of the attempt remains.
+    /// A refusal. Nothing of the attempt remains.
     pub async fn add(&self, request: Add) -> Result<Record, Refusal> {
         let shared = &self.shared;
         let begun = shared.pool.now();
@@ -155,7 +155,7 @@ impl<H: PodHost> Sandboxes<H> {
             return Err(refusals::deleted(&request.sandbox));
         }
         if self.record(&request.sandbox).is_none() {
-            // A former ADD of this sandbox whose record was lost: its link has the name that ours will need.
+            // A previous ADD of this sandbox whose record was lost: its link has the name that the new one needs.
             self.take_down_unknown(&request.sandbox).await?;
         }
         let asked = shared.pool.add(
@@ -165,7 +165,7 @@ impl<H: PodHost> Sandboxes<H> {
         );
         let grant = tokio::select! {
             granted = asked => shared.waited(&request.sandbox, granted.map_err(refusals::of_pool), asked_at)?,
-            // The runtime has given the sandbox up. Dropping `asked` hands the address back if it is granted yet.
+            // The runtime has given up the sandbox. Dropping `asked` returns the address if it was already assigned.
             () = turn.called_off() => return Err(refusals::deleted(&request.sandbox)),
         };
         if grant.known {
@@ -211,11 +211,11 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    /// Kernel and record at once, each on its own thread: neither is believed without the other. A crash leaves a link
-    /// that no record claims, or a record that no link bears out, and a start removes either before anybody is served.
+    /// Kernel and record at once, each on its own thread: neither is trusted without the other. A crash leaves a link
+    /// without a record, or a record without a link, and the next start removes either before anything is served.
     ///
-    /// A failure says what the pool must learn of the address: nobody ever saw it, so it is free, unless the kernel
-    /// still routes it to somebody, so that it must rest and not be granted at once to the next.
+    /// A failure contains what the pool must know about the address: no other host has seen it, so it is free, unless
+    /// the kernel still routes it to another pod. Then it must go into cooldown and not be assigned again immediately.
     async fn stand_up(&self, record: &Record, handed: Handed) -> Result<(), (Refusal, Event)> {
         let shared = &self.shared;
         let (link, sandbox) = (link_of(record), record.sandbox.clone());
@@ -226,7 +226,7 @@ impl<H: PodHost> Sandboxes<H> {
         };
         let put = record.clone();
         let writing = async { shared.store.run(move |store| store.put(&put)).await };
-        // The kernel takes longer, so it begins.
+        // The kernel takes longer, so it starts first.
         let ((wired, at), written) = tokio::join!(biased; wiring, writing);
         shared.staged(&record.sandbox, "add", "commit", at);
         match (wired, written) {
@@ -248,7 +248,8 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    /// Of a pod that the kernel refused. Where it fails the record stays until the next start, which finds no link for it.
+    /// For a pod that the kernel refused. If this fails, the record stays until the next start, which finds no link for
+    /// it.
     async fn forget(&self, record: Record) {
         let forget = move |store: &mut Store| store.forget(&record);
         if let Ok(Err(error)) = self.shared.store.run(forget).await {
@@ -257,10 +258,11 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    /// Takes the sandbox's network away and frees its address. A sandbox that is not known is success.
+    /// Removes the sandbox's network and frees its address. An unknown sandbox is a success.
     ///
     /// # Errors
-    /// A refusal if the record could not be freed; the address is unreachable all the same, and a repetition finishes.
+    /// A refusal if the record could not be freed. The address is unreachable anyway, and a repetition completes the
+    /// DEL.
     pub async fn del(&self, sandbox: &Sandbox) -> Result<(), Refusal> {
         let shared = &self.shared;
         shared.busy.call_off(sandbox);
@@ -281,16 +283,17 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    /// Takes down the link that this sandbox must have made if its record was lost; says whether there was one.
+    /// Removes the link that this sandbox must have if its record was lost; returns whether there was one.
     async fn take_down_unknown(&self, sandbox: &Sandbox) -> Result<bool, Refusal> {
         let name = datapath::pod::host_name(&self.shared.network.veth_prefix, &parts(sandbox));
         let unknown = unknown(&name);
-        // The sweep works under this key too.
+        // The sweep uses this key too.
         let turn = self.shared.busy.turn(&unknown).await;
         match self.record(&unknown) {
             Some(record) => {
                 self.take_down(record, turn).await?;
-                // The removal, which goes by name, keeps the turn: an ADD that follows makes a link of the same name.
+                // The link is removed by name, so the guard is kept: an ADD that follows creates a link with the same
+                // name.
                 drop(self.shared.busy.turn(&unknown).await);
                 Ok(true)
             }
@@ -304,13 +307,13 @@ impl<H: PodHost> Sandboxes<H> {
         let begun = shared.pool.now();
         let (unrouted, removal) = shared.host.unwire(ref_of(&record)).await;
         let unwired = shared.staged(&record.sandbox, "del", "unwire", begun);
-        // The turn ends with the link: an ADD that comes again for this sandbox must not meet the old one, and the
-        // removal, which goes by name, must not meet the new one.
+        // The guard ends with the link: a repeated ADD for this sandbox must not meet the old link, and the removal by
+        // name must not meet the new one.
         drop(shared.detached.spawn(async move {
             removal.await;
             drop(turn);
         }));
-        // The record stays until a repetition, or the sweep once the link is gone, finds nothing left to unroute.
+        // The record stays until a repetition, or the sweep after the link is gone, finds no route to remove.
         unrouted
             .map_err(|error| refusals::of_unwiring(&record.host_name, record.address, &error))?;
         let until = shared.pool.now() + shared.cooldown;
@@ -328,7 +331,7 @@ impl<H: PodHost> Sandboxes<H> {
             .lock()
             .expect("no holder panics")
             .remove(&record.sandbox);
-        // Before the pool can grant the address again.
+        // Before the pool can assign the address again.
         shared.host.left(record.address, until);
         shared
             .pool
@@ -339,10 +342,10 @@ impl<H: PodHost> Sandboxes<H> {
         Ok(())
     }
 
-    /// Compares record and kernel with what ADD answered.
+    /// Compares record and kernel with the result of ADD.
     ///
     /// # Errors
-    /// Unknown sandbox, or every difference found.
+    /// Unknown sandbox, or all differences.
     pub async fn check(
         &self,
         sandbox: &Sandbox,
@@ -370,7 +373,7 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    /// Deletes every sandbox of `network` that is not in `valid` and says how many there were.
+    /// Deletes every sandbox of `network` that is not in `valid` and returns their number.
     ///
     /// # Errors
     /// The first refusal, after all others have been tried.
@@ -426,12 +429,12 @@ fn store_failed(failed: Result<Result<(), StoreError>, Gone>) -> Refusal {
     }
 }
 
-/// What a host end's name is made from.
+/// The parts of a host end's name.
 fn parts(sandbox: &Sandbox) -> [&str; 3] {
     [&sandbox.network, &sandbox.container_id, &sandbox.ifname]
 }
 
-/// A MAC that is the same for every repetition of one sandbox's ADD and differs between sandboxes. Kept in the record,
+/// A MAC that is the same for every repetition of one sandbox's ADD and differs between sandboxes. It is in the record,
 /// so the hash may change between releases.
 fn mac(sandbox: &Sandbox, end: &str) -> Mac {
     let mut hasher = DefaultHasher::new();

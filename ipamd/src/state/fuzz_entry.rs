@@ -1,4 +1,4 @@
-//! What may stand in the state file: anything, after a disk or a kernel went wrong, or another release wrote it.
+//! Anything that may be in the state file after a failure of the disk or the kernel, or from another release.
 
 use std::{
     fs,
@@ -16,8 +16,8 @@ use crate::state::store::{Record, Store, schema};
 
 const BOOT: &str = "0b3f7a7e-3f0b-4a39-9a0e-0f4f6d1c2b3a";
 
-/// The first byte of `input` says what the rest is: records' texts, a whole file, or damage to a good one, that was
-/// closed or that its daemon's end left open.
+/// The first byte of `input` selects what the rest is: texts of records, a whole file, or damage to a valid file,
+/// either closed or left open by a killed daemon.
 pub fn store(input: &[u8]) {
     let Some((kind, bytes)) = input.split_first() else {
         return;
@@ -46,7 +46,7 @@ fn texts(bytes: &[u8]) {
     }
 }
 
-/// Whatever stands there, the daemon must come up, and what it then writes must hold.
+/// Whatever the file contains, the daemon must start, and its own writes must be kept.
 fn opens(bytes: &[u8]) {
     let directory = Directory::new();
     let path = directory.0.join("state");
@@ -62,7 +62,7 @@ fn opens(bytes: &[u8]) {
     assert!(after.records.contains(&record(99)));
 }
 
-/// `damage` is a row of patches: where (three bytes), how many bytes (one), and what stands there instead.
+/// `damage` is a list of patches: offset (three bytes), length (one byte), and the replacement.
 fn damaged(good: &[u8], mut damage: &[u8]) -> Vec<u8> {
     let mut file = good.to_vec();
     while let [a, b, c, length, rest @ ..] = damage {
@@ -75,7 +75,7 @@ fn damaged(good: &[u8], mut damage: &[u8]) -> Vec<u8> {
     file
 }
 
-/// The bytes of a file that was closed, and of one that was in use.
+/// The bytes of a closed file, and of one in use.
 fn good() -> &'static (Vec<u8>, Vec<u8>) {
     static GOOD: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
     GOOD.get_or_init(|| {
@@ -118,7 +118,7 @@ fn record(n: u8) -> Record {
     }
 }
 
-/// A directory that goes with the value.
+/// A directory that is deleted with the value.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -132,7 +132,7 @@ impl Directory {
     }
 }
 
-/// In memory if it can be: a commit waits for the disk.
+/// In memory if possible, because a commit waits for the disk.
 fn fast_directory() -> PathBuf {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {

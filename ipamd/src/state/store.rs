@@ -1,7 +1,7 @@
-//! What must survive a restart: which sandbox holds which address. One transaction per change, on disk before any reply.
+//! What must survive a restart: which sandbox has which address. One transaction per change, on disk before any reply.
 //!
 //! The file belongs to one boot of one machine: namespaces and links do not outlive the kernel, so a file of another
-//! boot is set aside. A lock keeps a second daemon out. This file decides nothing about the pool.
+//! boot is moved aside. A lock prevents a second daemon. Makes no decisions about the pool.
 
 mod attempts;
 pub mod read_only;
@@ -28,16 +28,16 @@ const COOLING_V6: TableDefinition<'_, u128, u64> = TableDefinition::new("cooling
 const INTENTS: TableDefinition<'_, &str, &str> = TableDefinition::new("intents");
 const ABOUT: TableDefinition<'_, &str, &str> = TableDefinition::new("about");
 
-/// Keys of the table `about`, besides `version` and `boot`.
+/// Keys of the table `about`, in addition to `version` and `boot`.
 const IDENTITY: &str = "identity";
 const ENIS: &str = "enis";
 const VPC_BLOCKS: &str = "vpc_blocks";
 const DEMAND: &str = "demand";
 
-/// Bytes of the file that are kept in memory: a full node's records and no more. The library's own figure is 1 GiB.
+/// The database's cache in bytes: a full node's records. The library's default is 1 GiB.
 const CACHE: usize = 1 << 20;
 
-/// The layout of the tables. A file of another version is set aside, not guessed at.
+/// The layout of the tables. A file of another version is moved aside.
 const VERSION: &str = "1";
 
 /// One wired sandbox.
@@ -47,7 +47,7 @@ pub struct Record {
     pub pod: Pod,
     pub address: IpAddr,
     pub eni: EniId,
-    /// The ENI's index, from which marks and link groups are made.
+    /// The ENI's index, for marks and link groups.
     pub index: u16,
     pub host_name: String,
     pub host_mac: Mac,
@@ -55,20 +55,20 @@ pub struct Record {
     pub mtu: u32,
 }
 
-/// What an opened file holds.
+/// The contents of an opened file.
 #[derive(Debug, Default)]
 pub struct Contents {
     pub records: Vec<Record>,
     pub cooling: Vec<(IpAddr, Mono)>,
-    /// Who this node is, if the metadata service was read in this boot.
+    /// The node's identity, if the metadata service was read in this boot.
     pub identity: Option<Identity>,
-    /// The VPC's blocks as they were read last; empty if they never were.
+    /// The last known CIDR blocks of the VPC; empty if never read.
     pub vpc_blocks: Vec<Ipv4Net>,
-    /// The ENIs that the pool had, for serving before EC2 answers.
+    /// The pool's ENIs, for serving before EC2 answers.
     pub enis: Vec<Observed>,
-    /// What the pool had learnt of its pods' demand, in boot time.
+    /// The learned demand of pods, in boot time.
     pub demand: Option<Demand>,
-    /// ClientTokens of ENIs that were being created or attached: each may or may not exist by now.
+    /// ClientTokens of ENIs that were being created or attached: each may or may not exist now.
     pub intents: Vec<String>,
 }
 
@@ -93,11 +93,11 @@ pub enum StoreError {
 /// The open file.
 #[derive(Debug)]
 pub struct Store {
-    /// None after a write that failed: the database trusts nothing that it holds in memory any more, and takes no other
-    /// change before it is opened again.
+    /// None after a failed write: the database does not trust its memory any more, and accepts no changes until it is
+    /// opened again.
     database: RefCell<Option<Database>>,
     path: PathBuf,
-    /// Told how long each transaction took.
+    /// Records the duration of each transaction.
     metrics: Option<Arc<Metrics>>,
     _lock: Lock,
 }
@@ -105,11 +105,11 @@ pub struct Store {
 impl Store {
     /// Opens or creates the file for this `boot` (the kernel's boot id).
     ///
-    /// A file that cannot be read, is of another version or boot, or that two starts in a row have died over, is renamed
-    /// to `<path>.<why>` and a new one begun.
+    /// A file that cannot be read, is of another version or boot, or on which two consecutive starts died, is renamed
+    /// to `<path>.<why>`, and a new one is created.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] if another daemon runs; else what the file system or the database says.
+    /// [`StoreError::Locked`] if another daemon runs; otherwise the error of the file system or the database.
     pub fn open(path: &Path, boot: &str) -> Result<(Self, Contents), StoreError> {
         let lock = Lock::take(&path.with_extension("lock"))?;
         let attempt = lock.attempt();
@@ -143,7 +143,7 @@ impl Store {
         ))
     }
 
-    /// Has every transaction from now on counted.
+    /// Records every transaction from now on.
     #[must_use]
     pub fn counted(self, metrics: Arc<Metrics>) -> Self {
         Self {
@@ -155,7 +155,7 @@ impl Store {
     /// Writes one sandbox; durable when this returns.
     ///
     /// # Errors
-    /// What the database says; then nothing has changed.
+    /// The database's error. Nothing has changed.
     pub fn put(&self, record: &Record) -> Result<(), StoreError> {
         let (key, value) = (key(&record.sandbox), schema::of_record(record));
         self.change("write", |transaction| {
@@ -170,10 +170,10 @@ impl Store {
         })
     }
 
-    /// Forgets one sandbox that never stood; durable when this returns.
+    /// Removes one sandbox that was never wired; durable when this returns.
     ///
     /// # Errors
-    /// What the database says; then nothing has changed.
+    /// The database's error. Nothing has changed.
     pub fn forget(&self, record: &Record) -> Result<(), StoreError> {
         self.change("forget in", |transaction| {
             let mut sandboxes = transaction.open_table(SANDBOXES)?;
@@ -182,10 +182,10 @@ impl Store {
         })
     }
 
-    /// Forgets one sandbox and notes until when its address rests; durable when this returns.
+    /// Removes one sandbox and records the end of its address's cooldown; durable when this returns.
     ///
     /// # Errors
-    /// What the database says; then nothing has changed.
+    /// The database's error. Nothing has changed.
     pub fn release(&self, record: &Record, cooling_until: Mono) -> Result<(), StoreError> {
         let until = u64::try_from(cooling_until.since_epoch().as_millis()).unwrap_or(u64::MAX);
         self.change("release in", |transaction| {
@@ -208,10 +208,10 @@ impl Store {
         })
     }
 
-    /// Notes that an ENI is being created under this ClientToken; `eni` once EC2 has named it.
+    /// Records that an ENI is being created with this ClientToken; `eni` when EC2 has returned its id.
     ///
     /// # Errors
-    /// What the database says; then nothing has changed.
+    /// The database's error. Nothing has changed.
     pub fn intend(&self, token: &str, eni: Option<&EniId>) -> Result<(), StoreError> {
         let eni = eni.map_or("", |eni| eni.0.as_str());
         self.change("note in", |transaction| {
@@ -220,10 +220,10 @@ impl Store {
         })
     }
 
-    /// Forgets the intent of this token, or the one whose ENI this is: it is attached, or is known not to exist.
+    /// Removes the intent with this token, or with this ENI: it is attached, or known not to exist.
     ///
     /// # Errors
-    /// What the database says; then nothing has changed.
+    /// The database's error. Nothing has changed.
     pub fn settle(&self, token_or_eni: &str) -> Result<(), StoreError> {
         self.change("note in", |transaction| {
             let mut intents = transaction.open_table(INTENTS)?;
@@ -232,34 +232,34 @@ impl Store {
         })
     }
 
-    /// Notes who this node is.
+    /// Records the node's identity.
     ///
     /// # Errors
-    /// What the database says; then nothing has changed.
+    /// The database's error. Nothing has changed.
     pub fn remember_identity(&self, me: &Identity) -> Result<(), StoreError> {
         self.remember(IDENTITY, &schema::of_identity(me))
     }
 
-    /// Notes which blocks the VPC has.
+    /// Records the VPC's CIDR blocks.
     ///
     /// # Errors
-    /// What the database says; then nothing has changed.
+    /// The database's error. Nothing has changed.
     pub fn remember_vpc_blocks(&self, blocks: &[Ipv4Net]) -> Result<(), StoreError> {
         self.remember(VPC_BLOCKS, &schema::of_nets(blocks))
     }
 
-    /// Notes which ENIs the pool has, with their addresses.
+    /// Records the pool's ENIs with their addresses.
     ///
     /// # Errors
-    /// What the database says; then nothing has changed.
+    /// The database's error. Nothing has changed.
     pub fn remember_enis(&self, enis: &[Observed]) -> Result<(), StoreError> {
         self.remember(ENIS, &schema::of_enis(enis))
     }
 
-    /// Notes what the pool has learnt of its pods' demand.
+    /// Records the learned demand of pods.
     ///
     /// # Errors
-    /// What the database says; then nothing has changed.
+    /// The database's error. Nothing has changed.
     pub fn remember_demand(&self, demand: &Demand) -> Result<(), StoreError> {
         self.remember(DEMAND, &schema::of_demand(demand))
     }
@@ -317,18 +317,18 @@ fn set_aside(path: &Path, why: &str) -> Result<(), StoreError> {
     })
 }
 
-/// Why a file cannot be worked with.
+/// Why a file is unusable.
 enum Unusable {
-    /// Another is to be begun; the word that this one gets as its extension.
+    /// A new file must be created; the text is the extension for this one.
     Content(&'static str),
-    /// The system does not let us: no space, no write access, a broken disk. The content may be as good as ever.
+    /// The system refuses access: no space, no write permission, a broken disk. The contents may be valid.
     System(io::Error),
 }
 
 impl From<redb::Error> for Unusable {
     fn from(error: redb::Error) -> Self {
         match error {
-            // What the database itself thinks of the bytes comes without an errno.
+            // The database's own errors about the contents have no errno.
             redb::Error::Io(source) if source.raw_os_error().is_some() => Self::System(source),
             _ => Self::Content("corrupt"),
         }
@@ -351,14 +351,14 @@ fn builder() -> redb::Builder {
 
 /// Opens the file and reads all of it.
 fn usable(path: &Path, boot: &str) -> Result<(Database, Contents), Unusable> {
-    // The database believes the pages of a file that was closed well, and panics over one that was damaged since.
+    // The database trusts the pages of a cleanly closed file, and panics on one that was damaged afterwards.
     let opened = std::panic::catch_unwind(|| opened(path, boot));
     opened.unwrap_or(Err(Unusable::Content("corrupt")))
 }
 
 fn opened(path: &Path, boot: &str) -> Result<(Database, Contents), Unusable> {
     let mut database = builder().create(path).map_err(redb::Error::from)?;
-    // All checksums, free pages' lists included: damage there would show only at some later commit.
+    // All checksums, including lists of free pages: damage there would show only in a later commit.
     database.check_integrity().map_err(redb::Error::from)?;
     match about(&database, boot)? {
         (version, _) if version != VERSION => return Err(Unusable::Content("version")),
@@ -423,7 +423,7 @@ fn read(database: &Database) -> Result<Option<Contents>, redb::Error> {
     let noted = |what| -> Result<Option<String>, redb::Error> {
         Ok(about.get(what)?.map(|text| text.value().to_owned()))
     };
-    // Hints only: one that cannot be read is asked for again.
+    // Only hints: one that cannot be read is fetched again.
     contents.identity = noted(IDENTITY)?.as_deref().and_then(schema::to_identity);
     contents.vpc_blocks = noted(VPC_BLOCKS)?
         .as_deref()
@@ -438,7 +438,7 @@ fn read(database: &Database) -> Result<Option<Contents>, redb::Error> {
 }
 
 fn key(sandbox: &Sandbox) -> String {
-    // None of the three may hold a NUL: the request's validation sees to it.
+    // None of the three can contain a NUL: requests are validated.
     format!(
         "{}\0{}\0{}",
         sandbox.network, sandbox.container_id, sandbox.ifname

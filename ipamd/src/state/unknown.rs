@@ -1,12 +1,12 @@
-//! The key of a record whose sandbox is not known.
+//! The key of a record with an unknown sandbox.
 
 use planner::Sandbox;
 
-/// The network's name in records of links whose sandbox is not known. No real network can have it: names hold no
+/// The network's name in records of links with an unknown sandbox. No real network can have it: names contain no
 /// parentheses (CNI specification).
 const UNKNOWN: &str = "(unknown)";
 
-/// The key under which a link of this name is kept while its sandbox is not known.
+/// The key for a link with this name while its sandbox is unknown.
 #[must_use]
 pub fn unknown(host_name: &str) -> Sandbox {
     Sandbox {

@@ -1,7 +1,7 @@
-//! What happened lately, in rings of fixed size: the pool's decisions, and the stages of requests. For introspection only.
+//! Recent events in ring buffers: the pool's decisions, and the stages of requests. Only for introspection.
 //!
-//! Written on the hot path, so an entry is plain numbers and constants: nothing is allocated, nobody is waited for longer
-//! than a copy takes. Holds no address, no name and no whole container id.
+//! Written on the hot path, so an entry consists of numbers and constants: nothing is allocated, and a lock is held
+//! only for a copy. Contains no address, no name and no full container id.
 
 use std::{
     collections::VecDeque,
@@ -11,20 +11,20 @@ use std::{
 
 use planner::{Command, Mono};
 
-/// Entries kept of each kind: some hundred pods' worth.
+/// The number of entries of each kind: for some hundred pods.
 const DECISIONS: usize = 256;
 const STAGES: usize = 4096;
 
-/// Characters of a container id that are kept: enough to find a sandbox, too few to forge a DEL.
+/// The kept characters of a container id: enough to find a sandbox, too few to forge a DEL.
 pub const SHORT: usize = 12;
 
-/// As much of a container id as people are shown.
+/// The part of a container id that is shown.
 #[must_use]
 pub fn short(container: &str) -> &str {
     container.get(..SHORT).unwrap_or(container)
 }
 
-/// Something that the pool decided to have done.
+/// A decision of the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decided {
     pub at: Mono,
@@ -61,7 +61,7 @@ pub struct History {
 }
 
 impl History {
-    /// Notes the commands that spend or change something; grants and refusals are requests' own business.
+    /// Records commands that cost or change something; grants and refusals belong to requests.
     pub fn decided(&self, at: Mono, why: impl Fn() -> String, commands: &[Command]) {
         for what in commands.iter().filter_map(told) {
             push(
@@ -101,7 +101,7 @@ impl History {
         );
     }
 
-    /// The oldest first.
+    /// Oldest first.
     #[must_use]
     pub fn decisions(&self) -> Vec<Decided> {
         let kept = self.decisions.lock();
@@ -109,7 +109,7 @@ impl History {
         kept.iter().cloned().collect()
     }
 
-    /// What requests of this container went through, the oldest first. The id may be cut or whole.
+    /// The stages of requests of this container, oldest first. The id may be shortened.
     #[must_use]
     pub fn stages(&self, container: &str) -> Vec<Stage> {
         let container = short(container);
@@ -128,7 +128,7 @@ fn push<T>(ring: &Mutex<VecDeque<T>>, most: usize, entry: T) {
     ring.push_back(entry);
 }
 
-/// A command in words, if it is one that people ask about.
+/// A command as text, if it is of interest.
 fn told(command: &Command) -> Option<String> {
     let amount = |amount: &planner::Amount| match *amount {
         planner::Amount::Addresses(n) => many(n.into(), "address", "addresses"),

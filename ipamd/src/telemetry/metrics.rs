@@ -1,8 +1,8 @@
-//! What the daemon counts, as Prometheus sees it: the one place that knows metrics' names.
+//! The daemon's metrics for Prometheus: the only place that knows their names.
 //!
-//! Two families share one registry: [`upstream`] keeps the names, types and meaning that dashboards for the AWS VPC CNI
-//! rely on, [`own`] says what those cannot. No label holds a pod, an address, an id that a caller chooses or a text from
-//! outside, so the number of series is bounded by the node's size. Counts only; decides nothing.
+//! There are two groups in one registry: [`upstream`] keeps the names, types and meanings that dashboards for the AWS
+//! VPC CNI use, [`own`] has the others. No label contains a pod, an address, an id from a caller or an external text,
+//! so the node's size bounds the number of series. Only counts; makes no decisions.
 
 mod own;
 mod summary;
@@ -18,10 +18,10 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
-/// Prometheus's text format, which every scraper reads.
+/// Prometheus's text format, which every scraper supports.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// From half a millisecond, the kernel's floor for one pod, to the longest wait for an address.
+/// From half a millisecond, the kernel's minimum for one pod, to the longest wait for an address.
 const SECONDS: [f64; 13] = [
     0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0,
 ];
@@ -34,7 +34,7 @@ pub struct Metrics {
     own: own::Own,
 }
 
-/// What an EC2 call is made for.
+/// The purpose of an EC2 call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
     Grow,
@@ -63,7 +63,7 @@ impl Purpose {
     }
 }
 
-/// What an EC2 call is made for: `grow`, `shrink` or `observe`.
+/// The purpose of an EC2 call: `grow`, `shrink` or `observe`.
 #[must_use]
 pub fn purpose(action: &str) -> &'static str {
     Purpose::of(action).name()
@@ -81,12 +81,12 @@ impl Metrics {
         }
     }
 
-    /// A call to EC2 goes out.
+    /// An EC2 call starts.
     pub fn ec2_begun(&self, action: &'static str) {
         self.upstream.begun(Purpose::of(action));
     }
 
-    /// It has ended: with EC2's error code, or `no_answer`, if it failed.
+    /// It has ended; if it failed, with EC2's error code or `no_answer`.
     pub fn ec2_ended(&self, action: &'static str, failure: Option<&str>, took: Duration) {
         let purpose = Purpose::of(action);
         let failure = failure.map(bounded);
@@ -100,12 +100,12 @@ impl Metrics {
         self.own.request(verb, result, took);
     }
 
-    /// One stage of a verb took so long.
+    /// The duration of one stage of a verb.
     pub fn stage(&self, verb: &'static str, stage: &'static str, took: Duration) {
         self.own.stage(verb, stage, took);
     }
 
-    /// An ADD has got an address (`granted`), or the reason for none; and what it waited for, `warm` if for nothing.
+    /// An ADD got an address (`granted`) or a reason for none, and what it waited for, `warm` if nothing.
     pub fn waited(&self, outcome: &'static str, reason: &'static str, took: Duration) {
         self.own.waited(outcome, reason, took);
     }
@@ -115,7 +115,7 @@ impl Metrics {
         self.own.committed(took);
     }
 
-    /// Spans were made and did not reach the collector: `queue_full`, or `export_failed`.
+    /// Spans that did not reach the collector: `queue_full`, or `export_failed`.
     pub fn spans_dropped(&self, reason: &'static str, spans: usize) {
         self.own.spans_dropped(reason, spans);
     }
@@ -124,24 +124,24 @@ impl Metrics {
         self.own.link_removal_failed();
     }
 
-    /// `changes` to objects of this kind put right what others had changed.
+    /// `changes` of objects of this kind repaired a change by others.
     pub fn repaired(&self, kind: &'static str, changes: u64) {
         self.own.repaired(kind, changes);
     }
 
-    /// The daemon serves, this long after the process began.
+    /// The daemon serves; `took` is the time since the process started.
     pub fn ready(&self, took: Duration) {
         self.upstream.ready(took);
         self.own.ready(took);
     }
 
-    /// The pool as it stands. Read off when somebody looks: between scrapes gauges cost nothing.
+    /// The current pool. Calculated for a scrape: between scrapes, gauges cost nothing.
     pub fn pool(&self, pool: &Snapshot) {
         self.upstream.pool(pool);
         self.own.pool(pool);
     }
 
-    /// The pace of one EC2 action that throttling leaves: calls per second, and the pause before the next call.
+    /// The rate limit of one EC2 action after throttling: calls per second, and the pause before the next call.
     pub fn pace(&self, action: &str, rate: f64, pause: Duration) {
         self.own.pace(action, rate, pause);
     }
@@ -161,7 +161,7 @@ impl Default for Metrics {
     }
 }
 
-/// EC2's code if it is one that the daemon knows: a label may not hold whatever a proxy on the way says.
+/// EC2's code if the daemon knows it: a label must not contain arbitrary text from a proxy.
 fn bounded(code: &str) -> &'static str {
     const KNOWN: [&str; 22] = [
         "no_answer",
@@ -194,7 +194,7 @@ fn bounded(code: &str) -> &'static str {
         .unwrap_or("other")
 }
 
-/// Registers metrics. Names are written once, in this program: a clash is a mistake that any start shows.
+/// Registers metrics. Names are constants in this program: a conflict would show at every start.
 struct Book<'a>(&'a Registry);
 
 impl Book<'_> {

@@ -1,5 +1,5 @@
-//! Where what happens to requests is written down for people: in figures, in words, in spans, and refusals in the log. One
-//! door for all of them, so that nothing is in one of them only. Decides nothing and waits for nobody.
+//! Records what happens to requests, for humans: in metrics, in the history, in spans, and refusals in the log. All of
+//! them are written here, so that they are consistent. Makes no decisions and waits for nothing.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ pub struct Books {
 }
 
 impl Books {
-    /// A stage of a request is over.
+    /// A stage of a request has ended.
     pub fn stage(
         &self,
         verb: &'static str,
@@ -36,13 +36,14 @@ impl Books {
         self.traces.stage(stage, container, begun, ended);
     }
 
-    /// An ADD has waited for its address: what became of it, and what it waited for.
+    /// An ADD has waited for its address: the result, and what it waited for.
     pub fn waited(&self, outcome: &'static str, reason: &'static str, took: Duration) {
         self.metrics.waited(outcome, reason, took);
         self.traces.tell("hawser.waited_for", reason);
     }
 
-    /// A request was refused at the door. Of a flood of them the history would hold nothing else.
+    /// A request was refused before any work. It is not in the history, because many of them would replace everything
+    /// else.
     pub fn turned_away(&self, verb: &'static str, container: &str, at: Mono, refusal: &Refusal) {
         let reason = told(verb, container, refusal);
         self.metrics.request(verb, reason, Duration::ZERO);
@@ -51,7 +52,7 @@ impl Books {
         }
     }
 
-    /// A request is answered, or turned down.
+    /// A request was answered or refused.
     pub fn answered(
         &self,
         verb: &'static str,
@@ -70,7 +71,7 @@ impl Books {
     }
 }
 
-/// Tells the log of a refusal; answers the name under which it is counted.
+/// Logs a refusal; returns the name under which it is counted.
 fn told(verb: &'static str, container: &str, refusal: &Refusal) -> &'static str {
     let reason = refusal.reason.as_str_name();
     let Refusal { cause, remedy, .. } = refusal;

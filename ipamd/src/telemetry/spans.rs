@@ -1,9 +1,9 @@
-//! Spans of requests and of EC2 calls: when they are made, what they are called and what they tell, in the words of
-//! OpenTelemetry's semantic conventions. How they reach a collector is [`export`]'s.
+//! Spans of requests and of EC2 calls: when they are created, their names and attributes, by OpenTelemetry's semantic
+//! conventions. [`export`] sends them to a collector.
 //!
-//! Off, a handle is one `None`, and whoever asks it is turned back by that: nothing is allocated, locked or read. On, a
-//! span costs a few allocations and a place in a bounded queue, and nobody waits. Container ids are shortened, as
-//! introspection shortens them; no address leaves in a span.
+//! If tracing is off, a handle is `None` and every call returns immediately: nothing is allocated, locked or read. If
+//! it is on, a span costs a few allocations and a place in a bounded queue, and nothing waits. Container ids are
+//! shortened, as in introspection; spans contain no addresses.
 
 mod export;
 #[cfg(test)]
@@ -34,19 +34,19 @@ use crate::{
 };
 
 const SERVICE: &str = "hawser-ipamd";
-/// What the end of the daemon waits for the last spans.
+/// How long the daemon's shutdown waits for the last spans.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
-/// Who the spans are from.
+/// The source of the spans.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin<'a> {
     pub me: &'a Identity,
     pub zone: Option<&'a str>,
-    /// The Node's name, where it is known.
+    /// The Node's name, if known.
     pub node: Option<&'a str>,
 }
 
-/// A handle on the export of spans; the default is off.
+/// A handle for the export of spans; off by default.
 #[derive(Clone, Debug, Default)]
 pub struct Traces(Option<Arc<On>>);
 
@@ -57,40 +57,40 @@ struct On {
     clock: fn() -> Anchor,
 }
 
-/// A request's span, from its begin to its answer.
+/// A request's span, from its start to its answer.
 #[derive(Debug)]
 pub struct Request(Context);
 
-/// What a request's stages must know of it; travels with it as a value of its context.
+/// What a request's stages need to know about it; passed as a value in its context.
 #[derive(Debug)]
 struct Root {
     anchor: Anchor,
-    /// The shortened id of the container that the request is about; empty if it is about many.
+    /// The shortened id of the request's container; empty if there are many.
     container: String,
 }
 
-/// A call to EC2 that has ended.
+/// An EC2 call that has ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Called<'a> {
     pub action: &'static str,
     pub took: Duration,
-    /// What the node's own budget had it wait for before.
+    /// How long the node's own budget delayed it.
     pub paced: Duration,
     pub failure: Option<CallFailure<'a>>,
 }
 
-/// Why a call to EC2 failed.
+/// Why an EC2 call failed.
 #[derive(Clone, Copy, Debug)]
 pub struct CallFailure<'a> {
     /// EC2's error code, or `no_answer`.
     pub code: &'a str,
     pub message: &'a str,
-    /// When the call may be tried again, if it was throttled.
+    /// When the call can be retried, if it was throttled.
     pub retry_after: Option<Duration>,
 }
 
 impl Traces {
-    /// Starts the export. A node that cannot export serves pods all the same.
+    /// Starts the export. If this fails, the node serves pods anyway.
     #[must_use]
     pub fn start(settings: &config::Traces, origin: Origin<'_>, metrics: &Arc<Metrics>) -> Self {
         let service = settings.service.as_deref();
@@ -117,7 +117,7 @@ impl Traces {
         })))
     }
 
-    /// Begins a request's span. `None` if it is not to be recorded, and its stages are not either then.
+    /// Starts a request's span. `None` if it is not recorded; then its stages are not recorded either.
     #[must_use]
     pub fn request(&self, verb: &'static str, container: &str, begun: Mono) -> Option<Request> {
         let on = self.0.as_deref()?;
@@ -135,7 +135,7 @@ impl Traces {
             .then(|| Request(Context::new().with_value(root).with_span(span)))
     }
 
-    /// Notes a stage of the request that the caller works for, if it works for one.
+    /// Records a stage of the caller's current request, if there is one.
     pub fn stage(&self, stage: &'static str, container: &str, begun: Mono, ended: Mono) {
         let Some(on) = self.0.as_deref() else {
             return;
@@ -154,7 +154,7 @@ impl Traces {
         });
     }
 
-    /// Names the pod of the request that the caller works for. A request about many pods names none.
+    /// Sets the pod of the caller's current request. A request for many pods has none.
     pub fn pod(&self, sandbox: &Sandbox, pod: &Pod) {
         if self.0.is_none() {
             return;
@@ -175,7 +175,7 @@ impl Traces {
         });
     }
 
-    /// Tells something more of the request that the caller works for.
+    /// Adds an attribute to the caller's current request.
     pub fn tell(&self, key: &'static str, value: &'static str) {
         if self.0.is_some() {
             Context::map_current(|request| {
@@ -184,7 +184,7 @@ impl Traces {
         }
     }
 
-    /// Notes a call to EC2. The pool makes it for many pods, so it belongs to no request.
+    /// Records an EC2 call. The pool makes it for many pods, so it belongs to no request.
     pub fn called(&self, call: &Called<'_>) {
         let Some(on) = self.0.as_deref() else {
             return;
@@ -219,7 +219,7 @@ impl Traces {
         span.end_with_timestamp(ended);
     }
 
-    /// Sends what waits and ends the export. Blocks, but not for long.
+    /// Sends queued spans and ends the export. Blocks, but not for long.
     pub fn finish(&self) {
         if let Some(on) = self.0.as_deref() {
             on.finish();
@@ -229,20 +229,20 @@ impl Traces {
 
 impl On {
     fn finish(&self) {
-        // Whether the last batch went out is told where batches are sent.
+        // Whether the last batch was sent is logged where batches are sent.
         drop(self.provider.shutdown_with_timeout(FLUSH_LIMIT));
     }
 }
 
 impl Drop for On {
-    /// A start that fails half-way: without this, the SDK's own limit would hold, which is longer.
+    /// For a start that fails half-way: otherwise the SDK's own limit would apply, which is longer.
     fn drop(&mut self) {
         self.finish();
     }
 }
 
 impl Request {
-    /// Ends the span with what was answered.
+    /// Ends the span with the answer.
     pub fn answered(self, at: Mono, refusal: Option<&Refusal>) {
         let span = self.0.span();
         let result = refusal.map_or("ok", |refusal| refusal.reason.as_str_name());
@@ -260,7 +260,7 @@ impl Request {
     }
 }
 
-/// Does `work` in the name of `request`: its stages become the request's. What it has done elsewhere does not.
+/// Runs `work` as part of `request`: its stages become the request's. Work on other threads is not included.
 pub async fn within<T>(request: Option<&Request>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|task| {
@@ -270,7 +270,7 @@ pub async fn within<T>(request: Option<&Request>, work: impl Future<Output = T>)
     .await
 }
 
-/// A verb as the CNI specification writes it.
+/// A verb as written in the CNI specification.
 fn title(verb: &'static str) -> &'static str {
     match verb {
         "add" => "ADD",
@@ -287,7 +287,7 @@ fn of_container(short: &str) -> Vec<KeyValue> {
     told.into_iter().collect()
 }
 
-/// `OTEL_RESOURCE_ATTRIBUTES` goes before what we know, and `OTEL_SERVICE_NAME` before both.
+/// `OTEL_RESOURCE_ATTRIBUTES` overrides what we know, and `OTEL_SERVICE_NAME` overrides both.
 fn resource(service: Option<&str>, origin: Origin<'_>) -> Resource {
     let Origin { me, zone, node } = origin;
     let known = [

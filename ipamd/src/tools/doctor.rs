@@ -1,8 +1,8 @@
-//! `ipamd doctor`: looks at a node from outside in and says what is wrong, by which evidence, to what effect, and what
-//! to do about it.
+//! `ipamd doctor`: checks a node and reports each problem with its evidence, effect and remedy.
 //!
-//! Each check observes first and judges then, and none changes anything: EC2 is asked by dry run where its API has one.
-//! The daemon may be dead or may never have started; what only it could tell is then passed over, and said to be.
+//! Each check first observes and then judges, and none changes anything: EC2 is tested with dry runs where its API
+//! supports them. The daemon may be dead or may never have started; checks that need it are then skipped, and reported
+//! as skipped.
 
 pub mod bundle;
 mod cloud;
@@ -18,21 +18,21 @@ use serde::Serialize;
 
 use crate::{config::Config, rpc::view::View};
 
-/// Where things are, as seen from here.
+/// The paths and addresses that are checked.
 #[derive(Clone, Debug)]
 pub struct Places {
-    /// The host's file system: `/`, or where a container has it mounted.
+    /// The host's file system: `/`, or its mount point in a container.
     pub root: PathBuf,
-    /// Below `root`.
+    /// Relative to `root`.
     pub cni_conf_dir: PathBuf,
-    /// Below `root`.
+    /// Relative to `root`.
     pub cni_bin_dir: PathBuf,
-    /// `http://169.254.169.254`, or what the AWS SDK's variable says.
+    /// `http://169.254.169.254`, or the value of the AWS SDK's variable.
     pub metadata: String,
 }
 
 impl Places {
-    /// A path of the host, from here.
+    /// A path of the host, relative to this process.
     #[must_use]
     pub fn host(&self, path: &std::path::Path) -> PathBuf {
         self.root.join(path.strip_prefix("/").unwrap_or(path))
@@ -42,13 +42,13 @@ impl Places {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Works, but not for long, or not for everybody.
+    /// It works, but not for long, or not for all pods.
     Warning,
-    /// Pods suffer now.
+    /// Pods are affected now.
     Failure,
 }
 
-/// One thing that is wrong. All four texts are for people; `what` begins with a lower-case letter.
+/// One problem. All four texts are for humans; `what` begins with a lower-case letter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub severity: Severity,
@@ -58,11 +58,11 @@ pub struct Finding {
     pub remedy: &'static str,
 }
 
-/// One question and its answer.
+/// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
     pub name: &'static str,
-    /// What was seen where nothing is wrong, or why it could not be looked at.
+    /// What was observed if nothing is wrong, or why the check was skipped.
     pub seen: String,
     pub skipped: bool,
     pub findings: Vec<Finding>,
@@ -86,17 +86,17 @@ impl Check {
     }
 }
 
-/// Everything that was looked at.
+/// All checks.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub checks: Vec<Check>,
-    /// The node as the daemon, or its state file, tells it.
+    /// The node from the daemon, or from its state file.
     #[serde(skip)]
     pub view: Option<View>,
 }
 
 impl Report {
-    /// Whether anything makes pods suffer now.
+    /// Whether pods are affected now.
     #[must_use]
     pub fn fails(&self) -> bool {
         let mut findings = self.checks.iter().flat_map(|check| &check.findings);
@@ -104,7 +104,7 @@ impl Report {
     }
 }
 
-/// Looks at everything, from the runtime's side towards EC2.
+/// Runs all checks, from the runtime's side to EC2.
 pub async fn examine(places: &Places, config: &Config) -> Report {
     let (daemon, view) = daemon::check(config).await;
     let mut checks = vec![files::conflist(places, config), files::plugin(places)];
@@ -135,7 +135,7 @@ fn finding(
     }
 }
 
-/// Pods suffer now.
+/// Pods are affected now.
 fn failure(
     what: impl Into<String>,
     evidence: impl Into<String>,
@@ -145,7 +145,7 @@ fn failure(
     finding(Severity::Failure, what, evidence, effect, remedy)
 }
 
-/// Worth knowing before pods suffer.
+/// A problem that does not affect pods yet.
 fn warning(
     what: impl Into<String>,
     evidence: impl Into<String>,

@@ -1,6 +1,6 @@
-//! A view of a node whose daemon does not answer, from the state file that it left.
+//! A view of a node without a running daemon, from its state file.
 //!
-//! The file tells who had which address, not what EC2 says or who waits; nothing is guessed.
+//! The file contains which pod had which address, but not EC2's state or waiting pods; nothing is guessed.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -89,8 +89,8 @@ fn known(eni: &Observed, contents: &Contents, now: Mono) -> Eni {
     }
 }
 
-/// The addresses of a prefix that are worth telling of: all sixteen of IPv4, for EC2 routes a prefix as a whole; of an
-/// IPv6 one those that the file knows.
+/// The addresses of a prefix to show: all sixteen of an IPv4 prefix, because EC2 routes it as a whole; of an IPv6
+/// prefix, those in the file.
 fn members(prefix: &IpNet, contents: &Contents) -> Vec<IpAddr> {
     match prefix {
         IpNet::V4(net) => {
@@ -107,7 +107,7 @@ fn members(prefix: &IpNet, contents: &Contents) -> Vec<IpAddr> {
     }
 }
 
-/// An ENI that pods are on, and that was not ready when the file was last written.
+/// An ENI with pods that was not ready when the file was last written.
 fn stray(id: &str, addresses: Vec<Address>) -> Eni {
     Eni {
         id: id.to_owned(),

@@ -80,7 +80,7 @@ impl Caller {
                 Ok::<_, io::Error>(TokioIo::new(stream))
             }
         });
-        // The name is never looked up: the connector goes to the socket.
+        // The name is never resolved: the connector uses the socket.
         let endpoint = Endpoint::from_static("http://ipamd.invalid");
         Ok(endpoint.connect_with_connector(connector).await?)
     }

@@ -87,7 +87,7 @@ impl Report {
     /// Writes the figures as a JSON list.
     ///
     /// # Errors
-    /// What the file system says.
+    /// The error of the file system.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let mut text = serde_json::to_string_pretty(&self.0)?;
         text.push('\n');

@@ -1,6 +1,6 @@
-//! What `ipamd doctor` asks of EC2: permissions by dry run, and facts that the pool does not need.
+//! EC2 calls of `ipamd doctor`: permissions by dry run, and data that the pool does not need.
 //!
-//! Outside [`super::Call`]: nothing here changes anything, and the pool never asks it.
+//! Not part of [`super::Call`]: nothing here changes anything, and the pool does not use it.
 
 use std::collections::BTreeSet;
 
@@ -13,27 +13,27 @@ use planner::SubnetId;
 use super::{Aws, CallError, failed, unreadable};
 use crate::node::identity::Identity;
 
-/// Of an interface, what dry runs name.
+/// The values of an interface that dry runs need.
 #[derive(Clone, Debug)]
 pub struct Subject {
     pub eni: String,
     pub attachment: String,
 }
 
-/// What a dry run says of an action.
+/// The result of a dry run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Permission {
     Allowed,
-    /// With EC2's words.
+    /// With EC2's message.
     Denied(String),
-    /// EC2 answered something else, or nothing.
+    /// EC2 returned another error, or did not answer.
     Unclear(String),
 }
 
 type Answers = Vec<(&'static str, Permission)>;
 
 impl Aws {
-    /// Every action that the daemon needs and that has a dry run. Those that change an interface are asked about
+    /// Every action that the daemon needs and that supports dry runs. Actions that change an interface are tested with
     /// `subject`, and left out without one.
     pub async fn permissions(&self, me: &Identity, subject: Option<&Subject>) -> Answers {
         let client = &self.client;

@@ -1,4 +1,4 @@
-//! DescribeInstanceTypes, for one type. Outside [`super::Call`]: the pool never asks it.
+//! DescribeInstanceTypes for one type. Not part of [`super::Call`]: the pool does not use it.
 
 use aws_sdk_ec2::types::{InstanceTypeHypervisor, InstanceTypeInfo, NetworkInfo};
 use planner::{InstanceType, limits::Hypervisor};
@@ -8,10 +8,10 @@ use super::{Aws, CallError, failed, unreadable};
 const ACTION: &str = "DescribeInstanceTypes";
 
 impl Aws {
-    /// What EC2 says of an instance type. Trunks and branches are not in its answer.
+    /// EC2's description of an instance type. It does not contain trunks and branches.
     ///
     /// # Errors
-    /// What EC2 refuses with (`InvalidInstanceType` for a name that it does not know), or an answer without limits.
+    /// EC2's error (`InvalidInstanceType` for an unknown name), or an answer without limits.
     pub async fn instance_type(&self, name: &str) -> Result<InstanceType, CallError> {
         let out = self
             .client

@@ -1,4 +1,4 @@
-//! The real client against a socket: what it sends, how often, and how long it waits.
+//! The real client with a socket: what it sends, how often, and how long it waits.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -20,27 +20,27 @@ enum Manner {
     Dated(u16, &'static str, &'static str),
     /// Exactly these bytes, and the end of the connection.
     Bytes(&'static [u8]),
-    /// The connection is reset, unanswered.
+    /// The connection is reset without an answer.
     Reset,
-    /// An answer that begins and comes a byte at a time, for ever.
+    /// An answer that is sent one byte at a time, forever.
     Trickle,
     Hang,
 }
 
-/// One request as it came: head and form.
+/// One request: head and form.
 #[derive(Debug)]
 struct Request {
     head: String,
     form: String,
 }
 
-/// An EC2 of one manner on the loopback, and what it was asked.
+/// An EC2 server on the loopback with one behaviour, and the requests that it received.
 fn serve(manner: Manner) -> (String, mpsc::Receiver<Request>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (seen, requests) = mpsc::channel();
     std::thread::spawn(move || {
-        // Held open, or a client would see the end of a connection where it is to see nothing.
+        // Held open, otherwise the client would see the end of the connection.
         let mut hanging = Vec::new();
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -56,7 +56,7 @@ fn serve(manner: Manner) -> (String, mpsc::Receiver<Request>) {
                     answer(&mut stream, status, &format!("Date: {date}\r\n"), body);
                 }
                 Manner::Bytes(bytes) => stream.write_all(bytes).unwrap(),
-                // Closed with something unread: the kernel answers with a reset.
+                // Closed with unread data: the kernel sends a reset.
                 Manner::Reset => drop(stream),
                 Manner::Trickle => {
                     std::thread::spawn(move || trickle(stream));
@@ -77,7 +77,7 @@ fn answer(stream: &mut TcpStream, status: u16, more: &str, body: &str) {
     stream.write_all((head + body).as_bytes()).unwrap();
 }
 
-/// Until the client has had enough.
+/// Until the client closes.
 fn trickle(mut stream: TcpStream) {
     let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 1000000\r\n\r\n<";
     let mut next: &[u8] = head;
@@ -87,7 +87,7 @@ fn trickle(mut stream: TcpStream) {
     }
 }
 
-/// `part`: the body's last byte is left in the socket.
+/// `part`: the last byte of the body stays in the socket.
 fn read(stream: &TcpStream, part: bool) -> Option<Request> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
@@ -163,7 +163,7 @@ async fn a_request_says_who_asks_and_for_which_version() {
     assert!(pairs.any(|pair| pair == "Version=2016-11-15"), "{form}");
 }
 
-/// The SDK by itself would send each of these three times, and Assign would then assign thrice.
+/// By default, the SDK would send each of these three times, and Assign would assign three times.
 #[tokio::test]
 async fn a_call_is_sent_once_whatever_the_answer() {
     for (status, body, code, class) in [
@@ -209,8 +209,8 @@ async fn a_call_that_nobody_took_has_no_effect() {
     assert_eq!(classify(&assign(), &error).class, Class::Transient);
 }
 
-/// What cannot be read may have taken effect, unless nothing was to be changed; and every byte of it is EC2's, so it
-/// must not bring the daemon down.
+/// An unreadable answer may have taken effect, unless the call only reads. All of its bytes come from the network, so
+/// it must not crash the daemon.
 async fn unreadable(manner: Manner) {
     let (url, requests) = serve(manner);
     let client = client(&url, Duration::from_secs(2)).await;
@@ -268,7 +268,7 @@ async fn fault_15_a_body_that_never_ends_is_given_up_in_time() {
     unreadable(Manner::Trickle).await;
 }
 
-/// A proxy that speaks no TLS, or another's certificate: nothing was sent that could have been carried out.
+/// A proxy without TLS, or with another certificate: no request was sent.
 #[tokio::test]
 async fn fault_15_a_failed_tls_handshake_is_an_error_and_no_more() {
     let (url, _requests) = serve(Manner::Bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
@@ -277,7 +277,7 @@ async fn fault_15_a_failed_tls_handshake_is_an_error_and_no_more() {
     assert_eq!(error.code, None, "{error}");
 }
 
-/// EC2 refuses a signature whose time is off; the answer's date tells by how much.
+/// EC2 refuses a signature with a wrong time; the answer's date shows the difference.
 #[tokio::test]
 async fn fault_39_a_wall_clock_that_is_years_off_costs_one_call() {
     const REFUSED: &str = r"<Response><Errors><Error><Code>AuthFailure</Code>

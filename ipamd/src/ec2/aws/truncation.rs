@@ -1,5 +1,5 @@
-//! An answer is whole or it is none. The SDK's XML reader takes the end of the body for the end of the document: of a
-//! list that was cut short on its way it would give the first half as though that were all.
+//! An incomplete answer is an error. The SDK's XML reader treats the end of the body as the end of the document: for a
+//! list that was truncated in transit, it would return the first half as if it were complete.
 
 use aws_sdk_ec2::config::{
     ConfigBag, Intercept, RuntimeComponents,
@@ -7,7 +7,7 @@ use aws_sdk_ec2::config::{
 };
 use aws_smithy_runtime_api::box_error::BoxError;
 
-/// Turns a success whose document has no end into a failure.
+/// Turns a success with a truncated document into a failure.
 #[derive(Debug)]
 pub struct WholeAnswers;
 

@@ -1,4 +1,4 @@
-//! Reading EC2: which interfaces this node has, and which of them are its to manage.
+//! Reading EC2: which interfaces this node has, and which of them it manages.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -11,7 +11,7 @@ use crate::ec2::api::{Call, Interface, Reply};
 pub(super) const HANDS_OFF_TAG: &str = "node.k8s.amazonaws.com/no_manage";
 
 impl Executor {
-    /// Every ENI that is attached to this instance: one call, and all that pods need.
+    /// Every ENI that is attached to this instance: one call, which is all that pods need.
     ///
     /// # Errors
     /// The failure of DescribeNetworkInterfaces.
@@ -22,8 +22,8 @@ impl Executor {
         self.judge_all(found).await
     }
 
-    /// Whether ENIs with this node's tag lie about unattached: what a former life created or detached and had no time
-    /// to finish.
+    /// Whether there are unattached ENIs with this node's tag: the previous process created or detached them and could
+    /// not finish.
     ///
     /// # Errors
     /// The failure of DescribeNetworkInterfaces.
@@ -36,7 +36,7 @@ impl Executor {
         Ok(!found.is_empty())
     }
 
-    /// Every ENI that is attached to this instance or carries its tag: two calls, for EC2 cannot filter by "or".
+    /// Every ENI that is attached to this instance or has its tag: two calls, because EC2 cannot filter by "or".
     ///
     /// # Errors
     /// The failure of either DescribeNetworkInterfaces.
@@ -72,7 +72,7 @@ impl Executor {
         mut found: BTreeMap<EniId, Interface>,
     ) -> Result<Vec<Observed>, Failure> {
         let instance = &self.me.instance;
-        // An ENI of ours that somebody attached to another instance is no longer this node's business.
+        // An ENI of ours that someone attached to another instance does not belong to this node any more.
         found.retain(|_, eni| {
             eni.bond
                 .as_ref()
@@ -85,7 +85,7 @@ impl Executor {
         Ok(inventory)
     }
 
-    /// Puts EC2's description of an ENI into the planner's terms: above all, whether it is ours to manage.
+    /// Converts EC2's description of an ENI into the planner's terms, including whether it is managed.
     pub(super) async fn judge(&self, eni: Interface) -> Result<Observed, Failure> {
         let tagged_ours = eni.tags.get(INSTANCE_TAG) == Some(&self.me.instance);
         let primary = eni.mac == self.me.mac;
@@ -121,8 +121,8 @@ impl Executor {
         })
     }
 
-    /// The subnet's network, and whether the ENI can be managed at all. One that is shared from an account that does not
-    /// show it has no gateway that we know: such an ENI is left alone, and must not cost us the others' list.
+    /// The subnet's network, and whether the ENI can be managed at all. If the subnet is shared from an account that
+    /// does not show it, its gateway is unknown: such an ENI is not managed, and must not make the whole list fail.
     async fn reachable(&self, managed: bool, eni: &Interface) -> Result<(bool, Ipv4Net), Failure> {
         if !managed {
             return Ok((false, Ipv4Net::from(eni.primary)));

@@ -11,7 +11,7 @@ use crate::ec2::{
 const ME: &str = "i-1";
 const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 
-/// Answers from a script, and remembers what it was asked.
+/// Returns scripted answers and records the calls.
 #[derive(Default)]
 struct Scripted {
     answers: Mutex<VecDeque<Result<Reply, CallError>>>,
@@ -265,7 +265,7 @@ async fn a_look_that_fails_does_not_end_the_wait_for_a_detachment() {
 
 #[tokio::test]
 async fn a_delete_passes_on_what_ec2_said() {
-    // "Not found" may mean that EC2 does not show a young ENI yet: what to make of it is the planner's business.
+    // "Not found" may mean that EC2 does not show a new ENI yet: the planner interprets it.
     for (code, class) in [
         ("InvalidNetworkInterfaceID.NotFound", Class::NotFound),
         ("InvalidNetworkInterface.InUse", Class::InUse),
@@ -291,7 +291,7 @@ async fn a_repeated_create_is_the_same_to_the_letter() {
     };
     for _ in 0..2 {
         executor.run(command.clone()).await.unwrap();
-        // The tag tells the time: a second later it would differ, and EC2 would refuse the token.
+        // The tag contains the time: a second later it would differ, and EC2 would refuse the token.
         tokio::time::sleep(Duration::from_millis(1100)).await;
     }
     let asked: Vec<_> = ec2

@@ -1,4 +1,4 @@
-//! Tables of what the limiter allows and when.
+//! Tests of what the limiter allows and when.
 
 use super::*;
 

@@ -24,7 +24,7 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// EC2 never answers: all that happens here is between the pods and the pool.
+/// EC2 never answers: only the pods and the pool act here.
 struct Silent;
 
 impl Ec2 for Silent {
@@ -107,7 +107,7 @@ fn size_of_five(demand: &Demand) -> f64 {
         .map_or(0.0, |(_, weight)| *weight)
 }
 
-/// Five pods at once; then the daemon is killed, and its successor knows of them.
+/// Five pods at once; then the daemon is killed, and the next process knows them.
 #[tokio::test(start_paused = true)]
 async fn what_was_learnt_of_the_demand_outlives_a_killed_daemon() {
     let dir = std::env::temp_dir().join(format!("hawser-memory-{}", std::process::id()));

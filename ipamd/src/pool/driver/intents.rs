@@ -1,6 +1,6 @@
-//! EC2 calls as the pool starts them, and the notes on disk around those that make or free an ENI.
+//! The pool's EC2 calls, and the notes on disk around those that create or release an ENI.
 //!
-//! Writes intents and starts calls; what a lost ENI means is decided at the next start (`cloud::start`).
+//! Writes intents and starts calls; the next start interprets intents of a lost ENI (`pool::discovery`).
 
 use planner::{Answer, Class, Command, EniId};
 use proto::error_chain::chain;
@@ -35,8 +35,9 @@ impl<H: EniHost> Driver<H> {
         }
     }
 
-    /// A create is the one call whose loss costs an ENI, so its token is on disk before it is sent, and stays there
-    /// until the ENI is attached or known not to exist: a daemon that finds it at its start looks for the ENI at once.
+    /// Create is the one call whose loss costs an ENI, so its token is on disk before the call is sent. It stays there
+    /// until the ENI is attached or known not to exist. A daemon that finds a token at its start searches for the ENI
+    /// immediately.
     fn create(&self, command: Command, token: String) {
         let (op, executor, journal) =
             (op_of(&command), self.executor.clone(), self.journal.clone());
@@ -59,8 +60,8 @@ impl<H: EniHost> Driver<H> {
         });
     }
 
-    /// A detached ENI that is not deleted yet is on no list of what is attached: noted for a daemon that starts between
-    /// the two.
+    /// A detached ENI that is not deleted yet is in no list of attached ENIs: it is noted for a daemon that starts in
+    /// between.
     fn detach(&self, command: Command, eni: EniId) {
         let (op, executor, journal) =
             (op_of(&command), self.executor.clone(), self.journal.clone());
@@ -73,7 +74,7 @@ impl<H: EniHost> Driver<H> {
         });
     }
 
-    /// Once it is attached or gone, nobody needs to look for the ENI.
+    /// When it is attached or gone, nobody needs to search for the ENI.
     fn settling(&self, command: Command, eni: EniId) {
         let (op, executor, journal) =
             (op_of(&command), self.executor.clone(), self.journal.clone());
@@ -87,7 +88,8 @@ impl<H: EniHost> Driver<H> {
     }
 }
 
-/// Without its note an ENI lost in a crash is found minutes later, by its tag: worth a log line, not a pod's wait.
+/// Without its note, an ENI that is lost in a crash is found minutes later by its tag. A failure is worth a log line,
+/// but no pod waits for it.
 async fn note(
     journal: Option<&Worker<Store>>,
     change: impl FnOnce(&Store) -> Result<(), StoreError> + Send + 'static,

@@ -1,9 +1,9 @@
-//! Seats for connections: how many there are, who must yield when they are all taken, and how much unanswered input
-//! all connections together may hold.
+//! Slots for connections: how many there are, which connections must close when all are used, and how much unanswered
+//! input all connections together may hold.
 //!
-//! A connection is idle while no complete request of it is under way, however much of one has arrived. Idle ones end by
-//! themselves, and at once where somebody else needs the seat, so that a thousand half-sent frames cost nobody else
-//! anything. Knows neither sockets nor gRPC.
+//! A connection is idle while it has no complete request in progress, however much of one has arrived. Idle connections
+//! are closed after a time, or immediately if another connection needs the slot, so that a thousand partial frames do
+//! not affect others. Knows neither sockets nor gRPC.
 
 use std::{
     collections::BTreeMap,
@@ -22,26 +22,26 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// What connections may take.
+/// The limits of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at one time.
+    /// The maximum number of connections.
     pub seats: usize,
-    /// How long a connection may be without a complete request. Between one and two of it pass before it ends.
+    /// How long a connection may have no complete request. It is closed after one to two times this time.
     pub idle: Duration,
-    /// Bytes that one connection may send beyond its answered requests.
+    /// The maximum number of bytes that one connection may send beyond its answered requests.
     pub each: usize,
     /// The same for all connections together.
     pub all: usize,
 }
 
-/// Descriptors that the daemon needs besides its connections: sockets, the store, the EC2 client's pool.
+/// Descriptors that the daemon needs in addition to its connections: sockets, the store, the EC2 client's pool.
 const OWN_DESCRIPTORS: u64 = 128;
-/// A connection is one and brings two; a request whose connection has ended may hold two more.
+/// A connection uses one and passes two; a request whose connection has ended may hold two more.
 const DESCRIPTORS_PER_SEAT: u64 = 5;
 
 impl Limits {
-    /// As many seats as `descriptors` allow, up to 1,024: four times the pods of a large node.
+    /// As many slots as `descriptors` allow, up to 1,024: four times the pods of a large node.
     #[must_use]
     pub fn within(descriptors: u64) -> Self {
         let seats = descriptors.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS_PER_SEAT;
@@ -54,7 +54,7 @@ impl Limits {
     }
 }
 
-/// Why a connection ends before its peer ends it.
+/// Why a connection is closed before its peer closes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
     #[error("no complete request came for too long")]
@@ -71,7 +71,7 @@ impl From<Ended> for io::Error {
     }
 }
 
-/// What a connection and its requests know of each other.
+/// What a connection and its requests share.
 #[derive(Debug, Default)]
 struct Life {
     under_way: AtomicUsize,
@@ -89,7 +89,7 @@ impl Life {
     }
 }
 
-/// All seats. Cloning gives another handle.
+/// All slots. Cloning gives another handle.
 #[derive(Clone, Debug)]
 pub struct Seats(Arc<Hall>);
 
@@ -104,7 +104,7 @@ struct Hall {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    /// By age. The sender tells the connection to yield, once.
+    /// By age. The sender tells the connection to close, once.
     seats: BTreeMap<u64, (Arc<Life>, Option<oneshot::Sender<()>>)>,
 }
 
@@ -124,11 +124,11 @@ impl Seats {
         self.0.limits.seats
     }
 
-    /// A seat: a free one, or that of whoever has been idle since the earliest, once that one has left; else waits until
-    /// somebody leaves.
+    /// A slot: a free one, or that of the connection that has been idle longest, after it has closed; otherwise waits
+    /// until one is free.
     pub async fn take(&self) -> Seat {
         loop {
-            // A permit of `notify_one` is kept for whoever asks next, so none is missed between the two.
+            // A permit of `notify_one` is kept for the next waiter, so none is missed between the two.
             let freed = self.0.freed.notified();
             if let Some(seat) = self.take_free() {
                 return seat;
@@ -137,7 +137,7 @@ impl Seats {
         }
     }
 
-    /// Some at a time: one by one, each newcomer would wait for a stranger's task to be run.
+    /// Closes several at a time: one by one, each new connection would wait until another task has run.
     fn make_room(&self, taken: &mut Taken) {
         let most = (self.0.limits.seats / 8).max(1);
         let leaving = taken.seats.values().filter(|(_, tell)| tell.is_none());
@@ -149,7 +149,7 @@ impl Seats {
             .take(idle);
         for (_, tell) in idle {
             if let Some(tell) = tell.take() {
-                // Whoever cannot be told is on its way already.
+                // A connection that cannot be told is already closing.
                 tell.send(()).unwrap_or_default();
             }
         }
@@ -181,14 +181,14 @@ impl Seats {
     }
 }
 
-/// One connection's seat, until dropped.
+/// One connection's slot, until dropped.
 pub struct Seat {
     hall: Arc<Hall>,
     number: u64,
     life: Arc<Life>,
     told: oneshot::Receiver<()>,
     timer: Pin<Box<Sleep>>,
-    /// Requests answered when the timer was last set.
+    /// The number of answered requests when the timer was last set.
     seen: usize,
     ended: Option<Ended>,
 }
@@ -202,13 +202,13 @@ impl fmt::Debug for Seat {
 }
 
 impl Seat {
-    /// A connection takes the seat, which may have stood empty for long: its time begins now.
+    /// A connection takes the slot, which may have been free for long: its time starts now.
     pub fn occupy(&mut self) {
         let idle = Instant::now() + self.hall.limits.idle;
         self.timer.as_mut().reset(idle);
     }
 
-    /// Ready once the connection must end. To be polled whenever the connection is read.
+    /// Ready when the connection must close. Poll this whenever the connection is read.
     pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if let Some(ended) = self.ended {
             return Poll::Ready(ended);
@@ -232,17 +232,17 @@ impl Seat {
         *self.ended.insert(why)
     }
 
-    /// Ends when the connection must.
+    /// Ends when the connection must close.
     pub async fn ended(&mut self) -> Ended {
         std::future::poll_fn(|cx| self.poll_ended(cx)).await
     }
 
-    /// Notes that the connection sent so many bytes.
+    /// Records that the connection sent this many bytes.
     ///
     /// # Errors
-    /// [`Ended::Overfull`] if that was too much, for it or for all together.
+    /// [`Ended::Overfull`] if this is too much, for the connection or for all together.
     pub fn charge(&mut self, bytes: usize) -> Result<(), Ended> {
-        // What follows a complete request is no part of another: there is one at a time.
+        // Bytes after a complete request do not belong to another one: there is one at a time.
         if self.is_in_use() {
             return Ok(());
         }
@@ -254,13 +254,13 @@ impl Seat {
         Ok(())
     }
 
-    /// Whether a request of the connection is under way.
+    /// Whether a request of the connection is in progress.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         self.life.under_way.load(Relaxed) > 0
     }
 
-    /// For the requests that come over this connection.
+    /// For the requests on this connection.
     #[must_use]
     pub fn requests(&self) -> Requests {
         Requests(self.life.clone())
@@ -285,7 +285,7 @@ impl Drop for Seat {
 pub struct Requests(Arc<Life>);
 
 impl Requests {
-    /// A complete request has come; the connection is not idle until the value is dropped.
+    /// A complete request has arrived; the connection is not idle until the value is dropped.
     #[must_use]
     pub fn begin(&self) -> UnderWay {
         self.0.under_way.fetch_add(1, Relaxed);
@@ -293,7 +293,7 @@ impl Requests {
     }
 }
 
-/// One request under way.
+/// One request in progress.
 #[derive(Debug)]
 pub struct UnderWay(Arc<Life>);
 

@@ -1,7 +1,7 @@
-//! One connection past its preamble: HTTP/2 over it, within what its seat allows.
+//! One connection after its preamble: HTTP/2, within the limits of its slot.
 //!
-//! Owns reading, writing and ending it. hyper is called directly: a screenful, where tonic's server wants a stream of
-//! connections, and a layer that gives each request what its connection brought.
+//! Owns reading, writing and closing it. hyper is used directly, which needs little code; tonic's server would need a
+//! stream of connections and a layer that passes the connection's data to each request.
 
 use std::{
     collections::VecDeque,
@@ -29,7 +29,7 @@ use tower::Service;
 use super::{Brought, REQUEST_LIMIT};
 use crate::rpc::listener::admission::Seat;
 
-/// Input that HTTP/2 reads ahead of whoever wants it, per connection: its own default is a mebibyte.
+/// The HTTP/2 window per connection: the default is one mebibyte.
 const READ_AHEAD: u32 = 64 << 10;
 
 /// The node, for one connection.
@@ -49,7 +49,7 @@ impl<N: Node> hyper::service::Service<Request<Incoming>> for Served<N> {
     }
 }
 
-/// Serves the connection until either side ends it; after `stop`, until the request under way is answered.
+/// Serves the connection until either side closes it; after `stop`, until the request in progress is answered.
 pub async fn serve(
     connection: Connection,
     brought: Brought,
@@ -59,7 +59,7 @@ pub async fn serve(
     let node = NodeServer::new(node).max_decoding_message_size(REQUEST_LIMIT);
     let service = Served { node, brought };
     let mut http = http2::Builder::new(TokioExecutor::new());
-    // Plugin and command line ask one thing per connection; bounds per connection are bounds per request so.
+    // Plugin and command line send one request per connection, so limits per connection are limits per request.
     http.max_concurrent_streams(1)
         .initial_stream_window_size(READ_AHEAD)
         .initial_connection_window_size(READ_AHEAD)
@@ -77,12 +77,12 @@ pub async fn serve(
     }
 }
 
-/// A connection past its preamble.
+/// A connection after its preamble.
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
     seat: Seat,
-    /// Read already, and paid for.
+    /// Already read, and charged.
     opening: VecDeque<u8>,
 }
 
@@ -95,7 +95,7 @@ impl Connection {
         }
     }
 
-    /// Gives what was read before.
+    /// Returns what was read before.
     fn give(&mut self, buf: &mut ReadBuf<'_>) {
         let (first, _) = self.opening.as_slices();
         let length = first.len().min(buf.remaining());
@@ -105,7 +105,7 @@ impl Connection {
 }
 
 impl AsyncRead for Connection {
-    /// HTTP/2 reads whenever anything moves, so this is where a connection learns that it has to end.
+    /// HTTP/2 reads whenever anything happens, so a connection learns here that it must close.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,10 +1,9 @@
-//! A call that came in one piece and in the very words that the plugin uses ([`proto::wire`]): answered in one piece,
-//! without the machinery of HTTP/2.
+//! A call that arrives in one piece and in exactly the form that the plugin sends ([`proto::wire`]): it is answered in
+//! one piece, without an HTTP/2 library.
 //!
-//! Every pod's start makes such a call, and walking it through HTTP/2's state, a library's server and its tasks cost a
-//! tenth of all that a daemon does for a pod. Whatever differs in one byte (another client, a longer request, one that is
-//! not all there yet) is none of this file's, and is served by [`super::connection`] with what was read of it. Knows the
-//! verbs by their names only.
+//! Every pod's start makes such a call. With HTTP/2's state machine, a library's server and its tasks, it took a tenth
+//! of the daemon's work for a pod. A call that differs in one byte (another client, a longer request, an incomplete
+//! one) is passed to [`super::connection`] with the bytes that were read. Knows only the names of the verbs.
 
 use std::{io, sync::LazyLock};
 
@@ -19,10 +18,10 @@ use tonic::{Request, Response, Status};
 
 use super::Brought;
 
-/// The longest call that is taken in one piece: an ADD with all that a pod may be called is a quarter of it.
+/// The maximum size of a call in one piece: an ADD with the longest names of a pod needs a quarter of it.
 const LONGEST: usize = 4096;
 
-/// Which call it is.
+/// The verb of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verb {
     Add,
@@ -31,7 +30,7 @@ enum Verb {
     Status,
 }
 
-/// How each begins.
+/// How each of them starts.
 static OPENINGS: LazyLock<[(Verb, Vec<u8>); 4]> = LazyLock::new(|| {
     [
         (Verb::Add, "Add"),
@@ -42,11 +41,11 @@ static OPENINGS: LazyLock<[(Verb, Vec<u8>); 4]> = LazyLock::new(|| {
     .map(|(verb, name)| (verb, wire::opening(name)))
 });
 
-/// What a connection begins with, as far as it has come.
+/// The received start of a connection.
 #[derive(Debug)]
 pub struct Opening(Vec<u8>);
 
-/// A call, recognised.
+/// A recognised call.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
     verb: Verb,
@@ -54,10 +53,10 @@ pub struct Call<'a> {
 }
 
 impl Opening {
-    /// Takes what is there and does not wait: the plugin sends all of its call together with the preamble.
+    /// Reads the available bytes and does not wait: the plugin sends its whole call together with the preamble.
     ///
     /// # Errors
-    /// If the connection failed, or has ended.
+    /// If the connection failed, or is closed.
     pub fn read(stream: &UnixStream) -> io::Result<Self> {
         let mut bytes = [0; LONGEST];
         let length = match stream.try_read(&mut bytes) {
@@ -72,12 +71,12 @@ impl Opening {
         self.0.len()
     }
 
-    /// For whoever goes on reading.
+    /// For further reading.
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 
-    /// The call that this is, whole and nothing besides.
+    /// The call, if the bytes are exactly one complete call.
     pub fn call(&self) -> Option<Call<'_>> {
         let mut known = OPENINGS.iter();
         let (verb, rest) =
@@ -92,7 +91,7 @@ impl Opening {
 }
 
 impl Call<'_> {
-    /// Has it answered: all that is to be said until the end of the connection.
+    /// Answers the call: returns everything that is sent until the end of the connection.
     pub async fn answer(self, node: &impl Node, brought: Brought) -> Vec<u8> {
         let message = self.message;
         let answer = match self.verb {
@@ -116,7 +115,7 @@ async fn unary<Q: Message + Default, A: Message>(
     Ok(verb(request).await?.into_inner().encode_to_vec())
 }
 
-/// Ends with the connection: nobody waits for the answer any more. What the caller may say meanwhile changes nothing.
+/// Ends with the connection, when nobody waits for the answer any more. Further bytes from the caller are ignored.
 pub async fn gone(stream: &UnixStream) {
     let mut more = [0; 256];
     while stream.readable().await.is_ok() {
@@ -128,9 +127,9 @@ pub async fn gone(stream: &UnixStream) {
     }
 }
 
-/// The server's own opening words, the answer, and that no other call is taken.
+/// The server's preface, the answer, and the notice that no further call is accepted.
 fn said(answer: &Result<Vec<u8>, Status>) -> Vec<u8> {
-    /// `:status` 200 of the static table; `content-type` is its 31st.
+    /// `:status` 200 of the static table; `content-type` is its 31st entry.
     const HEADERS: &[u8] = b"\x88\x0f\x10\x10application/grpc";
     const OK: &[u8] = b"\x00\x0bgrpc-status\x010";
     let mut out = Vec::with_capacity(512);
@@ -150,13 +149,13 @@ fn said(answer: &Result<Vec<u8>, Status>) -> Vec<u8> {
             put_block(&mut out, flag::END_STREAM, &block);
         }
     }
-    // The last stream that was served, and no error.
+    // The last stream that was served, without an error.
     let goaway = [STREAM.to_be_bytes(), [0; 4]].concat();
     wire::put(&mut out, frame::GOAWAY, 0, 0, &goaway);
     out
 }
 
-/// A header block in as many frames as it needs.
+/// A header block in as many frames as necessary.
 fn put_block(out: &mut Vec<u8>, flags: u8, block: &[u8]) {
     let parts = block.chunks(FRAME_MAX);
     let last = parts.len() - 1;
@@ -170,11 +169,11 @@ fn put_block(out: &mut Vec<u8>, flags: u8, block: &[u8]) {
     }
 }
 
-/// gRPC's own fields of a refusal, without any compression.
+/// gRPC's own fields of a refusal, without compression.
 fn fields(status: &Status) -> Vec<u8> {
     let mut named = HeaderMap::new();
     if status.add_header(&mut named).is_err() {
-        // Not even its words can be written as a header.
+        // Its message cannot be encoded as a header.
         named.insert("grpc-status", http::HeaderValue::from_static("13"));
     }
     let mut block = Vec::new();
@@ -188,7 +187,7 @@ fn fields(status: &Status) -> Vec<u8> {
     block
 }
 
-/// A string's length (RFC 7541, 5.1), whose first byte has seven bits for it.
+/// A string's length (RFC 7541, 5.1), with seven bits in the first byte.
 fn put_integer(block: &mut Vec<u8>, value: usize) {
     const MOST: usize = 0x7f;
     let byte = |value: usize| u8::try_from(value & 0xff).unwrap_or(u8::MAX);

@@ -1,5 +1,5 @@
-//! Pods that ended without a DEL. When a namespace ends the kernel takes its link and routes along, and containerd 2
-//! drops a failed DEL for good: a record without a link is then the only thing left, and nobody will ask for it.
+//! Pods that ended without a DEL. When a namespace ends, the kernel removes its link and routes, and containerd 2 does
+//! not repeat a failed DEL. A record without a link then remains, and no request will free it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,14 +16,14 @@ use tokio::sync::Notify;
 use super::Sandboxes;
 use crate::{runtime::clock, state::store::Record};
 
-/// How often the kernel is looked at, whether or not it told of a link that went.
+/// How often the links are checked, even without a notification of a removed link.
 const PERIOD: Duration = Duration::from_secs(10);
-/// How long a link must have been absent. A record and its link are not made in one instant: a list read between the two
-/// must not cost a living pod its address. And a DEL that is merely late finds its sandbox.
+/// How long a link must have been missing. A record and its link are not created at the same instant: a list that is
+/// read in between must not cost a live pod its address. Also, a DEL that is only late finds its sandbox.
 const GRACE: Duration = Duration::from_secs(10);
 
 impl Sandboxes {
-    /// Deletes the sandboxes whose DEL came while no daemon did, and removes their tombstones.
+    /// Deletes the sandboxes whose DEL came while no daemon was running, and removes their tombstones.
     pub async fn honour_tombstones(&self, directory: &Path) {
         let found = match tombstone::all(directory) {
             Ok(found) => found,
@@ -47,17 +47,17 @@ impl Sandboxes {
         }
     }
 
-    /// Looks for ever: now and then, and at once when `ended` tells of a link that went.
+    /// Runs forever: at intervals, and immediately when `ended` is notified of a removed link.
     pub async fn sweep(self, tombstones: PathBuf, ended: Arc<Notify>) {
         let mut suspects = Suspects::default();
         loop {
             let wait = suspects.next_look(clock::now());
-            // Both are cancel-safe: what was told stays told, and time has no state.
+            // Both are cancel-safe: a notification is kept, and time has no state.
             tokio::select! {
                 () = ended.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
-            // One more may have come from a plugin that gave up on a daemon too busy to answer.
+            // A new one may come from a plugin that stopped waiting for a daemon that was too busy to answer.
             self.honour_tombstones(&tombstones).await;
             let links = match self.shared.host.list().await {
                 Ok(links) => links,
@@ -93,7 +93,7 @@ fn sandbox_of(key: SandboxKey) -> Sandbox {
 struct Suspects(BTreeMap<Sandbox, Mono>);
 
 impl Suspects {
-    /// Those that have now been without a link, at every look, for as long as it takes.
+    /// Those that have been without a link at every check for the whole time.
     fn overdue(&mut self, records: &[Record], links: &[HostSide], now: Mono) -> Vec<Sandbox> {
         let standing: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
         let absent = records
@@ -110,7 +110,7 @@ impl Suspects {
         overdue.into_iter().map(|(sandbox, _)| sandbox).collect()
     }
 
-    /// How long nobody need look, unless told.
+    /// The time until the next check is necessary, without a notification.
     fn next_look(&self, now: Mono) -> Duration {
         let waits = self.0.values().map(|since| (*since + GRACE).since(now));
         waits.min().map_or(PERIOD, |wait| wait.min(PERIOD))
@@ -157,7 +157,7 @@ mod tests {
         let (begun, soon) = (Mono::ZERO, Mono::ZERO + GRACE / 2);
         assert!(suspects.overdue(&records, &[link("b")], begun).is_empty());
         assert_eq!(suspects.next_look(soon), GRACE / 2);
-        // However often it is looked at meanwhile.
+        // However often it is checked in between.
         assert!(suspects.overdue(&records, &[link("b")], soon).is_empty());
         let after = begun + GRACE;
         assert_eq!(

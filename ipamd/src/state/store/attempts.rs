@@ -1,12 +1,13 @@
-//! The lock on the state directory, and in it the number of starts that died while they opened the state file.
+//! The lock on the state directory, which also contains the number of starts that died while they opened the state
+//! file.
 //!
-//! A damaged page number has the database ask for gigabytes before it looks at anything, and other damage may end a
-//! process in other ways that nothing inside it can catch: under a container's memory limit every start would be killed
-//! at the same byte, for ever. A checksum of the whole file would have to be renewed in every commit, and a trial by
-//! another process be paid for at every start; a count costs two system calls and heals whatever the cause was.
+//! A corrupt page number makes the database allocate gigabytes before it checks anything, and other damage may end a
+//! process in ways that it cannot catch: with a container's memory limit, every start would be killed at the same byte,
+//! forever. A checksum of the whole file would have to be updated in every commit, and a test in another process would
+//! cost time at every start. A count costs two system calls and works for any cause.
 //!
-//! The count is the length of the lock file: a change of it needs no room on a full disk, is there as soon as the call
-//! returns, and belongs to whoever holds the lock. It decides nothing about the state file.
+//! The count is the length of the lock file: changing it needs no space on a full disk, is visible when the call
+//! returns, and belongs to the holder of the lock. Makes no decisions about the state file.
 
 use std::{
     fs::{File, TryLockError},
@@ -15,16 +16,16 @@ use std::{
 
 use super::StoreError;
 
-/// So many deaths in a row are the file's fault. One alone may be anybody's: a node that ran out of memory, an impatient
-/// operator.
+/// The number of consecutive deaths that are attributed to the file. A single one may have other causes: a node without
+/// memory, an impatient operator.
 pub(super) const FATAL: u64 = 2;
 
-/// The lock, for as long as the value lives; the kernel lets go of it however the process ends.
+/// The lock, as long as the value exists; the kernel releases it however the process ends.
 #[derive(Debug)]
 pub(super) struct Lock(File);
 
 impl Lock {
-    /// Takes the lock, or says that another daemon has it.
+    /// Takes the lock, or returns that another daemon has it.
     pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
         let wrap = |source| StoreError::Io {
             operation: "lock",
@@ -46,7 +47,7 @@ impl Lock {
         }
     }
 
-    /// Begins an attempt to open the state file.
+    /// Starts an attempt to open the state file.
     pub(super) fn attempt(&self) -> Attempt<'_> {
         let before = self.0.metadata().map_or(0, |about| about.len());
         let attempt = Attempt {
@@ -58,7 +59,7 @@ impl Lock {
     }
 }
 
-/// An attempt that counts as a death unless it is dropped.
+/// An attempt, which counts as a death unless it is dropped.
 #[derive(Debug)]
 pub(super) struct Attempt<'a> {
     lock: &'a File,
@@ -66,18 +67,18 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// How many in a row before this one did not come to their end.
+    /// How many consecutive attempts before this one did not complete.
     pub(super) const fn died_before(&self) -> u64 {
         self.before
     }
 
-    /// The file is another one now: the next start shall not take it for the one that killed.
+    /// The file is now another one: the next start must not attribute the deaths to it.
     pub(super) fn is_the_first(&self) {
         self.count(1);
     }
 
     fn count(&self, deaths: u64) {
-        // Without the count all is as it would be with a file that harms nobody.
+        // Without the count, everything works as with a file that does no harm.
         if let Err(error) = self.lock.set_len(deaths) {
             tracing::warn!(%error, "a start that dies over the state file will not be counted");
         }
@@ -85,7 +86,7 @@ impl Attempt<'_> {
 }
 
 impl Drop for Attempt<'_> {
-    /// It came to its end, whether in success or in an error.
+    /// The attempt is complete, with success or with an error.
     fn drop(&mut self) {
         self.count(0);
     }

@@ -1,7 +1,7 @@
-//! Reading a state file that belongs to somebody else: a daemon that died, a node whose disk was copied.
+//! Reads a state file of another process: of a dead daemon, or from a copied disk.
 //!
-//! The file's bytes are read once and opened in memory, for a database that was not closed repairs itself by writing.
-//! No lock is taken and the file is not touched.
+//! The bytes are read once and opened in memory, because a database that was not closed repairs itself by writing. No
+//! lock is taken, and the file is not changed.
 
 use std::{
     fs,
@@ -13,10 +13,10 @@ use redb::{Database, ReadableDatabase, StorageBackend, backends::InMemoryBackend
 
 use super::{ABOUT, Contents, StoreError, VERSION, read};
 
-/// What the file at `path` holds, and the id of the boot that it belongs to.
+/// The contents of the file at `path`, and the id of its boot.
 ///
 /// # Errors
-/// If the file cannot be read, is none of ours, or is of another version.
+/// If the file cannot be read, is not a state file, or is of another version.
 pub fn peek(path: &Path) -> Result<(Contents, String), StoreError> {
     let wrap = |operation| {
         move |source| StoreError::Io {
@@ -46,7 +46,7 @@ pub fn peek(path: &Path) -> Result<(Contents, String), StoreError> {
         };
         Ok(read(&database)?.map(|contents| (contents, boot)))
     };
-    // As at a start: the database panics over pages that were damaged after they were closed.
+    // As at a start: the database panics on pages that were damaged after they were closed.
     let found = catch_unwind(AssertUnwindSafe(contents));
     let damaged = |_| Err(redb::Error::Corrupted("its pages are damaged".to_owned()));
     let found = found

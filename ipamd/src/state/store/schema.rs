@@ -1,4 +1,5 @@
-//! The forms on disk. Kept apart from the program's own types, so that those may change and the file's meaning does not.
+//! The format on disk. It is separate from the program's own types, so that these can change without changing the
+//! format.
 
 use std::{
     collections::BTreeMap,
@@ -120,7 +121,7 @@ pub fn to_record(text: &str) -> Option<Record> {
     })
 }
 
-/// ENIs that are not attached have nothing to tell after a restart: EC2 lists them by their tag.
+/// ENIs that are not attached are not needed after a restart: EC2 lists them by their tag.
 pub fn of_enis(enis: &[Observed]) -> String {
     let attached = enis.iter().filter_map(|eni| {
         let bond = eni.attached.as_ref()?;
@@ -165,7 +166,7 @@ fn to_eni(eni: StoredEni) -> Option<Observed> {
             device: eni.device,
             settled: true,
         }),
-        // It was in the pool, so it was ours to manage; EC2's list will say whether it still is.
+        // It was in the pool, so it was managed; EC2's list will show whether it still is.
         managed: true,
         tagged_ours: false,
     })

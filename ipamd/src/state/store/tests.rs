@@ -131,7 +131,7 @@ fn a_file_of_another_boot_is_set_aside() {
     assert!(place.file().with_extension("boot").exists());
 }
 
-/// What a stopped and started instance reads anew: its type may be another, and so may its device numbers.
+/// What a stopped and started instance reads again: its type and its device numbers may have changed.
 #[test]
 fn fault_51_another_boot_remembers_neither_instance_type_nor_enis() {
     let place = Place::new("type");
@@ -156,7 +156,7 @@ fn fault_36_a_file_of_another_version_is_set_aside() {
     }
 }
 
-/// What a file looks like whose last write never reached the disk: every length that it may have been left at.
+/// A file whose last write did not reach the disk: every possible length.
 #[test]
 fn fault_38_a_file_cut_short_is_read_whole_or_set_aside() {
     let place = Place::new("cut");
@@ -169,7 +169,7 @@ fn fault_38_a_file_cut_short_is_read_whole_or_set_aside() {
         std::fs::write(cut.file(), &whole[..whole.len() * part / 16]).unwrap();
         let (store, contents) = Store::open(&cut.file(), "boot-1").unwrap();
         assert!(contents.records.len() <= 1, "{part}");
-        // And whatever it was, it serves from now on.
+        // In any case, it works from now on.
         store.put(&record("b", [10, 0, 0, 6])).unwrap();
     }
 }
@@ -205,7 +205,7 @@ fn whoever_peeks_at_a_damaged_file_is_told_so() {
     assert!(told > 1, "no page mattered");
 }
 
-/// What starts leave that were killed while they opened the file.
+/// The state after starts that were killed while they opened the file.
 fn deaths(place: &Place, number: u64) {
     let lock = std::fs::File::create(place.file().with_extension("lock")).unwrap();
     lock.set_len(number).unwrap();
@@ -218,7 +218,7 @@ fn fault_36_a_file_that_two_starts_died_over_is_kept_for_study_and_replaced() {
     let (store, _) = Store::open(&place.file(), "boot-1").unwrap();
     store.put(&kept).unwrap();
     drop(store);
-    // One death is nobody's fault, and a start that came to its end ends the row.
+    // One death is not attributed to the file, and a complete start resets the count.
     for _ in 0..2 {
         deaths(&place, 1);
         let (_, contents) = Store::open(&place.file(), "boot-1").unwrap();
@@ -239,7 +239,7 @@ fn fault_36_a_file_that_two_starts_died_over_is_kept_for_study_and_replaced() {
 #[test]
 fn a_start_that_is_refused_is_no_death() {
     let place = Place::new("refused");
-    // The system's word on it, not the database's.
+    // The system's error, not the database's.
     std::fs::create_dir(place.file()).unwrap();
     for _ in 0..3 {
         assert!(matches!(

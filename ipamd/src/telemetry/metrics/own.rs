@@ -1,4 +1,4 @@
-//! Hawser's own metrics: what upstream has no name for.
+//! Hawser's own metrics, for which the AWS VPC CNI has no name.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(super) struct Own {
 }
 
 impl Own {
-    #[rustfmt::skip] // one line per metric reads as the table that it is
+    #[rustfmt::skip] // one line per metric, as a table
     pub(super) fn new(book: &mut Book<'_>) -> Self {
         let build = book.gauges("hawser_build_info", "Which build this is", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);

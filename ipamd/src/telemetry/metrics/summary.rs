@@ -1,5 +1,5 @@
-//! A summary without quantiles: a sum and a count per label set. Upstream's latency metric is one, and the library has
-//! no such type.
+//! A summary without quantiles: a sum and a count per label set. The AWS VPC CNI's latency metric is one, and the
+//! library has no such type.
 
 use std::{
     collections::BTreeMap,

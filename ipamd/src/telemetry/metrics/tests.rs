@@ -1,4 +1,5 @@
-//! The text as a scraper reads it, checked as strictly as Prometheus's own linter does, and the names that may not change.
+//! The text as a scraper reads it, checked as strictly as by Prometheus's own linter, and the names that must not
+//! change.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +8,7 @@ use std::{
 
 use super::*;
 
-/// One of everything has happened.
+/// Every event has happened once.
 fn busy() -> Metrics {
     let metrics = Metrics::new();
     let took = Duration::from_millis(3);
@@ -61,7 +62,7 @@ fn pool() -> Snapshot {
     planner.snapshot(now)
 }
 
-/// Metric families by name with their type, after checking the text line by line.
+/// Metric families by name with their type, after a check of each line.
 fn lint(text: &str) -> BTreeMap<String, String> {
     let (mut helped, mut types, mut seen) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
     assert!(text.ends_with('\n'));

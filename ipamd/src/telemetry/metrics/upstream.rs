@@ -1,7 +1,8 @@
 //! The AWS VPC CNI's metrics, by name, type and meaning, so that dashboards and its metrics helper keep working.
 //!
-//! Left out: `awscni_pod_eni_error_count`, since security groups for pods are not served. `awscni_force_removed_*`
-//! stay at zero for ever: nothing in use is taken away. Where upstream's label held a free text, ours holds a constant.
+//! Left out: `awscni_pod_eni_error_count`, because security groups for pods are not supported. `awscni_force_removed_*`
+//! always stay at zero: nothing in use is removed. Where the AWS VPC CNI's label has arbitrary text, ours has a
+//! constant.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -36,7 +37,7 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    #[rustfmt::skip] // one line per metric reads as the table that it is
+    #[rustfmt::skip] // one line per metric, as a table
     pub(super) fn new(book: &mut Book<'_>) -> Self {
         let build = book.gauges("awscni_build_info", "Which build this is", &["version", "goversion"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), ""]).set(1);
@@ -150,7 +151,7 @@ impl Upstream {
         self.assignments(pool);
     }
 
-    /// Series of ENIs and prefixes that are gone go with them.
+    /// Series of removed ENIs and prefixes are removed with them.
     fn assignments(&self, pool: &Snapshot) {
         self.per_eni.reset();
         self.per_cidr.reset();
@@ -176,7 +177,7 @@ impl Upstream {
     }
 }
 
-/// What IPv6 prefixes have beyond what the pool counts of them.
+/// What IPv6 prefixes have beyond the pool's count.
 fn beyond(pool: &Snapshot) -> i64 {
     let all = pool.enis.iter().flat_map(|eni| &eni.prefixes);
     let uncounted = all.filter(|net| net.addr().is_ipv6()).map(|net| {
@@ -201,7 +202,7 @@ fn held(pool: &Snapshot) -> i64 {
     .sum()
 }
 
-/// Where upstream would have counted the failure of this action.
+/// Where the AWS VPC CNI would have counted the failure of this action.
 fn site(action: &str) -> &'static str {
     match action {
         "CreateNetworkInterface" => "increaseIPPoolAllocENI",

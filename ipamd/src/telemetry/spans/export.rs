@@ -1,7 +1,7 @@
-//! The way of spans to a collector: a queue with an end, batches, one thread with a runtime of its own.
+//! Sends spans to a collector: a bounded queue, batches, one thread with its own runtime.
 //!
-//! A collector that is away, slow or broken costs spans and nothing else: they are dropped and counted, the log says so
-//! once, and nobody but the thread waits. Nothing here makes spans, so no export causes another.
+//! If a collector is unavailable, slow or broken, spans are dropped and counted, this is logged once, and only this
+//! thread waits. Nothing here creates spans, so no export causes another one.
 
 use std::{
     io,
@@ -60,7 +60,7 @@ pub(super) fn start(
         .build())
 }
 
-/// How many spans wait. Counted here since the SDK, which has the queue, does not tell what it drops.
+/// The number of queued spans. Counted here, because the SDK, which has the queue, does not report what it drops.
 #[derive(Debug)]
 struct Queue {
     waiting: AtomicUsize,
@@ -80,7 +80,7 @@ impl Queue {
     }
 }
 
-/// Lets spans into the queue while it has room.
+/// Adds spans to the queue while it has space.
 #[derive(Debug)]
 struct Gate {
     batches: BatchSpanProcessor,
@@ -112,11 +112,11 @@ impl SpanProcessor for Gate {
     }
 }
 
-/// Sends batches, on the thread that the SDK keeps for it.
+/// Sends batches, on the SDK's thread for this.
 #[derive(Debug)]
 struct Sender {
     otlp: SpanExporter,
-    /// The HTTP and gRPC clients need one; the SDK's thread brings none. Taken only at the end.
+    /// The HTTP and gRPC clients need one, and the SDK's thread has none. Taken only at the end.
     runtime: Option<Runtime>,
     patience: Duration,
     endpoint: String,
@@ -141,7 +141,7 @@ impl Sender {
         let otlp = match made {
             Ok(otlp) => otlp,
             Err(error) => {
-                // The caller may be async, where a runtime must not be waited for.
+                // The caller may be async, where a runtime must not be awaited.
                 runtime.shutdown_background();
                 return Err(error.into());
             }
@@ -166,7 +166,7 @@ impl Sender {
         limited.unwrap_or(Err(OTelSdkError::Timeout(self.patience)))
     }
 
-    /// Says it once when the collector goes and once when it is back.
+    /// Logs once when the collector becomes unavailable and once when it is available again.
     fn note(&self, sent: &OTelSdkResult, spans: usize) {
         let endpoint = &self.endpoint;
         match sent {
@@ -200,14 +200,14 @@ impl sdk::SpanExporter for Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        // A name server that does not answer must not keep the daemon from ending.
+        // A name server that does not answer must not prevent the daemon from ending.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
-/// The SDK reads what is not said here from the environment: headers.
+/// The SDK reads other settings from the environment: headers.
 fn client(settings: &config::Traces) -> Result<SpanExporter, ExporterBuildError> {
     let exporter = SpanExporter::builder();
     match settings.protocol {
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_collector_that_hangs_costs_the_spans_that_find_no_room() {
-        // The kernel takes the connection, and nobody answers.
+        // The kernel accepts the connection, and nobody answers.
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}/v1/traces", silent.local_addr().unwrap());
         let metrics = Arc::new(Metrics::new());
@@ -265,7 +265,7 @@ mod tests {
         for _ in 0..100 {
             drop(tracer.start("span"));
         }
-        // At most one batch of two is on its way, and four wait.
+        // At most one batch of two is in transit, and four wait.
         assert!((94..=96).contains(&dropped(&metrics, "queue_full")));
         assert!(
             provider

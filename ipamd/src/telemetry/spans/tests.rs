@@ -1,4 +1,4 @@
-//! What spans tell, seen where a collector would see it.
+//! The contents of spans, as a collector receives them.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -17,7 +17,7 @@ use crate::telemetry::recorder::Books;
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
-/// Boot was 100 s ago when the wall clock stood at 1000 s.
+/// Boot was 100 s ago when the wall clock was at 1000 s.
 fn clock() -> Anchor {
     Anchor {
         mono: at(100_000),
@@ -70,7 +70,7 @@ fn told(span: &SpanData, key: &str) -> Option<String> {
     value
 }
 
-/// Milliseconds of the wall clock at the span's begin and end.
+/// The span's start and end in milliseconds of the wall clock.
 fn times(span: &SpanData) -> (u128, u128) {
     let since = |time: SystemTime| {
         let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -95,7 +95,7 @@ fn pod() -> Pod {
     }
 }
 
-/// An ADD that waits 40 ms for its turn, on two polls, and is answered 60 ms after its begin.
+/// An ADD that waits 40 ms for its guard, in two polls, and is answered 60 ms after its start.
 async fn add(books: &Books, refusal: Option<&Refusal>) {
     let begun = at(99_990);
     let request = books.traces.request("add", ID, begun);
@@ -165,14 +165,14 @@ async fn a_request_about_many_pods_names_them_at_its_stages_only() {
     assert_eq!(told(&stage, "container.id").as_deref(), Some(&ID[..12]));
 }
 
-/// The sweep deletes sandboxes that nobody asked about.
+/// The sweep deletes sandboxes without a request.
 #[tokio::test]
 async fn stages_of_no_request_are_no_spans() {
     let collector = Collector::default();
     let books = collector.books();
     books.stage("del", "unwire", &sandbox(), at(100_001), at(100_002));
     assert!(collector.spans().is_empty(), "{:?}", collector.spans());
-    // Nor does one request's context outlast its work on a thread.
+    // A request's context does not outlast its work on a thread either.
     add(&books, None).await;
     let spans = collector.spans().len();
     books.stage("del", "unwire", &sandbox(), at(100_001), at(100_002));
@@ -211,7 +211,7 @@ fn a_call_to_ec2_tells_its_purpose_its_error_and_when_it_may_be_tried_again() {
     }
 }
 
-/// Off there is nothing that could be allocated, locked or asked for the time: a handle is one pointer, and it is null.
+/// If tracing is off, nothing can be allocated, locked or measured: a handle is one null pointer.
 #[tokio::test]
 async fn off_a_handle_is_one_null_pointer_and_a_request_nothing() {
     assert_eq!(size_of::<Traces>(), size_of::<usize>());

@@ -108,7 +108,7 @@ impl Inspect {
         let socket = self.socket.clone().unwrap_or_else(|| config.paths.socket());
         let mut client = match Client::connect(&socket).await {
             Ok(client) => client,
-            // Who names a socket or wants to watch wants the daemon.
+            // With --socket or --watch, the daemon is required.
             Err(error) if self.watch || self.socket.is_some() => return Err(error.into()),
             Err(error) => return self.without_daemon(config, &error),
         };
@@ -139,7 +139,7 @@ impl Inspect {
         let text = match (self.output, self.watch) {
             (Form::Json, true) => format!("{}\n", json(view)),
             (Form::Json, false) => format!("{:#}\n", json(view)),
-            // Home, then erase what is below: without a blank screen in between, nothing flickers.
+            // Moves to the top and then erases the rest: without a blank screen in between, there is no flicker.
             (Form::Text, true) => format!("\x1b[H\x1b[J{}", draw::draw(view)),
             (Form::Text, false) => draw::draw(view),
         };
@@ -151,7 +151,7 @@ fn json(view: &View) -> serde_json::Value {
     serde_json::to_value(view).expect("plain data serialises")
 }
 
-/// Ages are told in this boot's clock: a file of another boot has no addresses that still rest.
+/// Ages are in this boot's clock: a file of another boot has no addresses in cooldown.
 fn saved_view(file: PathBuf) -> Result<View, InspectError> {
     let (contents, _boot) = peek(&file)?;
     Ok(saved_view::view(&contents, clock::now()))

@@ -149,7 +149,7 @@ struct Row {
 #[derive(Clone, Copy, Debug)]
 struct Room {
     free: u32,
-    /// Subnet addresses that a full node takes.
+    /// The subnet addresses of a full node.
     each: u32,
     nodes: u32,
     wanted: Option<u32>,
@@ -195,14 +195,14 @@ impl MaxPods {
         Ok(())
     }
 
-    /// Whether the nodes asked about fit, if any were.
+    /// Whether the requested number of nodes fits, if there is one.
     fn answer(&self) -> Result<bool, MaxPodsError> {
         let question = self.question();
         let mut rows = Vec::new();
         for instance in self.instances()? {
             match limits::max_pods(&instance, &question) {
                 Ok(figures) => rows.push(self.row(instance, figures, &question)),
-                // Of all types, those that cannot do it are left out of the list.
+                // With all types, those that do not support the options are left out.
                 Err(_) if self.all => {}
                 Err(error) => return Err(error.into()),
             }
@@ -260,7 +260,7 @@ impl MaxPods {
         if self.all {
             return Ok(limits::all().to_vec());
         }
-        // The table answers without a runtime; what it does not know is asked of the network.
+        // The table needs no runtime; other types need the network.
         let known: Option<Vec<_>> = self.types.iter().map(|name| limits::lookup(name)).collect();
         match known.filter(|_| !self.from_imds) {
             Some(known) => Ok(known.into_iter().cloned().collect()),

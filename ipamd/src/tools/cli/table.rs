@@ -1,8 +1,8 @@
-//! Columns of text: the first to the left, figures to the right. It knows nothing of what it prints.
+//! Columns of text: the first is left-aligned, numbers are right-aligned. It does not know what it prints.
 
 use std::fmt;
 
-/// A heading and its rows.
+/// Headings and rows.
 #[derive(Debug)]
 pub(super) struct Table {
     heads: Vec<String>,
@@ -17,7 +17,7 @@ impl Table {
         }
     }
 
-    /// One more column on the right.
+    /// Adds a column on the right.
     pub(super) fn column(&mut self, head: &str) {
         self.heads.push(head.to_owned());
     }
@@ -26,7 +26,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// Whether a column's cells are all figures (or absent), and so belong to the right.
+    /// Whether all cells of a column are numbers (or empty), and so are right-aligned.
     fn figures(&self, column: usize) -> bool {
         let figure = |cell: &String| {
             cell == "-" || cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit())

@@ -1,7 +1,7 @@
-//! The support archive: what somebody who cannot log in needs to see, and no secret.
+//! The support archive: what remote support needs to see, without secrets.
 //!
-//! Pods' names and namespaces become running numbers, values under telling keys are blanked, and of the environment only
-//! the daemon's own settings are taken. Everything is gathered in memory and written once.
+//! Pods' names and namespaces are replaced by numbers, values of sensitive keys are blanked, and only the daemon's own
+//! settings are included from the environment. Everything is collected in memory and written once.
 
 use std::{
     cell::RefCell,
@@ -26,7 +26,7 @@ use crate::{
     runtime::clock,
 };
 
-/// A key whose value is nobody's business, whatever program wrote it.
+/// A key with a sensitive value, from any program.
 const SECRETS: [&str; 7] = [
     "token",
     "secret",
@@ -40,10 +40,10 @@ const SECRETS: [&str; 7] = [
 /// One file of the archive.
 type Entry = (&'static str, String);
 
-/// Writes the archive to `path`, readable by its owner only.
+/// Writes the archive to `path`, readable only for its owner.
 ///
 /// # Errors
-/// What the file system says.
+/// The error of the file system.
 pub fn write(
     path: &Path,
     report: &Report,
@@ -87,7 +87,7 @@ fn entries(report: &Report, places: &Places, source: &dyn Strings) -> Vec<Entry>
     let mut names = Names::default();
     let view = report.view.clone().map(|view| names.hide(view));
     entries.push(("node.json", pretty(&json!(view))));
-    // After the view: what the findings quote of pods' names is known by then.
+    // After the view, which contains the pods' names that the findings quote.
     let report = serde_json::to_value(report).unwrap_or_default();
     entries.push(("report.json", names.replace(&pretty(&report))));
     entries
@@ -97,8 +97,8 @@ fn pretty(value: &Value) -> String {
     format!("{value:#}\n")
 }
 
-/// What the daemon's settings are read from, with a note of what was there. So the list can neither lack a setting nor
-/// hold what is none.
+/// The source of the daemon's settings, which records what is read. The list is therefore complete and contains nothing
+/// else.
 struct Noted<'a> {
     source: &'a dyn Strings,
     set: RefCell<BTreeMap<String, String>>,
@@ -107,7 +107,7 @@ struct Noted<'a> {
 impl Strings for Noted<'_> {
     fn get(&self, name: &str) -> Option<String> {
         let value = self.source.get(name)?;
-        // Tags may carry anything, so only that there are some is told.
+        // Tags may contain anything, so only their existence is reported.
         let shown = match name {
             "ADDITIONAL_ENI_TAGS" => "(set)".to_owned(),
             _ => value.clone(),
@@ -204,7 +204,7 @@ fn network() -> Vec<Entry> {
     entries
 }
 
-/// Pods' names, and what stands for each.
+/// Pods' names and their replacements.
 #[derive(Debug, Default)]
 struct Names(BTreeMap<String, String>);
 
@@ -230,7 +230,7 @@ impl Names {
         view
     }
 
-    /// The longest names first: one may be the beginning of another.
+    /// The longest names first, because one may be the beginning of another.
     fn replace(&self, text: &str) -> String {
         let mut all: Vec<_> = self.0.iter().collect();
         all.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));

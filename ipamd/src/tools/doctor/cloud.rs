@@ -1,4 +1,5 @@
-//! EC2's side: which actions IAM allows, whether subnets have room, how far the metadata service's answers travel.
+//! EC2's side: which actions IAM allows, whether subnets have free addresses, and the hop limit of the metadata
+//! service's answers.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +47,7 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
     }
 }
 
-/// A node of IPv6 makes no ENI and frees none: a policy that allows it nothing of the kind is right.
+/// An IPv6 node creates and deletes no ENIs: a policy that does not allow it is correct.
 fn list_only(described: &Result<Vec<Interface>, CallError>) -> Check {
     let findings = described.as_ref().err().map(unanswered);
     let seen = "DescribeNetworkInterfaces allowed; AssignIpv6Addresses, the one other action that is needed, has no dry run";
@@ -88,7 +89,8 @@ async fn iam(
     {
         return Check::new(NAME, "", vec![unanswered(error)]);
     }
-    // A policy that is scoped by tags allows changes to the pool's own ENIs only: one of those is asked about if there is.
+    // A policy that is restricted by tags allows changes only for the pool's own ENIs, so one of those is used if there
+    // is one.
     let subject = enis
         .iter()
         .max_by_key(|eni| eni.bond.as_ref().map_or(0, |bond| bond.device))
@@ -161,7 +163,7 @@ async fn subnets(aws: &Aws, me: &Identity, enis: &[Interface]) -> Check {
         Ok(rooms) => rooms,
         Err(error) => return Check::skipped(NAME, error.to_string()),
     };
-    /// Less than a large instance's ENI takes at once.
+    /// Less than the addresses of one ENI on a large instance.
     const FEW: u32 = 50;
     let finding = |(subnet, free): &(SubnetId, u32)| match free {
         0 => Some(failure(

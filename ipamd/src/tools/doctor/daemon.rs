@@ -1,4 +1,4 @@
-//! The daemon: whether it answers, and what it says of its pool.
+//! The daemon: whether it answers, and the state of its pool.
 
 use proto::error_chain::chain;
 
@@ -14,10 +14,10 @@ use crate::{
     tools::saved_view,
 };
 
-/// A pod that has waited this long is worth a finding; growth takes up to about ten seconds.
+/// A pod that has waited this long is reported; growth takes up to about ten seconds.
 const LONG_MS: u64 = 20_000;
 
-/// Whether the daemon answers; and the node, as it or its state file tells.
+/// Whether the daemon answers; and the node, from it or from its state file.
 pub(super) async fn check(config: &Config) -> (Check, Option<View>) {
     const NAME: &str = "daemon";
     let socket = config.paths.socket();
@@ -52,7 +52,7 @@ pub(super) async fn check(config: &Config) -> (Check, Option<View>) {
     (Check::new(NAME, "", vec![finding]), view)
 }
 
-/// What the pool suffers from, in the daemon's own words.
+/// The pool's problems, as reported by the daemon.
 pub(super) fn pool(view: Option<&View>) -> Check {
     const NAME: &str = "pool";
     let Some(view) = view.filter(|view| view.source == Source::Live) else {

@@ -1,5 +1,5 @@
-//! What the kernel was built with, against what pods' network is made of. Read from the kernel's own configuration, where
-//! there is one: to try it out would change the node.
+//! The kernel's features compared with what pods' network needs. They are read from the kernel's configuration file, if
+//! there is one, because a test would change the node.
 
 use std::{
     fs::{self, File},
@@ -12,10 +12,10 @@ use planner::Family;
 
 use super::{Check, Places, failure};
 
-/// Kernel configurations are some 200 KiB.
+/// Kernel configurations have about 200 KiB.
 const LIMIT: u64 = 4 << 20;
 
-/// The option's name without `CONFIG_`, and what it is for.
+/// The option's name without `CONFIG_`, and its purpose.
 const NEEDED: [(&str, &str); 10] = [
     ("VETH", "pods' links"),
     ("IP_MULTIPLE_TABLES", "a routing table for each ENI"),
@@ -72,7 +72,7 @@ pub(super) fn check(places: &Places, pods: Family) -> Check {
     Check::new(NAME, "", vec![finding])
 }
 
-/// Where distributions keep it; the running kernel's own word comes last, for few are built to give it.
+/// The paths that distributions use; the running kernel's own file comes last, because few kernels have it.
 fn configuration(places: &Places, release: &str) -> Option<(PathBuf, String)> {
     let plain = [
         format!("/boot/config-{release}"),
@@ -98,7 +98,7 @@ fn unpacked(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Built in or as a module: which of the two does not matter, for the kernel loads what is asked for.
+/// Built in or as a module: it does not matter, because the kernel loads modules on demand.
 fn lacking(configuration: &str, needed: &[(&str, &str)]) -> Vec<String> {
     let has = |name: &str| {
         configuration

@@ -1,4 +1,4 @@
-//! What lies on the host's disk: the runtime's configuration, the plugin, kubelet's settings, network managers'.
+//! Files on the host's disk: the runtime's configuration, the plugin, the kubelet's settings, and network managers'.
 
 use std::{
     fs, io,
@@ -13,7 +13,7 @@ use crate::{config::Config, install::conflist, rpc::view::View};
 
 const STUCK: &str = "the node is not ready, or its pods stay in ContainerCreating";
 
-/// Which network configuration the runtime takes, and whether it is ours and whole.
+/// Which network configuration the runtime uses, and whether it is Hawser's and complete.
 pub(super) fn conflist(places: &Places, config: &Config) -> Check {
     let directory = places.host(&places.cni_conf_dir);
     let all = match candidates(&directory) {
@@ -51,7 +51,7 @@ pub(super) fn conflist(places: &Places, config: &Config) -> Check {
     Check::new("conflist", seen, findings)
 }
 
-/// What a runtime would load, in its order.
+/// The files that a runtime would load, in its order.
 fn candidates(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -108,7 +108,7 @@ fn content(path: &Path, config: &Config) -> Option<Finding> {
     })
 }
 
-/// Whether the runtime finds something to execute.
+/// Whether the runtime finds an executable plugin.
 pub(super) fn plugin(places: &Places) -> Check {
     let path = places.host(&places.cni_bin_dir).join("hawser");
     let missing = |evidence| {
@@ -146,7 +146,7 @@ pub(super) fn plugin(places: &Places) -> Check {
     Check::new("plugin", seen, findings)
 }
 
-/// Whether kubelet will send more pods than there are addresses.
+/// Whether the kubelet accepts more pods than there are addresses.
 pub(super) fn kubelet(places: &Places, view: Option<&View>) -> Check {
     const NAME: &str = "max-pods";
     const FILES: [&str; 3] = [
@@ -164,7 +164,7 @@ pub(super) fn kubelet(places: &Places, view: Option<&View>) -> Check {
     let Some((path, max_pods)) = FILES.into_iter().find_map(read) else {
         return Check::skipped(NAME, "no kubelet configuration with maxPods was found");
     };
-    // Two pods of the host's network count for kubelet and need no address.
+    // Two host-network pods count for the kubelet and need no address.
     let wanted = limit + 2;
     let findings = if max_pods > wanted {
         vec![warning(
@@ -185,7 +185,7 @@ pub(super) fn kubelet(places: &Places, view: Option<&View>) -> Check {
     )
 }
 
-/// `maxPods` of a kubelet configuration, JSON or YAML: the key is one word with a number in either.
+/// `maxPods` of a kubelet configuration, JSON or YAML: in both, the key is one word with a number.
 fn max_pods_in(text: &str) -> Option<u32> {
     let rest = text.split("maxPods").nth(1)?;
     let digits = rest.trim_start_matches(['"', ':', ' ']);
@@ -195,7 +195,7 @@ fn max_pods_in(text: &str) -> Option<u32> {
     digits[..end].parse().ok()
 }
 
-/// Programs that think that the ENIs or the pods' links are theirs.
+/// Programs that may change the ENIs or the pods' links.
 pub(super) fn managers(places: &Places) -> Check {
     let mut findings = Vec::new();
     let links = places.host(Path::new("/run/systemd/netif/links"));
@@ -209,7 +209,7 @@ pub(super) fn managers(places: &Places) -> Check {
         })
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
-    // The primary interface is configured by somebody on every node.
+    // On every node, some program configures the primary interface.
     if managed.len() > 1 {
         findings.push(warning(
             "systemd-networkd configures more than one interface",
@@ -234,7 +234,7 @@ pub(super) fn managers(places: &Places) -> Check {
     Check::new("interference", seen, findings)
 }
 
-/// udev renames a veth's MAC behind our back where the first `.link` file that matches says `persistent`.
+/// udev changes a veth's MAC if the first matching `.link` file has `persistent`.
 fn mac_policy(places: &Places) -> Option<Finding> {
     const DIRECTORIES: [&str; 3] = [
         "/etc/systemd/network",

@@ -1,6 +1,6 @@
-//! The kernel's side: settings, rules, routes and nftables, against what the node's ENIs and pods need.
+//! The kernel's side: settings, rules, routes and nftables, compared with what the node's ENIs and pods need.
 //!
-//! Only looks. What ENIs and pods there are is the daemon's word, or its state file's.
+//! Only reads. The daemon or its state file provides the list of ENIs and pods.
 
 use std::{collections::BTreeSet, fs, net::IpAddr};
 
@@ -47,7 +47,7 @@ fn blind(name: &'static str, error: &dyn std::error::Error) -> Check {
     Check::new(name, "", vec![finding])
 }
 
-/// Settings of the whole node, and what forwarding in IPv6 does to a route that was learnt.
+/// Settings of the whole node, and the effect of IPv6 forwarding on a learned route.
 fn settings(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let seen = format!("kernel {}, forwarding on", kernel.trim());
@@ -85,7 +85,7 @@ fn forwards(path: &str, remedy: &'static str) -> Option<Finding> {
     }
 }
 
-/// A router heeds no advertisements where `accept_ra` is 1.
+/// A router ignores advertisements if `accept_ra` is 1.
 fn deaf(socket: &mut Socket, view: Option<&View>) -> Option<Finding> {
     let links = socket.links().unwrap_or_default();
     let enis = ready(view);
@@ -112,7 +112,7 @@ fn ready(view: Option<&View>) -> Vec<&Eni> {
         .collect()
 }
 
-/// Each ENI's link: there, up, of the right MTU, with a source check that lets its traffic in.
+/// Each ENI's link: it must exist, be up, and have the right MTU and a loose source check.
 fn links(socket: &mut Socket, config: &Config, view: Option<&View>) -> Check {
     const NAME: &str = "links";
     let enis = ready(view);
@@ -208,7 +208,7 @@ fn rules(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
     Check::new(NAME, format!("{} of ours", ours.len()), findings)
 }
 
-/// Rules of others that are asked before ENIs' tables, such as those of the AWS VPC CNI after a migration.
+/// Rules of others that come before ENIs' tables, such as those of the AWS VPC CNI after a migration.
 fn strangers(present: &[Rule]) -> Option<Finding> {
     let foreign: Vec<_> = present
         .iter()
@@ -267,7 +267,7 @@ fn routes(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
     )
 }
 
-/// Our table is there, and no other network plugin's is.
+/// Our table exists, and no table of another network plugin.
 fn nftables(family: Family, block_metadata: bool) -> Check {
     const NAME: &str = "nftables";
     let listed = match Nft::open().and_then(|mut nft| nft.list()) {

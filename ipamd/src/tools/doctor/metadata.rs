@@ -1,6 +1,6 @@
-//! The instance metadata service, asked as plainly as can be: one request for a token, whose answer also tells the time.
+//! The instance metadata service: one plain request for a token, whose answer also contains the time.
 //!
-//! Not through the SDK: it retries, and hides which status came back and the `Date` with it.
+//! Not through the SDK, which retries, and hides the status and the `Date`.
 
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ use tokio::{
 use super::{Check, Finding, Places, failure, warning};
 use crate::{config::Config, runtime::clock};
 
-/// EC2 refuses signatures that are older or newer than five minutes.
+/// EC2 refuses signatures that differ by more than five minutes.
 const REFUSED_SKEW: u64 = 300;
-/// Worth knowing before it is refused.
+/// A warning before signatures are refused.
 const NOTED_SKEW: u64 = 30;
-/// The service answers within milliseconds; what takes longer slows each start of the daemon.
+/// The service answers within milliseconds; a slower answer delays each start of the daemon.
 const SLOW: Duration = Duration::from_secs(1);
 
 /// The head of the answer.
@@ -127,7 +127,7 @@ async fn token(url: &str) -> std::io::Result<Head> {
     );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    // A head is some hundred bytes, and the service closes when asked to.
+    // A head has some hundred bytes, and the service closes the connection on request.
     stream.take(16 << 10).read_to_end(&mut answer).await?;
     head(&String::from_utf8_lossy(&answer))
         .ok_or_else(|| std::io::Error::other("what answers does not speak HTTP"))

@@ -1,4 +1,4 @@
-//! Seats in virtual time.
+//! Tests of slots in virtual time.
 
 use tokio::time::timeout;
 

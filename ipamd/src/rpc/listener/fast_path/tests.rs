@@ -60,7 +60,7 @@ fn what_differs_in_one_byte_is_not_known() {
     }
 }
 
-/// Or nobody would try what other bytes in their place do.
+/// Otherwise the fuzzer would not try variations of these calls.
 #[test]
 fn the_fuzzed_corpus_has_calls_in_these_words() {
     let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus/rpc");
@@ -75,7 +75,7 @@ fn the_fuzzed_corpus_has_calls_in_these_words() {
     }
 }
 
-/// What a library's client makes of an answer to its own ADD.
+/// How a library's client interprets an answer to its own ADD.
 async fn heard(answer: Result<AddReply, Status>) -> Result<AddReply, Status> {
     let (ours, mut theirs) = tokio::net::UnixStream::pair().unwrap();
     let ours = Mutex::new(Some(ours));
@@ -84,7 +84,7 @@ async fn heard(answer: Result<AddReply, Status>) -> Result<AddReply, Status> {
         async move { ours.ok_or(io::Error::other("only one connection")) }
     });
     let answering = async move {
-        // All of the client's request, whatever its words are.
+        // The client's whole request, in any form.
         let mut bytes = [0; 4096];
         let mut read = 0;
         while !bytes[..read].windows(2).any(|two| two == b"me") {
@@ -135,7 +135,7 @@ async fn a_librarys_client_reads_the_answer() {
 
 #[tokio::test]
 async fn a_librarys_client_reads_a_refusal() {
-    // Details of a length on both sides of where its number takes another byte, and words of more than one frame.
+    // Details with lengths around the limit of a one-byte length, and a message with more than one frame.
     for (words, details) in [
         ("no address is free", 0),
         ("über 100 %\n", 94),

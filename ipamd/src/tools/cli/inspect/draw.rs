@@ -1,4 +1,4 @@
-//! A view as text for a terminal. No colour and no width: it is piped as often as it is read.
+//! A view as text for a terminal, without colours and with any width, because it is often piped.
 
 use std::fmt::Write as _;
 
@@ -142,7 +142,7 @@ fn draw_eni(eni: &Eni, text: &mut String) {
     }
     addresses(&eni.addresses, text);
     let free = eni.addresses.iter().filter(|a| a.state == "free").count();
-    // Nobody counts those of an IPv6 prefix.
+    // The addresses of an IPv6 prefix are not counted.
     let free = match eni.prefixes.iter().any(|prefix| prefix.contains(':')) {
         true => "the rest of the prefix free".to_owned(),
         false => format!("{free} free"),
@@ -169,7 +169,7 @@ fn addresses(all: &[Address], text: &mut String) {
     }
 }
 
-/// A pod by its name, or by its sandbox if the runtime gave none.
+/// A pod's name, or its sandbox if the runtime gave no name.
 fn name(pod: &str, sandbox: &str) -> String {
     if pod.is_empty() {
         sandbox.to_owned()

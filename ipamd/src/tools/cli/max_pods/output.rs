@@ -1,4 +1,4 @@
-//! Figures as text. Columns are as wide as their widest cell, so that a list stays a list at any length.
+//! Results as text. Columns are as wide as their widest cell.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use stdout::{out, outln};
 use super::{Room, Row, plan::Forecast};
 use crate::tools::cli::table::Table;
 
-/// A figure a line; with several types, after the type's name.
+/// One number per line; with several types, after the type's name.
 pub(super) fn numbers(rows: &[Row]) -> io::Result<()> {
     for row in rows {
         let figure = row.room.map_or(row.figures.max_pods, |room| room.nodes);

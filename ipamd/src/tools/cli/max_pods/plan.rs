@@ -1,5 +1,5 @@
-//! `--plan`: a warm-pool policy as text, and its forecast. The settings are read by the daemon's own reader, so that a
-//! plan means what the same variables mean on a node.
+//! `--plan`: a warm-pool policy as text, and its forecast. The daemon's own code reads the settings, so that a plan has
+//! the same meaning as the variables on a node.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -7,7 +7,7 @@ use planner::{Holding, InstanceType, forecast};
 
 use crate::config::{Config, Mistakes, Strings};
 
-/// Variables that a plan may set.
+/// Variables that a plan can set.
 const NAMES: [&str; 4] = [
     "WARM_ENI_TARGET",
     "WARM_IP_TARGET",
@@ -19,7 +19,7 @@ const NAMES: [&str; 4] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Plan {
     settings: BTreeMap<String, String>,
-    /// Counts of pods to tell about; `None` for all that fit.
+    /// Numbers of pods to print; `None` for all that fit.
     pods: Option<RangeInclusive<u32>>,
 }
 
@@ -35,7 +35,7 @@ pub(super) enum PlanError {
     Mistakes(Vec<String>),
 }
 
-/// What an instance type holds under a policy.
+/// What an instance type holds with a policy.
 #[derive(Debug)]
 pub(super) struct Forecast {
     pub instance: InstanceType,
