@@ -15,7 +15,7 @@ use std::{
 pub use bind::Bind;
 pub use egress::Egress;
 use planner::Family;
-pub use spans::{Protocol, Traces};
+pub use spans::{Protocol, SpanSettings};
 
 /// The source of settings: the process environment in production, a map in tests.
 pub trait Strings {
@@ -56,7 +56,7 @@ pub struct Config {
     /// `INTROSPECTION_BIND_ADDRESS`: the address of the live page and its JSON (`DISABLE_INTROSPECTION` disables them).
     pub introspection: Option<Bind>,
     /// `OTEL_EXPORTER_OTLP_ENDPOINT` and related variables; if unset, no spans are created.
-    pub traces: Option<Traces>,
+    pub spans: Option<SpanSettings>,
     /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
     pub log_level: tracing::Level,
     /// Settings that are treated as unset, one line each: those for which the AWS VPC CNI accepts any text.
@@ -151,7 +151,7 @@ impl Config {
             },
             metrics: read.metrics(),
             introspection: read.introspection(),
-            traces: read.traces(),
+            spans: read.span_settings(),
             log_level: read.log_level(),
             ignored: Vec::new(),
         };

@@ -20,10 +20,10 @@ use crate::{
     ec2::{
         aws::Aws,
         executor::Executor,
-        instance_type::{self, KindError},
+        instance_type::{self, InstanceTypeError},
     },
     host::{
-        drift_repair::Watch,
+        drift_repair::DriftRepair,
         hostnet::{HostNet, StartError},
         vpc_blocks::{self, Follower},
     },
@@ -41,7 +41,7 @@ use crate::{
     rpc::{
         listener::{
             self,
-            admission::{self, Seats},
+            admission::{self, ConnectionSlots},
         },
         service::Service,
     },
@@ -57,8 +57,8 @@ use crate::{
     state::store::{Store, StoreError},
     telemetry::{
         metrics::Metrics,
-        recorder::Books,
-        spans::{Origin, Traces},
+        recorder::Recorder,
+        spans::{Origin, Spans},
     },
 };
 
@@ -79,7 +79,7 @@ pub enum DaemonError {
     #[error("could not learn who this node is")]
     Identity(#[from] MetadataError),
     #[error("could not tell what this instance can hold")]
-    InstanceType(#[from] KindError),
+    InstanceType(#[from] InstanceTypeError),
     #[error(
         "ENABLE_IPv6 needs an instance that takes prefixes, and {0} is not on Nitro: use another type, or ENABLE_IPv4=true"
     )]
@@ -105,7 +105,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let pool = node.start_pool(&mut supervisor, &detached).await?;
     let stop = node.serve(&pool, &mut supervisor, &detached).await?;
 
-    let ended = until_told(&mut supervisor).await;
+    let ended = until_stopped(&mut supervisor).await;
     let stopping = Event::Node {
         schedulable: true,
         stopping: true,
@@ -123,7 +123,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     ) {
         tracing::warn!("what was learnt of the last minutes' demand is lost");
     }
-    node.books.traces.finish();
+    node.recorder.spans.finish();
     tracing::info!("stopped");
     ended
 }
@@ -132,7 +132,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 struct Node {
     begun: Mono,
     config: Config,
-    books: Books,
+    recorder: Recorder,
     me: Arc<Identity>,
     kind: InstanceType,
     host: HostNet,
@@ -178,9 +178,9 @@ impl Node {
         if config.pool.family == Family::V6 && !kind.supports_prefixes() {
             return Err(DaemonError::NoPrefixes(me.instance_type.clone()));
         }
-        let traces = traces(&config, &me, &imds, &metrics).await;
+        let spans = spans(&config, &me, &imds, &metrics).await;
         let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone())
-            .with_traces(traces.clone());
+            .with_spans(spans.clone());
         if !agreed.explained_by(&agreed.restored.enis) {
             let pods = agreed.orphans.len();
             tracing::warn!(
@@ -196,10 +196,10 @@ impl Node {
         Ok(Self {
             begun,
             config,
-            books: Books {
+            recorder: Recorder {
                 metrics,
                 history: Arc::default(),
-                traces,
+                spans,
             },
             me,
             kind,
@@ -234,9 +234,9 @@ impl Node {
         );
         let driver = driver
             .with_journal(store.clone())
-            .with_history(self.books.history.clone());
+            .with_history(self.recorder.history.clone());
         let kept = checkpoint::keep(driver.enis(), pool.clone(), store.clone());
-        supervisor.critical("memory", kept);
+        supervisor.critical("checkpoint", kept);
         // If the store panics on a corrupt page, it would refuse every ADD; a restart moves the file aside.
         supervisor.critical("store", store.ended());
         supervisor.critical("datapath", self.host.ended());
@@ -251,13 +251,13 @@ impl Node {
         };
         // IPv6 pods are not translated, so the VPC's CIDR blocks are not needed.
         if self.config.pool.family == Family::V4 {
-            supervisor.critical("vpc", follower.run());
+            supervisor.critical("vpc blocks", follower.run());
         }
 
         for (address, until) in self.agreed.left_empty() {
-            self.host.flows().left(address, until);
+            self.host.stale_connections().left(address, until);
         }
-        supervisor.critical("flows", self.host.flows().clone().run());
+        supervisor.critical("conntrack", self.host.stale_connections().clone().run());
         let serving = !self.agreed.restored.enis.is_empty();
         pool.tell(Event::Restore(self.agreed.restored.clone()))
             .await;
@@ -279,14 +279,14 @@ impl Node {
         supervisor: &mut Supervisor,
         detached: &Detached,
     ) -> Result<sync::watch::Sender<()>, DaemonError> {
-        let (books, socket) = (self.books.clone(), self.config.paths.socket());
+        let (recorder, socket) = (self.recorder.clone(), self.config.paths.socket());
         let sandboxes = Sandboxes::new(
             pool.clone(),
             self.host.clone(),
             self.store.clone(),
             self.agreed.records.clone(),
             &self.config,
-            books.clone(),
+            recorder.clone(),
             detached.clone(),
         );
         let tombstones = proto::tombstone::directory(&socket);
@@ -294,29 +294,30 @@ impl Node {
         sandboxes.honour_tombstones(&tombstones).await;
         let ended = self.watch(pool, supervisor, detached);
         supervisor.critical("sweep", sandboxes.clone().sweep(tombstones, ended));
-        let seats = Seats::new(admission::Limits::within(listener::raise_descriptor_limit()));
+        let slots =
+            ConnectionSlots::new(admission::Limits::within(listener::raise_descriptor_limit()));
         let service = Service {
             sandboxes,
             pool: pool.clone(),
             detached: detached.clone(),
             me: self.me.clone(),
-            books: books.clone(),
-            room: Arc::new(Semaphore::new(seats.count())),
+            recorder: recorder.clone(),
+            room: Arc::new(Semaphore::new(slots.count())),
         };
-        let stop = listen(&socket, service, seats, supervisor, detached.clone())?;
+        let stop = listen(&socket, service, slots, supervisor, detached.clone())?;
         if let Some(address) = self.config.metrics {
             let bound = metrics_server::start(
                 address,
                 pool.clone(),
                 self.executor.clone(),
-                books.metrics.clone(),
+                recorder.metrics.clone(),
             )
             .map_err(|e| serve_error("metrics", e))?;
             tracing::info!(%bound, "serving metrics");
         }
         self.introspect(pool, detached);
         self.announce(pool, socket.clone(), detached);
-        books.metrics.ready(clock::now().since(self.begun));
+        recorder.metrics.ready(clock::now().since(self.begun));
         tracing::info!(?socket, "ready");
         Ok(stop)
     }
@@ -332,16 +333,16 @@ impl Node {
         let (lost, links) = mpsc::channel(LOST_LINKS);
         let told = discovery::follow_lost_links(links, pool.clone());
         supervisor.critical("lost links", told);
-        let watch = Watch {
+        let watch = DriftRepair {
             host: self.host.clone(),
             lost,
-            metrics: self.books.metrics.clone(),
+            metrics: self.recorder.metrics.clone(),
             detached: detached.clone(),
             ended: ended.clone(),
             ask: ask.clone(),
         };
         if let Some(host_changes) = self.host_changes.take() {
-            supervisor.critical("watch", watch.run(host_changes));
+            supervisor.critical("drift repair", watch.run(host_changes));
         }
         let follow = discovery::follow_enis(ask, self.executor.clone(), pool.clone());
         drop(detached.spawn_idle(follow));
@@ -357,7 +358,7 @@ impl Node {
             pool: pool.clone(),
             me: self.me.clone(),
             config: Arc::new(self.config.clone()),
-            history: self.books.history.clone(),
+            history: self.recorder.history.clone(),
             detached: detached.clone(),
         };
         match introspection::start(bind, sources) {
@@ -381,7 +382,7 @@ impl Node {
     }
 }
 
-async fn until_told(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
+async fn until_stopped(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
     let hook = |kind| signal(kind).map_err(|source| serve_error("signals", source));
     let (mut term, mut int) = (
         hook(SignalKind::terminate())?,
@@ -397,14 +398,14 @@ async fn until_told(supervisor: &mut Supervisor) -> Result<(), DaemonError> {
 fn listen(
     path: &Path,
     service: Service,
-    seats: Seats,
+    slots: ConnectionSlots,
     supervisor: &mut Supervisor,
     detached: Detached,
 ) -> Result<sync::watch::Sender<()>, DaemonError> {
     let listener = listener::bind(path)
         .map_err(|source| serve_error(&format!("\"{}\"", path.display()), source))?;
     let (stop, stopped) = sync::watch::channel(());
-    let served = listener::serve(listener, seats, service, stopped, detached);
+    let served = listener::serve(listener, slots, service, stopped, detached);
     supervisor.critical("listener", served);
     Ok(stop)
 }
@@ -444,9 +445,9 @@ async fn vpc_blocks(
 }
 
 /// The export of spans, if it is enabled. The zone is only for spans, and the start does not wait long for it.
-async fn traces(config: &Config, me: &Identity, imds: &Metadata, metrics: &Arc<Metrics>) -> Traces {
-    let Some(settings) = &config.traces else {
-        return Traces::default();
+async fn spans(config: &Config, me: &Identity, imds: &Metadata, metrics: &Arc<Metrics>) -> Spans {
+    let Some(settings) = &config.spans else {
+        return Spans::default();
     };
     let zone = tokio::time::timeout(ZONE_LIMIT, imds.zone()).await;
     let zone = zone.ok().and_then(Result::ok);
@@ -455,7 +456,7 @@ async fn traces(config: &Config, me: &Identity, imds: &Metadata, metrics: &Arc<M
         zone: zone.as_deref(),
         node: config.kubernetes.node.as_deref(),
     };
-    Traces::start(settings, origin, metrics)
+    Spans::start(settings, origin, metrics)
 }
 
 fn make_run_dir(config: &Config) -> Result<(), DaemonError> {

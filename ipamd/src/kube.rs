@@ -30,7 +30,7 @@ const SILENCE: Duration = Duration::from_secs(300);
 
 /// Why the Node is not watched. All of these are valid ways to run, not faults.
 #[derive(Debug, thiserror::Error)]
-pub enum Off {
+pub enum NotFollowed {
     #[error("MY_NODE_NAME is not set")]
     NoName,
     #[error("no cluster is configured")]
@@ -55,8 +55,8 @@ pub async fn follow(settings: Kubernetes, pool: Pool) {
             return;
         }
     };
-    let mut words = std::pin::pin!(words(client, &node));
-    while let Some(schedulable) = words.next().await {
+    let mut schedulable_changes = std::pin::pin!(schedulable_changes(client, &node));
+    while let Some(schedulable) = schedulable_changes.next().await {
         tracing::info!(node, schedulable, "word from Kubernetes on this node");
         let event = PoolEvent::Node {
             schedulable,
@@ -67,17 +67,17 @@ pub async fn follow(settings: Kubernetes, pool: Pool) {
 }
 
 /// The cluster of a kubeconfig or of the pod's own service account.
-async fn open(settings: Kubernetes) -> Result<(Client, String), Off> {
-    let node = settings.node.ok_or(Off::NoName)?;
+async fn open(settings: Kubernetes) -> Result<(Client, String), NotFollowed> {
+    let node = settings.node.ok_or(NotFollowed::NoName)?;
     let mut config = kube::Config::infer()
         .await
-        .map_err(|e| Off::NoCluster(Box::new(e)))?;
+        .map_err(|e| NotFollowed::NoCluster(Box::new(e)))?;
     // The Service's address works only when kube-proxy runs, which may itself wait for the pod network (upstream
     // v1.12.1).
     if let Some(endpoint) = settings.endpoint {
         config.cluster_url = endpoint
             .parse()
-            .map_err(|_invalid| Off::Endpoint { endpoint })?;
+            .map_err(|_invalid| NotFollowed::Endpoint { endpoint })?;
     }
     Ok((client(config)?, node))
 }
@@ -85,13 +85,13 @@ async fn open(settings: Kubernetes) -> Result<(Client, String), Off> {
 /// A client with a time limit for a silent peer.
 ///
 /// # Errors
-/// [`Off::Client`] if the configuration's certificates or credentials are invalid.
-pub fn client(mut config: kube::Config) -> Result<Client, Off> {
+/// [`NotFollowed::Client`] if the configuration's certificates or credentials are invalid.
+pub fn client(mut config: kube::Config) -> Result<Client, NotFollowed> {
     config.read_timeout = Some(SILENCE);
     // Otherwise the idle time of a pooled connection would count as silence of the peer.
     config.reset_reader_on_write = true;
     let url = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|source| Off::Client {
+    Client::try_from(config).map_err(|source| NotFollowed::Client {
         url,
         source: Box::new(source),
     })
@@ -99,7 +99,7 @@ pub fn client(mut config: kube::Config) -> Result<Client, Off> {
 
 /// Whether `node` accepts pods, whenever that changes; until the first answer, it does. The stream reconnects, lists
 /// again after a gap and backs off with jitter (0.8 to 30 s), and never ends.
-pub fn words(client: Client, node: &str) -> impl Stream<Item = bool> + Send + use<> {
+pub fn schedulable_changes(client: Client, node: &str) -> impl Stream<Item = bool> + Send + use<> {
     let nodes: Api<OwnNode> = Api::all_with(client, &ApiResource::erase::<Node>(&()));
     // From the API server's cache: a fleet that starts at once must not read etcd once per node. A stale answer does no
     // harm, because the watch continues from its version.

@@ -11,7 +11,7 @@ use super::Reader;
 
 /// Where spans are sent, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Traces {
+pub struct SpanSettings {
     /// `OTEL_EXPORTER_OTLP_TRACES_PROTOCOL`, `OTEL_EXPORTER_OTLP_PROTOCOL`.
     pub protocol: Protocol,
     /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` unchanged, or `OTEL_EXPORTER_OTLP_ENDPOINT` with the signal's path.
@@ -38,7 +38,7 @@ pub enum Protocol {
     Grpc,
 }
 
-/// The name of a variable for traces, and the one for all signals.
+/// The name of a variable for spans, and the one for all signals.
 type Names = [&'static str; 2];
 
 const ENDPOINT: Names = [
@@ -64,7 +64,7 @@ const COMPRESSION: Names = [
 
 impl Reader<'_> {
     /// `None` if no endpoint is set.
-    pub(super) fn traces(&mut self) -> Option<Traces> {
+    pub(super) fn span_settings(&mut self) -> Option<SpanSettings> {
         if self.disabled() {
             return None;
         }
@@ -76,7 +76,7 @@ impl Reader<'_> {
         self.compression();
         let [own, all] = TIMEOUT;
         let timeout = self.milliseconds(all, 10_000);
-        Some(Traces {
+        Some(SpanSettings {
             protocol,
             endpoint: self.endpoint(name, &endpoint, protocol),
             service: self.text("OTEL_SERVICE_NAME"),
@@ -88,7 +88,7 @@ impl Reader<'_> {
         })
     }
 
-    /// The variable for traces, or the one for all signals, with its text.
+    /// The variable for spans, or the one for all signals, with its text.
     fn first(&self, names: Names) -> Option<(&'static str, String)> {
         let mut set = names.into_iter();
         set.find_map(|name| Some((name, self.text(name)?)))
@@ -225,33 +225,33 @@ mod tests {
         Config::read(&pairs.iter().copied().collect::<BTreeMap<_, _>>())
     }
 
-    fn traces(pairs: &[(&'static str, &'static str)]) -> Option<Traces> {
-        read(pairs).unwrap().traces
+    fn spans(pairs: &[(&'static str, &'static str)]) -> Option<SpanSettings> {
+        read(pairs).unwrap().spans
     }
 
     #[test]
     fn spans_are_exported_where_an_endpoint_is_named_and_nothing_forbids_it() {
-        assert_eq!(traces(&[]), None);
-        assert_eq!(traces(&[("OTEL_TRACES_EXPORTER", "otlp")]), None);
-        assert!(traces(&[ON]).is_some());
-        assert!(traces(&[ON, ("OTEL_SDK_DISABLED", "false")]).is_some());
+        assert_eq!(spans(&[]), None);
+        assert_eq!(spans(&[("OTEL_TRACES_EXPORTER", "otlp")]), None);
+        assert!(spans(&[ON]).is_some());
+        assert!(spans(&[ON, ("OTEL_SDK_DISABLED", "false")]).is_some());
         for off in [
             ("OTEL_SDK_DISABLED", "True"),
             ("OTEL_TRACES_EXPORTER", "none"),
         ] {
-            assert_eq!(traces(&[ON, off]), None, "{off:?}");
+            assert_eq!(spans(&[ON, off]), None, "{off:?}");
         }
     }
 
     #[test]
     fn the_variables_of_traces_go_before_those_of_all_signals() {
-        let common = traces(&[ON]).unwrap();
+        let common = spans(&[ON]).unwrap();
         assert_eq!(common.endpoint, "http://127.0.0.1:4318/v1/traces");
         assert_eq!(
             (common.protocol, common.timeout),
             (Protocol::Http, Duration::from_secs(10))
         );
-        let own = traces(&[
+        let own = spans(&[
             ON,
             (
                 "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
@@ -317,7 +317,7 @@ mod tests {
             ("OTEL_SDK_DISABLED", "yes"),
         ])
         .unwrap();
-        assert!(config.traces.is_some());
+        assert!(config.spans.is_some());
         assert_eq!(config.ignored.len(), 2, "{:?}", config.ignored);
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     node::identity::Identity,
     telemetry::{
         metrics::Metrics,
-        spans::{CallFailure, Called, Traces},
+        spans::{Ec2Call, Ec2CallFailure, Spans},
     },
 };
 
@@ -46,7 +46,7 @@ pub struct Executor {
     me: Arc<Identity>,
     settings: Arc<config::Cloud>,
     metrics: Arc<Metrics>,
-    traces: Traces,
+    spans: Spans,
     /// Networks of known subnets; a subnet's CIDR never changes.
     subnets: Arc<Mutex<BTreeMap<SubnetId, Ipv4Net>>>,
     limiter: Arc<Mutex<Limiter>>,
@@ -79,7 +79,7 @@ impl Executor {
             me,
             settings: Arc::new(settings),
             metrics,
-            traces: Traces::default(),
+            spans: Spans::default(),
             subnets: Arc::new(Mutex::new(subnets)),
             limiter: Arc::new(Mutex::new(limiter)),
             creates: Arc::default(),
@@ -89,8 +89,8 @@ impl Executor {
 
     /// Enables spans for its calls.
     #[must_use]
-    pub fn with_traces(self, traces: Traces) -> Self {
-        Self { traces, ..self }
+    pub fn with_spans(self, spans: Spans) -> Self {
+        Self { spans, ..self }
     }
 
     /// Executes one EC2 command.
@@ -183,7 +183,7 @@ impl Executor {
         self.limiter().spread(most)
     }
 
-    /// The rate of each API that was called so far, for metrics.
+    /// The rate of each API that was ec2_call so far, for metrics.
     #[must_use]
     pub fn pace(&self) -> Vec<Gauge> {
         self.limiter().gauges(self.now())
@@ -210,11 +210,11 @@ impl Executor {
             .map(|(failure, error)| (failure, error));
         let code = failure.map(|(_, error)| error.code.as_deref().unwrap_or("no_answer"));
         self.metrics.ec2_ended(action, code, took);
-        self.traces.called(&Called {
+        self.spans.ec2_call(&Ec2Call {
             action,
             took,
             paced,
-            failure: failure.map(|(failure, error)| CallFailure {
+            failure: failure.map(|(failure, error)| Ec2CallFailure {
                 code: error.code.as_deref().unwrap_or("no_answer"),
                 message: &error.message,
                 retry_after: match failure.class {

@@ -17,7 +17,7 @@ use crate::{
 };
 
 #[derive(Debug, thiserror::Error)]
-pub enum KindError {
+pub enum InstanceTypeError {
     #[error("{unknown}; EC2 does not know it either")]
     Unknown { unknown: UnknownType },
     #[error("{unknown}; EC2 could not be asked")]
@@ -37,8 +37,8 @@ pub enum KindError {
 /// A type by name; `aws` is called if the table does not contain it.
 ///
 /// # Errors
-/// [`KindError`] has the most similar known types, and why EC2 gave no answer.
-pub async fn known_or_asked(name: &str, aws: &Aws) -> Result<InstanceType, KindError> {
+/// [`InstanceTypeError`] has the most similar known types, and why EC2 gave no answer.
+pub async fn known_or_asked(name: &str, aws: &Aws) -> Result<InstanceType, InstanceTypeError> {
     let unknown = match limits::require(name) {
         Ok(known) => return Ok(known.clone()),
         Err(unknown) => unknown,
@@ -46,9 +46,9 @@ pub async fn known_or_asked(name: &str, aws: &Aws) -> Result<InstanceType, KindE
     match aws.instance_type(name).await {
         Ok(told) => Ok(told),
         Err(error) if error.code.as_deref() == Some("InvalidInstanceType") => {
-            Err(KindError::Unknown { unknown })
+            Err(InstanceTypeError::Unknown { unknown })
         }
-        Err(source) => Err(KindError::NotAsked { unknown, source }),
+        Err(source) => Err(InstanceTypeError::NotAsked { unknown, source }),
     }
 }
 
@@ -60,7 +60,7 @@ pub async fn by_name(
     name: &str,
     source: &dyn Strings,
     timeout: Duration,
-) -> Result<InstanceType, KindError> {
+) -> Result<InstanceType, InstanceTypeError> {
     let unknown = match limits::require(name) {
         Ok(known) => return Ok(known.clone()),
         Err(unknown) => unknown,
@@ -70,10 +70,10 @@ pub async fn by_name(
         .find_map(|variable| source.get(variable).filter(|region| !region.is_empty()));
     let region = match named {
         Some(region) => region,
-        None => metadata::kind_and_region(timeout)
+        None => metadata::type_and_region(timeout)
             .await
             .map(|(_, region)| region)
-            .map_err(|source| KindError::NoRegion { unknown, source })?,
+            .map_err(|source| InstanceTypeError::NoRegion { unknown, source })?,
     };
     known_or_asked(name, &Aws::new(region, timeout).await).await
 }
@@ -81,9 +81,9 @@ pub async fn by_name(
 /// The type of the instance that this process runs on.
 ///
 /// # Errors
-/// [`KindError::Metadata`], or as [`known_or_asked`].
-pub async fn of_this_instance(timeout: Duration) -> Result<InstanceType, KindError> {
-    let (name, region) = metadata::kind_and_region(timeout).await?;
+/// [`InstanceTypeError::Metadata`], or as [`known_or_asked`].
+pub async fn of_this_instance(timeout: Duration) -> Result<InstanceType, InstanceTypeError> {
+    let (name, region) = metadata::type_and_region(timeout).await?;
     match limits::lookup(&name) {
         Some(known) => Ok(known.clone()),
         None => known_or_asked(&name, &Aws::new(region, timeout).await).await,

@@ -27,7 +27,7 @@ const LEAD: Duration = Duration::from_secs(2);
 
 /// Why connection tracking could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum FlowsError {
+pub enum ConntrackError {
     #[error("no netlink socket for connection tracking")]
     Socket(#[from] netlink::Error),
     #[error("no thread could be started")]
@@ -74,18 +74,18 @@ impl Stale {
 
 /// See the module. Cloning gives another handle.
 #[derive(Clone, Debug)]
-pub struct Flows {
+pub struct StaleConnections {
     table: Worker<Conntrack>,
     stale: Arc<Mutex<Stale>>,
     changed: Arc<Notify>,
 }
 
-impl Flows {
+impl StaleConnections {
     /// Opens a socket in the namespace of the calling thread.
     ///
     /// # Errors
-    /// [`FlowsError`] if socket or thread cannot be had.
-    pub fn start() -> Result<Self, FlowsError> {
+    /// [`ConntrackError`] if socket or thread cannot be had.
+    pub fn start() -> Result<Self, ConntrackError> {
         Ok(Self {
             table: Worker::start("conntrack", Conntrack::open()?)?,
             stale: Arc::default(),

@@ -37,7 +37,7 @@ const UNKNOWN_LINK_DELAY: Duration = Duration::from_secs(30);
 
 /// The task.
 #[derive(Debug)]
-pub struct Watch {
+pub struct DriftRepair {
     pub host: HostNet,
     /// Receives the address of each ENI whose link disappeared.
     pub lost: mpsc::Sender<Mac>,
@@ -49,7 +49,7 @@ pub struct Watch {
     pub ask: Arc<Notify>,
 }
 
-impl Watch {
+impl DriftRepair {
     /// Runs forever.
     pub async fn run(self, monitor: HostMonitor) {
         let mut changes = match listen(monitor) {

@@ -18,7 +18,7 @@ use proto::{error_chain::chain, handover::Handed};
 use crate::{
     config,
     host::{
-        conntrack::{Flows, FlowsError},
+        conntrack::{ConntrackError, StaleConnections},
         link_reaper::Reaper,
         seam::{EniHost, PodHost, WireError},
     },
@@ -50,7 +50,7 @@ pub enum StartError {
     #[error("no thread could be started")]
     Thread(#[from] std::io::Error),
     #[error("connections of pods that are gone could not be watched")]
-    Flows(#[from] FlowsError),
+    StaleConnections(#[from] ConntrackError),
 }
 
 /// See the module. Cloning gives another handle on the same threads.
@@ -58,7 +58,7 @@ pub enum StartError {
 pub struct HostNet {
     writer: Worker<Reconciler>,
     reaper: Reaper,
-    flows: Flows,
+    stale_connections: StaleConnections,
     own: NetnsId,
     eni_mtu: u32,
 }
@@ -90,7 +90,7 @@ impl HostNet {
         let host = Self {
             writer: Worker::start("datapath", reconciler)?,
             reaper: Reaper::start(reaping, metrics)?,
-            flows: Flows::start()?,
+            stale_connections: StaleConnections::start()?,
             own,
             eni_mtu: network.eni_mtu,
         };
@@ -104,8 +104,8 @@ impl HostNet {
 
     /// The connections of deleted pods.
     #[must_use]
-    pub const fn flows(&self) -> &Flows {
-        &self.flows
+    pub const fn stale_connections(&self) -> &StaleConnections {
+        &self.stale_connections
     }
 
     /// Wires one pod, completely or not at all.
@@ -113,7 +113,7 @@ impl HostNet {
     /// # Errors
     /// [`WireError`]. Nothing of the attempt remains in the kernel.
     pub async fn wire(&self, link: PodLink, handed: Handed) -> Result<(), WireError> {
-        self.flows.settle(link.address).await;
+        self.stale_connections.settle(link.address).await;
         let own = self.own;
         self.writer
             .run(move |host| {
@@ -312,7 +312,7 @@ impl PodHost for HostNet {
     }
 
     fn left(&self, address: IpAddr, until: Mono) {
-        self.flows().left(address, until);
+        self.stale_connections().left(address, until);
     }
 
     async fn list(&self) -> Result<Vec<HostSide>, WireError> {

@@ -74,12 +74,12 @@ impl Follower {
                 _ => {}
             }
             failing = read.is_err();
-            self.heed(read).await;
+            self.apply(read).await;
         }
     }
 
     /// Blocks that cannot be configured stay unknown and are tried again the next time.
-    async fn heed(&mut self, read: Result<Vec<Ipv4Net>, MetadataError>) {
+    async fn apply(&mut self, read: Result<Vec<Ipv4Net>, MetadataError>) {
         let Some(blocks) = read
             .ok()
             .and_then(|read| news(&self.known, read, self.me.subnet_cidr))

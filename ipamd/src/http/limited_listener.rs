@@ -18,28 +18,28 @@ use tokio::{
 
 /// See the module.
 #[derive(Debug)]
-pub struct Few {
+pub struct LimitedListener {
     listener: TcpListener,
-    seats: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
-impl Few {
+impl LimitedListener {
     #[must_use]
     pub fn new(listener: TcpListener, limit: usize) -> Self {
         Self {
             listener,
-            seats: Arc::new(Semaphore::new(limit)),
+            permits: Arc::new(Semaphore::new(limit)),
         }
     }
 }
 
-impl axum::serve::Listener for Few {
-    type Io = Seated;
+impl axum::serve::Listener for LimitedListener {
+    type Io = LimitedConnection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Seated, SocketAddr) {
-        let seat = self
-            .seats
+    async fn accept(&mut self) -> (LimitedConnection, SocketAddr) {
+        let permit = self
+            .permits
             .clone()
             .acquire_owned()
             .await
@@ -47,9 +47,9 @@ impl axum::serve::Listener for Few {
         // Retries after errors of single connections, and while the process has no free descriptors.
         let (stream, peer) = axum::serve::Listener::accept(&mut self.listener).await;
         (
-            Seated {
+            LimitedConnection {
                 stream,
-                _seat: seat,
+                _permit: permit,
             },
             peer,
         )
@@ -62,12 +62,12 @@ impl axum::serve::Listener for Few {
 
 /// A connection, and its permit.
 #[derive(Debug)]
-pub struct Seated {
+pub struct LimitedConnection {
     stream: TcpStream,
-    _seat: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl AsyncRead for Seated {
+impl AsyncRead for LimitedConnection {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -77,7 +77,7 @@ impl AsyncRead for Seated {
     }
 }
 
-impl AsyncWrite for Seated {
+impl AsyncWrite for LimitedConnection {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -108,15 +108,15 @@ mod tests {
     async fn those_beyond_the_limit_wait_for_one_to_leave() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut few = Few::new(listener, 1);
+        let mut listener = LimitedListener::new(listener, 1);
         let _clients = (
             TcpStream::connect(address).await.unwrap(),
             TcpStream::connect(address).await.unwrap(),
         );
-        let (first, _) = few.accept().await;
+        let (first, _) = listener.accept().await;
         let soon = Duration::from_millis(50);
-        assert!(timeout(soon, few.accept()).await.is_err());
+        assert!(timeout(soon, listener.accept()).await.is_err());
         drop(first);
-        few.accept().await;
+        listener.accept().await;
     }
 }

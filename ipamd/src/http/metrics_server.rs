@@ -7,7 +7,7 @@ use axum::{
 };
 use tokio::net::TcpListener;
 
-use super::limited_listener::Few;
+use super::limited_listener::LimitedListener;
 use crate::{
     ec2::executor::Executor,
     pool::driver::Pool,
@@ -52,7 +52,7 @@ pub fn start(
         .spawn(move || {
             let served = runtime.block_on(async move {
                 let listener = TcpListener::from_std(listener)?;
-                axum::serve(Few::new(listener, CONNECTIONS), routes).await
+                axum::serve(LimitedListener::new(listener, CONNECTIONS), routes).await
             });
             if let Err(error) = served {
                 tracing::error!(%error, "metrics are no longer served");

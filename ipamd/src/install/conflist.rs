@@ -19,9 +19,9 @@ use crate::{config::Network, pool::driver::Pool};
 /// Sorts before the names that distributions use: a runtime takes the first file by name.
 pub const NAME: &str = "10-hawser.conflist";
 /// How often the pool is checked until it can serve.
-const PERIOD: Duration = Duration::from_millis(100);
+const READY_PERIOD: Duration = Duration::from_millis(100);
 /// How often the file is checked afterwards.
-const LOOK: Duration = Duration::from_secs(5);
+const CHECK_PERIOD: Duration = Duration::from_secs(5);
 /// The extensions that a runtime loads.
 const EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
 
@@ -41,19 +41,19 @@ impl Conflist {
         loop {
             match pool.snapshot().await {
                 Ok(pool) if pool.totals.free > 0 || pool.inventoried => break,
-                Ok(_) => tokio::time::sleep(PERIOD).await,
+                Ok(_) => tokio::time::sleep(READY_PERIOD).await,
                 Err(_) => return,
             }
         }
-        let mut told = None;
+        let mut reported = None;
         loop {
-            self.look(&mut told);
-            tokio::time::sleep(LOOK).await;
+            self.check_file(&mut reported);
+            tokio::time::sleep(CHECK_PERIOD).await;
         }
     }
 
-    /// `told`: the last reported file of another network.
-    fn look(&self, told: &mut Option<OsString>) {
+    /// `reported`: the last reported file of another network.
+    fn check_file(&self, reported: &mut Option<OsString>) {
         let path = self.directory.join(NAME);
         match self.write(&path) {
             Ok(true) => tracing::info!(
@@ -66,7 +66,7 @@ impl Conflist {
             }
         }
         let rival = self.rival().unwrap_or_default();
-        if rival != *told {
+        if rival != *reported {
             match &rival {
                 Some(name) => tracing::error!(
                     ?name,
@@ -76,7 +76,7 @@ impl Conflist {
                     tracing::info!("no other network's configuration sorts before ours any more")
                 }
             }
-            *told = rival;
+            *reported = rival;
         }
     }
 
@@ -199,21 +199,21 @@ mod tests {
     #[test]
     fn fault_47_what_is_deleted_or_cut_short_is_written_again() {
         let scratch = Scratch::new("again");
-        let (path, mut told) = (scratch.path(), None);
-        scratch.0.look(&mut told);
+        let (path, mut reported) = (scratch.path(), None);
+        scratch.0.check_file(&mut reported);
         let whole = fs::read_to_string(&path).unwrap();
         fs::remove_file(&path).unwrap();
-        scratch.0.look(&mut told);
+        scratch.0.check_file(&mut reported);
         assert_eq!(fs::read_to_string(&path).unwrap(), whole);
         fs::write(&path, &whole[..20]).unwrap();
-        scratch.0.look(&mut told);
+        scratch.0.check_file(&mut reported);
         assert_eq!(fs::read_to_string(&path).unwrap(), whole);
     }
 
     #[test]
     fn fault_47_a_file_that_sorts_before_ours_is_told_of_and_left_alone() {
         let scratch = Scratch::new("rival");
-        let mut told = None;
+        let mut reported = None;
         for name in [
             "05-other.conflist",
             "06-another.conf",
@@ -222,15 +222,15 @@ mod tests {
         ] {
             fs::write(scratch.0.directory.join(name), "{}").unwrap();
         }
-        scratch.0.look(&mut told);
-        assert_eq!(told, Some("05-other.conflist".into()));
+        scratch.0.check_file(&mut reported);
+        assert_eq!(reported, Some("05-other.conflist".into()));
         let rival = scratch.0.directory.join("05-other.conflist");
         assert_eq!(fs::read_to_string(&rival).unwrap(), "{}");
         fs::remove_file(rival).unwrap();
-        scratch.0.look(&mut told);
-        assert_eq!(told, Some("06-another.conf".into()));
+        scratch.0.check_file(&mut reported);
+        assert_eq!(reported, Some("06-another.conf".into()));
         fs::remove_file(scratch.0.directory.join("06-another.conf")).unwrap();
-        scratch.0.look(&mut told);
-        assert_eq!(told, None);
+        scratch.0.check_file(&mut reported);
+        assert_eq!(reported, None);
     }
 }

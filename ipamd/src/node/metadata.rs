@@ -86,7 +86,7 @@ impl Metadata {
 ///
 /// # Errors
 /// As [`Metadata::identity`].
-pub async fn kind_and_region(timeout: Duration) -> Result<(String, String), MetadataError> {
+pub async fn type_and_region(timeout: Duration) -> Result<(String, String), MetadataError> {
     let imds = Metadata::new(timeout);
     Ok((imds.text(INSTANCE_TYPE).await?, imds.text(REGION).await?))
 }

@@ -23,7 +23,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::rpc::listener::{
     self,
-    admission::{Limits, Seats},
+    admission::{ConnectionSlots, Limits},
 };
 
 /// The first byte of `input` selects what the rest is.
@@ -97,21 +97,21 @@ fn frames(bytes: &[u8], at_once: bool) {
         .expect("a runtime");
     runtime.block_on(async {
         let (mut plugin, daemon) = UnixStream::pair().expect("a pair of sockets");
-        let seats = Seats::new(Limits::within(1024));
+        let slots = ConnectionSlots::new(Limits::within(1024));
         // The daemon's complete end, except the verbs. It is never stopped.
         let (_say, stop) = watch::channel(());
         // The fuzzer should not have to discover the start of every connection.
         let words = [PREFACE, bytes].concat();
-        let mut said = 0;
+        let mut encode_answer = 0;
         if at_once {
             plugin.writable().await.expect("an empty buffer");
-            said = plugin.try_write(&words).expect("an empty buffer");
+            encode_answer = plugin.try_write(&words).expect("an empty buffer");
             daemon.readable().await.expect("words to be read");
         }
-        let served = listener::converse(daemon, None, seats.take().await, Nobody, stop);
+        let served = listener::serve_connection(daemon, None, slots.take().await, Nobody, stop);
         let talk = async {
             let mut answers = Vec::new();
-            plugin.write_all(&words[said..]).await?;
+            plugin.write_all(&words[encode_answer..]).await?;
             plugin.shutdown().await?;
             plugin.read_to_end(&mut answers).await
         };

@@ -31,16 +31,16 @@ use tokio::{
 use tonic::Request;
 
 use self::{
-    admission::{Requests, Seat, Seats, UnderWay},
+    admission::{ConnectionSlots, InFlight, Requests, Slot},
     connection::Connection,
-    fast_path::Opening,
+    fast_path::FirstBytes,
 };
 use crate::runtime::{clock, supervise::Detached};
 
 /// The maximum size of a request: a Gc of a full node has some tens of kilobytes.
 const REQUEST_LIMIT: usize = 1 << 20;
 /// The minimum time between log lines about refused connections: many of them must not flood the log.
-const COMPLAINT: Duration = Duration::from_secs(10);
+const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// Raises the limit of open files of this process to the system's maximum, and returns it.
 #[must_use]
@@ -82,19 +82,19 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 /// preamble with a clone of `node`. Afterwards, connections end after the request in progress.
 pub async fn serve(
     listener: UnixListener,
-    seats: Seats,
+    slots: ConnectionSlots,
     node: impl Node + Clone,
     mut stop: watch::Receiver<()>,
     detached: Detached,
 ) {
-    let refused = Arc::new(Refused::default());
+    let refused = Arc::new(RefusalLog::default());
     loop {
         let arrives = async {
-            let seat = seats.take().await;
-            (seat, listener.accept().await)
+            let slot = slots.take().await;
+            (slot, listener.accept().await)
         };
         // Cancel-safe: a slot that is not taken stays free, a connection that is not accepted stays queued.
-        let (mut seat, accepted) = tokio::select! {
+        let (mut slot, accepted) = tokio::select! {
             arrived = arrives => arrived,
             _ = stop.changed() => return,
         };
@@ -107,15 +107,15 @@ pub async fn serve(
                 continue;
             }
         };
-        seat.occupy();
+        slot.occupy();
         let (node, stop, refused) = (node.clone(), stop.clone(), refused.clone());
         drop(detached.spawn_idle(async move {
-            let greeted = tokio::select! {
-                greeted = greet(stream) => greeted,
-                ended = seat.ended() => Err(ended.into()),
+            let preamble = tokio::select! {
+                preamble = read_preamble(stream) => preamble,
+                ended = slot.ended() => Err(ended.into()),
             };
-            match greeted {
-                Ok((stream, handed)) => converse(stream, handed, seat, node, stop).await,
+            match preamble {
+                Ok((stream, handed)) => serve_connection(stream, handed, slot, node, stop).await,
                 Err(error) => refused.note(&error),
             }
         }));
@@ -123,19 +123,19 @@ pub async fn serve(
 }
 
 /// Serves one connection after its preamble, from its first HTTP/2 byte to its end.
-pub(crate) async fn converse(
+pub(crate) async fn serve_connection(
     mut stream: UnixStream,
     handed: Option<Handed>,
-    mut seat: Seat,
+    mut slot: Slot,
     node: impl Node + Clone,
     stop: watch::Receiver<()>,
 ) {
-    let brought = Brought {
+    let context = ConnectionContext {
         handed: Arc::new(Mutex::new(handed)),
-        requests: seat.requests(),
+        requests: slot.requests(),
     };
-    let read = Opening::read(&stream).and_then(|opening| {
-        seat.charge(opening.len())?;
+    let read = FirstBytes::read(&stream).and_then(|opening| {
+        slot.charge(opening.len())?;
         Ok(opening)
     });
     let opening = match read {
@@ -143,12 +143,12 @@ pub(crate) async fn converse(
         Err(error) => return tracing::debug!(%error, "a connection ended early"),
     };
     let Some(call) = opening.call() else {
-        let connection = Connection::new(stream, seat, opening.into_bytes());
-        return connection::serve(connection, brought, node, stop).await;
+        let connection = Connection::new(stream, slot, opening.into_bytes());
+        return connection::serve(connection, context, node, stop).await;
     };
     let answer = tokio::select! {
-        answer = call.answer(&node, brought) => answer,
-        () = fast_path::gone(&stream) => return,
+        answer = call.answer(&node, context) => answer,
+        () = fast_path::closed(&stream) => return,
     };
     // It fits into the buffer of a new socket: a peer that does not read cannot make this wait.
     if let Err(error) = stream.write_all(&answer).await {
@@ -158,14 +158,14 @@ pub(crate) async fn converse(
 
 /// Logs refused connections, several at a time.
 #[derive(Debug, Default)]
-struct Refused(Mutex<(Option<planner::Mono>, u64)>);
+struct RefusalLog(Mutex<(Option<planner::Mono>, u64)>);
 
-impl Refused {
+impl RefusalLog {
     fn note(&self, error: &io::Error) {
         let now = clock::now();
         let mut told = self.0.lock().expect("no holder panics");
         let (at, untold) = &mut *told;
-        if at.is_some_and(|at| now.since(at) < COMPLAINT) {
+        if at.is_some_and(|at| now.since(at) < LOG_PERIOD) {
             *untold += 1;
             return;
         }
@@ -174,7 +174,7 @@ impl Refused {
     }
 }
 
-async fn greet(stream: UnixStream) -> io::Result<(UnixStream, Option<Handed>)> {
+async fn read_preamble(stream: UnixStream) -> io::Result<(UnixStream, Option<Handed>)> {
     let peer = stream.peer_cred()?;
     if peer.uid() != 0 {
         return Err(io::Error::other(format!(
@@ -194,12 +194,12 @@ async fn greet(stream: UnixStream) -> io::Result<(UnixStream, Option<Handed>)> {
 
 /// What a connection provides for its requests.
 #[derive(Clone, Debug)]
-pub struct Brought {
+pub struct ConnectionContext {
     handed: Arc<Mutex<Option<Handed>>>,
     requests: Requests,
 }
 
-impl Brought {
+impl ConnectionContext {
     /// The descriptors of the connection, for the first request that needs them.
     #[must_use]
     pub fn take(&self) -> Option<Handed> {
@@ -210,7 +210,7 @@ impl Brought {
 /// A handler calls this first, because it starts when its request is complete, and keeps the result until the answer.
 /// `None` only if the request did not come over one of our connections.
 #[must_use]
-pub fn under_way<T>(request: &Request<T>) -> Option<UnderWay> {
-    let brought = request.extensions().get::<Brought>()?;
-    Some(brought.requests.begin())
+pub fn under_way<T>(request: &Request<T>) -> Option<InFlight> {
+    let context = request.extensions().get::<ConnectionContext>()?;
+    Some(context.requests.begin())
 }

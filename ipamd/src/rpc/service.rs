@@ -22,7 +22,7 @@ use crate::{
     node::identity::Identity,
     pool::driver::Pool,
     rpc::{
-        listener::{self, Brought, admission::UnderWay},
+        listener::{self, ConnectionContext, admission::InFlight},
         snapshot, status,
     },
     runtime::{clock, supervise::Detached},
@@ -31,7 +31,7 @@ use crate::{
         sandboxes::{Add, Sandboxes},
     },
     state::store::Record,
-    telemetry::{recorder::Books, spans},
+    telemetry::{recorder::Recorder, spans},
 };
 
 /// The maximum wait of an ADD, whatever it requests.
@@ -49,7 +49,7 @@ pub struct Service {
     pub pool: Pool,
     pub detached: Detached,
     pub me: Arc<Identity>,
-    pub books: Books,
+    pub recorder: Recorder,
     /// Permits for requests in progress. A request continues when its caller is gone, so the number of connections does
     /// not limit it.
     pub room: Arc<Semaphore>,
@@ -96,14 +96,14 @@ impl Service {
         let Ok(permit) = self.room.clone().try_acquire_owned() else {
             return Err(self.turned_down(name, &container, refusals::busy()));
         };
-        let books = self.books.clone();
+        let recorder = self.recorder.clone();
         let asker = container.clone();
         let counted = async move {
-            let request = books.traces.request(name, &asker, begun);
+            let request = recorder.spans.request(name, &asker, begun);
             let result = spans::within(request.as_ref(), verb).await;
             drop(permit);
             let times = (begun, clock::now());
-            books.answered(name, &asker, times, result.as_ref().err(), request);
+            recorder.answered(name, &asker, times, result.as_ref().err(), request);
             result
         };
         match self.detached.spawn(counted).await {
@@ -115,7 +115,7 @@ impl Service {
 
     /// A request that was refused before any work; it is counted and logged too.
     fn turned_down(&self, verb: &'static str, container: &str, refusal: Refusal) -> Status {
-        self.books
+        self.recorder
             .turned_away(verb, container, clock::now(), &refusal);
         refusal.into()
     }
@@ -209,7 +209,7 @@ impl Node for Service {
         let result = refusal
             .as_ref()
             .map_or("ok", |refusal| refusal.reason.as_str_name());
-        let metrics = &self.books.metrics;
+        let metrics = &self.recorder.metrics;
         metrics.request("status", result, Duration::ZERO);
         match refusal {
             None => Ok(Response::new(v1::StatusReply {})),
@@ -245,7 +245,7 @@ impl Node for Service {
 
 /// A stream whose connection is in use as long as it exists.
 fn in_use(
-    under_way: Option<UnderWay>,
+    under_way: Option<InFlight>,
     snapshots: impl Stream<Item = Result<v1::Snapshot, Status>> + Send + 'static,
 ) -> Response<Snapshots> {
     Response::new(Box::pin(snapshots.map(move |snapshot| {
@@ -257,8 +257,8 @@ fn in_use(
 fn handed<T>(request: &Request<T>) -> Option<Handed> {
     request
         .extensions()
-        .get::<Brought>()
-        .and_then(Brought::take)
+        .get::<ConnectionContext>()
+        .and_then(ConnectionContext::take)
 }
 
 fn no_descriptors() -> Refusal {

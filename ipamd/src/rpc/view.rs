@@ -24,7 +24,7 @@ pub struct View {
     /// First come, first served.
     pub waiting: Vec<Waiting>,
     /// Pending commands to EC2 or to the host.
-    pub calls: Vec<Call>,
+    pub calls: Vec<PendingCall>,
     /// What prevents EC2 calls, and for how long.
     pub obstacles: Vec<Obstacle>,
     pub enis: Vec<Eni>,
@@ -83,7 +83,7 @@ pub struct Waiting {
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Call {
+pub struct PendingCall {
     pub action: String,
     /// Empty if it concerns no ENI.
     pub eni: String,
@@ -160,7 +160,7 @@ impl From<v1::Snapshot> for View {
                 policy: decision.policy,
             }),
             waiting: wire.queue.into_iter().map(Waiting::from).collect(),
-            calls: wire.calls.into_iter().map(Call::from).collect(),
+            calls: wire.calls.into_iter().map(PendingCall::from).collect(),
             obstacles: wire.obstacles.into_iter().map(Obstacle::from).collect(),
             enis: wire.enis.into_iter().map(Eni::from).collect(),
             unmanaged: wire.unmanaged,
@@ -181,7 +181,7 @@ impl From<v1::Waiting> for Waiting {
     }
 }
 
-impl From<v1::Call> for Call {
+impl From<v1::Call> for PendingCall {
     fn from(wire: v1::Call) -> Self {
         Self {
             action: wire.action,
@@ -228,7 +228,7 @@ impl From<v1::Eni> for Eni {
 impl Address {
     fn of(wire: v1::Address, eni_missing: bool) -> Self {
         let reason = match wire.state.as_str() {
-            "cooling" => format!("free again in {}", told(wire.until_ms)),
+            "cooling" => format!("free again in {}", human_duration(wire.until_ms)),
             "quarantined" if eni_missing => "EC2 does not list its ENI as ours".to_owned(),
             "quarantined" => "EC2 does not list it".to_owned(),
             "releasing" => "EC2 is asked to take it back".to_owned(),
@@ -249,7 +249,7 @@ impl Address {
 
 /// A duration for humans: the two largest units, no fractions above ten seconds.
 #[must_use]
-pub fn told(milliseconds: u64) -> String {
+pub fn human_duration(milliseconds: u64) -> String {
     let seconds = Duration::from_millis(milliseconds).as_secs();
     match seconds {
         0..10 => format!("{}.{} s", seconds, milliseconds % 1000 / 100),
@@ -298,7 +298,7 @@ mod tests {
             (3_720_000, "1 h 2 min"),
             (176_400_000, "2 d 1 h"),
         ] {
-            assert_eq!(told(ms), text);
+            assert_eq!(human_duration(ms), text);
         }
     }
 

@@ -12,13 +12,13 @@ const MOST: usize = 4096;
 
 /// Sandboxes whose DEL found nothing, and when.
 #[derive(Debug, Default)]
-pub struct Overtaken {
+pub struct EarlyDels {
     deleted: BTreeMap<Sandbox, Mono>,
 }
 
-impl Overtaken {
+impl EarlyDels {
     /// A DEL found nothing to delete.
-    pub fn note(&mut self, sandbox: Sandbox, now: Mono) {
+    pub fn record(&mut self, sandbox: Sandbox, now: Mono) {
         self.deleted.retain(|_, at| now.since(*at) < LAG);
         if self.deleted.len() < MOST {
             self.deleted.insert(sandbox, now);
@@ -26,7 +26,7 @@ impl Overtaken {
     }
 
     /// Whether an ADD that arrives now was already deleted.
-    pub fn holds(&mut self, sandbox: &Sandbox, now: Mono) -> bool {
+    pub fn contains(&mut self, sandbox: &Sandbox, now: Mono) -> bool {
         self.deleted
             .get(sandbox)
             .is_some_and(|at| now.since(*at) < LAG)
@@ -47,21 +47,21 @@ mod tests {
 
     #[test]
     fn a_del_counts_for_a_while_and_only_for_its_sandbox() {
-        let mut overtaken = Overtaken::default();
-        overtaken.note(sandbox(1), Mono::ZERO);
-        assert!(overtaken.holds(&sandbox(1), Mono::ZERO + LAG / 2));
-        assert!(!overtaken.holds(&sandbox(2), Mono::ZERO));
-        assert!(!overtaken.holds(&sandbox(1), Mono::ZERO + LAG));
+        let mut overtaken = EarlyDels::default();
+        overtaken.record(sandbox(1), Mono::ZERO);
+        assert!(overtaken.contains(&sandbox(1), Mono::ZERO + LAG / 2));
+        assert!(!overtaken.contains(&sandbox(2), Mono::ZERO));
+        assert!(!overtaken.contains(&sandbox(1), Mono::ZERO + LAG));
     }
 
     #[test]
     fn a_storm_of_dels_is_bounded_and_forgotten() {
-        let mut overtaken = Overtaken::default();
+        let mut overtaken = EarlyDels::default();
         for id in 0..2 * MOST {
-            overtaken.note(sandbox(id), Mono::ZERO);
+            overtaken.record(sandbox(id), Mono::ZERO);
         }
         assert_eq!(overtaken.deleted.len(), MOST);
-        overtaken.note(sandbox(0), Mono::ZERO + LAG);
+        overtaken.record(sandbox(0), Mono::ZERO + LAG);
         assert_eq!(overtaken.deleted.len(), 1);
     }
 }

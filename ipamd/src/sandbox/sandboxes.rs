@@ -19,8 +19,8 @@ use planner::{Event, Mac, Mono, Obstacle, Pod, Sandbox};
 use proto::{error_chain::chain, handover::Handed, refusal::Refusal, v1::Reason};
 
 use super::{
-    early_del::Overtaken,
-    keyed_lock::{Busy, Turn},
+    early_del::EarlyDels,
+    keyed_lock::{Guard, KeyedLock},
 };
 use crate::{
     config,
@@ -38,7 +38,7 @@ use crate::{
         store::{Record, Store, StoreError},
         unknown::unknown,
     },
-    telemetry::recorder::Books,
+    telemetry::recorder::Recorder,
 };
 
 /// An ADD request, already validated.
@@ -66,10 +66,10 @@ struct Shared<H> {
     store: Worker<Store>,
     network: config::Network,
     cooldown: Duration,
-    books: Books,
+    recorder: Recorder,
     detached: Detached,
-    busy: Busy,
-    overtaken: Mutex<Overtaken>,
+    locks: KeyedLock,
+    early_dels: Mutex<EarlyDels>,
     /// The contents of the store. Changed only by the holder of the sandbox's guard.
     records: Mutex<BTreeMap<Sandbox, Record>>,
 }
@@ -84,7 +84,7 @@ impl<H> Shared<H> {
         begun: Mono,
     ) -> Mono {
         let now = self.pool.now();
-        self.books.stage(verb, stage, sandbox, begun, now);
+        self.recorder.stage(verb, stage, sandbox, begun, now);
         now
     }
 
@@ -100,7 +100,7 @@ impl<H> Shared<H> {
             Err(refusal) => (refusal.reason.as_str_name(), refusal.reason.as_str_name()),
         };
         let now = self.staged(sandbox, "add", "address", since);
-        self.books.waited(outcome, reason, now.since(since));
+        self.recorder.waited(outcome, reason, now.since(since));
         asked
     }
 }
@@ -113,7 +113,7 @@ impl<H: PodHost> Sandboxes<H> {
         store: Worker<Store>,
         records: Vec<Record>,
         config: &config::Config,
-        books: Books,
+        recorder: Recorder,
         detached: Detached,
     ) -> Self {
         let records = records
@@ -127,10 +127,10 @@ impl<H: PodHost> Sandboxes<H> {
                 store,
                 network: config.network.clone(),
                 cooldown: config.pool.cooldown,
-                books,
+                recorder,
                 detached,
-                busy: Busy::default(),
-                overtaken: Mutex::default(),
+                locks: KeyedLock::default(),
+                early_dels: Mutex::default(),
                 records: Mutex::new(records),
             }),
         }
@@ -143,14 +143,14 @@ impl<H: PodHost> Sandboxes<H> {
     pub async fn add(&self, request: Add) -> Result<Record, Refusal> {
         let shared = &self.shared;
         let begun = shared.pool.now();
-        shared.books.traces.pod(&request.sandbox, &request.pod);
-        let mut turn = shared.busy.turn(&request.sandbox).await;
+        shared.recorder.spans.pod(&request.sandbox, &request.pod);
+        let mut guard = shared.locks.lock(&request.sandbox).await;
         let asked_at = shared.staged(&request.sandbox, "add", "turn", begun);
         if shared
-            .overtaken
+            .early_dels
             .lock()
             .expect("no holder panics")
-            .holds(&request.sandbox, shared.pool.now())
+            .contains(&request.sandbox, shared.pool.now())
         {
             return Err(refusals::deleted(&request.sandbox));
         }
@@ -166,7 +166,7 @@ impl<H: PodHost> Sandboxes<H> {
         let grant = tokio::select! {
             granted = asked => shared.waited(&request.sandbox, granted.map_err(refusals::of_pool), asked_at)?,
             // The runtime has given up the sandbox. Dropping `asked` returns the address if it was already assigned.
-            () = turn.called_off() => return Err(refusals::deleted(&request.sandbox)),
+            () = guard.cancelled() => return Err(refusals::deleted(&request.sandbox)),
         };
         if grant.known {
             return self
@@ -174,7 +174,7 @@ impl<H: PodHost> Sandboxes<H> {
                 .ok_or_else(|| refusals::no_record(&request.sandbox));
         }
         let record = self.plan(&request, grant);
-        match self.stand_up(&record, request.handed).await {
+        match self.wire_and_record(&record, request.handed).await {
             Ok(()) => {
                 let sandbox = record.sandbox.clone();
                 shared
@@ -216,7 +216,11 @@ impl<H: PodHost> Sandboxes<H> {
     ///
     /// A failure contains what the pool must know about the address: no other host has seen it, so it is free, unless
     /// the kernel still routes it to another pod. Then it must go into cooldown and not be assigned again immediately.
-    async fn stand_up(&self, record: &Record, handed: Handed) -> Result<(), (Refusal, Event)> {
+    async fn wire_and_record(
+        &self,
+        record: &Record,
+        handed: Handed,
+    ) -> Result<(), (Refusal, Event)> {
         let shared = &self.shared;
         let (link, sandbox) = (link_of(record), record.sandbox.clone());
         let begun = shared.pool.now();
@@ -265,19 +269,19 @@ impl<H: PodHost> Sandboxes<H> {
     /// DEL.
     pub async fn del(&self, sandbox: &Sandbox) -> Result<(), Refusal> {
         let shared = &self.shared;
-        shared.busy.call_off(sandbox);
+        shared.locks.cancel(sandbox);
         let begun = shared.pool.now();
-        let turn = shared.busy.turn(sandbox).await;
+        let guard = shared.locks.lock(sandbox).await;
         shared.staged(sandbox, "del", "turn", begun);
         match self.record(sandbox) {
-            Some(record) => self.take_down(record, turn).await,
+            Some(record) => self.take_down(record, guard).await,
             None if self.take_down_unknown(sandbox).await? => Ok(()),
             None => {
                 shared
-                    .overtaken
+                    .early_dels
                     .lock()
                     .expect("no holder panics")
-                    .note(sandbox.clone(), shared.pool.now());
+                    .record(sandbox.clone(), shared.pool.now());
                 Ok(())
             }
         }
@@ -288,22 +292,22 @@ impl<H: PodHost> Sandboxes<H> {
         let name = datapath::pod::host_name(&self.shared.network.veth_prefix, &parts(sandbox));
         let unknown = unknown(&name);
         // The sweep uses this key too.
-        let turn = self.shared.busy.turn(&unknown).await;
+        let guard = self.shared.locks.lock(&unknown).await;
         match self.record(&unknown) {
             Some(record) => {
-                self.take_down(record, turn).await?;
+                self.take_down(record, guard).await?;
                 // The link is removed by name, so the guard is kept: an ADD that follows creates a link with the same
                 // name.
-                drop(self.shared.busy.turn(&unknown).await);
+                drop(self.shared.locks.lock(&unknown).await);
                 Ok(true)
             }
             None => Ok(false),
         }
     }
 
-    async fn take_down(&self, record: Record, turn: Turn) -> Result<(), Refusal> {
+    async fn take_down(&self, record: Record, guard: Guard) -> Result<(), Refusal> {
         let shared = &self.shared;
-        shared.books.traces.pod(&record.sandbox, &record.pod);
+        shared.recorder.spans.pod(&record.sandbox, &record.pod);
         let begun = shared.pool.now();
         let (unrouted, removal) = shared.host.unwire(ref_of(&record)).await;
         let unwired = shared.staged(&record.sandbox, "del", "unwire", begun);
@@ -311,7 +315,7 @@ impl<H: PodHost> Sandboxes<H> {
         // name must not meet the new one.
         drop(shared.detached.spawn(async move {
             removal.await;
-            drop(turn);
+            drop(guard);
         }));
         // The record stays until a repetition, or the sweep after the link is gone, finds no route to remove.
         unrouted
@@ -352,7 +356,7 @@ impl<H: PodHost> Sandboxes<H> {
         address: Option<IpAddr>,
         handed: Handed,
     ) -> Result<(), Refusal> {
-        let _turn = self.shared.busy.turn(sandbox).await;
+        let _guard = self.shared.locks.lock(sandbox).await;
         let record = self
             .record(sandbox)
             .ok_or_else(|| refusals::no_record(sandbox))?;

@@ -63,7 +63,7 @@ pub struct History {
 impl History {
     /// Records commands that cost or change something; grants and refusals belong to requests.
     pub fn decided(&self, at: Mono, why: impl Fn() -> String, commands: &[Command]) {
-        for what in commands.iter().filter_map(told) {
+        for what in commands.iter().filter_map(describe) {
             push(
                 &self.decisions,
                 DECISIONS,
@@ -129,7 +129,7 @@ fn push<T>(ring: &Mutex<VecDeque<T>>, most: usize, entry: T) {
 }
 
 /// A command as text, if it is of interest.
-fn told(command: &Command) -> Option<String> {
+fn describe(command: &Command) -> Option<String> {
     let amount = |amount: &planner::Amount| match *amount {
         planner::Amount::Addresses(n) => many(n.into(), "address", "addresses"),
         planner::Amount::Prefixes(n) => many(n.into(), "prefix", "prefixes"),

@@ -9,18 +9,18 @@ use proto::refusal::Refusal;
 use crate::telemetry::{
     history::History,
     metrics::Metrics,
-    spans::{Request, Traces},
+    spans::{Request, Spans},
 };
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub struct Books {
+pub struct Recorder {
     pub metrics: Arc<Metrics>,
     pub history: Arc<History>,
-    pub traces: Traces,
+    pub spans: Spans,
 }
 
-impl Books {
+impl Recorder {
     /// A stage of a request has ended.
     pub fn stage(
         &self,
@@ -33,21 +33,21 @@ impl Books {
         let (container, took) = (&sandbox.container_id, ended.since(begun));
         self.metrics.stage(verb, stage, took);
         self.history.stage(ended, container, verb, stage, took);
-        self.traces.stage(stage, container, begun, ended);
+        self.spans.stage(stage, container, begun, ended);
     }
 
     /// An ADD has waited for its address: the result, and what it waited for.
     pub fn waited(&self, outcome: &'static str, reason: &'static str, took: Duration) {
         self.metrics.waited(outcome, reason, took);
-        self.traces.tell("hawser.waited_for", reason);
+        self.spans.set_attribute("hawser.waited_for", reason);
     }
 
     /// A request was refused before any work. It is not in the history, because many of them would replace everything
     /// else.
     pub fn turned_away(&self, verb: &'static str, container: &str, at: Mono, refusal: &Refusal) {
-        let reason = told(verb, container, refusal);
+        let reason = log_refusal(verb, container, refusal);
         self.metrics.request(verb, reason, Duration::ZERO);
-        if let Some(request) = self.traces.request(verb, container, at) {
+        if let Some(request) = self.spans.request(verb, container, at) {
             request.answered(at, Some(refusal));
         }
     }
@@ -61,7 +61,7 @@ impl Books {
         refusal: Option<&Refusal>,
         request: Option<Request>,
     ) {
-        let result = refusal.map_or("ok", |refusal| told(verb, container, refusal));
+        let result = refusal.map_or("ok", |refusal| log_refusal(verb, container, refusal));
         let took = ended.since(begun);
         self.metrics.request(verb, result, took);
         self.history.stage(ended, container, verb, result, took);
@@ -72,7 +72,7 @@ impl Books {
 }
 
 /// Logs a refusal; returns the name under which it is counted.
-fn told(verb: &'static str, container: &str, refusal: &Refusal) -> &'static str {
+fn log_refusal(verb: &'static str, container: &str, refusal: &Refusal) -> &'static str {
     let reason = refusal.reason.as_str_name();
     let Refusal { cause, remedy, .. } = refusal;
     let retry_ms = refusal

@@ -48,7 +48,7 @@ pub struct Origin<'a> {
 
 /// A handle for the export of spans; off by default.
 #[derive(Clone, Debug, Default)]
-pub struct Traces(Option<Arc<On>>);
+pub struct Spans(Option<Arc<On>>);
 
 #[derive(Debug)]
 struct On {
@@ -71,17 +71,17 @@ struct Root {
 
 /// An EC2 call that has ended.
 #[derive(Clone, Copy, Debug)]
-pub struct Called<'a> {
+pub struct Ec2Call<'a> {
     pub action: &'static str,
     pub took: Duration,
     /// How long the node's own budget delayed it.
     pub paced: Duration,
-    pub failure: Option<CallFailure<'a>>,
+    pub failure: Option<Ec2CallFailure<'a>>,
 }
 
 /// Why an EC2 call failed.
 #[derive(Clone, Copy, Debug)]
-pub struct CallFailure<'a> {
+pub struct Ec2CallFailure<'a> {
     /// EC2's error code, or `no_answer`.
     pub code: &'a str,
     pub message: &'a str,
@@ -89,10 +89,14 @@ pub struct CallFailure<'a> {
     pub retry_after: Option<Duration>,
 }
 
-impl Traces {
+impl Spans {
     /// Starts the export. If this fails, the node serves pods anyway.
     #[must_use]
-    pub fn start(settings: &config::Traces, origin: Origin<'_>, metrics: &Arc<Metrics>) -> Self {
+    pub fn start(
+        settings: &config::SpanSettings,
+        origin: Origin<'_>,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         let service = settings.service.as_deref();
         match export::start(settings, resource(service, origin), metrics) {
             Ok(provider) => {
@@ -170,13 +174,13 @@ impl Traces {
                 ("k8s.pod.uid", &pod.uid),
             ];
             let known = names.into_iter().filter(|(_, name)| !name.is_empty());
-            let told = known.map(|(key, name)| KeyValue::new(key, name.clone()));
-            request.span().set_attributes(told);
+            let attributes = known.map(|(key, name)| KeyValue::new(key, name.clone()));
+            request.span().set_attributes(attributes);
         });
     }
 
     /// Adds an attribute to the caller's current request.
-    pub fn tell(&self, key: &'static str, value: &'static str) {
+    pub fn set_attribute(&self, key: &'static str, value: &'static str) {
         if self.0.is_some() {
             Context::map_current(|request| {
                 request.span().set_attribute(KeyValue::new(key, value));
@@ -185,26 +189,26 @@ impl Traces {
     }
 
     /// Records an EC2 call. The pool makes it for many pods, so it belongs to no request.
-    pub fn called(&self, call: &Called<'_>) {
+    pub fn ec2_call(&self, call: &Ec2Call<'_>) {
         let Some(on) = self.0.as_deref() else {
             return;
         };
         let ended = (on.clock)().wall;
         let begun = ended.checked_sub(call.took).unwrap_or(ended);
-        let mut told = vec![
+        let mut attributes = vec![
             KeyValue::new("rpc.system", "aws-api"),
             KeyValue::new("rpc.service", "EC2"),
             KeyValue::new("rpc.method", call.action),
             KeyValue::new("hawser.purpose", metrics::purpose(call.action)),
         ];
         if !call.paced.is_zero() {
-            told.push(KeyValue::new("hawser.paced_ms", milliseconds(call.paced)));
+            attributes.push(KeyValue::new("hawser.paced_ms", milliseconds(call.paced)));
         }
         let mut status = Status::Unset;
         if let Some(failure) = call.failure {
-            told.push(KeyValue::new("error.type", failure.code.to_owned()));
+            attributes.push(KeyValue::new("error.type", failure.code.to_owned()));
             if let Some(after) = failure.retry_after {
-                told.push(KeyValue::new("hawser.retry_after_ms", milliseconds(after)));
+                attributes.push(KeyValue::new("hawser.retry_after_ms", milliseconds(after)));
             }
             status = Status::error(failure.message.to_owned());
         }
@@ -213,7 +217,7 @@ impl Traces {
             .span_builder(format!("EC2/{}", call.action))
             .with_kind(SpanKind::Client)
             .with_start_time(begun)
-            .with_attributes(told)
+            .with_attributes(attributes)
             .start_with_context(&on.tracer, &Context::new());
         span.set_status(status);
         span.end_with_timestamp(ended);
@@ -283,8 +287,8 @@ fn title(verb: &'static str) -> &'static str {
 
 fn of_container(short: &str) -> Vec<KeyValue> {
     let known = Some(short).filter(|id| !id.is_empty());
-    let told = known.map(|id| KeyValue::new("container.id", id.to_owned()));
-    told.into_iter().collect()
+    let attributes = known.map(|id| KeyValue::new("container.id", id.to_owned()));
+    attributes.into_iter().collect()
 }
 
 /// `OTEL_RESOURCE_ATTRIBUTES` overrides what we know, and `OTEL_SERVICE_NAME` overrides both.

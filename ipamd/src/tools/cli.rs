@@ -58,7 +58,7 @@ pub fn main() -> ExitCode {
 }
 
 /// Prints to standard error why there is no result.
-fn complain(why: &dyn std::fmt::Display) -> ExitCode {
+fn print_error(why: &dyn std::fmt::Display) -> ExitCode {
     errln!("ipamd: {why}");
     ExitCode::FAILURE
 }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use planner::{Mono, Observed};
 
 use crate::{
-    rpc::view::{Address, Eni, Source, Totals, View, told},
+    rpc::view::{Address, Eni, Source, Totals, View, human_duration},
     state::store::{Contents, Record},
 };
 
@@ -158,7 +158,7 @@ fn resting(until: Mono, now: Mono) -> Address {
     }
     let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
     Address {
-        reason: format!("free again in {}", told(left)),
+        reason: format!("free again in {}", human_duration(left)),
         ..plain("cooling")
     }
 }

@@ -139,7 +139,7 @@ impl Node<'_> {
         }
     }
 
-    /// Books what is held from now to then.
+    /// Recorder what is held from now to then.
     fn pass(&mut self, then: Mono) {
         let totals = self.planner.totals();
         let held = totals.free

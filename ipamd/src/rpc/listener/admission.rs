@@ -26,7 +26,7 @@ use tokio::{
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The maximum number of connections.
-    pub seats: usize,
+    pub slots: usize,
     /// How long a connection may have no complete request. It is closed after one to two times this time.
     pub idle: Duration,
     /// The maximum number of bytes that one connection may send beyond its answered requests.
@@ -38,15 +38,15 @@ pub struct Limits {
 /// Descriptors that the daemon needs in addition to its connections: sockets, the store, the EC2 client's pool.
 const OWN_DESCRIPTORS: u64 = 128;
 /// A connection uses one and passes two; a request whose connection has ended may hold two more.
-const DESCRIPTORS_PER_SEAT: u64 = 5;
+const DESCRIPTORS_PER_SLOT: u64 = 5;
 
 impl Limits {
     /// As many slots as `descriptors` allow, up to 1,024: four times the pods of a large node.
     #[must_use]
     pub fn within(descriptors: u64) -> Self {
-        let seats = descriptors.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS_PER_SEAT;
+        let slots = descriptors.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS_PER_SLOT;
         Self {
-            seats: usize::try_from(seats.clamp(8, 1024)).expect("at most 1,024"),
+            slots: usize::try_from(slots.clamp(8, 1024)).expect("at most 1,024"),
             idle: Duration::from_secs(5),
             each: super::REQUEST_LIMIT + (64 << 10),
             all: 32 << 20,
@@ -56,24 +56,24 @@ impl Limits {
 
 /// Why a connection is closed before its peer closes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Ended {
+pub enum EndReason {
     #[error("no complete request came for too long")]
     Idle,
-    #[error("it was idle, and all seats were taken")]
+    #[error("it was idle, and all slots were occupied")]
     Yielded,
     #[error("it sent more than a request may hold")]
     Overfull,
 }
 
-impl From<Ended> for io::Error {
-    fn from(ended: Ended) -> Self {
+impl From<EndReason> for io::Error {
+    fn from(ended: EndReason) -> Self {
         Self::other(ended)
     }
 }
 
 /// What a connection and its requests share.
 #[derive(Debug, Default)]
-struct Life {
+struct Activity {
     under_way: AtomicUsize,
     served: AtomicUsize,
     /// Bytes since the last answered request.
@@ -82,7 +82,7 @@ struct Life {
     held_by_all: Arc<AtomicUsize>,
 }
 
-impl Life {
+impl Activity {
     fn let_go(&self) {
         self.held_by_all
             .fetch_sub(self.held.swap(0, Relaxed), Relaxed);
@@ -91,29 +91,29 @@ impl Life {
 
 /// All slots. Cloning gives another handle.
 #[derive(Clone, Debug)]
-pub struct Seats(Arc<Hall>);
+pub struct ConnectionSlots(Arc<Shared>);
 
 #[derive(Debug)]
-struct Hall {
+struct Shared {
     limits: Limits,
-    taken: Mutex<Taken>,
+    occupied: Mutex<Occupied>,
     freed: Notify,
     held: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Occupied {
     next: u64,
     /// By age. The sender tells the connection to close, once.
-    seats: BTreeMap<u64, (Arc<Life>, Option<oneshot::Sender<()>>)>,
+    slots: BTreeMap<u64, (Arc<Activity>, Option<oneshot::Sender<()>>)>,
 }
 
-impl Seats {
+impl ConnectionSlots {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self(Arc::new(Hall {
+        Self(Arc::new(Shared {
             limits,
-            taken: Mutex::default(),
+            occupied: Mutex::default(),
             freed: Notify::new(),
             held: Arc::default(),
         }))
@@ -121,31 +121,31 @@ impl Seats {
 
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.limits.seats
+        self.0.limits.slots
     }
 
     /// A slot: a free one, or that of the connection that has been idle longest, after it has closed; otherwise waits
     /// until one is free.
-    pub async fn take(&self) -> Seat {
+    pub async fn take(&self) -> Slot {
         loop {
             // A permit of `notify_one` is kept for the next waiter, so none is missed between the two.
             let freed = self.0.freed.notified();
-            if let Some(seat) = self.take_free() {
-                return seat;
+            if let Some(slot) = self.take_free() {
+                return slot;
             }
             freed.await;
         }
     }
 
     /// Closes several at a time: one by one, each new connection would wait until another task has run.
-    fn make_room(&self, taken: &mut Taken) {
-        let most = (self.0.limits.seats / 8).max(1);
-        let leaving = taken.seats.values().filter(|(_, tell)| tell.is_none());
+    fn make_room(&self, occupied: &mut Occupied) {
+        let most = (self.0.limits.slots / 8).max(1);
+        let leaving = occupied.slots.values().filter(|(_, tell)| tell.is_none());
         let idle = most.saturating_sub(leaving.count());
-        let idle = taken
-            .seats
+        let idle = occupied
+            .slots
             .values_mut()
-            .filter(|(life, tell)| tell.is_some() && life.under_way.load(Relaxed) == 0)
+            .filter(|(activity, tell)| tell.is_some() && activity.under_way.load(Relaxed) == 0)
             .take(idle);
         for (_, tell) in idle {
             if let Some(tell) = tell.take() {
@@ -155,24 +155,26 @@ impl Seats {
         }
     }
 
-    fn take_free(&self) -> Option<Seat> {
-        let mut taken = self.0.taken.lock().expect("no holder panics");
-        if taken.seats.len() >= self.0.limits.seats {
-            self.make_room(&mut taken);
+    fn take_free(&self) -> Option<Slot> {
+        let mut occupied = self.0.occupied.lock().expect("no holder panics");
+        if occupied.slots.len() >= self.0.limits.slots {
+            self.make_room(&mut occupied);
             return None;
         }
-        let life = Arc::new(Life {
+        let activity = Arc::new(Activity {
             held_by_all: self.0.held.clone(),
-            ..Life::default()
+            ..Activity::default()
         });
         let (tell, told) = oneshot::channel();
-        let number = taken.next;
-        taken.next += 1;
-        taken.seats.insert(number, (life.clone(), Some(tell)));
-        Some(Seat {
-            hall: self.0.clone(),
+        let number = occupied.next;
+        occupied.next += 1;
+        occupied
+            .slots
+            .insert(number, (activity.clone(), Some(tell)));
+        Some(Slot {
+            shared: self.0.clone(),
             number,
-            life,
+            activity,
             told,
             timer: Box::pin(tokio::time::sleep(self.0.limits.idle)),
             seen: 0,
@@ -182,74 +184,74 @@ impl Seats {
 }
 
 /// One connection's slot, until dropped.
-pub struct Seat {
-    hall: Arc<Hall>,
+pub struct Slot {
+    shared: Arc<Shared>,
     number: u64,
-    life: Arc<Life>,
+    activity: Arc<Activity>,
     told: oneshot::Receiver<()>,
     timer: Pin<Box<Sleep>>,
     /// The number of answered requests when the timer was last set.
     seen: usize,
-    ended: Option<Ended>,
+    ended: Option<EndReason>,
 }
 
-impl fmt::Debug for Seat {
+impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Seat")
+        f.debug_struct("Slot")
             .field("number", &self.number)
             .finish_non_exhaustive()
     }
 }
 
-impl Seat {
+impl Slot {
     /// A connection takes the slot, which may have been free for long: its time starts now.
     pub fn occupy(&mut self) {
-        let idle = Instant::now() + self.hall.limits.idle;
+        let idle = Instant::now() + self.shared.limits.idle;
         self.timer.as_mut().reset(idle);
     }
 
     /// Ready when the connection must close. Poll this whenever the connection is read.
-    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    pub fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<EndReason> {
         if let Some(ended) = self.ended {
             return Poll::Ready(ended);
         }
         if Pin::new(&mut self.told).poll(cx).is_ready() {
-            return Poll::Ready(self.end(Ended::Yielded));
+            return Poll::Ready(self.end(EndReason::Yielded));
         }
         while self.timer.as_mut().poll(cx).is_ready() {
-            let served = self.life.served.load(Relaxed);
+            let served = self.activity.served.load(Relaxed);
             if !self.is_in_use() && served == self.seen {
-                return Poll::Ready(self.end(Ended::Idle));
+                return Poll::Ready(self.end(EndReason::Idle));
             }
             self.seen = served;
-            let again = Instant::now() + self.hall.limits.idle;
+            let again = Instant::now() + self.shared.limits.idle;
             self.timer.as_mut().reset(again);
         }
         Poll::Pending
     }
 
-    fn end(&mut self, why: Ended) -> Ended {
+    fn end(&mut self, why: EndReason) -> EndReason {
         *self.ended.insert(why)
     }
 
     /// Ends when the connection must close.
-    pub async fn ended(&mut self) -> Ended {
+    pub async fn ended(&mut self) -> EndReason {
         std::future::poll_fn(|cx| self.poll_ended(cx)).await
     }
 
     /// Records that the connection sent this many bytes.
     ///
     /// # Errors
-    /// [`Ended::Overfull`] if this is too much, for the connection or for all together.
-    pub fn charge(&mut self, bytes: usize) -> Result<(), Ended> {
+    /// [`EndReason::Overfull`] if this is too much, for the connection or for all together.
+    pub fn charge(&mut self, bytes: usize) -> Result<(), EndReason> {
         // Bytes after a complete request do not belong to another one: there is one at a time.
         if self.is_in_use() {
             return Ok(());
         }
-        let own = self.life.held.fetch_add(bytes, Relaxed) + bytes;
-        let all = self.hall.held.fetch_add(bytes, Relaxed) + bytes;
-        if own > self.hall.limits.each || all > self.hall.limits.all {
-            return Err(self.end(Ended::Overfull));
+        let own = self.activity.held.fetch_add(bytes, Relaxed) + bytes;
+        let all = self.shared.held.fetch_add(bytes, Relaxed) + bytes;
+        if own > self.shared.limits.each || all > self.shared.limits.all {
+            return Err(self.end(EndReason::Overfull));
         }
         Ok(())
     }
@@ -257,47 +259,47 @@ impl Seat {
     /// Whether a request of the connection is in progress.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        self.life.under_way.load(Relaxed) > 0
+        self.activity.under_way.load(Relaxed) > 0
     }
 
     /// For the requests on this connection.
     #[must_use]
     pub fn requests(&self) -> Requests {
-        Requests(self.life.clone())
+        Requests(self.activity.clone())
     }
 }
 
-impl Drop for Seat {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.life.let_go();
-        self.hall
-            .taken
+        self.activity.let_go();
+        self.shared
+            .occupied
             .lock()
             .expect("no holder panics")
-            .seats
+            .slots
             .remove(&self.number);
-        self.hall.freed.notify_one();
+        self.shared.freed.notify_one();
     }
 }
 
 /// Where a connection's requests report.
 #[derive(Clone, Debug)]
-pub struct Requests(Arc<Life>);
+pub struct Requests(Arc<Activity>);
 
 impl Requests {
     /// A complete request has arrived; the connection is not idle until the value is dropped.
     #[must_use]
-    pub fn begin(&self) -> UnderWay {
+    pub fn begin(&self) -> InFlight {
         self.0.under_way.fetch_add(1, Relaxed);
-        UnderWay(self.0.clone())
+        InFlight(self.0.clone())
     }
 }
 
 /// One request in progress.
 #[derive(Debug)]
-pub struct UnderWay(Arc<Life>);
+pub struct InFlight(Arc<Activity>);
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.let_go();
         self.0.served.fetch_add(1, Relaxed);

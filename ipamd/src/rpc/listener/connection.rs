@@ -26,8 +26,8 @@ use tokio::{
 use tonic::body::Body;
 use tower::Service;
 
-use super::{Brought, REQUEST_LIMIT};
-use crate::rpc::listener::admission::Seat;
+use super::{ConnectionContext, REQUEST_LIMIT};
+use crate::rpc::listener::admission::Slot;
 
 /// The HTTP/2 window per connection: the default is one mebibyte.
 const READ_AHEAD: u32 = 64 << 10;
@@ -35,7 +35,7 @@ const READ_AHEAD: u32 = 64 << 10;
 /// The node, for one connection.
 struct Served<N> {
     node: NodeServer<N>,
-    brought: Brought,
+    context: ConnectionContext,
 }
 
 impl<N: Node> hyper::service::Service<Request<Incoming>> for Served<N> {
@@ -44,7 +44,7 @@ impl<N: Node> hyper::service::Service<Request<Incoming>> for Served<N> {
     type Future = <NodeServer<N> as Service<Request<Incoming>>>::Future;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.brought.clone());
+        request.extensions_mut().insert(self.context.clone());
         self.node.clone().call(request)
     }
 }
@@ -52,12 +52,12 @@ impl<N: Node> hyper::service::Service<Request<Incoming>> for Served<N> {
 /// Serves the connection until either side closes it; after `stop`, until the request in progress is answered.
 pub async fn serve(
     connection: Connection,
-    brought: Brought,
+    context: ConnectionContext,
     node: impl Node,
     mut stop: watch::Receiver<()>,
 ) {
     let node = NodeServer::new(node).max_decoding_message_size(REQUEST_LIMIT);
-    let service = Served { node, brought };
+    let service = Served { node, context };
     let mut http = http2::Builder::new(TokioExecutor::new());
     // Plugin and command line send one request per connection, so limits per connection are limits per request.
     http.max_concurrent_streams(1)
@@ -81,16 +81,16 @@ pub async fn serve(
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
-    seat: Seat,
+    slot: Slot,
     /// Already read, and charged.
     opening: VecDeque<u8>,
 }
 
 impl Connection {
-    pub fn new(stream: UnixStream, seat: Seat, opening: Vec<u8>) -> Self {
+    pub fn new(stream: UnixStream, slot: Slot, opening: Vec<u8>) -> Self {
         Self {
             stream,
-            seat,
+            slot,
             opening: opening.into(),
         }
     }
@@ -112,7 +112,7 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Poll::Ready(ended) = this.seat.poll_ended(cx) {
+        if let Poll::Ready(ended) = this.slot.poll_ended(cx) {
             return Poll::Ready(Err(ended.into()));
         }
         if !this.opening.is_empty() {
@@ -121,7 +121,7 @@ impl AsyncRead for Connection {
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut this.stream).poll_read(cx, buf)?;
-        this.seat.charge(buf.filled().len() - before)?;
+        this.slot.charge(buf.filled().len() - before)?;
         read.map(Ok)
     }
 }

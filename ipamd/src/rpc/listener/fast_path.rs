@@ -16,7 +16,7 @@ use proto::{
 use tokio::net::UnixStream;
 use tonic::{Request, Response, Status};
 
-use super::Brought;
+use super::ConnectionContext;
 
 /// The maximum size of a call in one piece: an ADD with the longest names of a pod needs a quarter of it.
 const LONGEST: usize = 4096;
@@ -31,7 +31,7 @@ enum Verb {
 }
 
 /// How each of them starts.
-static OPENINGS: LazyLock<[(Verb, Vec<u8>); 4]> = LazyLock::new(|| {
+static PREFIXES: LazyLock<[(Verb, Vec<u8>); 4]> = LazyLock::new(|| {
     [
         (Verb::Add, "Add"),
         (Verb::Del, "Del"),
@@ -43,16 +43,16 @@ static OPENINGS: LazyLock<[(Verb, Vec<u8>); 4]> = LazyLock::new(|| {
 
 /// The received start of a connection.
 #[derive(Debug)]
-pub struct Opening(Vec<u8>);
+pub struct FirstBytes(Vec<u8>);
 
 /// A recognised call.
 #[derive(Clone, Copy, Debug)]
-pub struct Call<'a> {
+pub struct PluginCall<'a> {
     verb: Verb,
     message: &'a [u8],
 }
 
-impl Opening {
+impl FirstBytes {
     /// Reads the available bytes and does not wait: the plugin sends its whole call together with the preamble.
     ///
     /// # Errors
@@ -77,8 +77,8 @@ impl Opening {
     }
 
     /// The call, if the bytes are exactly one complete call.
-    pub fn call(&self) -> Option<Call<'_>> {
-        let mut known = OPENINGS.iter();
+    pub fn call(&self) -> Option<PluginCall<'_>> {
+        let mut known = PREFIXES.iter();
         let (verb, rest) =
             known.find_map(|(verb, words)| Some((*verb, self.0.strip_prefix(&words[..])?)))?;
         let payload = rest.get(HEAD..)?;
@@ -86,37 +86,37 @@ impl Opening {
         let mut whole = Vec::with_capacity(rest.len());
         wire::put(&mut whole, frame::DATA, flag::END_STREAM, STREAM, payload);
         let is_whole = whole == rest && *prefix == wire::prefix(message);
-        is_whole.then_some(Call { verb, message })
+        is_whole.then_some(PluginCall { verb, message })
     }
 }
 
-impl Call<'_> {
+impl PluginCall<'_> {
     /// Answers the call: returns everything that is sent until the end of the connection.
-    pub async fn answer(self, node: &impl Node, brought: Brought) -> Vec<u8> {
+    pub async fn answer(self, node: &impl Node, context: ConnectionContext) -> Vec<u8> {
         let message = self.message;
         let answer = match self.verb {
-            Verb::Add => unary(message, brought, |asked| node.add(asked)).await,
-            Verb::Del => unary(message, brought, |asked| node.del(asked)).await,
-            Verb::Check => unary(message, brought, |asked| node.check(asked)).await,
-            Verb::Status => unary(message, brought, |asked| node.status(asked)).await,
+            Verb::Add => unary(message, context, |asked| node.add(asked)).await,
+            Verb::Del => unary(message, context, |asked| node.del(asked)).await,
+            Verb::Check => unary(message, context, |asked| node.check(asked)).await,
+            Verb::Status => unary(message, context, |asked| node.status(asked)).await,
         };
-        said(&answer)
+        encode_answer(&answer)
     }
 }
 
 async fn unary<Q: Message + Default, A: Message>(
     message: &[u8],
-    brought: Brought,
+    context: ConnectionContext,
     verb: impl AsyncFnOnce(Request<Q>) -> Result<Response<A>, Status>,
 ) -> Result<Vec<u8>, Status> {
     let asked = Q::decode(message).map_err(|error| Status::internal(error.to_string()))?;
     let mut request = Request::new(asked);
-    request.extensions_mut().insert(brought);
+    request.extensions_mut().insert(context);
     Ok(verb(request).await?.into_inner().encode_to_vec())
 }
 
 /// Ends with the connection, when nobody waits for the answer any more. Further bytes from the caller are ignored.
-pub async fn gone(stream: &UnixStream) {
+pub async fn closed(stream: &UnixStream) {
     let mut more = [0; 256];
     while stream.readable().await.is_ok() {
         match stream.try_read(&mut more) {
@@ -128,7 +128,7 @@ pub async fn gone(stream: &UnixStream) {
 }
 
 /// The server's preface, the answer, and the notice that no further call is accepted.
-fn said(answer: &Result<Vec<u8>, Status>) -> Vec<u8> {
+fn encode_answer(answer: &Result<Vec<u8>, Status>) -> Vec<u8> {
     /// `:status` 200 of the static table; `content-type` is its 31st entry.
     const HEADERS: &[u8] = b"\x88\x0f\x10\x10application/grpc";
     const OK: &[u8] = b"\x00\x0bgrpc-status\x010";

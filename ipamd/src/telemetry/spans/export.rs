@@ -28,7 +28,7 @@ use crate::{config, telemetry::metrics::Metrics};
 
 /// Why no spans are exported.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum StartError {
+pub(super) enum ExportError {
     #[error("no runtime for the exporter")]
     Runtime(#[from] io::Error),
     #[error("no exporter can be made of the settings")]
@@ -36,10 +36,10 @@ pub(super) enum StartError {
 }
 
 pub(super) fn start(
-    settings: &config::Traces,
+    settings: &config::SpanSettings,
     resource: Resource,
     metrics: &Arc<Metrics>,
-) -> Result<SdkTracerProvider, StartError> {
+) -> Result<SdkTracerProvider, ExportError> {
     let queue = Arc::new(Queue {
         waiting: AtomicUsize::new(0),
         room: settings.queue,
@@ -127,10 +127,10 @@ struct Sender {
 
 impl Sender {
     fn new(
-        settings: &config::Traces,
+        settings: &config::SpanSettings,
         queue: Arc<Queue>,
         metrics: Arc<Metrics>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, ExportError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -208,7 +208,7 @@ impl Drop for Sender {
 }
 
 /// The SDK reads other settings from the environment: headers.
-fn client(settings: &config::Traces) -> Result<SpanExporter, ExporterBuildError> {
+fn client(settings: &config::SpanSettings) -> Result<SpanExporter, ExporterBuildError> {
     let exporter = SpanExporter::builder();
     match settings.protocol {
         config::Protocol::Http => exporter
@@ -233,8 +233,8 @@ mod tests {
 
     use super::*;
 
-    fn settings(endpoint: String) -> config::Traces {
-        config::Traces {
+    fn settings(endpoint: String) -> config::SpanSettings {
+        config::SpanSettings {
             protocol: config::Protocol::Http,
             endpoint,
             service: None,

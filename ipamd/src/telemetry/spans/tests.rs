@@ -13,7 +13,7 @@ use opentelemetry_sdk::{
 use proto::v1::Reason;
 
 use super::*;
-use crate::telemetry::recorder::Books;
+use crate::telemetry::recorder::Recorder;
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
 
@@ -41,13 +41,13 @@ impl SpanExporter for Collector {
 }
 
 impl Collector {
-    fn books(&self) -> Books {
+    fn recorder(&self) -> Recorder {
         let provider = SdkTracerProvider::builder()
             .with_span_processor(SimpleSpanProcessor::new(self.clone()))
             .build();
-        Books {
-            traces: Traces::over(provider, clock),
-            ..Books::default()
+        Recorder {
+            spans: Spans::over(provider, clock),
+            ..Recorder::default()
         }
     }
 
@@ -63,7 +63,7 @@ impl Collector {
     }
 }
 
-fn told(span: &SpanData, key: &str) -> Option<String> {
+fn attribute(span: &SpanData, key: &str) -> Option<String> {
     let mut found = span.attributes.iter().filter(|a| a.key.as_str() == key);
     let value = found.next().map(|a| a.value.to_string());
     assert!(found.next().is_none(), "{key} twice in {span:?}");
@@ -96,22 +96,22 @@ fn pod() -> Pod {
 }
 
 /// An ADD that waits 40 ms for its guard, in two polls, and is answered 60 ms after its start.
-async fn add(books: &Books, refusal: Option<&Refusal>) {
+async fn add(recorder: &Recorder, refusal: Option<&Refusal>) {
     let begun = at(99_990);
-    let request = books.traces.request("add", ID, begun);
+    let request = recorder.spans.request("add", ID, begun);
     let work = async {
-        books.traces.pod(&sandbox(), &pod());
+        recorder.spans.pod(&sandbox(), &pod());
         tokio::task::yield_now().await;
-        books.stage("add", "turn", &sandbox(), begun, at(100_030));
+        recorder.stage("add", "turn", &sandbox(), begun, at(100_030));
     };
     within(request.as_ref(), work).await;
-    books.answered("add", ID, (begun, at(100_050)), refusal, request);
+    recorder.answered("add", ID, (begun, at(100_050)), refusal, request);
 }
 
 #[tokio::test]
 async fn a_request_is_one_trace_with_its_stages_in_wall_time() {
     let collector = Collector::default();
-    add(&collector.books(), None).await;
+    add(&collector.recorder(), None).await;
     let (root, turn) = (collector.one("ADD"), collector.one("turn"));
     assert_eq!(root.parent_span_id, SpanId::INVALID);
     assert_ne!(root.span_context.trace_id(), TraceId::INVALID);
@@ -127,7 +127,7 @@ async fn a_request_is_one_trace_with_its_stages_in_wall_time() {
         ("hawser.result", Some("ok")),
         ("error.type", None),
     ] {
-        assert_eq!(told(&root, key).as_deref(), value, "{key}");
+        assert_eq!(attribute(&root, key).as_deref(), value, "{key}");
     }
     assert_eq!(root.status, Status::Unset);
 }
@@ -137,13 +137,19 @@ async fn a_refusal_is_an_error_with_its_reason_and_cause() {
     let collector = Collector::default();
     let retry = Some(Duration::from_secs(3));
     let refusal = Refusal::new(Reason::PoolEmpty, "no address in 3 s", "wait", retry);
-    add(&collector.books(), Some(&refusal)).await;
+    add(&collector.recorder(), Some(&refusal)).await;
     let root = collector.one("ADD");
     assert_eq!(root.status, Status::error("no address in 3 s"));
-    assert_eq!(told(&root, "hawser.result").as_deref(), Some("POOL_EMPTY"));
-    assert_eq!(told(&root, "error.type").as_deref(), Some("POOL_EMPTY"));
     assert_eq!(
-        told(&root, "hawser.retry_after_ms").as_deref(),
+        attribute(&root, "hawser.result").as_deref(),
+        Some("POOL_EMPTY")
+    );
+    assert_eq!(
+        attribute(&root, "error.type").as_deref(),
+        Some("POOL_EMPTY")
+    );
+    assert_eq!(
+        attribute(&root, "hawser.retry_after_ms").as_deref(),
         Some("3000")
     );
 }
@@ -151,44 +157,47 @@ async fn a_refusal_is_an_error_with_its_reason_and_cause() {
 #[tokio::test]
 async fn a_request_about_many_pods_names_them_at_its_stages_only() {
     let collector = Collector::default();
-    let books = collector.books();
-    let request = books.traces.request("gc", "", at(100_000));
+    let recorder = collector.recorder();
+    let request = recorder.spans.request("gc", "", at(100_000));
     within(request.as_ref(), async {
-        books.traces.pod(&sandbox(), &pod());
-        books.stage("del", "unwire", &sandbox(), at(100_001), at(100_002));
+        recorder.spans.pod(&sandbox(), &pod());
+        recorder.stage("del", "unwire", &sandbox(), at(100_001), at(100_002));
     })
     .await;
-    books.answered("gc", "", (at(100_000), at(100_003)), None, request);
+    recorder.answered("gc", "", (at(100_000), at(100_003)), None, request);
     let (root, stage) = (collector.one("GC"), collector.one("unwire"));
-    assert_eq!(told(&root, "container.id"), None);
-    assert_eq!(told(&root, "k8s.pod.name"), None);
-    assert_eq!(told(&stage, "container.id").as_deref(), Some(&ID[..12]));
+    assert_eq!(attribute(&root, "container.id"), None);
+    assert_eq!(attribute(&root, "k8s.pod.name"), None);
+    assert_eq!(
+        attribute(&stage, "container.id").as_deref(),
+        Some(&ID[..12])
+    );
 }
 
 /// The sweep deletes sandboxes without a request.
 #[tokio::test]
 async fn stages_of_no_request_are_no_spans() {
     let collector = Collector::default();
-    let books = collector.books();
-    books.stage("del", "unwire", &sandbox(), at(100_001), at(100_002));
+    let recorder = collector.recorder();
+    recorder.stage("del", "unwire", &sandbox(), at(100_001), at(100_002));
     assert!(collector.spans().is_empty(), "{:?}", collector.spans());
     // A request's context does not outlast its work on a thread either.
-    add(&books, None).await;
+    add(&recorder, None).await;
     let spans = collector.spans().len();
-    books.stage("del", "unwire", &sandbox(), at(100_001), at(100_002));
+    recorder.stage("del", "unwire", &sandbox(), at(100_001), at(100_002));
     assert_eq!(collector.spans().len(), spans);
 }
 
 #[test]
 fn a_call_to_ec2_tells_its_purpose_its_error_and_when_it_may_be_tried_again() {
     let collector = Collector::default();
-    let traces = collector.books().traces;
-    let failure = CallFailure {
+    let spans = collector.recorder().spans;
+    let failure = Ec2CallFailure {
         code: "RequestLimitExceeded",
         message: "Request limit exceeded.",
         retry_after: Some(Duration::from_secs(2)),
     };
-    traces.called(&Called {
+    spans.ec2_call(&Ec2Call {
         action: "CreateNetworkInterface",
         took: Duration::from_millis(80),
         paced: Duration::from_millis(500),
@@ -207,19 +216,19 @@ fn a_call_to_ec2_tells_its_purpose_its_error_and_when_it_may_be_tried_again() {
         ("hawser.retry_after_ms", "2000"),
         ("error.type", "RequestLimitExceeded"),
     ] {
-        assert_eq!(told(&span, key).as_deref(), Some(value), "{key}");
+        assert_eq!(attribute(&span, key).as_deref(), Some(value), "{key}");
     }
 }
 
 /// If tracing is off, nothing can be allocated, locked or measured: a handle is one null pointer.
 #[tokio::test]
 async fn off_a_handle_is_one_null_pointer_and_a_request_nothing() {
-    assert_eq!(size_of::<Traces>(), size_of::<usize>());
-    let books = Books::default();
-    assert!(books.traces.0.is_none());
-    assert!(books.traces.request("add", ID, at(100_000)).is_none());
-    add(&books, None).await;
-    books.traces.finish();
+    assert_eq!(size_of::<Spans>(), size_of::<usize>());
+    let recorder = Recorder::default();
+    assert!(recorder.spans.0.is_none());
+    assert!(recorder.spans.request("add", ID, at(100_000)).is_none());
+    add(&recorder, None).await;
+    recorder.spans.finish();
 }
 
 #[test]
@@ -240,7 +249,7 @@ fn the_resource_is_the_node_in_the_words_of_the_conventions() {
         node: None,
     };
     let resource = resource(None, origin);
-    let told = |key: &'static str| resource.get(&key.into()).map(|value| value.to_string());
+    let attribute = |key: &'static str| resource.get(&key.into()).map(|value| value.to_string());
     for (key, value) in [
         ("service.name", Some("hawser-ipamd")),
         ("service.version", Some(env!("CARGO_PKG_VERSION"))),
@@ -251,7 +260,7 @@ fn the_resource_is_the_node_in_the_words_of_the_conventions() {
         ("host.type", Some("m5.large")),
         ("k8s.node.name", None),
     ] {
-        assert_eq!(told(key).as_deref(), value, "{key}");
+        assert_eq!(attribute(key).as_deref(), value, "{key}");
     }
     let named = super::resource(Some("my-cni"), origin);
     assert_eq!(

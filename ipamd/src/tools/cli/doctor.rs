@@ -92,7 +92,7 @@ impl Doctor {
         let places = self.places(&config);
         let report = match super::block_on(examine(&places, &config)) {
             Ok(report) => report,
-            Err(error) => return super::complain(&error),
+            Err(error) => return super::print_error(&error),
         };
         let bundled = self.bundle.as_ref().map_or(Ok(()), |path| {
             bundle::write(path, &report, &places, &Environment)
@@ -106,7 +106,7 @@ impl Doctor {
             return stdout::ended("ipamd", Err(error));
         }
         if let Err(error) = bundled {
-            return super::complain(&error);
+            return super::print_error(&error);
         }
         if report.fails() {
             ExitCode::FAILURE

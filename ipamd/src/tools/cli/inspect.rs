@@ -100,7 +100,7 @@ impl Inspect {
         match done {
             Ok(()) => ExitCode::SUCCESS,
             Err(InspectError::Write(error)) => stdout::ended("ipamd", Err(error)),
-            Err(error) => super::complain(&chain(&error)),
+            Err(error) => super::print_error(&chain(&error)),
         }
     }
 

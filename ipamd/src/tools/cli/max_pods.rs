@@ -23,7 +23,7 @@ use self::plan::Plan;
 
 use crate::{
     config::Environment,
-    ec2::instance_type::{self, KindError},
+    ec2::instance_type::{self, InstanceTypeError},
 };
 
 /// The time limit for one call to the metadata service or to EC2.
@@ -158,7 +158,7 @@ struct Room {
 #[derive(Debug, thiserror::Error)]
 enum MaxPodsError {
     #[error(transparent)]
-    Kind(#[from] KindError),
+    Kind(#[from] InstanceTypeError),
     #[error(transparent)]
     Unanswerable(#[from] Unanswerable),
     #[error(transparent)]
@@ -179,7 +179,7 @@ impl MaxPods {
             Ok(true) => ExitCode::SUCCESS,
             Ok(false) => ExitCode::FAILURE,
             Err(MaxPodsError::Write(error)) => stdout::ended("ipamd", Err(error)),
-            Err(error) => super::complain(&chain(&error)),
+            Err(error) => super::print_error(&chain(&error)),
         }
     }
 

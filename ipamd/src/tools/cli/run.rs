@@ -72,7 +72,7 @@ impl Run {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!(error, "ipamd ends");
-                super::complain(&error)
+                super::print_error(&error)
             }
         }
     }

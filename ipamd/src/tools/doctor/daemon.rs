@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     rpc::{
         client::Client,
-        view::{Source, View, told},
+        view::{Source, View, human_duration},
     },
     runtime::clock,
     state::store::read_only::peek,
@@ -68,7 +68,7 @@ pub(super) fn pool(view: Option<&View>) -> Check {
             format!(
                 "{} for {}: {}",
                 first.pod,
-                told(first.waited_ms),
+                human_duration(first.waited_ms),
                 first.cause
             ),
             "they stay in ContainerCreating",
@@ -119,7 +119,7 @@ fn obstacle(obstacle: &crate::rpc::view::Obstacle) -> Finding {
         obstacle.what.clone(),
         format!(
             "EC2 said so; it is asked again in {}",
-            told(obstacle.for_ms)
+            human_duration(obstacle.for_ms)
         ),
         "the pool cannot grow: pods beyond the free addresses wait",
         "an IAM denial needs the node role's policy, an empty subnet addresses, throttling fewer calls in the account",

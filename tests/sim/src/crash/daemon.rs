@@ -23,7 +23,7 @@ use ipamd::{
         sandboxes::Sandboxes,
     },
     state::store::Store,
-    telemetry::{metrics::Metrics, recorder::Books},
+    telemetry::{metrics::Metrics, recorder::Recorder},
 };
 use planner::{Event, Mono, Planner, Sandbox};
 use tokio::time::sleep;
@@ -168,9 +168,9 @@ impl Daemon {
             store,
             agreed.records,
             &all,
-            Books {
+            Recorder {
                 metrics: self.metrics,
-                ..Books::default()
+                ..Recorder::default()
             },
             tasks,
         );

@@ -6,9 +6,9 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn seats(seats: usize) -> Seats {
-    Seats::new(Limits {
-        seats,
+fn slots(slots: usize) -> ConnectionSlots {
+    ConnectionSlots::new(Limits {
+        slots,
         idle: 5 * SECOND,
         each: 1000,
         all: 3000,
@@ -17,10 +17,10 @@ fn seats(seats: usize) -> Seats {
 
 #[test]
 fn seats_follow_the_descriptors() {
-    assert_eq!(Limits::within(1 << 20).seats, 1024);
-    assert_eq!(Limits::within(1024).seats, 179);
+    assert_eq!(Limits::within(1 << 20).slots, 1024);
+    assert_eq!(Limits::within(1024).slots, 179);
     assert_eq!(
-        Limits::within(64).seats,
+        Limits::within(64).slots,
         8,
         "too few to work, and said elsewhere"
     );
@@ -28,48 +28,48 @@ fn seats_follow_the_descriptors() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_connection_ends_and_one_with_a_request_does_not() {
-    let seats = seats(8);
-    let (mut idle, mut busy) = (seats.take().await, seats.take().await);
+    let slots = slots(8);
+    let (mut idle, mut busy) = (slots.take().await, slots.take().await);
     let request = busy.requests().begin();
     let ends = timeout(10 * SECOND, idle.ended()).await;
-    assert_eq!(ends, Ok(Ended::Idle));
+    assert_eq!(ends, Ok(EndReason::Idle));
     assert!(timeout(60 * SECOND, busy.ended()).await.is_err());
     drop(request);
     let ends = timeout(11 * SECOND, busy.ended()).await;
-    assert_eq!(ends, Ok(Ended::Idle), "its answer was the last thing");
+    assert_eq!(ends, Ok(EndReason::Idle), "its answer was the last thing");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_seat_that_stood_empty_for_long_is_as_good_as_another() {
-    let mut seat = seats(8).take().await;
+    let mut slot = slots(8).take().await;
     tokio::time::advance(60 * SECOND).await;
-    seat.occupy();
-    assert!(timeout(4 * SECOND, seat.ended()).await.is_err());
-    assert_eq!(timeout(2 * SECOND, seat.ended()).await, Ok(Ended::Idle));
+    slot.occupy();
+    assert!(timeout(4 * SECOND, slot.ended()).await.is_err());
+    assert_eq!(timeout(2 * SECOND, slot.ended()).await, Ok(EndReason::Idle));
 }
 
 #[tokio::test(start_paused = true)]
 async fn requests_one_after_the_other_keep_a_connection() {
-    let seats = seats(8);
-    let mut seat = seats.take().await;
+    let slots = slots(8);
+    let mut slot = slots.take().await;
     for _ in 0..20 {
-        drop(seat.requests().begin());
-        assert!(timeout(4 * SECOND, seat.ended()).await.is_err());
+        drop(slot.requests().begin());
+        assert!(timeout(4 * SECOND, slot.ended()).await.is_err());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_longest_idle_yields_and_those_at_work_do_not() {
-    let seats = seats(3);
-    let mut working = seats.take().await;
-    let (mut older, mut younger) = (seats.take().await, seats.take().await);
+    let slots = slots(3);
+    let mut working = slots.take().await;
+    let (mut older, mut younger) = (slots.take().await, slots.take().await);
     let _request = working.requests().begin();
-    let mut newcomer = Box::pin(seats.take());
+    let mut newcomer = Box::pin(slots.take());
     assert!(
         timeout(SECOND, newcomer.as_mut()).await.is_err(),
-        "its seat is not free yet"
+        "its slot is not free yet"
     );
-    assert_eq!(older.ended().await, Ended::Yielded);
+    assert_eq!(older.ended().await, EndReason::Yielded);
     drop(older);
     let _newcomer = timeout(SECOND, newcomer).await.expect("it is now");
     assert!(timeout(SECOND, younger.ended()).await.is_err());
@@ -78,10 +78,10 @@ async fn the_longest_idle_yields_and_those_at_work_do_not() {
 
 #[tokio::test(start_paused = true)]
 async fn where_all_are_at_work_a_new_one_waits_for_the_first_to_go() {
-    let seats = seats(2);
-    let (first, second) = (seats.take().await, seats.take().await);
+    let slots = slots(2);
+    let (first, second) = (slots.take().await, slots.take().await);
     let _requests = [first.requests().begin(), second.requests().begin()];
-    let mut waiting = Box::pin(seats.take());
+    let mut waiting = Box::pin(slots.take());
     assert!(timeout(SECOND, waiting.as_mut()).await.is_err());
     drop(first);
     assert!(timeout(SECOND, waiting).await.is_ok());
@@ -89,23 +89,23 @@ async fn where_all_are_at_work_a_new_one_waits_for_the_first_to_go() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_sent_without_being_a_request_is_bounded_each_and_in_all() {
-    let seats = seats(8);
-    let mut greedy = seats.take().await;
+    let slots = slots(8);
+    let mut greedy = slots.take().await;
     assert_eq!(greedy.charge(1000), Ok(()));
-    assert_eq!(greedy.charge(1), Err(Ended::Overfull));
-    assert_eq!(greedy.ended().await, Ended::Overfull);
+    assert_eq!(greedy.charge(1), Err(EndReason::Overfull));
+    assert_eq!(greedy.ended().await, EndReason::Overfull);
     drop(greedy);
 
-    let mut together = [seats.take().await, seats.take().await, seats.take().await];
-    for seat in &mut together {
+    let mut together = [slots.take().await, slots.take().await, slots.take().await];
+    for slot in &mut together {
         assert_eq!(
-            seat.charge(900),
+            slot.charge(900),
             Ok(()),
             "what the greedy one held is free again"
         );
     }
-    let mut last = seats.take().await;
-    assert_eq!(last.charge(400), Err(Ended::Overfull));
+    let mut last = slots.take().await;
+    assert_eq!(last.charge(400), Err(EndReason::Overfull));
     drop(last);
     drop(together[0].requests().begin());
     assert_eq!(

@@ -17,7 +17,7 @@ fn said_by_the_plugin(method: &str, message: &[u8]) -> Vec<u8> {
 }
 
 fn known(bytes: &[u8]) -> Option<(Verb, Vec<u8>)> {
-    let opening = Opening(bytes.to_vec());
+    let opening = FirstBytes(bytes.to_vec());
     opening
         .call()
         .map(|call| (call.verb, call.message.to_vec()))
@@ -91,7 +91,7 @@ async fn heard(answer: Result<AddReply, Status>) -> Result<AddReply, Status> {
             read += theirs.read(&mut bytes[read..]).await.unwrap();
         }
         let answer = answer.map(|reply| reply.encode_to_vec());
-        theirs.write_all(&said(&answer)).await.unwrap();
+        theirs.write_all(&encode_answer(&answer)).await.unwrap();
         theirs
     };
     let asking = async {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    rpc::view::{Address, Eni, Source, View, told},
+    rpc::view::{Address, Eni, Source, View, human_duration},
     tools::cli::table::Table,
 };
 
@@ -75,7 +75,11 @@ fn head(view: &View, text: &mut String) {
         let what = format!("{} {}", call.action, call.eni);
         line(
             text,
-            &format!("call      {}, {} ago", what.trim(), told(call.age_ms)),
+            &format!(
+                "call      {}, {} ago",
+                what.trim(),
+                human_duration(call.age_ms)
+            ),
         );
     }
     for obstacle in &view.obstacles {
@@ -84,7 +88,7 @@ fn head(view: &View, text: &mut String) {
             &format!(
                 "obstacle  {}, for {} more",
                 obstacle.what,
-                told(obstacle.for_ms)
+                human_duration(obstacle.for_ms)
             ),
         );
     }
@@ -105,7 +109,7 @@ fn waiting(view: &View, text: &mut String) {
     for waiting in &view.waiting {
         table.row(vec![
             name(&waiting.pod, &waiting.sandbox),
-            told(waiting.waited_ms),
+            human_duration(waiting.waited_ms),
             waiting.cause.clone(),
         ]);
     }
@@ -118,7 +122,9 @@ fn draw_eni(eni: &Eni, text: &mut String) {
     } else {
         eni.id.clone()
     }];
-    let age = eni.phase_age_ms.map(|age| format!(" for {}", told(age)));
+    let age = eni
+        .phase_age_ms
+        .map(|age| format!(" for {}", human_duration(age)));
     facts.push(format!("{}{}", eni.phase, age.unwrap_or_default()));
     facts.extend(eni.device.map(|device| match eni.card {
         0 => format!("device {device}"),
@@ -159,7 +165,7 @@ fn addresses(all: &[Address], text: &mut String) {
         table.row(vec![
             format!("  {address}"),
             shown.state.clone(),
-            shown.age_ms.map_or_else(|| "-".to_owned(), told),
+            shown.age_ms.map_or_else(|| "-".to_owned(), human_duration),
             name(&shown.pod, &shown.sandbox),
             shown.reason.clone(),
         ]);

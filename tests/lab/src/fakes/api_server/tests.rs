@@ -14,7 +14,7 @@ fn server_at(address: &str) -> ApiServer {
 fn watched(address: SocketAddr, node: &str) -> Words {
     let url = format!("http://{address}").parse().unwrap();
     let client = ipamd::kube::client(kube::Config::new(url)).unwrap();
-    Box::pin(ipamd::kube::words(client, node))
+    Box::pin(ipamd::kube::schedulable_changes(client, node))
 }
 
 /// Generous: the library waits up to some seconds before it tries again, and the machine may be loaded.
