@@ -1,6 +1,6 @@
 //! Microseconds per planner event on a full node: an m5.24xlarge with 15 ENIs and 735 pod addresses (`max-pods` 737).
 //!
-//! Prints one table; decides nothing. Owns the clock readings: the planner gets its time as an argument.
+//! Prints one table. Reads the clock itself: the planner gets its time as an argument.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use stdout::outln;
 const INSTANCE: &str = "m5.24xlarge";
 const ROUNDS: usize = 9;
 const CYCLES: u32 = 5_000;
-/// One pod comes and one goes each second: with 30 s of cooldown, so many addresses rest at any time.
+/// One pod is added and one deleted each second: with 30 s of cooldown, this many addresses are always in cooldown.
 const RESTING: u32 = 30;
 const SPARE: u32 = 5;
 
@@ -51,7 +51,7 @@ impl Node {
         node
     }
 
-    /// Feeds an event and answers the host's commands at once.
+    /// Sends an event and answers the host's commands immediately.
     fn send(&mut self, event: Event) {
         for command in self.planner.on(event, self.now) {
             match command {
@@ -87,7 +87,7 @@ impl Node {
         });
     }
 
-    /// ADD, its wiring, and the DEL of the oldest pod; the time each took.
+    /// ADD, its wiring, and the DEL of the oldest pod, with the duration of each.
     fn cycle(&mut self, live: u32) -> [Duration; 3] {
         let add = timed(|| self.add());
         let newest = Self::sandbox(self.next);

@@ -1,4 +1,5 @@
-//! Calls the daemon as the plugin does, without the cost of a process each time: for figures that need very many calls.
+//! Calls the daemon like the plugin does, but without starting a process each time: for measurements with very many
+//! calls.
 
 use std::{
     io,
@@ -18,7 +19,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// A sandbox that is added and deleted again and again.
+/// A sandbox that is added and deleted repeatedly.
 #[derive(Debug)]
 pub struct Caller {
     socket: PathBuf,
@@ -26,7 +27,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Makes a namespace for it.
+    /// Creates a namespace for it.
     ///
     /// # Errors
     /// If that fails.

@@ -1,5 +1,5 @@
-//! How many EC2 calls a node makes: for each ENI that it grows, and in an hour in which nothing happens. In virtual
-//! time, with the daemon's own pool, planner and executor.
+//! The number of EC2 calls of a node: for each new ENI, and in an idle hour. In virtual time, with the daemon's own
+//! pool, planner and executor.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use crate::{Bench, figure::Figure};
 /// See the module.
 ///
 /// # Errors
-/// None; the signature is every part's.
+/// Never; the signature is the same for all parts.
 pub fn measure(bench: &mut Bench) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

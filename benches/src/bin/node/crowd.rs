@@ -1,14 +1,14 @@
-//! Many works at one time, each on a thread of its own, and how long all of them take. Knows no work.
+//! Runs many jobs at the same time, each on its own thread, and measures the total time. Knows nothing about the jobs.
 
 use std::{io, sync::Barrier, time::Duration};
 
 use crate::sample::now;
 
-/// Runs all of `works` at once: from the start of the first to the end of the last. By the workers' own clocks, since
-/// whoever starts them is one thread among hundreds, and may come to look at its clock when some are done.
+/// Runs all `works` at once. Returns the time from the start of the first to the end of the last, by the workers' own
+/// clocks: the calling thread is one of hundreds and may run late.
 ///
 /// # Errors
-/// The first that a work has, after all have ended.
+/// The first error of a job, after all have ended.
 pub fn at_once<T, W>(works: Vec<W>) -> io::Result<(Duration, Vec<T>)>
 where
     T: Send,

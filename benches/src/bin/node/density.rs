@@ -1,5 +1,5 @@
-//! One large node that fills up: what an ADD takes, and what packets between two pods see, with few pods and with as
-//! many as the instance can hold. And the daemon's memory on the way.
+//! One large node that fills up: the duration of an ADD, and the latency and rate of packets between two pods, from few
+//! pods to as many as the instance supports. Also the daemon's memory.
 
 use std::{fs, io, thread, time::Duration};
 
@@ -23,16 +23,16 @@ use crate::{
 /// 15 ENIs of 49 pod addresses; with two pods of the host's network, 737 pods.
 const INSTANCE: &str = "m5.24xlarge";
 const FULL: usize = 735;
-/// Densities at which packets are measured; pods on the host's network count, as in the budget's "737".
+/// Numbers of pods at which packets are measured; host-network pods count, as in the budget's "737".
 const PACKETS: [u16; 4] = [2, 58, 234, 735];
-/// Densities at which an ADD is told, each from this many ADDs around it.
+/// Numbers of pods at which an ADD is reported, each from this many ADDs around it.
 const ADDS: [usize; 4] = [10, 100, 250, 735];
 const AROUND: usize = 20;
-/// As the README tells to run the daemon; otherwise the C library keeps memory for each of its threads.
+/// As recommended in the README; otherwise the C library keeps memory for each of the daemon's threads.
 pub const ONE_ARENA: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
-/// Longer than the time between two of the daemon's looks at all that it keeps.
+/// Longer than the interval of the daemon's check of everything that it manages.
 const A_LOOK: Duration = Duration::from_secs(65);
-/// At most so much resident memory with a full node.
+/// The maximum resident memory with a full node.
 const MEMORY: f64 = 24.0;
 
 /// See the module.
@@ -57,7 +57,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
         filling.fill(&node, usize::from(pods), &bench.floor)?;
         filling.look(pods)?;
     }
-    // That is when it needs the most.
+    // This is when it needs the most memory.
     thread::sleep(A_LOOK);
     let full = resident(&node)?;
     plot::draw(&bench.out.join("latency.svg"), &filling.adds, &filling.seen)?;
@@ -94,7 +94,7 @@ pub fn resident(node: &Node) -> io::Result<f64> {
         .ok_or_else(|| io::Error::other("no VmRSS"))
 }
 
-/// Packets at one density, here and on a node laid out as upstream's.
+/// Packets at one number of pods, on this node and on a node configured like the AWS VPC CNI's.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
     pub pods: u16,
@@ -114,7 +114,7 @@ struct Filling {
 
 impl Filling {
     fn fill(&mut self, node: &Node, to: usize, floor: &crate::floor::Floor) -> io::Result<()> {
-        // Not more often: the floor's namespaces stand to the end, and are as many again as the pods' before long.
+        // Not more often: the floor's namespaces exist until the end, and would soon be as many as the pods'.
         self.floors.gather(floor, AROUND)?;
         while self.pods.len() < to {
             let pod = node.add_pod(&format!("d{}", self.pods.len()))?;
@@ -127,7 +127,7 @@ impl Filling {
         Ok(())
     }
 
-    /// The first pod and the last that came: the kernel's tables are as long between them as they will be.
+    /// The first pod and the last one: the kernel's tables between them are as long as possible.
     fn look(&mut self, pods: u16) -> io::Result<()> {
         let (Some(first), Some(last)) = (self.pods.first(), self.pods.last()) else {
             return Err(io::Error::other("two pods are needed"));

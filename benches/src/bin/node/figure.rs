@@ -1,27 +1,27 @@
-//! One measured figure, its floor and its budget; the table and the file that all of them make. Measures nothing.
+//! One measured figure with its floor and its budget, and the report of all figures. Measures nothing.
 
 use std::{fmt, fs, io, path::Path};
 
 use serde::Serialize;
 
-/// One line of the report.
+/// One row of the report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
     pub name: String,
     pub value: f64,
     pub unit: &'static str,
-    /// What the same machine needs at least, measured in the same run and unit.
+    /// The minimum on the same machine, measured in the same run and unit.
     pub floor: Option<f64>,
-    /// Value over floor.
+    /// Value divided by floor.
     pub ratio: Option<f64>,
-    /// What the ratio may be or, without a floor, the value.
+    /// The maximum of the ratio or, without a floor, of the value.
     pub budget: Option<f64>,
-    /// Whether the budget is kept; figures without one are kept.
+    /// Whether the figure is within its budget; true without a budget.
     pub ok: bool,
 }
 
 impl Figure {
-    /// A figure that stands for itself.
+    /// A figure without a floor.
     pub fn plain(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
         Self {
             name: name.into(),
@@ -34,7 +34,7 @@ impl Figure {
         }
     }
 
-    /// Compares with a floor.
+    /// Sets the floor.
     #[must_use]
     pub fn over(mut self, floor: f64) -> Self {
         self.floor = Some(floor);
@@ -42,7 +42,7 @@ impl Figure {
         self.judged()
     }
 
-    /// Sets what the ratio (or the value, without a floor) may be at most.
+    /// Sets the maximum of the ratio (or of the value, without a floor).
     #[must_use]
     pub fn within(mut self, budget: f64) -> Self {
         self.budget = Some(budget);
@@ -51,7 +51,7 @@ impl Figure {
 
     fn judged(mut self) -> Self {
         let measured = self.ratio.unwrap_or(self.value);
-        // A NaN keeps no budget.
+        // NaN is never within a budget.
         self.ok = self.budget.is_none_or(|budget| measured <= budget);
         self
     }
@@ -68,7 +68,7 @@ impl Figure {
     }
 }
 
-/// All figures of a run, in the order they were measured.
+/// All figures of a run, in the order of measurement.
 #[derive(Debug, Default)]
 pub struct Report(pub Vec<Figure>);
 
@@ -77,7 +77,7 @@ impl Report {
         self.0.push(figure);
     }
 
-    /// How many figures have a budget, and how many of them keep it.
+    /// How many figures have a budget, and how many of them are within it.
     pub fn kept(&self) -> (usize, usize) {
         let budgeted = self.0.iter().filter(|figure| figure.budget.is_some());
         let kept = budgeted.clone().filter(|figure| figure.ok);
@@ -117,7 +117,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// Three digits that matter, whatever the size.
+/// Three significant digits.
 fn short(n: f64) -> String {
     match n.abs() {
         n if n >= 100.0 || n == 0.0 => format!("{n:.0}"),

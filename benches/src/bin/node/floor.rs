@@ -1,4 +1,4 @@
-//! The floors: C programs that do what no implementation can avoid, built and run by the measurement itself.
+//! The floors: C programs with the work that no implementation can avoid. They are compiled and run by the benchmark.
 
 use std::{
     io::{self, BufRead, BufReader},
@@ -15,7 +15,7 @@ use crate::{
 const NOOP: &str = include_str!("../../../floor/noop.c");
 const STEPS: &str = include_str!("../../../floor/steps.c");
 
-/// Pods that one run of the steps wires.
+/// The number of pods that one run of the steps wires.
 const PODS: u32 = 50;
 
 /// See the module.
@@ -26,10 +26,10 @@ pub struct Floor {
 }
 
 impl Floor {
-    /// Compiles the programs, static, into `dir`.
+    /// Compiles the programs statically into `dir`.
     ///
     /// # Errors
-    /// If there is no C compiler, or it complains.
+    /// If there is no C compiler, or it fails.
     pub fn build(dir: &Path) -> io::Result<Self> {
         Ok(Self {
             noop: compile(dir, "noop", NOOP)?,
@@ -37,7 +37,8 @@ impl Floor {
         })
     }
 
-    /// From before the start of a program that does nothing to after its end, pipes included: as a plugin is run.
+    /// The time from before the start of a program that does nothing to after its end, including pipes, like the
+    /// plugin's run.
     ///
     /// # Errors
     /// If it cannot be run.
@@ -45,7 +46,7 @@ impl Floor {
         run(&self.noop)
     }
 
-    /// The wall time of as many such programs as that, all started at once.
+    /// The total time of this many such programs, all started at once.
     ///
     /// # Errors
     /// If one cannot be run.
@@ -54,7 +55,8 @@ impl Floor {
         at_once(runs).map(|(took, _)| took)
     }
 
-    /// The median of a pod's wiring in bare netlink, in milliseconds: of the whole, or of `pair`, `pod` and `host`.
+    /// The median duration of a pod's wiring with plain netlink, in milliseconds: the total, and of `pair`, `pod` and
+    /// `host`.
     ///
     /// # Errors
     /// If the program fails.
@@ -89,15 +91,15 @@ impl Floor {
     }
 }
 
-/// A run of the steps that is over, and whose namespaces stand until this is dropped: the kernel takes them apart under
-/// the lock that every ADD needs, so that is nothing for the middle of a measurement.
+/// A completed run of the steps, whose namespaces exist until this is dropped: the kernel deletes them under the lock
+/// that every ADD needs, so this must not happen during a measurement.
 #[derive(Debug)]
 struct Standing(Child);
 
 impl Drop for Standing {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
-        // It ends with its input.
+        // It ends when its input is closed.
         drop(self.0.wait());
     }
 }
@@ -111,7 +113,7 @@ struct Steps {
     whole: f64,
 }
 
-/// Floors gathered all along a measurement, so that a noisy minute hits both sides alike.
+/// Floors measured throughout a benchmark, so that other load affects both sides equally.
 #[derive(Debug, Default)]
 pub struct Floors {
     pub exec: Sample,
@@ -123,7 +125,7 @@ pub struct Floors {
 }
 
 impl Floors {
-    /// One more run of the steps and `execs` of the program that does nothing.
+    /// One more run of the steps, and `execs` runs of the program that does nothing.
     ///
     /// # Errors
     /// If one fails.
@@ -140,7 +142,7 @@ impl Floors {
         Ok(())
     }
 
-    /// What an ADD cannot go below, in milliseconds.
+    /// The minimum duration of an ADD, in milliseconds.
     pub fn add(&self) -> f64 {
         self.exec.median() + self.whole.median()
     }

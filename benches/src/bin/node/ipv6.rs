@@ -1,5 +1,5 @@
-//! A node whose pods have IPv6 addresses, beside one of IPv4 in the same run: what an ADD takes on each, and what two
-//! pods see of each other there, alone and among as many as the largest node holds.
+//! An IPv6 node compared with an IPv4 node in the same run: the duration of an ADD, and the latency between two pods,
+//! alone and on a full node of the largest type.
 
 use std::{io, time::Duration};
 
@@ -12,10 +12,10 @@ use vpc_sim::SimConfig;
 
 use crate::{Bench, figure::Figure, packets, sample::Sample};
 
-/// As the part on density has it.
+/// The same as in `density`.
 const INSTANCE: &str = "m5.24xlarge";
 const FULL: usize = 735;
-/// ADDs that are compared, on either node, in turns.
+/// The number of compared ADDs, alternating between the nodes.
 const ADDS: usize = 100;
 const AROUND: usize = 20;
 const WARM: &str = "110";
@@ -78,7 +78,7 @@ fn median(millis: &[f64]) -> f64 {
     sample.median()
 }
 
-/// A node that fills up.
+/// A node that is being filled with pods.
 #[derive(Debug)]
 struct Filling {
     node: Node,
@@ -105,7 +105,7 @@ impl Filling {
         Ok(())
     }
 
-    /// Between the first pod and the last that came, in microseconds.
+    /// Between the first pod and the last one, in microseconds.
     fn round_trip(&self) -> io::Result<f64> {
         let (Some(first), Some(last)) = (self.pods.first(), self.pods.last()) else {
             return Err(io::Error::other("two pods are needed"));

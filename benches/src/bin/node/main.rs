@@ -1,7 +1,8 @@
-//! `make bench`: what a node's network costs, each figure beside its floor from the same run and machine.
+//! `make bench`: measures the cost of a node's network, each figure with its floor from the same run and machine.
 //!
-//! Prints the table, and writes `report.json` and `latency.svg` into the directory given first. Further arguments choose
-//! parts. Everything runs in namespaces that end with this process; the daemon and the plugin are the shipped ones.
+//! Prints the table, and writes `report.json` and `latency.svg` into the directory of the first argument. Further
+//! arguments select parts. Everything runs in namespaces that end with this process; daemon and plugin are the released
+//! binaries.
 
 #![forbid(unsafe_code)]
 
@@ -28,11 +29,11 @@ use floor::Floor;
 use lab::sandbox;
 use stdout::{errln, out, outln};
 
-/// What every part gets.
+/// The parameters of every part.
 #[derive(Debug)]
 pub struct Bench {
     pub floor: Floor,
-    /// Where the report and the plot go.
+    /// The directory of the report and the plot.
     pub out: PathBuf,
     pub report: Report,
 }
@@ -75,7 +76,7 @@ fn run() -> io::Result<()> {
             part(&mut bench)?;
         }
     }
-    // Saved first: the measurements took minutes, and the reader of the table may have gone.
+    // Saved first, because the measurements took minutes and standard output may be closed.
     bench.report.save(&bench.out.join("report.json"))?;
     out!("{}", bench.report)?;
     let (budgets, kept) = bench.report.kept();

@@ -1,4 +1,4 @@
-//! Whether the daemon grows with what it has done: its resident memory before and after 100,000 ADDs and DELs.
+//! Whether the daemon's memory grows with use: resident memory before and after 100,000 ADDs and DELs.
 
 use std::io;
 
@@ -18,20 +18,20 @@ use crate::{
 };
 
 const CYCLES: usize = 100_000;
-/// First, so that every buffer has found its size: half a minute.
+/// First, so that every buffer reaches its final size: half a minute.
 const WARM_UP: usize = 20_000;
-/// Callers at once, and sandboxes that each goes round: a link is removed after DEL, and the next ADD of its namespace
-/// would wait for it.
+/// The number of simultaneous callers, and the sandboxes that each uses in turn: a link is removed after DEL, and the
+/// next ADD in its namespace would wait for it.
 const CALLERS: usize = 4;
 const SANDBOXES: usize = 40;
 
 /// See the module.
 ///
 /// # Errors
-/// If the lab fails or a call.
+/// If the lab or a call fails.
 pub fn measure(bench: &mut Bench) -> io::Result<()> {
     let lab = Lab::start(SimConfig::default())?;
-    // Half a second of rest: 100,000 cycles need more addresses than the instance has otherwise.
+    // Half a second of cooldown: otherwise 100,000 cycles need more addresses than the instance has.
     let node = lab.node(
         "m5.24xlarge",
         &[

@@ -1,4 +1,4 @@
-//! What two pods of one node see of it: the round trip of a small datagram, and how many arrive per second.
+//! What two pods of one node measure: the round trip of a small datagram, and how many arrive per second.
 
 use std::{
     io,
@@ -13,22 +13,22 @@ use crate::sample::{Sample, now};
 const PORT: u16 = 7;
 const ROUND_TRIPS: usize = 20_000;
 const FLOOD: Duration = Duration::from_millis(700);
-/// Nobody answers for so long: the end of an echo server.
+/// Time without a datagram after which an echo server ends.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// What [`between`] measured.
+/// The result of [`between`].
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     /// Median, microseconds.
     pub round_trip: f64,
-    /// Datagrams per second that arrived.
+    /// Received datagrams per second.
     pub rate: f64,
 }
 
 /// From `client` to the pod `server` at `address`.
 ///
 /// # Errors
-/// If a datagram is lost on the way there and back, or a socket fails.
+/// If a datagram is lost in either direction, or a socket fails.
 pub fn between(client: &Netns, server: &Netns, address: IpAddr) -> io::Result<Seen> {
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -75,7 +75,7 @@ fn ping_pong(socket: &UdpSocket) -> io::Result<Sample> {
     Ok(sample)
 }
 
-/// Sends as fast as one thread can, and counts what another receives in the same time.
+/// Sends as fast as one thread can, and counts the datagrams that another thread receives in the same time.
 fn flood(from: &UdpSocket, to: &UdpSocket) -> io::Result<f64> {
     to.set_nonblocking(false)?;
     let begun = now();
@@ -90,7 +90,7 @@ fn flood(from: &UdpSocket, to: &UdpSocket) -> io::Result<f64> {
         while begun.elapsed() < FLOOD {
             from.send(&[1])?;
         }
-        // The queue may be full: the end is told until it is heard.
+        // The queue may be full: the end is sent repeatedly until it is received.
         while !count.is_finished() {
             from.send(&[])?;
             std::thread::sleep(Duration::from_millis(1));

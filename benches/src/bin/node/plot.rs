@@ -1,4 +1,4 @@
-//! Draws what grows with the pods of a node and what does not.
+//! Plots what grows with the number of pods on a node and what does not.
 
 use std::{io, path::Path};
 
@@ -6,7 +6,7 @@ use plotters::prelude::*;
 
 use crate::density::Look;
 
-/// Writes two charts into one SVG: ADDs as the node fills, and round trips beside upstream's.
+/// Writes two charts into one SVG: ADDs as the node fills, and round trips compared with the AWS VPC CNI's rules.
 ///
 /// # Errors
 /// If the file cannot be written.

@@ -1,5 +1,4 @@
-//! From the start of a daemon whose predecessor was killed to the first ADD it serves, with EC2 and the instance metadata
-//! dead.
+//! From the start of a daemon whose predecessor was killed to its first ADD, without EC2 and instance metadata.
 
 use std::{io, time::Duration};
 
@@ -50,7 +49,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
     Ok(())
 }
 
-/// No call is answered any more.
+/// No more calls are answered.
 fn silence(lab: &Lab) {
     lab.sim.faults().push(Fault {
         action: Action::DescribeNetworkInterfaces,

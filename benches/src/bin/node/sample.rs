@@ -1,8 +1,8 @@
-//! Many measurements of one thing, and what to quote of them.
+//! Many measurements of one value, and their statistics.
 
 use std::time::{Duration, Instant};
 
-/// Measurements of one thing in one unit.
+/// Measurements of one value in one unit.
 #[derive(Clone, Debug, Default)]
 pub struct Sample(Vec<f64>);
 
@@ -16,7 +16,7 @@ impl Sample {
         self.push(millis(time));
     }
 
-    /// The value that this share of the measurements did not exceed; NaN of none.
+    /// The value that this percentage of the measurements did not exceed; NaN if there are none.
     pub fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -39,7 +39,7 @@ pub fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// The clock of every measurement here.
+/// The clock of all measurements here.
 #[expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 pub fn now() -> Instant {
     Instant::now()

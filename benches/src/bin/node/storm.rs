@@ -1,4 +1,4 @@
-//! 250 ADDs at once, as after a node's reboot: all answered, how long it takes, and the slowest of them.
+//! 250 ADDs at once, as after a node's reboot: all must be answered; measures the total time and the slowest one.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 const PODS: usize = 250;
-/// Storms, each with its floor; the median of them is told.
+/// The number of storms, each with its floor; the median is reported.
 const ROUNDS: usize = 3;
 
 /// See the module.
@@ -35,7 +35,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
     let (mut wall, mut floor) = (Sample::default(), Sample::default());
     let (mut slowest, mut down) = (Sample::default(), Sample::default());
     let mut floors = Vec::new();
-    // Sandboxes that are gone for the node stand until the end, for the reason that the floor's do.
+    // Namespaces of deleted sandboxes are kept until the end, for the same reason as the floor's.
     let mut ended = Vec::new();
     for round in 0..ROUNDS {
         warm(&node)?;
@@ -83,7 +83,7 @@ fn warm(node: &Node) -> io::Result<()> {
     }
 }
 
-/// Wall time in milliseconds, and the times of the single invocations.
+/// The total time in milliseconds, and the times of the single calls.
 fn storm(
     node: &Node,
     verb: &str,

@@ -1,5 +1,5 @@
-//! The same two pods on a node laid out as the AWS VPC CNI does it: two policy rules for every pod, which the kernel
-//! walks one by one for every packet.
+//! The same two pods on a node configured like the AWS VPC CNI's: two policy rules for every pod, which the kernel
+//! evaluates one by one for every packet.
 
 use std::{
     io,
@@ -19,13 +19,13 @@ use datapath::{
 
 use crate::packets::{self, Seen};
 
-/// Some secondary ENI's table.
+/// The table of a secondary ENI.
 const ENI_TABLE: u32 = 2;
-/// Upstream's priorities of "to a pod" and "from a pod on a secondary ENI".
+/// The AWS VPC CNI's priorities of "to a pod" and "from a pod on a secondary ENI".
 const TO_POD: u32 = 512;
 const FROM_POD: u32 = 1536;
 
-/// What two pods see beside `pods - 2` others.
+/// What two pods measure among `pods - 2` others.
 ///
 /// # Errors
 /// If the kernel refuses a step.
@@ -51,7 +51,7 @@ fn lay_out(ends: &[Netns; 2], pods: u16) -> Result<(), Failure> {
         let mut inside = Socket::open_in(netns)?;
         pod::add(&mut host, &mut inside, netns.as_fd(), &link(n))?;
     }
-    // The pods that are measured came last: their rules stand behind the others'.
+    // The measured pods are added last: their rules come after the others'.
     for n in (2..pods).chain([0, 1]) {
         let to = Rule {
             to: Some(address(n).into()),

@@ -1,5 +1,5 @@
-//! ADD and DEL one at a time, from the start of the plugin's process to its end; the plugin's start alone; and the
-//! daemon's share of an ADD.
+//! ADD and DEL one at a time, from the start of the plugin's process to its end; only the plugin's start; and the
+//! daemon's part of an ADD.
 
 use std::{io, os::fd::AsFd, thread, time::Duration};
 
@@ -14,11 +14,11 @@ use vpc_sim::SimConfig;
 use crate::{Bench, figure::Figure, floor::Floors, sample::Sample};
 
 const ROUNDS: usize = 10;
-/// Pods of a round.
+/// The number of pods of a round.
 const PODS: usize = 20;
-/// All addresses that the node can have: there is one for every pod of every round, and the pool need not grow meanwhile.
+/// All addresses of the node: there is one for every pod of every round, and the pool does not need to grow.
 const WARM: &str = "232";
-/// What its sandboxes' ids begin with.
+/// The prefix of its sandboxes' ids.
 const NAME: &str = "verbs";
 
 /// See the module.
@@ -35,7 +35,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
         Sample::default(),
         Sample::default(),
     );
-    // Sandboxes that are gone for the node stand until the end, for the reason that the floor's do.
+    // Namespaces of deleted sandboxes are kept until the end, for the same reason as the floor's.
     let mut ended = Vec::new();
     for round in 0..ROUNDS {
         floors.gather(&bench.floor, PODS)?;
@@ -51,7 +51,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
             ended.push(pod.netns.as_fd().try_clone_to_owned()?);
             del.took(node.delete_pod(pod)?.took);
         }
-        // For what DELs left behind to go.
+        // Until the links of deleted pods are removed.
         thread::sleep(Duration::from_millis(200));
     }
     let exec = floors.exec.median();
@@ -92,7 +92,7 @@ fn fill(node: &Node) -> io::Result<()> {
     Ok(())
 }
 
-/// Medians of the daemon's own account of each request; wiring stands beside the bare steps.
+/// Medians of the daemon's own measurements of each request; wiring is compared with the plain steps.
 fn stages(bench: &mut Bench, node: &Node, floors: &Floors) -> io::Result<()> {
     let path = format!("/v1/trace?sandbox={NAME}");
     let answer = lab::http::get(node.netns(), 61679, &path, &[])?;
@@ -120,7 +120,7 @@ fn stages(bench: &mut Bench, node: &Node, floors: &Floors) -> io::Result<()> {
     Ok(())
 }
 
-/// One stage of one request, as introspection tells it.
+/// One stage of one request, from introspection.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Taken {

@@ -1,4 +1,4 @@
-//! The warm pool that sizes itself against two of upstream's settings, on three traces of pods.
+//! Compares the self-sizing pool with two settings of the AWS VPC CNI, on three traces of pods.
 //!
 //! Prints the table of `docs/warm-targets.md`. `cargo run --release -p benches --bin warm [INSTANCE TYPE [DAYS]]`
 
@@ -14,7 +14,7 @@ use node::{Outcome, run};
 use planner::Config;
 use trace::Trace;
 
-/// Eight ENIs of 29 pod addresses: the smallest of its family that holds the batch.
+/// Eight ENIs with 29 pod addresses: the smallest of its family that can hold the batch.
 const INSTANCE: &str = "m5.4xlarge";
 const DAYS: u32 = 14;
 const SEED: u64 = 20;

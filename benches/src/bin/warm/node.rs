@@ -1,6 +1,6 @@
-//! One node under a trace: the planner, an EC2 that answers late, and the books of what was held and who waited.
+//! One node under a trace: the planner, a simulated EC2 with delays, and the record of held addresses and waits.
 //!
-//! Time is virtual and nothing is random but by seed, so a run repeats exactly. EC2 here never fails; its latencies
+//! Time is virtual, and randomness has a seed, so a run is exactly reproducible. This EC2 never fails; its latencies
 //! are those of `ec2-and-faults` §3.5. It knows nothing of the policies.
 
 use std::{
@@ -16,22 +16,22 @@ use planner::{
 
 use crate::trace::{Rng, Stay};
 
-/// What one run showed.
+/// The result of one run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Secondary addresses and secondary ENIs' own, less those of pods; a time average.
+    /// Secondary addresses and primary addresses of secondary ENIs, minus those of pods; averaged over time.
     pub idle: f64,
-    /// The most addresses held at once, pods' included.
+    /// The maximum number of held addresses, including pods'.
     pub peak: u32,
     pub calls: Counters,
-    /// Of every pod, in the order they were served.
+    /// For every pod, in the order of service.
     pub waits: Vec<Duration>,
-    /// Pods that were refused, each asking again ten seconds later, as a kubelet would.
+    /// Refused pods; each tries again ten seconds later, like the kubelet.
     pub refused: u32,
 }
 
 impl Outcome {
-    /// Calls to EC2 in all.
+    /// All EC2 calls.
     pub const fn total(&self) -> u64 {
         let c = &self.calls;
         c.creates
@@ -48,7 +48,7 @@ impl Outcome {
         self.waits.iter().filter(|wait| !wait.is_zero()).count()
     }
 
-    /// The wait that this share of the pods did not exceed.
+    /// The wait that this percentage of the pods did not exceed.
     pub fn wait(&self, percent: usize) -> Duration {
         let mut sorted = self.waits.clone();
         sorted.sort_unstable();
@@ -77,7 +77,7 @@ struct Node<'a> {
     outcome: Outcome,
 }
 
-/// Runs a trace of so many days under a policy.
+/// Runs a trace of `days` with a policy.
 pub fn run(instance: &str, config: Config, pods: &[Stay], days: u32) -> Outcome {
     let kind = limits::lookup(instance)
         .expect("a type of the compiled-in table")

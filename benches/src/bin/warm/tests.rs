@@ -1,5 +1,5 @@
-//! The aims, on the traces of the published table, shortened: against `WARM_ENI_TARGET=1`, no more than half as many
-//! idle addresses, no more EC2 calls, and no longer a wait at the 99th percentile.
+//! The targets, on the traces of the published table, shortened: compared with `WARM_ENI_TARGET=1`, at most half the
+//! idle addresses, no more EC2 calls, and no longer wait at the 99th percentile.
 
 use super::*;
 

@@ -1,9 +1,9 @@
-//! The three traces: when pods come and how long they stay. Owns the random numbers, so that a trace is the same for
-//! every policy.
+//! The three traces: when pods are created and how long they run. Owns the random numbers, so that a trace is the same
+//! for every policy.
 
 use std::time::Duration;
 
-/// SplitMix64 (Steele, Lea and Flood 2014): any seed is a good seed.
+/// SplitMix64 (Steele, Lea and Flood 2014): any seed is good.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
@@ -42,20 +42,20 @@ impl Rng {
 /// One pod.
 #[derive(Clone, Copy, Debug)]
 pub struct Stay {
-    /// Since the trace's begin.
+    /// Since the start of the trace.
     pub comes: Duration,
-    /// From its grant to its end.
+    /// From its grant to its deletion.
     pub stays: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trace {
-    /// Twenty pods on average, one new one a minute, each for twenty.
+    /// Twenty pods on average: one new pod per minute, each for twenty minutes.
     Steady,
-    /// Ten pods that stay, and at two each night a hundred within some five seconds, for twenty minutes each.
+    /// Ten permanent pods, and at 2:00 each night a hundred within about five seconds, for twenty minutes each.
     Nightly,
-    /// Ten pods that stay; from eight to eighteen a pipeline every four minutes, of two to sixteen pods within two
-    /// seconds, for one to nine minutes each.
+    /// Ten permanent pods; from 8:00 to 18:00 a pipeline every four minutes, of two to sixteen pods within two seconds,
+    /// for one to nine minutes each.
     Ci,
 }
 
@@ -70,7 +70,7 @@ impl Trace {
         }
     }
 
-    /// The pods of so many days, by the time they come.
+    /// The pods of `days`, by creation time.
     pub fn pods(self, days: u32, seed: u64) -> Vec<Stay> {
         let mut rng = Rng::new(seed);
         let mut pods = match self {
