@@ -1,4 +1,4 @@
-//! What container runtimes and kubelet get: the verbs, their refusals, and how a node fills and grows.
+//! What container runtimes and the kubelet see: the verbs, their refusals, and how a node fills and grows.
 //!
 //! Owns no helper that another theme needs: those are in `support`. May use `lab`, `suite` and `support`. Must not know
 //! the other themes.

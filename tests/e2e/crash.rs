@@ -1,4 +1,4 @@
-//! Processes that die or are refused what they need: at every effect, at a start, between starts.
+//! Processes that die, or that the kernel refuses what they need: at every effect, at a start, between starts.
 //!
 //! Owns the campaigns. May use `lab` (its `crash` traces the daemon), `suite` and `support`. Must not know the other
 //! themes.

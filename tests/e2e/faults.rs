@@ -1,4 +1,4 @@
-//! Faults that a whole node meets while it runs, by the rows of `docs/faults.md`.
+//! Faults of a running node, by the rows of `docs/faults.md`.
 //!
 //! Owns no helper that another theme needs: those are in `support`. May use `lab`, `suite` and `support`. Must not know
 //! the other themes.

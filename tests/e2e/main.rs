@@ -1,7 +1,7 @@
-//! Every test that needs whole nodes, in one binary: the folders are the themes.
+//! All tests that need whole nodes, in one binary: the folders are the themes.
 //!
-//! `main` enters the sandbox before any thread exists. `suite` says what a test is, `support` holds what several themes
-//! share. A theme uses those two and `lab`, never another theme.
+//! `main` enters the sandbox before any thread exists. `suite` defines what a test is, `support` has what several
+//! themes share. A theme uses these two and `lab`, never another theme.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ use libtest_mimic::Arguments;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    // Listing must work anywhere. Running must not: a test that cannot have its namespaces fails, it is not skipped.
+    // Listing must work anywhere. Running must not: a test that cannot create its namespaces fails and is not skipped.
     if !arguments.list
         && let Err(why) = lab::sandbox::enter()
     {

@@ -1,4 +1,4 @@
-//! What people and their tools see of a node: commands, pages, metrics, alerts and traces.
+//! What operators and their tools see of a node: commands, pages, metrics, alerts and traces.
 //!
 //! Owns no helper that another theme needs: those are in `support`. May use `lab`, `suite` and `support`. Must not know
 //! the other themes.

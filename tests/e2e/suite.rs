@@ -1,4 +1,4 @@
-//! What a test is here: a function that may fail, listed under its module's path.
+//! What a test is here: a function that may fail, listed under the path of its module.
 
 use libtest_mimic::Failed;
 

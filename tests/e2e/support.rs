@@ -1,4 +1,4 @@
-//! What several themes share. Owns no test. May use `lab` and `suite`; must not know the themes.
+//! Shared by several themes. Owns no test. May use `lab` and `suite`; must not know the themes.
 
 pub mod golden;
 pub mod ipv6;

@@ -1,4 +1,4 @@
-//! What becomes of packets: who reaches whom, by which ENI, and under which address.
+//! What happens to packets: who reaches whom, through which ENI, and with which address.
 //!
 //! Owns no helper that another theme needs: those are in `support`. May use `lab`, `suite` and `support`. Must not know
 //! the other themes.

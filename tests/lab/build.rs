@@ -1,5 +1,5 @@
-//! Compiles the runtime interface's subset with protox, so that no `protoc` has to be installed, and the library that is
-//! preloaded into daemons whose clocks are to leap.
+//! Compiles the subset of the CRI with protox, so that no `protoc` needs to be installed, and the library that is
+//! preloaded into daemons to change their clocks.
 
 use std::{env, path::PathBuf, process::Command};
 

@@ -1,5 +1,5 @@
-//! The rows of the CNI conformance table that need a daemon and a kernel. Rows that the plugin decides alone are walked
-//! in its own crate, against a stand-in daemon.
+//! The rows of the CNI conformance table that need a daemon and a kernel. The rows that the plugin decides alone are in
+//! its own crate, with a fake daemon.
 
 use std::{fs, os::unix::fs::symlink, time::Duration};
 
@@ -40,7 +40,7 @@ trials!(
     row_31_gc_frees_nothing_without_a_list,
 );
 
-/// A node with three addresses at hand and no wish for more.
+/// A node with three free addresses that does not grow.
 fn node(lab: &Lab) -> std::io::Result<Node> {
     let node = lab.node(
         "t3.small",

@@ -1,4 +1,4 @@
-//! How the pool grows, seen from outside: EC2's ledger and the pods' waits.
+//! How the pool grows, seen from outside: EC2's ledger and the waits of pods.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ trials!(
 fn a_warm_eni_stands_ready() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("m5.large", &[("WARM_ENI_TARGET", "1")])?;
-    // WARM_ENI_TARGET=1: one ENI's worth of free addresses, 9 of them.
+    // WARM_ENI_TARGET=1: one ENI's worth of free addresses, which is 9.
     assert!(
         eventually(Duration::from_secs(20), || count(&node, "free")
             .is_ok_and(|n| n >= 9)),
@@ -105,7 +105,7 @@ fn an_eni_created_before_a_crash_is_found_and_used() -> Outcome {
         times: 1,
         kind: hang,
     });
-    // Four pods do not fit on the primary ENI: the next is created, and its attachment hangs.
+    // Four pods do not fit on the primary ENI: another one is created, and its attachment hangs.
     for n in 0..3 {
         node.add_pod(&format!("pod{n}"))?;
     }
@@ -137,8 +137,8 @@ fn an_eni_created_before_a_crash_is_found_and_used() -> Outcome {
     Ok(())
 }
 
-/// What a node meets when it becomes Ready, and when it is drained: 250 ADDs at once, then each DEL three times at once,
-/// half of them without a namespace.
+/// A node that becomes Ready, and one that is drained: 250 ADDs at once, then each DEL three times at once, half of
+/// them without a namespace.
 fn a_storm_of_adds_and_dels_is_weathered() -> Outcome {
     const PODS: usize = 250;
     let lab = Lab::start(SimConfig::default())?;
@@ -174,7 +174,7 @@ fn a_storm_of_adds_and_dels_is_weathered() -> Outcome {
     Ok(())
 }
 
-/// Runs `work` on so many threads at once.
+/// Runs `work` on this many threads at once.
 fn at_once<T: Send>(count: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let start = |n| {

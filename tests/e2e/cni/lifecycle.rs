@@ -1,4 +1,4 @@
-//! Pods and daemons that come, go, fail half-way and come again.
+//! Pods and daemons that start, end, fail half-way and start again.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ trials!(
     metrics_are_served,
 );
 
-/// Links, routes of every table and neighbours of the node: what must be the same before ADD and after DEL.
+/// Links, routes of every table and neighbours of the node: they must be the same before ADD and after DEL.
 fn kernel_state(node: &Node) -> std::io::Result<Vec<String>> {
     node.netns()
         .run(|| -> Result<Vec<String>, netlink::Error> {
@@ -88,7 +88,7 @@ fn after_del_nothing_is_left() -> Outcome {
         &node, "assigned"
     )
     .is_ok_and(|n| n == 0)));
-    // WARM_IP_TARGET may have grown an ENI meanwhile; pod links and their routes must be gone all the same.
+    // WARM_IP_TARGET may have added an ENI; pod links and their routes must be gone.
     let left: Vec<_> = kernel_state(&node)?
         .into_iter()
         .filter(|line| line.contains("link eni"))
@@ -103,7 +103,7 @@ fn a_failed_add_leaves_nothing() -> Outcome {
     assert!(settled(&node, 3), "{}", node.log());
     let before = kernel_state(&node)?;
     let (netns, path) = node.sandbox("taken")?;
-    // The interface is there already: CNI conformance, row 16.
+    // The interface already exists: CNI conformance, row 16.
     netns.run(|| occupy("eth0"))??;
     let refused = node
         .invocation("ADD", "taken", Some(&path))
@@ -131,7 +131,7 @@ fn the_daemon_holds_no_capability_but_net_admin() -> Outcome {
         1 << 12,
         "CAP_NET_ADMIN is capability 12"
     );
-    // And with that it did all its work, growth included.
+    // It also did all other work, including growth.
     for n in 0..5 {
         node.add_pod(&format!("pod{n}"))?;
     }
@@ -150,7 +150,7 @@ fn a_restarted_daemon_knows_its_pods() -> Outcome {
         node.log()
     );
     node.start_daemon(&lab.sim.ec2_endpoint())?;
-    // Addresses on a secondary ENI count once the daemon has looked at its link again.
+    // Addresses on a secondary ENI count after the daemon has checked its link again.
     assert!(
         eventually(Duration::from_secs(5), || count(&node, "assigned")
             .is_ok_and(|n| n == 4)),
@@ -187,7 +187,7 @@ fn a_killed_daemon_loses_no_pod_and_no_address() -> Outcome {
             "traffic needs no daemon"
         );
     }
-    // A pod whose namespace ends while the daemon is away is noticed at its start.
+    // A pod whose namespace ends while the daemon is not running is detected at its start.
     let mut pods = pods;
     let gone = pods.remove(0);
     node.end_pod(gone)?;
@@ -292,7 +292,7 @@ fn pods_outlive_a_corrupt_state_file() -> Outcome {
         pods.iter().all(|pod| pod.address() != fresh.address()),
         "an address in use was granted again"
     );
-    // Its record is lost, and its DEL finds it all the same.
+    // Its record is lost, but its DEL finds it.
     for pod in pods {
         let address = pod.address();
         node.delete_pod(pod)?;
@@ -330,7 +330,7 @@ fn an_add_that_its_del_has_overtaken_is_refused() -> Outcome {
         .run(node.netns())?;
     let words = ["sandbox late was deleted before its ADD was complete"];
     told(&node, &refused, Reason::SandboxDeleted, &words)?;
-    // A sandbox that was wired and deleted may come again: some runtimes renew a network so.
+    // A sandbox that was wired and deleted may be added again: some runtimes renew a network this way.
     let pod = node.add_pod("renewed")?;
     assert!(
         node.invocation("DEL", "renewed", Some(&pod.path))

@@ -1,4 +1,4 @@
-//! What a node can hold, and how it says no.
+//! How many pods a node can hold, and how it refuses more.
 
 use lab::{Lab, node::count};
 use proto::refusal::Reason;

@@ -1,4 +1,4 @@
-//! Prefix delegation on the real daemon: sixteen addresses per slot, and a node whose mode is changed under its pods.
+//! Prefix delegation with the real daemon: sixteen addresses per slot, and a node whose mode changes while pods run.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ const ON: [(&str, &str); 3] = [
     ("IP_COOLDOWN_PERIOD", "1"),
 ];
 
-/// Pod addresses that EC2 counts as the node's: by prefix, and single ones.
+/// Pod addresses that EC2 counts for the node: prefixes, and single addresses.
 fn held(lab: &Lab) -> (usize, usize) {
     let world = lab.sim.world();
     let prefixes = world.interfaces().map(|eni| eni.ipv4_prefixes.len()).sum();
@@ -49,7 +49,7 @@ fn pods_of_a_prefix_reach_each_other_and_the_next_prefix_is_warm() -> Outcome {
         held(&lab),
         node.log()
     );
-    // The first of each sixteen serves too: EC2 routes a prefix as a whole.
+    // The first address of each sixteen is used too, because EC2 routes a prefix as a whole.
     let few: Vec<Pod> = placed.into_iter().step_by(5).collect();
     assert_eq!(unanswered(&few, &few)?, []);
     Ok(())
@@ -74,7 +74,7 @@ fn a_node_whose_mode_is_changed_keeps_its_pods() -> Outcome {
     for pod in all {
         node.delete_pod(pod)?;
     }
-    // A surplus is given back once it has lasted half a minute.
+    // A surplus is returned after half a minute.
     assert!(
         eventually(Duration::from_secs(90), || held(&lab).0 == 0),
         "the prefix is given back when nobody uses it: {:?}\n{}",

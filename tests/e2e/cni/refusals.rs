@@ -1,6 +1,7 @@
-//! Every refusal, provoked: its code, its words, the counter's label and the line in the log.
+//! Provokes every refusal: its code, its text, the counter's label and the log line.
 //!
-//! Owns the ways to provoke them, by who refuses. May use `lab` and `support`. Must not know the daemon's own tables.
+//! Owns the ways to provoke them, grouped by the refusing component. May use `lab` and `support`. Must not know the
+//! daemon's own tables.
 
 mod ec2;
 mod host;

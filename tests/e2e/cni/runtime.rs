@@ -1,4 +1,4 @@
-//! The real container runtime: Debian's containerd executes the plugin because CRI asks it to.
+//! The real container runtime: Debian's containerd executes the plugin for CRI requests.
 
 use std::{fs, net::IpAddr, time::Duration};
 
@@ -23,7 +23,8 @@ fn twenty_pods_up_in_touch_and_down_again() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let cni = CniDirs::create(&lab.dir().join("cni")).map_err(why)?;
     fs::copy(binaries::plugin(), cni.bin.join("hawser"))?;
-    // m5.large holds 27 pods on three ENIs; the daemon starts with one, and tells containerd when it can serve.
+    // m5.large supports 27 pods on three ENIs; the daemon starts with one, and writes the configuration when it can
+    // serve.
     let conf = cni.conf.display().to_string();
     let mut node = lab.bare_node("m5.large", &[("HOST_CNI_CONFDIR_PATH", &conf)])?;
     let dir = lab.dir().join("containerd");
@@ -85,7 +86,7 @@ fn run_all(containerd: &Containerd) -> Result<Vec<PodSandbox>, libtest_mimic::Fa
     })
 }
 
-/// Each pod's namespace and its address as CRI reports it: all different.
+/// Each pod's namespace and its address as reported by CRI; all must be different.
 fn look(
     containerd: &Containerd,
     pods: &[PodSandbox],

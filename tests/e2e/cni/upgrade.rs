@@ -1,5 +1,5 @@
-//! Fault 46: plugin and daemon of different releases. `fixtures/protocol-v1` holds, byte for byte, what both sides of the
-//! first release said (`record_protocol` wrote it); whatever later releases change, these bytes keep working.
+//! Fault 46: plugin and daemon of different releases. `fixtures/protocol-v1` contains the exact bytes that both sides
+//! of the first release sent (written by `record_protocol`); they must keep working with later releases.
 
 use std::{
     fs,
@@ -99,7 +99,7 @@ fn fault_46_requests_of_the_first_release_are_served() -> Outcome {
     assert!(added.host.is_some() && added.pod.is_some() && !added.eni.is_empty());
     assert_eq!(count(&node, "assigned")?, 1);
 
-    // It names the address that it was given in its own time: the daemon compares, and tells.
+    // It contains the address of the recording: the daemon compares, and reports the difference.
     let mut check: v1::CheckRequest = recorded("check.request")?;
     let said = replay(&node, &fixture("check.request")?, Some(&netns))?;
     let same = check.address == added.address;
@@ -124,7 +124,7 @@ fn fault_46_requests_of_the_first_release_are_served() -> Outcome {
     Ok(())
 }
 
-/// Answers the next caller with these bytes, whatever it wants; what it wanted.
+/// Answers the next caller with these bytes, whatever it requests; returns the request.
 fn answer_with(listener: &UnixListener, reply: &[u8]) -> io::Result<Said> {
     let (mut stream, _) = listener.accept()?;
     stream.set_read_timeout(Some(LIMIT))?;
@@ -136,7 +136,7 @@ fn answer_with(listener: &UnixListener, reply: &[u8]) -> io::Result<Said> {
     Ok(Said::of(&request))
 }
 
-/// Today's plugin against a daemon that says `reply`.
+/// The current plugin with a daemon that sends `reply`.
 fn told(
     lab: &Lab,
     node: &Node,
@@ -157,7 +157,7 @@ fn told(
     })
 }
 
-/// The verbs with a fixture, as the plugin is called for them.
+/// The verbs with a fixture, and how the plugin is called for them.
 fn invocations(node: &Node, netns: &Path) -> Vec<(&'static str, Invocation)> {
     let verb = |verb| node.invocation(verb, "recorded", Some(netns));
     let version = |verb: &str| {
@@ -199,7 +199,7 @@ fn fault_46_replies_of_the_first_release_are_understood() -> Outcome {
     Ok(())
 }
 
-/// A message of a later release: everything of today's, and more.
+/// A message of a later release: all fields of today's, and one more.
 #[derive(Clone, PartialEq, Message)]
 struct Later {
     #[prost(string, tag = "900")]
@@ -210,7 +210,7 @@ struct Later {
     numbers: Vec<u64>,
 }
 
-/// Protobuf messages add up when their bytes are joined.
+/// Concatenated protobuf messages are merged.
 fn later(today: &impl Message) -> Vec<u8> {
     let more = Later {
         words: "from the future".into(),
@@ -248,7 +248,7 @@ fn fault_46_requests_of_a_later_release_are_served() -> Outcome {
     let status = later(&v1::StatusRequest {});
     replied::<v1::StatusReply>(&replay(&node, &request("Status", &status), None)?)?;
 
-    // A verb that this release does not have is refused, and the next one is none the worse for it.
+    // A verb that this release does not have is refused, and the next call works.
     let said = replay(&node, &request("Migrate", &status), None)?;
     assert!(said.ended && said.body.is_empty(), "{said:?}");
     node.add_pod("after")?;
@@ -266,7 +266,7 @@ fn reply(message: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// A refusal without details, as gRPC itself makes it.
+/// A refusal without details, as gRPC itself creates it.
 fn refused(code: tonic::Code) -> Vec<u8> {
     let list = [
         (":status", "200"),
@@ -286,7 +286,7 @@ fn fault_46_replies_of_a_later_release_are_understood() -> Outcome {
     assert!(answer.succeeded(), "{answer:?}");
     assert_eq!(answer.address(), ipv4(&today.address)?);
 
-    // A reason that this release has no number for: its words arrive, and its code is what the status allows.
+    // A reason whose number this release does not know: its text arrives, and its code follows from the status.
     let refusal = v1::Refusal {
         reason: 4711,
         cause: "the moon is in the wrong phase".into(),
@@ -305,7 +305,7 @@ fn fault_46_replies_of_a_later_release_are_understood() -> Outcome {
     Ok(())
 }
 
-/// Upstream's plugin takes a daemon of another version for a reason to report a DEL as done.
+/// The AWS VPC CNI's plugin reports a DEL as successful if the daemon has another version.
 fn fault_46_no_verb_takes_another_release_for_success() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.bare_node("t3.small", &[])?;

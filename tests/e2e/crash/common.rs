@@ -1,4 +1,4 @@
-//! What the campaigns of kills share: how many at a time, the node that they start from, and the verdict.
+//! Shared by the kill campaigns: the number of parallel runs, the initial node, and the checks.
 
 use std::io;
 
@@ -12,12 +12,12 @@ use lab::{
 
 use crate::suite::Outcome;
 
-/// Nodes at a time: most of a run is waiting.
+/// The number of nodes at a time: most of a run is waiting.
 pub const WORKERS: usize = 8;
-/// Cooldowns outlast every run, so that an address that does not rest is seen.
+/// Cooldowns outlast every run, so that an address without a cooldown is detected.
 pub const COOLDOWN: (&str, &str) = ("IP_COOLDOWN_PERIOD", "900");
 
-/// Kills at every boundary of the scenario; every one must have been hit and survived.
+/// Kills at every boundary of the scenario; each must have been hit and survived.
 pub fn survive(name: &str, scenario: &impl Scenario, workers: usize) -> Outcome {
     let report = campaign::run(scenario, workers)?;
     stdout::errln!(
@@ -39,7 +39,7 @@ pub fn survive(name: &str, scenario: &impl Scenario, workers: usize) -> Outcome 
     Ok(())
 }
 
-/// Makes the sandbox that the work will be about; its pod is not yet one that must live.
+/// Creates the sandbox for the work; its pod is not yet one that must stay alive.
 pub fn sandbox(stage: &Stage, id: &str) -> io::Result<Pod> {
     let (netns, path) = stage.node.sandbox(id)?;
     let added = Answer::default();
@@ -60,7 +60,7 @@ pub fn succeeded(answer: Option<Answer>) -> io::Result<Answer> {
     Err(io::Error::other(format!("{answer:?}")))
 }
 
-/// Pods named `pod0`… on a node with so many free addresses, and no EC2 call to come.
+/// Pods named `pod0`… on a node with this many free addresses, which makes no further EC2 call.
 pub fn full_node(pods: usize) -> io::Result<Stage> {
     // t3.small: the primary ENI has three addresses for pods.
     let settings = [("MAX_ENI", "1"), ("WARM_IP_TARGET", "3"), COOLDOWN];

@@ -1,4 +1,4 @@
-//! Faults of the files that a daemon leaves to its successor, by their rows in the fault table.
+//! Faults of the files that a daemon leaves for its next process, by their rows in the fault table.
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ trials!(
 const REST: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A node whose run directory is a file system of its own, of so many bytes.
+/// A node whose run directory is a separate file system with this many bytes.
 fn node_on(lab: &Lab, bytes: u32) -> io::Result<(Node, PathBuf)> {
     let mut node = lab.bare_node("m5.4xlarge", &[("WARM_IP_TARGET", "29"), ("MAX_ENI", "1")])?;
     let run = node.state_file();
@@ -58,7 +58,7 @@ fn node_on(lab: &Lab, bytes: u32) -> io::Result<(Node, PathBuf)> {
     Ok((node, run))
 }
 
-/// Fills the file system of `run` to its last page.
+/// Fills the file system of `run` completely.
 fn fill(run: &Path) -> io::Result<PathBuf> {
     let path = run.join("filler");
     let mut file = fs::File::create(&path)?;
@@ -78,7 +78,7 @@ fn fault_35_a_full_disk_refuses_adds_and_heals() -> Outcome {
         .map(|n| node.add_pod(&format!("pod{n}")))
         .collect::<Result<_, _>>()?;
     let filler = fill(&run)?;
-    // What the file has room for already may still succeed; then no more.
+    // Writes that fit into existing space of the file may still succeed.
     let mut late = Vec::new();
     let refused = loop {
         let id = format!("late{}", late.len());
@@ -90,13 +90,13 @@ fn fault_35_a_full_disk_refuses_adds_and_heals() -> Outcome {
         late.push((netns, path));
         assert!(late.len() < 26, "a full disk refuses no ADD");
     };
-    // An I/O failure that names the disk, and when to try again.
+    // An I/O failure with the disk's error, and when to try again.
     let words = ["No space left", "try again after 1 s"];
     told(&node, &refused, Reason::Store, &words)?;
     for pod in &pods {
         assert!(ping(node.netns(), None, pod.ipv4(), LIMIT)?.is_some());
     }
-    // A DEL takes the pod's network away whether or not it can say so.
+    // A DEL removes the pod's network even if it cannot record it.
     let del = node.invocation("DEL", "pod0", Some(&pods[0].path));
     let deleted = del
         .clone()
@@ -105,7 +105,7 @@ fn fault_35_a_full_disk_refuses_adds_and_heals() -> Outcome {
     let silent = |address| ping(node.netns(), None, address, Duration::from_millis(200));
     assert!(silent(pods[0].ipv4())?.is_none(), "{deleted:?}");
 
-    // A daemon that starts on the full disk may not be able to, and must not give the records up for that.
+    // A daemon that starts on the full disk may fail, but must not discard the records.
     node.kill_daemon()?;
     let started = node.start_daemon(&lab.sim.ec2_endpoint());
     fs::remove_file(filler)?;
@@ -120,7 +120,7 @@ fn fault_35_a_full_disk_refuses_adds_and_heals() -> Outcome {
     let deleted = del.run(node.netns())?;
     assert!(deleted.succeeded(), "{deleted:?}\n{}", node.log());
     let fresh = node.add_pod("fresh")?;
-    // And it is durable again.
+    // It is durable again.
     node.kill_daemon()?;
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     let known = || count(&node, "assigned").is_ok_and(|n| n == 3 + late.len());
@@ -170,10 +170,10 @@ fn fault_35_a_read_only_state_stops_the_daemon_and_no_pod() -> Outcome {
     Ok(())
 }
 
-/// Has the page numbers in the file's list of tables name pages of 2 GiB. How many were changed.
+/// Changes the page numbers in the file's list of tables to pages of 2 GiB. Returns the number of changes.
 ///
-/// A table's entry is, after its kind and length, a byte that is 1 if there is a root, and the root's page number of eight
-/// bytes, whose highest five bits are the power of two of the page's size.
+/// A table's entry has its kind and length, then a byte that is 1 if there is a root, and then the root's page number
+/// of eight bytes. Its highest five bits are the power of two of the page's size.
 fn name_vast_pages(file: &mut [u8]) -> usize {
     const TABLE: &[u8] = b"_pages_unreachable";
     const SIZE: u8 = 0x98;
@@ -194,8 +194,8 @@ fn name_vast_pages(file: &mut [u8]) -> usize {
     changed
 }
 
-/// The state file with page numbers that make its reader ask for two gibibytes. What is found in it may be what an earlier
-/// commit left behind, which nobody reads: so it is tried, by a reader who may have that much, and gives the file up.
+/// The state file with page numbers that make its reader allocate two gibibytes. A match in the file may be from an
+/// earlier commit that is not read, so the file is tested with a reader that has enough memory and rejects it.
 fn fatal(state: &Path) -> io::Result<Vec<u8>> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let open = |path: &Path| {
@@ -206,7 +206,7 @@ fn fatal(state: &Path) -> io::Result<Vec<u8>> {
     fs::create_dir(&aside)?;
     let trial = aside.join("state");
     for _ in 0..10 {
-        // Closed well, so that its pages are believed; and each time another commit is the last one.
+        // Closed cleanly, so that its pages are trusted; each time another commit is the last one.
         open(state)?;
         let mut bytes = fs::read(state)?;
         if name_vast_pages(&mut bytes) == 0 {
@@ -221,7 +221,7 @@ fn fatal(state: &Path) -> io::Result<Vec<u8>> {
     Err(io::Error::other("no page number that is read was found"))
 }
 
-/// What the daemon is given is far more than it ever needs, threads' stacks included, and less than the file asks for.
+/// The daemon gets much more memory than it ever needs, including threads' stacks, but less than the file requires.
 fn fault_36_a_file_that_kills_every_start_is_set_aside_after_two() -> Outcome {
     const LIMIT_OF_MEMORY: &[&str] = &["prlimit", "--as=1900000000"];
     let lab = Lab::start(SimConfig::default())?;
@@ -246,7 +246,7 @@ fn fault_36_a_file_that_kills_every_start_is_set_aside_after_two() -> Outcome {
     node.start_daemon_under(LIMIT_OF_MEMORY, &lab.sim.ec2_endpoint())?;
     assert!(node.log().contains("two starts"), "{}", node.log());
     assert_eq!(fs::read(state.with_extension("fatal"))?, bytes);
-    // Never an empty pool with live pods.
+    // The pool must never be empty with live pods.
     assert_eq!(count(&node, "assigned")?, pods.len());
     for pod in &pods {
         assert!(ping(node.netns(), None, pod.ipv4(), LIMIT)?.is_some());
@@ -254,7 +254,7 @@ fn fault_36_a_file_that_kills_every_start_is_set_aside_after_two() -> Outcome {
     let fresh = node.add_pod("fresh")?;
     assert!(pods.iter().all(|pod| pod.address() != fresh.address()));
     assert!(ping(&fresh.netns, None, pods[0].ipv4(), LIMIT)?.is_some());
-    // And the pods that no record names any more are deleted as ever.
+    // Pods without a record are deleted as usual.
     for pod in pods {
         let (address, host) = (pod.ipv4(), node.netns());
         node.delete_pod(pod)?;
@@ -265,7 +265,8 @@ fn fault_36_a_file_that_kills_every_start_is_set_aside_after_two() -> Outcome {
     Ok(())
 }
 
-/// The machine comes back with another boot id, no namespaces, no links and the same ENIs; the state file is stale.
+/// After a reboot, the boot id has changed, there are no namespaces and links, and the ENIs are the same; the state
+/// file is stale.
 fn fault_37_a_reboot_voids_assignments_and_keeps_enis() -> Outcome {
     const BOOT: &str = "/proc/sys/kernel/random/boot_id";
     let lab = Lab::start(SimConfig::default())?;
@@ -312,7 +313,7 @@ fn after_reboot(lab: &Lab, node: &mut Node, gone: Ipv4Addr) -> Outcome {
         node.state_file().with_extension("boot").exists(),
         "the stale file is kept aside"
     );
-    // The runtime deletes the sandboxes of its former life, whose namespaces it cannot name any more.
+    // The runtime deletes the sandboxes from before the reboot, without their namespaces.
     let deleted = node.invocation("DEL", "gone", None).run(node.netns())?;
     assert!(deleted.succeeded(), "{deleted:?}");
     assert!(ping(node.netns(), None, gone, Duration::from_millis(200))?.is_none());

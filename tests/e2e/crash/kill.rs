@@ -1,4 +1,4 @@
-//! SIGKILL at every boundary of an effect of the real daemon, for each kind of work that it does.
+//! SIGKILL at every boundary of an effect of the real daemon, for each kind of work.
 
 use std::{io, net::IpAddr, time::Duration};
 
@@ -28,10 +28,10 @@ trials!(
     growth_survives_a_kill_at_every_effect,
 );
 
-/// A node is at rest within this after a start, sweeps for what ended without DEL included.
+/// A node is at rest within this time after a start, including sweeps of pods that ended without DEL.
 const REST: Duration = Duration::from_secs(60);
 
-/// DEL and the end of the namespace, as a runtime ends a pod. The address that it had.
+/// DEL and the end of the namespace, like a runtime ends a pod. Returns the address.
 fn end(stage: &Stage, pod: Pod) -> io::Result<IpAddr> {
     let address = pod.address();
     stage.node.delete_pod(pod).map(|_| address)
@@ -72,7 +72,7 @@ impl Scenario for AnAdd {
             let pod = stage.pods.pop().expect("it was pushed just now");
             vec![end(stage, pod)?]
         } else if self.0 == Restart::Late {
-            // The runtime has forgotten the sandbox: its namespace ends, and no DEL ever comes.
+            // The runtime has forgotten the sandbox: its namespace ends without a DEL.
             datapath::netns::Netns::unbind(&pod.path)?;
             drop(pod);
             Vec::new()
@@ -109,11 +109,11 @@ impl Scenario for ADel {
     }
 
     fn judge(&self, stage: &mut Stage, answer: Option<Answer>) -> io::Result<()> {
-        // With the daemon away for good, a tombstone is what makes it a success.
+        // Without a daemon, a tombstone makes it a success.
         succeeded(answer)?;
         let pod = stage.pods.pop().expect("the node has pods");
         audit::at_rest(stage, &[pod.address()], REST)?;
-        // A runtime may say it twice.
+        // A runtime may send it twice.
         end(stage, pod).map(drop)
     }
 }

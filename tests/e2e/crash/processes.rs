@@ -1,5 +1,5 @@
-//! Faults of the plugin's and the daemon's processes, by their rows in the fault table; what a crash alone does is in
-//! `crash`.
+//! Faults of the plugin's and the daemon's processes, by their rows in the fault table; `kill` has the effects of a
+//! crash alone.
 
 use std::{fs, io, path::PathBuf, process::Command, thread, time::Duration};
 
@@ -49,7 +49,7 @@ fn full_node_and_slow_ec2() -> io::Result<Stage> {
     Ok(stage)
 }
 
-/// A sandbox whose ADD's plugin is killed while it waits for an address.
+/// A sandbox whose plugin is killed while its ADD waits for an address.
 fn killed_add(stage: &Stage) -> io::Result<(Netns, PathBuf)> {
     let (netns, path) = stage.node.sandbox("new")?;
     let add = stage.node.invocation("ADD", "new", Some(&path));
@@ -69,7 +69,7 @@ fn fault_28_a_plugin_killed_in_its_add_leaves_nothing() -> Outcome {
 fn fault_49_a_del_long_after_its_killed_add_is_honoured() -> Outcome {
     let mut stage = full_node_and_slow_ec2()?;
     let (netns, path) = killed_add(&stage)?;
-    // The daemon finishes what it began, for a runtime that may still come back to it.
+    // The daemon completes the ADD, because the runtime may still use it.
     let wired = || count(&stage.node, "assigned").is_ok_and(|n| n == 4);
     assert!(eventually(REST, wired), "{}", stage.node.log());
     let del = stage.node.invocation("DEL", "new", Some(&path));
@@ -77,7 +77,7 @@ fn fault_49_a_del_long_after_its_killed_add_is_honoured() -> Outcome {
     assert!(deleted.succeeded(), "{deleted:?}");
     drop(netns);
     audit::at_rest(&stage, &[], REST)?;
-    // The pod comes again, as another sandbox.
+    // The pod is created again with another sandbox.
     let again = stage.node.add_pod("again")?;
     stage.pods.push(again);
     Ok(audit::at_rest(&stage, &[], REST)?)
@@ -93,7 +93,7 @@ fn fault_34_a_namespace_that_ends_during_its_add_leaves_nothing() -> Outcome {
         assert!(eventually(LIMIT, waits), "the ADD does not wait");
         Netns::unbind(&path)?;
         drop(netns);
-        // Success or not: the daemon's descriptors may be the last that keep the namespace.
+        // Success or not: the daemon's descriptors may be the last ones that keep the namespace alive.
         adding.join().expect("no plugin's thread panics").map(drop)
     })?;
     Ok(audit::at_rest(&stage, &[], REST)?)
@@ -121,7 +121,7 @@ fn fault_45_a_daemon_out_of_descriptors_sheds_load_and_recovers() -> Outcome {
     );
     let pid = node.pid();
     let open = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
-    // Room for one connection with its two descriptors, and little else.
+    // Space for one connection with its two descriptors, and little else.
     limit_files(&node, open + 4)?;
     let pods: Vec<(Netns, PathBuf)> = (0..AT_ONCE)
         .map(|n| node.sandbox(&format!("pod{n}")))
@@ -150,7 +150,7 @@ fn fault_45_a_daemon_out_of_descriptors_sheds_load_and_recovers() -> Outcome {
         open + 4
     );
     for answer in shed {
-        // Too late, or with the cause in so many words.
+        // Too late, or with this cause.
         let named = answer.error_text().contains("Too many open files");
         assert!(named || answer.error_code() == Some(11), "{answer:?}");
     }
@@ -166,9 +166,9 @@ fn fault_45_a_daemon_out_of_descriptors_sheds_load_and_recovers() -> Outcome {
     Ok(())
 }
 
-/// A request goes on without its caller, so that connections alone would not bound them.
+/// A request continues without its caller, so a limit for connections is not enough.
 fn fault_45_requests_whose_callers_have_gone_are_bounded() -> Outcome {
-    /// What the daemon makes of so few descriptors.
+    /// The daemon's limit with so few descriptors.
     const REQUESTS: usize = 8;
     const FULL: usize = 5;
     let lab = Lab::start(SimConfig::default())?;
@@ -180,7 +180,7 @@ fn fault_45_requests_whose_callers_have_gone_are_bounded() -> Outcome {
     }
     lab.sim.faults().push(Fault {
         action: Action::CreateNetworkInterface,
-        // As many as are needed may be created at once.
+        // As many as necessary may be created at once.
         times: 2,
         kind: FaultKind::Delay(Duration::from_secs(9)),
     });
@@ -188,7 +188,7 @@ fn fault_45_requests_whose_callers_have_gone_are_bounded() -> Outcome {
         .map(|n| node.sandbox(&format!("gone{n}")))
         .collect::<Result<_, _>>()?;
     let add = |n: usize| node.invocation("ADD", &format!("gone{n}"), Some(&sandboxes[n].1));
-    // One fewer at a time than there are seats: the last is kept free for whoever comes.
+    // One fewer at a time than there are slots: the last one is kept free for new connections.
     for batch in [0..REQUESTS - 1, REQUESTS - 1..REQUESTS] {
         let waiting = batch.end;
         thread::scope(|scope| {
@@ -213,7 +213,7 @@ fn fault_45_requests_whose_callers_have_gone_are_bounded() -> Outcome {
     assert_eq!(refused.error_code(), Some(11), "{refused:?}");
     let text = refused.error_text();
     assert!(text.contains("too many requests in progress"), "{text}");
-    // Each of them comes to its end by itself, and then there is room again.
+    // Each of them ends, and then there is space again.
     let served = || count(&node, "assigned").is_ok_and(|n| n == FULL + REQUESTS);
     assert!(eventually(REST, served), "{}", node.log());
     let added = add(REQUESTS).run(node.netns())?;

@@ -1,5 +1,5 @@
-//! The kernel refuses what the daemon needs: a medium that answers with EIO (fault 35), a netlink socket without room
-//! (fault 41). Once for a while, under many eyes; and at each single effect of an ADD and a DEL.
+//! The kernel refuses what the daemon needs: a disk that returns EIO (fault 35), a netlink socket without buffer space
+//! (fault 41). Once for some time with many checks, and at each single effect of an ADD and a DEL.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ trials!(
 
 const REST: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_millis(300);
-/// The state file, not its lock beside it.
+/// The state file, without its lock.
 const STATE: &[&str] = &["state "];
 /// The sockets in the node's namespace and in the pod's.
 const NETLINK: &[&str] = &["host ", "pod "];
@@ -48,7 +48,7 @@ fn is_one_of(effects: &[&str], boundary: &Boundary) -> bool {
         .any(|effect| boundary.effect.starts_with(effect))
 }
 
-/// Whether the node is as if the sandbox had never been.
+/// Whether the node is as if the sandbox had never existed.
 fn undone(stage: &Stage) -> bool {
     let links = audit::links(stage).map(|links| links.len());
     let assigned = count(&stage.node, "assigned");
@@ -89,7 +89,7 @@ fn fault_35_a_medium_that_fails_refuses_adds_makes_dels_unreachable_and_heals() 
         Ok(())
     })?;
     assert!(trace.struck > 0, "no write failed");
-    // And what it said then is durable.
+    // The answer is durable.
     stage.start()?;
     let address = leaves.address();
     stage.pods.push(Pod { added, ..fresh });
@@ -97,7 +97,7 @@ fn fault_35_a_medium_that_fails_refuses_adds_makes_dels_unreachable_and_heals() 
     Ok(())
 }
 
-/// Work one of whose effects is refused.
+/// Work with one refused effect.
 struct Refused {
     verb: Verb,
     effects: &'static [&'static str],
@@ -106,10 +106,10 @@ struct Refused {
 
 #[derive(Clone, Copy)]
 enum Verb {
-    /// Then comes one for another sandbox, which the same address is left for. The runtime does not delete the first:
-    /// nobody ever tells the daemon of it again.
+    /// Then an ADD for another sandbox follows, for which only the same address is left. The runtime never deletes the
+    /// first one, so the daemon gets no more requests for it.
     Add,
-    /// The runtime repeats it until it succeeds, as it does with every DEL.
+    /// The runtime repeats it until it succeeds, as with every DEL.
     Del,
 }
 
@@ -144,7 +144,7 @@ impl Scenario for Refused {
         };
         stage.pods.last_mut().expect("the work is about it").added = answer;
         audit::at_rest(stage, &[], REST)?;
-        // Once more: what the first start made of the remains must be as good.
+        // Once more: the state after the first start must be just as good.
         stage.node.kill_daemon()?;
         stage.start()?;
         audit::at_rest(stage, &[], REST)
@@ -204,7 +204,7 @@ impl Refused {
                 None => Ok(()),
                 Some(_) => Err(io::Error::other(format!("it still answers: {del:?}"))),
             };
-            // Only a DEL that the kernel kept from removing the route may leave the pod reachable, and says so.
+            // Only a DEL whose route the kernel did not remove may leave the pod reachable, and it returns an error.
             if first.succeeded() || self.effects == STATE {
                 silent(&first)?;
             }
@@ -222,7 +222,7 @@ impl Refused {
             }
             Ok(())
         })?;
-        // Still bound: it would be the end of its namespace otherwise that frees it.
+        // Still bound: otherwise the end of its namespace would free it.
         stage.start()?;
         let address = leaves.address();
         succeeded(answer.clone())?;

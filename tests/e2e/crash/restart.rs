@@ -1,4 +1,4 @@
-//! What pods and runtimes notice of a daemon that goes away and comes back: nothing but time.
+//! What pods and runtimes notice when a daemon stops and starts: only delays.
 
 use std::{
     io,
@@ -30,11 +30,11 @@ trials!(
 
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// What explains a loss that goes on.
+/// Explains a loss that continues.
 const STATE: &str = "ip rule; ip -4 route show table all; ip -4 neigh; ip -s link; nft list ruleset; \
                      cat /proc/thread-self/net/nf_conntrack";
 
-/// How the daemon goes away.
+/// How the daemon ends.
 #[derive(Clone, Copy)]
 enum End {
     Killed,
@@ -59,12 +59,13 @@ fn no_packet_is_lost_through_a_normal_restart() -> Outcome {
     traffic_through(End::Stopped)
 }
 
-/// Four streams at once: between two pods of a node, from the node to a pod, and both ways between nodes, by a secondary
-/// ENI. Through two restarts, each until EC2 has told the new daemon of its ENIs and it has acted on that.
+/// Four streams at once: between two pods of a node, from the node to a pod, and both directions between nodes through
+/// a secondary ENI. They continue through two restarts, each until the new daemon has EC2's list of its ENIs and has
+/// acted on it.
 fn traffic_through(end: End) -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let (mut node, other) = (lab.node("t3.small", &[])?, lab.node("t3.small", &[])?);
-    // Three addresses on the primary ENI: the last pod is on the second.
+    // Three addresses on the primary ENI: the last pod is on the second one.
     let pods: Vec<Pod> = (0..5)
         .map(|n| node.add_pod(&format!("pod{n}")))
         .collect::<Result<_, _>>()?;
@@ -73,7 +74,7 @@ fn traffic_through(end: End) -> Outcome {
     sleep(Duration::from_millis(500));
     for _ in 0..2 {
         end.of(&mut node)?;
-        // The traffic of some time without any daemon.
+        // Traffic for some time without a daemon.
         sleep(Duration::from_millis(300));
         lab.sim.clear_calls();
         node.start_daemon(&lab.sim.ec2_endpoint())?;
@@ -104,7 +105,7 @@ fn start_streams(node: &Node, pods: &[Pod], far: &Pod) -> io::Result<Vec<Stream>
         ("out by a secondary ENI", end(last), end(far)),
         ("in by a secondary ENI", end(far), end(last)),
     ];
-    // A fresh link of the fabric may lose its first packet; the streams' ways are in use before they begin.
+    // A new link of the fabric may lose its first packet, so the paths of the streams are used before they start.
     for (name, from, to) in &pairs {
         let answer = ping(from.0, Some(from.1.into()), to.1, LIMIT)?;
         answer.ok_or_else(|| io::Error::other(format!("{name}: no way")))?;

@@ -1,4 +1,4 @@
-//! SIGKILL at every boundary of an effect while the daemon gives addresses and an ENI back.
+//! SIGKILL at every boundary of an effect while the daemon returns addresses and an ENI.
 
 use std::{io, time::Duration};
 
@@ -20,18 +20,18 @@ trials!(
 );
 
 const REST: Duration = Duration::from_secs(60);
-/// Longer than a surplus must last to be given back.
+/// Longer than a surplus must last before it is returned.
 const HALF_A_MINUTE: Duration = Duration::from_secs(31);
-/// Longer than an ENI must have lived to be given back.
+/// Longer than the minimum age of an ENI before it is returned.
 const A_MINUTE: Duration = Duration::from_secs(61);
-/// A recovery that has not come to rest by then is waiting for time to pass, half a minute so many times at the most.
+/// A recovery that is not at rest by then waits for time to pass, at most half a minute this many times.
 const AT_ONCE: Duration = Duration::from_secs(4);
 const PATIENCE: usize = 4;
 
-/// A job has ended: two of five pods are left, with two ENIs for them. The primary has three addresses, so that all that
-/// is over is on the other.
+/// After a job, two of five pods are left on two ENIs. The primary ENI has three addresses, so the whole surplus is on
+/// the other one.
 struct Shrinking {
-    /// So long the daemon sleeps; what is due when it wakes up is the work.
+    /// How long the daemon sleeps; the work is what is due when it wakes up.
     sleep: Duration,
 }
 
@@ -55,8 +55,8 @@ impl Scenario for Shrinking {
             let del = stage.node.invocation("DEL", &pod.id, Some(&pod.path));
             succeeded(Some(del.run(stage.node.netns())?))?;
         }
-        // Their links end after the DELs, and are none of this work. The namespaces end after them: with these, the links
-        // would be gone too, and the daemon might yet have to find that out.
+        // Their links are removed after the DELs, which is not part of this work. The namespaces are deleted later:
+        // otherwise the links would be gone with them, and the daemon might have to detect that.
         let gone = || audit::links(&stage).is_ok_and(|links| links.len() == 2);
         if !eventually(REST, gone) {
             return Err(io::Error::other(stage.node.log()));
@@ -84,15 +84,15 @@ impl Scenario for Shrinking {
         }
     }
 
-    /// What a half-written commit is worth is shown for every write by the other kinds of work; here, whole commits. And
-    /// connections of the deleted are forgotten when they are, which is none of this work.
+    /// Other kinds of work cover half-written commits at every write; here, commits are whole. Deleting connections is
+    /// not part of this work either.
     fn counts(&self, boundary: &Boundary) -> bool {
         const OTHERS: [&str; 3] = ["state write", "state resize", "conntrack"];
         !OTHERS.contains(&boundary.effect.as_str())
     }
 
     fn judge(&self, stage: &mut Stage, _: Option<Answer>) -> io::Result<()> {
-        // What two lists of EC2's must tell, some time apart, need not be waited for either.
+        // Two lists from EC2, some time apart, need not be awaited either.
         for _ in 0..PATIENCE {
             if audit::at_rest(stage, &[], AT_ONCE).is_ok() {
                 return Ok(());

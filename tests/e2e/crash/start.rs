@@ -1,5 +1,4 @@
-//! SIGKILL at every boundary of an effect of a start that finds the remains of a crash: the second crash is the one that
-//! a recovery must not be made worse by.
+//! SIGKILL at every boundary of an effect of a start after a crash: a second crash must not break the recovery.
 
 use std::{fs, io, time::Duration};
 
@@ -26,11 +25,11 @@ trials!(a_recovery_survives_a_kill_at_every_effect);
 const WORKERS: usize = 12;
 const REST: Duration = Duration::from_secs(60);
 
-/// Five pods: one lives, one was deleted and one ended while no daemon ran, and the ADDs of the last two were cut off: one
-/// had a network and no record of it, one a record and no more than a link.
+/// Five pods: one lives, one was deleted and one ended while no daemon ran, and the ADDs of the last two were
+/// interrupted: one had a network and no record, one a record and only a link.
 struct Recovery;
 
-/// Takes a pod's record out of the file of a daemon that is dead.
+/// Removes a pod's record from the file of a dead daemon.
 fn forget(stage: &Stage, pod: &Pod) -> io::Result<()> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let opened = Store::open(&stage.node.state_file(), boot.trim());
@@ -86,7 +85,7 @@ impl Scenario for Recovery {
     }
 
     fn judge(&self, stage: &mut Stage, _: Option<Answer>) -> io::Result<()> {
-        // Nobody answered their runtimes, so these delete the sandboxes.
+        // Their runtimes got no answer, so they delete the sandboxes.
         for cut_off in stage.pods.drain(2..) {
             let del = stage
                 .node

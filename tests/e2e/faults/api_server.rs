@@ -1,4 +1,4 @@
-//! A node in a cluster: what its Node object says, and what becomes of pods while nobody can be asked.
+//! A node in a cluster: the effect of its Node object, and pods while the API server is unavailable.
 
 use std::{net::TcpListener, time::Duration};
 
@@ -22,7 +22,7 @@ trials!(
 const PATIENCE: Duration = Duration::from_secs(40);
 const WARM: usize = 3;
 
-/// A node whose API server stands beside it, both up and the pool warm.
+/// A node with an API server in its namespace; both run and the pool is warm.
 fn in_cluster(lab: &Lab) -> Result<(Node, ApiServer), Box<dyn std::error::Error>> {
     let path = lab.dir().join("kubeconfig");
     let kubeconfig = path.display().to_string();
@@ -49,7 +49,7 @@ fn warm(node: &Node) -> bool {
     eventually(PATIENCE, || count(node, "free").is_ok_and(|n| n >= WARM))
 }
 
-/// Waits until the daemon has logged so many words of this kind.
+/// Waits until the daemon has logged this state this many times.
 fn told(node: &Node, schedulable: bool, times: usize) -> bool {
     let line = format!("\"schedulable\":{schedulable}");
     let said = |log: &str| {
@@ -59,7 +59,7 @@ fn told(node: &Node, schedulable: bool, times: usize) -> bool {
     eventually(PATIENCE, || said(&node.log()) >= times)
 }
 
-/// EC2 calls that would give the node more.
+/// EC2 calls that add addresses or ENIs.
 fn growth(lab: &Lab) -> usize {
     let calls = lab.sim.calls();
     let grows = |action: &str| action.starts_with("Assign") || action.starts_with("Create");
@@ -72,13 +72,13 @@ fn a_cordoned_node_buys_no_addresses_and_a_released_one_does() -> Outcome {
     server.cordon(true);
     assert!(told(&node, false, 1), "{}", node.log());
     let before = growth(&lab);
-    // They eat all that is warm, which on an open node is replaced at once.
+    // They use all warm addresses, which are replaced immediately on a schedulable node.
     let pods: Vec<_> = (0..WARM)
         .map(|n| node.add_pod(&format!("pod{n}")))
         .collect::<Result<_, _>>()?;
     assert_eq!(count(&node, "free")?, 0);
     assert_eq!(growth(&lab), before, "a cordoned node warmed its pool");
-    // A pod that is there all the same (a DaemonSet's, say) is served.
+    // A pod that is placed anyway (for example by a DaemonSet) is served.
     let bound = node.add_pod("bound")?;
     assert!(
         ping(
@@ -108,7 +108,7 @@ fn fault_40_pods_come_and_go_while_the_api_server_is_away() -> Outcome {
     let kept = node.add_pod("kept")?;
     node.delete_pod(gone)?;
     assert_eq!(growth(&lab), before, "the last word was: cordoned");
-    // A daemon that starts without a server knows no word, and takes the node for open, as upstream's does.
+    // A daemon that starts without a server treats the node as schedulable, like the AWS VPC CNI.
     node.kill_daemon()?;
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     assert!(warm(&node), "{}", node.log());

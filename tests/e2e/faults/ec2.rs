@@ -39,7 +39,7 @@ fn add(node: &Node, names: std::ops::Range<usize>) -> std::io::Result<Vec<Pod>> 
     names.map(|n| node.add_pod(&format!("pod{n}"))).collect()
 }
 
-/// The ENI that has a pod's address.
+/// The ENI with a pod's address.
 fn home(lab: &Lab, pod: &Pod) -> EniId {
     let world = lab.sim.world();
     let owner = world.owner_of(pod.address());
@@ -48,7 +48,7 @@ fn home(lab: &Lab, pod: &Pod) -> EniId {
         .expect("EC2 gave the address")
 }
 
-/// Addresses that the daemon shows in `state`.
+/// The daemon's addresses in `state`.
 fn in_state(node: &Node, state: &str) -> std::io::Result<BTreeSet<IpAddr>> {
     let snapshot = inspect(&node.socket())?;
     let addresses = snapshot.enis.into_iter().flat_map(|eni| eni.addresses);
@@ -58,7 +58,7 @@ fn in_state(node: &Node, state: &str) -> std::io::Result<BTreeSet<IpAddr>> {
         .collect())
 }
 
-/// What an operator does at the console: detaches by force, and deletes.
+/// What an operator does in the console: detach by force, and delete.
 fn delete_at_the_console(lab: &Lab, eni: &EniId) -> Outcome {
     let now = lab.sim.now();
     let mut world = lab.sim.world();
@@ -92,11 +92,11 @@ fn fault_18_an_eni_deleted_at_the_console_gets_no_pod_and_its_pods_can_be_delete
         "the seventh is on a second ENI"
     );
     delete_at_the_console(&lab, &doomed)?;
-    // A start reads EC2's list, whatever else does.
+    // A start always reads EC2's list.
     node.kill_daemon()?;
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     let dead: BTreeSet<_> = pods[5..].iter().map(Pod::address).collect();
-    // At once, and not only when EC2's list has come: the kernel has no link for it any more.
+    // Immediately, and not only after EC2's list: the kernel has no link for it any more.
     for fresh in add(&node, 10..13)? {
         assert!(!dead.contains(&fresh.address()), "{}", node.log());
         assert_ne!(home(&lab, &fresh), doomed);
@@ -132,7 +132,7 @@ fn fault_19_an_address_moved_away_is_not_granted() -> Outcome {
     Ok(())
 }
 
-/// Metadata is no witness for ENIs: it is not even asked.
+/// Metadata is never used for ENIs.
 fn fault_22_an_eni_that_metadata_omits_keeps_its_pods() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let mut node = node(&lab)?;
@@ -141,7 +141,7 @@ fn fault_22_an_eni_that_metadata_omits_keeps_its_pods() -> Outcome {
     let mac = lab.sim.world().interface(&second).map(|eni| eni.mac);
     let mac = mac.ok_or("it is there")?;
     node.kill_daemon()?;
-    // Nothing is remembered either: EC2 and the kernel are all there is.
+    // Nothing is recorded either: only EC2 and the kernel are left.
     std::fs::remove_file(node.state_file())?;
     lab.sim.imds().push(ImdsFault {
         path: format!("/latest/meta-data/network/interfaces/macs/{mac}"),
@@ -175,7 +175,7 @@ fn fault_24_metadata_that_fails_at_first_is_asked_again() -> Outcome {
             status: Some(status),
         });
         let mut node = lab.bare_node("t3.small", &[])?;
-        // As its DaemonSet would: a daemon that cannot learn who it is says so and ends.
+        // Like its DaemonSet: a daemon that cannot read its identity logs this and exits.
         let mut started = node.start_daemon(&lab.sim.ec2_endpoint());
         for _ in 0..3 {
             let Err(error) = &started else { break };
@@ -194,7 +194,7 @@ fn fault_24_metadata_that_fails_at_first_is_asked_again() -> Outcome {
 fn fault_24_growth_needs_no_metadata() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
-    // The role's credentials come from there too; they are kept for as long as they are good.
+    // The role's credentials are from there too; they are cached until they expire.
     let first = node.add_pod("first")?;
     lab.sim.imds().push(ImdsFault {
         path: "/latest/".to_owned(),
@@ -234,7 +234,7 @@ fn fault_50_a_deleted_subnet_or_group_costs_growth_and_no_more() -> Outcome {
         );
         let calls = lab.sim.calls().len();
         assert!(calls <= 20, "{calls} calls in eight seconds");
-        // What is warm goes on serving.
+        // Free addresses are still assigned.
         node.delete_pod(pods.remove(0))?;
         let fresh = node.add_pod("fresh")?;
         let answers = ping(node.netns(), None, fresh.address(), Duration::from_secs(2))?;

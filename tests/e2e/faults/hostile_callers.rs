@@ -1,4 +1,4 @@
-//! Fault 52: callers that are broken or hostile, while others' ADDs go on being answered. Afterwards the daemon holds
+//! Fault 52: callers that are broken or malicious, while ADDs of others must be answered. Afterwards the daemon holds
 //! what it held before.
 
 use std::{
@@ -45,21 +45,22 @@ trials!(
     fault_52_crowds_that_come_for_ever_take_no_more_memory_than_one,
 );
 
-/// More than the daemon has seats.
+/// More than the daemon has slots.
 const FLOOD: usize = 1100;
-/// What a first flood may leave resident: the allocator keeps what a thousand HTTP/2 connections at one time took.
+/// What may stay resident after the first flood: the allocator keeps the memory of a thousand simultaneous HTTP/2
+/// connections.
 const KEPT_KIB: u64 = 40 << 10;
-/// And what a second one may add.
+/// What a second flood may add.
 const MARGIN_KIB: u64 = 12 << 10;
-/// What fifteen more may add to what five have left: a quarter of a kilobyte for each connection.
+/// What fifteen more may add after five: a quarter of a kilobyte per connection.
 const FLAT_KIB: u64 = 4 << 10;
 
-/// What a process holds.
+/// Resources of a process.
 #[derive(Clone, Copy, Debug)]
 struct Footprint {
     descriptors: usize,
     resident_kib: u64,
-    /// The most that was ever resident.
+    /// The peak resident memory.
     peak_kib: u64,
 }
 
@@ -89,7 +90,7 @@ fn node(lab: &Lab) -> io::Result<Node> {
         "m5.large",
         &[("WARM_IP_TARGET", "4"), ("IP_COOLDOWN_PERIOD", "0")],
     )?;
-    // Whatever is allocated once is there before the first look.
+    // Everything that is allocated once is allocated before the first measurement.
     for n in 0..2 {
         let pod = node.add_pod(&format!("before{n}"))?;
         node.delete_pod(pod)?;
@@ -97,8 +98,8 @@ fn node(lab: &Lab) -> io::Result<Node> {
     Ok(node)
 }
 
-/// Attacks while pods come and go; then once more, and compares: the descriptors are back, and of the memory no more is
-/// kept than connections cost that were open at one time, however often they come.
+/// Attacks while pods are added and deleted; then once more, and compares: the descriptors are closed, and no more
+/// memory is kept than simultaneous connections need, however often they are opened.
 fn weather(
     node: &Node,
     attack: impl Fn(&Path) -> io::Result<()> + Sync,
@@ -128,7 +129,7 @@ fn serve_under(node: &Node, attack: &(impl Fn(&Path) -> io::Result<()> + Sync)) 
             while !stop.load(Relaxed) {
                 attack(&socket)?;
                 rounds.fetch_add(1, Relaxed);
-                // Some thousand connections a second: the machine's two cores serve other tests besides.
+                // Some thousand connections per second: the machine's two cores run other tests too.
                 std::thread::sleep(Duration::from_millis(20));
             }
             Ok(())
@@ -161,7 +162,7 @@ fn settle(node: &Node, before: Footprint) -> Result<Footprint, libtest_mimic::Fa
     Ok(after)
 }
 
-/// A connection that has sent `bytes`; one that the daemon has closed meanwhile counts as one too.
+/// A connection that has sent `bytes`; one that the daemon has already closed counts too.
 fn sent(socket: &Path, bytes: &[u8]) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(Duration::from_secs(5)))?;
@@ -178,7 +179,7 @@ fn is_closed(error: &io::Error) -> bool {
     )
 }
 
-/// Everything that came until the daemon closed or answered.
+/// Everything that was received until the daemon closed or answered.
 fn answer(mut stream: UnixStream) -> io::Result<Vec<u8>> {
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     match http2::read_answer(&mut stream) {
@@ -202,8 +203,8 @@ fn is_ended(stream: &UnixStream) -> io::Result<bool> {
     }
 }
 
-/// Opens more connections than the daemon has seats, each having sent one of `openings`, and keeps them; anew once the
-/// daemon has ended the last of them.
+/// Opens more connections than the daemon has slots, each of which sends one of `openings`, and keeps them; opens new
+/// ones when the daemon has closed the last of them.
 fn crowd<'a>(
     openings: &'a [Vec<u8>],
     held: &'a Mutex<Vec<UnixStream>>,
@@ -231,7 +232,7 @@ fn fault_52_idle_connections_cost_nobody_else() -> Outcome {
     let held = Mutex::default();
     let openings = [vec![], b"b".to_vec(), bare(&[&http2::client_begins()])];
     weather(&node, crowd(&openings, &held))?;
-    // Nobody holds a seat any more, though the flood still holds its ends.
+    // No connection holds a slot any more, though the test still holds its ends.
     assert_eq!(held.lock().expect("no holder panics").len(), FLOOD);
     Ok(())
 }
@@ -266,7 +267,7 @@ fn fault_52_a_length_of_one_gibibyte_is_refused_unread() -> Outcome {
     Ok(())
 }
 
-/// Each of them stays below what one request may hold; all together would not.
+/// Each of them is below the limit of one request; all together are above the total.
 fn fault_52_requests_that_never_end_are_bounded_in_all() -> Outcome {
     const EACH: usize = 1 << 20;
     let lab = Lab::start(SimConfig::default())?;
@@ -362,7 +363,7 @@ fn fault_52_wrong_descriptors_are_refused_and_closed() -> Outcome {
             hand(&stream, byte, &vec![null.as_raw_fd(); number])?;
             assert_eq!(answer(stream)?, b"", "{number} descriptors with {byte}");
         }
-        // Two, as many as there must be, and neither or only one of them what it should be.
+        // Two descriptors, as required, but none or only one of them is right.
         for pair in [
             (null.as_fd(), null.as_fd()),
             (netns.as_fd(), null.as_fd()),
@@ -379,7 +380,7 @@ fn fault_52_wrong_descriptors_are_refused_and_closed() -> Outcome {
     Ok(())
 }
 
-/// By the first connection: a plugin would try again, and nobody would see what its pod waited for.
+/// With the first connection: a plugin would retry, and hide the wait.
 fn who_comes_after_a_long_silence_is_answered_at_once() -> Outcome {
     let mut stage = Stage::with_clocks("t3.small", &[])?;
     for _ in 0..5 {
@@ -391,7 +392,7 @@ fn who_comes_after_a_long_silence_is_answered_at_once() -> Outcome {
     Ok(())
 }
 
-/// Sends the request exactly as the plugin does: the daemon's own opening frames come with its answer, in one piece.
+/// Sends the request exactly like the plugin: the daemon's own first frames arrive with its answer, in one piece.
 fn who_asks_at_once_is_woken_by_the_answer_only() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
@@ -420,7 +421,7 @@ fn who_waits_for_the_daemons_settings_gets_them() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
     let mut stream = sent(&node.socket(), &bare(&[&http2::client_begins()]))?;
-    // Sooner than the daemon ends a connection that asks nothing.
+    // Before the daemon closes an idle connection.
     stream.set_read_timeout(Some(Duration::from_secs(4)))?;
     let mut begins = [0; 9];
     io::Read::read_exact(&mut stream, &mut begins)?;
@@ -428,10 +429,10 @@ fn who_waits_for_the_daemons_settings_gets_them() -> Outcome {
     Ok(())
 }
 
-/// What an allocator keeps after a crowd is its own affair; what is added with every crowd would be a leak. Seen by its own
-/// figures after twelve crowds: of 13 MiB that it held, 2.2 were in use, and told to trim it gave all the rest back.
+/// An allocator may keep memory after many connections; but if each flood added more, this would be a leak. In the
+/// allocator's own numbers after twelve floods, 2.2 of 13 MiB were in use, and a trim returned the rest.
 fn fault_52_crowds_that_come_for_ever_take_no_more_memory_than_one() -> Outcome {
-    /// Crowds until the allocator has made up its mind.
+    /// The number of floods until the allocator's size is stable.
     const EARLY: usize = 5;
     const ROUNDS: usize = 20;
     let lab = Lab::start(SimConfig::default())?;
@@ -476,7 +477,7 @@ fn fault_52_another_uid_is_not_served() -> Outcome {
         !status(NOBODY)?.succeeded(),
         "the directory keeps others out"
     );
-    // And should somebody open it to all, the daemon does.
+    // If someone changes the permissions, the daemon still refuses.
     let run = node
         .socket()
         .parent()

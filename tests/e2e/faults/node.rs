@@ -54,7 +54,7 @@ fn fault_29_one_sandbox_asked_for_many_times_at_once_has_one_address() -> Outcom
     Ok(())
 }
 
-/// A StatefulSet's pod comes again under the same name while its former sandbox is still being torn down.
+/// A StatefulSet's pod is created again with the same name while its previous sandbox is still being deleted.
 fn fault_30_two_sandboxes_of_one_pod_are_two() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[])?;
@@ -84,7 +84,7 @@ fn fault_30_two_sandboxes_of_one_pod_are_two() -> Outcome {
     Ok(())
 }
 
-/// A process in a time namespace in which the machine has been up for a day longer.
+/// A process in a time namespace in which the machine has been up for one more day.
 struct Tomorrow(Child);
 
 impl Tomorrow {
@@ -125,7 +125,7 @@ impl Drop for Tomorrow {
     }
 }
 
-/// Suspended time counts, as it does for whoever still sends to the address; and no timer of the past day fires late.
+/// Suspended time counts, because others may have kept sending to the address; and no timer of the past day fires late.
 fn fault_39_a_cooldown_goes_on_while_the_machine_sleeps() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let settings = [("WARM_IP_TARGET", "1"), ("IP_COOLDOWN_PERIOD", "7200")];
@@ -150,7 +150,7 @@ fn fault_39_a_cooldown_goes_on_while_the_machine_sleeps() -> Outcome {
     Ok(())
 }
 
-/// Has the node track connections, as kube-proxy's rules do.
+/// Enables connection tracking on the node, like kube-proxy's rules.
 fn track(node: &Node) -> Outcome {
     let rules = "table ip tracked { chain c { type filter hook prerouting priority 0; ct state new accept; }; }";
     let status = node
@@ -160,7 +160,7 @@ fn track(node: &Node) -> Outcome {
     Ok(())
 }
 
-/// The node's connections in which `address` takes part.
+/// The node's connections that involve `address`.
 fn connections(node: &Node, address: IpAddr) -> io::Result<Vec<String>> {
     let all = node
         .netns()
@@ -197,7 +197,7 @@ fn talk(from: &Pod, to: &Pod) -> io::Result<()> {
     Ok(())
 }
 
-/// Adds pods, named after it, until one gets `address`.
+/// Adds pods with this name prefix until one gets `address`.
 fn add_until(node: &Node, address: IpAddr) -> Result<Pod, libtest_mimic::Failed> {
     let mut others = Vec::new();
     for n in 0..20 {
@@ -238,7 +238,7 @@ fn connections_of_a_released_address_are_forgotten_before_it_is_granted_again() 
             Vec::<String>::new(),
             "cooldown {cooldown}"
         );
-        // Of the others' each is still there, but for what timed out by itself.
+        // The connections of the others still exist, except those that timed out.
         assert!(before > 0 && !connections(&node, stays)?.is_empty());
     }
     Ok(())
@@ -265,7 +265,7 @@ fn connections_are_forgotten_across_a_restart_too() -> Outcome {
     let (dead, lost) = (gone.address(), kept.address());
     node.delete_pod(gone)?;
     node.kill_daemon()?;
-    // This one ends while no daemon looks. The kernel takes its time over a namespace.
+    // This one ends while no daemon runs. The kernel deletes a namespace asynchronously.
     Netns::unbind(&kept.path)?;
     drop(kept);
     assert!(eventually(LIMIT, || pod_links(&node).is_ok_and(|links| links == 0)));

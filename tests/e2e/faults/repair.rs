@@ -1,4 +1,4 @@
-//! What others take from the node's network comes back, under traffic, and what is right is not touched.
+//! What others remove from the node's network is restored under traffic, and correct objects are not touched.
 
 use std::{
     collections::BTreeSet,
@@ -30,13 +30,13 @@ trials!(
     removing_many_links_delays_no_add,
 );
 
-/// What an operator would look at. Counters and the ages of learnt neighbours are not in it.
+/// What an operator would check, without counters and the ages of learned neighbours.
 const STATE: &str = "ip rule | sort; ip -4 route show table all | sort; ip -4 neigh show nud permanent | sort; \
     ip -o -4 addr show dev eth1 | cut -d'\\' -f1; nft list table ip hawser | sort; nft list table ip6 hawser; ip -o link | sed 's/ qlen [0-9]*//'; \
     cd /proc/sys/net/ipv4; cat ip_forward; \
     for d in conf/e*; do echo $d $(cat $d/rp_filter $d/forwarding $d/accept_redirects); done";
 
-/// Each way to damage a node, and the kind of object that is then put right.
+/// Each way to damage a node, and the kind of object that is repaired.
 const DAMAGE: [(&str, &str); 8] = [
     ("rule", "ip rule flush protocol 107"),
     (
@@ -61,14 +61,14 @@ const DAMAGE: [(&str, &str); 8] = [
 ];
 
 impl Scene {
-    /// One of the two that talk is on the primary ENI, the other on a secondary one.
+    /// One of the two pods with traffic is on the primary ENI, the other on a secondary one.
     fn set() -> io::Result<Self> {
         let lab = Lab::start(SimConfig::default())?;
-        // Two ENIs and no third that would come while we look.
+        // Two ENIs, and no third one during the test.
         let two = [("MAX_ENI", "2")];
         let (node, elsewhere) = (lab.node("t3.small", &two)?, lab.node("t3.small", &two)?);
         let target = elsewhere.add_pod("target")?;
-        // Three addresses on the primary ENI, so the fourth pod is on another.
+        // Three addresses on the primary ENI, so the fourth pod is on another one.
         let pods = (0..4).map(|n| node.add_pod(&format!("pod{n}")));
         let pods = pods.collect::<io::Result<Vec<_>>>()?;
         let scene = Self {
@@ -110,7 +110,7 @@ fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
     Ok(())
 }
 
-/// A program that keeps undoing what we do must not make us busy, nor lose what is its own.
+/// A program that keeps undoing the repairs must not make the daemon busy, nor lose its own objects.
 fn fault_43_what_is_not_ours_stays() -> Outcome {
     let scene = Scene::set()?;
     let theirs = "ip rule add pref 512 to 203.0.113.77 lookup main; ip route add 192.0.2.0/24 dev eth1 table 2; \
@@ -126,7 +126,7 @@ fn fault_43_what_is_not_ours_stays() -> Outcome {
     Ok(())
 }
 
-/// The same difference as a repair's: a restart finds nothing to do. (That it costs no packet, `restart` shows.)
+/// The same comparison as for a repair: a restart finds nothing to do. (`restart` shows that it loses no packets.)
 fn a_restart_changes_nothing() -> Outcome {
     let mut scene = Scene::set()?;
     let right = scene.look()?;
@@ -142,7 +142,7 @@ fn a_restart_changes_nothing() -> Outcome {
     Ok(())
 }
 
-/// Somebody detaches a secondary ENI in the console.
+/// An operator detaches a secondary ENI in the console.
 fn a_pulled_eni_makes_the_pool_look_at_ec2() -> Outcome {
     let scene = Scene::set()?;
     scene.lab.sim.clear_calls();
@@ -188,7 +188,7 @@ fn a_pod_that_ends_is_noticed_at_once() -> Outcome {
     let gone = scene.pods.remove(1);
     datapath::netns::Netns::unbind(&gone.path)?;
     drop(gone);
-    // Noticed at once, and released when its DEL has had time to come: the log tells the two apart.
+    // Detected immediately, and released after its DEL had time to arrive: the log distinguishes the two.
     let noticed = || scene.node.log().contains("a pod's link is gone");
     assert!(eventually(LIMIT, noticed), "{}", scene.node.log());
     assert_eq!(count(&scene.node, "assigned")?, 4, "{}", scene.node.log());
@@ -201,7 +201,7 @@ fn a_pod_that_ends_is_noticed_at_once() -> Outcome {
     Ok(())
 }
 
-/// Whether a link that is not among `old` came after the first of them went and before the last.
+/// Whether a link that is not in `old` appeared after the first of them disappeared and before the last.
 fn new_in_between(events: &[Event], old: &BTreeSet<u32>) -> bool {
     let is_new = |event: &Event| event.link().is_some_and(|link| !old.contains(&link.index));
     let went = |event: &Event| {
@@ -222,7 +222,8 @@ fn links(node: &Node) -> io::Result<Vec<Link>> {
         .map_err(io::Error::other)
 }
 
-/// The links of 140 pods, more than go at once, are on their way out, and ADDs that come all the while are wired in between.
+/// The links of 140 pods, more than are removed at once, are being removed, and ADDs in the meantime are wired in
+/// between.
 fn removing_many_links_delays_no_add() -> Outcome {
     const MOST: usize = 80;
     let lab = Lab::start(SimConfig::default())?;

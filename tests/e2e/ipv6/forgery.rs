@@ -1,4 +1,4 @@
-//! What a hostile pod with every right in its own namespace sends, and what becomes of it.
+//! What a malicious pod with all privileges in its own namespace can send, and its effect.
 
 use std::{
     io,
@@ -40,11 +40,11 @@ trials!(
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
-/// An ICMPv6 type for experiments (RFC 4443): the kernel makes nothing of it, raw sockets hear it.
+/// An ICMPv6 type for experiments (RFC 4443): the kernel ignores it, raw sockets receive it.
 const MARKER: u8 = 200;
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-/// Gives the pod's link an address, as root in a pod can.
+/// Adds an address to the pod's link, like root in a pod.
 fn take(pod: &Pod, address: IpAddr) -> Result<u32, netlink::Error> {
     let mut socket = Socket::open_in(&pod.netns)?;
     let index = socket.link_by_name("eth0")?.map_or(0, |link| link.index);
@@ -60,7 +60,7 @@ fn another_pods_source_address_is_dropped() -> Outcome {
     let (a, b) = (lab.node("m5.large", &SIX)?, lab.node("m5.large", &SIX)?);
     let (on_a, on_b) = (pods(&a, 3)?, pods(&b, 1)?);
     let (victim, thief) = (on_a[0].address(), &on_a[1]);
-    // On the same node; what the thief sends to the victim itself stays in its own namespace from now on.
+    // On the same node; packets from the attacker to the victim itself stay in its own namespace from now on.
     let near = on_a[2].address();
     let stranger: IpAddr = "2600:1f14:abc:de00:ffff::1".parse()?;
     for forged in [victim, stranger] {
@@ -93,8 +93,8 @@ fn another_pods_source_address_is_dropped() -> Outcome {
     Ok(())
 }
 
-/// How many packets the node's connection tracking, which sits behind the check, has seen of one forged ping: a reply
-/// that goes astray proves nothing.
+/// How many packets of one forged ping the node's connection tracking has seen, which comes after the check: a missing
+/// reply proves nothing.
 fn arrivals(
     node: &Node,
     netns: &datapath::netns::Netns,
@@ -142,7 +142,7 @@ fn a_pod_has_no_ipv4_to_send_from() -> Outcome {
     Ok(())
 }
 
-/// A raw ICMPv6 socket of the calling thread's namespace.
+/// A raw ICMPv6 socket in the calling thread's namespace.
 fn raw() -> io::Result<OwnedFd> {
     let (family, flags) = (AddressFamily::Inet6, SockFlag::SOCK_CLOEXEC);
     let fd = socket(family, SockType::Raw, flags, SockProtocol::IcmpV6)?;
@@ -150,7 +150,7 @@ fn raw() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Sends one message of this type from `source` to all nodes on the pod's link, as far as the kernel can tell from there.
+/// Sends one message of this type from `source` to all nodes on the pod's link.
 fn say(pod: &Pod, index: u32, source: Ipv6Addr, kind: u8) -> io::Result<()> {
     pod.netns.run(|| {
         let fd = raw()?;
@@ -160,7 +160,7 @@ fn say(pod: &Pod, index: u32, source: Ipv6Addr, kind: u8) -> io::Result<()> {
             &SockaddrIn6::from(SocketAddrV6::new(source, 0, 0, index)),
         )?;
         let all = SockaddrIn6::from(SocketAddrV6::new(ALL_NODES, 0, 0, index));
-        // To an advertisement the rest says: use me for half an hour.
+        // For an advertisement, the rest means: use this router for half an hour.
         let mut message = [0; 16];
         message[0] = kind;
         message[6..8].copy_from_slice(&1800_u16.to_be_bytes());
@@ -169,7 +169,7 @@ fn say(pod: &Pod, index: u32, source: Ipv6Addr, kind: u8) -> io::Result<()> {
     })?
 }
 
-/// The types of what `ear` hears up to and with the next marker.
+/// The types of what `ear` receives up to and including the next marker.
 fn heard(ear: &OwnedFd) -> io::Result<Vec<u8>> {
     let mut kinds = Vec::new();
     let mut buffer = [0; 256];
@@ -180,9 +180,9 @@ fn heard(ear: &OwnedFd) -> io::Result<Vec<u8>> {
     Ok(kinds)
 }
 
-/// Router advertisements and redirects count only from a link-local source, and a pod's link is no way back to one. That
-/// the rule does it, and not chance, is seen when it is taken away. Then the kernel hears them, and heeds no advertisement
-/// all the same: the pod's link is a router's. That this does it is seen when the link is told otherwise.
+/// Router advertisements and redirects need a link-local source, and a pod's link has no route to one. That the rule
+/// drops them is shown by removing it. Then the kernel receives them, but still ignores advertisements, because the
+/// node is a router on the pod's link. This is shown by changing the link's setting.
 fn what_only_routers_may_say_is_not_heard() -> Outcome {
     let lab = start()?;
     let mut node = lab.node("m5.large", &SIX)?;
@@ -204,7 +204,7 @@ fn what_only_routers_may_say_is_not_heard() -> Outcome {
     let kinds = heard(&ear)?;
     assert!(forged.iter().all(|kind| !kinds.contains(kind)), "{kinds:?}");
 
-    // It would put the rule back.
+    // It would restore the rule.
     node.kill_daemon()?;
     node.shell("nft delete table ip6 hawser")?;
     say_all()?;

@@ -1,4 +1,4 @@
-//! IPv6 mode on the real daemon: pods of one /80 on the primary ENI, and what a pod must not be able to do.
+//! IPv6 mode with the real daemon: pods in one /80 prefix on the primary ENI, and what a pod must not be able to do.
 
 use std::{net::UdpSocket, time::Duration};
 
@@ -69,7 +69,7 @@ fn nothing_is_translated_on_the_way_out() -> Outcome {
     Ok(())
 }
 
-/// Duplicate address detection would make the first second's packets fail, in either direction.
+/// With duplicate address detection, packets would fail in the first second, in both directions.
 fn a_new_pod_answers_the_first_packet() -> Outcome {
     let lab = start()?;
     let node = lab.node("m5.large", &SIX)?;
@@ -123,7 +123,7 @@ fn kernel_state(node: &Node) -> Result<Vec<String>, datapath::netlink::Error> {
     let mut lines: Vec<String> = socket.links()?.into_iter().map(|l| l.name).collect();
     for family in [Family::V4, Family::V6] {
         let routes = socket.routes(family, None)?;
-        // The node's own link-local address may come a moment after its first pod.
+        // The node's own link-local address may appear shortly after its first pod.
         let lasting = routes.iter().filter(|route| route.table != LOCAL);
         lines.extend(lasting.map(|route| format!("{route:?}")));
     }
@@ -164,7 +164,7 @@ fn a_restarted_daemon_knows_its_pods() -> Outcome {
     let mut placed = pods(&node, 5)?;
     node.kill_daemon()?;
     assert_eq!(unanswered(&placed, &placed)?, [], "without a daemon");
-    // With EC2 out of reach: what is needed is on disk and in the kernel.
+    // Without EC2: everything necessary is on disk and in the kernel.
     node.start_daemon("http://203.0.113.99")?;
     assert_eq!(count(&node, "assigned")?, 5);
     placed.push(node.add_pod("sixth")?);
@@ -194,7 +194,7 @@ fn pods_are_adopted_when_the_record_is_lost() -> Outcome {
 
 fn an_add_beyond_the_limit_is_refused_with_the_figure() -> Outcome {
     let lab = start()?;
-    // Two ENIs of two addresses: with IPv4 prefixes 2 × 1 × 16.
+    // Two ENIs with two addresses: with IPv4 prefixes 2 × 1 × 16.
     let node = lab.node("t3.nano", &SIX)?;
     let placed = pods(&node, 32)?;
     let (_netns, path) = node.sandbox("one-too-many")?;
@@ -211,7 +211,7 @@ fn an_add_beyond_the_limit_is_refused_with_the_figure() -> Outcome {
     Ok(())
 }
 
-/// Upstream asks EC2 once too; but when that fails, or the prefix is lost, never again.
+/// The AWS VPC CNI also asks EC2 once; but if that fails, or the prefix is lost, it never asks again.
 fn one_call_serves_a_node() -> Outcome {
     let lab = start()?;
     let node = lab.node("m5.large", &SIX)?;
@@ -230,7 +230,7 @@ fn one_call_serves_a_node() -> Outcome {
     Ok(())
 }
 
-/// Upstream's manifest sets `ENABLE_IPv4=true`: whoever adds IPv6 to it has both.
+/// The AWS VPC CNI's manifest sets `ENABLE_IPv4=true`: adding IPv6 to it enables both.
 fn a_node_that_cannot_be_of_ipv6_is_refused_with_the_reason() -> Outcome {
     let lab = start()?;
     let six = |four, prefixes| {
@@ -263,7 +263,7 @@ fn a_node_that_cannot_be_of_ipv6_is_refused_with_the_reason() -> Outcome {
             [&six("false", "true")[..], &[("POD_MTU", "1000")]].concat(),
             "POD_MTU=1000",
         ),
-        // Before Nitro there are no prefixes, and in IPv6 nothing else would do.
+        // Without Nitro there are no prefixes, and IPv6 needs them.
         (
             "t2.medium",
             six("false", "true").to_vec(),

@@ -1,4 +1,4 @@
-//! What others take from the network of a node of this family comes back under traffic too; what is not ours stays.
+//! What others remove from the network of an IPv6 node is restored under traffic too; objects of others stay.
 
 use std::io;
 
@@ -19,14 +19,14 @@ trials!(
     a_restart_changes_nothing,
 );
 
-/// What an operator would look at. The kernel's own link-local addresses come and go with a link's carrier.
+/// What an operator would check. The kernel's own link-local addresses depend on a link's carrier.
 const STATE: &str = "ip -6 rule | sort; { ip -6 route show table all; ip -o -6 addr; } | grep -v 'fe80::\\|ff00::' | sort; \
     ip -6 neigh show nud permanent | sort; nft list table ip6 hawser; \
     ip -o link | sed 's/ qlen [0-9]*//'; cd /proc/sys/net; \
     for d in ipv6/conf/*; do echo $d $(cat $d/disable_ipv6 $d/forwarding $d/accept_ra $d/addr_gen_mode); done; \
     for d in ipv4/conf/e*; do echo $d $(cat $d/rp_filter $d/accept_redirects); done";
 
-/// Each way to damage a node, and the kind of object that is then put right.
+/// Each way to damage a node, and the kind of object that is repaired.
 const DAMAGE: [(&str, &str); 10] = [
     ("rule", "ip -6 rule flush protocol 107"),
     ("route", "ip -6 route flush table 27392"),

@@ -1,5 +1,5 @@
-//! What upstream's suite for IPv6 walks, where an address family could make a difference: services and NodePorts in both
-//! forms that kube-proxy writes, TCP and large datagrams, MTUs, and the verbs that compare or clean up.
+//! The tests of the AWS VPC CNI's IPv6 suite in which the address family could matter: services and NodePorts in both
+//! of kube-proxy's modes, TCP and large datagrams, MTUs, and the verbs that compare or clean up.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket},
@@ -38,10 +38,10 @@ trials!(
 const PORT: u16 = 80;
 const LIMIT: Duration = Duration::from_secs(10);
 const CLUSTER_IP: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0, 0, 0, 0, 0, 0x80);
-/// (What IPVS would make local is no other case here: nothing is marked.)
+/// (IPVS with its local addresses is not a separate case here, because nothing is marked.)
 const PROXIES: [Proxy; 2] = [Proxy::Iptables, Proxy::Nftables];
 
-/// A pod on each of two nodes, and everybody answers.
+/// A pod on each of two nodes, all of which answer.
 struct Scene {
     lab: Lab,
     a: Node,
@@ -77,7 +77,7 @@ impl Scene {
         })
     }
 
-    /// Services of node `a`: one that leads to each of the two pods.
+    /// Services of node `a`: one for each of the two pods.
     fn services(&self, at: IpAddr, from: u16, masquerade: bool) -> Vec<Service> {
         let pods = [&self.on_a, &self.on_b].into_iter();
         let service = |(port, pod): (u16, &Pod)| Service {
@@ -89,7 +89,7 @@ impl Scene {
     }
 }
 
-/// Calls from `netns`; says who answered, and whom it saw.
+/// Connects from `netns`; returns who answered and which source address it saw.
 fn call(netns: &datapath::netns::Netns, to: SocketAddr) -> std::io::Result<(String, IpAddr)> {
     let mut call = Conversation::start(netns, None, to, LIMIT)?;
     call.goes_on()?;
@@ -109,7 +109,7 @@ fn a_service_leads_to_pods_of_this_node_and_of_the_other() -> Outcome {
             assert_eq!(answer, (pod.to_owned(), own(&scene.a)), "{proxy:?}");
         }
     }
-    // And without one: to the internet under its own address.
+    // And without a service: to the internet with its own address.
     let outside = SocketAddr::from((INTERNET_ADDRESS_V6, PORT));
     let answer = call(&caller.netns, outside)?;
     assert_eq!(answer, ("internet".to_owned(), caller.address()));
@@ -119,7 +119,7 @@ fn a_service_leads_to_pods_of_this_node_and_of_the_other() -> Outcome {
 fn a_node_port_leads_to_pods_of_this_node_and_of_the_other() -> Outcome {
     let scene = Scene::set()?;
     for proxy in PROXIES {
-        // externalTrafficPolicy: Local leads to pods of the node only, which see the client.
+        // externalTrafficPolicy: Local uses only pods of the node, which see the client.
         let services = scene.services(own(&scene.a), 30000, false);
         program(scene.a.netns(), proxy, &services[..1])?;
         for (client, address) in [
@@ -130,7 +130,7 @@ fn a_node_port_leads_to_pods_of_this_node_and_of_the_other() -> Outcome {
             let answer = call(client, services[0].at)?;
             assert_eq!(answer, ("near".to_owned(), address), "{proxy:?}, Local");
         }
-        // Cluster: to any pod, which sees the node.
+        // Cluster: uses any pod, which sees the node.
         let services = scene.services(own(&scene.a), 30000, true);
         program(scene.a.netns(), proxy, &services)?;
         for (service, pod) in services.iter().zip(["near", "far"]) {
@@ -163,7 +163,7 @@ fn links_are_named_and_sized_as_told() -> Outcome {
     assert_eq!((mtu("eth"), mtu("pod")), (vec![1600], vec![1400]));
     let inside = Socket::open_in(&near.netns)?.link_by_name("eth0")?;
     assert_eq!(inside.map(|link| link.mtu), Some(1400));
-    // What is larger goes in fragments, which the sender makes: routers of IPv6 make none.
+    // Larger ones are sent in fragments by the sender: IPv6 routers do not fragment.
     let ear = far.netns.run(|| UdpSocket::bind((far.address(), PORT)))??;
     ear.set_read_timeout(Some(LIMIT))?;
     let mouth = near.netns.run(|| UdpSocket::bind((near.address(), 0)))??;
@@ -225,8 +225,8 @@ fn gc_keeps_the_listed_and_frees_the_rest() -> Outcome {
     Ok(())
 }
 
-/// Some runtimes switch IPv6 off in new sandboxes; upstream switches it on again in a pod that is to have it. The daemon
-/// cannot, and tells the plugin in the network configuration to do it.
+/// Some runtimes disable IPv6 in new sandboxes; the AWS VPC CNI enables it again in an IPv6 pod. The daemon cannot do
+/// this, so the network configuration tells the plugin to do it.
 fn ipv6_is_switched_on_in_a_pod_whose_namespace_has_it_off() -> Outcome {
     let lab = start()?;
     let node = lab.node("m5.large", &SIX)?;

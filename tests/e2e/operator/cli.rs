@@ -1,4 +1,4 @@
-//! The command line, as an operator and a script see it.
+//! The command line, as used by an operator and a script.
 
 use std::process::{Command, Output};
 
@@ -102,7 +102,7 @@ fn max_pods_answers_in_every_form() -> Outcome {
     Ok(())
 }
 
-/// What operators would paste into a script: `TYPE N`, a line each, for all of them.
+/// For scripts: `TYPE N`, one line per type.
 fn every_figure_of_the_table_is_printed() -> Outcome {
     let printed = stdout(&ipamd(&["max-pods", "--all", "--no-cap"])?);
     let expect: String = limits::all()
@@ -189,7 +189,7 @@ fn an_unknown_type_names_its_neighbours() -> Outcome {
     Ok(())
 }
 
-/// A type that AWS began to offer after this was built.
+/// A type that AWS introduced after this was built.
 fn a_new_type_is_asked_of_ec2_and_runs() -> Outcome {
     let new = InstanceType {
         name: "z9.small".into(),

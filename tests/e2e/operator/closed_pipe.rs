@@ -1,5 +1,5 @@
-//! Every command line of the workspace, with a standard output that nobody reads: as in `ipamd max-pods --all | head`
-//! once `head` has gone.
+//! Every command line of the workspace with a closed standard output, as in `ipamd max-pods --all | head` after `head`
+//! has ended.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ trials!(
     the_plugin_fails_quietly_when_its_reader_has_gone,
 );
 
-/// Binaries that `make build` puts beside the daemon, and what makes each print soon.
+/// Binaries that `make build` puts next to the daemon, and arguments that make each of them print quickly.
 const BUILT: [(&str, &[&str]); 12] = [
     ("ipamd", &["max-pods", "--all"]),
     ("ipamd", &["max-pods", "--all", "--output", "json"]),
@@ -36,7 +36,7 @@ const BUILT: [(&str, &[&str]); 12] = [
     ("fleet", &[]),
 ];
 
-/// Runs it with a pipe for its standard output, the other end of which is closed.
+/// Runs it with a pipe as standard output whose other end is closed.
 fn unread(mut command: Command) -> io::Result<Output> {
     let (reader, writer) = io::pipe()?;
     drop(reader);
@@ -82,7 +82,7 @@ fn help_ends_quietly_when_its_reader_has_gone() -> Outcome {
     Ok(())
 }
 
-/// A runtime that does not hear the answer must not take the call for a success.
+/// A runtime that does not read the answer must not treat the call as a success.
 fn the_plugin_fails_quietly_when_its_reader_has_gone() -> Outcome {
     let mut command = Command::new(binaries::plugin());
     command.env_clear().env("CNI_COMMAND", "VERSION");

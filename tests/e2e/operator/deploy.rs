@@ -1,5 +1,5 @@
-//! What `deploy/` brings for Prometheus and Grafana, run by Prometheus's own tool on the metrics of the daemon: alerts fire
-//! and are silent when they should, panels find what they show, and neither uses what the daemon does not have.
+//! Tests the Prometheus and Grafana files of `deploy/` with Prometheus's own tool and the daemon's metrics: alerts fire
+//! and do not fire when they should, panels find data, and neither uses series that the daemon does not have.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -70,7 +70,7 @@ fn alerts_fire_and_are_silent_when_they_should() -> Outcome {
     passes(&directory, &["test", "rules", "alerts.test.yaml"])
 }
 
-/// The metrics of a daemon to which everything has happened that a label can tell of.
+/// The metrics of a daemon after every event that has a label.
 fn eventful() -> Metrics {
     let (metrics, took) = (Metrics::new(), Duration::from_millis(3));
     let codes = [
@@ -120,7 +120,7 @@ fn eventful() -> Metrics {
     metrics
 }
 
-/// One series of Prometheus's text format: its name and its labels.
+/// One series in Prometheus's text format: its name and its labels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Series {
     name: String,
@@ -128,7 +128,7 @@ struct Series {
 }
 
 impl Series {
-    /// `name{label="value", …}`; no value of ours has a comma or a quote.
+    /// `name{label="value", …}`; none of our values has a comma or a quote.
     fn read(text: &str) -> Self {
         let (name, labels) = text.split_once('{').unwrap_or((text, "}"));
         let pairs = labels.trim_end_matches('}').split(',');
@@ -140,7 +140,7 @@ impl Series {
         }
     }
 
-    /// As `write!` would have it in a case for the tool.
+    /// In the form of a test case for the tool.
     fn on(&self, instance: &str) -> String {
         let mut text = format!("{}{{instance=\"{instance}\"", self.name);
         for (key, value) in &self.labels {
@@ -156,7 +156,7 @@ fn series(text: &str) -> BTreeSet<Series> {
     named.map(Series::read).collect()
 }
 
-/// What is between this and the end of the line, quotes off, for each line that begins so.
+/// The rest of each line that starts with `key`, without quotes.
 fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
     let lines = text
         .lines()
@@ -164,8 +164,8 @@ fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
     lines.filter_map(move |line| Some(line.strip_prefix(key)?.trim().trim_matches(['\'', '"'])))
 }
 
-/// A case on a series that no daemon has would prove nothing. What scraping adds is Prometheus's own; a histogram's bounds
-/// are left out: cases need two of them, not these.
+/// A test case with a series that no daemon has would prove nothing. Labels that scraping adds are Prometheus's own;
+/// histogram bounds are ignored, because test cases need only two of them.
 fn alerts_are_tested_on_series_that_the_daemon_has() -> Outcome {
     let bare = |mut series: Series| {
         for key in ["instance", "job", "le"] {
@@ -188,7 +188,7 @@ fn alerts_are_tested_on_series_that_the_daemon_has() -> Outcome {
     Ok(())
 }
 
-/// Where GitHub's anchors lead.
+/// The anchors that GitHub generates.
 fn anchors(page: &str) -> BTreeSet<String> {
     let headings = page.lines().filter(|line| line.starts_with('#'));
     let titles = headings.map(|line| line.trim_start_matches('#').trim());
@@ -229,7 +229,7 @@ fn every_alert_has_a_case_and_a_runbook_that_is_there() -> Outcome {
         let Some(anchor) = runbook.strip_prefix("docs/refusals.md#") else {
             return Err(format!("{name} leads to {runbook}").into());
         };
-        // One alert leads to where its reason is explained, and the catalogue has every reason.
+        // One alert links to the heading of its reason, and the catalogue has every reason.
         let by_reason = anchor == "{{ $labels.result | toLower }}";
         assert!(
             by_reason || anchors.contains(anchor),
@@ -259,8 +259,8 @@ fn expressions(dashboard: &Value, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// Prometheus evaluates each expression on what an eventful daemon tells, and must find something. For what a panel's
-/// legend names, it must find it under that label.
+/// Prometheus evaluates each expression with the metrics of an eventful daemon, and must find data. If a panel's legend
+/// uses a label, the data must have it.
 fn every_panel_finds_what_it_shows() -> Outcome {
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana/hawser.json")?)?;
     let mut found = Vec::new();
@@ -269,7 +269,7 @@ fn every_panel_finds_what_it_shows() -> Outcome {
     let mut case =
         "evaluation_interval: 1m\ntests:\n  - interval: 1m\n    input_series:\n".to_owned();
     for (n, series) in series(&eventful().text()).iter().enumerate() {
-        // No gauge may be zero, no two counters equal, and a start among them.
+        // No gauge may be zero, no two counters equal, and there must be a start.
         let step = n % 7 + 1;
         let text = series.on("node");
         writeln!(
@@ -279,7 +279,7 @@ fn every_panel_finds_what_it_shows() -> Outcome {
     }
     case.push_str("    promql_expr_test:\n");
     for (expr, legend) in &found {
-        // 1 if there is anything; what lacks the legend's label would be a second answer.
+        // 1 if there is data; data without the legend's label would be a second result.
         let label = legend
             .strip_prefix("{{")
             .and_then(|rest| rest.strip_suffix("}}"));
@@ -303,7 +303,7 @@ fn every_panel_finds_what_it_shows() -> Outcome {
     passes(lab.dir(), &["test", "rules", "panels.yaml"])
 }
 
-/// Hints of the linter are about upstream's names, which are kept as they are; of ours it has none.
+/// The linter's hints are about the AWS VPC CNI's names, which are kept; it has none about ours.
 fn prometheus_takes_the_metrics_of_a_node() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[("WARM_IP_TARGET", "2")])?;
@@ -317,7 +317,7 @@ fn prometheus_takes_the_metrics_of_a_node() -> Outcome {
         .lines()
         .filter(|line| !line.starts_with("awscni_"))
         .collect();
-    // 3 is hints; 1 would be a text that cannot be read.
+    // 3 means hints; 1 would be an unreadable text.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{output:?}");
     assert_eq!(ours, Vec::<&str>::new());
     Ok(())

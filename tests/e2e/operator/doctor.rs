@@ -1,7 +1,7 @@
-//! `ipamd doctor` against a node on which everything that it can find is made to happen, one thing after the other.
+//! `ipamd doctor` on a node on which each of its findings is provoked, one after another.
 //!
-//! Owns the examined node (`ward`) and the findings by where they are. May use `lab` and `support`. Must not know how
-//! the doctor looks.
+//! Owns the examined node (`ward`) and the findings by area. May use `lab` and `support`. Must not know how the doctor
+//! works.
 
 mod cloud;
 mod host;

@@ -50,7 +50,7 @@ fn complaint(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Ages and everything that the simulated EC2 makes up differ from run to run.
+/// Replaces ages and generated values of the simulated EC2, which differ between runs.
 fn without_accidents(view: &str) -> String {
     let word = |word: &str| -> String {
         let bare = word.trim_end_matches(',');
@@ -220,7 +220,7 @@ fn a_dead_daemons_state_file_is_read_and_left_alone() -> Outcome {
     node.add_pod("stays")?;
     let gone = node.add_pod("goes")?;
     node.delete_pod(gone)?;
-    // Killed: the file is not closed properly, and must be readable all the same.
+    // Killed: the file is not closed cleanly, and must still be readable.
     node.kill_daemon()?;
     let before = fs::read(node.state_file())?;
     let output = inspect(&lab, &node, &[])?;
@@ -245,7 +245,7 @@ fn a_dead_daemons_state_file_is_read_and_left_alone() -> Outcome {
         before,
         "the file was written to"
     );
-    // And no lock is left behind.
+    // No lock is left behind.
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a node tells over HTTP on its own loopback: upstream's paths and JSON, ours, and to whom.
+//! What a node serves over HTTP on its own loopback: the AWS VPC CNI's paths and JSON, our own, and to whom.
 
 use std::{net::Ipv6Addr, os::unix::net::UnixStream};
 
@@ -92,7 +92,7 @@ fn ipv6_is_told_in_upstreams_shape_and_metrics() -> Outcome {
 
     let enis = json(&node, "/v1/enis")?;
     let card = &enis["0"];
-    // A /80, as upstream counts it.
+    // A /80 prefix, as the AWS VPC CNI counts it.
     assert_eq!(card["TotalIPs"], 1_u64 << 48, "{enis}");
     assert_eq!(card["AssignedIPs"], 1, "{enis}");
     let primary = &card["ENIs"][&node.instance.eni.0];
@@ -110,7 +110,7 @@ fn ipv6_is_told_in_upstreams_shape_and_metrics() -> Outcome {
         "{enis}"
     );
 
-    // In the order of addresses, and no more of them than are worth telling.
+    // In the order of addresses, and only those of interest.
     let pool = json(&node, "/v1/pool")?;
     let listed = pool["enis"][0]["addresses"].as_array().expect("a list");
     let listed: Vec<Ipv6Addr> = listed
@@ -231,7 +231,7 @@ fn no_whole_container_id_leaves_the_node() -> Outcome {
         "/v1/trace?sandbox=0123",
     ] {
         let body = ask(&node, path)?.body;
-        // The pod's name holds the id in this lab; the sandbox must not.
+        // In this lab, the pod's name contains the id; the sandbox must not.
         assert!(
             !body.replace(&format!("pod-{ID}"), "").contains(ID),
             "{path}: {body}"
@@ -267,7 +267,7 @@ fn it_is_off_when_told_so_and_on_a_socket_when_told_so() -> Outcome {
         exchange(UnixStream::connect(&path)?, "/v1/pool", &[])?.status,
         200
     );
-    // A socket that a killed daemon left is no obstacle.
+    // A socket that a killed daemon left is not a problem.
     node.kill_daemon()?;
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The live page in a real browser: cells that follow the pods, by eye, by keyboard and by name.
+//! The live page in a real browser: cells that follow the pods, checked visually, by keyboard and by accessible name.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ trials!(
     who_waits_for_what_is_on_the_page,
 );
 
-/// A loaded machine starts a browser slowly.
+/// On a loaded machine, a browser starts slowly.
 const SOON: Duration = Duration::from_secs(60);
 
 fn open(lab: &Lab, node: &Node) -> std::io::Result<Browser> {
@@ -85,7 +85,8 @@ fn an_ipv6_prefix_is_drawn_by_what_is_used_of_it() -> Outcome {
     Ok(())
 }
 
-/// Fifteen ENIs of fifty addresses: every slot a cell that can be hit, nothing beyond the window's edge, all ENIs in sight.
+/// Fifteen ENIs with fifty addresses: every slot is a clickable cell, nothing is outside the window, all ENIs are
+/// visible.
 fn a_large_node_is_readable() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("m5.24xlarge", &[("WARM_IP_TARGET", "700")])?;
@@ -112,7 +113,7 @@ fn a_large_node_is_readable() -> Outcome {
         size("ends") <= 1.5 * size("window"),
         "the map is one and a half windows high at most: {sizes}"
     );
-    // In the order in which they are attached, whatever the order in which they came.
+    // In the order of attachment, whatever the order of creation.
     let devices = page.evaluate(
         "[...document.querySelectorAll('#map section')].slice(1).map(s => Number(/device (\\d+),/.exec(s.textContent)[1]))",
     )?;
@@ -150,7 +151,7 @@ fn who_waits_for_what_is_on_the_page() -> Outcome {
             let there = page.becomes(&has(id, words), &json!(true), SOON);
             assert!(there, "{id}: {}", text(&mut page));
         }
-        // Time passes on the page although nothing happens on the node.
+        // Ages on the page advance even if nothing happens on the node.
         let waited = "document.querySelector('#waiting td:nth-child(2)').textContent";
         let first = page.evaluate(waited)?;
         let grows = format!("{waited} !== {first}");
@@ -174,7 +175,7 @@ fn text(page: &mut Browser) -> Value {
     page.evaluate("document.body.innerText").unwrap_or_default()
 }
 
-/// Nothing is fetched from elsewhere, and nothing of what is written on the page is taken for markup.
+/// Nothing is fetched from elsewhere, and text on the page is never interpreted as markup.
 fn the_page_brings_everything_itself() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[("WARM_IP_TARGET", "1")])?;
@@ -208,7 +209,7 @@ fn the_page_is_used_by_keyboard_and_read_aloud() -> Outcome {
         "{}",
         text(&mut page)
     );
-    // One stop for Tab in each ENI's map; the arrows go on from there.
+    // One tab stop in each ENI's map; the arrow keys continue from there.
     let stops = "[...document.querySelectorAll('#map ul')].every(u => u.querySelectorAll('[tabindex=\"0\"]').length === 1)";
     assert_eq!(page.evaluate(stops)?, json!(true));
     page.evaluate("document.querySelector('#map [tabindex=\"0\"]').focus()")?;
@@ -220,7 +221,7 @@ fn the_page_is_used_by_keyboard_and_read_aloud() -> Outcome {
     assert_eq!(page.evaluate(at)?, json!(0));
     let spoken = page.evaluate("document.getElementById('about').textContent === document.activeElement.getAttribute('aria-label')")?;
     assert_eq!(spoken, json!(true), "{}", text(&mut page));
-    // The tree that a screen reader gets: every cell has a name, and the regions have theirs.
+    // The accessibility tree for screen readers: every cell has a name, and so have the regions.
     let tree = page.call("Accessibility.getFullAXTree", json!({}))?;
     let nodes = tree["nodes"].as_array().cloned().unwrap_or_default();
     let named = |role: &str| -> Vec<String> {

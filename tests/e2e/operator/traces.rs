@@ -1,4 +1,4 @@
-//! Spans of a node, as a collector gets them; and what becomes of pods when the collector is no use.
+//! Spans of a node, as received by a collector; and pods while the collector does not work.
 
 use std::{
     io,
@@ -29,9 +29,9 @@ trials!(
 
 const PATIENCE: Duration = Duration::from_secs(40);
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-/// Of an ADD that succeeds.
+/// For a successful ADD.
 const STAGES: [&str; 4] = ["turn", "address", "wire", "commit"];
-/// Long enough that no batch goes out by itself while a test lasts.
+/// Long enough that no batch is sent automatically during a test.
 const NEVER: &str = "3600000";
 
 fn listen(node: &Node, port: u16) -> io::Result<TcpListener> {
@@ -39,7 +39,7 @@ fn listen(node: &Node, port: u16) -> io::Result<TcpListener> {
     node.netns().run(|| TcpListener::bind(address))?
 }
 
-/// A node that is to export to `address`, its daemon not started yet. Its three addresses are there; more need EC2.
+/// A node that exports to `address`, whose daemon is not started yet. Its three addresses exist; more need EC2.
 fn exporting(lab: &Lab, settings: &[(&str, &str)]) -> io::Result<Node> {
     let mut node = lab.bare_node("t3.small", &[("WARM_ENI_TARGET", "0")])?;
     for (name, value) in settings {
@@ -59,7 +59,7 @@ fn children(collector: &Collector, of: &Span) -> Vec<Span> {
     spans
 }
 
-/// One root span of this name about the container, with these stages, one after the other and none outside it.
+/// One root span with this name for the container, with these stages one after another and none outside of it.
 fn assert_trace(collector: &Collector, name: &str, id: &str, stages: &[&str]) -> Span {
     let mut roots = collector.named(name);
     roots.retain(|root| root.told("container.id").as_deref() == Some(&id[..12]));
@@ -108,7 +108,7 @@ fn a_request_is_a_trace(protocol: Protocol, name: &str) -> Outcome {
     export_to(&mut node, collector.address);
     let before = ipamd::runtime::clock::wall_seconds();
     node.start_daemon(&lab.sim.ec2_endpoint())?;
-    // The fourth has to wait for an ENI.
+    // The fourth must wait for an ENI.
     let pods: io::Result<Vec<Pod>> = (0..4).map(|n| node.add_pod(&pod_id(n))).collect();
     for pod in pods? {
         node.delete_pod(pod)?;
@@ -225,7 +225,8 @@ fn the_last_spans_are_sent_at_the_end() -> Outcome {
     Ok(())
 }
 
-/// Away, silent, or answering 500: every limit of the exporter's is an hour, and whoever waited for one would not end.
+/// Unavailable, silent, or answering 500: every limit of the exporter is an hour, so anything that waited for one would
+/// not end.
 fn a_collector_that_is_no_use_delays_no_pod_and_no_end() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     for (protocol, kind) in [
@@ -267,7 +268,7 @@ fn a_collector_that_is_no_use_delays_no_pod_and_no_end() -> Outcome {
     Ok(())
 }
 
-/// What finds no room behind a batch that hangs is dropped, and so is what could not be sent.
+/// Spans without space behind a hanging batch are dropped, and so are spans that could not be sent.
 fn assert_dropped(node: &Node, kind: &str) {
     let reason = match kind {
         "silent" => "queue_full",
@@ -308,12 +309,12 @@ fn without_the_variables_nobody_is_called() -> Outcome {
         &[("OTEL_TRACES_SAMPLER", "always_off"), ENDPOINT],
     ] {
         let mut node = exporting(&lab, settings)?;
-        // Where collectors are by convention.
+        // The conventional ports of collectors.
         let doors = [listen(&node, 4317)?, listen(&node, 4318)?];
         node.start_daemon(&lab.sim.ec2_endpoint())?;
         let pod = node.add_pod(ID)?;
         node.delete_pod(pod)?;
-        // Whoever takes no samples has said that there is something to take them of.
+        // A sampler that takes no samples implies that an endpoint is set.
         let on = settings.iter().any(|(name, _)| name.ends_with("SAMPLER"));
         assert_eq!(has_exporter(&node)?, on, "{settings:?}");
         assert!(node.stop_daemon()?);
@@ -327,7 +328,7 @@ fn without_the_variables_nobody_is_called() -> Outcome {
     Ok(())
 }
 
-/// The exporter is a thread of the daemon's.
+/// The exporter is a thread of the daemon.
 fn has_exporter(node: &Node) -> io::Result<bool> {
     let mut found = false;
     for thread in std::fs::read_dir(format!("/proc/{}/task", node.pid()))? {

@@ -1,13 +1,13 @@
-//! Texts that must not change unnoticed: compared with the files below `tests/e2e/golden`.
+//! Texts that must not change unnoticed: compared with the files in `tests/e2e/golden`.
 //!
-//! `GOLDEN=write make test` writes them anew, for a person to read the difference.
+//! `GOLDEN=write make test` updates the files; review the difference.
 
 use std::{fs, io, path::PathBuf};
 
-/// Whether `text` is what `tests/e2e/golden/<name>` holds.
+/// Whether `text` equals the file `tests/e2e/golden/<name>`.
 ///
 /// # Errors
-/// The first line that differs, or what the file system says.
+/// The first line that differs, or the error of the file system.
 pub fn compare(name: &str, text: &str) -> io::Result<()> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("golden")

@@ -8,7 +8,7 @@ use lab::{
 };
 use vpc_sim::SimConfig;
 
-/// How long an echo may take.
+/// The time limit of an echo.
 pub const LIMIT: Duration = Duration::from_secs(2);
 
 pub const SIX: [(&str, &str); 4] = [

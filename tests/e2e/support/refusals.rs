@@ -1,5 +1,5 @@
-//! Nodes that have no address left, and the four places in which a refusal must name the same reason: the plugin's
-//! answer, its code, the counter and the log.
+//! Nodes without a free address, and the four places where a refusal must have the same reason: the plugin's answer,
+//! its code, the counter and the log.
 
 use lab::{
     Lab,
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::suite::Outcome;
 
-/// An ADD that gives up after so many seconds.
+/// An ADD that gives up after this many seconds.
 pub fn add_within(node: &Node, seconds: u32) -> std::io::Result<plugin::Outcome> {
     let (_netns, path) = node.sandbox("waits")?;
     node.invocation("ADD", "waits", Some(&path))
@@ -19,11 +19,11 @@ pub fn add_within(node: &Node, seconds: u32) -> std::io::Result<plugin::Outcome>
         .run(node.netns())
 }
 
-/// A pool that never wants more than its pods have, once they have three addresses. With `WARM_ENI_TARGET=0` it would: that
-/// grows by an ENI as soon as the last address is taken, and an ADD that shall wait would be served.
+/// A pool that never holds more than its pods need, once they have three addresses. With `WARM_ENI_TARGET=0` it would:
+/// that setting adds an ENI as soon as the last address is used, and an ADD that should wait would be served.
 pub const WANTS_NO_MORE: (&str, &str) = ("MINIMUM_IP_TARGET", "3");
 
-/// A node on which every address is taken and the next ADD needs EC2.
+/// A node whose addresses are all in use, so the next ADD needs EC2.
 pub fn full_node(lab: &Lab) -> std::io::Result<Node> {
     let node = lab.node("t3.small", &[WANTS_NO_MORE])?;
     fill(&node, 3)?;
@@ -34,12 +34,12 @@ pub fn fill(node: &Node, pods: u32) -> std::io::Result<()> {
     (0..pods).try_for_each(|n| node.add_pod(&format!("pod{n}")).map(drop))
 }
 
-/// Whether an ADD was refused for `reason`, in these words, and counted and logged under the same name.
+/// Whether an ADD was refused for `reason` with this text, and was counted and logged under the same name.
 pub fn told(node: &Node, refused: &plugin::Outcome, reason: Reason, words: &[&str]) -> Outcome {
     told_of("add", node, refused, reason, words)
 }
 
-/// The same of any verb.
+/// The same for any verb.
 pub fn told_of(
     verb: &str,
     node: &Node,
@@ -58,7 +58,7 @@ pub fn told_of(
     Ok(())
 }
 
-/// The log's last line on a refusal for `reason`, which must have been counted as well.
+/// The last log line about a refusal for `reason`, which must also have been counted.
 pub fn noted(verb: &str, node: &Node, reason: Reason) -> Result<Value, Failed> {
     let name = reason.as_str_name();
     let counter = format!("hawser_requests_total{{result=\"{name}\",verb=\"{verb}\"}}");

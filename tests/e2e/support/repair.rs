@@ -1,7 +1,6 @@
-//! A node with traffic that somebody damages, for the repair tests of both address families.
+//! A node with traffic that is damaged, for the repair tests of both address families.
 //!
-//! Owns the traffic and the wait for the node to be as before. What is damaged, and what "as before" means, comes from
-//! the test.
+//! Owns the traffic and the wait until the node is restored. The test defines the damage and the expected state.
 
 use std::{
     io,
@@ -18,20 +17,20 @@ use lab::{
 
 use crate::suite::Outcome;
 
-/// Generous: the machine may be busy. What it took is printed.
+/// Generous, because the machine may be busy. The actual time is printed.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
-/// A node with pods that talk to somebody elsewhere.
+/// A node with pods that send traffic to another host.
 pub struct Scene {
     pub lab: Lab,
     pub node: Node,
     pub pods: Vec<Pod>,
-    /// Those of them that talk.
+    /// The ones with traffic.
     pub talking: [usize; 2],
-    /// Where the target is.
+    /// The host with the target.
     pub _elsewhere: Node,
     pub target: Pod,
-    /// The command that shows what must be as before.
+    /// The command that prints the state to be restored.
     pub state: &'static str,
 }
 
@@ -53,7 +52,7 @@ impl Scene {
         self.node.metric(&name)
     }
 
-    /// Damages the node while pods talk; says how long it took until all was as before.
+    /// Damages the node while pods send traffic; returns how long the repair took.
     #[expect(clippy::disallowed_methods, reason = "the lab measures real time")]
     pub fn damage(&self, how: &str, right: &str) -> io::Result<Duration> {
         let (stop, answered) = (AtomicBool::new(false), [const { AtomicU64::new(0) }; 2]);
@@ -99,7 +98,7 @@ impl Scene {
     }
 }
 
-/// Each damage is undone, is counted by the kind that it was said to be, and the log stays short.
+/// Each damage is undone and counted by the expected kind, and the log stays short.
 pub fn one_by_one(scene: &Scene, damage: &[(&str, &str)]) -> Outcome {
     let right = scene.look()?;
     for (kind, how) in damage {
@@ -109,7 +108,7 @@ pub fn one_by_one(scene: &Scene, damage: &[(&str, &str)]) -> Outcome {
         stdout::errln!("{kind}: whole after {took:?}, {repairs} changes ({how})");
         assert!(repairs > 0, "no {kind} was counted after {how}");
     }
-    // Each kind is worth a line when it is new.
+    // Each kind is logged when it is new.
     let told = scene
         .node
         .log()

@@ -1,5 +1,5 @@
-//! The twelve checks of the design's first laboratory, on the real daemon, with a capture on every ENI; and that the
-//! capture sees what it is there for.
+//! The twelve checks of the design's first experiment, with the real daemon and a capture on every ENI; and that the
+//! capture detects what it should.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -80,7 +80,7 @@ fn the_twelve_checks() -> Outcome {
     Ok(pair.verdict()?)
 }
 
-/// Whether the pod on the secondary ENI is answered when it sends from the other's address.
+/// Whether the pod on the secondary ENI gets an answer when it sends from the other's address.
 fn borrow_address(pair: &Pair) -> Result<Option<Duration>, Box<dyn std::error::Error>> {
     let (thief, victim) = (pair.netns(Who::ASecondary), pair.address(Who::APrimary));
     thief.run(|| -> Result<(), netlink::Error> {

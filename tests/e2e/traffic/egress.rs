@@ -1,5 +1,5 @@
-//! What leaves the VPC over a node's life: connections that outlast daemons, switched settings, blocks that are added to
-//! the VPC.
+//! Traffic out of the VPC during a node's life: connections that outlast daemons, changed settings, CIDR blocks that
+//! are added to the VPC.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -24,7 +24,7 @@ trials!(
     the_vpcs_blocks_are_known_without_the_metadata_service,
 );
 
-/// One of each kind that takes another way out or in, on both ENIs' pods.
+/// One connection of each kind that uses another path, for pods on both ENIs.
 fn connections(pair: &Pair) -> Result<Vec<(String, Conversation)>, Box<dyn std::error::Error>> {
     let service = |port, endpoint, masquerade| Service {
         at: SocketAddr::from((pair.address(Who::A), port)),
@@ -75,14 +75,14 @@ fn connections_outlast_the_daemon() -> Outcome {
     Ok(pair.verdict()?)
 }
 
-/// Our rules that lead marked packets to main, and the lines of our nftables.
+/// Our rules for marked packets, and the lines of our nftables.
 fn of_egress(pair: &Pair) -> Result<(Vec<Rule>, String), Box<dyn std::error::Error>> {
     let netns = pair.a.netns();
     let family = datapath::netlink::Family::V4;
     let mut rules = netns.run(|| Socket::open()?.rules(family))??;
     rules.retain(|rule| rule.priority == datapath::constants::RULE_PRIMARY);
     let table = feed(netns, &["nft", "list", "table", "ip", "hawser"], "")?;
-    // ENIs' chains stand in the order in which the ENIs came.
+    // ENIs' chains are in the order in which the ENIs were added.
     let mut lines: Vec<_> = table.lines().collect();
     lines.sort_unstable();
     Ok((rules, lines.join("\n")))
@@ -121,7 +121,7 @@ fn translation_is_switched_off_and_on_by_a_restart() -> Outcome {
         );
         assert_eq!(table.contains("chain leaving"), !external_snat, "{table}");
         assert_eq!(table.contains("chain nodeport_in"), node_ports, "{table}");
-        // A connection was decided on by its first packet. Only with both switched off nothing is left that knows it.
+        // A connection's first packet decides. Only with both settings disabled, nothing is left that knows it.
         if node_ports {
             for (what, call) in &mut open {
                 pair.note(what, call.goes_on());
@@ -132,7 +132,7 @@ fn translation_is_switched_off_and_on_by_a_restart() -> Outcome {
     Ok(pair.verdict()?)
 }
 
-/// A block of its own for a subnet, and an instance there.
+/// A separate block for a subnet, and an instance in it.
 fn another_block(pair: &Pair) -> Result<Instance, Box<dyn std::error::Error>> {
     let subnet = {
         let mut world = pair.lab.sim.world();
@@ -152,7 +152,7 @@ fn a_block_that_is_added_to_the_vpc_is_noticed() -> Outcome {
     let handles = ["sh", "-ec", handles];
     let before = feed(pair.a.netns(), &handles, "")?;
     let calls = pair.lab.sim.calls().len();
-    // Node a looks once a second; what is opened in the moment between is translated.
+    // Node a checks once per second; a connection that is opened in between is translated.
     let newcomer = another_block(&pair)?;
     let at = SocketAddr::from((newcomer.address, PORT));
     let _listener = Listener::start(&newcomer.netns, at, "newcomer")?;
@@ -168,7 +168,7 @@ fn a_block_that_is_added_to_the_vpc_is_noticed() -> Outcome {
         });
         assert!(noticed, "{pod:?} is still translated\n{}", pair.a.log());
     }
-    // Those too that were translated: they keep their way.
+    // Also the translated ones: they keep their path.
     for (what, call) in &mut open {
         pair.note(what, call.goes_on());
     }
@@ -210,7 +210,7 @@ fn the_vpcs_blocks_are_known_without_the_metadata_service() -> Outcome {
         let call = pair.call(pod, at)?;
         assert_eq!(call.seen_as.ip(), pair.address(pod));
     }
-    // A service that does not answer takes nothing away.
+    // A service that does not answer changes nothing.
     let warned = || pair.a.log().contains("could not read the VPC's blocks");
     assert!(eventually(LIMIT * 3, warned), "{}", pair.a.log());
     assert!(holds());

@@ -1,4 +1,4 @@
-//! Pods and the instance metadata service: open by default, as with the AWS VPC CNI, and shut by one setting.
+//! Pods and the instance metadata service: reachable by default, as with the AWS VPC CNI, and blocked by one setting.
 
 use std::{
     io,
@@ -39,7 +39,7 @@ const BRIEFLY: Duration = Duration::from_millis(700);
 struct Scene {
     _lab: Lab,
     node: Node,
-    /// In IPv4 on the primary ENI and on a secondary one.
+    /// In IPv4, on the primary ENI and on a secondary one.
     pods: [Pod; 2],
     service: IpAddr,
 }
@@ -70,7 +70,7 @@ fn scene_in_ipv6(settings: &[(&str, &str)]) -> io::Result<Scene> {
     })
 }
 
-/// Whether a connection to the service comes about from `netns`.
+/// Whether `netns` can connect to the service.
 fn connects(netns: &Netns, service: IpAddr, limit: Duration) -> io::Result<bool> {
     let service = SocketAddr::from((service, 80));
     Ok(netns
@@ -90,7 +90,7 @@ fn is_to(frame: &[u8], service: IpAddr) -> bool {
     }
 }
 
-/// How many packets for the service left the node by an ENI after a pod has sent it a datagram of many fragments.
+/// How many packets to the service left the node through an ENI after a pod has sent it a datagram with many fragments.
 fn fragments_that_leave(scene: &Scene, pod: &Pod) -> io::Result<usize> {
     let links = scene.node.netns().run(|| Socket::open()?.links())?;
     let links = links.map_err(io::Error::other)?;
@@ -102,7 +102,7 @@ fn fragments_that_leave(scene: &Scene, pod: &Pod) -> io::Result<usize> {
         socket.send_to(&[0; 30_000], (scene.service, 9))?;
         Ok(())
     })??;
-    // What a pod sends is worked through in order: after an answer to this, the fragments have had their fate.
+    // The kernel handles a pod's packets in order: after the answer to this one, the fragments have been handled.
     let alive = ping(&pod.netns, None, own(scene), LIMIT)?;
     assert!(alive.is_some(), "the pod does not reach its node");
     let seen = capture.seen()?;
@@ -139,7 +139,7 @@ fn is_kept_away(scene: &Scene, alias: IpAddr, outside: IpAddr) -> Outcome {
         assert_eq!(ping(&pod.netns, None, alias, BRIEFLY)?, None);
         assert_eq!(fragments_that_leave(scene, pod)?, 0);
     }
-    // The node itself, which needs it, and all else stay as they are.
+    // The node itself, which needs the service, and everything else are not affected.
     assert!(connects(scene.node.netns(), scene.service, LIMIT)?);
     let [a, b] = &scene.pods;
     assert!(ping(&a.netns, None, b.address(), LIMIT)?.is_some());
@@ -153,7 +153,7 @@ fn pods_reach_the_metadata_service_by_default() -> Outcome {
 
 fn pods_are_kept_from_the_metadata_service_by_one_setting() -> Outcome {
     let scene = scene(&[("HAWSER_BLOCK_POD_IMDS", "true")])?;
-    // By another address, as a service could lead there.
+    // Through another address, as a service could do.
     let alias = Ipv4Addr::new(172, 20, 0, 77);
     scene.node.shell(&format!(
         "nft 'add table ip theirs; add chain ip theirs alias {{ type nat hook prerouting priority dstnat; }}; \
@@ -174,7 +174,7 @@ fn pods_with_ipv6_are_kept_from_it_by_one_setting() -> Outcome {
          add rule ip6 theirs alias ip6 daddr {alias} dnat to {INSTANCE_METADATA_V6}'"
     ))?;
     is_kept_away(&scene, alias.into(), INTERNET_ADDRESS_V6.into())?;
-    // In the other family it has nothing to ask from.
+    // In the other family, the pod has no address to connect from.
     let pod = &scene.pods[0].netns;
     let four = connects(pod, INSTANCE_METADATA.into(), BRIEFLY)?;
     assert!(!four);

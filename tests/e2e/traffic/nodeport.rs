@@ -1,5 +1,5 @@
-//! NodePorts: from outside and from within the VPC, to pods of this node and of the other, on primary and secondary
-//! ENIs, with both traffic policies. The answer must come back by the ENI that the question came in by.
+//! NodePorts: from outside and from within the VPC, to pods of this node and of the other one, on primary and secondary
+//! ENIs, with both traffic policies. The answer must leave through the ENI of the request.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ trials!(
     node_ports_need_no_translation_on_the_node,
 );
 
-/// To each of `endpoints` by a port of node `a`, from 30000 on.
+/// One port of node `a` for each of `endpoints`, from 30000 on.
 fn node_ports(pair: &Pair, endpoints: &[Who], masquerade: bool) -> Vec<Service> {
     let service = |(port, who): (u16, &Who)| Service {
         at: SocketAddr::from((pair.address(Who::A), port)),
@@ -31,7 +31,7 @@ fn node_ports(pair: &Pair, endpoints: &[Who], masquerade: bool) -> Vec<Service> 
 fn a_node_port_leads_to_pods_of_this_node_and_of_the_other() -> Outcome {
     let mut pair = Pair::start(&[])?;
     for proxy in Proxy::ALL {
-        // externalTrafficPolicy: Local leads to pods of the node only, which see the client.
+        // externalTrafficPolicy: Local uses only pods of the node, which see the client.
         let local = node_ports(&pair, &Who::ON_A, false);
         program(pair.a.netns(), proxy, &local)?;
         for (service, pod) in local.iter().zip(Who::ON_A) {
@@ -44,7 +44,7 @@ fn a_node_port_leads_to_pods_of_this_node_and_of_the_other() -> Outcome {
                 );
             }
         }
-        // Cluster: to any pod, which sees the node.
+        // Cluster: uses any pod, which sees the node.
         let everywhere = [
             Who::APrimary,
             Who::ASecondary,
@@ -64,13 +64,13 @@ fn a_node_port_leads_to_pods_of_this_node_and_of_the_other() -> Outcome {
             }
         }
     }
-    // Answers to NodePorts leave by the primary ENI only; the verdict wants to have seen the other one too.
+    // Answers to NodePorts leave only through the primary ENI; the verdict requires traffic on the other one too.
     let to = pair.at(Who::B);
     pair.expect("a pod", Who::ASecondary, to, (Who::B, Who::ASecondary));
     Ok(pair.verdict()?)
 }
 
-/// The proof that the chain and the clause are what does it; and upstream's meaning of the setting.
+/// Proves that the chain and the clause cause this, and checks the AWS VPC CNI's meaning of the setting.
 fn without_node_port_support_only_the_primary_enis_pods_answer() -> Outcome {
     let mut pair = Pair::start(&[("AWS_VPC_CNI_NODE_PORT_SUPPORT", "false")])?;
     let ports = node_ports(&pair, &Who::ON_A, false);

@@ -1,4 +1,4 @@
-//! Who reaches whom: on one node, across nodes, by the right ENI and by no other.
+//! Who reaches whom: on one node, across nodes, through the right ENI and no other.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -36,7 +36,7 @@ fn pods(node: &Node, count: usize) -> std::io::Result<Vec<Pod>> {
         .collect()
 }
 
-/// How many ENIs the pods' addresses live on, as EC2 sees it.
+/// The number of ENIs with the pods' addresses, as seen by EC2.
 fn enis_of(lab: &Lab, pods: &[Pod]) -> usize {
     let world = lab.sim.world();
     let owners: std::collections::BTreeSet<_> = pods
@@ -48,7 +48,7 @@ fn enis_of(lab: &Lab, pods: &[Pod]) -> usize {
 
 fn pods_reach_each_other_on_one_node_and_across_nodes_and_enis() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
-    // t3.small: 3 ENIs of 4 addresses, so 5 pods need two ENIs.
+    // t3.small: 3 ENIs with 4 addresses, so 5 pods need two ENIs.
     let (a, b) = (lab.node("t3.small", &[])?, lab.node("t3.small", &[])?);
     let (on_a, on_b) = (pods(&a, 5)?, pods(&b, 5)?);
     let spread = (enis_of(&lab, &on_a), enis_of(&lab, &on_b));
@@ -86,7 +86,8 @@ fn node_and_pods_reach_each_other() -> Outcome {
     Ok(())
 }
 
-/// The proof that the fabric is strict: without source routing, a pod's packets leave by the primary ENI and are lost.
+/// Proves that the fabric is strict: without source routing, a pod's packets leave through the primary ENI and are
+/// lost.
 fn a_pod_on_a_secondary_eni_is_lost_without_its_rule() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let (mut a, b) = (lab.node("t3.small", &[])?, lab.node("t3.small", &[])?);
@@ -94,7 +95,7 @@ fn a_pod_on_a_secondary_eni_is_lost_without_its_rule() -> Outcome {
     let (first, last) = (&on_a[0], &on_a[4]);
     let target = on_b[0].address();
     assert!(ping(&last.netns, None, target, LIMIT)?.is_some());
-    // Or it would put the rule back.
+    // Otherwise it would restore the rule.
     a.kill_daemon()?;
     let removed = a
         .netns()
@@ -157,7 +158,7 @@ fn another_pods_source_address_is_dropped() -> Outcome {
     Ok(())
 }
 
-/// ADD's success is a promise that the pod can be reached, and nobody may send twice to find out.
+/// The success of an ADD means that the pod is reachable at once, without a retransmission.
 fn a_new_pod_answers_the_first_packet() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("m5.xlarge", &[])?;
@@ -171,7 +172,7 @@ fn a_new_pod_answers_the_first_packet() -> Outcome {
 
 fn rules_do_not_grow_with_pods() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
-    // All four ENIs are there from the start, so that only the number of pods changes.
+    // All four ENIs exist from the start, so that only the number of pods changes.
     let node = lab.node(
         "m5.xlarge",
         &[("MINIMUM_IP_TARGET", "56"), ("WARM_IP_TARGET", "1")],

@@ -1,4 +1,4 @@
-//! By which ENI, and under which address, pods' connections leave: the decision table, row by row, for pods on the
+//! Through which ENI, and with which address, pods' connections leave: the decision table, row by row, for pods on the
 //! primary and on a secondary ENI, with a capture on every ENI.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -25,7 +25,7 @@ trials!(
     links_are_named_and_sized_as_told,
 );
 
-/// Nobody's but a service's.
+/// Only a service has this address.
 const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(172, 20, 0, 10);
 
 fn cluster(port: u16) -> SocketAddr {
@@ -88,7 +88,7 @@ fn services_lead_out_of_the_vpc_and_stay_in_it() -> Outcome {
                 } else {
                     pod
                 };
-                // A pod that is sent to itself needs its proxy's masquerade.
+                // A pod that connects to itself needs its proxy's masquerade.
                 if endpoint != pod {
                     pair.expect(&format!("{proxy:?}"), pod, service.at, (endpoint, seen_as));
                 }
@@ -98,7 +98,7 @@ fn services_lead_out_of_the_vpc_and_stay_in_it() -> Outcome {
     Ok(pair.verdict()?)
 }
 
-/// As a DNS cache on each node, which has the DNS service's address on a device of its own.
+/// Like a DNS cache on each node, which has the DNS service's address on its own device.
 fn services_of_the_node_itself_answer() -> Outcome {
     let mut pair = Pair::start(&[])?;
     let none = Service {
@@ -137,7 +137,7 @@ fn excluded_destinations_see_the_pod() -> Outcome {
 fn with_external_snat_everybody_sees_the_pod() -> Outcome {
     let settings = [
         ("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true"),
-        // Upstream needs it for services that lead out; here it says nothing.
+        // The AWS VPC CNI needs it for services that lead out of the VPC; here it has no effect.
         ("AWS_EXTERNAL_SERVICE_CIDRS", "203.0.113.0/24"),
     ];
     let mut pair = Pair::start(&settings)?;
@@ -157,7 +157,7 @@ fn with_external_snat_everybody_sees_the_pod() -> Outcome {
     Ok(pair.verdict()?)
 }
 
-/// Upstream translates it too, to the address that it has; by a secondary ENI to one that the VPC drops there.
+/// The AWS VPC CNI translates it too, to the same address; on a secondary ENI, to one that the VPC drops there.
 fn the_nodes_own_traffic_keeps_its_address_and_port() -> Outcome {
     let mut pair = Pair::start(&[])?;
     let own = {
@@ -187,7 +187,7 @@ fn source_ports_are_kept_or_drawn_as_told() -> Outcome {
                 moved += u32::from(call.seen_as.port() != call.port);
             }
         }
-        // Eight that are drawn at random and all stay the same are one chance in 10^37.
+        // The chance that eight random ports all stay the same is 10^-37.
         assert_eq!(
             moved > 0,
             drawn,
@@ -197,7 +197,8 @@ fn source_ports_are_kept_or_drawn_as_told() -> Outcome {
     Ok(())
 }
 
-/// Marks that others set, on packets and on connections, before any of our chains; and a count of those that lost a bit.
+/// Marks that others set, on packets and on connections, before all of our chains; and a counter for those that lost a
+/// bit.
 const FOREIGN: &str = "\
 table ip foreign {
   counter lost {}

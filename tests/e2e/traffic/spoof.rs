@@ -1,4 +1,4 @@
-//! A pod with CAP_NET_RAW that lies: about its address, its MAC, its neighbours and the way. Nobody believes it.
+//! A pod with CAP_NET_RAW that forges its address, its MAC, its neighbours and routes. It has no effect.
 
 use std::{
     io,
@@ -33,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const FORGED: Mac = Mac([2, 0xba, 0xad, 0, 0, 1]);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 0, 99, 99);
 
-/// A node with an honest pod and one that lies, and an honest one on another node.
+/// A node with a normal pod and one that forges packets, and a normal pod on another node.
 struct Scene {
     _lab: Lab,
     node: Node,
@@ -41,7 +41,7 @@ struct Scene {
     victim: Pod,
     _elsewhere: Node,
     target: Pod,
-    /// The two ends of the liar's link.
+    /// The two ends of the attacker's link.
     host_end: Link,
     pod_end: Link,
 }
@@ -87,7 +87,7 @@ impl Scene {
         ether::send(&self.liar.netns, "eth0", frames)
     }
 
-    /// Pods reach each other and the node, the liar too when it is honest.
+    /// Pods reach each other and the node, including the attacker without forged packets.
     fn everybody_is_well(&self) -> io::Result<()> {
         for (from, to) in [
             (&self.victim, self.target.ipv4()),
@@ -102,9 +102,9 @@ impl Scene {
         Ok(())
     }
 
-    /// Who is believed to be where, on every link of the node.
+    /// The neighbour entries on every link of the node.
     fn neighbours(&self) -> io::Result<String> {
-        // Of what is learnt only the binding counts, not how fresh it is.
+        // For learned entries, only the binding counts, not its age.
         self.node
             .shell("ip -4 neigh | sed 's/ \\(REACHABLE\\|STALE\\|DELAY\\|PROBE\\|ref.*\\|used.*\\)//g' | sort; ip -6 neigh | wc -l")
     }
@@ -164,7 +164,7 @@ fn fault_44_arp_claims_of_anothers_address_are_not_believed() -> Outcome {
         for mac in [scene.mac(), FORGED] {
             claims.push(ether::arp(REQUEST, BROADCAST, mac, ip, node));
             claims.push(ether::arp(REPLY, scene.gateway_mac(), mac, ip, node));
-            // Gratuitous: asking for, and answering for, one's own.
+            // Gratuitous: a request and a reply for its own address.
             claims.push(ether::arp(REQUEST, BROADCAST, mac, ip, ip));
             claims.push(ether::arp(REPLY, BROADCAST, mac, ip, ip));
         }
@@ -172,7 +172,7 @@ fn fault_44_arp_claims_of_anothers_address_are_not_believed() -> Outcome {
     scene.lie(&claims)?;
     scene.everybody_is_well()?;
     assert_eq!(scene.neighbours()?, before);
-    // Nobody answered, and nothing was passed on.
+    // Nothing answered, and nothing was forwarded.
     let is_arp = |seen: &Seen| seen.frame.get(12..14) == Some(&ether::ARP.to_be_bytes()[..]);
     let sent_by_us = |seen: &Seen| {
         let from = seen.frame.get(6..12).unwrap_or_default();
@@ -189,11 +189,11 @@ fn fault_44_arp_claims_of_anothers_address_are_not_believed() -> Outcome {
     Ok(())
 }
 
-/// Each entry is memory of the node's, and a full table stops every pod that needs a new one.
+/// Each entry uses memory of the node, and a full table stops every pod that needs a new entry.
 fn fault_44_arp_cannot_fill_the_neighbour_table() -> Outcome {
     let scene = Scene::set()?;
     let node = scene.node.instance.address;
-    // Where the machine makes the source check a loose one, the kernel's own ARP would learn every one of them.
+    // If the machine weakens the source check, the kernel's own ARP would learn all of them.
     scene
         .node
         .shell("sysctl -qw net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.all.arp_accept=1")?;
@@ -220,7 +220,7 @@ fn fault_44_spoofed_sources_reach_nobody() -> Outcome {
     ];
     for loose in [false, true] {
         if loose {
-            // As some distributions have it: the pods' strict check is then nftables' work, from the next repair on.
+            // As on some distributions: nftables then do the pods' strict check, from the next repair on.
             scene
                 .node
                 .shell("sysctl -qw net.ipv4.conf.all.rp_filter=2")?;
@@ -244,7 +244,7 @@ fn fault_44_spoofed_sources_reach_nobody() -> Outcome {
                 })
                 .collect();
             scene.lie(&frames)?;
-            // The honest one was sent last: whatever else got through would have come before it.
+            // The valid datagram was sent last: any other that passed would have arrived before it.
             let mut data = [0; 4];
             inbox.recv(&mut data)?;
             assert_eq!(Ipv4Addr::from(data), honest, "at {address}, loose {loose}");
@@ -256,7 +256,7 @@ fn fault_44_spoofed_sources_reach_nobody() -> Outcome {
 fn fault_44_redirects_and_router_advertisements_do_not_steer_the_node() -> Outcome {
     let scene = Scene::set()?;
     let node = scene.node.instance.address;
-    // Even where somebody lets the machine believe redirects.
+    // Even if the machine accepts redirects.
     scene.node.shell(
         "cd /proc/sys/net; echo 1 > ipv4/conf/all/accept_redirects; echo 0 > ipv4/conf/all/secure_redirects; \
          echo 0 > ipv6/conf/all/forwarding",
@@ -281,7 +281,7 @@ fn fault_44_redirects_and_router_advertisements_do_not_steer_the_node() -> Outco
         }
     }
     scene.lie(&frames)?;
-    // The kernel works through a pod's packets in their order: once this is answered the others have been judged.
+    // The kernel handles a pod's packets in order: when this one is answered, the others have been handled.
     scene.everybody_is_well()?;
     assert_eq!(scene.node.shell(ways)?, before);
     Ok(())

@@ -1,4 +1,4 @@
-//! What a container runtime hands to the plugin: six variables and a configuration on stdin.
+//! A container runtime's input to the plugin: six variables and a configuration on stdin.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What EC2, or a proxy in its place, may answer: through the real client, and what we make of its answers.
+//! Anything that EC2, or a proxy in its place, may answer: through the real client and our interpretation.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What the instance metadata service may answer.
+//! Anything that the instance metadata service may answer.
 
 #![no_main]
 

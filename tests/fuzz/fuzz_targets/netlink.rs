@@ -1,4 +1,4 @@
-//! Datagrams that a netlink socket may give: answers, dumps, notifications, verdicts (nftables' too).
+//! Datagrams from a netlink socket: answers, dumps, notifications, errors (also of nftables).
 
 #![no_main]
 

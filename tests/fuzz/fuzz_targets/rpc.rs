@@ -1,4 +1,4 @@
-//! What a connection to the daemon may bring.
+//! Anything that a connection to the daemon may receive.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ mod rpc {
 mod runtime {
     pub mod supervise;
 
-    /// Stands in for the daemon's clock, which only times log lines here.
+    /// Replaces the daemon's clock, which only limits log lines here.
     pub mod clock {
         pub fn now() -> planner::Mono {
             planner::Mono::ZERO

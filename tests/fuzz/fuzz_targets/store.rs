@@ -1,4 +1,4 @@
-//! What may stand in the state file.
+//! Anything that may be in the state file.
 
 #![no_main]
 
@@ -13,7 +13,7 @@ mod state {
 }
 
 mod runtime {
-    /// Stands in for the daemon's clock, which only times commits here.
+    /// Replaces the daemon's clock, which only measures commits here.
     pub mod clock {
         pub fn now() -> planner::Mono {
             planner::Mono::ZERO
@@ -22,7 +22,7 @@ mod runtime {
 }
 
 mod telemetry {
-    /// Stands in for the daemon's counters, which nobody reads here.
+    /// Replaces the daemon's metrics, which are not used here.
     pub mod metrics {
         #[derive(Debug)]
         pub struct Metrics;
@@ -34,8 +34,8 @@ mod telemetry {
 }
 
 libfuzzer_sys::fuzz_target!(
-    // The daemon catches panics of the database; the fuzzer's own hook would end the process at the first. A panic that
-    // is not caught ends it all the same.
+    // The daemon catches panics of the database; the fuzzer's own hook would end the process at the first one. A panic
+    // that is not caught still ends it.
     init: std::panic::set_hook(Box::new(|_| {})),
     |input: &[u8]| state::fuzz_entry::store(input)
 );

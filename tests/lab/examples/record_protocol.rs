@@ -1,5 +1,5 @@
-//! Records what plugin and daemon of this release say to each other, into the directory that is the only argument: for
-//! `tests/fixtures/protocol-vN`, once per release that changes the contract. What was recorded is never changed.
+//! Records the messages between plugin and daemon of this release into the directory of the only argument: for
+//! `tests/fixtures/protocol-vN`, once per release that changes the contract. Recorded files are never changed.
 
 use std::{
     fs, io,

@@ -1,5 +1,5 @@
-//! Debian's Chromium without a screen, driven over a pair of pipes by its own protocol: one JSON per message, each ended
-//! by a NUL. Owns the process and its profile; knows nothing of the page.
+//! Debian's Chromium without a screen, controlled over two pipes with its own protocol: one JSON per message,
+//! terminated by NUL. Owns the process and its profile; knows nothing of the page.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -30,13 +30,13 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Opens `url` in a window of its own, from inside `netns`.
+    /// Opens `url` in a new window, inside `netns`.
     ///
     /// # Errors
     /// If Chromium is not installed, does not start, or does not answer.
     pub fn open(netns: &Netns, url: &str, profile: &Path) -> io::Result<Self> {
         std::fs::create_dir_all(profile)?;
-        // Descriptors 3 and 4 are where it reads and writes; the shell only renames the pipes, and is gone after exec.
+        // It reads and writes on descriptors 3 and 4; the shell only renames the pipes and is replaced by exec.
         let script = "exec chromium --headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run \
                       --no-proxy-server --hide-scrollbars --window-size=1280,900 --remote-debugging-pipe \
                       --user-data-dir=\"$0\" about:blank 3<&0 4>&1 </dev/null >/dev/null 2>&1";
@@ -49,7 +49,7 @@ impl Browser {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // It has many processes: they end together.
+            // It has many processes, which end together.
             .process_group(0);
         let mut child = netns.run(move || command.spawn())??;
         let missing = || io::Error::other("a pipe is missing");
@@ -75,10 +75,10 @@ impl Browser {
         Ok(browser)
     }
 
-    /// Sends a message and waits for its answer; events in between are passed over.
+    /// Sends a message and waits for its answer; events in between are ignored.
     ///
     /// # Errors
-    /// If the browser has ended, or says no.
+    /// If the browser has ended, or returns an error.
     pub fn call(&mut self, method: &str, parameters: Value) -> io::Result<Value> {
         self.next += 1;
         let mut message = json!({ "id": self.next, "method": method, "params": parameters });
@@ -109,7 +109,7 @@ impl Browser {
     /// The value of an expression on the page.
     ///
     /// # Errors
-    /// If the page throws.
+    /// If the page throws an exception.
     pub fn evaluate(&mut self, expression: &str) -> io::Result<Value> {
         let parameters =
             json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
@@ -120,14 +120,14 @@ impl Browser {
         }
     }
 
-    /// Waits until an expression on the page is what it shall be: whether it became so.
+    /// Waits until an expression on the page has this value; returns whether it did.
     pub fn becomes(&mut self, expression: &str, value: &Value, limit: Duration) -> bool {
         eventually(limit, || {
             self.evaluate(expression).is_ok_and(|found| found == *value)
         })
     }
 
-    /// Presses a key that has a name, such as `ArrowRight` or `Tab`.
+    /// Presses a named key, such as `ArrowRight` or `Tab`.
     ///
     /// # Errors
     /// If the browser has ended.
@@ -153,7 +153,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Best effort: the group is ours, and the test is over.
+        // Best effort: the process group is ours, and the test is over.
         if let Ok(pid) = i32::try_from(self.child.id()) {
             killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
         }

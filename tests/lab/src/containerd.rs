@@ -1,8 +1,8 @@
-//! A real container runtime: Debian's containerd as a child process, with everything it writes in one directory, driven
-//! through the Kubernetes runtime interface as kubelet drives it.
+//! A real container runtime: Debian's containerd as a child process, with all its files in one directory, controlled
+//! through the CRI like the kubelet does.
 //!
-//! Owns the process, its configuration and its end. Knows nothing of Hawser: which plugins containerd executes is in the
-//! directories it is given. The calls block, on a runtime of their own: not to be used from async code.
+//! Owns the process, its configuration and its end. Knows nothing of Hawser: the given directories determine the
+//! plugins that containerd executes. Calls block, on their own runtime, so they must not be used in async code.
 
 mod cri {
     //! Generated from `proto/cri.proto`.
@@ -33,10 +33,10 @@ use tonic::transport::{Channel, Endpoint};
 
 pub use pods::{PodSandbox, PodStatus};
 
-/// The CRI keeps everything of its own in this namespace of containerd.
+/// The CRI's namespace in containerd.
 const NAMESPACE: &str = "k8s.io";
 
-/// containerd 1.6 executes the plugin `loopback` for every sandbox, whatever the network configuration says.
+/// containerd 1.6 executes the plugin `loopback` for every sandbox, with any network configuration.
 const LOOPBACK: &str = "/usr/lib/cni/loopback";
 
 /// Start-up takes 0.2 s on an idle machine.
@@ -45,75 +45,75 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 /// From SIGTERM to SIGKILL.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Between two looks where there is no event to wait for: the readiness of a foreign process.
+/// The polling interval when there is no event: for the readiness of another process.
 const POLL: Duration = Duration::from_millis(5);
 
 /// Why the runtime, or a call to it, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// The machine lacks something; `hint` says what and what to do.
+    /// The machine lacks something; `hint` names it and the remedy.
     #[error("cannot run containerd here: {hint}")]
     Machine {
-        /// One line for a human.
+        /// One line for humans.
         hint: String,
     },
-    /// A file, a process or a channel could not be made.
+    /// A file, a process or a channel could not be created.
     #[error("cannot {what}")]
     Io {
-        /// The attempt, as a verb and its object.
+        /// The operation: a verb and its object.
         what: String,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A command ended with a failure.
+    /// A command failed.
     #[error("{command} failed ({status}): {stderr}")]
     Command {
         /// The program and its verb.
         command: String,
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// What it said.
+        /// Its output.
         stderr: String,
     },
-    /// containerd ended, or did not come to the awaited state.
+    /// containerd ended, or did not reach the expected state.
     #[error("containerd did not {what} within {limit:?} (ended: {ended:?}); its log:\n{log}")]
     NotReady {
-        /// What was awaited.
+        /// The expected state.
         what: &'static str,
         /// For how long.
         limit: Duration,
-        /// How it ended, if it did.
+        /// Its exit status, if it ended.
         ended: Option<ExitStatus>,
-        /// All it logged.
+        /// Its log.
         log: String,
     },
-    /// The runtime refused a call. `message` is containerd's, and holds runc's or the plugin's own words.
+    /// The runtime refused a call. `message` is containerd's, and contains the message of runc or of the plugin.
     #[error("containerd refused {call} ({code:?}): {message}")]
     Refused {
-        /// Method of the runtime interface.
+        /// The CRI method.
         call: &'static str,
-        /// Class of the refusal.
+        /// The status code.
         code: tonic::Code,
         /// The reason.
         message: String,
     },
 }
 
-/// The two directories through which a runtime finds CNI plugins.
+/// The two directories in which a runtime searches CNI plugins.
 #[derive(Clone, Debug)]
 pub struct CniDirs {
-    /// Executables, by the names that configurations call them.
+    /// Executables, by their names in configurations.
     pub bin: PathBuf,
-    /// `*.conflist`; the first in the order of names counts. containerd notices changes.
+    /// `*.conflist`; the first one by name is used. containerd detects changes.
     pub conf: PathBuf,
 }
 
 impl CniDirs {
-    /// Makes `bin` and `conf` under `dir`, with nothing in them but Debian's `loopback`, which containerd demands.
+    /// Creates `bin` and `conf` in `dir`, with only Debian's `loopback`, which containerd needs.
     ///
     /// # Errors
-    /// If the package containernetworking-plugins is not installed, or `dir` cannot be written.
+    /// If the package containernetworking-plugins is not installed, or `dir` is not writable.
     pub fn create(dir: &Path) -> Result<Self, RuntimeError> {
         if !Path::new(LOOPBACK).is_file() {
             let hint = format!(
@@ -144,12 +144,12 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// Starts containerd, in `netns` if one is given, and waits until it answers and holds a pause image. What it
-    /// writes goes to `dir`, which must exist, or to mounts that only this process and its children see:
-    /// [`sandbox::enter`](crate::sandbox::enter) must have been called. One of those mounts covers `/run`.
+    /// Starts containerd, in `netns` if given, and waits until it answers and has a pause image. Its files are in
+    /// `dir`, which must exist, or in mounts that only this process and its children see:
+    /// [`sandbox::enter`](crate::sandbox::enter) must have been called. One of these mounts covers `/run`.
     ///
     /// # Errors
-    /// [`RuntimeError`]; whatever had been started is ended again.
+    /// [`RuntimeError`]. Everything that was started is ended again.
     pub fn start(dir: &Path, netns: Option<&Netns>, cni: &CniDirs) -> Result<Self, RuntimeError> {
         machine::prepare()?;
         let cgroup_parent = format!("/hawser-e2e-{}", std::process::id());
@@ -184,12 +184,12 @@ impl Containerd {
             config::SNAPSHOTTER,
             archive.as_ref(),
         ])?;
-        // The CRI learns of images from containerd's events, a moment after the import.
+        // The CRI learns of images from containerd's events, shortly after the import.
         containerd.wait("see the pause image", Self::has_pause_image)?;
         Ok(containerd)
     }
 
-    /// Waits until the runtime calls the network ready: it has read a configuration from [`CniDirs::conf`].
+    /// Waits until the runtime reports the network as ready: it has read a configuration from [`CniDirs::conf`].
     ///
     /// # Errors
     /// [`RuntimeError::NotReady`] after `START_LIMIT`.
@@ -197,7 +197,7 @@ impl Containerd {
         self.wait("call the network ready", Self::network_ready)
     }
 
-    /// What containerd logged.
+    /// containerd's log.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("containerd.log")).unwrap_or_default()
@@ -229,7 +229,7 @@ impl Containerd {
         })
     }
 
-    /// Runs containerd's own client, and answers what it printed.
+    /// Runs containerd's own client, and returns its output.
     fn ctr(&self, arguments: &[&str]) -> Result<String, RuntimeError> {
         let mut command = Command::new("ctr");
         command
@@ -260,7 +260,7 @@ impl Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        // Best effort: the test is over. The sandboxes first: containerd tidies up after them while it runs.
+        // Best effort: the test is over. The sandboxes first, because containerd cleans up after them while it runs.
         drop(self.kill_sandboxes());
         drop(self.end());
         machine::remove_cgroups(&self.cgroup_parent);
@@ -285,7 +285,7 @@ fn spawn(dir: &Path, config: &Path, netns: Option<&Netns>) -> Result<Child, Runt
         Command::new("containerd")
             .arg("--config")
             .arg(config)
-            // The plugins inherit all of it, so nothing of the test's own may be in there.
+            // The plugins inherit the environment, so it must contain nothing of the test's.
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .stdin(Stdio::null())
@@ -302,7 +302,7 @@ fn spawn(dir: &Path, config: &Path, netns: Option<&Netns>) -> Result<Child, Runt
     ))
 }
 
-/// Runs a command to its end and answers its standard output.
+/// Runs a command to its end and returns its standard output.
 fn run(command: &mut Command) -> Result<String, RuntimeError> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command

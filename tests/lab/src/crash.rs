@@ -1,10 +1,10 @@
-//! Strikes the real daemon at every boundary of an effect, and judges what becomes of it.
+//! Kills the real daemon, or makes the kernel refuse its calls, at every boundary of an effect, and checks the result.
 //!
-//! An effect is whatever outlives the process: a write or sync of the state file, a netlink request, an EC2 call, an
-//! answer to the plugin. The unmodified binary is traced from outside (`tracer`), each system call that is an effect
-//! gets a name (`effect`), a first run lists them and in one more run per boundary a SIGKILL or a refusal of the kernel's
-//! falls just there (`campaign`); then node, kernel and EC2's ledger are compared (`audit`). What takes the daemon
-//! minutes takes a test none (`ahead`).
+//! An effect is anything that outlives the process: a write or sync of the state file, a netlink request, an EC2 call,
+//! an answer to the plugin. The unmodified binary is traced from outside (`tracer`), and each system call that is an
+//! effect gets a name (`effect`). A first run lists them. One more run per boundary kills the daemon or makes the
+//! kernel refuse the call exactly there (`campaign`). Afterwards, node, kernel and EC2's ledger are compared (`audit`).
+//! A test does not wait for the daemon's minutes (`ahead`).
 
 pub mod ahead;
 pub mod audit;

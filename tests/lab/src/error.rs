@@ -1,4 +1,4 @@
-//! Errors of other crates as errors of this one.
+//! Converts errors of other crates.
 
 use std::io;
 

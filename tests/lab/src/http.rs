@@ -1,4 +1,4 @@
-//! One HTTP request from inside a namespace, as curl would make it. Knows no paths.
+//! One HTTP request from inside a namespace, like curl. Knows no paths.
 
 use std::{
     io::{self, Read, Write},
@@ -19,10 +19,10 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Gets `path` from a server on the namespace's loopback; `headers` beside `Host`, which may be replaced by them.
+/// Gets `path` from a server on the namespace's loopback, with `headers` in addition to `Host`, which they may replace.
 ///
 /// # Errors
-/// If nobody listens, or what is answered is not HTTP.
+/// If nothing listens, or the answer is not HTTP.
 pub fn get(netns: &Netns, port: u16, path: &str, headers: &[(&str, &str)]) -> io::Result<Answer> {
     netns.run(|| {
         let stream = TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), LIMIT)?;

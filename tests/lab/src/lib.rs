@@ -1,6 +1,6 @@
-//! The test harness: a simulated VPC with whole nodes in it, each running the real daemon and executing the real plugin.
+//! The test harness: a simulated VPC with whole nodes in it, each with the real daemon and the real plugin.
 //!
-//! It starts processes and makes namespaces, and ends both. It decides nothing about addresses or networks.
+//! It starts processes and creates namespaces, and ends both. It makes no decisions about addresses or networks.
 //!
 //! | Part | Owns |
 //! |---|---|

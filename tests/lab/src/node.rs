@@ -1,6 +1,6 @@
-//! One node of the lab: an instance's namespace, the daemon running in it, and pods placed by executing the plugin.
+//! One node of the lab: an instance's namespace, its daemon, and pods that are added by executing the plugin.
 //!
-//! Owns both binaries under test (`daemon`, `plugin`) and what they say (`inspect`, logs, metrics). May use `wait`. Must
+//! Owns both binaries under test (`daemon`, `plugin`) and their output (`inspect`, logs, metrics). May use `wait`. Must
 //! not know the VPC around the node.
 
 pub mod binaries;
@@ -26,7 +26,7 @@ pub use self::{
     pods::{Pod, host_link, occupy, sandbox_in},
 };
 
-/// An instance with a daemon on it.
+/// An instance with a daemon.
 #[derive(Debug)]
 pub struct Node {
     pub instance: Instance,
@@ -36,10 +36,10 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node whose daemon is not started yet. `dir` must exist and be this node's alone.
+    /// A node whose daemon is not started yet. `dir` must exist and belong to this node alone.
     ///
     /// # Errors
-    /// If the directory for the pods' namespaces cannot be made.
+    /// If the directory for the pods' namespaces cannot be created.
     pub fn new(instance: Instance, dir: PathBuf, settings: &[(&str, &str)]) -> io::Result<Self> {
         fs::create_dir_all(dir.join("netns"))?;
         let settings = settings
@@ -54,7 +54,7 @@ impl Node {
         })
     }
 
-    /// Changes a setting for the daemons that are started from now on.
+    /// Changes a setting for daemons that are started from now on.
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(known, _)| known != name);
         self.settings.push((name.to_owned(), value.to_owned()));
@@ -65,10 +65,10 @@ impl Node {
         &self.instance.netns
     }
 
-    /// The node's namespace once more, for plugins that run while the daemon is started again.
+    /// Another handle of the node's namespace, for plugins that run while the daemon is restarted.
     ///
     /// # Errors
-    /// If the process has no descriptor to spare.
+    /// If the process has no free descriptor.
     pub fn host(&self) -> io::Result<Netns> {
         let fd = self.netns().as_fd().try_clone_to_owned()?;
         Netns::from_fd(fd).map_err(io::Error::other)
@@ -92,15 +92,15 @@ impl Node {
     /// How many ADDs wait for an address.
     ///
     /// # Errors
-    /// If the daemon cannot be asked.
+    /// If the daemon does not answer.
     pub fn waiting(&self) -> io::Result<u32> {
         Ok(inspect(&self.socket())?.waiting)
     }
 
-    /// What a shell command prints in the node's namespace: the view of an operator, not our own.
+    /// The output of a shell command in the node's namespace, which is independent of our own code.
     ///
     /// # Errors
-    /// If it fails; the error holds what it said.
+    /// If it fails; the error contains its output.
     pub fn shell(&self, command: &str) -> io::Result<String> {
         let mut shell = Command::new("sh");
         shell.args(["-ec", command]);
@@ -112,10 +112,10 @@ impl Node {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// The daemon's metrics, as Prometheus gets them.
+    /// The daemon's metrics, as scraped by Prometheus.
     ///
     /// # Errors
-    /// If they cannot be had.
+    /// If they are not available.
     pub fn metrics(&self) -> io::Result<String> {
         self.netns().run(|| {
             let mut stream = std::net::TcpStream::connect("127.0.0.1:61678")?;
@@ -127,7 +127,7 @@ impl Node {
         })?
     }
 
-    /// One metric's value, 0 while it has none. `name` with its labels, as in the text.
+    /// The value of one metric, 0 if it has none. `name` includes its labels, as in the text.
     ///
     /// # Errors
     /// As [`Node::metrics`].
@@ -141,10 +141,10 @@ impl Node {
     }
 }
 
-/// How many addresses on ENIs that are ready for use are in `state`.
+/// The number of addresses in `state` on ENIs that are ready for use.
 ///
 /// # Errors
-/// If the daemon cannot be asked.
+/// If the daemon does not answer.
 pub fn count(node: &Node, state: &str) -> io::Result<usize> {
     let snapshot = inspect(&node.socket())?;
     let ready = snapshot.enis.iter().filter(|eni| eni.state == "ready");

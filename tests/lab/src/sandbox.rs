@@ -1,5 +1,5 @@
-//! The process's own corner of the machine: mount and network namespaces made before any thread exists, so that
-//! whatever a test leaves behind ends with it. Without root, a user namespace comes first.
+//! The process's private environment: mount and network namespaces that are created before any thread, so that
+//! everything that a test leaves behind ends with them. Without root, a user namespace comes first.
 
 use std::{fs, io};
 
@@ -9,10 +9,10 @@ use nix::{
     unistd::{getegid, geteuid},
 };
 
-/// Enters the corner. To be called first thing in `main`: `unshare` of a user namespace needs a single thread.
+/// Enters the namespaces. Call this first in `main`: `unshare` of a user namespace needs a single thread.
 ///
 /// # Errors
-/// One line that names the missing permission and what to do about it.
+/// One line with the missing permission and the remedy.
 pub fn enter() -> Result<(), String> {
     let (uid, gid) = (geteuid(), getegid());
     let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
@@ -26,7 +26,7 @@ pub fn enter() -> Result<(), String> {
         map_root(uid.as_raw(), gid.as_raw())
             .map_err(|e| format!("cannot become root in a user namespace: {e}"))?;
     }
-    // Mounts made here must not travel back to the machine.
+    // Mounts made here must not propagate to the machine.
     mount(
         None::<&str>,
         "/",

@@ -1,8 +1,8 @@
-//! A soak: two nodes live through random churn, EC2's faults and daemons that are killed, for as long as asked. At the
-//! end everything is deleted, and what is left must be what an idle node holds.
+//! A soak test: two nodes with random pods, EC2 faults and killed daemons, for a given time. At the end, all pods are
+//! deleted, and only what an idle node holds may be left.
 //!
-//! Here are the phases and the settings; what each thread does is in the files below. It judges by what it sees from
-//! outside: the plugin's answers, packets, the kernel, EC2's ledger and `/proc`.
+//! This file has the phases and the settings; the files below have each thread's work. All checks are from outside: the
+//! plugin's answers, packets, the kernel, EC2's ledger and `/proc`.
 
 mod census;
 mod churn;
@@ -28,30 +28,30 @@ pub use ground::Tally;
 use ground::{Ground, Site, now};
 pub use report::Report;
 
-/// Four ENIs of 14 pod addresses: small enough that the pool runs dry now and then.
+/// Four ENIs with 14 pod addresses: small enough that the pool sometimes runs out of addresses.
 const KIND: &str = "m5.xlarge";
-/// Free addresses that a node keeps when nothing happens.
+/// The free addresses of an idle node.
 const TARGET: usize = 8;
-/// Seconds; short, so that addresses come round often.
+/// Seconds; short, so that addresses are reused often.
 const COOLDOWN: u64 = 5;
-/// Threads that place and remove pods, on each node.
+/// The number of threads per node that add and remove pods.
 const WORKERS: u64 = 3;
-/// The longest that an ENI may be left over once faults have stopped (I4).
+/// The maximum time for which an ENI may be left over after faults have stopped (I4).
 const SETTLE_LIMIT: Duration = Duration::from_secs(600);
-/// Pods that each node must take once EC2 is itself again.
+/// The number of pods that each node must accept when EC2 works again.
 const FINAL_PODS: usize = 20;
 
-/// How long, and which course of events.
+/// The duration, and the seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub churn: Duration,
     pub seed: u64,
 }
 
-/// Lives it. To be called in a [`crate::sandbox`].
+/// Runs the soak. Call this in a [`crate::sandbox`].
 ///
 /// # Errors
-/// If the lab fails, or the first of `say`; what the daemons do wrong is in the report.
+/// If the lab fails, or the first error of `say`; errors of the daemons are in the report.
 pub fn run(settings: Settings, say: impl Fn(&str) -> io::Result<()> + Sync) -> io::Result<Report> {
     let lab = Lab::start(world(settings.seed))?;
     say("two nodes come up")?;
@@ -72,7 +72,7 @@ pub fn run(settings: Settings, say: impl Fn(&str) -> io::Result<()> + Sync) -> i
     Ok(report)
 }
 
-/// EC2 with delays that do not dominate, real throttling, and addresses that are usable once they are told.
+/// EC2 with moderate delays, real throttling, and addresses that are usable as soon as they are assigned.
 fn world(seed: u64) -> SimConfig {
     let latency = Latency {
         scale: 0.1,
@@ -110,7 +110,7 @@ fn is_warm(node: &Node) -> bool {
     count(node, "free").is_ok_and(|free| free >= TARGET)
 }
 
-/// All threads at work, until the time is over.
+/// Runs all threads until the time is over.
 fn churn(
     lab: &Lab,
     sites: &[Site; 2],
@@ -128,8 +128,8 @@ fn churn(
         scope.spawn(move || traffic::probe(ground, seed));
         scope.spawn(move || trouble::strike(&lab.sim, ground, seed));
         scope.spawn(move || memory::watch(sites, ground));
-        // One node is restarted to the end. The other lives through the last two thirds in one piece: memory that
-        // leaks shows only in a process that grows old.
+        // One node is restarted until the end. The other one runs through the last two thirds without a restart: a
+        // memory leak shows only in a long-running process.
         scope.spawn(move || trouble::restart(&lab.sim, &sites[..1], ground, seed, churn));
         scope.spawn(move || trouble::restart(&lab.sim, &sites[1..], ground, seed + 1, churn / 3));
         let begun = now();

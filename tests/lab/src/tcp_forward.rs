@@ -1,4 +1,5 @@
-//! A way from the machine's own loopback to a server on a lab node's: for people with a browser. Copies bytes, reads none.
+//! Forwards connections from the machine's own loopback to a server on a lab node's loopback, for browsers. Copies
+//! bytes and does not interpret them.
 
 use std::{
     io,
@@ -14,15 +15,15 @@ use datapath::netns::Netns;
 pub struct Door(TcpListener);
 
 impl Door {
-    /// To be opened before [`crate::sandbox::enter`]: a socket stays where it was made.
+    /// Call this before [`crate::sandbox::enter`]: a socket stays in its namespace.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The kernel's error.
     pub fn open() -> io::Result<Self> {
         TcpListener::bind(("127.0.0.1", 0)).map(Self)
     }
 
-    /// Leads whoever comes to `port` on the loopback of `netns`, until the process ends. Answers where to come.
+    /// Forwards connections to `port` on the loopback of `netns`, until the process ends. Returns the address.
     ///
     /// # Errors
     /// If the listener has no address.
@@ -31,7 +32,7 @@ impl Door {
         thread::spawn(move || {
             for guest in self.0.incoming().flatten() {
                 let host = netns.run(|| TcpStream::connect(("127.0.0.1", port)));
-                // A node that does not answer closes the guest's connection, which says it all.
+                // If a node does not answer, the client's connection is closed.
                 if let Ok(Ok(host)) = host {
                     drop(join(&guest, &host));
                 }

@@ -1,6 +1,6 @@
-//! Packets between namespaces: who answers, by which ENI and under which address, and what was lost.
+//! Packets between namespaces: who answers, through which ENI and with which address, and what was lost.
 //!
-//! Owns its sockets and captures, and changes no network but for what [`kube_proxy`] writes. May use `node` and the
+//! Owns its sockets and captures, and changes no network except what [`kube_proxy`] writes. May use `node` and the
 //! [`crate::Lab`]. Must not know the daemon.
 
 pub mod capture;

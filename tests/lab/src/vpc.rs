@@ -1,4 +1,4 @@
-//! The lab itself: one simulated VPC, a directory of its own, and nodes on demand. Everything ends with the value.
+//! The lab itself: one simulated VPC, its own directory, and nodes on demand. Everything ends with the value.
 
 use std::{
     fs, io,
@@ -26,15 +26,15 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A VPC with one subnet and no nodes. EC2 answers without delay unless `sim` says otherwise.
+    /// A VPC with one subnet and no nodes. EC2 answers without delay unless `sim` configures one.
     ///
     /// # Errors
-    /// If namespaces cannot be made or servers not be bound.
+    /// If namespaces cannot be created or servers not be bound.
     pub fn start(sim: SimConfig) -> io::Result<Self> {
         let number = LABS.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("hawser-lab-{}-{number}", std::process::id()));
         fs::create_dir_all(&dir)?;
-        // As /run is on a node: the daemon's commits would otherwise wait for this machine's disk.
+        // Like /run on a node: otherwise the daemon's commits would wait for this machine's disk.
         mount(
             Some("tmpfs"),
             &dir,
@@ -50,7 +50,7 @@ impl Lab {
         })
     }
 
-    /// Launches an instance of `kind` and starts a daemon on it with `settings` in its environment.
+    /// Launches an instance of this type and starts a daemon on it with `settings` in its environment.
     ///
     /// # Errors
     /// If either fails; the daemon's log is in the error.
@@ -75,7 +75,7 @@ impl Lab {
         Node::new(instance, self.dir.join(format!("node-{number}")), settings)
     }
 
-    /// Nodes have an IPv6 address wherever their subnet can give them one.
+    /// Nodes have an IPv6 address if their subnet supports it.
     fn own_ipv6(&self) -> Pick6 {
         let world = self.sim.world();
         if world.subnets().any(|subnet| subnet.ipv6.is_some()) {
@@ -85,10 +85,10 @@ impl Lab {
         }
     }
 
-    /// Moves an address to an ENI of somebody else, as a reassignment at the console does.
+    /// Moves an address to another ENI, like a reassignment in the console.
     ///
     /// # Errors
-    /// What EC2 says.
+    /// EC2's error.
     pub fn take_away(&self, address: Ipv4Addr) -> io::Result<()> {
         let now = self.sim.now();
         let mut world = self.sim.world();
@@ -112,7 +112,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // Lazily: namespace files in it are mounts too, and go with it.
+        // Lazily: namespace files in it are mounts too, and are removed with it.
         umount2(&self.dir, MntFlags::MNT_DETACH).ok();
         drop(fs::remove_dir(&self.dir));
     }

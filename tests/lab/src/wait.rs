@@ -1,8 +1,8 @@
-//! Waiting in real time for what other processes and the kernel do.
+//! Waiting in real time for other processes and the kernel.
 
 use std::time::{Duration, Instant};
 
-/// Waits until `condition` holds, looking again every few milliseconds, at most `limit`.
+/// Waits until `condition` is true, checking every few milliseconds, at most `limit`.
 #[expect(clippy::disallowed_methods, reason = "the lab waits in real time")]
 pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let begun = Instant::now();

@@ -1,6 +1,6 @@
-//! The protocol between plugin and daemon, from outside either: frames made by hand, and a recorded conversation.
+//! The protocol between plugin and daemon, from outside: hand-made frames, and a recorded exchange.
 //!
-//! Owns the framing. Must not know what the messages mean, or nodes.
+//! Owns the framing. Must not know the meaning of messages, or nodes.
 
 pub mod http2;
 pub mod recording_proxy;

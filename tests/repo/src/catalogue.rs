@@ -1,14 +1,14 @@
-//! `docs/refusals.md` read back: an entry for each heading, with the code and the texts that stand below it.
+//! Parses `docs/refusals.md`: an entry for each heading, with its code and its texts.
 //!
-//! The crates that word refusals compare their own texts with it, so that the page has one reader. It knows the page's
-//! form and no refusal.
+//! The crates with refusals compare their own texts with it, so that the page has one parser. It knows the page's
+//! format and no refusal.
 
 use std::{collections::BTreeMap, fs, io};
 
-/// Where the page is.
+/// The path of the page.
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/refusals.md");
 
-/// A text as the code words it, and where the page must have it.
+/// A text of the code, and its entry on the page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     pub entry: String,
@@ -16,18 +16,18 @@ pub struct Text {
     pub text: String,
 }
 
-/// What the page says below one heading.
+/// The contents under one heading.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// From "CNI code N".
     pub code: Option<u32>,
     /// The lines between fences.
     pub texts: Vec<String>,
-    /// What "Shown by" names.
+    /// The tests after "Shown by".
     pub shown_by: Vec<String>,
 }
 
-/// The entries of one part of the page, which is what stands below a heading of the second order.
+/// The entries of one part of the page, which is everything under a second-level heading.
 ///
 /// # Errors
 /// If the page cannot be read or has no such part.
@@ -62,7 +62,8 @@ fn entry(text: &str) -> (String, Entry) {
     (heading.trim().to_owned(), entry)
 }
 
-/// What page and code do not agree on, a line each: texts that the page lacks, texts that nobody says, codes.
+/// The differences between page and code, one line each: texts that the page lacks, texts that the code does not have,
+/// codes.
 #[must_use]
 pub fn differences(page: &BTreeMap<String, Entry>, said: &[Text]) -> Vec<String> {
     let mut found = Vec::new();

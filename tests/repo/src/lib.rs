@@ -1,7 +1,7 @@
 //! Checks of the repository itself, which need neither privileges nor a node.
 //!
-//! Owns the readers of pages that are held to the code. Uses the standard library only, so that any crate's tests can
-//! depend on it.
+//! Owns the parsers of pages that are compared with the code. Uses only the standard library, so that any crate's tests
+//! can depend on it.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! `docs/faults.md` and `docs/refusals.md` are held to the sources: every row of the fault model is there, and every test
-//! that either page names exists. What the refusals say is held to the page where they are worded.
+//! Compares `docs/faults.md` and `docs/refusals.md` with the sources: every row of the fault model exists, and so does
+//! every test that either page names. The crates with refusals compare their texts with the page.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +17,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Every Rust source below `directory`, joined.
+/// All Rust sources in `directory`, concatenated.
 fn sources(directory: &Path, all: &mut String) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -37,7 +37,7 @@ fn names<'a>(text: &'a str, before: &'a str, end: char) -> impl Iterator<Item = 
         .filter_map(move |rest| rest.split(end).next())
 }
 
-/// What stands in backquotes.
+/// The texts in backquotes.
 fn quoted(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }

@@ -1,4 +1,4 @@
-//! Many seeds, on every core. Each seed is a world of its own, so the order in which they are lived means nothing.
+//! Many seeds on every core. Each seed is a separate world, so their order does not matter.
 
 use std::{
     fmt, io,
@@ -15,28 +15,28 @@ use crate::{
     run::{Failure, Kept, run},
 };
 
-/// Failures that are reported in full; after these nobody reads on.
+/// The number of failures that are reported in full.
 const SHOWN: usize = 5;
 /// Seeds between two lines of progress.
 const PROGRESS: u64 = 5000;
 
-/// What became of a range of seeds.
+/// The result of a range of seeds.
 #[derive(Debug, Default)]
 pub struct Report {
     pub seeds: u64,
     pub tally: Tally,
     pub calls: u64,
-    /// The most calls in any minute of any life.
+    /// The maximum number of calls in any minute of any run.
     pub peak: usize,
     pub kept: Kept,
     pub failures: Vec<Failure>,
     pub took: Duration,
 }
 
-/// Lives `seeds` on `threads` threads, and tells how it gets on. Ends early after some failures.
+/// Runs `seeds` on `threads` threads, and reports the progress. Ends early after some failures.
 ///
 /// # Errors
-/// The first of `tell`, after which no more seeds are begun.
+/// The first error of `tell`, after which no more seeds are started.
 pub fn run_all(
     seeds: Range<u64>,
     threads: usize,

@@ -1,6 +1,7 @@
-//! Crash points: a node's life with ADD, DEL, growth and shrinking, ended at each point where that can be done and begun
-//! again. Everything between the plugin and the outside is the daemon's own: verbs, store, recovery, pool, planner,
-//! executor. The kernel and EC2 are simulated, and the state file is copied as a killed process leaves it.
+//! Crash points: a node's life with ADD, DEL, growth and shrinking, in which the daemon is killed at each possible
+//! point and started again. Everything between the plugin and the outside is the daemon's own: verbs, store, recovery,
+//! pool, planner, executor. The kernel and EC2 are simulated, and the state file is copied as a killed process leaves
+//! it.
 
 mod daemon;
 mod story;
@@ -31,10 +32,10 @@ use crate::{
     },
 };
 
-/// What a campaign over all points came to.
+/// The result of a campaign over all points.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Points in the life that nobody ends, by name, in order.
+    /// The points of a run without a kill, by name, in order.
     pub points: Vec<String>,
     /// How many of them a daemon was killed at.
     pub covered: usize,
@@ -56,7 +57,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// What goes wrong besides the crash, where [`enumerate_all`] combines the two.
+/// Faults in addition to the crash, which [`enumerate_all`] combines.
 const BESIDE: [&[Fault]; 9] = [
     &[],
     &[Fault::LostReply],
@@ -69,10 +70,10 @@ const BESIDE: [&[Fault]; 9] = [
     &[Fault::Denied],
 ];
 
-/// Kills a daemon at every point of each of these lives, and tells how it went. True if nothing was broken.
+/// Kills a daemon at every point of each of these runs, and reports the results. True if there were no violations.
 ///
 /// # Errors
-/// The first of `tell`.
+/// The first error of `tell`.
 pub fn enumerate_all(tell: impl Fn(String) -> io::Result<()>) -> io::Result<bool> {
     let mut sound = true;
     for faults in BESIDE {
@@ -84,10 +85,10 @@ pub fn enumerate_all(tell: impl Fn(String) -> io::Result<()>) -> io::Result<bool
     Ok(sound)
 }
 
-/// Kills a daemon at every `stride`th point from `first` of a life in which `faults` are in force for the first minutes.
+/// Kills a daemon at every `stride`th point from `first` of a run in which `faults` are active for the first minutes.
 ///
 /// # Panics
-/// If no directory for the state files can be made.
+/// If no directory for the state files can be created.
 #[must_use]
 pub fn enumerate(faults: &[Fault], first: usize, stride: usize) -> Report {
     let (points, failure) = live(faults, None, Words::Last);
@@ -109,7 +110,7 @@ pub fn enumerate(faults: &[Fault], first: usize, stride: usize) -> Report {
     report
 }
 
-/// One life: the points that it passed, and what was broken.
+/// One run: its points and its violations.
 fn live(faults: &[Fault], kill_at: Option<usize>, words: Words) -> (Vec<String>, Option<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -122,7 +123,7 @@ fn live(faults: &[Fault], kill_at: Option<usize>, words: Words) -> (Vec<String>,
         let points = Points::new(kill_at);
         let stage = Stage::new(scenario, trace, Instant::now()).with_points(points);
         let (stage, place) = (Arc::new(stage), Place::new());
-        // Biased: a broken invariant ends the life at that very moment.
+        // Biased: a violation ends the run immediately.
         tokio::select! {
             biased;
             () = stage.failed() => {}
@@ -138,7 +139,8 @@ fn live(faults: &[Fault], kill_at: Option<usize>, words: Words) -> (Vec<String>,
     })
 }
 
-/// Two ENIs' worth of pods on the smallest type, and one address to spare: what comes makes it grow, what goes shrink.
+/// Two ENIs' worth of pods on the smallest type, and one spare address: new pods make it grow, deleted ones make it
+/// shrink.
 fn scenario(faults: &[Fault]) -> Scenario {
     let window = |fault: &Fault| Window {
         fault: *fault,
@@ -172,7 +174,7 @@ fn scenario(faults: &[Fault]) -> Scenario {
     }
 }
 
-/// A directory of this life's own, in memory where there is such a thing: as /run is on a node.
+/// A directory for this run, in memory if possible, like /run on a node.
 struct Place(PathBuf);
 
 impl Place {
@@ -193,7 +195,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // Best effort: nobody reads it again.
+        // Best effort: it is not read again.
         drop(std::fs::remove_dir_all(&self.0));
     }
 }

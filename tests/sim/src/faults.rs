@@ -1,4 +1,4 @@
-//! Every kind of fault that the simulation knows, and how often each of them struck.
+//! The kinds of faults in the simulation, and how often each of them happened.
 
 macro_rules! faults {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
@@ -18,13 +18,13 @@ macro_rules! faults {
 }
 
 faults! {
-    /// The call takes effect, and its answer never comes [1, 3, 8].
+    /// The call takes effect, and its answer is lost [1, 3, 8].
     LostReply = "reply lost",
-    /// The call is never seen by EC2, and the caller cannot know [15].
+    /// EC2 never receives the call, and the caller cannot know [15].
     Unsent = "request lost",
     /// No connection [15].
     Refused = "connection refused",
-    /// The call takes effect, and its answer cannot be read [15].
+    /// The call takes effect, and its answer is unreadable [15].
     Truncated = "answer truncated",
     /// 5xx without effect [15].
     Internal = "internal error",
@@ -32,47 +32,47 @@ faults! {
     InternalApplied = "internal error, applied",
     /// Everything is throttled [13].
     Throttled = "throttled",
-    /// Others empty the account's buckets [13].
+    /// Other callers empty the account's buckets [13].
     Buckets = "bucket empty",
     /// IAM denies one action [14].
     Denied = "denied",
-    /// Neighbours take every free address [12].
+    /// Others use every free address [12].
     Exhausted = "subnet exhausted",
-    /// No whole /28 is left [11].
+    /// There is no free /28 [11].
     Fragmented = "subnet fragmented",
-    /// A fresh ENI is not found [16].
+    /// A new ENI is not found [16].
     Fresh = "fresh ENI not found",
-    /// A list shows an older state of things, of each ENI its own [16].
+    /// A list shows an older state, different for each ENI [16].
     Stale = "stale list",
-    /// Fewer addresses than asked for [9].
+    /// Fewer addresses than requested [9].
     Partial = "partial assign",
-    /// `attaching` for ever [5].
+    /// `attaching` forever [5].
     AttachStall = "attach stalls",
-    /// `detaching` until support helps [21].
+    /// `detaching` until the faults end [21].
     DetachStall = "detach stalls",
-    /// The link of an attached ENI comes late [5].
+    /// The link of an attached ENI appears late [5].
     LinkLate = "link late",
     /// The host's network refuses an ENI.
     HostFails = "host refuses ENI",
     /// Wiring a pod fails.
     WireFails = "wiring fails",
-    /// An ENI that is not ours takes a slot [4, 6, 20].
+    /// An ENI that is not ours uses a slot [4, 6, 20].
     ForeignAttach = "foreign ENI attached",
-    /// One of AWS's own takes a slot [20].
+    /// An ENI of an AWS service uses a slot [20].
     ForeignManaged = "managed ENI attached",
-    /// Somebody detaches our ENI [18].
+    /// Another actor detaches our ENI [18].
     ForeignDetach = "our ENI detached",
-    /// Somebody deletes our ENI [18].
+    /// Another actor deletes our ENI [18].
     ForeignDelete = "our ENI deleted",
-    /// Somebody moves one of our addresses away [19].
+    /// Another actor moves one of our addresses [19].
     Moved = "address moved away",
-    /// Somebody unassigns our IPv6 prefix [19].
+    /// Another actor unassigns our IPv6 prefix [19].
     PrefixTaken = "prefix unassigned",
-    /// Somebody assigns our ENI a second one.
+    /// Another actor assigns our ENI a second one.
     PrefixAdded = "prefix assigned by others",
-    /// An unattached ENI of a former life [2].
+    /// An unattached ENI of a previous process [2].
     Leftover = "ENI left over",
-    /// The daemon dies and comes back [27].
+    /// The daemon is killed and started again [27].
     Crash = "daemon killed",
     /// A request of the dead daemon still takes effect [2, 27].
     Posthumous = "call outlives daemon",
@@ -80,11 +80,11 @@ faults! {
     Orphaned = "pod ends unseen",
     /// The sandbox is deleted while its ADD waits [31].
     CalledOff = "waiting ADD deleted",
-    /// The node is cordoned and released.
+    /// The node is cordoned and uncordoned.
     Cordoned = "cordon",
 }
 
-/// How often each kind struck.
+/// How often each kind happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tally([u64; Fault::ALL.len()]);
 
@@ -110,7 +110,7 @@ impl Tally {
         }
     }
 
-    /// Kinds that never struck.
+    /// Kinds that never happened.
     pub fn missing(&self) -> impl Iterator<Item = Fault> + '_ {
         Fault::ALL
             .iter()

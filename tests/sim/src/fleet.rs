@@ -1,9 +1,9 @@
-//! A fleet in virtual time: thousands of nodes, each the daemon's own pool task, planner, executor and limiter, share
-//! the EC2 buckets of one account.
+//! A fleet in virtual time: thousands of nodes, each with the daemon's own pool task, planner, executor and limiter,
+//! share the EC2 buckets of one account.
 //!
-//! Only EC2 and the kernel are played ([`account`], [`node`]); whatever decides when a call is sent is the real thing.
-//! Runs on a paused, single-threaded tokio runtime, which the caller provides: an hour takes no longer than its events,
-//! and a seed repeats a run.
+//! Only EC2 and the kernel are simulated ([`account`], [`node`]); everything that decides when a call is sent is real.
+//! Runs on a paused, single-threaded tokio runtime from the caller: an hour takes no longer than its events, and a seed
+//! reproduces a run.
 
 pub mod account;
 pub mod node;
@@ -21,14 +21,14 @@ use self::{
     report::{Row, Served},
 };
 
-/// No call for this long: the fleet has come to rest. Longer than the longest back-off of anything.
+/// Without a call for this long, the fleet is at rest. Longer than the longest back-off.
 const REST: Duration = Duration::from_secs(11 * 60);
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// All three scenarios, one after the other on the same nodes: start, growth by one ENI each, one hour idle.
+/// All three scenarios in sequence on the same nodes: start, growth by one ENI each, one idle hour.
 ///
 /// # Panics
-/// If the instance type is unknown, which would be the planner's table at fault.
+/// If the instance type is missing in the planner's table.
 pub async fn run(nodes: usize, seed: u64) -> Vec<Row> {
     let account = Arc::new(Account::new(nodes, seed));
     let mut tasks = JoinSet::new();
@@ -46,7 +46,7 @@ pub async fn run(nodes: usize, seed: u64) -> Vec<Row> {
     vec![start, grow, idle]
 }
 
-/// `pods` more on every node, all at once, until the last has its address.
+/// `pods` more on every node, all at once, until the last one has its address.
 async fn serve(fleet: &[Node], account: &Account, what: &'static str, pods: u32) -> Row {
     let from = account.now();
     let begun = Instant::now();
@@ -64,13 +64,13 @@ async fn serve(fleet: &[Node], account: &Account, what: &'static str, pods: u32)
     while let Some(took) = asking.join_next().await {
         served.push(took.expect("a pod's task does not panic"));
     }
-    // A node is served when its last pod is; pods that found an address in stock say nothing of EC2.
+    // A node is served when its last pod is; pods that got a free address show nothing about EC2.
     served.sort_unstable();
     let last = served.split_off(served.len() - fleet.len());
     Row::new(what, fleet.len(), account.since(from), last)
 }
 
-/// Waits until nobody has called for a while.
+/// Waits until there were no calls for a while.
 async fn rest(account: &Account) {
     loop {
         let last = account.last_call().max(account.now().saturating_sub(REST));

@@ -7,9 +7,9 @@
 //! | [`crash`] | a node's life, ended at each point where a daemon can be killed, and begun again |
 //! | [`fleet`] | thousands of nodes that share one account's EC2 budget |
 //!
-//! A run draws its `scenario`, shares one `state`, is played by the `surroundings` and judged by the `oracle`. Each may
-//! use those that come after it in that order reversed: `state` knows `scenario` and `faults`, the `oracle` knows
-//! `state`, the `surroundings` know both, `run` and `crash` know all. The fleet stands alone.
+//! A run draws its `scenario`, shares one `state`, runs in the `surroundings` and is checked by the `oracle`.
+//! Dependencies: `state` uses `scenario` and `faults`, the `oracle` uses `state`, the `surroundings` use both, `run`
+//! and `crash` use all. The fleet is separate.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The daemon's life: start as the real one does (recover, serve, ask EC2 what is attached), die, start again.
+//! The daemon's life: it starts like the real one (recover, serve, list attached ENIs), dies, and starts again.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
@@ -33,7 +33,7 @@ pub struct Node {
     me: Arc<Identity>,
     metrics: Arc<Metrics>,
     tasks: Detached,
-    /// The task that starts the daemon and then is it.
+    /// The task that starts the daemon and then runs it.
     running: Option<JoinHandle<()>>,
 }
 
@@ -50,7 +50,7 @@ impl Node {
         }
     }
 
-    /// Starts a daemon, which serves as soon as EC2 has answered it.
+    /// Starts a daemon, which serves as soon as EC2 has answered.
     pub fn start(&mut self) {
         let generation = self.stage.with(|state, now| {
             state.generation += 1;
@@ -87,7 +87,7 @@ impl Node {
 }
 
 impl State {
-    /// Those of the `known` ENIs whose links went while no daemon ran, and where the kernel tells of each that goes later.
+    /// Those of the `known` ENIs whose links disappeared while no daemon ran, and the receiver for later ones.
     fn watch_links(&mut self, known: &[Observed]) -> (Vec<Mac>, mpsc::UnboundedReceiver<Mac>) {
         let (monitor, gone) = mpsc::unbounded_channel();
         self.monitor = Some(monitor);
@@ -97,7 +97,7 @@ impl State {
         (missing.map(|eni| eni.mac).collect(), gone)
     }
 
-    /// Some pods end while nobody is there to be told.
+    /// Some pods end while no daemon runs.
     fn bury(&mut self, now: Duration) {
         let mut orphaned = 0;
         for held in self.ledger.live.values_mut() {
@@ -176,14 +176,14 @@ impl Start {
     }
 }
 
-/// Tells the pool of each link that goes.
+/// Notifies the pool of each link that disappears.
 async fn pass_on(mut gone: mpsc::UnboundedReceiver<Mac>, pool: Pool) {
     while let Some(mac) = gone.recv().await {
         pool.tell(Event::EniLinkGone { mac }).await;
     }
 }
 
-/// The store's list of ENIs, written as soon as it changes; a dead daemon writes no more.
+/// The store's list of ENIs, written when it changes; a dead daemon writes no more.
 async fn remember(mut enis: watch::Receiver<Vec<Observed>>, stage: Arc<Stage>, generation: u64) {
     while enis.changed().await.is_ok() {
         let now = enis.borrow_and_update().clone();
@@ -205,7 +205,7 @@ pub(super) fn settings(stage: &Stage) -> config::Cloud {
     }
 }
 
-/// What the metadata service says of this node.
+/// The metadata of this node.
 pub(super) fn identity(state: &State) -> Identity {
     let primary = state
         .interface(&EniId(state.primary.0.clone()))

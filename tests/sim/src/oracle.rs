@@ -1,4 +1,4 @@
-//! The invariants, judged with knowledge that no daemon has: the whole world and every sandbox.
+//! The invariants, checked with knowledge that no daemon has: the whole world and every sandbox.
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     state::{State, witness::Thing},
 };
 
-/// EC2 calls that one daemon may make within any minute (I9), whatever goes wrong.
+/// The maximum number of EC2 calls of one daemon within any minute (I9), whatever goes wrong.
 const CALLS_PER_MINUTE: usize = 90;
 /// The same while EC2 throttles everything: about twelve for each of the APIs that a growing node needs.
 const CALLS_WHEN_THROTTLED: usize = 48;
@@ -41,7 +41,7 @@ pub fn spent(state: &mut State, call: &Call, now: Duration) {
     }
 }
 
-/// I1, I2 and I3: `sandbox` is told to use an address.
+/// I1, I2 and I3: `sandbox` gets an address.
 pub fn granted(state: &mut State, sandbox: &Sandbox, grant: &Grant, now: Duration) {
     let address = grant.address;
     if let Some(holder) = state
@@ -100,7 +100,7 @@ fn unusable(state: &State, grant: &Grant) -> Option<&'static str> {
     (!up).then_some("the host has not set the ENI up")
 }
 
-/// I5: what a mutating call would take away.
+/// I5: what a mutating call would remove.
 pub fn before_call(state: &mut State, call: &Call, now: Duration) {
     let Some(target) = target(state, call) else {
         return;
@@ -146,7 +146,7 @@ pub fn before_call(state: &mut State, call: &Call, now: Duration) {
     }
 }
 
-/// The ENI that `call` takes something from; none if it takes nothing or the ENI is gone.
+/// The ENI from which `call` removes something; none if it removes nothing or the ENI does not exist.
 fn target(state: &State, call: &Call) -> Option<NetworkInterface> {
     match call {
         Call::UnassignPrivateIpAddresses { eni, .. }
@@ -164,7 +164,7 @@ fn target(state: &State, call: &Call) -> Option<NetworkInterface> {
     }
 }
 
-/// I8 and liveness: an ADD asked at `asked` was answered now, with an address or not.
+/// I8 and liveness: an ADD from `asked` was answered now, with or without an address.
 pub fn answered(
     state: &mut State,
     sandbox: &Sandbox,
@@ -204,26 +204,26 @@ pub fn answered(
     }
 }
 
-/// What the design lets pods wait beyond the half minute, and why.
+/// How long the design lets pods wait beyond half a minute, and why.
 fn grace(state: &State) -> Duration {
     let mut grace = Duration::ZERO;
     if state.tally.of(Fault::LostReply) + state.tally.of(Fault::Unsent) > 0 {
-        // The last call that got lost is waited for as long as any.
+        // A lost call is waited for until its timeout.
         grace += state.scenario.timeout;
     }
     if state.tally.of(Fault::Throttled) + state.tally.of(Fault::Buckets) > 0 {
-        // The limiter lets a throttled account recover before it asks again, whoever waits (docs/fleet.md).
+        // The limiter lets a throttled account recover before its next call, even while pods wait (docs/fleet.md).
         grace += Duration::from_secs(60);
     }
     if !state.disturbed.is_empty() {
-        // The slot of an ENI that somebody took away is given up on two lists that are half a minute apart (I5).
+        // The slot of an ENI that another actor removed is free after two lists that are half a minute apart (I5).
         grace += Duration::from_secs(30);
     }
     grace
 }
 
-/// Addresses of our attached ENIs that nobody has, and slots that could take one more each. In IPv6 the node's size is the
-/// only limit: the prefix never is, nor is the room for it.
+/// Unused addresses of our attached ENIs, and slots for one more address each. In IPv6, the node's size is the only
+/// limit: the prefix never is, nor the space for it.
 #[must_use]
 pub fn capacity(state: &State) -> usize {
     if state.scenario.is_ipv6() {
@@ -242,14 +242,14 @@ pub fn capacity(state: &State) -> usize {
     let (ours, foreign): (Vec<_>, Vec<_>) =
         attached.partition(|eni| state.is_ours(eni) && !eni.requester_managed);
     let cap = usize::from(state.scenario.kind.eni_cap(&state.scenario.config));
-    // Slots that pods cannot count upon within half a minute: of attaches that hang, which have a minute, and of ENIs
-    // that left just now, which the daemon does not know.
+    // Slots that pods cannot use within half a minute: of attaches that hang, which have a minute, and of ENIs that
+    // just disappeared, which the daemon does not know.
     let hanging = ours.iter().filter(|eni| !state.is_attached(eni)).count();
     let room = cap.saturating_sub(foreign.len() + hanging + state.just_left);
     let held = state.ledger.live.len() + state.ledger.resting.len();
     let by_slots = (room * slots).saturating_sub(held);
     let subnet = usize::try_from(state.world.available(&state.subnet)).unwrap_or(usize::MAX);
-    // What our ENIs have and nobody uses, and what the subnet can still give beyond new ENIs' own addresses.
+    // Unused addresses of our ENIs, and what the subnet can still assign beyond new ENIs' own addresses.
     let idle = ours
         .iter()
         .filter(|eni| state.is_attached(eni))
@@ -266,8 +266,8 @@ fn spare(state: &State, eni: &NetworkInterface) -> usize {
     )
 }
 
-/// How long after the faults stopped an address may be EC2's and nobody's (I4): two minutes, and what the design lets a
-/// pod wait longer for. Where IAM denied the list itself, whoever may read it again is asked after five minutes at most.
+/// How long after the end of the faults an address may be assigned in EC2 but unused (I4): two minutes, plus the longer
+/// waits of the design. If IAM denied the list itself, it is tried again after five minutes at most.
 #[must_use]
 pub fn address_limit(state: &State) -> Duration {
     let denied = state.tally.of(Fault::Denied) > 0;
@@ -275,7 +275,7 @@ pub fn address_limit(state: &State) -> Duration {
     Duration::from_secs(120) + grace(state) + policy
 }
 
-/// I4: ENIs and addresses that EC2 counts as this node's and the daemon does not.
+/// I4: ENIs and addresses that belong to this node in EC2 but not for the daemon.
 #[must_use]
 pub fn leaks(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String> {
     let mut leaks = leaked_enis(state, seen, now);
@@ -306,7 +306,7 @@ fn leaked_enis(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String
     leaks
 }
 
-/// IPv6 prefixes beyond the one that serves the node, without a pod on them.
+/// IPv6 prefixes without a pod, beyond the one that serves the node.
 fn spare_prefixes(state: &State) -> Option<String> {
     let primary = state.interface(&state.primary)?;
     let used = state.in_use_on(primary);
@@ -316,16 +316,16 @@ fn spare_prefixes(state: &State) -> Option<String> {
     });
     let idle: Vec<_> = idle.collect();
     let needed = usize::from(idle.len() == primary.ipv6_prefixes.len());
-    // Nobody has told the daemon of one that others brought.
+    // The daemon was not told of a prefix that another actor assigned.
     let told = state.disturbed.is_empty();
     (told && idle.len() > needed).then(|| format!("{idle:?} are held for nobody"))
 }
 
-/// Addresses of ENIs that the daemon has, and that it does not know of.
+/// Unknown addresses of ENIs that the daemon knows.
 #[must_use]
 pub fn leaked_addresses(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String> {
     let mut leaks = BTreeSet::new();
-    // The addresses of an ENI that is attached nowhere come or go with it: the ENI is the leak, and has its own bound.
+    // The addresses of an unattached ENI belong to it: the ENI is the leak, and has its own limit.
     let attached = |eni: &&NetworkInterface| state.is_ours(eni) && state.is_attached(eni);
     for eni in state.world.interfaces().filter(attached) {
         let known = |view: &&EniView| view.id.as_ref().is_some_and(|id| id.0 == eni.id.0);

@@ -1,8 +1,8 @@
-//! Streams of random numbers, one for each purpose: one more number for the workload does not change who crashes when.
+//! Streams of random numbers, one per purpose: one more number for the workload does not change the crashes.
 
 use vpc_sim::random::Rng;
 
-/// What a stream of numbers is for.
+/// The purpose of a stream.
 #[derive(Clone, Copy, Debug)]
 pub enum Purpose {
     Scenario = 1,

@@ -1,9 +1,9 @@
-//! Deterministic simulation: the daemon's own pool, planner and executor against EC2's world, in virtual time.
+//! Deterministic simulation: the daemon's own pool, planner and executor with EC2's world, in virtual time.
 //!
-//! One seed is one life of one node: its type, subnet and configuration, pods that come and go, and everything that
-//! goes wrong. While it lives the [`oracle`] watches every grant and every call; then the faults stop, and what the
-//! daemon owes is collected: waiting pods are served, leaks are gone, and in the end silence. The same seed always
-//! lives the same life. One thread, no real clock, nothing iterated in hash order.
+//! One seed is one life of one node: its type, subnet and configuration, its pods, and all faults. During the run, the
+//! [`oracle`] checks every grant and every call. Then the faults stop, and the final conditions are checked: waiting
+//! pods are served, there are no leaks, and finally no calls. The same seed always gives the same run. One thread, no
+//! real clock, nothing iterated in hash order.
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ pub use crate::state::trace::Words;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub seed: u64,
@@ -35,11 +35,11 @@ pub struct Outcome {
     pub peak: usize,
     pub failure: Option<Failure>,
     pub lines: Vec<String>,
-    /// Of the promises that have conditions, those whose conditions held.
+    /// Of the conditional checks, those whose conditions were met.
     pub kept: Kept,
 }
 
-/// Promises that were put to the test.
+/// Checks that were made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
     pub liveness: u64,
@@ -47,7 +47,7 @@ pub struct Kept {
     pub silence: u64,
 }
 
-/// A broken invariant, with what is needed to look into it.
+/// A violation, with the data to investigate it.
 #[derive(Clone, Debug)]
 pub struct Failure {
     seed: u64,
@@ -77,7 +77,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Lives `seed`. A failing seed is lived again for its words.
+/// Runs `seed`. A failing seed runs again with a log.
 #[must_use]
 pub fn run(seed: u64) -> Outcome {
     let outcome = live(seed, Words::None);
@@ -87,10 +87,10 @@ pub fn run(seed: u64) -> Outcome {
     live(seed, Words::Last)
 }
 
-/// Lives `seed` once.
+/// Runs `seed` once.
 ///
 /// # Panics
-/// If the runtime cannot be built.
+/// If the runtime cannot be created.
 #[must_use]
 pub fn live(seed: u64, words: Words) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -98,11 +98,11 @@ pub fn live(seed: u64, words: Words) -> Outcome {
         .start_paused(true)
         .build()
         .expect("a runtime without I/O needs nothing of the system");
-    // Inside the runtime, or the epoch would be read from the real clock.
+    // Inside the runtime, otherwise the epoch would be read from the real clock.
     runtime.block_on(async move { Life::new(seed, words).run().await })
 }
 
-/// One run under way.
+/// One run in progress.
 struct Life {
     scenario: Arc<Scenario>,
     stage: Arc<Stage>,
@@ -123,7 +123,7 @@ impl Life {
 
     async fn run(mut self) -> Outcome {
         let stage = self.stage.clone();
-        // Biased: a broken invariant ends the run at that very moment.
+        // Biased: a violation ends the run immediately.
         tokio::select! {
             biased;
             () = stage.failed() => {}
@@ -170,7 +170,7 @@ impl Life {
         self.collect(&pods).await;
     }
 
-    /// What strikes, when it is due.
+    /// Applies faults when they are due.
     async fn trouble(&self, node: &mut Node, end: Duration) {
         let cordons = self
             .scenario
@@ -219,7 +219,7 @@ impl Life {
         }
     }
 
-    /// Faults stop, and the daemon, if it was down, comes back.
+    /// Faults stop, and a dead daemon is started again.
     async fn calm(&self) {
         self.stage.with(|state, now| {
             state.trace.note(now, "calm", &[], || "the faults stop");
@@ -236,7 +236,7 @@ impl Life {
         self.schedulable(true).await;
     }
 
-    /// What the daemon owes once nothing goes wrong any more.
+    /// The final conditions after the faults have stopped.
     async fn collect(&mut self, pods: &Pods) {
         let calm = self.stage.now();
         self.expect_service(pods);
@@ -256,7 +256,7 @@ impl Life {
                 format!("{leak}, ten minutes after the faults stopped"),
             );
         }
-        // The longest life is over, and what it leaves has been given back.
+        // The longest pod has ended, and its resources have been returned.
         until(&self.stage, calm + MINUTE * 30).await;
         self.expect_silence().await;
     }
@@ -274,7 +274,7 @@ impl Life {
         }
     }
 
-    /// Pods ask, and are entitled to addresses if there are any.
+    /// Pods request addresses and must get them if there are any.
     fn expect_service(&mut self, pods: &Pods) {
         let probes = self.stage.with(|state, now| {
             let capacity = oracle::capacity(state);
@@ -313,7 +313,7 @@ impl Life {
         }
     }
 
-    /// I9: a node that has what it wants makes no call in an hour.
+    /// I9: a node that has met its targets makes no calls in an hour.
     async fn expect_silence(&mut self) {
         let Some(snapshot) = self.snapshot().await else {
             return;
@@ -328,7 +328,7 @@ impl Life {
         let made = self.stage.with(|state, _| state.budget.total()) - before.0;
         let (limit, what) = match (settled && before.1, self.scenario.sizes_itself()) {
             (true, false) => (0, "a settled"),
-            // What the demand of the last days no longer asks for is given back, ENI by ENI.
+            // What the demand of the last days no longer needs is returned, one ENI at a time.
             (true, true) => (8, "a self-sizing"),
             (false, _) => (60, "an unsettled"),
         };

@@ -1,4 +1,4 @@
-//! What a seed stands for: the node, its configuration, its pods, and everything that will go wrong.
+//! The contents of a seed: the node, its configuration, its pods, and all faults.
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use vpc_sim::random::Rng;
 /// The node has been up for a while when the daemon first starts.
 pub const BOOT: Duration = Duration::from_secs(1000);
 
-/// EC2 actions that a denial may hit.
+/// EC2 actions that can be denied.
 const DENIABLE: [&str; 8] = [
     "CreateNetworkInterface",
     "AttachNetworkInterface",
@@ -27,16 +27,16 @@ const DENIABLE: [&str; 8] = [
     "ModifyNetworkInterfaceAttribute",
 ];
 
-/// The same of a node whose pods have IPv6 addresses.
+/// The same for an IPv6 node.
 const DENIABLE_V6: [&str; 3] = [
     "AssignIpv6Addresses",
     "UnassignIpv6Addresses",
     "DescribeNetworkInterfaces",
 ];
 
-/// Faults that are in force for a while.
+/// Faults that last for a while.
 const LASTING: [Fault; 24] = [
-    // Those that need an occasion come more often.
+    // Those that need an opportunity are more frequent.
     Fault::Stale,
     Fault::Stale,
     Fault::Stale,
@@ -63,7 +63,7 @@ const LASTING: [Fault; 24] = [
     Fault::Cordoned,
 ];
 
-/// Faults that strike once.
+/// Faults that happen once.
 const SUDDEN: [Fault; 12] = [
     Fault::AttachStall,
     Fault::AttachStall,
@@ -79,7 +79,7 @@ const SUDDEN: [Fault; 12] = [
     Fault::Crash,
 ];
 
-/// Those of an IPv6 node: it has one ENI, and nothing happens to others.
+/// Those of an IPv6 node: it has one ENI, and others are not affected.
 const SUDDEN_V6: [Fault; 7] = [
     Fault::PrefixTaken,
     Fault::PrefixTaken,
@@ -90,53 +90,53 @@ const SUDDEN_V6: [Fault; 7] = [
     Fault::Crash,
 ];
 
-/// The subnet's other block, and what a VPC has it from.
+/// The subnet's IPv6 block, and the VPC's block that contains it.
 pub const SUBNET_V6: Ipv6Net = Ipv6Net::new_assert(
     Ipv6Addr::new(0x2600, 0x1f14, 0x0abc, 0xde00, 0, 0, 0, 0),
     64,
 );
 
-/// A fault in force from `from` to `to`.
+/// A fault that is active from `from` to `to`.
 #[derive(Clone, Debug)]
 pub struct Window {
     pub fault: Fault,
     pub from: Duration,
     pub to: Duration,
-    /// Of the calls (or other occasions) that it hits.
+    /// The share of calls (or other opportunities) that it affects.
     pub percent: u64,
-    /// The one action that is denied.
+    /// The action that is denied.
     pub action: &'static str,
 }
 
-/// How pods come and go.
+/// How pods are created and deleted.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// Mean time between arrivals.
     pub every: Duration,
     /// Pods per arrival.
     pub batch: u64,
-    /// Longest life.
+    /// Longest lifetime.
     pub life: Duration,
-    /// The scheduler places no more pods than this here.
+    /// The maximum number of pods that the scheduler places here.
     pub most: usize,
-    /// Of waiting ADDs that are called off.
+    /// The share of waiting ADDs that are cancelled.
     pub called_off: u64,
 }
 
-/// One seed's world.
+/// The world of one seed.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     pub seed: u64,
     pub kind: &'static InstanceType,
     pub subnet: Ipv4Net,
     pub config: Config,
-    /// The daemon's limit for one EC2 call.
+    /// The daemon's time limit for one EC2 call.
     pub timeout: Duration,
-    /// How old a list may be.
+    /// The maximum age of a list.
     pub lag: Duration,
-    /// ENIs of a former life.
+    /// ENIs of a previous process.
     pub leftovers: u64,
-    /// Pods and faults until then; all times of faults count from [`BOOT`].
+    /// The end of pods and faults; all times of faults count from [`BOOT`].
     pub chaos: Duration,
     pub windows: Vec<Window>,
     pub sudden: Vec<(Duration, Fault)>,
@@ -184,7 +184,7 @@ impl Scenario {
         }
     }
 
-    /// The window of `fault` in force at `now`.
+    /// The active window of `fault` at `now`.
     #[must_use]
     pub fn window(&self, fault: Fault, now: Duration) -> Option<&Window> {
         let now = now.checked_sub(BOOT)?;
@@ -197,7 +197,7 @@ impl Scenario {
         self.config.family == Family::V6
     }
 
-    /// Whether the pool sizes itself by the demand: no target is set. An IPv6 node's one prefix is size enough.
+    /// Whether the pool sizes itself by demand: no target is set. An IPv6 node's one prefix is always enough.
     #[must_use]
     pub fn sizes_itself(&self) -> bool {
         !self.is_ipv6()
@@ -207,7 +207,7 @@ impl Scenario {
             && self.config.warm_prefix_target.is_none()
     }
 
-    /// Whether a list may be old at any time in this world.
+    /// Whether lists may be stale in this world.
     #[must_use]
     pub fn has_stale_lists(&self) -> bool {
         self.windows.iter().any(|w| w.fault == Fault::Stale)
@@ -228,7 +228,7 @@ fn instance(rng: &mut Rng) -> &'static InstanceType {
     limits::lookup(KINDS[rng.index(KINDS.len())]).expect("the table has these types")
 }
 
-/// Turns a node into one of IPv6, which needs prefixes.
+/// Turns a node into an IPv6 node, which needs prefixes.
 fn in_ipv6(config: &mut Config, kind: &'static InstanceType) -> &'static InstanceType {
     config.family = Family::V6;
     config.prefix_delegation = true;
@@ -265,7 +265,7 @@ fn config(rng: &mut Rng, kind: &InstanceType) -> Config {
     config
 }
 
-/// Pods that hold or have just left between a fifth and a little more of what the node can hold, on the average.
+/// Pods that, on average, use or have just released between a fifth and slightly more of the node's capacity.
 fn load(rng: &mut Rng, limit: u64, cooldown: Duration) -> Load {
     let bursts = rng.percent(40);
     let batch = if bursts {
@@ -289,7 +289,7 @@ fn load(rng: &mut Rng, limit: u64, cooldown: Duration) -> Load {
 fn window(rng: &mut Rng, chaos: Duration, deniable: &[&'static str]) -> Window {
     let fault = *rng.pick(&LASTING);
     let from = rng.millis(0, millis(chaos) * 4 / 5);
-    // Half of them last to the end: what is in force when the faults stop is what recovery starts from.
+    // Half of them last until the end: recovery starts from the faults that are active then.
     let to = if rng.percent(50) {
         chaos
     } else {

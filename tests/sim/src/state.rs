@@ -1,7 +1,7 @@
-//! What all actors of a run share, behind one lock.
+//! The shared state of all actors of a run, behind one lock.
 //!
-//! Owns EC2's world, the node's ledger, the trace and the first broken invariant. May use `scenario`, `faults` and
-//! `random`. Must not know who acts on it: the surroundings, the oracle and the daemon.
+//! Owns EC2's world, the node's ledger, the trace and the first violation. May use `scenario`, `faults` and `random`.
+//! Must not know its users: the surroundings, the oracle and the daemon.
 
 pub mod budget;
 pub mod ledger;

@@ -1,5 +1,4 @@
-//! 2400 lives of a node, a fifth of them of IPv6, in eight parts that run beside each other, and the proof that a seed
-//! repeats.
+//! 2400 node lives, a fifth of them IPv6, in eight parallel parts, and the proof that a seed is reproducible.
 
 use sim::{
     campaign, crash,
@@ -21,7 +20,7 @@ fn part(number: u64) {
         "{} seeds failed",
         report.failures.len()
     );
-    // Some kinds are rare. That none has died out is shown by one part, whose seeds are as good as any.
+    // Some kinds are rare. One part, whose seeds are as good as any, shows that all of them still happen.
     if number == 0 {
         let missing: Vec<_> = report.tally.missing().map(Fault::name).collect();
         assert!(missing.is_empty(), "faults that never struck: {missing:?}");
@@ -77,7 +76,7 @@ fn a_seed_always_lives_the_same_life() {
     }
 }
 
-/// What every life with ADD, DEL, growth and shrinking passes; each of these at least once.
+/// The points of every run with ADD, DEL, growth and shrinking; each at least once.
 const KINDS: [&str; 26] = [
     "CreateNetworkInterface to be sent",
     "CreateNetworkInterface applied",
@@ -128,8 +127,8 @@ fn a_daemon_killed_at_any_point_loses_and_leaks_nothing() {
     crash_everywhere(&[], 0, 1);
 }
 
-/// The same while something else goes wrong. Every fourth point, from another one each time; all of them by
-/// `make sim CRASH=all`.
+/// The same with another fault at the same time. Every fourth point, each time from another one; `make sim CRASH=all`
+/// runs all of them.
 macro_rules! crash_and {
     ($($name:ident from $first:literal: $($fault:ident),+;)*) => {
         $(#[test]

@@ -1,4 +1,4 @@
-//! Each way in which EC2 can keep a pod waiting, provoked, and what the pod's event will say about it.
+//! Each way in which EC2 can delay a pod, and the text in the pod's event.
 
 use std::{io, thread, time::Duration};
 
@@ -37,7 +37,7 @@ fn refused_after(action: Action, code: &str, reason: Reason, words: &[&str]) -> 
     Ok(())
 }
 
-/// What becomes of the next ENI that is asked for.
+/// The fault for the next requested ENI.
 fn next_create(lab: &Lab, kind: FaultKind) {
     lab.sim.faults().push(Fault {
         action: Action::CreateNetworkInterface,
@@ -46,7 +46,7 @@ fn next_create(lab: &Lab, kind: FaultKind) {
     });
 }
 
-/// An ADD that waits for an address, and gets one.
+/// An ADD that waits for an address and gets one.
 fn add(node: &Node) -> io::Result<plugin::Outcome> {
     let (_netns, path) = node.sandbox("waits")?;
     let added = node

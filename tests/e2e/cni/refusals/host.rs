@@ -1,4 +1,4 @@
-//! Each way in which the node itself can refuse a pod, provoked, and what the pod's event will say about it.
+//! Each way in which the node itself can refuse a pod, and the text in the pod's event.
 
 use std::{
     io::{self, Write as _},
@@ -58,7 +58,7 @@ fn a_link_in_the_pods_way_is_named() -> Outcome {
     told(&node, &add_within(&node, 5)?, Reason::Datapath, &words)
 }
 
-/// An ADD by hand, with these descriptors or none, as no plugin of ours would send it.
+/// A manual ADD with these descriptors or none, which our plugin would never send.
 fn add_with(node: &Node, descriptors: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>) -> io::Result<()> {
     let request = v1::AddRequest {
         sandbox: Some(v1::Sandbox {
@@ -130,9 +130,9 @@ fn waits(node: &Node, count: u32) -> bool {
     })
 }
 
-/// A request whose caller was killed goes on, so that connections alone do not bound them.
+/// A request continues after its caller was killed, so a limit for connections is not enough.
 fn more_requests_than_there_is_room_for_are_turned_away() -> Outcome {
-    // What 128 descriptors allow.
+    // The limit with 128 descriptors.
     const ROOM: u32 = 8;
     let lab = Lab::start(SimConfig::default())?;
     let mut node = lab.bare_node("m5.large", &[WANTS_NO_MORE])?;
@@ -183,7 +183,7 @@ fn an_address_that_the_kernel_still_routes_is_not_granted_again_at_once() -> Out
     let disputed = free_address(&node)?;
     let stray = |add: bool| node.netns().run(move || route_to(disputed, add));
     stray(true)??;
-    // Of the three ADDs that take all addresses, one meets the disputed one.
+    // One of the three ADDs for all addresses gets the disputed one.
     let mut added = Vec::new();
     let mut refused = Vec::new();
     for n in 0..3 {
@@ -228,7 +228,7 @@ fn free_address(node: &Node) -> Result<IpAddr, Failed> {
     Ok(proto::address::ip("address", &free.address)?)
 }
 
-/// A route in the pods table to `address` over the loopback, as somebody else might have left it.
+/// A route to `address` over the loopback in the pods table, as left by another program.
 fn route_to(address: IpAddr, add: bool) -> Result<(), netlink::Error> {
     let stray = Route::link(ipnet::IpNet::from(address), 1, PODS_TABLE);
     Socket::open()?.apply(&if add {

@@ -1,4 +1,4 @@
-//! Findings towards EC2 and the instance metadata service.
+//! Findings about EC2 and the instance metadata service.
 
 use std::{process::Command, time::Duration};
 
@@ -97,11 +97,11 @@ fn a_small_subnet_and_a_short_hop_limit_are_found() -> Outcome {
     let mut sim = SimConfig::default();
     sim.world.hop_limit = 1;
     sim.subnets[0].cidr = "10.0.0.0/28".parse::<Ipv4Net>()?;
-    // All on one ENI: the last address could serve as no other's own and a pod's.
+    // All on one ENI: the last address cannot be both another ENI's own and a pod's.
     let ward = Ward::start("m5.xlarge", sim)?;
     ward.finds("hop limit", "answers no pod")?;
     ward.finds("subnets", "has few free addresses")?;
-    // Sixteen, less the five that AWS keeps and the primary ENI's own.
+    // Sixteen, minus the five that AWS reserves and the primary ENI's own.
     for n in 0..8 {
         ward.node.add_pod(&format!("pod{n}"))?;
     }

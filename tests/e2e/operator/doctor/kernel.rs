@@ -1,4 +1,4 @@
-//! Findings in the kernel. The daemon is dead in all of them: a living one would put right what is broken.
+//! Findings in the kernel. The daemon is dead in all of them: otherwise it would repair the damage.
 
 use std::{fs, io, process::Command};
 
@@ -19,7 +19,7 @@ trials!(
     a_kernel_that_cannot_be_asked_is_found,
 );
 
-/// Runs a program in the node's namespace, as whoever breaks it would.
+/// Runs a program in the node's namespace to damage it.
 fn in_node(ward: &Ward, program: &str, arguments: &str) -> io::Result<()> {
     let mut command = Command::new(program);
     command.args(arguments.split_whitespace());
@@ -33,7 +33,7 @@ fn in_node(ward: &Ward, program: &str, arguments: &str) -> io::Result<()> {
     }
 }
 
-/// A node with pods on two ENIs, and its daemon killed.
+/// A node with pods on two ENIs and a killed daemon.
 fn dead() -> Result<(Ward, Vec<lab::node::Pod>), libtest_mimic::Failed> {
     let mut ward = Ward::start("t3.small", SimConfig::default())?;
     let pods: Result<Vec<_>, _> = (0..5)
@@ -152,7 +152,7 @@ fn a_link_that_is_not_as_it_shall_be_is_told_what_is_wrong_with_it() -> Outcome 
     Ok(())
 }
 
-/// For want of a right, and for want of /proc.
+/// Without a privilege, and without /proc.
 fn a_kernel_that_cannot_be_asked_is_found() -> Outcome {
     const WITHOUT: &[&str] = &[
         "setpriv",

@@ -1,4 +1,4 @@
-//! Findings that the daemon itself tells.
+//! Findings that the daemon itself reports.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn addresses_that_ec2_does_not_confirm_are_found() -> Outcome {
     let mut ward = Ward::start("t3.small", SimConfig::default())?;
     let pod = ward.node.add_pod("robbed")?;
     ward.lab.take_away(pod.ipv4())?;
-    // A start reads EC2's list, whatever else does.
+    // A start always reads EC2's list.
     ward.node.kill_daemon()?;
     ward.node.start_daemon(&ward.lab.sim.ec2_endpoint())?;
     let found = || ward.finds("pool", "EC2 does not confirm addresses").is_ok();
@@ -56,7 +56,7 @@ fn pods_that_wait_for_long_are_found() -> Outcome {
     let add = ward.node.invocation("ADD", "late", Some(&path));
     std::thread::scope(|scope| -> Outcome {
         let adding = scope.spawn(|| add.run(ward.node.netns()));
-        // An obstacle at once; the wait becomes a finding after twenty seconds, and lasts for sixty.
+        // An obstacle at once; the wait becomes a finding after twenty seconds, and lasts sixty.
         let late = || ward.finds("pool", "have waited for an address").is_ok();
         let found = eventually(Duration::from_secs(50), late);
         let told = ward.told()?;
@@ -76,7 +76,7 @@ fn foreign_interfaces_that_take_slots_are_found() -> Outcome {
     };
     let now = ward.lab.sim.now();
     ward.lab.sim.world().attach_managed(&managed, now)?;
-    // A daemon learns of it from the list that it reads at its start.
+    // A daemon learns of it from the list at its start.
     let mut ward = ward;
     ward.node.stop_daemon()?;
     ward.node.start_daemon(&ward.lab.sim.ec2_endpoint())?;

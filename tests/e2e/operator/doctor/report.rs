@@ -1,4 +1,4 @@
-//! The report itself: for people, for support, and on a node that has nothing wrong.
+//! The report itself: for humans, for support, and on a healthy node.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
@@ -16,7 +16,7 @@ trials!(
     the_bundle_helps_and_tells_no_secret
 );
 
-/// What was seen where nothing is wrong differs from run to run, and is left out.
+/// Observations of healthy checks differ between runs and are left out.
 fn a_finding_is_written_for_people() -> Outcome {
     let ward = Ward::start("m5.large", SimConfig::default())?;
     fs::remove_file(ward.root.join("bin/hawser"))?;

@@ -1,4 +1,4 @@
-//! A node that the doctor looks at, on a disk like a real host's, and the report that it gives.
+//! A node for the doctor, with a disk like a real host's, and the doctor's report.
 
 use std::{
     fs, io,
@@ -18,7 +18,7 @@ use vpc_sim::SimConfig;
 
 use crate::suite::Outcome;
 
-/// A lab with one node whose disk looks like a real one's: network configuration, plugin, kubelet's settings.
+/// A lab with one node whose disk looks like a real one: network configuration, plugin, the kubelet's settings.
 pub struct Ward {
     pub lab: Lab,
     pub node: Node,
@@ -31,7 +31,7 @@ fn kernel_config_in(root: &Path) -> io::Result<PathBuf> {
     Ok(root.join("boot").join(format!("config-{}", release.trim())))
 }
 
-/// A kernel that has everything, whatever this machine's says of itself.
+/// A kernel configuration with all options, whatever this machine has.
 fn put_kernel_config(root: &Path) -> io::Result<()> {
     let options = "VETH IPV6 IP_MULTIPLE_TABLES IPV6_MULTIPLE_TABLES NF_TABLES NF_TABLES_IPV4 NF_TABLES_IPV6 NFT_CT \
                    NFT_FIB_IPV4 NFT_FIB_IPV6 NFT_NAT NF_CONNTRACK NF_CONNTRACK_MARK NF_CT_NETLINK";
@@ -42,7 +42,7 @@ fn put_kernel_config(root: &Path) -> io::Result<()> {
     fs::write(path, text)
 }
 
-/// What a report says.
+/// The contents of a report.
 pub struct Told {
     pub code: Option<i32>,
     pub report: Value,
@@ -81,7 +81,7 @@ impl Ward {
         self.root.join("net.d/10-hawser.conflist")
     }
 
-    /// What the host's kernel was built with: where that is written, and the text.
+    /// The host's kernel configuration: its path and its text.
     pub fn kernel_config(&self) -> io::Result<(PathBuf, String)> {
         let path = kernel_config_in(&self.root)?;
         let text = fs::read_to_string(&path)?;
@@ -96,7 +96,7 @@ impl Ward {
         self.doctor_under(&[], endpoint, more)
     }
 
-    /// Behind the words of another command.
+    /// With another command in front.
     pub fn doctor_under(
         &self,
         words: &[&str],
@@ -121,12 +121,12 @@ impl Ward {
         Told::read(&self.doctor(&["--output", "json"])?)
     }
 
-    /// Whether the doctor finds `what` under `check`, and whether its exit status says so.
+    /// Whether the doctor finds `what` under `check`, with the right exit status.
     pub fn finds(&self, check: &str, what: &str) -> Outcome {
         self.told()?.finds(check, what)
     }
 
-    /// Whether nothing is found.
+    /// Whether there are no findings.
     pub fn healthy(&self) -> Outcome {
         let told = self.told()?;
         let all = told.findings();
@@ -146,7 +146,7 @@ impl Told {
         Ok(Self { code, report })
     }
 
-    /// (check, finding) of all.
+    /// (check, finding) of all findings.
     pub fn findings(&self) -> Vec<(String, Value)> {
         let checks = self.report["checks"]
             .as_array()

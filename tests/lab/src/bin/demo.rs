@@ -1,4 +1,5 @@
-//! The main job, watched: a simulated VPC, two nodes, pods placed by executing the plugin, and pings between all of them.
+//! A demonstration: a simulated VPC, two nodes, pods that are added by executing the plugin, and pings between all of
+//! them.
 
 #![forbid(unsafe_code)]
 
@@ -25,11 +26,11 @@ use vpc_sim::SimConfig;
 
 const KIND: &str = "m5.large";
 const PODS: usize = 12;
-/// Where a node's live page is, on its own loopback.
+/// The port of a node's live page, on its own loopback.
 const PAGE_PORT: u16 = 61679;
 
 fn main() -> ExitCode {
-    // Opened here, where people's browsers are, and not in the sandbox.
+    // Opened here, where browsers are, and not in the sandbox.
     let doors = match std::env::args().nth(1).as_deref() {
         Some("keep") => vec![Door::open(), Door::open()],
         _ => Vec::new(),
@@ -86,7 +87,7 @@ fn demo(doors: Vec<Door>) -> io::Result<()> {
     Ok(())
 }
 
-/// Leaves the nodes standing for as long as somebody looks at them.
+/// Keeps the nodes running until the user stops them.
 fn keep(doors: Vec<Door>, nodes: &[Node]) -> io::Result<()> {
     step("the nodes stay; their live pages are at")?;
     for (door, node) in doors.into_iter().zip(nodes) {
@@ -109,7 +110,7 @@ fn timed<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<(T, Duration)> {
     work().map(|result| (result, begun.elapsed()))
 }
 
-/// Warm from the start, so that the timings below are the plugin's and the daemon's, not EC2's.
+/// Warm from the start, so that the timings below are those of plugin and daemon, not of EC2.
 fn launch(lab: &Lab) -> io::Result<Node> {
     let warm = PODS.to_string();
     let (node, ready) = timed(|| lab.node(KIND, &[("WARM_IP_TARGET", &warm)]))?;
@@ -177,7 +178,7 @@ fn ping_all(title: &str, from: &[Pod], to: &[Pod]) -> io::Result<()> {
     }
 }
 
-/// Median and worst, in the unit that reads best.
+/// Median and maximum, in a readable unit.
 fn spread(mut took: Vec<Duration>) -> String {
     took.sort_unstable();
     let show = |d: Option<&Duration>| {

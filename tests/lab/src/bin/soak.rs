@@ -1,4 +1,4 @@
-//! `make soak`: `soak MINUTES [SEED]` lives so long, prints what happened, and fails if anything happened that must not.
+//! `make soak`: `soak MINUTES [SEED]` runs for this long, prints what happened, and fails on any violation.
 
 #![forbid(unsafe_code)]
 

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use super::{CniDirs, image, socket};
 
-/// Copies layers instead of stacking mounts: works where overlayfs does not (a build container), and the image is 2 MB.
+/// Copies layers instead of mounting them: this works where overlayfs does not (a build container), and the image has 2
+/// MB.
 pub(super) const SNAPSHOTTER: &str = "native";
 
-/// Version 2 of the format, as containerd 1.x reads it. Everything that containerd lets one place is under `dir`.
+/// Version 2 of the format, for containerd 1.x. Everything that containerd can place elsewhere is in `dir`.
 ///
-/// `opt` would make a directory in /opt. AppArmor is off because the CRI would load its profile into the machine's kernel.
+/// `opt` would create a directory in /opt. AppArmor is off because the CRI would load its profile into the machine's
+/// kernel.
 pub(super) fn toml(dir: &Path, cni: &CniDirs) -> String {
-    // `{:?}` quotes and escapes as a basic string of TOML does.
+    // `{:?}` quotes and escapes like a basic string in TOML.
     format!(
         r#"version = 2
 root = {root:?}

@@ -1,4 +1,4 @@
-//! The pause image: busybox asleep, as an archive that containerd imports. Nothing is downloaded.
+//! The pause image: busybox with sleep, as an archive that containerd imports. Nothing is downloaded.
 
 use std::{
     fs,
@@ -10,13 +10,13 @@ use serde_json::json;
 
 use super::{RuntimeError, failed, run};
 
-/// Name of the image. Under a name that cannot be resolved, so that a lookup that misses cannot become a download.
+/// The image's name. It cannot be resolved, so that a failed lookup cannot become a download.
 pub(super) const NAME: &str = "pause.invalid/hawser/pause:1";
 
-/// Where Debian's busybox-static puts the binary, with and without a merged /usr.
+/// The path of Debian's busybox-static, with and without a merged /usr.
 const BUSYBOX: [&str; 2] = ["/usr/bin/busybox", "/bin/busybox"];
 
-/// Builds the image in `dir` and answers the archive's path.
+/// Creates the image in `dir` and returns the archive's path.
 pub(super) fn build(dir: &Path) -> Result<PathBuf, RuntimeError> {
     let busybox = BUSYBOX.iter().find(|path| Path::new(path).is_file());
     let busybox = busybox.ok_or_else(|| RuntimeError::Machine {
@@ -35,7 +35,7 @@ pub(super) fn build(dir: &Path) -> Result<PathBuf, RuntimeError> {
         "config": { "Entrypoint": ["/bin/busybox", "sleep", "86400"] },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
     });
-    // The layout of `docker save`: unlike an OCI layout it needs no digest but the layer's.
+    // The layout of `docker save`: unlike an OCI layout, it needs no digest except the layer's.
     let manifest =
         json!([{ "Config": "config.json", "RepoTags": [NAME], "Layers": ["layer.tar"] }]);
     for (name, content) in [("config.json", config), ("manifest.json", manifest)] {
@@ -59,7 +59,7 @@ fn tar(from: &Path, archive: &Path, names: &[&str]) -> Result<(), RuntimeError> 
     run(tar.args(names)).map(drop)
 }
 
-/// This machine's architecture by the name that images use.
+/// This machine's architecture, by its name in images.
 fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,4 +1,4 @@
-//! What is left of the sandboxes: the census that a test compares with nothing, and the end of what a failed test leaves.
+//! What is left of the sandboxes: the list that a test expects to be empty, and the clean-up after a failed test.
 
 use std::{fs, path::Path};
 
@@ -10,18 +10,18 @@ use tokio::time::Instant;
 
 use super::{Containerd, POLL, RuntimeError, STOP_LIMIT, failed, machine, socket};
 
-/// Where containerd 1.6 binds network namespaces unless told otherwise.
+/// The default directory of containerd 1.6 for bound network namespaces.
 const NETNS_DIR: &str = "/run/netns";
 
 /// Where libcni keeps each ADD's result until its DEL.
 const RESULTS_DIR: &str = "/var/lib/cni/results";
 
 impl Containerd {
-    /// One line for each thing that exists because of a sandbox: the runtime's record, shim, network namespace,
-    /// cached result, mount, control group. Empty once all sandboxes are removed.
+    /// One line for each object that exists because of a sandbox: the runtime's record, shim, network namespace, cached
+    /// result, mount, control group. Empty when all sandboxes are removed.
     ///
     /// # Errors
-    /// If one of the places cannot be read: then nothing is known.
+    /// If one of the places cannot be read.
     pub fn leftovers(&self) -> Result<Vec<String>, RuntimeError> {
         let mut left = label("sandbox", self.list()?);
         left.extend(label("shim", self.shims()?));
@@ -40,11 +40,11 @@ impl Containerd {
         Ok(left)
     }
 
-    /// Process ids of the shims that this containerd started: each carries its address as an argument.
+    /// Process ids of the shims that this containerd started: each has its address as an argument.
     fn shims(&self) -> Result<Vec<String>, RuntimeError> {
         let address = socket(&self.dir);
         let ours = |pid: &String| {
-            // A process that ended meanwhile has no command line.
+            // A process that has ended has no command line.
             let line = fs::read(Path::new("/proc").join(pid).join("cmdline")).unwrap_or_default();
             let mut words = line.split(|byte| *byte == 0);
             words
@@ -58,7 +58,7 @@ impl Containerd {
             .collect())
     }
 
-    /// Mount points under the directory, the sandboxes' root and shared memory.
+    /// Mount points in the directory: the sandboxes' root and shared memory.
     fn mounts(&self) -> Result<Vec<String>, RuntimeError> {
         let table =
             fs::read_to_string("/proc/self/mounts").map_err(failed("read the mount table"))?;
@@ -71,11 +71,11 @@ impl Containerd {
 
     /// Kills every sandbox's process, and what then remains of its shim.
     ///
-    /// Not through the runtime interface, which would execute a plugin whose daemon may be gone. The CRI notices the
-    /// end of a process, and deletes task, shim and control group.
+    /// Not through the CRI, which would execute a plugin whose daemon may be gone. The CRI detects the end of a
+    /// process, and deletes task, shim and control group.
     pub(super) fn kill_sandboxes(&self) -> Result<(), RuntimeError> {
         for shim in self.shims()? {
-            // Children are listed for each thread, and any thread of a shim may have started the sandbox.
+            // Children are listed per thread, and any thread of a shim may have started the sandbox.
             let threads = Path::new("/proc").join(shim).join("task");
             for thread in machine::entries(&threads)? {
                 let children = fs::read_to_string(threads.join(thread).join("children"));
@@ -99,7 +99,7 @@ impl Containerd {
 
 fn end(pid: &str) {
     if let Ok(pid) = pid.parse() {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }

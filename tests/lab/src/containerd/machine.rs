@@ -1,5 +1,5 @@
-//! The places outside its own directory that a runtime writes to: private ones in their stead, and the removal of what
-//! cannot be private. Must not be used where others would see its mounts, and refuses to.
+//! The paths outside its own directory that a runtime writes to: replaces them by private mounts, and cleans up what
+//! cannot be private. Must not be used where others would see its mounts, and refuses that.
 
 use std::{
     fs, io,
@@ -14,8 +14,8 @@ use nix::{
 
 use super::{RuntimeError, failed};
 
-/// Paths that are compiled into containerd, runc and libcni: sockets of shims and bound network namespaces in the
-/// first, results of plugins in the second.
+/// Paths that are compiled into containerd, runc and libcni: sockets of shims and bound network namespaces in the first
+/// one, results of plugins in the second one.
 const PRIVATE: [&str; 2] = ["/run", "/var/lib/cni"];
 
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -36,8 +36,8 @@ pub(super) fn prepare() -> Result<(), RuntimeError> {
     done.clone().map_err(|hint| RuntimeError::Machine { hint })
 }
 
-/// Whether whoever started this process would see its mounts. Not compared with process 1: where that holds more
-/// capabilities than we do, as outside a container, its namespaces cannot be read (`EACCES`).
+/// Whether the parent of this process would see its mounts. It is not compared with process 1: if that has more
+/// capabilities, as outside a container, its namespaces cannot be read (`EACCES`).
 fn shares_mounts() -> io::Result<bool> {
     let of = |process: String| fs::read_link(format!("/proc/{process}/ns/mnt"));
     Ok(of("self".to_owned())? == of(getppid().to_string())?)
@@ -56,7 +56,7 @@ fn cover(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Control groups named `parent` in every hierarchy, that of version 2 included: with the pods in them.
+/// Control groups named `parent` in every hierarchy, including version 2, with the pods in them.
 pub(super) fn cgroups(parent: &str) -> Vec<PathBuf> {
     let parent = parent.trim_start_matches('/');
     let hierarchies = fs::read_dir(CGROUPS).into_iter().flatten().flatten();
@@ -68,14 +68,14 @@ pub(super) fn cgroups(parent: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Removes what runc leaves: it removes a pod's group, never the parent it made for it.
+/// Removes what runc leaves: it removes a pod's group, but not the parent that it created.
 pub(super) fn remove_cgroups(parent: &str) {
     for group in cgroups(parent) {
         drop(fs::remove_dir(group));
     }
 }
 
-/// Names in a directory; one that does not exist is empty.
+/// Names in a directory; empty if it does not exist.
 pub(super) fn entries(dir: &Path) -> Result<Vec<String>, RuntimeError> {
     let names = match fs::read_dir(dir) {
         Ok(entries) => entries

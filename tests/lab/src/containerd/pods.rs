@@ -1,4 +1,4 @@
-//! Pods through the runtime interface: one method per call, with a deadline that the runtime is told, as kubelet does.
+//! Pods through the CRI: one method per call, with a deadline that is passed to the runtime, like the kubelet does.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -18,27 +18,28 @@ use super::{
     image,
 };
 
-/// Deadline of every call: above the plugin's own for ADD (60 s), so that a slow plugin fails by its own words.
+/// The deadline of every call: longer than the plugin's own for ADD (60 s), so that a slow plugin fails with its own
+/// error.
 const CALL_LIMIT: Duration = Duration::from_secs(90);
 
 /// Namespace of every pod.
 const POD_NAMESPACE: &str = "lab";
 
-/// A sandbox that runs.
+/// A running sandbox.
 #[derive(Clone, Debug)]
 pub struct PodSandbox {
-    /// Given by the runtime, new at every attempt; the plugin's container id.
+    /// Assigned by the runtime, new for each attempt; the plugin's container id.
     pub id: String,
     /// From the call to its answer.
     pub took: Duration,
 }
 
-/// What the runtime knows of a sandbox.
+/// The runtime's state of a sandbox.
 #[derive(Clone, Debug)]
 pub struct PodStatus {
-    /// Whether its process runs and its network is there.
+    /// Whether its process runs and its network exists.
     pub ready: bool,
-    /// The address that the plugin answered. None once stopped.
+    /// The address from the plugin. None after it is stopped.
     pub ip: Option<IpAddr>,
     /// Its network namespace, bound to a path that this process sees. The path outlasts the namespace.
     pub netns_path: Option<PathBuf>,
@@ -48,7 +49,7 @@ impl Containerd {
     /// The runtime's name and version.
     ///
     /// # Errors
-    /// [`RuntimeError::Refused`], also when nobody listens.
+    /// [`RuntimeError::Refused`], also if nothing listens.
     pub fn version(&self) -> Result<String, RuntimeError> {
         let request = VersionRequest {
             version: "v1".to_owned(),
@@ -60,7 +61,7 @@ impl Containerd {
         ))
     }
 
-    /// Whether the runtime would tell kubelet that pods can have a network.
+    /// Whether the runtime would report to the kubelet that pods can have a network.
     ///
     /// # Errors
     /// [`RuntimeError::Refused`].
@@ -73,11 +74,11 @@ impl Containerd {
             .any(|condition| condition.r#type == "NetworkReady" && condition.status))
     }
 
-    /// Makes a sandbox: network namespace, ADD, pause container. May be called from several threads at once.
+    /// Creates a sandbox: network namespace, ADD, pause container. Can be called from several threads at once.
     ///
     /// # Errors
-    /// [`RuntimeError::Refused`] with the plugin's or runc's message. Where the DEL that follows fails too, the sandbox
-    /// stays in [`list`](Self::list) until it is stopped and removed.
+    /// [`RuntimeError::Refused`] with the message of the plugin or of runc. If the DEL that follows fails too, the
+    /// sandbox stays in [`list`](Self::list) until it is stopped and removed.
     pub fn run_pod(&self, name: &str, uid: &str) -> Result<PodSandbox, RuntimeError> {
         let metadata = PodSandboxMetadata {
             name: name.to_owned(),
@@ -106,10 +107,10 @@ impl Containerd {
         })
     }
 
-    /// What the runtime knows of a sandbox.
+    /// The runtime's state of a sandbox.
     ///
     /// # Errors
-    /// [`RuntimeError::Refused`] if it does not know it.
+    /// [`RuntimeError::Refused`] if the sandbox is unknown.
     pub fn status(&self, id: &str) -> Result<PodStatus, RuntimeError> {
         let request = PodSandboxStatusRequest {
             pod_sandbox_id: id.to_owned(),
@@ -131,7 +132,7 @@ impl Containerd {
         })
     }
 
-    /// Stops a sandbox: kills its process, DEL, removes its namespace. Stopping again is no error.
+    /// Stops a sandbox: kills its process, DEL, removes its namespace. Stopping again is not an error.
     ///
     /// # Errors
     /// [`RuntimeError::Refused`], with the plugin's message if DEL failed.
@@ -145,7 +146,7 @@ impl Containerd {
         .map(drop)
     }
 
-    /// Forgets a sandbox. As kubelet's second step it stops it once more, so a second DEL runs.
+    /// Removes a sandbox. This is the kubelet's second step and stops it once more, so a second DEL runs.
     ///
     /// # Errors
     /// [`RuntimeError::Refused`].
@@ -159,7 +160,7 @@ impl Containerd {
         .map(drop)
     }
 
-    /// Ids of all sandboxes, stopped ones included.
+    /// Ids of all sandboxes, including stopped ones.
     ///
     /// # Errors
     /// [`RuntimeError::Refused`].

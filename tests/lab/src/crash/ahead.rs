@@ -1,7 +1,8 @@
-//! A daemon whose clocks can be set forward, so that nobody waits a minute for what the daemon does in a minute.
+//! A daemon whose clocks can be set forward, so that a test does not wait a minute for what the daemon does in a
+//! minute.
 //!
-//! The binary is the unmodified one: a small library, preloaded, adds to what its clocks say. To the daemon a leap is what
-//! the sleep of a machine is: it stands still, and time has passed when it goes on.
+//! The binary is unmodified: a small preloaded library adds an offset to its clocks. For the daemon, this looks like a
+//! suspended machine: it stops, and time has passed when it continues.
 
 use std::{
     fs::File,
@@ -11,10 +12,10 @@ use std::{
     time::Duration,
 };
 
-/// The library, as `build.rs` has compiled it.
+/// The library compiled by `build.rs`.
 const LIBRARY: &str = concat!(env!("OUT_DIR"), "/ahead.so");
 
-/// By how much the clocks of a node's daemons run ahead. One that is started later sees what its forerunner saw.
+/// The clock offset of a node's daemons. A later daemon sees the same time as the previous one.
 #[derive(Debug)]
 pub struct Ahead {
     path: PathBuf,
@@ -23,10 +24,10 @@ pub struct Ahead {
 }
 
 impl Ahead {
-    /// Clocks that are right so far; `dir` must exist and be this node's alone.
+    /// Correct clocks at first; `dir` must exist and belong to this node alone.
     ///
     /// # Errors
-    /// If the file cannot be made.
+    /// If the file cannot be created.
     pub fn new(dir: &Path) -> io::Result<Self> {
         let path = dir.join("ahead");
         let file = File::create(&path)?;
@@ -39,14 +40,14 @@ impl Ahead {
         Ok(ahead)
     }
 
-    /// What a daemon's environment must have for these clocks.
+    /// The environment variables of a daemon with these clocks.
     #[must_use]
     pub fn settings(&self) -> [(&str, &str); 2] {
         let path = self.path.to_str().expect("made of plain words");
         [("LD_PRELOAD", LIBRARY), ("AHEAD", path)]
     }
 
-    /// Sets the clocks forward. The daemon must be standing still, or it may see the time before its timers do.
+    /// Sets the clocks forward. The daemon must be stopped, otherwise it may see the time before its timers do.
     ///
     /// # Errors
     /// If the file cannot be written.

@@ -1,6 +1,7 @@
-//! Compares what must hold after a crash: the pods that live, the node's kernel, the daemon's view and EC2's ledger.
+//! Checks what must be true after a crash: the live pods, the node's kernel, the daemon's view and EC2's ledger.
 //!
-//! Judges one look; who waits for a node to come to rest looks again. The numbers are the invariants of the design.
+//! Each check is a single look; the caller repeats it until the node is at rest. The numbers are the design's
+//! invariants.
 
 use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
 
@@ -20,13 +21,13 @@ use crate::{
     traffic::ping::ping,
 };
 
-/// How long a ping is repeated before silence counts.
+/// How long a ping is repeated before it counts as unanswered.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Waits until nothing is wrong, at most `limit`.
+/// Waits until there are no errors, at most `limit`.
 ///
 /// # Errors
-/// What was wrong at the last look, with the daemon's log.
+/// The errors of the last check, with the daemon's log.
 #[expect(clippy::disallowed_methods, reason = "the lab waits in real time")]
 pub fn at_rest(stage: &Stage, resting: &[IpAddr], limit: Duration) -> io::Result<()> {
     let begun = std::time::Instant::now();
@@ -43,24 +44,24 @@ pub fn at_rest(stage: &Stage, resting: &[IpAddr], limit: Duration) -> io::Result
     }
 }
 
-/// What is wrong now, one line each. `resting` are addresses of pods that have left: not to be granted yet.
+/// The current errors, one line each. `resting` are addresses of deleted pods, which must not be assigned yet.
 ///
 /// # Errors
-/// If one of the witnesses cannot be asked.
+/// If a source cannot be read.
 pub fn look(stage: &Stage, resting: &[IpAddr]) -> io::Result<Vec<String>> {
     let snapshot = inspect(&stage.node.socket())?;
     let mut wrong = kernel(stage)?;
     wrong.extend(ledger(stage, &snapshot));
     wrong.extend(states(stage, &snapshot, resting));
     if wrong.is_empty() {
-        // Last, as what does not answer takes its time.
+        // Last, because a missing answer takes time.
         wrong.extend(datapath(stage)?);
         wrong.extend(delivery(stage)?);
     }
     Ok(wrong)
 }
 
-/// Says how two sets that must be the same differ.
+/// The differences of two sets that must be equal.
 fn differ<T: Ord + std::fmt::Debug>(
     what: &str,
     found: &BTreeSet<T>,
@@ -75,7 +76,7 @@ fn addresses(pods: &[Pod]) -> BTreeSet<IpAddr> {
     pods.iter().map(Pod::address).collect()
 }
 
-/// I4, I7: links, routes and rules are those of the living pods and the attached ENIs.
+/// I4, I7: links, routes and rules are those of the live pods and the attached ENIs.
 fn kernel(stage: &Stage) -> io::Result<Vec<String>> {
     let names = links(stage)?;
     let (routes, rules) = stage
@@ -113,10 +114,10 @@ fn kernel(stage: &Stage) -> io::Result<Vec<String>> {
     Ok(checks.into_iter().flatten().collect())
 }
 
-/// The names of the pod links that stand.
+/// The names of the existing pod links.
 ///
 /// # Errors
-/// If the kernel cannot be asked.
+/// If the kernel cannot be queried.
 pub fn links(stage: &Stage) -> io::Result<BTreeSet<String>> {
     let links = stage.node.netns().run(|| Socket::open()?.links())?;
     let names = links
@@ -126,7 +127,7 @@ pub fn links(stage: &Stage) -> io::Result<BTreeSet<String>> {
     Ok(names.filter(|name| name.starts_with("eni")).collect())
 }
 
-/// ENIs that EC2 says are this node's: attached to it, or carrying its tag.
+/// ENIs that belong to this node in EC2: attached to it, or with its tag.
 #[must_use]
 pub fn enis(stage: &Stage) -> Vec<NetworkInterface> {
     let id = &stage.node.instance.id;
@@ -139,7 +140,7 @@ pub fn enis(stage: &Stage) -> Vec<NetworkInterface> {
     world.interfaces().filter(ours).cloned().collect()
 }
 
-/// The route tables of the secondary ENIs that are attached.
+/// The route tables of the attached secondary ENIs.
 fn secondary(stage: &Stage) -> BTreeSet<u32> {
     let attached = enis(stage).into_iter().filter_map(|eni| eni.attachment);
     attached
@@ -148,7 +149,7 @@ fn secondary(stage: &Stage) -> BTreeSet<u32> {
         .collect()
 }
 
-/// I2, I4, I5: what EC2 has given this node is what the daemon knows, and nothing lies about unattached.
+/// I2, I4, I5: the daemon knows everything that EC2 has assigned to this node, and there are no unattached ENIs.
 fn ledger(stage: &Stage, snapshot: &Snapshot) -> Vec<String> {
     let ec2 = enis(stage);
     let loose = ec2.iter().filter(|eni| eni.attachment.is_none());
@@ -178,7 +179,7 @@ fn views(snapshot: &Snapshot) -> impl Iterator<Item = (IpAddr, &str)> {
     })
 }
 
-/// I1, I3, I4: the living pods' addresses are assigned, those of the departed rest, and none is in between.
+/// I1, I3, I4: the live pods' addresses are assigned, those of deleted pods are in cooldown, and none is in between.
 fn states(stage: &Stage, snapshot: &Snapshot, resting: &[IpAddr]) -> Vec<String> {
     let is = |state: &str| -> Vec<IpAddr> {
         let all = views(snapshot).filter(|(_, found)| *found == state);
@@ -206,7 +207,7 @@ fn states(stage: &Stage, snapshot: &Snapshot, resting: &[IpAddr]) -> Vec<String>
     wrong
 }
 
-/// I6: CHECK, which compares record and kernel, finds nothing at any pod.
+/// I6: CHECK, which compares record and kernel, finds no differences for any pod.
 fn datapath(stage: &Stage) -> io::Result<Vec<String>> {
     let mut wrong = Vec::new();
     for pod in &stage.pods {
@@ -222,7 +223,7 @@ fn datapath(stage: &Stage) -> io::Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// I2, I10: every pod is reached by its node, by the other pods and from beyond the fabric, and reaches that.
+/// I2, I10: every pod is reachable from its node, from the other pods and from beyond the fabric, and reaches that.
 fn delivery(stage: &Stage) -> io::Result<Vec<String>> {
     let mut wrong = Vec::new();
     let far = stage.far.instance.address;

@@ -1,4 +1,4 @@
-//! One run to list the boundaries of a piece of work, and one more for each of them.
+//! One run that lists the boundaries of a piece of work, and one more run for each of them.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -13,40 +13,40 @@ use super::{
 };
 use crate::node::plugin::{Invocation, Outcome};
 
-/// How often a run is repeated that did not meet its boundary: threads of the daemon race, and what one write holds
-/// may be two the next time.
+/// How often a run that did not meet its boundary is repeated: threads of the daemon race, and one write may become two
+/// the next time.
 const TRIES: usize = 4;
 
 /// A piece of the daemon's work.
 pub trait Scenario: Sync {
-    /// A fresh node, at rest, just before the work.
+    /// A new node at rest, just before the work.
     ///
     /// # Errors
-    /// If it cannot be had.
+    /// If it cannot be created.
     fn stage(&self) -> io::Result<Stage>;
 
-    /// What the runtime asks for; nothing if the daemon works by itself.
+    /// The runtime's request; nothing if the daemon works without one.
     ///
     /// # Errors
-    /// If a sandbox cannot be made.
+    /// If a sandbox cannot be created.
     fn work(&self, _: &mut Stage) -> io::Result<Option<Invocation>> {
         Ok(None)
     }
 
-    /// Whether, seen from outside, the work is done to the last effect.
+    /// Whether the work is complete to the last effect, seen from outside.
     fn done(&self, stage: &Stage) -> bool;
 
-    /// Whether this boundary is to be tried. All are, unless a kind of work says why not.
+    /// Whether this boundary is tested. All are, unless a kind of work excludes it with a reason.
     fn counts(&self, _: &Boundary) -> bool {
         true
     }
 
-    /// When the daemon comes back.
+    /// When the daemon is started again.
     fn restart(&self) -> Restart {
         Restart::Soon
     }
 
-    /// Has the work done and the daemon struck at a boundary of it.
+    /// Has the work done, and strikes the daemon at one of its boundaries.
     ///
     /// # Errors
     /// As [`Stage::strike`].
@@ -59,30 +59,30 @@ pub trait Scenario: Sync {
         stage.strike(at, work, |stage| self.done(stage), self.restart())
     }
 
-    /// Brings the node to rest and judges it.
+    /// Brings the node to rest and checks it.
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// All errors.
     fn judge(&self, stage: &mut Stage, outcome: Option<Outcome>) -> io::Result<()>;
 }
 
-/// What a campaign did.
+/// The result of a campaign.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Every boundary that the first run met, in its order.
+    /// Every boundary of the first run, in order.
     pub listed: Vec<Boundary>,
-    /// Those at which the daemon was struck, started again, and found right.
+    /// Those at which the daemon was struck and started again, with a correct result.
     pub survived: Vec<Boundary>,
-    /// What went wrong, by boundary.
+    /// The errors, by boundary.
     pub failed: Vec<String>,
-    /// Runs that had to be repeated, by the boundary that they did not meet.
+    /// Repeated runs, by the boundary that they did not meet.
     pub repeated: Vec<String>,
 }
 
-/// Lists the boundaries and strikes at each, `workers` nodes at a time.
+/// Lists the boundaries and strikes at each, with `workers` nodes at a time.
 ///
 /// # Errors
-/// If the first run, which is killed only when all is done, is not right itself.
+/// If the first run, which is killed only after all work, has errors itself.
 pub fn run(scenario: &impl Scenario, workers: usize) -> io::Result<Report> {
     let mut listed = once(scenario, None)?.met;
     listed.retain(|boundary| scenario.counts(boundary));
@@ -124,7 +124,7 @@ fn once(scenario: &impl Scenario, at: Option<&Boundary>) -> io::Result<Trace> {
 }
 
 impl Report {
-    /// How many boundaries each effect has, in order of first appearance, one line each.
+    /// How many boundaries each effect has, in order of first appearance, one per line.
     #[must_use]
     pub fn table(&self) -> String {
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();

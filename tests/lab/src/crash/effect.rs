@@ -1,7 +1,7 @@
-//! Which system calls of the daemon are effects, and what each is called.
+//! Which system calls of the daemon are effects, and their names.
 //!
-//! Reads the traced process through `/proc` and changes nothing. A call that only looks (dumps, reads of files, the
-//! metadata service), wakes (eventfds) or logs is no effect.
+//! Reads the traced process through `/proc` and changes nothing. A call that only reads (dumps, files, the metadata
+//! service), wakes (eventfds) or logs is not an effect.
 
 use std::{
     collections::HashMap,
@@ -13,17 +13,17 @@ use nix::{libc, unistd::Pid};
 
 use super::registers::Call;
 
-/// How many bytes of what is written are read: enough for any netlink batch and the head of an EC2 request.
+/// How many bytes of written data are read: enough for any netlink batch and the head of an EC2 request.
 const HEAD: usize = 16 * 1024;
 
-/// What an effect is, and so on which sides of it there is a boundary.
+/// The kind of effect, which determines the sides on which there is a boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Done when the call returns.
     Change,
-    /// Sent when the call returns, done when EC2 has carried it out.
+    /// Sent when the call returns, done when EC2 has executed it.
     Request,
-    /// Come in when the call returns.
+    /// Received when the call returns.
     Answer,
 }
 
@@ -33,7 +33,7 @@ pub struct Effect {
     pub name: String,
 }
 
-/// What a socket is for.
+/// The purpose of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Socket {
     /// A connection of a plugin.
@@ -41,16 +41,16 @@ enum Socket {
     Tcp,
     /// Netlink in the daemon's namespace, with its protocol.
     Host(i32),
-    /// Netlink in a pod's namespace, handed over by a plugin.
+    /// Netlink in a pod's namespace, passed by a plugin.
     Pod,
 }
 
-/// Tells effects of one process.
+/// Identifies the effects of one process.
 #[derive(Debug)]
 pub struct Reader {
     pid: Pid,
     sockets: HashMap<String, Socket>,
-    /// What was last asked of EC2 on a connection, by its inode.
+    /// The last EC2 request on each connection, by its inode.
     asked: HashMap<String, String>,
 }
 
@@ -64,7 +64,7 @@ impl Reader {
         }
     }
 
-    /// The effect that the call at whose entry a thread stands will have, if any.
+    /// The effect of the call that a thread is about to enter, if any.
     pub fn of(&mut self, call: Call) -> Option<Effect> {
         let change = |name: String| Effect {
             kind: Kind::Change,
@@ -114,7 +114,7 @@ impl Reader {
                 name,
             });
         };
-        // Only netlink is told whom to send to, by the address that is the fifth argument.
+        // Only netlink has a destination address, which is the fifth argument.
         let addressed = call.number == libc::SYS_sendto && call.arguments[4] != 0;
         let (kind, name) = match self.socket(inode, addressed) {
             Socket::Plugin => (Kind::Change, "answer to the plugin".to_owned()),
@@ -130,7 +130,7 @@ impl Reader {
         Some(Effect { kind, name })
     }
 
-    /// The name of the file that the call's descriptor refers to; none for what is no file, and for the log.
+    /// The name of the file behind the call's descriptor; none if it is not a file, and for the log.
     fn file(&self, call: Call) -> Option<String> {
         let target = self.link(call)?;
         let log = call.arguments[0] <= 2;
@@ -176,8 +176,8 @@ impl Reader {
     fn bytes(&self, at: u64, length: u64) -> Vec<u8> {
         let length = usize::try_from(length).unwrap_or(HEAD).min(HEAD);
         let mut bytes = vec![0; length];
-        // Opened each time: a descriptor would go on showing what the process was before its exec. What cannot be read
-        // the kernel will not be able to write either.
+        // Opened each time: an old descriptor would show the process before its exec. If it cannot be read, the kernel
+        // cannot write it either.
         let memory = File::open(format!("/proc/{}/mem", self.pid));
         let read = memory
             .and_then(|memory| memory.read_at(&mut bytes, at))
@@ -191,7 +191,7 @@ impl Reader {
         bytes.try_into().map_or(0, u64::from_ne_bytes)
     }
 
-    /// What `count` pieces, each an address and a length, hold together.
+    /// The concatenation of `count` pieces, each an address and a length.
     fn gathered(&self, pieces: u64, count: u64) -> Vec<u8> {
         let pieces = (0..count.min(16)).map(|n| pieces + 16 * n);
         pieces
@@ -207,7 +207,7 @@ impl Reader {
     }
 }
 
-/// Calls that change a directory, and which argument names the entry.
+/// Calls that change a directory, and the index of the argument with the entry's name.
 fn named(number: i64) -> Option<(&'static str, usize)> {
     match number {
         libc::SYS_unlinkat => Some(("unlink", 1)),
@@ -223,7 +223,7 @@ fn named(number: i64) -> Option<(&'static str, usize)> {
     }
 }
 
-/// The action that an EC2 request asks for; none for a request to somebody else.
+/// The action of an EC2 request; none for a request to another server.
 fn action(data: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(data);
     let (_, rest) = text.split_once("Action=")?;
@@ -231,9 +231,9 @@ fn action(data: &[u8]) -> Option<String> {
     Some(action.to_owned())
 }
 
-/// The names of the route-netlink requests in one datagram; none if all of them only ask.
+/// The names of the route-netlink requests in one datagram; none if all of them only read.
 ///
-/// The kernel works through a datagram inside the call that writes it, so there is no boundary between its requests.
+/// The kernel handles a datagram inside the call that writes it, so there is no boundary between its requests.
 fn requests(data: &[u8]) -> Option<String> {
     let mut names = Vec::new();
     let mut rest = data;
@@ -249,7 +249,7 @@ fn requests(data: &[u8]) -> Option<String> {
     (!names.is_empty()).then(|| names.join("+"))
 }
 
-/// `rtm_type`; the lowest two bits of every one tell new, del, get and set apart.
+/// `rtm_type`; the lowest two bits distinguish new, del, get and set.
 fn request(kind: u16) -> Option<&'static str> {
     const GET: u16 = 2;
     if kind & 3 == GET {
@@ -271,7 +271,7 @@ fn request(kind: u16) -> Option<&'static str> {
     })
 }
 
-/// What a netfilter message changes; none if it only asks. The upper byte of its type is the subsystem.
+/// What a netfilter message changes; none if it only reads. The upper byte of its type is the subsystem.
 fn netfilter(data: &[u8]) -> Option<&'static str> {
     const CONNTRACK: u16 = 1;
     const NFTABLES: u16 = 10;

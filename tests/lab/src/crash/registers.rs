@@ -1,24 +1,24 @@
-//! A system call as a stopped thread's registers show it, and how it is made to fail. Owns the calling conventions and
+//! A system call in the registers of a stopped thread, and how to make it fail. Owns the calling conventions and
 //! nothing else.
 
 use nix::{errno::Errno, libc, sys::ptrace, unistd::Pid};
 
-/// No descriptor: what a call is given in place of its own, so that it changes nothing.
+/// An invalid descriptor, which replaces the call's own, so that the call changes nothing.
 const NOTHING: u64 = u64::MAX;
 
-/// Number, arguments and, once it has returned, result.
+/// Number, arguments and, after it has returned, the result.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
     pub number: i64,
     pub arguments: [u64; 5],
-    /// A negated errno if negative. Means nothing before the call has returned.
+    /// A negated errno if negative. Undefined before the call has returned.
     pub result: i64,
 }
 
-/// What the thread `tid`, stopped at a system call, is calling.
+/// The call of the thread `tid`, which is stopped at a system call.
 ///
 /// # Errors
-/// `ESRCH` if the thread has been killed meanwhile.
+/// `ESRCH` if the thread has been killed in the meantime.
 #[cfg(target_arch = "x86_64")]
 pub fn read(tid: Pid) -> nix::Result<Call> {
     let regs: libc::user_regs_struct = ptrace::getregs(tid)?;
@@ -29,10 +29,10 @@ pub fn read(tid: Pid) -> nix::Result<Call> {
     })
 }
 
-/// What the thread `tid`, stopped at a system call, is calling.
+/// The call of the thread `tid`, which is stopped at a system call.
 ///
 /// # Errors
-/// `ESRCH` if the thread has been killed meanwhile.
+/// `ESRCH` if the thread has been killed in the meantime.
 #[cfg(target_arch = "aarch64")]
 pub fn read(tid: Pid) -> nix::Result<Call> {
     let regs: libc::user_regs_struct = ptrace::getregs(tid)?;
@@ -43,10 +43,10 @@ pub fn read(tid: Pid) -> nix::Result<Call> {
     })
 }
 
-/// Takes its descriptor from the call at whose entry the thread `tid` stands; returns it for [`fail`].
+/// Replaces the descriptor of the call that the thread `tid` is about to enter; returns it for [`fail`].
 ///
 /// # Errors
-/// `ESRCH` if the thread has been killed meanwhile.
+/// `ESRCH` if the thread has been killed in the meantime.
 #[cfg(target_arch = "x86_64")]
 pub fn rob(tid: Pid) -> nix::Result<u64> {
     let mut regs = ptrace::getregs(tid)?;
@@ -55,10 +55,10 @@ pub fn rob(tid: Pid) -> nix::Result<u64> {
     Ok(robbed)
 }
 
-/// Takes its descriptor from the call at whose entry the thread `tid` stands; returns it for [`fail`].
+/// Replaces the descriptor of the call that the thread `tid` is about to enter; returns it for [`fail`].
 ///
 /// # Errors
-/// `ESRCH` if the thread has been killed meanwhile.
+/// `ESRCH` if the thread has been killed in the meantime.
 #[cfg(target_arch = "aarch64")]
 pub fn rob(tid: Pid) -> nix::Result<u64> {
     let mut regs = ptrace::getregs(tid)?;
@@ -67,11 +67,11 @@ pub fn rob(tid: Pid) -> nix::Result<u64> {
     Ok(robbed)
 }
 
-/// Has the call that the thread `tid` is about to return from fail with `errno`, and gives the caller's register back what
-/// [`rob`] took.
+/// Makes the call from which the thread `tid` is about to return fail with `errno`, and restores the register that
+/// [`rob`] changed.
 ///
 /// # Errors
-/// `ESRCH` if the thread has been killed meanwhile.
+/// `ESRCH` if the thread has been killed in the meantime.
 #[cfg(target_arch = "x86_64")]
 pub fn fail(tid: Pid, errno: Errno, robbed: u64) -> nix::Result<()> {
     let mut regs = ptrace::getregs(tid)?;
@@ -80,11 +80,11 @@ pub fn fail(tid: Pid, errno: Errno, robbed: u64) -> nix::Result<()> {
     ptrace::setregs(tid, regs)
 }
 
-/// Has the call that the thread `tid` is about to return from fail with `errno`. The register that [`rob`] took from is
-/// the one of the result.
+/// Makes the call from which the thread `tid` is about to return fail with `errno`. The register that [`rob`] changed
+/// is the one of the result.
 ///
 /// # Errors
-/// `ESRCH` if the thread has been killed meanwhile.
+/// `ESRCH` if the thread has been killed in the meantime.
 #[cfg(target_arch = "aarch64")]
 pub fn fail(tid: Pid, errno: Errno, _robbed: u64) -> nix::Result<()> {
     let mut regs = ptrace::getregs(tid)?;

@@ -1,4 +1,4 @@
-//! One node of its own VPC, made for one run: brought to rest, struck at a boundary, started again.
+//! One node in its own VPC for one run: brought to rest, struck at a boundary, started again.
 
 use std::{
     io,
@@ -32,10 +32,10 @@ use crate::{
     wait::eventually,
 };
 
-/// How long the daemon must have had no effect for its work to count as done, besides what the end can be told by from
-/// outside. Costs only the runs that end without a kill; a daemon may have to wait for a processor as long as this.
+/// How long the daemon must have no effect before its work counts as complete, in addition to checks from outside. This
+/// costs time only in runs without a kill; a daemon may have to wait this long for a processor.
 const QUIET: Duration = Duration::from_secs(3);
-/// The longest that the traced work may take.
+/// The time limit of the traced work.
 const WORK_LIMIT: Duration = Duration::from_secs(150);
 
 /// See the module.
@@ -43,27 +43,27 @@ const WORK_LIMIT: Duration = Duration::from_secs(150);
 pub struct Stage {
     pub lab: Lab,
     pub node: Node,
-    /// The node's namespace, for plugins that run while the daemon is started again.
+    /// The node's namespace, for plugins that run while the daemon is restarted.
     pub host: Arc<Netns>,
-    /// Another instance, without a daemon: the far end of the fabric.
+    /// Another instance without a daemon: the far end of the fabric.
     pub far: Node,
-    /// Those that must live.
+    /// Those that must stay alive.
     pub pods: Vec<Pod>,
     /// The daemon's clocks, if they can be set forward.
     ahead: Option<Ahead>,
 }
 
-/// When a runtime that met a dead daemon is answered.
+/// When a runtime that met a dead daemon gets an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
-    /// At once: the plugin still waits.
+    /// Soon: the plugin is still waiting.
     Soon,
-    /// Once the plugin has given up.
+    /// After the plugin has given up.
     Late,
 }
 
 impl Stage {
-    /// A node of `kind` with its daemon running.
+    /// A node of this instance type with its daemon running.
     ///
     /// # Errors
     /// If the lab cannot be set up.
@@ -73,7 +73,7 @@ impl Stage {
         Self::over(lab, node, None)
     }
 
-    /// The same, and time can pass for the daemon in a moment.
+    /// The same, with clocks that can be set forward.
     ///
     /// # Errors
     /// If the lab cannot be set up.
@@ -95,13 +95,13 @@ impl Stage {
         })
     }
 
-    /// Has the daemon stand still until its clocks have been set forward and it is told to go on.
+    /// Stops the daemon until its clocks are set forward and it is told to continue.
     ///
     /// # Errors
     /// If it cannot be stopped.
     ///
     /// # Panics
-    /// If the stage is not one [`Stage::with_clocks`].
+    /// If the stage was not created [`Stage::with_clocks`].
     pub fn fall_asleep(&mut self, span: Duration) -> io::Result<Pid> {
         let pid = Pid::from_raw(i32::try_from(self.node.pid()).expect("pids are positive"));
         kill(pid, Signal::SIGSTOP)?;
@@ -111,7 +111,7 @@ impl Stage {
         Ok(pid)
     }
 
-    /// Lets so much time pass for the daemon at once.
+    /// Lets this much time pass for the daemon at once.
     ///
     /// # Errors
     /// As [`Stage::fall_asleep`].
@@ -120,10 +120,10 @@ impl Stage {
         Ok(kill(pid, Signal::SIGCONT)?)
     }
 
-    /// Waits until so many addresses are free.
+    /// Waits until this many addresses are free.
     ///
     /// # Errors
-    /// If it does not come to that.
+    /// If that does not happen.
     pub fn await_free(&self, free: usize) -> io::Result<()> {
         let there = || count(&self.node, "free").is_ok_and(|n| n == free);
         if eventually(Duration::from_secs(60), there) {
@@ -143,10 +143,10 @@ impl Stage {
         self.node.start_daemon(&self.lab.sim.ec2_endpoint())
     }
 
-    /// Has the runtime do `work`, kills the daemon `at` a boundary of that (or, without one, when all is done) and starts
-    /// it again.
+    /// Makes the runtime do `work`, kills the daemon `at` one of its boundaries (or, without one, when all is done) and
+    /// starts it again.
     ///
-    /// `done` tells from outside, without asking the daemon, that nothing of the work is left to do.
+    /// `done` determines from outside, without the daemon, that the work is complete.
     ///
     /// # Errors
     /// If the daemon cannot be traced or started, or the work does not end.
@@ -187,11 +187,11 @@ impl Stage {
         Ok(trace)
     }
 
-    /// Deals the running daemon a `blow` at every boundary that `strikes` names, for as long as `during` takes; then kills
-    /// it and does not start it again.
+    /// Applies `blow` to the running daemon at every boundary in `strikes`, as long as `during` takes; then kills it
+    /// and does not start it again.
     ///
     /// # Errors
-    /// If the daemon cannot be traced; those of `during`.
+    /// If the daemon cannot be traced; the errors of `during`.
     pub fn beset(
         &mut self,
         strikes: Strikes<'_>,
@@ -203,7 +203,7 @@ impl Stage {
             .map(|(trace, ())| trace)
     }
 
-    /// Traces the daemon through `work`, until it has died or all is done, and kills it where `strikes` says.
+    /// Traces the daemon through `work`, until it has died or all is done, and kills it at `strikes`.
     fn trace(
         &self,
         pid: Pid,
@@ -223,7 +223,7 @@ impl Stage {
         })
     }
 
-    /// Traces the daemon for as long as `during` takes, then kills it.
+    /// Traces the daemon as long as `during` takes, then kills it.
     fn traced<T>(
         &self,
         pid: Pid,
@@ -243,12 +243,12 @@ impl Stage {
                 count: &count,
             };
             let tracer = scope.spawn(|| tracer::follow(orders));
-            // Nobody will say so of a daemon that met its end at once, nor of one that cannot be traced.
+            // This is never sent for a daemon that ended at once, or that cannot be traced.
             if arming.recv().is_ok() {
-                // One that was held, before its start or since, goes on; to any other this says nothing.
+                // Continues a daemon that was stopped, before its start or later; no effect on any other.
                 kill(pid, Signal::SIGCONT)?;
             }
-            // A test that fails must not leave a tracer behind that waits for the daemon's end.
+            // A failing test must not leave a tracer behind that waits for the daemon's end.
             let result = catch_unwind(AssertUnwindSafe(|| during(&tracer, &count)));
             if !tracer.is_finished() {
                 kill(pid, Signal::SIGKILL)?;
@@ -262,18 +262,19 @@ impl Stage {
     }
 }
 
-/// At which boundaries a blow falls.
+/// The boundaries at which to strike.
 type Strikes<'a> = &'a (dyn Fn(&Boundary) -> bool + Sync);
-/// A tracer at work.
+/// A running tracer.
 type Tracer<'scope> = ScopedJoinHandle<'scope, io::Result<Trace>>;
-/// A plugin at work.
+/// A running plugin.
 type Verb = JoinHandle<io::Result<Outcome>>;
 
 fn finish(verb: Verb) -> io::Result<Outcome> {
     verb.join().expect("no plugin's thread panics")
 }
 
-/// Waits until the daemon has died, or the work is over and quiet has set in; says whether it came to that in time.
+/// Waits until the daemon has died, or the work is complete and there are no more effects; returns whether this
+/// happened in time.
 #[expect(clippy::disallowed_methods, reason = "the lab waits in real time")]
 fn wait(tracer: &Tracer<'_>, count: &AtomicUsize, over: impl Fn() -> bool) -> bool {
     let mut last = (count.load(Ordering::Relaxed), Instant::now());

@@ -1,9 +1,9 @@
-//! Follows a running process through ptrace, lists the boundaries of its effects and strikes it at chosen ones: kills it,
-//! or has the kernel refuse the call.
+//! Traces a running process with ptrace, lists the boundaries of its effects and strikes at chosen ones: kills it, or
+//! makes the kernel refuse the call.
 //!
-//! The tracing thread is the process's only tracer and, once it has ended, its reaper: whoever started the process must
-//! not wait for it. A killed process does not carry out the call at whose entry it stood, and has carried out the one
-//! at whose exit it stood.
+//! The tracing thread is the process's only tracer and, after its end, its reaper: the parent must not wait for it. A
+//! killed process has not executed the call that it was about to enter, and has executed the one from which it was
+//! about to return.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -31,7 +31,7 @@ use super::{
 };
 use crate::wait::eventually;
 
-/// How long a sent EC2 request may take to be carried out.
+/// The time limit until EC2 has executed a sent request.
 const APPLIED_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +40,7 @@ pub enum Side {
     After,
 }
 
-/// One boundary: a side of the `nth` effect of this name since the tracing began, from 1.
+/// One boundary: a side of the `nth` effect with this name since the tracing started, from 1.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Boundary {
     pub effect: String,
@@ -63,35 +63,34 @@ impl fmt::Display for Boundary {
 pub enum Blow {
     /// SIGKILL.
     Kill,
-    /// The call is not carried out and fails with this. Only the sides before changes that go through a descriptor can be
-    /// struck so.
+    /// The call is not executed and fails with this error. Only possible before changes through a descriptor.
     Refuse(Errno),
 }
 
 /// What a traced process did until its end.
 #[derive(Debug, Default)]
 pub struct Trace {
-    /// In the order in which they were met; those after a fatal one are not told.
+    /// In order; those after a fatal one are not listed.
     pub met: Vec<Boundary>,
-    /// How often a blow fell; an end that came from outside is none.
+    /// How often it was struck; an end from outside does not count.
     pub struck: usize,
 }
 
-/// How to follow.
+/// How to trace.
 #[expect(
     missing_debug_implementations,
     reason = "a closure has nothing to show"
 )]
 pub struct Orders<'a> {
     pub pid: Pid,
-    /// Where the blow falls.
+    /// The boundaries at which to strike.
     pub strikes: &'a (dyn Fn(&Boundary) -> bool + Sync),
     pub blow: Blow,
-    /// How many calls of this process EC2 has carried out so far.
+    /// How many calls of this process EC2 has executed so far.
     pub applied: &'a (dyn Fn() -> usize + Sync),
-    /// Told once, when no effect can escape any more.
+    /// Notified once, when no effect can be missed any more.
     pub armed: mpsc::Sender<()>,
-    /// Counts the boundaries as they are met, for whoever waits for quiet.
+    /// Counts the boundaries, to detect when there are no more.
     pub count: &'a AtomicUsize,
 }
 
@@ -100,26 +99,26 @@ struct Tracer<'a> {
     reader: Reader,
     /// Threads that have not stopped for the first time.
     unarmed: BTreeSet<Pid>,
-    /// Threads inside a system call, with the effect of it if it has one.
+    /// Threads inside a system call, with its effect if it has one.
     inside: HashMap<Pid, Option<Inside>>,
     met: BTreeMap<String, usize>,
     trace: Trace,
 }
 
-/// An effect whose call has begun.
+/// An effect whose call has started.
 struct Inside {
     boundary: Boundary,
     kind: Kind,
-    /// What EC2 had done then.
+    /// The number of calls that EC2 had executed then.
     applied: usize,
-    /// What the call is made to fail with, and the argument that it was robbed of.
+    /// The error of the call, and its original argument.
     refused: Option<(Errno, u64)>,
 }
 
-/// Follows the process to its end. To be called on a thread of its own.
+/// Traces the process to its end. Call this on a separate thread.
 ///
 /// # Errors
-/// If the process cannot be traced: it is gone, or somebody else traces it.
+/// If the process cannot be traced: it has ended, or another process traces it.
 pub fn follow(orders: Orders<'_>) -> io::Result<Trace> {
     let reader = Reader::new(orders.pid);
     let unarmed = seize(orders.pid)?;
@@ -131,7 +130,7 @@ pub fn follow(orders: Orders<'_>) -> io::Result<Trace> {
         met: BTreeMap::new(),
         trace: Trace::default(),
     };
-    // Not the children of other threads: they have tracers of their own.
+    // Not the children of other threads, which have their own tracers.
     let flags = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     loop {
         match waitpid(None, Some(flags)) {
@@ -143,7 +142,7 @@ pub fn follow(orders: Orders<'_>) -> io::Result<Trace> {
     }
 }
 
-/// Attaches to every thread. One that is born meanwhile is found by the next look, or was born traced.
+/// Attaches to every thread. A new thread is found in the next round, or is traced from its start.
 fn seize(pid: Pid) -> io::Result<BTreeSet<Pid>> {
     let options =
         Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACECLONE | Options::PTRACE_O_EXITKILL;
@@ -159,7 +158,7 @@ fn seize(pid: Pid) -> io::Result<BTreeSet<Pid>> {
             }
             match ptrace::seize(tid, options).and_then(|()| ptrace::interrupt(tid)) {
                 Ok(()) => drop(seized.insert(tid)),
-                // Gone already; traced already, as a thread that a traced one has started.
+                // Already gone, or already traced, because a traced thread started it.
                 Err(Errno::ESRCH | Errno::EPERM) if tid != pid => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -175,7 +174,7 @@ impl Tracer<'_> {
         match status {
             WaitStatus::PtraceSyscall(tid) => {
                 match self.at_system_call(tid) {
-                    // Killed from outside while it stood there.
+                    // Killed from outside while it was stopped.
                     Ok(()) | Err(Errno::ESRCH) => {}
                     Err(errno) => return Err(errno.into()),
                 }
@@ -234,7 +233,7 @@ impl Tracer<'_> {
             applied: 0,
             refused: None,
         };
-        // A read that finds nothing is no effect, so it has no number before it is known to have found something.
+        // A read without data is not an effect, so it has no number before it has returned data.
         if kind == Kind::Answer {
             return Ok(inside);
         }
@@ -262,7 +261,7 @@ impl Tracer<'_> {
             ..boundary
         };
         if inside.kind == Kind::Request && (self.orders.strikes)(&boundary) {
-            // The daemon cannot read the answer meanwhile: its threads stop at their next call.
+            // The daemon cannot read the answer in the meantime: its threads stop at their next call.
             eventually(APPLIED_LIMIT, || (self.orders.applied)() > inside.applied);
         }
         self.meet(boundary);
@@ -277,12 +276,12 @@ impl Tracer<'_> {
         }
     }
 
-    /// Notes the boundary; whether a blow falls there.
+    /// Records the boundary; returns whether to strike there.
     fn meet(&mut self, boundary: Boundary) -> bool {
         self.orders.count.fetch_add(1, Ordering::Relaxed);
         let strikes = (self.orders.strikes)(&boundary);
         if strikes && self.orders.blow == Blow::Kill {
-            // It cannot fail: the thread that met the boundary stands still, so the process exists.
+            // It cannot fail: the thread at the boundary is stopped, so the process exists.
             self.trace.struck += usize::from(kill(self.orders.pid, Signal::SIGKILL).is_ok());
         }
         self.trace.met.push(boundary);
@@ -294,7 +293,7 @@ impl Tracer<'_> {
     }
 }
 
-/// Lets a thread go on to its next system call. One that was killed meanwhile is waited for like the others.
+/// Continues a thread until its next system call. One that was killed in the meantime is waited for like the others.
 fn resume(tid: Pid, signal: Option<Signal>) -> io::Result<()> {
     match ptrace::syscall(tid, signal) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),

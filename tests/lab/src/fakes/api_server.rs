@@ -1,7 +1,7 @@
-//! An API server that knows one Node: lists and watches of it, and the trouble that real servers give their watchers.
+//! An API server with one Node: lists and watches of it, and the faults that real servers cause for watchers.
 //!
-//! It speaks plain HTTP on an address that the caller has bound, so that it can stand in a node's namespace, and checks
-//! nobody's credentials. Anything but the Node is unknown to it.
+//! It serves plain HTTP at an address that the caller has bound, so that it can run in a node's namespace, and checks
+//! no credentials. It knows only the Node.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
-/// See the module. Dropping it closes the port and every connection.
+/// See the module. Dropping it closes the port and all connections.
 #[derive(Debug)]
 pub struct ApiServer {
     pub address: SocketAddr,
@@ -36,9 +36,9 @@ pub struct ApiServer {
 #[derive(Clone, Debug)]
 struct World {
     node: Value,
-    /// The Node's resource version; every change is one more.
+    /// The Node's resource version; every change increments it.
     version: u64,
-    /// Watches that would have to begin before this version are answered 410.
+    /// Watches that would start before this version are answered with 410.
     horizon: u64,
     /// Connections of an earlier era are closed.
     era: u64,
@@ -47,10 +47,10 @@ struct World {
 }
 
 impl ApiServer {
-    /// Serves a Node called `name`, which takes pods, on `listener`.
+    /// Serves a schedulable Node named `name` on `listener`.
     ///
     /// # Errors
-    /// If the server's thread or runtime cannot be made.
+    /// If the server's thread or runtime cannot be created.
     pub fn start(listener: TcpListener, name: &str) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -73,7 +73,7 @@ impl ApiServer {
             let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
                 return;
             };
-            // Told to stop, or nobody left who could tell.
+            // Told to stop, or the sender is gone.
             tokio::select! {
                 _ = stopped => {}
                 _ = axum::serve(listener, router).into_future() => {}
@@ -90,12 +90,12 @@ impl ApiServer {
         })
     }
 
-    /// Sets `spec.unschedulable`, as `kubectl cordon` does.
+    /// Sets `spec.unschedulable`, like `kubectl cordon`.
     pub fn cordon(&self, cordoned: bool) {
         self.change(|node| node["spec"]["unschedulable"] = json!(cordoned));
     }
 
-    /// Changes the Node and tells its watchers.
+    /// Changes the Node and notifies its watchers.
     pub fn change(&self, change: impl FnOnce(&mut Value)) {
         self.world.send_modify(|world| {
             change(&mut world.node);
@@ -108,7 +108,7 @@ impl ApiServer {
         self.world.send_modify(|world| world.era += 1);
     }
 
-    /// Forgets history: whoever watches has to list again.
+    /// Discards the history: watchers must list again.
     pub fn expire(&self) {
         self.world.send_modify(|world| {
             world.version += 1;
@@ -123,7 +123,7 @@ impl ApiServer {
         (world.lists, world.watches)
     }
 
-    /// Writes a kubeconfig that leads here.
+    /// Writes a kubeconfig for this server.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -158,7 +158,7 @@ async fn nodes(
     let of = |name: &str| query.get(name).cloned().unwrap_or_default();
     if of("watch") == "true" {
         let mut era = 0;
-        // In one step: whoever has seen the count may cut the connection at once.
+        // In one step: a test that has seen the count may cut the connection immediately.
         world.send_modify(|world| {
             world.watches += 1;
             era = world.era;
@@ -187,7 +187,7 @@ impl World {
     }
 }
 
-/// The watch's stream: one JSON a line, for as long as the client stays.
+/// The watch's stream: one JSON per line, as long as the client stays connected.
 fn follow(world: &Shared, era: u64, seen: u64) -> Response {
     let (lines, body) = mpsc::channel(16);
     let changes = world.subscribe();

@@ -1,5 +1,5 @@
-//! A collector of spans, as OpenTelemetry's protocol has it: it takes them over HTTP or gRPC at an address that the caller
-//! has bound, so that it can stand in a node's namespace, and keeps what it was sent.
+//! A collector of spans, by OpenTelemetry's protocol: it receives them over HTTP or gRPC at an address that the caller
+//! has bound, so that it can run in a node's namespace, and keeps them.
 
 use std::{
     io,
@@ -31,14 +31,14 @@ use tonic::{Request, Status, transport::Server};
 
 const PROTOBUF: &str = "application/x-protobuf";
 
-/// How a collector is spoken to.
+/// The collector's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Http,
     Grpc,
 }
 
-/// See the module. Dropping it closes the port and every connection.
+/// See the module. Dropping it closes the port and all connections.
 #[derive(Debug)]
 pub struct Collector {
     pub address: SocketAddr,
@@ -47,7 +47,7 @@ pub struct Collector {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A span with the resource that sent it.
+/// A span with its resource.
 #[derive(Clone, Debug)]
 pub struct Span {
     pub resource: Vec<KeyValue>,
@@ -59,15 +59,15 @@ struct Inbox {
     spans: Mutex<Vec<Span>>,
     /// The `authorization` of each request.
     secrets: Mutex<Vec<String>>,
-    /// Every request is turned away with an error of the server's.
+    /// Every request is refused with a server error.
     broken: bool,
 }
 
 impl Collector {
-    /// Takes spans on `listener`.
+    /// Receives spans on `listener`.
     ///
     /// # Errors
-    /// If the server's thread or runtime cannot be made.
+    /// If the server's thread or runtime cannot be created.
     pub fn start(listener: TcpListener, protocol: Protocol) -> io::Result<Self> {
         Self::serve(listener, protocol, Inbox::default())
     }
@@ -96,7 +96,7 @@ impl Collector {
             let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
                 return;
             };
-            // Told to stop, or nobody left who could tell.
+            // Told to stop, or the sender is gone.
             tokio::select! {
                 _ = stopped => {}
                 () = take(listener, protocol, taking) => {}
@@ -113,13 +113,13 @@ impl Collector {
         })
     }
 
-    /// What was sent so far, in the order of arrival.
+    /// The spans so far, in the order of arrival.
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {
         kept(&self.inbox.spans)
     }
 
-    /// The spans of this name.
+    /// The spans with this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Vec<Span> {
         let mut spans = self.spans();
@@ -137,7 +137,7 @@ impl Collector {
 impl Drop for Collector {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
-            // The thread may have ended by itself.
+            // The thread may have ended already.
             stop.send(()).unwrap_or_default();
         }
         if let Some(thread) = self.thread.take() {
@@ -159,7 +159,7 @@ impl Span {
         attribute(&self.resource, key)
     }
 
-    /// What the span says went wrong, if it says so.
+    /// The span's error, if it has one.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         let status = self.span.status.as_ref()?;

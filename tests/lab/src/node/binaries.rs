@@ -1,11 +1,11 @@
-//! Where the binaries under test are. They are built by `make`, which says so through the environment.
+//! The paths of the binaries under test. `make` builds them and passes their paths in the environment.
 
 use std::path::PathBuf;
 
 /// The CNI plugin, built static.
 ///
 /// # Panics
-/// If it is not there: a lab without its subject must fail, not skip.
+/// If it does not exist: the tests must fail and not be skipped.
 #[must_use]
 pub fn plugin() -> PathBuf {
     find("HAWSER_PLUGIN")
@@ -14,7 +14,7 @@ pub fn plugin() -> PathBuf {
 /// The node daemon.
 ///
 /// # Panics
-/// If it is not there.
+/// If it does not exist.
 #[must_use]
 pub fn ipamd() -> PathBuf {
     find("HAWSER_IPAMD")

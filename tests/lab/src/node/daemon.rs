@@ -1,4 +1,4 @@
-//! The daemon's process on a node: started, asked, stopped and killed.
+//! The daemon's process on a node: starting, querying, stopping and killing it.
 
 use std::{
     ffi::OsStr,
@@ -16,19 +16,19 @@ use nix::{
 use super::{Node, binaries};
 use crate::wait::eventually;
 
-/// How long the daemon may take to become ready. Generous: labs run beside other labs.
+/// The time limit for the daemon to become ready. Generous: labs run in parallel.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
 impl Node {
-    /// Starts the daemon with CAP_NET_ADMIN as its only capability and waits until it says that it is ready.
+    /// Starts the daemon with only CAP_NET_ADMIN and waits until it is ready.
     ///
     /// # Errors
-    /// If it ends or is not ready in time; the error holds its log.
+    /// If it ends or is not ready in time; the error contains its log.
     pub fn start_daemon(&mut self, ec2_endpoint: &str) -> io::Result<()> {
         self.start_daemon_under(&[], ec2_endpoint)
     }
 
-    /// The same behind the words of another command, which must become the daemon by exec.
+    /// The same with another command in front, which must become the daemon by exec.
     ///
     /// # Errors
     /// As [`Node::start_daemon`].
@@ -57,7 +57,8 @@ impl Node {
         Ok(())
     }
 
-    /// Makes the daemon's process for whoever will trace, end and reap it: it stands still before its first step.
+    /// Creates the daemon's process for a caller that traces, ends and reaps it: it is stopped before its first
+    /// instruction.
     ///
     /// # Errors
     /// If the process cannot be started.
@@ -85,7 +86,7 @@ impl Node {
         await_stop(pid).map(|()| pid)
     }
 
-    /// Runs a daemon to its end, beside the node's own if that runs: for daemons that must refuse to start.
+    /// Runs a daemon to its end, in addition to the node's own: for daemons that must refuse to start.
     ///
     /// # Errors
     /// If the process cannot be started.
@@ -94,7 +95,7 @@ impl Node {
         self.netns().run(move || command.output())?
     }
 
-    /// Runs the daemon's binary with other arguments, as an operator on the node does.
+    /// Runs the daemon's binary with other arguments, like an operator on the node.
     ///
     /// # Errors
     /// If the process cannot be started.
@@ -102,7 +103,7 @@ impl Node {
         self.ask_under(&[], ec2_endpoint, arguments)
     }
 
-    /// The same behind the words of another command.
+    /// The same with another command in front.
     ///
     /// # Errors
     /// As [`Node::ask`].
@@ -130,7 +131,7 @@ impl Node {
         let mut words = words.iter().chain(&["setpriv"]);
         let mut command = Command::new(words.next().expect("setpriv at the least"));
         command.args(words);
-        // Root with an emptied bounding set: exec gives uid 0 no more than what is left in it.
+        // Root with an empty bounding set: exec gives uid 0 no more than what is left in it.
         command
             .args([
                 "--bounding-set",
@@ -189,7 +190,7 @@ impl Node {
             .expect("the daemon runs")
     }
 
-    /// Gives the running daemon up to whoever traces it, who ends and reaps it.
+    /// Hands the running daemon over to a tracer, which ends and reaps it.
     ///
     /// # Panics
     /// If it does not run.
@@ -199,7 +200,7 @@ impl Node {
         Pid::from_raw(pid)
     }
 
-    /// Sends SIGTERM and waits for the end: whether it was a clean one.
+    /// Sends SIGTERM and waits for the end; returns whether it exited successfully.
     ///
     /// # Errors
     /// If the process cannot be signalled or waited for.
@@ -229,10 +230,10 @@ impl Node {
     }
 }
 
-/// Waits until every thread of the process stands still, as one that has been sent SIGSTOP does.
+/// Waits until every thread of the process is stopped, after SIGSTOP.
 ///
 /// # Errors
-/// If one of them goes on.
+/// If one of them continues.
 pub fn await_stop(pid: Pid) -> io::Result<()> {
     let stopped = |task: io::Result<fs::DirEntry>| {
         let stat = fs::read_to_string(task?.path().join("stat"))?;

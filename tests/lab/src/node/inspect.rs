@@ -1,4 +1,4 @@
-//! Asks a daemon what it holds, over its socket, as the command line does.
+//! Queries a daemon's state over its socket, like the command line.
 
 use std::{io, path::Path};
 

@@ -1,4 +1,4 @@
-//! Executes the plugin as a container runtime does: variables, configuration on standard input, one JSON back.
+//! Executes the plugin like a container runtime: variables, configuration on standard input, one JSON back.
 
 use std::{
     collections::BTreeMap,
@@ -22,11 +22,11 @@ pub struct Invocation {
     pub stdin: String,
 }
 
-/// How it ended.
+/// Its exit status.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub code: Option<i32>,
-    /// What stood on standard output, if it was JSON.
+    /// The standard output, if it was JSON.
     pub json: Value,
     pub stderr: String,
     /// From before the start of the process to after its end.
@@ -45,7 +45,7 @@ impl Outcome {
         self.json.get("code").and_then(Value::as_u64)
     }
 
-    /// Message and details of the error, in one text.
+    /// The error's message and details in one text.
     #[must_use]
     pub fn error_text(&self) -> String {
         let text = |key: &str| {
@@ -61,7 +61,7 @@ impl Outcome {
     /// The pod's address from an ADD's result.
     ///
     /// # Panics
-    /// If there is none: the test's ADD was expected to succeed.
+    /// If there is none: the test expected the ADD to succeed.
     #[must_use]
     pub fn address(&self) -> IpAddr {
         let text = self.json.pointer("/ips/0/address").and_then(Value::as_str);
@@ -71,7 +71,7 @@ impl Outcome {
 }
 
 impl Invocation {
-    /// `verb` for one sandbox, with the configuration that a conflist of ours becomes.
+    /// `verb` for one sandbox, with the configuration that a runtime derives from our conflist.
     #[must_use]
     pub fn new(verb: &str, container_id: &str, netns: Option<&Path>, socket: &Path) -> Self {
         let netns = netns
@@ -136,7 +136,7 @@ impl Invocation {
         command
     }
 
-    /// Runs a command that the caller has prepared, in the caller's namespace.
+    /// Runs a prepared command in the caller's namespace.
     ///
     /// # Errors
     /// As [`Invocation::run`].
@@ -152,7 +152,7 @@ impl Invocation {
         })
     }
 
-    /// Starts the plugin and kills it after so long, as a runtime does whose patience is over: whether it came to that.
+    /// Starts the plugin and kills it after this time, like an impatient runtime; returns whether it was killed.
     ///
     /// # Errors
     /// If the process cannot be started, killed or waited for.
@@ -163,7 +163,7 @@ impl Invocation {
         Ok(child.wait()?.signal().is_some())
     }
 
-    /// Starts the plugin in the node's namespace, for whoever ends it.
+    /// Starts the plugin in the node's namespace; the caller ends it.
     ///
     /// # Errors
     /// If the process cannot be started or its pipes fail.
@@ -179,7 +179,7 @@ impl Invocation {
             .spawn()?;
         if let Some(mut stdin) = child.stdin.take() {
             match stdin.write_all(self.stdin.as_bytes()) {
-                // A plugin that refuses its variables need not read on.
+                // A plugin that refuses its variables may not read its input.
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! Pods on a node, placed and removed by executing the plugin as a container runtime does.
+//! Pods on a node, added and removed by executing the plugin like a container runtime.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::wait::eventually;
 
-/// A pod's sandbox: its namespace, and what ADD answered.
+/// A pod's sandbox: its namespace, and the result of ADD.
 #[derive(Debug)]
 pub struct Pod {
     pub id: String,
@@ -33,7 +33,7 @@ impl Pod {
         self.added.address()
     }
 
-    /// The address of a pod on a node of IPv4.
+    /// The address of a pod on an IPv4 node.
     ///
     /// # Panics
     /// If it is of the other family.
@@ -47,15 +47,15 @@ impl Pod {
 }
 
 impl Node {
-    /// Makes a sandbox as a runtime would: a namespace bound to a path.
+    /// Creates a sandbox like a runtime: a namespace bound to a path.
     ///
     /// # Errors
-    /// If the namespace cannot be made or bound.
+    /// If the namespace cannot be created or bound.
     pub fn sandbox(&self, id: &str) -> io::Result<(Netns, PathBuf)> {
         sandbox_in(&self.sandboxes(), id)
     }
 
-    /// Where sandboxes are bound.
+    /// The directory of bound sandboxes.
     #[must_use]
     pub fn sandboxes(&self) -> PathBuf {
         self.dir.join("netns")
@@ -67,10 +67,10 @@ impl Node {
         Invocation::new(verb, id, netns, &self.socket())
     }
 
-    /// Makes a sandbox and adds it.
+    /// Creates a sandbox and adds it.
     ///
     /// # Errors
-    /// If the sandbox cannot be made, or ADD fails: the error holds what it answered.
+    /// If the sandbox cannot be created, or ADD fails: the error contains its answer.
     pub fn add_pod(&self, id: &str) -> io::Result<Pod> {
         let (netns, path) = self.sandbox(id)?;
         let added = self.invocation("ADD", id, Some(&path)).run(self.netns())?;
@@ -88,10 +88,10 @@ impl Node {
         })
     }
 
-    /// Ends a pod's namespace without DEL, and waits for its link: the kernel takes that along in its own time.
+    /// Ends a pod's namespace without DEL, and waits for the removal of its link, which the kernel does asynchronously.
     ///
     /// # Errors
-    /// If the link stays.
+    /// If the link is not removed.
     pub fn end_pod(&self, pod: Pod) -> io::Result<()> {
         let link = host_link(&pod);
         Netns::unbind(&pod.path)?;
@@ -125,7 +125,7 @@ impl Node {
     }
 }
 
-/// The name of a pod's link on the host, as ADD told it.
+/// The name of a pod's link on the host, from the result of ADD.
 #[must_use]
 pub fn host_link(pod: &Pod) -> String {
     let name = pod.added.json.pointer("/interfaces/0/name");
@@ -134,10 +134,10 @@ pub fn host_link(pod: &Pod) -> String {
         .to_owned()
 }
 
-/// Makes a sandbox bound in `directory`, for whoever cannot hold the node meanwhile.
+/// Creates a sandbox bound in `directory`, for callers that cannot hold the node.
 ///
 /// # Errors
-/// If the namespace cannot be made or bound.
+/// If the namespace cannot be created or bound.
 pub fn sandbox_in(directory: &Path, id: &str) -> io::Result<(Netns, PathBuf)> {
     let netns = Netns::create()?;
     let path = directory.join(format!("cni-{id}"));
@@ -145,10 +145,10 @@ pub fn sandbox_in(directory: &Path, id: &str) -> io::Result<(Netns, PathBuf)> {
     Ok((netns, path))
 }
 
-/// Makes an interface of this name in the calling thread's namespace, so that nobody else can.
+/// Creates an interface with this name in the calling thread's namespace, so that no other can have it.
 ///
 /// # Errors
-/// What the kernel says.
+/// The kernel's error.
 pub fn occupy(name: &str) -> Result<(), netlink::Error> {
     let end = |name| netlink::link::End {
         name,

@@ -1,5 +1,5 @@
-//! What is left when every pod is gone: the kernel's objects, the daemon's addresses, EC2's ledger, files. A node that
-//! rests holds its ENIs, its target of free addresses, and nothing else.
+//! What is left when every pod is deleted: the kernel's objects, the daemon's addresses, EC2's ledger, files. An idle
+//! node holds its ENIs, its target of free addresses, and nothing else.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{Lab, node::inspect::inspect};
 
-/// Waits until nothing is left over: how long that took. What is left at the limit is a violation each.
+/// Waits until nothing is left over; returns how long that took. Everything left at the limit is a violation.
 pub(super) fn settle(lab: &Lab, sites: &[Site], ground: &Ground, limit: Duration) -> Duration {
     let begun = now();
     loop {
@@ -56,7 +56,7 @@ fn all_left(lab: &Lab, sites: &[Site], ground: &Ground, begun: Instant) -> Vec<S
     left
 }
 
-/// One line for each thing on a node that should not be there.
+/// One line for each object on a node that should not exist.
 fn left_on(lab: &Lab, site: &Site, ever: &BTreeSet<IpAddr>) -> io::Result<Vec<String>> {
     let mut left = site
         .netns
@@ -75,7 +75,7 @@ fn left_on(lab: &Lab, site: &Site, ever: &BTreeSet<IpAddr>) -> io::Result<Vec<St
     Ok(left)
 }
 
-/// State files that a start could not use: whatever killed the daemon, none is that.
+/// State files that a start could not use: a kill must never cause one.
 fn set_aside(state: &Path) -> Vec<String> {
     const WHY: [&str; 4] = ["corrupt", "version", "boot", "fatal"];
     let aside = WHY.map(|why| state.with_extension(why));
@@ -90,14 +90,14 @@ fn in_kernel(ever: &BTreeSet<IpAddr>) -> Result<Vec<String>, netlink::Error> {
     let mut left: Vec<String> = links.map(|link| format!("link {}", link.name)).collect();
     let routes = socket.routes(Family::V4, Some(PODS_TABLE))?.into_iter();
     left.extend(routes.map(|route| format!("route {route:?}")));
-    // An address that a pod had may be an ENI's own today: that is in the ENI's hands, and never permanent.
+    // An address that a pod had may be an ENI's own now: its entry is then for the ENI, and never permanent.
     let neighbours = socket.neighbours(Family::V4, None)?.into_iter();
     let pods = neighbours.filter(|n| n.permanent && ever.iter().any(|pod| n.address == *pod));
     left.extend(pods.map(|neighbour| format!("neighbour {neighbour:?}")));
     Ok(left)
 }
 
-/// Addresses in a state that ends, too many free ones, and any on which the daemon and EC2 disagree.
+/// Addresses in a temporary state, too many free ones, and any on which the daemon and EC2 disagree.
 fn in_pool(lab: &Lab, site: &Site) -> io::Result<Vec<String>> {
     let snapshot = inspect(&site.socket)?;
     let addresses = || snapshot.enis.iter().flat_map(|eni| &eni.addresses);
@@ -128,7 +128,7 @@ fn in_pool(lab: &Lab, site: &Site) -> io::Result<Vec<String>> {
     Ok(left)
 }
 
-/// Every address that EC2 holds for the instance.
+/// Every address that EC2 has assigned to the instance.
 fn ledger(lab: &Lab, instance: &InstanceId) -> BTreeSet<IpAddr> {
     let world = lab.sim.world();
     let attached = world.interfaces().filter(|eni| {
@@ -140,7 +140,7 @@ fn ledger(lab: &Lab, instance: &InstanceId) -> BTreeSet<IpAddr> {
         .collect()
 }
 
-/// ENIs that belong to no instance any more.
+/// ENIs that do not belong to any instance.
 fn stray_enis(lab: &Lab) -> Vec<String> {
     let world = lab.sim.world();
     let stray = world.interfaces().filter(|eni| eni.attachment.is_none());

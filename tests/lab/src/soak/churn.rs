@@ -1,4 +1,4 @@
-//! Pods that come and go as runtimes and users have them: once, twice, half, or without a word.
+//! Pods that are added and deleted as runtimes and users do: once, twice, interrupted, or without a DEL.
 
 use std::{
     io,
@@ -22,11 +22,11 @@ use crate::{
     traffic::ping::ping_once,
 };
 
-/// The most pods that one worker keeps.
+/// The maximum number of pods of one worker.
 const MOST: u64 = 10;
-/// CNI's "try again later": the one answer that an ADD may be refused with here.
+/// CNI's "try again later": the only accepted refusal of an ADD here.
 const TRY_AGAIN: u64 = 11;
-/// What the plugin promises, and the start of a process on a loaded machine.
+/// The plugin's deadline, and the start of a process on a loaded machine.
 const ADD_LIMIT: Duration = Duration::from_secs(60 + 10);
 const DEL_LIMIT: Duration = Duration::from_secs(30 + 10);
 
@@ -40,7 +40,7 @@ struct Worker<'a> {
     wanted: u64,
 }
 
-/// Places and removes pods until the soak is over, and then removes its last.
+/// Adds and removes pods until the soak is over, and then removes its last ones.
 pub(super) fn work(site: &Site, ground: &Ground, seed: u64, worker: u64) {
     let of_worker = seed * 1000 + site.number as u64 * 100 + worker;
     let mut worker = Worker::new(site, ground, of_worker, &format!("w{worker}"));
@@ -52,7 +52,7 @@ pub(super) fn work(site: &Site, ground: &Ground, seed: u64, worker: u64) {
     worker.clear();
 }
 
-/// Places so many pods on each node and removes them again: with EC2 itself again, none may be refused.
+/// Adds this many pods on each node and removes them again: when EC2 works again, none may be refused.
 pub(super) fn fill(sites: &[Site], ground: &Ground, pods: usize) {
     for site in sites {
         let mut worker = Worker::new(site, ground, 0, "last");
@@ -91,7 +91,7 @@ impl<'a> Worker<'a> {
             self.wanted = *self.rng.pick(&[0, 1, MOST / 2, MOST]);
         }
         let missing = self.pods.len() < usize::try_from(self.wanted).unwrap_or(0);
-        // Pods are replaced all the time, also where their number stays.
+        // Pods are replaced all the time, even if their number stays the same.
         let arrives = missing || (self.pods.is_empty() && self.rng.percent(10));
         match (arrives, self.rng.below(100)) {
             (_, 0..4) => self.nobody_leaves(),
@@ -124,7 +124,7 @@ impl<'a> Worker<'a> {
         self.enter(id, netns, path, &added)
     }
 
-    /// As [`Self::arrive`], and once more while it still works.
+    /// Like [`Self::arrive`], and once more while the first is in progress.
     fn arrives_twice(&mut self) -> io::Result<()> {
         let (id, netns, path) = self.sandbox()?;
         let add = self.invocation("ADD", &id, Some(&path));
@@ -160,14 +160,14 @@ impl<'a> Worker<'a> {
             self.pods.push(self.ground.enter(pod));
             return Ok(());
         }
-        // What a runtime does with a sandbox that could not be made.
+        // Like a runtime with a sandbox that could not be created.
         self.delete(&id, Some(&path), false)?;
         Netns::unbind(&path)
     }
 
     fn judge_add(&self, id: &str, added: &Outcome) {
         let mut reason = added.error_text();
-        // Operands would make every refusal a reason of its own.
+        // Operands would make every refusal a separate reason.
         reason.retain(|c| !c.is_ascii_digit());
         self.ground.count(|tally| {
             tally.slowest_add = tally.slowest_add.max(added.took);
@@ -186,7 +186,8 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// The runtime's patience ends, or it is killed: its plugin is, mid-ADD. Then DEL comes, or only the end.
+    /// The runtime's deadline ends, or it is killed, and with it its plugin in the middle of an ADD. Then DEL follows,
+    /// or only the end of the namespace.
     fn half_arrives(&mut self) -> io::Result<()> {
         let (id, netns, path) = self.sandbox()?;
         let patience = self.rng.millis(0, 12);
@@ -208,7 +209,7 @@ impl<'a> Worker<'a> {
         })
     }
 
-    /// DEL, so many times at once, one of them without a namespace.
+    /// DEL, this many times at once, one of them without a namespace.
     fn leave(&mut self, times: usize) -> io::Result<()> {
         let Some(pod) = self.pick() else {
             return Ok(());
@@ -238,7 +239,7 @@ impl<'a> Worker<'a> {
         Netns::unbind(&pod.path)
     }
 
-    /// `hasty`: the runtime gives the plugin one second, so a daemon that is away gets a tombstone.
+    /// `hasty`: the runtime gives the plugin one second, so a missing daemon gets a tombstone.
     fn delete(&self, id: &str, netns: Option<&Path>, hasty: bool) -> io::Result<()> {
         let mut del = self.invocation("DEL", id, netns);
         if hasty {
@@ -260,13 +261,13 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// I7: a deleted pod's address answers nobody, or word that it is deleted awaits the daemon.
+    /// I7: a deleted pod's address must not answer, or a tombstone waits for the daemon.
     fn must_not_answer(&self, pod: &Live) -> io::Result<()> {
         let answers = || {
             let wait = Duration::from_millis(50);
             ping_once(&self.site.netns, pod.address, wait).map(|reply| reply.is_some())
         };
-        // Twice, with the look for a tombstone in between: the daemon may be honouring it at this moment.
+        // Twice, with the check for a tombstone in between: the daemon may be processing it at this moment.
         if answers()? && !self.has_tombstone(&pod.id)? && answers()? {
             let address = pod.address;
             self.ground
@@ -279,7 +280,7 @@ impl<'a> Worker<'a> {
         let directory = tombstone::directory(&self.site.socket);
         let found = loop {
             match tombstone::all(&directory) {
-                // The daemon took one away between the list and the look.
+                // The daemon removed one between the list and the check.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 found => break found?,
             }
@@ -288,7 +289,7 @@ impl<'a> Worker<'a> {
         Ok(keys.any(|key| key.container_id.as_str() == id))
     }
 
-    /// The namespace goes, and no DEL comes.
+    /// The namespace ends without a DEL.
     fn end(&mut self) -> io::Result<()> {
         let Some(pod) = self.pick() else {
             return Ok(());
@@ -298,7 +299,7 @@ impl<'a> Worker<'a> {
         Netns::unbind(&pod.path)
     }
 
-    /// A DEL for a sandbox that never was.
+    /// A DEL for a sandbox that never existed.
     fn nobody_leaves(&mut self) -> io::Result<()> {
         self.made += 1;
         let id = format!("{}-{}", self.name, self.made);

@@ -1,4 +1,4 @@
-//! What the soak's threads share: who lives where, what was counted, and what was seen that must not be.
+//! The shared state of the soak's threads: which pod has which address, counters, and violations.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use vpc_sim::random::Rng;
 use super::memory::Sample;
 use crate::node::Node;
 
-/// What a stream of random numbers is for.
+/// The purpose of a stream of random numbers.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Purpose {
     Pods = 1,
@@ -39,7 +39,7 @@ pub(super) fn now() -> Instant {
     Instant::now()
 }
 
-/// A node, and what its pods' threads need of it while its daemon is being restarted.
+/// A node, and what its pods' threads need of it while its daemon is restarted.
 #[derive(Debug)]
 pub(super) struct Site {
     pub number: usize,
@@ -61,7 +61,7 @@ impl Site {
         })
     }
 
-    /// The node itself; held by whoever restarts its daemon.
+    /// The node itself; locked by the thread that restarts its daemon.
     pub fn node(&self) -> MutexGuard<'_, Node> {
         lock(&self.node)
     }
@@ -74,7 +74,7 @@ pub(super) struct Live {
     pub netns: Netns,
     pub path: PathBuf,
     pub address: IpAddr,
-    /// Set before anything is done that may end its traffic.
+    /// Set before anything that may end its traffic.
     leaving: AtomicBool,
 }
 
@@ -94,7 +94,7 @@ impl Live {
     }
 }
 
-/// Rings once; whoever sleeps hears it.
+/// Signals once, and wakes every sleeper.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
     rung: Mutex<bool>,
@@ -102,7 +102,7 @@ pub(super) struct Bell {
 }
 
 impl Bell {
-    /// Sleeps for `most`, or until it rings: whether it has.
+    /// Sleeps for `most`, or until the signal; returns whether it was signalled.
     pub fn wait(&self, most: Duration) -> bool {
         let waited = self
             .heard
@@ -130,10 +130,10 @@ pub struct Tally {
     pub ended_without_del: u64,
     pub kills: u64,
     pub stops: u64,
-    /// Windows of each kind of trouble that EC2 gave.
+    /// The number of windows of each kind of EC2 fault.
     pub faults: BTreeMap<&'static str, u64>,
     pub packets: u64,
-    /// Packets between live pods that were not answered within a second, though the next ones were.
+    /// Packets between live pods that were not answered within a second, although the next ones were.
     pub lost: u64,
     pub slowest_add: Duration,
     pub slowest_del: Duration,
@@ -145,7 +145,7 @@ pub(super) struct Ground {
     pub cooldown: Duration,
     tally: Mutex<Tally>,
     live: Mutex<BTreeMap<IpAddr, Arc<Live>>>,
-    /// When addresses were last given up.
+    /// When addresses were last released.
     left: Mutex<BTreeMap<IpAddr, Instant>>,
     samples: Mutex<Vec<Sample>>,
     violations: Mutex<Vec<String>>,
@@ -172,7 +172,7 @@ impl Ground {
         lock(&self.tally).clone()
     }
 
-    /// Told at once: whoever watches may want to look while it all still stands.
+    /// Reported immediately: an observer may want to inspect the running system.
     pub fn violation(&self, what: String) {
         stdout::errln!("violation: {what}");
         lock(&self.violations).push(what);
@@ -190,7 +190,7 @@ impl Ground {
         lock(&self.samples).clone()
     }
 
-    /// Enters a pod. Its address must be nobody's (I1), and have rested (I3).
+    /// Adds a pod. Its address must be unused (I1), and its cooldown must be over (I3).
     pub fn enter(&self, pod: Live) -> Arc<Live> {
         let (pod, granted) = (Arc::new(pod), now());
         if let Some(other) = lock(&self.live).insert(pod.address, Arc::clone(&pod)) {
@@ -207,7 +207,7 @@ impl Ground {
         pod
     }
 
-    /// Takes a pod off the list, before anything is done to it.
+    /// Removes a pod from the list, before anything is done to it.
     pub fn leave(&self, pod: &Live) {
         pod.leaving.store(true, Ordering::SeqCst);
         lock(&self.live).remove(&pod.address);
@@ -218,12 +218,12 @@ impl Ground {
         lock(&self.live).values().cloned().collect()
     }
 
-    /// Every address that a pod ever gave up.
+    /// Every address that any pod released.
     pub fn ever(&self) -> BTreeSet<IpAddr> {
         lock(&self.left).keys().copied().collect()
     }
 
-    /// The state of things in one line.
+    /// The current state in one line.
     pub fn line(&self, after: Duration) -> String {
         let (tally, live) = (self.tally(), self.live().len());
         format!(
@@ -239,7 +239,7 @@ impl Ground {
     }
 }
 
-/// A thread that panicked has failed the soak already; the others may go on.
+/// A thread that panicked has already failed the soak; the others may continue.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,21 +1,21 @@
-//! What the daemons take of the machine, over their lives.
+//! The resources that the daemons use over time.
 
 use std::{collections::BTreeMap, fs, io, time::Duration};
 
 use super::ground::{Ground, Site, now};
 
-/// A look at a daemon. Sizes in KiB.
+/// A measurement of a daemon. Sizes in KiB.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
     pub site: usize,
-    /// Which life of the daemon.
+    /// The process of the daemon.
     pub pid: u32,
-    /// Resident in all.
+    /// Total resident memory.
     pub resident: u64,
-    /// Resident and its own, not mapped from files.
+    /// Resident private memory, not mapped from files.
     pub own: u64,
     pub descriptors: usize,
-    /// Since the soak began.
+    /// Since the soak started.
     pub at: Duration,
 }
 
@@ -51,7 +51,7 @@ pub(super) fn look(site: &Site, at: Duration) -> io::Result<Sample> {
     })
 }
 
-/// The longest life that was seen, from its beginning to its end.
+/// The samples of the process that ran longest.
 pub(super) fn longest_life(samples: &[Sample]) -> Vec<Sample> {
     let mut lives = BTreeMap::<(usize, u32), Vec<Sample>>::new();
     for sample in samples {
@@ -61,8 +61,8 @@ pub(super) fn longest_life(samples: &[Sample]) -> Vec<Sample> {
     lives.into_values().max_by_key(Vec::len).unwrap_or_default()
 }
 
-/// How much the daemon itself grew over a life, in KiB: the most in its second sixth against the most in its last.
-/// A pool, an SDK and their buffers reach their size in the first.
+/// How much the daemon itself grew, in KiB: the maximum of its second sixth compared with the maximum of its last. A
+/// pool, an SDK and their buffers reach their size in the first.
 pub(super) fn growth(life: &[Sample]) -> i64 {
     let sixth = life.len() / 6;
     let most = |part: &[Sample]| part.iter().map(|sample| sample.own).max().unwrap_or(0);

@@ -1,4 +1,4 @@
-//! The soak in figures, for people, and the verdict.
+//! The results of the soak, for humans, and the verdict.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -10,12 +10,12 @@ use super::{
 };
 use crate::Lab;
 
-/// A daemon may grow by so much and count as flat: allocators round, and pools differ in size from look to look.
+/// How much a daemon may grow and count as flat: allocators round, and pools differ in size over time.
 const FLAT: i64 = 1024;
-/// Descriptors that come and go with connections.
+/// Descriptors that vary with connections.
 const SPARE_DESCRIPTORS: usize = 8;
 
-/// What happened, and what must not have.
+/// What happened, and the violations.
 #[derive(Debug)]
 pub struct Report {
     pub tally: Tally,
@@ -23,13 +23,13 @@ pub struct Report {
     /// From the last DEL to a node at rest.
     pub settled: Duration,
     pub violations: Vec<String>,
-    /// EC2 calls by how they ended.
+    /// EC2 calls by their result.
     calls: BTreeMap<String, u64>,
-    /// The most that a daemon ever held, in KiB: resident, and of that its own.
+    /// The peak memory of a daemon, in KiB: resident, and its private part.
     peak: (u64, u64),
-    /// The longest life of a daemon.
+    /// The samples of the daemon that ran longest.
     life: Vec<Sample>,
-    /// The descriptors of each daemon early in its last life, and at the end.
+    /// The number of descriptors of each daemon early in its last process, and at the end.
     descriptors: Vec<(usize, usize)>,
 }
 

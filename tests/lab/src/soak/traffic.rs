@@ -1,13 +1,13 @@
-//! Packets between live pods, all along: whatever happens to daemons and to EC2, they must arrive (I10).
+//! Continuous packets between live pods: whatever happens to daemons and to EC2, they must arrive (I10).
 
 use std::{io, time::Duration};
 
 use super::ground::{Ground, Live, Purpose};
 use crate::traffic::ping::{ping, ping_once};
 
-/// A packet that is not answered by then is lost.
+/// A packet that is not answered within this time is lost.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A pod that has not answered any packet by then is cut off.
+/// A pod that has answered no packet for this time is cut off.
 const CUT_OFF: Duration = Duration::from_secs(10);
 
 pub(super) fn probe(ground: &Ground, seed: u64) {

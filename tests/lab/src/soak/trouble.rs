@@ -1,4 +1,4 @@
-//! What goes wrong on purpose: EC2 in many ways, and the daemons.
+//! Injected faults: of EC2 in many ways, and of the daemons.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const CALLS: [Action; 8] = [
     Action::UnassignPrivateIpAddresses,
 ];
 
-/// Trouble comes and goes until the soak is over.
+/// Injects faults until the soak is over.
 pub(super) fn strike(sim: &Sim, ground: &Ground, seed: u64) {
     let mut rng = Purpose::Ec2Faults.stream(seed);
     while !ground.over.wait(rng.seconds(1, 6)) {
@@ -82,7 +82,7 @@ fn begin(sim: &Sim, rng: &mut Rng) -> &'static str {
     }
 }
 
-/// Ends and starts the daemons of `sites`, one at a time, for so long.
+/// Ends and starts the daemons of `sites`, one at a time, for this long.
 pub(super) fn restart(sim: &Sim, sites: &[Site], ground: &Ground, seed: u64, most: Duration) {
     let mut rng = Purpose::Restarts.stream(seed);
     let begun = now();
@@ -103,7 +103,7 @@ pub(super) fn restart(sim: &Sim, sites: &[Site], ground: &Ground, seed: u64, mos
                 site.number
             ));
         }
-        // Away for a while: plugins wait, or leave tombstones.
+        // Down for a while: plugins wait, or leave tombstones.
         let _over = ground.over.wait(rng.millis(0, 2500));
         if let Err(error) = node.start_daemon(&sim.ec2_endpoint()) {
             ground.violation(format!(

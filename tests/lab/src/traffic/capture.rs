@@ -1,8 +1,8 @@
-//! Every packet that enters the VPC, seen on the wire, and whether the ENI that it came by may send it.
+//! Captures every packet that enters the VPC, and checks whether its ENI may send it.
 //!
-//! Looks at the router's end of every ENI. The router drops what an ENI may not send without a word, as a VPC does; here
-//! such packets are named. The kernel notes a packet before its answer can be on its way, so whoever has an answer need
-//! not wait before asking.
+//! Captures at the router's end of every ENI. The router silently drops packets that an ENI may not send, like a VPC;
+//! here they are reported. The kernel captures a packet before its answer can be sent, so a caller with an answer need
+//! not wait.
 
 use std::{io, net::Ipv4Addr};
 
@@ -17,28 +17,28 @@ use crate::{
 #[derive(Debug)]
 pub struct Capture(ether::Capture);
 
-/// An IPv4 packet that a node sent.
+/// An IPv4 packet from a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// The ENI that it left by.
+    /// The ENI through which it left.
     pub eni: EniId,
     pub source: Ipv4Addr,
     pub destination: Ipv4Addr,
 }
 
 impl Capture {
-    /// Notes every packet from now on.
+    /// Captures every packet from now on.
     ///
     /// # Errors
-    /// Without the right to have a packet socket.
+    /// Without the privilege to open a packet socket.
     pub fn start(lab: &Lab) -> io::Result<Self> {
         ether::Capture::start(lab.sim.router()).map(Self)
     }
 
-    /// What nodes have sent since this was last asked.
+    /// The packets from nodes since the last call.
     ///
     /// # Errors
-    /// What the socket says.
+    /// The socket's error.
     pub fn packets(&self, lab: &Lab) -> io::Result<Vec<Packet>> {
         let ports = lab.sim.ports();
         let world = lab.sim.world();
@@ -58,7 +58,7 @@ impl Capture {
     }
 }
 
-/// The packets that their ENI may not send: it does not own their source.
+/// The packets that their ENI may not send, because it does not own their source.
 #[must_use]
 pub fn strays(lab: &Lab, packets: &[Packet]) -> Vec<Packet> {
     let world = lab.sim.world();
@@ -69,7 +69,7 @@ pub fn strays(lab: &Lab, packets: &[Packet]) -> Vec<Packet> {
     packets.iter().filter(|p| !owns(p)).cloned().collect()
 }
 
-/// Source and destination of an Ethernet frame that carries IPv4.
+/// Source and destination of an Ethernet frame with IPv4.
 fn addresses(frame: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr)> {
     let at = |from: usize| -> Option<Ipv4Addr> {
         let four: [u8; 4] = frame.get(from..from + 4)?.try_into().ok()?;

@@ -1,5 +1,5 @@
-//! Ethernet frames as a pod with CAP_NET_RAW can make them, and sight of the frames that pass. Knows no more of any
-//! protocol than the tests forge.
+//! Ethernet frames as a pod with CAP_NET_RAW can create them, and a capture of frames. Knows only the parts of
+//! protocols that the tests forge.
 
 use std::{
     io,
@@ -38,7 +38,7 @@ fn packet_socket() -> nix::Result<OwnedFd> {
     )
 }
 
-/// Sends `frames` over `link` of `netns`, as they are.
+/// Sends `frames` unchanged over `link` of `netns`.
 ///
 /// # Errors
 /// If the namespace has no such link, or the kernel refuses.
@@ -61,14 +61,14 @@ pub fn send(netns: &Netns, link: &str, frames: &[Vec<u8>]) -> io::Result<()> {
     })?
 }
 
-/// Room for all that passes before somebody asks, in bytes: what does not fit is lost without a word.
+/// The buffer for frames until they are read, in bytes: frames that do not fit are lost silently.
 const BUFFER: usize = 32 << 20;
 
-/// Sees every frame that comes into or leaves a namespace, from the moment of its making.
+/// Captures every frame that enters or leaves a namespace, from its creation on.
 #[derive(Debug)]
 pub struct Capture(OwnedFd);
 
-/// A frame, and the index of the link that it passed.
+/// A frame, and the index of its link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub link: usize,
@@ -84,7 +84,7 @@ impl Capture {
         Ok(Self(socket))
     }
 
-    /// The frames that passed so far.
+    /// The frames so far.
     ///
     /// # Errors
     /// If the socket fails.
@@ -111,7 +111,7 @@ pub fn frame(to: Mac, from: Mac, kind: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = [to.0, from.0].concat();
     frame.extend_from_slice(&kind.to_be_bytes());
     frame.extend_from_slice(payload);
-    // The least that Ethernet carries.
+    // The minimum size of an Ethernet frame.
     frame.resize(frame.len().max(60), 0);
     frame
 }
@@ -142,7 +142,7 @@ pub fn udp(from: Ipv4Addr, to: Ipv4Addr, data: &[u8]) -> Vec<u8> {
     ipv4(UDP, from, to, &datagram)
 }
 
-/// An ICMP redirect: "for `destination` use `gateway`", about a packet that `to` is said to have sent.
+/// An ICMP redirect: "for `destination` use `gateway`", about a packet that `to` allegedly sent.
 #[must_use]
 pub fn redirect(from: Ipv4Addr, to: Ipv4Addr, destination: Ipv4Addr, gateway: Ipv4Addr) -> Vec<u8> {
     const ICMP: u8 = 1;
@@ -178,7 +178,7 @@ pub fn router_advertisement(mac: Mac) -> Vec<u8> {
     message.extend_from_slice(&1800_u16.to_be_bytes());
     message.extend_from_slice(&[0; 8]);
     let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
-    // The checksum covers the addresses, the length and the protocol as well.
+    // The checksum also covers the addresses, the length and the protocol.
     let mut covered = [from.octets(), to.octets()].concat();
     covered.extend_from_slice(&u32::from(length).to_be_bytes());
     covered.extend_from_slice(&[0, 0, 0, ICMPV6]);

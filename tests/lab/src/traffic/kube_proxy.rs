@@ -1,4 +1,4 @@
-//! What kube-proxy writes into a node, in its three forms, cut down to one endpoint a service. Deletes what an earlier
+//! What kube-proxy writes on a node, in its three modes, reduced to one endpoint per service. Deletes what an earlier
 //! call wrote.
 
 use std::{
@@ -11,13 +11,13 @@ use std::{
 use datapath::netns::Netns;
 use ipnet::IpNet;
 
-/// How services are made.
+/// How services are implemented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proxy {
     Iptables,
     Nftables,
-    /// The services' addresses are on a device of the node, as with IPVS. (The kernel that rewrites them is nft's: IPVS
-    /// is not in every kernel, and what it rewrites is local at the same places.)
+    /// The services' addresses are on a device of the node, as with IPVS. (nftables rewrite them: IPVS is not in every
+    /// kernel, and it rewrites at the same hooks.)
     LocalAddress,
 }
 
@@ -35,13 +35,13 @@ pub struct Service {
     pub masquerade: bool,
 }
 
-/// The device that IPVS keeps ClusterIPs on.
+/// The device of IPVS for ClusterIPs.
 const DEVICE: &str = "kube-ipvs0";
 
-/// Makes `services` on `node`, all of one family, and none besides.
+/// Configures exactly `services` on `node`, all of one family.
 ///
 /// # Errors
-/// With what the tool says.
+/// The tool's error.
 pub fn program(node: &Netns, proxy: Proxy, services: &[Service]) -> io::Result<()> {
     let (iptables, nftables) = match proxy {
         Proxy::Iptables => (services, &[][..]),
@@ -61,7 +61,7 @@ pub fn program(node: &Netns, proxy: Proxy, services: &[Service]) -> io::Result<(
         writeln!(links, "ip link add {DEVICE} type bridge").unwrap_or_default();
         for service in services {
             let address = service.at.ip();
-            // A NodePort's is on the node already.
+            // The address of a NodePort is already on the node.
             let there = format!("ip -o addr | grep -q ' {address}/'");
             writeln!(
                 links,
@@ -125,10 +125,10 @@ fn nftables_text(family: &str, services: &[Service]) -> String {
     )
 }
 
-/// Runs a command on a node with `input` on its standard input, and gives what it prints.
+/// Runs a command on a node with `input` on its standard input, and returns its output.
 ///
 /// # Errors
-/// With what it says, if it fails.
+/// Its error output, if it fails.
 ///
 /// # Panics
 /// If no command is given.
@@ -144,7 +144,7 @@ pub fn feed(node: &Netns, command: &[&str], input: &str) -> io::Result<String> {
             .spawn()?;
         if let Some(mut pipe) = child.stdin.take() {
             match pipe.write_all(input.as_bytes()) {
-                // What does not read to the end says why on its way out.
+                // A command that does not read all of its input reports the reason when it ends.
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
                 _ => {}
             }

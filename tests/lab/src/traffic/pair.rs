@@ -1,5 +1,5 @@
-//! Two nodes with a pod on the primary and one on a secondary ENI each, somebody who answers at every address, and a
-//! capture of all that they send: the place where it is decided by which ENI and under which address things leave.
+//! Two nodes, each with a pod on the primary and one on a secondary ENI, a listener at every address, and a capture of
+//! everything that they send: for tests of the ENI and address with which packets leave.
 
 use std::{
     io,
@@ -19,13 +19,13 @@ use crate::{
     },
 };
 
-/// Everybody answers here.
+/// The port of all listeners.
 pub const PORT: u16 = 80;
 
-/// Much more than any answer takes on a busy machine; a lost first packet is sent again within it.
+/// Much longer than any answer takes on a busy machine; a lost first packet is sent again within this time.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
-/// Who may call, and answers.
+/// Who can connect, and listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// Node `a`'s pod on its primary ENI.
@@ -54,7 +54,7 @@ impl Who {
     pub const ON_A: [Self; 2] = [Self::APrimary, Self::ASecondary];
 }
 
-/// See the module. Fields end in this order.
+/// See the module. Fields are dropped in this order.
 #[derive(Debug)]
 pub struct Pair {
     listeners: Vec<Listener>,
@@ -74,11 +74,11 @@ impl Pair {
     /// Node `a` gets `settings`, node `b` none.
     ///
     /// # Errors
-    /// If anything of it cannot be had.
+    /// If any part cannot be created.
     pub fn start(settings: &[(&str, &str)]) -> io::Result<Self> {
         let lab = Lab::start(SimConfig::default())?;
         let capture = Capture::start(&lab)?;
-        // t3.small: three ENIs of three pods each.
+        // t3.small: three ENIs with three pods each.
         let (a, b) = (lab.node("t3.small", settings)?, lab.node("t3.small", &[])?);
         let mut fillers = Vec::new();
         let on_a = on_both(&lab, &a, &mut fillers)?;
@@ -134,13 +134,14 @@ impl Pair {
         }
     }
 
-    /// Where that one answers.
+    /// The address of this listener.
     #[must_use]
     pub fn at(&self, who: Who) -> SocketAddr {
         SocketAddr::from((self.address(who), PORT))
     }
 
-    /// Notes if `from` is not answered at `to` by the right one, or is seen there as somebody else.
+    /// Records an error if `from` is not answered at `to` by the right listener, or is seen there with the wrong
+    /// address.
     pub fn expect(&mut self, what: &str, from: Who, to: SocketAddr, (by, seen_as): (Who, Who)) {
         let seen_as = self.address(seen_as);
         let found = match self.call(from, to) {
@@ -161,30 +162,30 @@ impl Pair {
         Conversation::start(self.netns(from), None, to, LIMIT)
     }
 
-    /// Notes a failure that was found elsewhere.
+    /// Records a failure that was found elsewhere.
     pub fn note(&mut self, what: &str, result: io::Result<()>) {
         self.wrong
             .extend(result.err().map(|error| format!("{what}: {error}")));
     }
 
-    /// What nodes sent since this was last asked.
+    /// The packets of the nodes since the last call.
     ///
     /// # Errors
-    /// What the capture says.
+    /// The capture's error.
     pub fn packets(&self) -> io::Result<Vec<Packet>> {
         self.capture.packets(&self.lab)
     }
 
-    /// The secondary ENI of node `a` that has a pod.
+    /// The secondary ENI of node `a` with a pod.
     ///
     /// # Panics
-    /// If EC2 knows none: the pod would have no address.
+    /// If EC2 has none: the pod would have no address.
     #[must_use]
     pub fn secondary(&self) -> EniId {
         self.secondary_in(&self.lab.sim.world())
     }
 
-    /// The same, where the world is locked already.
+    /// The same, if the world is already locked.
     ///
     /// # Panics
     /// As [`Pair::secondary`].
@@ -194,10 +195,11 @@ impl Pair {
         owner.expect("the pod's address is on an ENI").id.clone()
     }
 
-    /// Nothing was wrong, no packet left by an ENI that does not own its source, and both ENIs of node `a` were used.
+    /// Checks that there were no errors, that no packet left through an ENI that does not own its source, and that both
+    /// ENIs of node `a` were used.
     ///
     /// # Errors
-    /// Everything that was wrong.
+    /// All errors.
     pub fn verdict(&mut self) -> Result<(), String> {
         let packets = self.packets().map_err(|error| error.to_string())?;
         let mut wrong = std::mem::take(&mut self.wrong);
@@ -217,7 +219,7 @@ impl Pair {
     }
 }
 
-/// Adds pods until one is on a secondary ENI: that one, and the first.
+/// Adds pods until one is on a secondary ENI; returns that one and the first.
 fn on_both(lab: &Lab, node: &Node, fillers: &mut Vec<Pod>) -> io::Result<[Pod; 2]> {
     let is_primary = |pod: &Pod| {
         let world = lab.sim.world();

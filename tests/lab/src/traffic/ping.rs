@@ -20,14 +20,14 @@ use nix::{
 
 use crate::node::Pod;
 
-/// What ICMP does not share between the families.
+/// The differences of ICMP between the families.
 #[derive(Clone, Copy)]
 struct Icmp {
     family: AddressFamily,
     protocol: SockProtocol,
     request: u8,
     reply: u8,
-    /// A raw IPv4 socket hands the packet over from its IP header on.
+    /// A raw IPv4 socket returns the packet with its IP header.
     header: usize,
 }
 
@@ -49,14 +49,14 @@ const ICMP_V6: Icmp = Icmp {
 /// How long one request waits before the next is sent.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Pings from `netns`, again and again like the command, until a reply comes or `limit` is over: the round trip of the
-/// request that was answered.
+/// Pings from `netns` repeatedly, like the command, until a reply arrives or `limit` has passed. Returns the round trip
+/// of the answered request.
 ///
-/// A link of the fabric that has just come up may lose a packet: the router's end of it waits for the kernel's link
-/// watch, as no real VPC does.
+/// A link of the fabric that has just come up may lose a packet, because the router's end waits for the kernel's link
+/// watch; a real VPC does not.
 ///
 /// # Errors
-/// If the namespace or the socket cannot be used. An unreachable destination is `None`, not an error.
+/// If the namespace or the socket is not usable. An unreachable destination is `None`, not an error.
 pub fn ping(
     netns: &Netns,
     source: Option<IpAddr>,
@@ -75,7 +75,7 @@ pub fn ping(
     })?
 }
 
-/// Sends one echo request and no second: for paths that may not lose any.
+/// Sends exactly one echo request: for paths that must not lose any.
 ///
 /// # Errors
 /// As [`ping`].
@@ -103,7 +103,7 @@ fn echo(source: Option<IpAddr>, to: IpAddr, limit: Duration) -> io::Result<Optio
             &SockaddrStorage::from(SocketAddr::new(source, 0)),
         )?;
     }
-    // Several pings may be under way in one namespace: the identifier tells their replies apart.
+    // There may be several pings in one namespace: the identifier distinguishes their replies.
     let id = u16::try_from(std::process::id() & 0x7fff).unwrap_or_default() ^ thread_salt();
     let request = request(icmp, id);
     let begun = now();
@@ -116,7 +116,7 @@ fn echo(source: Option<IpAddr>, to: IpAddr, limit: Duration) -> io::Result<Optio
     ) {
         Ok(_) => {}
         Err(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EPERM | Errno::EINVAL) => {
-            // What cannot be sent fails at once: the loop around this must not spin.
+            // A request that cannot be sent fails immediately: the loop around this must not spin.
             std::thread::sleep(limit);
             return Ok(None);
         }
@@ -145,7 +145,7 @@ fn thread_salt() -> u16 {
     u16::try_from(hasher.finish() & 0xffff).unwrap_or_default()
 }
 
-/// The checksum of ICMPv6, which covers addresses too, is the kernel's to make.
+/// The kernel calculates the checksum of ICMPv6, which also covers the addresses.
 fn request(icmp: Icmp, id: u16) -> [u8; 16] {
     let mut packet = [0; 16];
     packet[0] = icmp.request;
@@ -179,7 +179,7 @@ fn is_reply(icmp: Icmp, packet: &[u8], id: u16) -> bool {
     message.len() >= 8 && message[0] == icmp.reply && message[4..6] == id.to_be_bytes()
 }
 
-/// The pair of pods whose echo was not answered, if any: each of `from` pings each of `to` from inside its namespace.
+/// A pair of pods whose echo was not answered, if any: each of `from` pings each of `to` from inside its namespace.
 ///
 /// # Errors
 /// If a namespace cannot be entered.

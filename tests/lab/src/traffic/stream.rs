@@ -1,5 +1,5 @@
-//! A stream of numbered packets, a thousand a second, from one namespace to another: whoever asks learns which of them
-//! did not arrive. Owns two sockets and two threads, and changes nothing in the network.
+//! A stream of numbered packets, a thousand per second, from one namespace to another, which reports the lost ones.
+//! Owns two sockets and two threads, and changes nothing in the network.
 
 use std::{
     collections::BTreeSet,
@@ -16,21 +16,22 @@ use std::{
 use datapath::netns::Netns;
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
-/// A sender that was not run for long does not make up for more than this at once: a burst could overrun the kernel's
-/// queue between two links, which is nobody's fault.
+/// A sender that was not scheduled for a while sends at most this many at once: a burst could overrun the kernel's
+/// queue between two links.
 const MOST_AT_ONCE: u128 = 32;
-/// The receiver may not be run for seconds on a busy machine: room for all that comes meanwhile, in bytes.
+/// The receiver may not be scheduled for seconds on a busy machine: the buffer for all packets in the meantime, in
+/// bytes.
 const BUFFER: usize = 16 << 20;
-/// What has not come this long after the last packet was sent is lost.
+/// A packet that has not arrived this long after the last one was sent is lost.
 const LATE: Duration = Duration::from_secs(2);
-/// The number of packets, as long as it is not known.
+/// The number of packets while it is not known.
 const ENDLESS: u64 = u64::MAX;
 
 /// A running stream.
 #[derive(Debug)]
 pub struct Stream {
     name: String,
-    /// Told to both threads: how many packets there are in all, once the sender has ended.
+    /// For both threads: the total number of packets, when the sender has ended.
     total: Arc<AtomicU64>,
     stop: Arc<AtomicU64>,
     sender: JoinHandle<io::Result<u64>>,
@@ -38,21 +39,21 @@ pub struct Stream {
     begun: Instant,
 }
 
-/// What became of a stream.
+/// The result of a stream.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub name: String,
     pub sent: u64,
-    /// The numbers of those that did not arrive, from 0.
+    /// The numbers of the lost packets, from 0.
     pub lost: Vec<u64>,
     pub took: Duration,
 }
 
 impl Stream {
-    /// Starts sending from `source` in its namespace to `target` in its.
+    /// Starts sending from `source` in its namespace to `target` in its namespace.
     ///
     /// # Errors
-    /// If a socket cannot be had in either namespace.
+    /// If a socket cannot be opened in either namespace.
     #[expect(clippy::disallowed_methods, reason = "the lab measures real time")]
     pub fn start(
         name: &str,
@@ -79,7 +80,7 @@ impl Stream {
         })
     }
 
-    /// Stops sending and waits for what is under way.
+    /// Stops sending and waits for packets in transit.
     ///
     /// # Errors
     /// If a socket failed. A packet that the kernel refused to send is lost, not an error.
@@ -106,7 +107,7 @@ fn send(mut one: impl FnMut(&[u8]) -> io::Result<usize>, stop: &AtomicU64) -> io
         for _ in 0..due.min(MOST_AT_ONCE) {
             match one(&sent.to_be_bytes()) {
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Err(error),
-                // Refused for now, by a route that is missing, say: one more that will not arrive.
+                // Refused, for example because of a missing route: one more packet that does not arrive.
                 _ => sent += 1,
             }
             paced += 1;

@@ -1,4 +1,4 @@
-//! Conversations over TCP between namespaces: who answers, and under which address one is seen there.
+//! TCP connections between namespaces: who answers, and which source address it sees.
 
 use std::{
     io::{self, BufRead, BufReader, Write},
@@ -18,7 +18,8 @@ use nix::sys::{
     time::TimeVal,
 };
 
-/// Answers at one address until it is dropped: tells each caller its own name and whom it sees, then repeats every line.
+/// Answers at one address until it is dropped: sends each caller its own name and the caller's address, then repeats
+/// every line.
 #[derive(Debug)]
 pub struct Listener {
     listener: TcpListener,
@@ -29,7 +30,7 @@ impl Listener {
     /// Listens in `netns`.
     ///
     /// # Errors
-    /// If the address cannot be had.
+    /// If the address is not available.
     pub fn start(netns: &Netns, at: SocketAddr, name: &str) -> io::Result<Self> {
         let listener = netns.run(|| TcpListener::bind(at))??;
         let (theirs, name) = (listener.try_clone()?, name.to_owned());
@@ -71,16 +72,16 @@ fn answer(mut stream: TcpStream, name: &str) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Conversation {
     stream: BufReader<TcpStream>,
-    /// Who answered.
+    /// The name of the listener.
     pub with: String,
-    /// Under which address, and from which port, the caller is seen.
+    /// The address and port of the caller, as seen by the listener.
     pub seen_as: SocketAddr,
-    /// The port that the caller uses.
+    /// The caller's own port.
     pub port: u16,
 }
 
 impl Conversation {
-    /// Calls `to` from inside `netns`, from the address `source` if one is given. No step takes longer than `limit`.
+    /// Connects to `to` from inside `netns`, from the address `source` if given. No step takes longer than `limit`.
     ///
     /// # Errors
     /// If there is no answer in time, or a refusal.
@@ -108,10 +109,10 @@ impl Conversation {
         })
     }
 
-    /// Says something and hears it back.
+    /// Sends a line and receives it back.
     ///
     /// # Errors
-    /// If the connection is dead, or the answer another or not in time.
+    /// If the connection is dead, or the answer is wrong or late.
     pub fn goes_on(&mut self) -> io::Result<()> {
         writeln!(self.stream.get_mut(), "still there?")?;
         let mut line = String::new();
@@ -136,7 +137,7 @@ impl Drop for Conversation {
     }
 }
 
-/// The send timeout is connect's too (socket(7)).
+/// The send timeout also applies to connect (socket(7)).
 fn dial(source: Option<IpAddr>, to: SocketAddr, limit: Duration) -> io::Result<OwnedFd> {
     let family = match to {
         SocketAddr::V4(_) => AddressFamily::Inet,

@@ -1,5 +1,5 @@
-//! HTTP/2 and gRPC frames by hand: for sending what no well-behaved client sends, and for reading bytes that were
-//! recorded. Knows the framing, not what the messages mean.
+//! Hand-made HTTP/2 and gRPC frames: to send what no correct client sends, and to parse recorded bytes. Knows the
+//! framing, not the meaning of messages.
 
 use std::io::{self, Read};
 
@@ -11,7 +11,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const HEADER: usize = 9;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// The only stream that a plugin ever opens.
+/// The only stream of a plugin.
 const STREAM: u32 = 1;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -23,26 +23,26 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     out
 }
 
-/// How a client begins.
+/// How a client starts.
 #[must_use]
 pub fn client_begins() -> Vec<u8> {
     [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &[])].concat()
 }
 
-/// How a server begins, the client's settings acknowledged.
+/// How a server starts, with an acknowledgement of the client's settings.
 #[must_use]
 pub fn server_begins() -> Vec<u8> {
     [frame(SETTINGS, 0, 0, &[]), frame(SETTINGS, ACK, 0, &[])].concat()
 }
 
-/// A list of headers, each spelt out (HPACK without table or compression).
+/// A list of headers, each written out (HPACK without table or compression).
 #[must_use]
 pub fn headers(list: &[(&str, &str)], end: bool) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in list {
         block.push(0);
         for text in [name, value] {
-            // Lengths from 127 on would take more than one byte.
+            // Lengths from 127 on would need more than one byte.
             block.push(u8::try_from(text.len().min(126)).expect("at most 126"));
             block.extend(&text.as_bytes()[..text.len().min(126)]);
         }
@@ -66,13 +66,13 @@ pub fn call(verb: &str) -> Vec<u8> {
     headers(&list, false)
 }
 
-/// A piece of the body.
+/// A part of the body.
 #[must_use]
 pub fn data(payload: &[u8], end: bool) -> Vec<u8> {
     frame(DATA, u8::from(end), STREAM, payload)
 }
 
-/// A message as gRPC sends it: not compressed, its length ahead.
+/// A message as gRPC sends it: uncompressed, with its length in front.
 #[must_use]
 pub fn message(bytes: &[u8]) -> Vec<u8> {
     message_of(
@@ -81,7 +81,7 @@ pub fn message(bytes: &[u8]) -> Vec<u8> {
     )
 }
 
-/// The same with any claim about the length.
+/// The same with any length field.
 #[must_use]
 pub fn message_of(length: u32, bytes: &[u8]) -> Vec<u8> {
     [&[0], &length.to_be_bytes()[..], bytes].concat()
@@ -114,7 +114,7 @@ fn first(bytes: &[u8]) -> Option<Frame<'_>> {
     })
 }
 
-/// What one side has said on the stream, as far as it has come.
+/// What one side has sent on the stream so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
     /// The body: gRPC messages with their lengths.
@@ -123,7 +123,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// Reads whole frames; a client's preface may come first.
+    /// Parses whole frames; a client's preface may come first.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         let mut rest = bytes.strip_prefix(PREFACE).unwrap_or(bytes);
@@ -149,10 +149,10 @@ impl Said {
     }
 }
 
-/// Reads until the other side has ended the stream or the connection: all that came.
+/// Reads until the peer has ended the stream or the connection; returns everything received.
 ///
 /// # Errors
-/// What the socket says; its read timeout is the caller's to set.
+/// The socket's error; the caller sets its read timeout.
 pub fn read_answer(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();
     let mut buffer = [0; 16 << 10];

@@ -1,4 +1,4 @@
-//! A tap between plugin and daemon: passes everything on, descriptors included, and keeps what each side said.
+//! A proxy between plugin and daemon: forwards everything, including descriptors, and records what each side sent.
 
 use std::{
     io::{self, Read, Write},
@@ -18,10 +18,10 @@ pub struct Exchange {
     pub reply: Vec<u8>,
 }
 
-/// Passes the next connection to `tap` on to `daemon`, until both sides have closed.
+/// Forwards the next connection to `tap` to `daemon`, until both sides have closed.
 ///
 /// # Errors
-/// What either socket says.
+/// The error of either socket.
 pub fn pass_on(tap: &UnixListener, daemon: &Path) -> io::Result<Exchange> {
     let (caller, _) = tap.accept()?;
     let preamble = handover::receive(caller.as_fd())?;
@@ -44,7 +44,7 @@ pub fn pass_on(tap: &UnixListener, daemon: &Path) -> io::Result<Exchange> {
     })
 }
 
-/// Copies to the end, and keeps what it copied. A side that has closed early ends it.
+/// Copies until the end and records it. A side that has closed early ends it.
 fn copy(mut from: UnixStream, mut to: UnixStream) -> io::Result<Vec<u8>> {
     let mut all = Vec::new();
     let mut buffer = [0; 16 << 10];
@@ -60,7 +60,7 @@ fn copy(mut from: UnixStream, mut to: UnixStream) -> io::Result<Vec<u8>> {
             break;
         }
     }
-    // Fails only where the other side has closed already.
+    // Fails only if the peer has already closed.
     drop(to.shutdown(Shutdown::Write));
     Ok(all)
 }

@@ -1,5 +1,5 @@
-//! `make fleet`: prints what a fleet's start, growth and idle hour cost one account. Another seed may be given as the only
-//! argument.
+//! `make fleet`: prints the cost of a fleet's start, growth and idle hour for one account. The only argument is another
+//! seed.
 
 use std::{io, process::ExitCode};
 

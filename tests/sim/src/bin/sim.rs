@@ -1,7 +1,7 @@
-//! `make sim`: lives many seeds, or one of them word by word.
+//! `make sim`: runs many seeds, or one of them with a complete log.
 //!
-//! `sim SEEDS [FROM]` lives that many, on all cores; `sim --seed N` lives one and prints its whole trace; `sim --crash`
-//! kills a daemon at every crash point, alone and beside other faults.
+//! `sim SEEDS [FROM]` runs this many on all cores; `sim --seed N` runs one and prints its whole trace; `sim --crash`
+//! kills a daemon at every crash point, alone and combined with other faults.
 
 #![forbid(unsafe_code)]
 

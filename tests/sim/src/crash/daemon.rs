@@ -1,5 +1,5 @@
-//! One daemon after the other on one node: each takes over what the last one left, as `ipamd run` does, and dies at the
-//! point that kills.
+//! Successive daemons on one node: each takes over from the previous one, like `ipamd run`, and dies at the chosen
+//! point.
 
 use std::{
     collections::BTreeMap,
@@ -37,7 +37,7 @@ use crate::{
 /// Between a daemon's death and the next one's start.
 const DOWN: Duration = Duration::from_secs(2);
 
-/// The verbs of the daemon that serves, if one does, and its generation.
+/// The verbs of the serving daemon, if there is one, and its generation.
 #[derive(Clone, Debug, Default)]
 pub struct Serving(Arc<Mutex<Option<(Sandboxes<PodNet>, u64)>>>);
 
@@ -51,7 +51,7 @@ impl Serving {
     }
 }
 
-/// Keeps a daemon on the node, for ever.
+/// Keeps a daemon running on the node, forever.
 pub async fn keep_one(stage: Arc<Stage>, dir: PathBuf, serving: Serving) {
     let me = Arc::new(stage.with(|state, _| identity(state)));
     let metrics = Arc::new(Metrics::new());
@@ -85,7 +85,7 @@ pub async fn keep_one(stage: Arc<Stage>, dir: PathBuf, serving: Serving) {
     }
 }
 
-/// The state file as the killed daemon left it: a copy, for the old one is still open in the dead one's remains.
+/// The state file as the killed daemon left it: a copy, because the old one is still open in the dead daemon's remains.
 fn inherit(dir: &Path, last: Option<&Path>, generation: u64) -> PathBuf {
     let path = dir.join(format!("state-{generation}"));
     if let Some(last) = last {
@@ -192,7 +192,7 @@ impl Daemon {
         )
     }
 
-    /// The store between two points at which the daemon may die. A dead one's jobs are never done.
+    /// The store between two points at which the daemon may die. A dead daemon's jobs are never executed.
     fn gated(&self, store: Store) -> Worker<Store> {
         let (stage, generation) = (self.stage.clone(), self.generation);
         let store = Mutex::new(store);
@@ -206,7 +206,7 @@ impl Daemon {
 }
 
 impl State {
-    /// I6 and I7 over a restart: every pod that was told of its address has a record, and no deleted one has.
+    /// I6 and I7 over a restart: every pod that got its address has a record, and no deleted one has.
     fn compare_records(&mut self, agreed: &Agreed, now: Duration) {
         let known = |sandbox: &Sandbox| agreed.records.iter().any(|r| r.sandbox == *sandbox);
         if let Some(lost) = self.kernel.running.keys().find(|sandbox| !known(sandbox)) {

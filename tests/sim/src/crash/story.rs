@@ -1,4 +1,4 @@
-//! What happens on the node, and what the runtime makes of a daemon that dies: a failed or unanswered ADD is deleted and
+//! The events on the node, and how the runtime handles a daemon that dies: a failed or unanswered ADD is deleted and
 //! tried again with a new sandbox, a DEL is repeated until it is answered.
 
 use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
@@ -28,10 +28,10 @@ const ADD_LIMIT: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_secs(2);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Lives the node's life to its end.
+/// Runs the node's life to its end.
 pub async fn tell(stage: Arc<Stage>, dir: PathBuf) {
     until(&stage, BOOT).await;
-    // One task: a store is one thread's own.
+    // One task, because a store belongs to one thread.
     let serving = Serving::default();
     tokio::select! {
         biased;
@@ -49,7 +49,7 @@ async fn live(stage: Arc<Stage>, serving: Serving) {
     let mut pods = Vec::new();
     for number in 0..PODS {
         let runtime = runtime.clone();
-        // Two by two, so that ADDs meet growth, and each other.
+        // In pairs, so that ADDs overlap with growth and with each other.
         sleep(Duration::from_secs(u64::from(number / 2))).await;
         pods.push(tasks.spawn(async move { runtime.place(number).await }));
     }
@@ -73,9 +73,9 @@ async fn live(stage: Arc<Stage>, serving: Serving) {
     settle(&stage).await;
 }
 
-/// What the daemon owes in the end (I4, I9), and that nothing of any pod is left.
+/// What the daemon must achieve in the end (I4, I9), and that nothing of any pod is left.
 async fn settle(stage: &Stage) {
-    // What the faults have put off until now is done, and may be cut short, too.
+    // Work that the faults delayed is done, and may be interrupted too.
     until(stage, stage.now() + MINUTE * 5).await;
     stage.with(|state, _| state.points.close());
     let calm = stage.now();
@@ -100,7 +100,7 @@ async fn settle(stage: &Stage) {
             state.fail(now, "I4: nothing is leaked for ever", what);
         }
     });
-    // The search for a former life's leaks comes minutes after a start.
+    // The search for leaks of a previous process comes minutes after a start.
     until(stage, calm + MINUTE * 20).await;
     let before = stage.with(|state, _| state.budget.total());
     sleep(MINUTE * 60).await;
@@ -121,7 +121,7 @@ struct Runtime {
 }
 
 impl Runtime {
-    /// The daemon that serves, once there is one.
+    /// The serving daemon, when there is one.
     async fn daemon(&self) -> (Sandboxes<PodNet>, u64) {
         loop {
             let found = self.serving.get();
@@ -132,7 +132,7 @@ impl Runtime {
         }
     }
 
-    /// The answer, unless the daemon dies first or at the same moment: then nobody hears it.
+    /// The answer, unless the daemon dies first or at the same moment: then it is lost.
     async fn heard<T>(&self, generation: u64, answer: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
@@ -192,7 +192,7 @@ impl Runtime {
 }
 
 fn request(sandbox: &Sandbox, deadline: Duration) -> Add {
-    // The kernel is simulated: descriptors of any kind will do.
+    // The kernel is simulated: any descriptors will do.
     let nothing = || File::open("/dev/null").expect("every system has it").into();
     Add {
         sandbox: sandbox.clone(),
@@ -208,7 +208,7 @@ fn request(sandbox: &Sandbox, deadline: Duration) -> Add {
 }
 
 impl State {
-    /// I6: a pod is told of its address, so it must have it.
+    /// I6: a pod that gets its address must have it.
     fn told(&mut self, record: &Record, now: Duration) {
         let link = self.kernel.links.get(&record.host_name);
         if link.and_then(|link| link.address) != Some(record.address) {

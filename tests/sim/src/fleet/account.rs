@@ -1,8 +1,8 @@
 //! EC2 for a whole account: the buckets of `vpc-sim`, shared by all nodes, a ledger per node, and the log of calls.
 //!
-//! Leaner than vpc-sim's world, whose Describe looks at every interface of the region: here a node's call touches its
-//! own interfaces only, so that a fleet of thousands takes seconds. Nothing fails but for want of tokens; what is done shows at
-//! once.
+//! Faster than vpc-sim's world, whose Describe reads every interface of the region: here a node's call reads only its
+//! own interfaces, so that a fleet of thousands takes seconds. Calls fail only for lack of tokens; changes are visible
+//! immediately.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -16,13 +16,13 @@ use planner::{Amount, Attachment, EniId, Mac, SubnetId};
 use tokio::time::Instant;
 use vpc_sim::{Action, random::Rng, world::throttle::Buckets};
 
-/// Nodes per subnet: a /16 holds what a thousand nodes with two ENIs need.
+/// Nodes per subnet: a /16 is enough for a thousand nodes with two ENIs.
 const PER_SUBNET: usize = 1000;
 
-/// One call as EC2 saw it.
+/// One call as received by EC2.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Seen {
-    /// Since the account's beginning.
+    /// Since the creation of the account.
     pub at: Duration,
     pub action: &'static str,
     pub throttled: bool,
@@ -33,7 +33,7 @@ struct Ledger {
     buckets: Buckets,
     /// By node.
     interfaces: Vec<Vec<Interface>>,
-    /// Addresses handed out, by subnet.
+    /// Assigned addresses, by subnet.
     taken: Vec<u32>,
     made: u32,
     log: Vec<Seen>,
@@ -47,7 +47,7 @@ pub struct Account {
     begun: Instant,
 }
 
-/// One node's access to it.
+/// One node's access to the account.
 #[derive(Debug)]
 pub struct Seat {
     account: Arc<Account>,
@@ -55,7 +55,7 @@ pub struct Seat {
 }
 
 impl Account {
-    /// An account with an instance per node, each with its primary interface, and with full buckets.
+    /// An account with one instance per node, each with its primary interface, and with full buckets.
     #[must_use]
     pub fn new(nodes: usize, seed: u64) -> Self {
         let mut ledger = Ledger {
@@ -109,7 +109,7 @@ impl Account {
             .collect()
     }
 
-    /// When the last call came.
+    /// When the last call was received.
     #[must_use]
     pub fn last_call(&self) -> Duration {
         self.ledger()
@@ -118,7 +118,7 @@ impl Account {
             .map_or(Duration::ZERO, |seen| seen.at)
     }
 
-    /// An interface that a former life of the node created and did not come to attach.
+    /// An interface that a previous process of the node created and did not attach.
     pub fn leave_stray(&self, node: usize) {
         let mut ledger = self.ledger();
         let mut stray = ledger.interface(node, 5);
@@ -152,7 +152,7 @@ impl Ec2 for Seat {
 }
 
 impl Ledger {
-    /// How long a call takes in all (ec2-and-faults §3.5).
+    /// The total duration of a call (ec2-and-faults §3.5).
     fn latency(&mut self, call: &Call) -> Duration {
         let (least, most) = match call.action() {
             "CreateNetworkInterface" => (400, 1500),
@@ -265,7 +265,7 @@ impl Ledger {
     fn address(&mut self, node: usize) -> Ipv4Addr {
         let taken = &mut self.taken[node / PER_SUBNET];
         *taken += 1;
-        // EC2 keeps the first four.
+        // EC2 reserves the first four.
         Ipv4Addr::from(u32::from(subnet(node).1.network()) + 3 + *taken)
     }
 }
@@ -293,7 +293,7 @@ pub fn instance(node: usize) -> String {
 /// A node's subnet.
 ///
 /// # Panics
-/// Beyond 255,000 nodes.
+/// Above 255,000 nodes.
 #[must_use]
 pub fn subnet(node: usize) -> (SubnetId, Ipv4Net) {
     let n = u8::try_from(node / PER_SUBNET).expect("a fleet of fewer than 255,000");

@@ -1,4 +1,4 @@
-//! One node of the fleet: the daemon's pool task with everything behind it, short of the kernel.
+//! One node of the fleet: the daemon's pool task with everything behind it, except the kernel.
 
 use std::{
     sync::{
@@ -28,7 +28,8 @@ use vpc_sim::random::Rng;
 use super::account::{Account, instance, subnet};
 
 const TYPE: &str = "m5.large";
-/// Pod addresses of its primary ENI, all of which are held from the start: as many pods again need one ENI more.
+/// Pod addresses of its primary ENI, all of which are held from the start: the same number of further pods needs one
+/// more ENI.
 pub const FIRST_ENI: u32 = 9;
 
 /// A running node.
@@ -61,7 +62,7 @@ impl EniHost for Kernel {
 }
 
 impl Node {
-    /// Starts node `n` as the daemon does, without records.
+    /// Starts node `n` like the daemon does, without records.
     ///
     /// # Panics
     /// If the planner does not know the instance type.
@@ -110,8 +111,8 @@ impl Node {
     }
 }
 
-/// All addresses of the primary ENI are held, and a spare one beyond the pods': growth begins with the pod that takes
-/// the last.
+/// All addresses of the primary ENI are held, and one spare address beyond the pods': growth starts with the pod that
+/// gets the last one.
 fn config() -> Config {
     Config {
         warm_ip_target: Some(1),
@@ -144,7 +145,7 @@ fn identity(n: usize, account: &Account) -> Identity {
     }
 }
 
-/// Long enough for the slowest fleet: these pods measure the pool, and come back neither sooner nor later.
+/// Long enough for the slowest fleet: these pods measure the pool, so they never give up early.
 fn patient() -> Mono {
     Mono::from_epoch(Duration::from_secs(1_000_000))
 }

@@ -1,4 +1,4 @@
-//! What a scenario cost: calls, throttling, and time against the floor that EC2's buckets set.
+//! The cost of a scenario: calls, throttling, and time compared with the floor of EC2's buckets.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -6,7 +6,7 @@ use ipamd::ec2::limiter::capacity;
 
 use super::account::Seen;
 
-/// How far above the floor a fleet may end.
+/// The maximum ratio of a fleet's time to the floor.
 pub const TARGET: f64 = 1.25;
 
 /// How long each node waited, sorted.
@@ -25,10 +25,10 @@ pub struct Row {
     pub scenario: &'static str,
     pub nodes: usize,
     pub calls: BTreeMap<&'static str, Tally>,
-    /// The most calls in one second, throttled ones included.
+    /// The maximum number of calls in one second, including throttled ones.
     pub peak: usize,
     pub served: Served,
-    /// Calls per second up to the moment when the last was served.
+    /// Calls per second until the last node was served.
     pub mean: f64,
 }
 
@@ -58,7 +58,7 @@ impl Row {
         }
     }
 
-    /// The least time in which EC2 admits the calls that pods wait for, one per node and API, from full buckets.
+    /// The minimum time in which EC2 admits the calls that pods wait for, one per node and API, from full buckets.
     #[must_use]
     pub fn floor(&self) -> Duration {
         let needed = self.calls.keys().filter(|action| pods_wait_for(action));
@@ -69,13 +69,13 @@ impl Row {
         Duration::from_secs_f64(floors.fold(0.0, f64::max))
     }
 
-    /// Time until all were served, over the floor.
+    /// The time until all were served, divided by the floor.
     #[must_use]
     pub fn ratio(&self) -> f64 {
         self.percentile(100).as_secs_f64() / self.floor().as_secs_f64()
     }
 
-    /// The time within which this share of the nodes was served.
+    /// The time within which this percentage of the nodes was served.
     #[must_use]
     pub fn percentile(&self, percent: usize) -> Duration {
         let rank = (self.served.len() * percent).div_ceil(100);
@@ -93,7 +93,7 @@ impl Row {
             })
     }
 
-    /// Whether the target is met: in time, or silent where nobody asked for anything.
+    /// Whether the target is met: in time, or without calls if there were no requests.
     #[must_use]
     pub fn passes(&self) -> bool {
         if self.served.is_empty() {
@@ -104,7 +104,7 @@ impl Row {
     }
 }
 
-/// ModifyNetworkInterfaceAttribute is for the day the instance dies: no pod waits for it.
+/// ModifyNetworkInterfaceAttribute matters only when the instance is terminated: no pod waits for it.
 fn pods_wait_for(action: &str) -> bool {
     action != "ModifyNetworkInterfaceAttribute"
 }
@@ -159,7 +159,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// Counts of calls stay far below the 52 bits that a float holds.
+/// Counts of calls are far below the 52 bits of a float.
 fn float(n: usize) -> f64 {
     u32::try_from(n).map_or(f64::INFINITY, f64::from)
 }

@@ -1,4 +1,4 @@
-//! A thousand nodes, held to the target; and the run is a function of its seed.
+//! A thousand nodes compared with the target; and the run is a function of its seed.
 
 use super::*;
 
@@ -24,7 +24,7 @@ fn a_thousand_nodes_are_served_close_to_the_floor_and_idle_in_silence() {
     assert_eq!(start.floor(), Duration::from_secs(180));
     assert_eq!(grow.floor(), Duration::from_secs(190));
     assert!(idle.calls.is_empty(), "{idle}");
-    // One each, whatever throttling did to the order of things.
+    // One each, whatever order throttling caused.
     for (row, action) in [
         (start, "AssignPrivateIpAddresses"),
         (grow, "CreateNetworkInterface"),
@@ -53,7 +53,7 @@ fn a_seed_repeats_a_run() {
     assert_ne!(print(7), print(8));
 }
 
-/// I4: within ten minutes. I9: by one more read than a node without a leak makes, and in silence afterwards.
+/// I4: within ten minutes. I9: with one more read than a node without a leak, and without calls afterwards.
 #[test]
 fn what_a_former_life_left_unattached_is_found_in_time() {
     in_virtual_time(async {

@@ -1,15 +1,15 @@
-//! Counts EC2 calls against what the daemon may spend (I9).
+//! Counts EC2 calls for the daemon's limit (I9).
 
 use std::{collections::VecDeque, time::Duration};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Calls of late, and in all.
+/// Recent calls, and the total.
 #[derive(Debug, Default)]
 pub struct Budget {
     recent: VecDeque<Duration>,
     total: u64,
-    /// The most in any minute.
+    /// The maximum in any minute.
     peak: usize,
 }
 
@@ -25,7 +25,7 @@ impl Budget {
         self.recent.len()
     }
 
-    /// Forgets the last minute: a new daemon starts with a new allowance.
+    /// Resets the last minute: a new daemon starts with a new allowance.
     pub fn restart(&mut self) {
         self.recent.clear();
     }

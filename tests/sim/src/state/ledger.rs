@@ -1,10 +1,10 @@
-//! What the node's kernel and the daemon's store would hold: it outlives the daemon, and the oracle believes it.
+//! What the node's kernel and the daemon's store would contain: it outlives the daemon, and the oracle uses it.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use planner::{EniId, Mono, Pod, Restored, Sandbox};
 
-/// An address in somebody's hands.
+/// An address in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Held {
     pub address: IpAddr,
@@ -13,19 +13,19 @@ pub struct Held {
     pub gone: bool,
 }
 
-/// Records, reservations and rests.
+/// Records, reservations and cooldowns.
 #[derive(Debug, Default)]
 pub struct Ledger {
     /// Wired and recorded.
     pub live: BTreeMap<Sandbox, Held>,
-    /// Granted and not yet recorded: a crash forgets these.
+    /// Granted and not yet recorded: lost in a crash.
     pub granted: BTreeMap<Sandbox, Held>,
-    /// Until when an address may not be granted.
+    /// Until when an address must not be assigned.
     pub resting: BTreeMap<IpAddr, Duration>,
 }
 
 impl Ledger {
-    /// Whoever has `address`, recorded or not.
+    /// The sandbox with `address`, recorded or not.
     #[must_use]
     pub fn holder(&self, address: IpAddr) -> Option<&Sandbox> {
         let all = self.live.iter().chain(&self.granted);
@@ -39,7 +39,7 @@ impl Ledger {
         self.live.iter().chain(&self.granted)
     }
 
-    /// The sandbox is gone and its address rests. False if it had none.
+    /// The sandbox is gone and its address is in cooldown. False if it had none.
     pub fn release(&mut self, sandbox: &Sandbox, until: Duration) -> bool {
         let freed = self.live.remove(sandbox);
         if let Some(held) = &freed {
@@ -48,7 +48,8 @@ impl Ledger {
         freed.is_some()
     }
 
-    /// What a starting daemon believes, as its recovery works it out: records with a link live, the others rest anew.
+    /// The state of a starting daemon after its recovery: records with a link are live, the others start a new
+    /// cooldown.
     pub fn recover(&mut self, now: Duration, cooldown: Duration) -> Restored {
         self.granted.clear();
         let gone: Vec<Sandbox> = self

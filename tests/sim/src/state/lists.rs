@@ -1,5 +1,5 @@
-//! EC2's lists as a caller may see them: of each ENI some recent state, not the same moment for all (ec2-and-faults
-//! §3.5: reads lag, miss what is new, show what is gone, and go backwards from one call to the next).
+//! EC2's lists as seen by a caller: a recent state of each ENI, not all from the same time (ec2-and-faults §3.5: reads
+//! lag, miss new objects, show deleted ones, and go backwards from one call to the next).
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -10,15 +10,15 @@ use vpc_sim::{World, ids::EniId, world::model::NetworkInterface};
 
 use vpc_sim::random::Rng;
 
-/// No list is older.
+/// The maximum age of a list.
 const OLDEST: Duration = Duration::from_secs(40);
 
 type Moment = BTreeMap<EniId, NetworkInterface>;
 
-/// The states of all ENIs of late.
+/// The recent states of all ENIs.
 #[derive(Debug)]
 pub struct Lists {
-    /// Off in worlds whose lists are never old: copying all of it at each change costs.
+    /// Off in worlds without stale lists, because copying everything at each change is slow.
     wanted: bool,
     past: VecDeque<(Duration, Moment)>,
 }
@@ -32,7 +32,7 @@ impl Lists {
         }
     }
 
-    /// Remembers the present, if it differs from the last state remembered.
+    /// Records the current state, if it differs from the last one.
     pub fn record(&mut self, world: &World, now: Duration) {
         if !self.wanted {
             return;
@@ -51,13 +51,13 @@ impl Lists {
             .map(|eni| (eni.id.clone(), eni.clone()))
             .collect();
         self.past.push_back((now, moment));
-        // The last state before the window is the one that was true at its start.
+        // The last state before the window was true at its start.
         while self.past.get(1).is_some_and(|(at, _)| *at + OLDEST < now) {
             self.past.pop_front();
         }
     }
 
-    /// Every ENI in a state at most `lag` old, each of its own age.
+    /// Every ENI in a state that is at most `lag` old, each with its own age.
     pub fn view(&self, now: Duration, lag: Duration, rng: &mut Rng) -> Vec<NetworkInterface> {
         let ids: BTreeSet<&EniId> = self
             .past

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use datapath::pod::{HostSide, PodLink};
 use planner::Sandbox;
 
-/// Pod links by name, and whose pods run.
+/// Pod links by name, and the running pods.
 #[derive(Debug, Default)]
 pub struct Kernel {
     pub links: BTreeMap<String, HostSide>,
-    /// Pods that were told of their address, and the name of their link. Until their DEL is asked for, nobody may take
-    /// the route away (I10) nor forget the record (I6).
+    /// Pods that got their address, and the name of their link. Until their DEL is requested, the route must not be
+    /// removed (I10), nor the record (I6).
     pub running: BTreeMap<Sandbox, String>,
-    /// Sandboxes whose DEL was answered: nothing of them may come back (I7).
+    /// Sandboxes whose DEL was answered: nothing of them may reappear (I7).
     pub deleted: Vec<Sandbox>,
     made: u32,
 }

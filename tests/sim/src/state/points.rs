@@ -1,6 +1,6 @@
-//! Where a daemon can be killed: each moment at which it is about to change something outside itself, or just has.
+//! Where a daemon can be killed: each time that it is about to change something outside of itself, or just has.
 
-/// The points that a life has passed, and the one that kills.
+/// The points that a run has passed, and the one that kills.
 #[derive(Debug, Default)]
 pub struct Points {
     kill_at: Option<usize>,
@@ -9,7 +9,7 @@ pub struct Points {
 }
 
 impl Points {
-    /// `kill_at`: the number of the point, counted from 0, at which the daemon dies; none if it lives.
+    /// `kill_at`: the number of the point, from 0, at which the daemon dies; none if it lives.
     #[must_use]
     pub const fn new(kill_at: Option<usize>) -> Self {
         Self {
@@ -19,12 +19,13 @@ impl Points {
         }
     }
 
-    /// From now on nobody is killed: what is owed in the end needs its time.
+    /// No more kills from now on: the final conditions need time.
     pub const fn close(&mut self) {
         self.closed = true;
     }
 
-    /// Notes a point; whether the daemon dies there. Only the first daemon dies: numbers only rise.
+    /// Records a point; returns whether the daemon dies there. Only the first daemon dies, because the numbers only
+    /// increase.
     pub fn pass(&mut self, name: String) -> bool {
         if self.closed {
             return false;

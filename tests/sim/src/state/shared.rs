@@ -1,4 +1,4 @@
-//! The world as all actors share it: EC2, the node's ledger, the trace, and the first broken invariant.
+//! The world as shared by all actors: EC2, the node's ledger, the trace, and the first violation.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,7 +36,7 @@ use crate::{
     },
 };
 
-/// An invariant that did not hold.
+/// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub at: Duration,
@@ -44,7 +44,7 @@ pub struct Violation {
     pub what: String,
 }
 
-/// Everything behind one lock; nobody holds it across an await.
+/// Everything behind one lock, which is never held across an await.
 #[derive(Debug)]
 pub struct State {
     pub scenario: Arc<Scenario>,
@@ -60,33 +60,33 @@ pub struct State {
     pub disturbed: Disturbances,
     /// The kernel's links of attached ENIs.
     pub links: BTreeMap<EniId, Mac>,
-    /// ENIs that the host has set up; the kernel keeps them across restarts of the daemon.
+    /// ENIs that the host has configured; the kernel keeps them across restarts of the daemon.
     pub configured: BTreeSet<EniId>,
-    /// The ENIs that the daemon noted in its store.
+    /// The ENIs in the daemon's store.
     pub noted: Vec<Observed>,
-    /// When each ENI was made, for those that are not found at first.
+    /// When each ENI was created, for those that are not found at first.
     pub made: BTreeMap<EniId, Duration>,
-    /// What neighbours hold of the subnet.
+    /// Addresses of the subnet that others use.
     pub neighbours: Vec<Ipv4Addr>,
-    /// ENIs of others, attached here.
+    /// ENIs of others that are attached to this node.
     pub foreign: Vec<ids::EniId>,
-    /// How many of them left when the faults stopped.
+    /// How many of them were detached when the faults stopped.
     pub just_left: usize,
-    /// Pods' links, where they are simulated one by one.
+    /// Pods' links, if they are simulated one by one.
     pub kernel: Kernel,
     /// Where a daemon may be killed, and was.
     pub points: Points,
     /// The daemon, if it serves.
     pub pool: Option<Pool>,
-    /// Where the kernel tells that daemon of links that vanish.
+    /// Where the kernel notifies this daemon of links that disappear.
     pub monitor: Option<mpsc::UnboundedSender<Mac>>,
-    /// Counts daemons: whatever belongs to an older one is dead.
+    /// Counts daemons: everything of an older one is dead.
     pub generation: u64,
-    /// Since then nothing goes wrong any more and every ADD is entitled to an address.
+    /// From then on there are no more faults, and every ADD must get an address.
     pub entitled: Option<Duration>,
-    /// Pods that are refused now do not come back.
+    /// Pods that are refused now do not try again.
     pub closing: bool,
-    /// Pods that ask or will ask again.
+    /// Pods that wait or will try again.
     pub waiting: usize,
     pub calls: Rng,
     pub views: Rng,
@@ -96,15 +96,15 @@ pub struct State {
     pub broken: Option<Violation>,
 }
 
-/// Shared by everybody.
+/// Shared by all actors.
 #[derive(Debug)]
 pub struct Stage {
     state: Mutex<State>,
     epoch: Instant,
     broken: Notify,
-    /// Whether crash points are noted at all; asking costs.
+    /// Whether crash points are recorded at all; this costs time.
     enumerates: bool,
-    /// The daemon that lives.
+    /// The live daemon.
     living: watch::Sender<u64>,
 }
 
@@ -120,7 +120,7 @@ impl Stage {
         }
     }
 
-    /// Has crash points noted, and a daemon killed at one of them.
+    /// Records crash points, and kills a daemon at one of them.
     #[must_use]
     pub fn with_points(self, points: Points) -> Self {
         self.with(|state, _| state.points = points);
@@ -130,7 +130,8 @@ impl Stage {
         }
     }
 
-    /// The daemon of `generation` has come to where it may be killed. True if it is dead: then it must not go on.
+    /// The daemon of `generation` has reached a point where it may be killed. True if it is dead: then it must not
+    /// continue.
     pub fn point(&self, generation: u64, name: impl FnOnce() -> String) -> bool {
         if !self.enumerates {
             return false;
@@ -149,7 +150,7 @@ impl Stage {
         dead
     }
 
-    /// Tells whoever waits for the end of a daemon which one lives now.
+    /// Notifies of a daemon's end which one is alive now.
     pub fn begun(&self, generation: u64) {
         self.living.send_if_modified(|living| {
             let changed = *living != generation;
@@ -175,7 +176,7 @@ impl Stage {
         self.epoch
     }
 
-    /// Looks at and changes the state, with everything done that is due by now.
+    /// Reads and changes the state, after everything due has been done.
     pub fn with<R>(&self, act: impl FnOnce(&mut State, Duration) -> R) -> R {
         let now = self.now();
         let mut state = self.state.lock().expect("a panic ends the run");
@@ -188,7 +189,7 @@ impl Stage {
         result
     }
 
-    /// Ends when an invariant has been broken.
+    /// Ends when an invariant has been violated.
     pub async fn failed(&self) {
         self.broken.notified().await;
     }
@@ -274,7 +275,7 @@ impl State {
         self.lists.record(&self.world, now);
     }
 
-    /// The kernel's side of a detachment: the link goes, with all that was set up on it, and says so.
+    /// The kernel's part of a detachment: the link disappears with everything on it, and a notification is sent.
     fn link_gone(&mut self, eni: &EniId, now: Duration) {
         self.configured.remove(eni);
         let Some(mac) = self.links.remove(eni) else {
@@ -284,11 +285,11 @@ impl State {
             .note(now, "link gone", &[digest(&eni.0)], || &eni.0);
         self.disturbed.link_gone(eni, now);
         if let Some(monitor) = &self.monitor {
-            monitor.send(mac).ok(); // A daemon that has just died hears nothing.
+            monitor.send(mac).ok(); // A daemon that has just died receives nothing.
         }
     }
 
-    /// Notes a broken invariant; the first one counts.
+    /// Records a violation; the first one counts.
     pub fn fail(&mut self, now: Duration, rule: &'static str, what: String) {
         self.trace
             .note(now, "BROKEN", &[digest(rule)], || format!("{rule}: {what}"));
@@ -305,7 +306,7 @@ impl State {
             .note(now, "fault", &[fault as u64], || fault.name());
     }
 
-    /// Whether a fault strikes now: its window is open and the stream of random numbers says so.
+    /// Whether a fault happens now: its window is active and the random numbers decide so.
     pub fn strikes(&mut self, fault: Fault, now: Duration) -> bool {
         let percent = self
             .scenario
@@ -319,7 +320,7 @@ impl State {
         self.world.interface(&ids::EniId(eni.0.clone()))
     }
 
-    /// Attached to this node, and settled.
+    /// Attached to this node, completely.
     #[must_use]
     pub fn is_attached(&self, eni: &NetworkInterface) -> bool {
         let bond = eni.attachment.as_ref();
@@ -333,7 +334,7 @@ impl State {
             || eni.tags.get("node.k8s.amazonaws.com/instance_id") == Some(&self.me.0)
     }
 
-    /// Addresses that pods were granted on `eni` and that are still its own.
+    /// Addresses that pods have on `eni` and that it still owns.
     #[must_use]
     pub fn in_use_on(&self, eni: &NetworkInterface) -> Vec<IpAddr> {
         let here = |held: &&Held| held.eni.0 == eni.id.0 && eni.owns(held.address);

@@ -1,8 +1,8 @@
-//! What happened, in order: a running hash always, words only when somebody will read them.
+//! What happened, in order: always a running hash, and text only if it will be read.
 
 use std::{collections::VecDeque, fmt, time::Duration};
 
-/// How much of a run is put into words. The run itself is the same.
+/// How much of a run is written as text. The run itself is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Words {
     None,
@@ -10,10 +10,10 @@ pub enum Words {
     All,
 }
 
-/// Lines that a failure shows.
+/// The number of lines that a failure shows.
 const SHOWN: usize = 40;
 
-/// Two runs of one seed have the same trace, or the simulation is not deterministic.
+/// Two runs of one seed have the same trace, otherwise the simulation is not deterministic.
 #[derive(Debug)]
 pub struct Trace {
     hash: u64,
@@ -21,7 +21,7 @@ pub struct Trace {
     keep: usize,
 }
 
-/// A number that stands for a text in the hash (FNV-1a).
+/// A number for a text in the hash (FNV-1a).
 #[must_use]
 pub fn digest(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
@@ -30,7 +30,7 @@ pub fn digest(text: &str) -> u64 {
 }
 
 impl Trace {
-    /// `words`: keep readable lines; `all`: every one of them, not just the last.
+    /// `words`: keep readable lines; `all`: all of them, not only the last ones.
     #[must_use]
     pub fn new(words: bool, all: bool) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl Trace {
         }
     }
 
-    /// Notes that `what` happened with these operands; `words` says it for people.
+    /// Records that `what` happened with these operands; `words` is the text.
     pub fn note<W: fmt::Display>(
         &mut self,
         at: Duration,

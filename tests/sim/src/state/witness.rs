@@ -1,22 +1,22 @@
-//! What others did to our ENIs and addresses, and whether EC2 has told the daemon since. Before that it cannot know.
+//! What others did to our ENIs and addresses, and whether the daemon has been told since. Before that, it cannot know.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 use planner::EniId;
 
-/// The daemon believes its own recent deeds more than a list; a list asked for this long after is believed.
+/// The daemon trusts its own recent changes more than a list; a list that is requested this long afterwards is trusted.
 const SETTLED: Duration = Duration::from_secs(15);
 
-/// A grant may cross the kernel's word on its way.
+/// A grant may overlap with the kernel's notification.
 const HEARD: Duration = Duration::from_millis(5);
 
-/// What was taken from us.
+/// The object that was removed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Thing {
     Eni(EniId),
     Address(IpAddr),
-    /// Taken, or given to us unasked.
+    /// Removed, or assigned to us by others.
     Prefix(IpNet),
 }
 
@@ -25,7 +25,7 @@ struct Told {
     since: Duration,
     attached: bool,
     tagged: bool,
-    /// When its link went, and the kernel said so.
+    /// When its link disappeared, with a notification from the kernel.
     link_gone: Option<Duration>,
 }
 
@@ -46,7 +46,7 @@ impl Disturbances {
         );
     }
 
-    /// A true list was delivered that had been asked for at `asked`: of what is attached here, or of what has our tag.
+    /// A true list from `asked` was delivered: of attached ENIs, or of those with our tag.
     pub fn listed(&mut self, asked: Duration, by_tag: bool) {
         for told in self
             .0
@@ -61,7 +61,7 @@ impl Disturbances {
         }
     }
 
-    /// A new daemon has been told nothing yet.
+    /// A new daemon has not been told anything yet.
     pub fn forget_lists(&mut self) {
         for told in self.0.values_mut() {
             (told.attached, told.tagged) = (false, false);
@@ -74,7 +74,7 @@ impl Disturbances {
         }
     }
 
-    /// Whether the daemon may still take `thing` for ours: neither EC2 nor the kernel has told it otherwise.
+    /// Whether the daemon may still treat `thing` as ours: neither EC2 nor the kernel has told it otherwise.
     #[must_use]
     pub fn excuses(&self, thing: &Thing, now: Duration) -> bool {
         let ignorant = |told: &Told| {
@@ -84,7 +84,7 @@ impl Disturbances {
         self.0.get(thing).is_some_and(ignorant)
     }
 
-    /// As [`Disturbances::excuses`], of an address or the prefix that it is from.
+    /// Like [`Disturbances::excuses`], for an address or its prefix.
     #[must_use]
     pub fn excuses_address(&self, address: IpAddr, now: Duration) -> bool {
         let covers = |thing: &Thing| match thing {

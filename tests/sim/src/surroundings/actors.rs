@@ -1,4 +1,4 @@
-//! Everybody else: neighbours in the subnet, operators with a console, AWS itself.
+//! Other actors: other users of the subnet, operators with a console, AWS itself.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl State {
-    /// Does what strikes once. Crashes are the director's.
+    /// Applies a fault that happens once. Crashes are handled elsewhere.
     pub fn strike(&mut self, fault: Fault, now: Duration) {
         let struck = match fault {
             Fault::AttachStall => {
@@ -48,7 +48,7 @@ impl State {
         }
     }
 
-    /// The lowest device number on card 0 that nobody uses.
+    /// The lowest unused device number on card 0.
     fn free_device(&self) -> u32 {
         let used = |device| {
             self.world.interfaces().any(|eni| {
@@ -93,7 +93,7 @@ impl State {
         here < cap && self.world.attach_managed(&request, now).is_ok()
     }
 
-    /// One of our secondary ENIs that is attached.
+    /// One of our attached secondary ENIs.
     fn victim(&mut self) -> Option<NetworkInterface> {
         let ours: Vec<_> = self
             .world
@@ -123,7 +123,7 @@ impl State {
         detached
     }
 
-    /// A secondary address goes to an interface of somebody else's, by `AllowReassignment`.
+    /// A secondary address is moved to another interface with `AllowReassignment`.
     fn move_address(&mut self, now: Duration) -> bool {
         let mut candidates: Vec<_> = self
             .world
@@ -151,7 +151,7 @@ impl State {
             .is_ok()
     }
 
-    /// Somebody with a console unassigns a prefix that is not wanted there, as it seems.
+    /// An operator unassigns a prefix in the console.
     fn take_prefix(&mut self, now: Duration) -> bool {
         let primary = convert::eni(&self.primary);
         let held = self.world.interface(&primary);
@@ -176,7 +176,7 @@ impl State {
         given.is_ok()
     }
 
-    /// ENIs that a former life of this node left unattached.
+    /// ENIs that a previous process of this node left unattached.
     pub fn leave_over(&mut self, now: Duration) {
         for _ in 0..self.scenario.leftovers {
             let mut request = CreateNetworkInterface::plain(self.subnet.clone());
@@ -192,7 +192,7 @@ impl State {
         }
     }
 
-    /// Neighbours take what the windows in force say, just before a call that would take it.
+    /// Others use addresses according to the active windows, just before a call that would take them.
     pub fn crowd(&mut self, call: &Call, now: Duration) {
         let takes = matches!(
             call,
@@ -219,14 +219,14 @@ impl State {
         }
     }
 
-    /// The neighbours leave.
+    /// The others release their addresses.
     pub fn disperse(&mut self) {
         for address in std::mem::take(&mut self.neighbours) {
             self.world.vacate(&self.subnet, address.into());
         }
     }
 
-    /// The end of all faults: neighbours leave, the account has room again, support ends what hangs.
+    /// The end of all faults: addresses and the account's buckets are free again, hanging operations complete.
     pub fn calm(&mut self, now: Duration) {
         self.closing = true;
         self.disperse();
@@ -271,7 +271,7 @@ impl State {
         }
     }
 
-    /// Attachments that have been neither here nor there for longer than EC2 takes were stalled.
+    /// Attachments that have been in transition for longer than EC2 takes were stalled.
     fn count_stalls(&mut self, now: Duration) {
         const TAIL: Duration = Duration::from_secs(21);
         let stalls: Vec<(WorldEni, AttachmentState)> = self

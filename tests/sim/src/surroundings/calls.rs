@@ -1,4 +1,4 @@
-//! The daemon's nine calls, carried out on the world.
+//! The daemon's nine calls, executed on the world.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -17,10 +17,10 @@ use vpc_sim::{
 
 use crate::{faults::Fault, state::State, surroundings::convert};
 
-/// Carries out `call`.
+/// Executes `call`.
 ///
 /// # Errors
-/// EC2's own.
+/// EC2's error.
 pub fn apply(state: &mut State, call: &Call, now: Duration) -> Result<Reply, ApiError> {
     if let Call::DescribeNetworkInterfaces { filters } = call {
         return list(state, filters, now);
@@ -88,7 +88,7 @@ pub fn apply(state: &mut State, call: &Call, now: Duration) -> Result<Reply, Api
     }
 }
 
-/// The calls that answer nothing.
+/// The calls without a result.
 fn change(world: &mut World, call: &Call, now: Duration) -> Result<(), ApiError> {
     match call {
         Call::DeleteOnTermination { eni, attachment } => {
@@ -148,7 +148,7 @@ fn creation(call: &Call) -> CreateNetworkInterface {
     }
 }
 
-/// DescribeNetworkInterfaces, true or old. The world is asked in either case: throttling counts.
+/// DescribeNetworkInterfaces, current or stale. The world is called in both cases, because throttling counts.
 fn list(state: &mut State, filters: &[(String, String)], now: Duration) -> Result<Reply, ApiError> {
     let query = Query {
         filters: filters

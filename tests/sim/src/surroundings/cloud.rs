@@ -1,4 +1,4 @@
-//! EC2 in process: the daemon's calls reach the simulated world after a while, or not at all, and so do its answers.
+//! EC2 in process: the daemon's calls reach the simulated world after a delay, or not at all, and so do the answers.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -24,13 +24,13 @@ pub struct Cloud {
     pub generation: u64,
 }
 
-/// What becomes of a call.
+/// What happens to a call.
 #[derive(Debug)]
 struct Fate {
     /// Until it reaches EC2.
     before: Duration,
     applied: bool,
-    /// From then until the caller knows.
+    /// From then until the caller gets the answer.
     after: Duration,
     /// The failure that the caller sees, whatever EC2 did.
     failure: Option<CallError>,
@@ -51,7 +51,7 @@ impl Cloud {
             state.fate(&mut call, now)
         });
         sleep(fate.before).await;
-        // Nobody waits for a dead daemon's calls, but those that have left it take effect.
+        // A dead daemon's calls have no caller, but those that were sent take effect.
         let dead = !self.stage.alive(self.generation);
         let survives = !dead || self.stage.with(|state, now| state.posthumous(now));
         let result = match fate.applied && survives {
@@ -158,7 +158,7 @@ impl State {
         self.made.get(eni).is_some_and(|at| now < *at + FRESH)
     }
 
-    /// A partial success: EC2 gives less than it was asked for.
+    /// A partial success: EC2 assigns less than requested.
     fn shrink(&mut self, call: &mut Call, now: Duration) {
         let Call::AssignPrivateIpAddresses { amount, .. } = call else {
             return;
@@ -206,7 +206,7 @@ impl State {
         result
     }
 
-    /// A /64 has more blocks than neighbours could take; EC2 may say all the same that there is none.
+    /// A /64 has more blocks than others could use; EC2 may still answer that there is none.
     fn without_room(&self, call: &Call, now: Duration) -> Option<ApiError> {
         let Call::AssignPrivateIpAddresses {
             amount: Amount::Ipv6Prefixes(_),

@@ -1,4 +1,4 @@
-//! Between the daemon's terms and the world's. Values only.
+//! Conversions between the daemon's types and the world's. Only values.
 
 use ipamd::ec2::api::{Bond, Call, Interface, Reply};
 use ipnet::IpNet;
@@ -26,7 +26,7 @@ pub fn eni(id: &EniId) -> ids::EniId {
     ids::EniId(id.0.clone())
 }
 
-/// An ENI as the client decodes it.
+/// An ENI as decoded by the client.
 #[must_use]
 pub fn interface(seen: &NetworkInterface) -> Interface {
     let narrow = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
@@ -52,7 +52,7 @@ pub fn interface(seen: &NetworkInterface) -> Interface {
     }
 }
 
-/// Whether `seen` passes one filter of those that the daemon uses.
+/// Whether `seen` passes one of the filters that the daemon uses.
 #[must_use]
 pub fn matches(seen: &NetworkInterface, (name, value): &(String, String)) -> bool {
     match name.as_str() {
@@ -68,7 +68,7 @@ pub fn matches(seen: &NetworkInterface, (name, value): &(String, String)) -> boo
     }
 }
 
-/// A call in few words.
+/// A short text for a call.
 #[must_use]
 pub fn words(call: &Call) -> String {
     match call {
@@ -96,7 +96,7 @@ pub fn words(call: &Call) -> String {
     }
 }
 
-/// An answer in few words.
+/// A short text for an answer.
 #[must_use]
 pub fn outcome(result: &Result<Reply, ApiError>) -> String {
     let brief = |eni: &Interface| {

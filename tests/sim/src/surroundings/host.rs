@@ -1,4 +1,4 @@
-//! The node's kernel as ENIs meet it: links come with their attachment, late or never, and setting them up may fail.
+//! The node's kernel for ENIs: links appear after the attachment, late or never, and configuring them may fail.
 
 use std::{sync::Arc, time::Duration};
 

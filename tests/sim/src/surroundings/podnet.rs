@@ -1,4 +1,4 @@
-//! The kernel as pods meet it: links that a daemon makes step by step, and that outlive it however it ends.
+//! The kernel for pods: links that a daemon creates step by step, and that outlive it however it ends.
 
 use std::{
     future::{Future, pending},
@@ -24,10 +24,10 @@ use crate::{
 
 /// One netlink batch.
 const BATCH: Duration = Duration::from_millis(1);
-/// The kernel's grace period when a link goes.
+/// The kernel's grace period when a link is removed.
 const GRACE: Duration = Duration::from_millis(16);
 
-/// One daemon's hand on the kernel.
+/// One daemon's access to the kernel.
 #[derive(Clone, Debug)]
 pub struct PodNet {
     pub stage: Arc<Stage>,
@@ -124,7 +124,7 @@ impl PodHost for PodNet {
     }
 }
 
-/// The ledger's name for whoever is behind a link.
+/// The ledger's name for the sandbox of a link.
 fn behind(link: &str) -> Sandbox {
     Sandbox {
         network: "kernel".to_owned(),
@@ -134,7 +134,7 @@ fn behind(link: &str) -> Sandbox {
 }
 
 impl State {
-    /// From now on the pod has its address: I1, I2 and I3 must hold.
+    /// From now on the pod has its address: I1, I2 and I3 must be true.
     fn route(&mut self, link: &PodLink, now: Duration) {
         let owner = self.world.owner_of(link.address);
         let eni = owner.map_or_else(|| EniId::from("eni-none"), |eni| EniId(eni.id.0.clone()));

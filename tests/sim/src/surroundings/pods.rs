@@ -1,5 +1,5 @@
-//! The kubelet's side: pods that want an address, ask again when they are refused, live for a while and leave; and the
-//! daemon's handlers, as far as the pool sees them (wire, record, tell).
+//! The kubelet's side: pods that need an address, try again when they are refused, run for a while and end; and the
+//! daemon's handlers as the pool sees them (wire, record, notify).
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,12 +19,12 @@ use crate::{
 /// Between two tries of one pod.
 const BACK_OFF: Duration = Duration::from_secs(10);
 
-/// How an ADD ended.
+/// The result of an ADD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Served,
     Refused,
-    /// The daemon died; what it may have recorded has to be deleted.
+    /// The daemon died; what it may have recorded must be deleted.
     Lost,
 }
 
@@ -35,14 +35,14 @@ pub struct Pods {
     tasks: Detached,
 }
 
-/// One pod to be.
+/// A pod to be created.
 #[derive(Clone, Copy, Debug)]
 pub struct Wish {
     pub number: u64,
-    /// How long one ADD may take.
+    /// The time limit of one ADD.
     pub patience: Duration,
     pub life: Duration,
-    /// The ADD is called off after this.
+    /// The ADD is cancelled after this.
     pub called_off: Option<Duration>,
 }
 
@@ -55,7 +55,7 @@ impl Pods {
         }
     }
 
-    /// Pods arrive until `end`.
+    /// Creates pods until `end`.
     pub async fn arrive(&self, end: Duration) {
         let load = self.stage.with(|state, _| state.scenario.load.clone());
         let mut number = 0;
@@ -112,7 +112,7 @@ impl Pods {
         }
     }
 
-    /// Asks until there is an address, or until asking has no more point.
+    /// Tries until there is an address, or until trying is pointless.
     async fn get(&self, wish: Wish) -> Option<Sandbox> {
         for attempt in 0_u64.. {
             let sandbox = Sandbox {
@@ -126,7 +126,7 @@ impl Pods {
                 Outcome::Refused => {}
                 Outcome::Lost => self.del(&sandbox).await,
             }
-            // The kubelet would try for ever; a node that is too small would never come to rest.
+            // The kubelet would try forever; a node that is too small would never be at rest.
             if self.stage.with(|state, _| state.closing) {
                 return None;
             }
@@ -136,7 +136,7 @@ impl Pods {
         None
     }
 
-    /// The daemon that serves, once there is one, and its generation.
+    /// The serving daemon, when there is one, and its generation.
     async fn daemon(&self, limit: Duration) -> Option<(Pool, u64)> {
         while self.stage.now() < limit {
             let serving = self
@@ -166,7 +166,7 @@ impl Pods {
         });
         let ask = pool.add(sandbox.clone(), Pod::default(), Mono::from_epoch(deadline));
         let called_off = wish.called_off.unwrap_or(Duration::from_secs(3600));
-        // Dropping the question is what a DEL of a waiting sandbox does. Biased: a grant that is there is taken.
+        // Dropping the request is what a DEL of a waiting sandbox does. Biased: an existing grant is taken.
         let answer = tokio::select! {
             biased;
             answer = ask => Some(answer),
@@ -222,8 +222,7 @@ impl Pods {
         });
     }
 
-    /// Kernel, then record, then the pool's own books: the order of the real handler, with a crash possible between
-    /// any two.
+    /// Kernel, then record, then the pool: the order of the real handler, with a possible crash between any two.
     async fn wire(&self, sandbox: &Sandbox, grant: Grant, pool: &Pool, generation: u64) -> Outcome {
         let (takes, fails) = self.stage.with(|state, now| {
             let takes = state.pods.millis(1, 30);
@@ -264,7 +263,7 @@ impl Pods {
         Outcome::Served
     }
 
-    /// DEL, repeated until a daemon does it.
+    /// DEL, repeated until a daemon completes it.
     async fn del(&self, sandbox: &Sandbox) {
         let known = self
             .stage
@@ -291,7 +290,7 @@ impl Pods {
     }
 }
 
-/// Waits until the run's clock shows `moment`.
+/// Waits until the run's clock reaches `moment`.
 pub async fn until(stage: &Stage, moment: Duration) {
     sleep_until(stage.epoch() + moment).await;
 }

@@ -1,4 +1,5 @@
-//! The daemon's watch on its Node, against a server that answers, changes its mind, forgets, hangs up and goes away.
+//! The daemon's watch of its Node, with a server that answers, changes the Node, discards its history, disconnects and
+//! stops.
 
 use std::{pin::Pin, time::Duration};
 
@@ -25,7 +26,7 @@ async fn next(words: &mut Words) -> bool {
         .expect("the stream has no end")
 }
 
-/// Keeps the watch going until the server has seen what `met` looks for; a word meanwhile is a failure.
+/// Continues the watch until the server has received what `met` expects; a change in the meantime is a failure.
 async fn silent_until(words: &mut Words, server: &ApiServer, met: impl Fn((u32, u32)) -> bool) {
     let mut world = server.world.subscribe();
     let asked = world.wait_for(|world| met((world.lists, world.watches)));
@@ -109,7 +110,7 @@ async fn fault_40_a_server_that_is_away_changes_nothing_until_it_is_back() {
     let away = tokio::time::timeout(Duration::from_secs(3), words.next()).await;
     assert!(away.is_err(), "no word without a server: {away:?}");
     let server = server_at(&address.to_string());
-    // Released meanwhile: the versions go on from where the former server stood.
+    // Uncordoned in the meantime: the versions continue from the previous server's.
     server.cordon(true);
     server.cordon(false);
     assert!(next(&mut words).await);
