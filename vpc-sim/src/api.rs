@@ -9,14 +9,11 @@ use std::{
 use tokio::runtime::Runtime;
 
 use crate::{
-    calls::Call,
-    dns::{self, Names},
-    ec2,
-    faults::Faults,
+    dns, ec2,
+    http::serve::serve,
     ids::InstanceId,
-    imds::{self, ImdsScript},
-    serve::serve,
-    shared::{Shared, WorldGuard},
+    imds,
+    state::{Names, Shared, WorldGuard, calls::Call, faults::Faults, imds_faults::ImdsScript},
     world::World,
 };
 

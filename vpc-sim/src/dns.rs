@@ -7,7 +7,6 @@
 mod tests;
 
 use std::{
-    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, UdpSocket as StdSocket},
     sync::Arc,
@@ -15,13 +14,10 @@ use std::{
 
 use tokio::net::UdpSocket;
 
-use crate::shared::Shared;
+use crate::state::Shared;
 
 /// The resolver's address in every VPC, in addition to the VPC's base address plus two.
 pub const RESOLVER_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 253);
-
-/// Addresses by name. Names are in lower case and without the last dot.
-pub type Names = BTreeMap<String, Vec<IpAddr>>;
 
 const HEADER: usize = 12;
 /// The maximum length of a UDP message without an extension, which this resolver does not support.

@@ -3,6 +3,8 @@
 //! Owns the wire format (`params`, `decode`, `encode`, `xml`), the server and its call log. The world implements EC2's
 //! rules, with one exception: if a parameter of a request is unknown, nothing is done. The signature is neither
 //! required nor verified.
+//!
+//! May use `world`, `state`, `http` and `time`. Must not know namespaces or IMDS.
 
 mod decode;
 mod encode;

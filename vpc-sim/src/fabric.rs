@@ -6,6 +6,8 @@
 //! only routes must be maintained, and an address always has the same owner in both directions.
 //!
 //! Follows [`Change`]s. Knows no HTTP and makes no decisions about addresses.
+//!
+//! May use `world` and the address of `dns`.
 
 mod port;
 mod router;

@@ -1,11 +1,9 @@
 //! IMDSv2: tokens, and the keys that a CNI plugin reads. The caller's address determines the instance.
 //!
-//! Owns the protocol; `keys` owns the tree. Its contents lag behind EC2 as configured in the world
+//! Owns the protocol; `keys` owns the tree. May use `state` and `world`. Must not know EC2's API. Its contents lag behind EC2 as configured in the world
 //! ([`crate::world::ImdsLag`]). IMDSv1 (no token) is disabled, as on current AMIs.
 
 mod keys;
-mod script;
-mod token;
 
 #[cfg(test)]
 mod tests;
@@ -22,12 +20,15 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 
-use self::{keys::lookup, token::MAX_TTL};
-pub use self::{
-    keys::{INTERFACE_KEYS, KEYS},
-    script::{ImdsFault, ImdsScript},
+use self::keys::lookup;
+pub use self::keys::{INTERFACE_KEYS, KEYS};
+pub use crate::state::imds_faults::{ImdsFault, ImdsScript};
+use crate::{
+    http::serve::Peer,
+    ids::InstanceId,
+    state::{Shared, imds_tokens::MAX_TTL},
+    world::World,
 };
-use crate::{ids::InstanceId, serve::Peer, shared::Shared, world::World};
 
 const TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
 const TOKEN: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");

@@ -8,37 +8,34 @@
 //! | [`Sim`] | all of it running together | – |
 //! | [`Api`] | the faces alone, on any listeners | need privileges |
 //!
-//! A deterministic simulation uses [`world::World`] and [`faults::Faults`] directly, in virtual time. The crate's
+//! A deterministic simulation uses [`world::World`] and [`Faults`] directly, in virtual time. The crate's
 //! README lists the intended differences from EC2. Released binaries never link this crate.
 
 #![forbid(unsafe_code)]
 
 pub mod action;
 mod api;
-pub mod calls;
-mod clock;
 pub mod dns;
 pub mod ec2;
 pub mod error;
 pub mod fabric;
-pub mod faults;
-#[cfg(test)]
-mod http_test;
+mod http;
 pub mod ids;
 pub mod imds;
 pub mod latency;
 pub mod random;
-mod serve;
-mod shared;
 mod sim;
-mod time_text;
+mod state;
+mod time;
 pub mod world;
 
 pub use action::Action;
 pub use api::Api;
-pub use calls::{Call, Outcome};
-pub use clock::wall_clock;
-pub use faults::{Fault, FaultKind};
-pub use shared::WorldGuard;
 pub use sim::{Instance, Sim, SimConfig, SimError, SubnetConfig};
+pub use state::{
+    WorldGuard,
+    calls::{Call, Outcome},
+    faults::{Fault, FaultKind, Faults},
+};
+pub use time::clock::wall_clock;
 pub use world::{LaunchInstance, World, WorldConfig};

@@ -18,14 +18,10 @@ use nettypes::Mac;
 
 use crate::{
     api::Api,
-    calls::Call,
-    dns::Names,
     error::ApiError,
     fabric::{self, EC2_ADDRESS, Fabric, FabricError, IMDS_ADDRESS, IMDS_ADDRESS_V6},
-    faults::Faults,
     ids::{EniId, InstanceId, SubnetId},
-    imds::ImdsScript,
-    shared::{Shared, WorldGuard},
+    state::{Names, Shared, WorldGuard, calls::Call, faults::Faults, imds_faults::ImdsScript},
     world::{LaunchInstance, World, WorldConfig, model::NetworkInterface},
 };
 

@@ -3,6 +3,8 @@
 //! Owns the ledger with which tests compare the daemon's state. Pure: it reads no clock, waits for nothing, and uses
 //! its own seed. Every method gets the current time and first does everything that is due. It must not know HTTP,
 //! namespaces or threads, which call it and follow [`World::take_changes`].
+//!
+//! May use `action`, `error`, `ids`, `latency`, `random` and `time`.
 
 mod address;
 mod assign;

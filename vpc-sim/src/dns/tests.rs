@@ -1,3 +1,5 @@
+//! Queries to the resolver and their answers.
+
 use std::net::IpAddr;
 
 use super::{NO_SUCH_NAME, NOT_IMPLEMENTED, TYPE_A, TYPE_AAAA, answer, instance_address};

@@ -8,7 +8,7 @@ use planner::limits::InstanceType;
 use super::xml::Xml;
 use crate::{
     ids::{EniId, GroupId},
-    time_text::iso8601,
+    time::text::iso8601,
     world::{
         World, all_cards,
         describe::TagRow,

@@ -11,11 +11,13 @@ use axum::{
 
 use crate::{
     action::Action,
-    calls::{Call, Outcome, digest},
     error::ApiError,
-    faults::FaultKind,
-    serve::Peer,
-    shared::Shared,
+    http::serve::Peer,
+    state::{
+        Shared,
+        calls::{Call, Outcome, digest},
+        faults::FaultKind,
+    },
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use crate::{
     Api, Outcome,
     action::Action,
-    faults::{Fault, FaultKind},
-    http_test::{Answer, http, raw, serve},
+    http::testing::{Answer, http, raw, serve},
     ids::InstanceId,
+    state::faults::{Fault, FaultKind},
 };
 
 mod refusals;

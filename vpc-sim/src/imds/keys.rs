@@ -4,7 +4,7 @@ use std::{fmt::Display, time::Duration};
 
 use crate::{
     ids::InstanceId,
-    time_text::iso8601,
+    time::text::iso8601,
     world::{
         ImdsInterface, World,
         model::{Instance, NetworkInterface},

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{INTERFACE_KEYS, ImdsFault, KEYS};
 use crate::{
     Api,
-    http_test::{Answer, http, serve},
+    http::testing::{Answer, http, serve},
     ids::InstanceId,
     world::{
         ImdsLag,
@@ -143,7 +143,7 @@ fn without_a_good_token_everything_is_401() {
 
 #[test]
 fn tokens_expire() {
-    let mut tokens = super::token::Tokens::default();
+    let mut tokens = crate::state::imds_tokens::Tokens::default();
     let (node, t0) = (InstanceId::from("i-1"), Duration::from_secs(100));
     let token = tokens.issue(node.clone(), 1, t0);
     assert!(tokens.accepts(&token, &node, t0 + Duration::from_millis(999)));

@@ -155,7 +155,7 @@ impl Filtered for Instance {
             "vpc-id" => one(&self.vpc),
             "availability-zone" => one(&self.zone),
             "network-interface.network-interface-id" => one(&self.primary),
-            "launch-time" => one(crate::time_text::iso8601(self.launched)),
+            "launch-time" => one(crate::time::text::iso8601(self.launched)),
             _ => tag_values(&self.tags, name),
         }
     }

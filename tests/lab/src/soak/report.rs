@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use vpc_sim::calls::Outcome;
+use vpc_sim::Outcome;
 
 use super::{
-    ground::{Ground, Site, Tally},
-    memory::{self, Sample},
+    memory,
+    shared_state::{Sample, SharedState, Site, Tally},
 };
 use crate::Lab;
 
@@ -37,17 +37,17 @@ impl Report {
     pub(super) fn new(
         lab: &Lab,
         sites: &[Site],
-        ground: Ground,
+        shared: SharedState,
         churned: Duration,
         settled: Duration,
     ) -> Self {
-        let samples = ground.samples();
+        let samples = shared.samples();
         let peak = |of: fn(&Sample) -> u64| samples.iter().map(of).max().unwrap_or(0);
         let mut report = Self {
-            tally: ground.tally(),
+            tally: shared.tally(),
             churned,
             settled,
-            violations: ground.violations(),
+            violations: shared.violations(),
             calls: calls(lab),
             peak: (peak(|s| s.resident), peak(|s| s.own)),
             life: memory::longest_life(&samples),
@@ -70,7 +70,7 @@ impl Report {
     }
 
     fn judge_descriptors(&mut self, site: &Site, samples: &[Sample]) {
-        match memory::look(site, self.churned) {
+        match memory::measure(site, self.churned) {
             Ok(end) => {
                 let life = samples.iter().filter(|sample| sample.pid == end.pid);
                 let early = life.map(|sample| sample.descriptors).min();

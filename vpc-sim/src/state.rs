@@ -1,14 +1,26 @@
-//! What the APIs share: the world behind a lock, scripts, and the call log. Threads that follow the world wait on it.
+//! What the APIs share: the world behind a lock, scripted faults, and the call log. Threads that follow the world wait
+//! on it.
+//!
+//! Owns the locks. May use `world`, `time` and `ids`. Must not know an API or the fabric.
+
+pub mod calls;
+pub mod faults;
+pub mod imds_faults;
+pub mod imds_tokens;
 
 use std::{
+    collections::BTreeMap,
+    net::IpAddr,
     ops::{Deref, DerefMut},
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use crate::{
-    calls::Call, clock::Clock, dns::Names, faults::Faults, imds::ImdsScript, world::World,
-};
+use self::{calls::Call, faults::Faults, imds_faults::ImdsScript};
+use crate::{time::clock::Clock, world::World};
+
+/// Addresses by name. Names are in lower case and without the last dot.
+pub type Names = BTreeMap<String, Vec<IpAddr>>;
 
 #[derive(Debug)]
 pub struct Shared {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::token::Tokens;
+use super::imds_tokens::Tokens;
 use crate::ids::InstanceId;
 
 /// The next `times` requests whose path starts with `path` are delayed, and return `status` if it is set.
@@ -50,18 +50,18 @@ impl ImdsScript {
         self.date = Some(date.to_owned());
     }
 
-    pub(super) fn date(&self) -> Option<String> {
+    pub(crate) fn date(&self) -> Option<String> {
         self.date.clone()
     }
 
-    pub(super) fn take_fault(&mut self, path: &str) -> Option<ImdsFault> {
+    pub(crate) fn take_fault(&mut self, path: &str) -> Option<ImdsFault> {
         self.faults.retain(|f| f.times > 0);
         let fault = self.faults.iter_mut().find(|f| path.starts_with(&f.path))?;
         fault.times -= 1;
         Some(fault.clone())
     }
 
-    pub(super) fn issue(
+    pub(crate) fn issue(
         &mut self,
         instance: InstanceId,
         ttl: u64,
@@ -71,11 +71,11 @@ impl ImdsScript {
             .then(|| self.tokens.issue(instance, ttl, now))
     }
 
-    pub(super) fn accepts(&self, token: &str, instance: &InstanceId, now: Duration) -> bool {
+    pub(crate) fn accepts(&self, token: &str, instance: &InstanceId, now: Duration) -> bool {
         self.tokens.accepts(token, instance, now)
     }
 
-    pub(super) fn admit(&mut self, instance: &InstanceId, now: Duration) -> bool {
+    pub(crate) fn admit(&mut self, instance: &InstanceId, now: Duration) -> bool {
         let Some(rate) = self.rate else { return true };
         let (level, at) = self.levels.entry(instance.clone()).or_insert((rate, now));
         *level = now
