@@ -1,5 +1,5 @@
-//! One large node that fills up: the duration of an ADD, and the latency and rate of packets between two pods, from few
-//! pods to as many as the instance supports. Also the daemon's memory.
+//! One large node that fills up: how long an ADD takes and what packets between two pods see, with few pods and with as
+//! many as the instance can hold, each beside the floor at the same density. And the daemon's memory on the way.
 
 use std::{fs, io, thread, time::Duration};
 
@@ -12,9 +12,9 @@ use vpc_sim::SimConfig;
 
 use crate::{
     Bench,
-    figure::Figure,
-    floor::Floors,
-    packets::{self, Seen},
+    figure::{Figure, Report},
+    floor::{Floor, Floors},
+    packets::{self, AtDensity},
     plot,
     sample::Sample,
     upstream,
@@ -28,6 +28,10 @@ const PACKETS: [u16; 4] = [2, 58, 234, 735];
 /// Numbers of pods at which an ADD is reported, each from this many ADDs around it.
 const ADDS: [usize; 4] = [10, 100, 250, 735];
 const AROUND: usize = 20;
+/// Runs of the floor's steps at a density. Each wires 50 pods.
+const FLOOR_RUNS: usize = 3;
+/// How long the kernel may take to remove the namespaces of those runs.
+const REMOVAL: Duration = Duration::from_secs(3);
 /// As recommended in the README; otherwise the C library keeps memory for each of the daemon's threads.
 pub const ONE_ARENA: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 /// Longer than the interval of the daemon's check of everything that it manages.
@@ -52,10 +56,16 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
     )?;
     let empty = resident(&node)?;
     warm(&node)?;
-    let mut filling = Filling::default();
+    let mut filling = Filling {
+        floor_empty: floor_beside(0, &bench.floor)?,
+        ..Filling::default()
+    };
     for pods in PACKETS {
-        filling.fill(&node, usize::from(pods), &bench.floor)?;
-        filling.look(pods)?;
+        filling.fill(&node, usize::from(pods))?;
+        if usize::from(pods) == FULL {
+            filling.floor_full = floor_beside(filling.pods.len(), &bench.floor)?;
+        }
+        filling.measure_packets(pods)?;
     }
     // This is when it needs the most memory.
     thread::sleep(A_LOOK);
@@ -71,6 +81,19 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
     ));
     report.add(Figure::plain("ipamd resident, 737 pods", full, "MiB").within(MEMORY));
     Ok(())
+}
+
+/// The floor on this machine while `pods` pods stand. Its own namespaces are removed again: what the kernel does for a
+/// link grows with the number of namespaces.
+fn floor_beside(pods: usize, floor: &Floor) -> io::Result<Floors> {
+    let mut floors = Floors::default();
+    for _ in 0..FLOOR_RUNS {
+        floors.gather(floor, AROUND)?;
+        floors.release();
+        thread::sleep(REMOVAL);
+    }
+    stdout::errln!("floor beside {pods} pods: {:.2} ms", floors.add());
+    Ok(floors)
 }
 
 fn warm(node: &Node) -> io::Result<()> {
@@ -94,28 +117,20 @@ pub fn resident(node: &Node) -> io::Result<f64> {
         .ok_or_else(|| io::Error::other("no VmRSS"))
 }
 
-/// Packets at one number of pods, on this node and on a node configured like the AWS VPC CNI's.
-#[derive(Clone, Copy, Debug)]
-pub struct Look {
-    pub pods: u16,
-    pub here: Seen,
-    pub there: Seen,
-}
-
 #[derive(Debug, Default)]
 struct Filling {
     pods: Vec<Pod>,
     /// Milliseconds, in order.
     adds: Vec<f64>,
-    floors: Floors,
-    seen: Vec<Look>,
+    /// Next to the first pods' ADDs, and next to the last ones'.
+    floor_empty: Floors,
+    floor_full: Floors,
+    seen: Vec<AtDensity>,
     at_250: f64,
 }
 
 impl Filling {
-    fn fill(&mut self, node: &Node, to: usize, floor: &crate::floor::Floor) -> io::Result<()> {
-        // Not more often: the floor's namespaces exist until the end, and would soon be as many as the pods'.
-        self.floors.gather(floor, AROUND)?;
+    fn fill(&mut self, node: &Node, to: usize) -> io::Result<()> {
         while self.pods.len() < to {
             let pod = node.add_pod(&format!("d{}", self.pods.len()))?;
             self.adds.push(crate::sample::millis(pod.added.took));
@@ -128,13 +143,13 @@ impl Filling {
     }
 
     /// The first pod and the last one: the kernel's tables between them are as long as possible.
-    fn look(&mut self, pods: u16) -> io::Result<()> {
+    fn measure_packets(&mut self, pods: u16) -> io::Result<()> {
         let (Some(first), Some(last)) = (self.pods.first(), self.pods.last()) else {
             return Err(io::Error::other("two pods are needed"));
         };
         let here = packets::between(&first.netns, &last.netns, last.address())?;
         let there = upstream::measure(pods)?;
-        self.seen.push(Look { pods, here, there });
+        self.seen.push(AtDensity { pods, here, there });
         Ok(())
     }
 
@@ -151,24 +166,27 @@ impl Filling {
         sample.median()
     }
 
-    fn report(&self, bench: &mut Bench) {
+    fn report_adds(&self, report: &mut Report) {
+        let (few, full) = (self.floor_empty.add(), self.floor_full.add());
+        report.add(Figure::plain("floor of an ADD, 1 pod present", few, "ms"));
+        let name = format!("floor of an ADD, {FULL} pods present");
+        report.add(Figure::plain(name, full, "ms").over(few));
         let first = self.around(ADDS[0]);
-        for pods in ADDS {
-            let name = format!(
-                "ADD p50 with {} pods present",
-                if pods == ADDS[0] { 1 } else { pods }
-            );
-            let figure = Figure::plain(name, self.around(pods), "ms");
-            bench.report.add(if pods == ADDS[0] {
-                figure.over(self.floors.add())
-            } else {
-                figure.over(first)
-            });
+        report.add(Figure::plain("ADD p50 with 1 pod present", first, "ms").over(few));
+        for pods in &ADDS[1..] {
+            let name = format!("ADD p50 with {pods} pods present, beside 1");
+            report.add(Figure::plain(name, self.around(*pods), "ms").over(first));
         }
-        let Some(least) = self.seen.first().map(|look| look.here) else {
+        let name = format!("ADD p50 with {FULL} pods present");
+        report.add(Figure::plain(name, self.around(FULL), "ms").over(full));
+    }
+
+    fn report(&self, bench: &mut Bench) {
+        self.report_adds(&mut bench.report);
+        let Some(least) = self.seen.first().map(|point| point.here) else {
             return;
         };
-        for Look { pods, here, there } in &self.seen {
+        for AtDensity { pods, here, there } in &self.seen {
             let report = &mut bench.report;
             let figure = Figure::plain(
                 format!("pod-to-pod round trip, {pods} pods"),

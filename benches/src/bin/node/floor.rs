@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    crowd::at_once,
+    concurrent::at_once,
     sample::{Sample, now},
 };
 
@@ -60,7 +60,7 @@ impl Floor {
     ///
     /// # Errors
     /// If the program fails.
-    fn steps(&self) -> io::Result<(Steps, Standing)> {
+    fn steps(&self) -> io::Result<(Steps, HeldNamespaces)> {
         let mut child = Command::new(&self.steps)
             .arg(PODS.to_string())
             .arg(&self.noop)
@@ -68,7 +68,7 @@ impl Floor {
             .stdout(Stdio::piped())
             .spawn()?;
         let told = child.stdout.take();
-        let standing = Standing(child);
+        let held = HeldNamespaces(child);
         let mut millis = Vec::new();
         for line in told
             .map(BufReader::new)
@@ -84,7 +84,7 @@ impl Floor {
                     host,
                     whole,
                 };
-                return Ok((steps, standing));
+                return Ok((steps, held));
             }
         }
         Err(io::Error::other("the floor's steps failed"))
@@ -94,9 +94,9 @@ impl Floor {
 /// A completed run of the steps, whose namespaces exist until this is dropped: the kernel deletes them under the lock
 /// that every ADD needs, so this must not happen during a measurement.
 #[derive(Debug)]
-struct Standing(Child);
+struct HeldNamespaces(Child);
 
-impl Drop for Standing {
+impl Drop for HeldNamespaces {
     fn drop(&mut self) {
         drop(self.0.stdin.take());
         // It ends when its input is closed.
@@ -121,7 +121,7 @@ pub struct Floors {
     pub pod: Sample,
     pub host: Sample,
     pub whole: Sample,
-    standing: Vec<Standing>,
+    held: Vec<HeldNamespaces>,
 }
 
 impl Floors {
@@ -133,13 +133,18 @@ impl Floors {
         for _ in 0..execs {
             self.exec.took(floor.exec()?);
         }
-        let (steps, standing) = floor.steps()?;
-        self.standing.push(standing);
+        let (steps, held) = floor.steps()?;
+        self.held.push(held);
         self.pair.push(steps.pair);
         self.pod.push(steps.pod);
         self.host.push(steps.host);
         self.whole.push(steps.whole);
         Ok(())
+    }
+
+    /// Ends the runs so far. The kernel then removes their namespaces, in its own time.
+    pub fn release(&mut self) {
+        self.held.clear();
     }
 
     /// The minimum duration of an ADD, in milliseconds.

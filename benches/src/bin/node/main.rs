@@ -8,7 +8,7 @@
 
 mod caller;
 mod calls;
-mod crowd;
+mod concurrent;
 mod density;
 mod figure;
 mod floor;

@@ -25,6 +25,14 @@ pub struct Seen {
     pub rate: f64,
 }
 
+/// Packets at one density of pods, on the node and on one laid out as the AWS VPC CNI's.
+#[derive(Clone, Copy, Debug)]
+pub struct AtDensity {
+    pub pods: u16,
+    pub here: Seen,
+    pub there: Seen,
+}
+
 /// From `client` to the pod `server` at `address`.
 ///
 /// # Errors

@@ -4,17 +4,17 @@ use std::{io, path::Path};
 
 use plotters::prelude::*;
 
-use crate::density::Look;
+use crate::packets::AtDensity;
 
 /// Writes two charts into one SVG: ADDs as the node fills, and round trips compared with the AWS VPC CNI's rules.
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn draw(path: &Path, adds: &[f64], seen: &[Look]) -> io::Result<()> {
+pub fn draw(path: &Path, adds: &[f64], seen: &[AtDensity]) -> io::Result<()> {
     charts(path, adds, seen).map_err(|e| io::Error::other(e.to_string()))
 }
 
-fn charts(path: &Path, adds: &[f64], seen: &[Look]) -> Result<(), Box<dyn std::error::Error>> {
+fn charts(path: &Path, adds: &[f64], seen: &[AtDensity]) -> Result<(), Box<dyn std::error::Error>> {
     let area = SVGBackend::new(path, (900, 760)).into_drawing_area();
     area.fill(&WHITE)?;
     let (upper, lower) = area.split_vertically(380);
@@ -39,9 +39,9 @@ fn charts(path: &Path, adds: &[f64], seen: &[Look]) -> Result<(), Box<dyn std::e
 
     let most = seen
         .iter()
-        .map(|look| look.there.round_trip)
+        .map(|point| point.there.round_trip)
         .fold(1.0, f64::max);
-    let full = seen.last().map_or(1.0, |look| f64::from(look.pods));
+    let full = seen.last().map_or(1.0, |point| f64::from(point.pods));
     let mut chart = ChartBuilder::on(&lower)
         .caption(
             "Round trip between two pods of one node",
@@ -58,10 +58,10 @@ fn charts(path: &Path, adds: &[f64], seen: &[Look]) -> Result<(), Box<dyn std::e
         .draw()?;
     let here = seen
         .iter()
-        .map(|look| (f64::from(look.pods), look.here.round_trip));
+        .map(|point| (f64::from(point.pods), point.here.round_trip));
     let there = seen
         .iter()
-        .map(|look| (f64::from(look.pods), look.there.round_trip));
+        .map(|point| (f64::from(point.pods), point.there.round_trip));
     chart
         .draw_series(LineSeries::new(here, BLUE.stroke_width(2)))?
         .label("Hawser")

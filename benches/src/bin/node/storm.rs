@@ -12,7 +12,7 @@ use vpc_sim::SimConfig;
 
 use crate::{
     Bench,
-    crowd::at_once,
+    concurrent::at_once,
     figure::Figure,
     floor::Floors,
     sample::{Sample, millis},

@@ -1,31 +1,31 @@
-//! Runs many jobs at the same time, each on its own thread, and measures the total time. Knows nothing about the jobs.
+//! Runs many tasks at the same time, each on its own thread, and measures the total time. Knows nothing about the tasks.
 
 use std::{io, sync::Barrier, time::Duration};
 
 use crate::sample::now;
 
-/// Runs all `works` at once. Returns the time from the start of the first to the end of the last, by the workers' own
-/// clocks: the calling thread is one of hundreds and may run late.
+/// Runs all of `tasks` at once: from the start of the first to the end of the last. Measured by the tasks' own
+/// clocks: the thread that starts them is one among hundreds, and may read its clock when some are done.
 ///
 /// # Errors
-/// The first error of a job, after all have ended.
-pub fn at_once<T, W>(works: Vec<W>) -> io::Result<(Duration, Vec<T>)>
+/// The first error of a task, after all have ended.
+pub fn at_once<T, W>(tasks: Vec<W>) -> io::Result<(Duration, Vec<T>)>
 where
     T: Send,
     W: FnOnce() -> io::Result<T> + Send,
 {
-    let start = Barrier::new(works.len());
+    let start = Barrier::new(tasks.len());
     let runs: Vec<_> = std::thread::scope(|scope| {
-        let timed = |work: W| {
+        let timed = |task: W| {
             let start = &start;
             scope.spawn(move || {
                 start.wait();
                 let begun = now();
-                let done = work();
+                let done = task();
                 (begun, now(), done)
             })
         };
-        let threads: Vec<_> = works.into_iter().map(timed).collect();
+        let threads: Vec<_> = tasks.into_iter().map(timed).collect();
         let ended = threads.into_iter();
         ended
             .map(|run| run.join().expect("no panic in it"))
