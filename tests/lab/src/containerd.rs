@@ -3,6 +3,8 @@
 //!
 //! Owns the process, its configuration and its end. Knows nothing of Hawser: the given directories determine the
 //! plugins that containerd executes. Calls block, on their own runtime, so they must not be used in async code.
+//!
+//! May use no other module.
 
 mod cri {
     //! Generated from `proto/cri.proto`.

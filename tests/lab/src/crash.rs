@@ -5,6 +5,8 @@
 //! effect gets a name (`effect`). A first run lists them. One more run per boundary kills the daemon or makes the
 //! kernel refuse the call exactly there (`campaign`). Afterwards, node, kernel and EC2's ledger are compared (`audit`).
 //! A test does not wait for the daemon's minutes (`ahead`).
+//!
+//! May use `node`, `traffic`, `wait` and the lab. Must not know the daemon's code.
 
 pub mod ahead;
 pub mod audit;

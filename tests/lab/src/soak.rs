@@ -3,14 +3,16 @@
 //!
 //! This file has the phases and the settings; the files below have each thread's work. All checks are from outside: the
 //! plugin's answers, packets, the kernel, EC2's ledger and `/proc`.
+//!
+//! May use `node`, `traffic`, `wait` and the lab. Must not know the daemon's code.
 
-mod census;
 mod churn;
-mod ground;
+mod fault_injection;
+mod leftovers;
 mod memory;
 mod report;
+mod shared_state;
 mod traffic;
-mod trouble;
 
 use std::{io, thread, time::Duration};
 
@@ -24,9 +26,9 @@ use crate::{
     node::{Node, count},
     wait::eventually,
 };
-pub use ground::Tally;
-use ground::{Ground, Site, now};
 pub use report::Report;
+pub use shared_state::Tally;
+use shared_state::{SharedState, Site, now};
 
 /// Four ENIs with 14 pod addresses: small enough that the pool sometimes runs out of addresses.
 const KIND: &str = "m5.xlarge";
@@ -56,16 +58,16 @@ pub fn run(settings: Settings, say: impl Fn(&str) -> io::Result<()> + Sync) -> i
     let lab = Lab::start(world(settings.seed))?;
     say("two nodes come up")?;
     let sites = [site(&lab, 0)?, site(&lab, 1)?];
-    let ground = Ground::new(Duration::from_secs(COOLDOWN));
+    let shared = SharedState::new(Duration::from_secs(COOLDOWN));
     let begun = now();
     say("churn, faults and restarts")?;
-    churn(&lab, &sites, &ground, settings, &say)?;
+    churn(&lab, &sites, &shared, settings, &say)?;
     let churned = begun.elapsed();
 
     say("calm: every node must take pods again, and give everything back")?;
-    churn::fill(&sites, &ground, FINAL_PODS);
-    let settled = census::settle(&lab, &sites, &ground, SETTLE_LIMIT);
-    let report = Report::new(&lab, &sites, ground, churned, settled);
+    churn::fill(&sites, &shared, FINAL_PODS);
+    let settled = leftovers::settle(&lab, &sites, &shared, SETTLE_LIMIT);
+    let report = Report::new(&lab, &sites, shared, churned, settled);
     if !report.violations.is_empty() {
         keep_logs(&sites, settings.seed, &say)?;
     }
@@ -114,7 +116,7 @@ fn is_warm(node: &Node) -> bool {
 fn churn(
     lab: &Lab,
     sites: &[Site; 2],
-    ground: &Ground,
+    shared: &SharedState,
     settings: Settings,
     say: &(impl Fn(&str) -> io::Result<()> + Sync),
 ) -> io::Result<()> {
@@ -122,24 +124,26 @@ fn churn(
     let said = thread::scope(|scope| {
         for site in sites {
             for worker in 0..WORKERS {
-                scope.spawn(move || churn::work(site, ground, seed, worker));
+                scope.spawn(move || churn::work(site, shared, seed, worker));
             }
         }
-        scope.spawn(move || traffic::probe(ground, seed));
-        scope.spawn(move || trouble::strike(&lab.sim, ground, seed));
-        scope.spawn(move || memory::watch(sites, ground));
+        scope.spawn(move || traffic::probe(shared, seed));
+        scope.spawn(move || fault_injection::ec2_faults(&lab.sim, shared, seed));
+        scope.spawn(move || memory::watch(sites, shared));
         // One node is restarted until the end. The other one runs through the last two thirds without a restart: a
         // memory leak shows only in a long-running process.
-        scope.spawn(move || trouble::restart(&lab.sim, &sites[..1], ground, seed, churn));
-        scope.spawn(move || trouble::restart(&lab.sim, &sites[1..], ground, seed + 1, churn / 3));
+        scope.spawn(move || fault_injection::restart(&lab.sim, &sites[..1], shared, seed, churn));
+        scope.spawn(move || {
+            fault_injection::restart(&lab.sim, &sites[1..], shared, seed + 1, churn / 3)
+        });
         let begun = now();
-        while !ground
+        while !shared
             .over
             .wait(Duration::from_secs(60).min(churn.saturating_sub(begun.elapsed())))
         {
-            let said = say(&ground.line(begun.elapsed()));
+            let said = say(&shared.line(begun.elapsed()));
             if begun.elapsed() >= churn || said.is_err() {
-                ground.over.ring();
+                shared.over.set();
             }
             said?;
         }

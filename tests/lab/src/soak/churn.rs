@@ -13,7 +13,7 @@ use proto::tombstone;
 use serde_json::json;
 use vpc_sim::random::Rng;
 
-use super::ground::{Ground, Live, Purpose, Site};
+use super::shared_state::{LivePod, Purpose, SharedState, Site};
 use crate::{
     node::{
         plugin::{Invocation, Outcome},
@@ -32,38 +32,38 @@ const DEL_LIMIT: Duration = Duration::from_secs(30 + 10);
 
 struct Worker<'a> {
     site: &'a Site,
-    ground: &'a Ground,
+    shared: &'a SharedState,
     rng: Rng,
     name: String,
     made: u64,
-    pods: Vec<Arc<Live>>,
+    pods: Vec<Arc<LivePod>>,
     wanted: u64,
 }
 
 /// Adds and removes pods until the soak is over, and then removes its last ones.
-pub(super) fn work(site: &Site, ground: &Ground, seed: u64, worker: u64) {
+pub(super) fn work(site: &Site, shared: &SharedState, seed: u64, worker: u64) {
     let of_worker = seed * 1000 + site.number as u64 * 100 + worker;
-    let mut worker = Worker::new(site, ground, of_worker, &format!("w{worker}"));
-    while !ground.over.wait(worker.rng.millis(50, 500)) {
+    let mut worker = Worker::new(site, shared, of_worker, &format!("w{worker}"));
+    while !shared.over.wait(worker.rng.millis(50, 500)) {
         if let Err(error) = worker.step() {
-            ground.violation(format!("the lab failed: {error}"));
+            shared.violation(format!("the lab failed: {error}"));
         }
     }
     worker.clear();
 }
 
 /// Adds this many pods on each node and removes them again: when EC2 works again, none may be refused.
-pub(super) fn fill(sites: &[Site], ground: &Ground, pods: usize) {
+pub(super) fn fill(sites: &[Site], shared: &SharedState, pods: usize) {
     for site in sites {
-        let mut worker = Worker::new(site, ground, 0, "last");
+        let mut worker = Worker::new(site, shared, 0, "last");
         for _ in 0..pods {
             if let Err(error) = worker.arrive() {
-                ground.violation(format!("the lab failed: {error}"));
+                shared.violation(format!("the lab failed: {error}"));
             }
         }
         if worker.pods.len() < pods {
             let placed = worker.pods.len();
-            ground.violation(format!(
+            shared.violation(format!(
                 "node {} took only {placed} of {pods} pods in calm weather",
                 site.number
             ));
@@ -73,10 +73,10 @@ pub(super) fn fill(sites: &[Site], ground: &Ground, pods: usize) {
 }
 
 impl<'a> Worker<'a> {
-    fn new(site: &'a Site, ground: &'a Ground, seed: u64, name: &str) -> Self {
+    fn new(site: &'a Site, shared: &'a SharedState, seed: u64, name: &str) -> Self {
         Self {
             site,
-            ground,
+            shared,
             rng: Purpose::Pods.stream(seed),
             name: format!("n{}-{name}", site.number),
             made: 0,
@@ -136,10 +136,10 @@ impl<'a> Worker<'a> {
             )
         });
         let (first, second) = (first?, second?);
-        self.ground.count(|tally| tally.repeated_adds += 1);
+        self.shared.count(|tally| tally.repeated_adds += 1);
         let both = first.succeeded() && second.succeeded();
         if both && first.address() != second.address() {
-            self.ground.violation(format!(
+            self.shared.violation(format!(
                 "{id} was given two addresses: {first:?}, {second:?}"
             ));
         }
@@ -156,8 +156,8 @@ impl<'a> Worker<'a> {
     ) -> io::Result<()> {
         self.judge_add(&id, added);
         if added.succeeded() {
-            let pod = Live::new(id, netns, path, added.address());
-            self.pods.push(self.ground.enter(pod));
+            let pod = LivePod::new(id, netns, path, added.address());
+            self.pods.push(self.shared.enter(pod));
             return Ok(());
         }
         // Like a runtime with a sandbox that could not be created.
@@ -169,7 +169,7 @@ impl<'a> Worker<'a> {
         let mut reason = added.error_text();
         // Operands would make every refusal a separate reason.
         reason.retain(|c| !c.is_ascii_digit());
-        self.ground.count(|tally| {
+        self.shared.count(|tally| {
             tally.slowest_add = tally.slowest_add.max(added.took);
             if added.succeeded() {
                 tally.adds += 1;
@@ -178,10 +178,10 @@ impl<'a> Worker<'a> {
             }
         });
         if !added.succeeded() && added.error_code() != Some(TRY_AGAIN) {
-            self.ground.violation(format!("ADD {id} failed: {added:?}"));
+            self.shared.violation(format!("ADD {id} failed: {added:?}"));
         }
         if added.took > ADD_LIMIT {
-            self.ground
+            self.shared
                 .violation(format!("ADD {id} took {:?}", added.took));
         }
     }
@@ -193,7 +193,7 @@ impl<'a> Worker<'a> {
         let patience = self.rng.millis(0, 12);
         let add = self.invocation("ADD", &id, Some(&path));
         if add.run_and_kill(&self.site.netns, patience)? {
-            self.ground.count(|tally| tally.killed_adds += 1);
+            self.shared.count(|tally| tally.killed_adds += 1);
         }
         drop(netns);
         if self.rng.percent(50) {
@@ -202,7 +202,7 @@ impl<'a> Worker<'a> {
         Netns::unbind(&path)
     }
 
-    fn pick(&mut self) -> Option<Arc<Live>> {
+    fn pick(&mut self) -> Option<Arc<LivePod>> {
         (!self.pods.is_empty()).then(|| {
             let index = self.rng.index(self.pods.len());
             self.pods.swap_remove(index)
@@ -214,7 +214,7 @@ impl<'a> Worker<'a> {
         let Some(pod) = self.pick() else {
             return Ok(());
         };
-        self.ground.leave(&pod);
+        self.shared.leave(&pod);
         let hasty = self.rng.percent(20);
         thread::scope(|scope| {
             let more: Vec<_> = (1..times)
@@ -234,7 +234,7 @@ impl<'a> Worker<'a> {
                 self.must_not_answer(&pod)
             })
         })?;
-        self.ground
+        self.shared
             .count(|tally| tally.repeated_dels += times as u64 - 1);
         Netns::unbind(&pod.path)
     }
@@ -246,23 +246,23 @@ impl<'a> Worker<'a> {
             del = del.conf("deadlineSeconds", json!(1));
         }
         let deleted = del.run(&self.site.netns)?;
-        self.ground.count(|tally| {
+        self.shared.count(|tally| {
             tally.dels += 1;
             tally.slowest_del = tally.slowest_del.max(deleted.took);
         });
         if !deleted.succeeded() {
-            self.ground
+            self.shared
                 .violation(format!("DEL {id} failed: {deleted:?}"));
         }
         if deleted.took > DEL_LIMIT {
-            self.ground
+            self.shared
                 .violation(format!("DEL {id} took {:?}", deleted.took));
         }
         Ok(())
     }
 
     /// I7: a deleted pod's address must not answer, or a tombstone waits for the daemon.
-    fn must_not_answer(&self, pod: &Live) -> io::Result<()> {
+    fn must_not_answer(&self, pod: &LivePod) -> io::Result<()> {
         let answers = || {
             let wait = Duration::from_millis(50);
             ping_once(&self.site.netns, pod.address, wait).map(|reply| reply.is_some())
@@ -270,7 +270,7 @@ impl<'a> Worker<'a> {
         // Twice, with the check for a tombstone in between: the daemon may be processing it at this moment.
         if answers()? && !self.has_tombstone(&pod.id)? && answers()? {
             let address = pod.address;
-            self.ground
+            self.shared
                 .violation(format!("{address} of {} answers after its DEL", pod.id));
         }
         Ok(())
@@ -294,8 +294,8 @@ impl<'a> Worker<'a> {
         let Some(pod) = self.pick() else {
             return Ok(());
         };
-        self.ground.leave(&pod);
-        self.ground.count(|tally| tally.ended_without_del += 1);
+        self.shared.leave(&pod);
+        self.shared.count(|tally| tally.ended_without_del += 1);
         Netns::unbind(&pod.path)
     }
 
@@ -303,14 +303,14 @@ impl<'a> Worker<'a> {
     fn nobody_leaves(&mut self) -> io::Result<()> {
         self.made += 1;
         let id = format!("{}-{}", self.name, self.made);
-        self.ground.count(|tally| tally.unknown_dels += 1);
+        self.shared.count(|tally| tally.unknown_dels += 1);
         self.delete(&id, None, false)
     }
 
     fn clear(&mut self) {
         while !self.pods.is_empty() {
             if let Err(error) = self.leave(1) {
-                self.ground.violation(format!("the lab failed: {error}"));
+                self.shared.violation(format!("the lab failed: {error}"));
             }
         }
     }

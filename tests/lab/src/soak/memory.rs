@@ -2,38 +2,23 @@
 
 use std::{collections::BTreeMap, fs, io, time::Duration};
 
-use super::ground::{Ground, Site, now};
-
-/// A measurement of a daemon. Sizes in KiB.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sample {
-    pub site: usize,
-    /// The process of the daemon.
-    pub pid: u32,
-    /// Total resident memory.
-    pub resident: u64,
-    /// Resident private memory, not mapped from files.
-    pub own: u64,
-    pub descriptors: usize,
-    /// Since the soak started.
-    pub at: Duration,
-}
+use super::shared_state::{Sample, SharedState, Site, now};
 
 const EVERY: Duration = Duration::from_secs(5);
 
-pub(super) fn watch(sites: &[Site], ground: &Ground) {
+pub(super) fn watch(sites: &[Site], shared: &SharedState) {
     let begun = now();
-    while !ground.over.wait(EVERY) {
+    while !shared.over.wait(EVERY) {
         for site in sites {
             // A daemon that is just ending may be missing from /proc.
-            if let Ok(sample) = look(site, begun.elapsed()) {
-                ground.sample(sample);
+            if let Ok(sample) = measure(site, begun.elapsed()) {
+                shared.sample(sample);
             }
         }
     }
 }
 
-pub(super) fn look(site: &Site, at: Duration) -> io::Result<Sample> {
+pub(super) fn measure(site: &Site, at: Duration) -> io::Result<Sample> {
     let pid = site.node().pid();
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let size = |field: &str| {

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use super::ground::{Ground, Live, Purpose};
+use super::shared_state::{LivePod, Purpose, SharedState};
 use crate::traffic::ping::{ping, ping_once};
 
 /// A packet that is not answered within this time is lost.
@@ -10,10 +10,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// A pod that has answered no packet for this time is cut off.
 const CUT_OFF: Duration = Duration::from_secs(10);
 
-pub(super) fn probe(ground: &Ground, seed: u64) {
+pub(super) fn probe(shared: &SharedState, seed: u64) {
     let mut rng = Purpose::Packets.stream(seed);
-    while !ground.over.wait(Duration::from_millis(20)) {
-        let live = ground.live();
+    while !shared.over.wait(Duration::from_millis(20)) {
+        let live = shared.live();
         if live.is_empty() {
             continue;
         }
@@ -21,19 +21,19 @@ pub(super) fn probe(ground: &Ground, seed: u64) {
         if source.address == target.address {
             continue;
         }
-        if let Err(error) = exchange(ground, source, target) {
-            ground.violation(format!("the lab failed: {error}"));
+        if let Err(error) = exchange(shared, source, target) {
+            shared.violation(format!("the lab failed: {error}"));
         }
     }
 }
 
-fn exchange(ground: &Ground, source: &Live, target: &Live) -> io::Result<()> {
+fn exchange(shared: &SharedState, source: &LivePod, target: &LivePod) -> io::Result<()> {
     let stay = || !source.is_leaving() && !target.is_leaving();
     let answered = ping_once(&source.netns, target.address, PATIENCE)?.is_some();
     if !stay() {
         return Ok(());
     }
-    ground.count(|tally| tally.packets += 1);
+    shared.count(|tally| tally.packets += 1);
     if answered {
         return Ok(());
     }
@@ -41,9 +41,9 @@ fn exchange(ground: &Ground, source: &Live, target: &Live) -> io::Result<()> {
     if !stay() {
         return Ok(());
     }
-    ground.count(|tally| tally.lost += 1);
+    shared.count(|tally| tally.lost += 1);
     if back.is_none() {
-        ground.violation(format!(
+        shared.violation(format!(
             "{} ({}) does not reach {} ({})",
             source.id, source.address, target.id, target.address
         ));

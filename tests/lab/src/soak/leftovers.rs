@@ -17,21 +17,21 @@ use vpc_sim::ids::InstanceId;
 
 use super::{
     TARGET,
-    ground::{Ground, Site, now},
+    shared_state::{SharedState, Site, now},
 };
 use crate::{Lab, node::inspect::inspect};
 
 /// Waits until nothing is left over; returns how long that took. Everything left at the limit is a violation.
-pub(super) fn settle(lab: &Lab, sites: &[Site], ground: &Ground, limit: Duration) -> Duration {
+pub(super) fn settle(lab: &Lab, sites: &[Site], shared: &SharedState, limit: Duration) -> Duration {
     let begun = now();
     loop {
-        let left = all_left(lab, sites, ground, begun);
+        let left = all_left(lab, sites, shared, begun);
         if left.is_empty() {
             return begun.elapsed();
         }
         if begun.elapsed() >= limit {
             for line in left {
-                ground.violation(format!("left over: {line}"));
+                shared.violation(format!("left over: {line}"));
             }
             return begun.elapsed();
         }
@@ -39,8 +39,8 @@ pub(super) fn settle(lab: &Lab, sites: &[Site], ground: &Ground, limit: Duration
     }
 }
 
-fn all_left(lab: &Lab, sites: &[Site], ground: &Ground, begun: Instant) -> Vec<String> {
-    let ever = ground.ever();
+fn all_left(lab: &Lab, sites: &[Site], shared: &SharedState, begun: Instant) -> Vec<String> {
+    let ever = shared.ever();
     let mut left = Vec::new();
     for site in sites {
         let looked = left_on(lab, site, &ever);

@@ -16,7 +16,6 @@ use std::{
 use datapath::netns::Netns;
 use vpc_sim::random::Rng;
 
-use super::memory::Sample;
 use crate::node::Node;
 
 /// The purpose of a stream of random numbers.
@@ -69,7 +68,7 @@ impl Site {
 
 /// A pod that answers.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct LivePod {
     pub id: String,
     pub netns: Netns,
     pub path: PathBuf,
@@ -78,7 +77,7 @@ pub(super) struct Live {
     leaving: AtomicBool,
 }
 
-impl Live {
+impl LivePod {
     pub const fn new(id: String, netns: Netns, path: PathBuf, address: IpAddr) -> Self {
         Self {
             id,
@@ -94,25 +93,40 @@ impl Live {
     }
 }
 
-/// Signals once, and wakes every sleeper.
-#[derive(Debug, Default)]
-pub(super) struct Bell {
-    rung: Mutex<bool>,
-    heard: Condvar,
+/// A measurement of a daemon. Sizes in KiB.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sample {
+    pub site: usize,
+    /// The process of the daemon.
+    pub pid: u32,
+    /// Total resident memory.
+    pub resident: u64,
+    /// Resident private memory, not mapped from files.
+    pub own: u64,
+    pub descriptors: usize,
+    /// Since the soak started.
+    pub at: Duration,
 }
 
-impl Bell {
+/// Signals once, and wakes every sleeper.
+#[derive(Debug, Default)]
+pub(super) struct StopSignal {
+    set: Mutex<bool>,
+    woken: Condvar,
+}
+
+impl StopSignal {
     /// Sleeps for `most`, or until the signal; returns whether it was signalled.
     pub fn wait(&self, most: Duration) -> bool {
         let waited = self
-            .heard
-            .wait_timeout_while(lock(&self.rung), most, |rung| !*rung);
+            .woken
+            .wait_timeout_while(lock(&self.set), most, |set| !*set);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    pub fn ring(&self) {
-        *lock(&self.rung) = true;
-        self.heard.notify_all();
+    pub fn set(&self) {
+        *lock(&self.set) = true;
+        self.woken.notify_all();
     }
 }
 
@@ -140,21 +154,21 @@ pub struct Tally {
 }
 
 #[derive(Debug)]
-pub(super) struct Ground {
-    pub over: Bell,
+pub(super) struct SharedState {
+    pub over: StopSignal,
     pub cooldown: Duration,
     tally: Mutex<Tally>,
-    live: Mutex<BTreeMap<IpAddr, Arc<Live>>>,
+    live: Mutex<BTreeMap<IpAddr, Arc<LivePod>>>,
     /// When addresses were last released.
     left: Mutex<BTreeMap<IpAddr, Instant>>,
     samples: Mutex<Vec<Sample>>,
     violations: Mutex<Vec<String>>,
 }
 
-impl Ground {
+impl SharedState {
     pub fn new(cooldown: Duration) -> Self {
         Self {
-            over: Bell::default(),
+            over: StopSignal::default(),
             cooldown,
             tally: Mutex::default(),
             live: Mutex::default(),
@@ -191,7 +205,7 @@ impl Ground {
     }
 
     /// Adds a pod. Its address must be unused (I1), and its cooldown must be over (I3).
-    pub fn enter(&self, pod: Live) -> Arc<Live> {
+    pub fn enter(&self, pod: LivePod) -> Arc<LivePod> {
         let (pod, granted) = (Arc::new(pod), now());
         if let Some(other) = lock(&self.live).insert(pod.address, Arc::clone(&pod)) {
             self.violation(format!(
@@ -208,13 +222,13 @@ impl Ground {
     }
 
     /// Removes a pod from the list, before anything is done to it.
-    pub fn leave(&self, pod: &Live) {
+    pub fn leave(&self, pod: &LivePod) {
         pod.leaving.store(true, Ordering::SeqCst);
         lock(&self.live).remove(&pod.address);
         lock(&self.left).insert(pod.address, now());
     }
 
-    pub fn live(&self) -> Vec<Arc<Live>> {
+    pub fn live(&self) -> Vec<Arc<LivePod>> {
         lock(&self.live).values().cloned().collect()
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vpc_sim::{Action, Fault, FaultKind, Sim, random::Rng};
 
-use super::ground::{Ground, Purpose, Site, now};
+use super::shared_state::{Purpose, SharedState, Site, now};
 
 /// The calls that the daemon makes.
 const CALLS: [Action; 8] = [
@@ -19,12 +19,12 @@ const CALLS: [Action; 8] = [
 ];
 
 /// Injects faults until the soak is over.
-pub(super) fn strike(sim: &Sim, ground: &Ground, seed: u64) {
+pub(super) fn ec2_faults(sim: &Sim, shared: &SharedState, seed: u64) {
     let mut rng = Purpose::Ec2Faults.stream(seed);
-    while !ground.over.wait(rng.seconds(1, 6)) {
+    while !shared.over.wait(rng.seconds(1, 6)) {
         let name = begin(sim, &mut rng);
-        ground.count(|tally| *tally.faults.entry(name).or_default() += 1);
-        let _over = ground.over.wait(rng.seconds(4, 15));
+        shared.count(|tally| *tally.faults.entry(name).or_default() += 1);
+        let _over = shared.over.wait(rng.seconds(4, 15));
         sim.faults().clear();
         sim.freeze_lists(false);
     }
@@ -83,30 +83,30 @@ fn begin(sim: &Sim, rng: &mut Rng) -> &'static str {
 }
 
 /// Ends and starts the daemons of `sites`, one at a time, for this long.
-pub(super) fn restart(sim: &Sim, sites: &[Site], ground: &Ground, seed: u64, most: Duration) {
+pub(super) fn restart(sim: &Sim, sites: &[Site], shared: &SharedState, seed: u64, most: Duration) {
     let mut rng = Purpose::Restarts.stream(seed);
     let begun = now();
-    while !ground.over.wait(rng.seconds(10, 50)) && begun.elapsed() < most {
+    while !shared.over.wait(rng.seconds(10, 50)) && begun.elapsed() < most {
         let site = rng.pick(sites);
         let mut node = site.node();
         let kill = rng.percent(60);
         let ended = if kill {
-            ground.count(|tally| tally.kills += 1);
+            shared.count(|tally| tally.kills += 1);
             node.kill_daemon().map(|()| true)
         } else {
-            ground.count(|tally| tally.stops += 1);
+            shared.count(|tally| tally.stops += 1);
             node.stop_daemon()
         };
         if !matches!(ended, Ok(true)) {
-            ground.violation(format!(
+            shared.violation(format!(
                 "the daemon of node {} did not end well: {ended:?}",
                 site.number
             ));
         }
         // Down for a while: plugins wait, or leave tombstones.
-        let _over = ground.over.wait(rng.millis(0, 2500));
+        let _over = shared.over.wait(rng.millis(0, 2500));
         if let Err(error) = node.start_daemon(&sim.ec2_endpoint()) {
-            ground.violation(format!(
+            shared.violation(format!(
                 "the daemon of node {} did not start: {error}",
                 site.number
             ));
