@@ -3,6 +3,8 @@
 //!
 //! `client` owns the connection, the deadline and the retries; `call` owns frames and gRPC messages; `headers` decodes
 //! header blocks. The bytes of a request are in `proto::wire`, which the daemon shares. Must not know any verb.
+//!
+//! May use `error` and `netns`.
 
 mod call;
 pub mod client;

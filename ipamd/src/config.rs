@@ -2,6 +2,8 @@
 //!
 //! Names, defaults and precedence are the AWS VPC CNI's, so that a node's environment can be kept. Must not touch the
 //! process environment, files or the network.
+//!
+//! May use no other folder.
 
 mod bind;
 mod egress;

@@ -101,8 +101,7 @@ pub enum DaemonError {
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut node = Node::take_over(config).await?;
     let detached = Detached::default();
-    let metrics = node.recorder.metrics.clone();
-    let mut supervisor = Supervisor::new(move |task| metrics.task_panicked(task));
+    let mut supervisor = Supervisor::default();
     let pool = node.start_pool(&mut supervisor, &detached).await?;
     let stop = node.serve(&pool, &mut supervisor, &detached).await?;
 
@@ -262,25 +261,14 @@ impl Node {
         let serving = !self.agreed.restored.enis.is_empty();
         pool.tell(Event::Restore(self.agreed.restored.clone()))
             .await;
-        let (asking, told) = (executor.clone(), pool.clone());
-        supervisor.restarted("EC2 discovery", move || {
-            discovery::run(asking.clone(), told.clone(), serving)
-        });
+        let ask = discovery::run(executor.clone(), pool.clone(), serving);
+        drop(detached.spawn_idle(ask));
         if !self.intents.is_empty() {
-            let (intents, told) = (self.intents.clone(), pool.clone());
-            supervisor.restarted("intents", move || {
-                discovery::settle(
-                    executor.clone(),
-                    told.clone(),
-                    intents.clone(),
-                    store.clone(),
-                )
-            });
+            let settle = discovery::settle(executor, pool.clone(), self.intents.clone(), store);
+            drop(detached.spawn_idle(settle));
         }
-        let (settings, told) = (self.config.kubernetes.clone(), pool.clone());
-        supervisor.restarted("Node follower", move || {
-            kube::follow(settings.clone(), told.clone())
-        });
+        let node = kube::follow(self.config.kubernetes.clone(), pool.clone());
+        drop(detached.spawn_idle(node));
         Ok(pool)
     }
 
@@ -328,7 +316,7 @@ impl Node {
             tracing::info!(%bound, "serving metrics");
         }
         self.introspect(pool, detached);
-        self.announce(pool, socket.clone(), supervisor);
+        self.announce(pool, socket.clone(), detached);
         recorder.metrics.ready(clock::now().since(self.begun));
         tracing::info!(?socket, "ready");
         Ok(stop)
@@ -356,10 +344,8 @@ impl Node {
         if let Some(host_changes) = self.host_changes.take() {
             supervisor.critical("drift repair", watch.run(host_changes));
         }
-        let (executor, told) = (self.executor.clone(), pool.clone());
-        supervisor.restarted("unknown ENIs", move || {
-            discovery::follow_enis(ask.clone(), executor.clone(), told.clone())
-        });
+        let follow = discovery::follow_enis(ask, self.executor.clone(), pool.clone());
+        drop(detached.spawn_idle(follow));
         ended
     }
 
@@ -382,7 +368,7 @@ impl Node {
     }
 
     /// Writes the runtime's configuration as soon as pods can be served.
-    fn announce(&self, pool: &Pool, socket: PathBuf, supervisor: &mut Supervisor) {
+    fn announce(&self, pool: &Pool, socket: PathBuf, detached: &Detached) {
         let Some(directory) = self.config.paths.cni_conf_dir.clone() else {
             return;
         };
@@ -392,8 +378,7 @@ impl Node {
             network: self.config.network.clone(),
             family: self.config.pool.family,
         };
-        let pool = pool.clone();
-        supervisor.restarted("conflist", move || conflist.clone().publish(pool.clone()));
+        drop(detached.spawn_idle(conflist.publish(pool.clone())));
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Only warm growth depends on it, never an ADD or DEL: while the API server is unavailable, slow or wrong, the pool
 //! uses the last known state. Must not write to the cluster, and keeps only one bit of the object.
+//!
+//! May use `config` and `pool`.
 
 mod node;
 

@@ -2,6 +2,8 @@
 //!
 //! A gate does not decide what to call. It only says "not yet". Each gate shuts one thing (the account, an action, a
 //! subnet), so that a failure stops only calls of its own kind.
+//!
+//! May use `rng` and the kinds of failures. Must not know commands or the pool.
 
 mod action;
 pub(crate) mod pace;

@@ -3,6 +3,8 @@
 //! Owns the table of published EC2 limits (`data/instance-limits.tsv`, compiled in) and the formula that turns a row
 //! into a pod limit. The daemon enforces this limit, and `ipamd max-pods` prints it. There are no guesses: an unknown
 //! type is an error with similar names, never a default.
+//!
+//! May use no other module. Must not know the pool.
 
 pub mod expression;
 pub mod max_pods;

@@ -2,6 +2,8 @@
 //!
 //! Owns I1 (one sandbox per address), the cooldown (I3) and the choice of the address to grant. It must not know why the
 //! pool grows or shrinks, and it issues no commands.
+//!
+//! May use `gate`, `unit` and `snapshot`.
 
 pub(crate) mod block;
 pub(crate) mod eni;

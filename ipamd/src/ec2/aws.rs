@@ -3,6 +3,8 @@
 //! The SDK's own retries are disabled: it would repeat AssignPrivateIpAddresses after a lost reply and assign twice
 //! (this action has no ClientToken). Endpoints follow the SDK's variables (`AWS_ENDPOINT_URL_EC2`,
 //! `AWS_EC2_METADATA_SERVICE_ENDPOINT`), credentials its default chain.
+//!
+//! May use `api`, `runtime` and `node`. Must not know the planner or the pool.
 
 pub mod dry_run;
 mod instance_types;

@@ -1,6 +1,9 @@
 //! Executes the planner's EC2 commands: builds the calls, waits for the limiter and for asynchronous operations, and
 //! converts the results into the planner's terms. It makes no decisions: no retries, no choice of subnet, no next
 //! steps.
+//!
+//! May use `api`, `classify`, `limiter`, `config`, `node`, `runtime` and `telemetry`. Must not know the SDK or the
+//! pool.
 
 mod describe;
 

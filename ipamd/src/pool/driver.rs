@@ -2,6 +2,8 @@
 //!
 //! It sends events to the planner and starts the planner's commands. It waits for nothing: EC2 calls and host work run
 //! in other tasks and come back as events, so a slow call delays nothing else.
+//!
+//! May use `ec2`, `host`, `state`, `runtime` and `telemetry`. Must not know the verbs.
 
 mod intents;
 

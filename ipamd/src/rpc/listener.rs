@@ -2,6 +2,8 @@
 //!
 //! Owns the socket file (0700 directory, 0600 socket from its creation), each connection from its preamble to its end
 //! ([`fast_path`], [`connection`]), and the limits of connections ([`admission`]).
+//!
+//! May use `runtime` and the service of `rpc`. Must not know what a verb does.
 
 pub mod admission;
 mod connection;

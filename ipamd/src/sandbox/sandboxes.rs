@@ -4,6 +4,9 @@
 //! failure undoes everything before it. DEL: address unreachable → record freed → address cooling → answered; the link
 //! itself is removed after the answer. There is one operation at a time per sandbox; different sandboxes never wait for
 //! each other here.
+//!
+//! May use the rest of `sandbox`, `pool`, `state`, `host`, `config`, `runtime` and `telemetry`. Must not know EC2 or
+//! how a request arrived.
 
 mod sweep;
 

@@ -2,6 +2,8 @@
 //!
 //! The file belongs to one boot of one machine: namespaces and links do not outlive the kernel, so a file of another
 //! boot is moved aside. A lock prevents a second daemon. Makes no decisions about the pool.
+//!
+//! May use `node`, `runtime` and `telemetry`. Must not know the pool or the kernel.
 
 mod attempts;
 pub mod read_only;

@@ -3,6 +3,8 @@
 //! There are two groups in one registry: [`upstream`] keeps the names, types and meanings that dashboards for the AWS
 //! VPC CNI use, [`own`] has the others. No label contains a pod, an address, an id from a caller or an external text,
 //! so the node's size bounds the number of series. Only counts; makes no decisions.
+//!
+//! May use no other folder. Must not know who counts.
 
 mod own;
 mod summary;
@@ -118,11 +120,6 @@ impl Metrics {
     /// Spans that did not reach the collector: `queue_full`, or `export_failed`.
     pub fn spans_dropped(&self, reason: &'static str, spans: usize) {
         self.own.spans_dropped(reason, spans);
-    }
-
-    /// A task of the daemon panicked.
-    pub fn task_panicked(&self, task: &'static str) {
-        self.own.task_panicked(task);
     }
 
     pub fn link_removal_failed(&self) {

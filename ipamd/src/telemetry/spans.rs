@@ -4,6 +4,8 @@
 //! If tracing is off, a handle is `None` and every call returns immediately: nothing is allocated, locked or read. If
 //! it is on, a span costs a few allocations and a place in a bounded queue, and nothing waits. Container ids are
 //! shortened, as in introspection; spans contain no addresses.
+//!
+//! May use `config`, `runtime` and the rest of `telemetry`. Must not know the parts that it traces.
 
 mod export;
 #[cfg(test)]

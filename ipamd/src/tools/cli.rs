@@ -2,6 +2,8 @@
 //!
 //! `cli/` has one file per command. Results go to standard output, errors to standard error. Only `run` changes anything on
 //! the node or in EC2.
+//!
+//! May use every folder of the daemon and the rest of `tools`. Must not know a wire format.
 
 mod doctor;
 mod inspect;

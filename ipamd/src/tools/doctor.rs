@@ -3,6 +3,8 @@
 //! Each check first observes and then judges, and none changes anything: EC2 is tested with dry runs where its API
 //! supports them. The daemon may be dead or may never have started; checks that need it are then skipped, and reported
 //! as skipped.
+//!
+//! May use `config`, `ec2`, `install`, `node`, `rpc`, `runtime` and `state`. Must not know how its report is asked for.
 
 pub mod bundle;
 mod cloud;

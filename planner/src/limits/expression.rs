@@ -4,6 +4,8 @@
 //! Integers and truth values, `+ - * / %`, comparisons, `&& || !`, `a ? b : c`, parentheses, `math.least` and
 //! `math.greatest`; nothing has a side effect and everything ends. It knows no instance: names get their values from
 //! the caller. A result is usable from 1 to 2³¹ − 1 (source: nodeadm's `maxPodsExpression`).
+//!
+//! May use no other module.
 
 mod parse;
 

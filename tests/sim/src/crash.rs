@@ -2,6 +2,8 @@
 //! point and started again. Everything between the plugin and the outside is the daemon's own: verbs, store, recovery,
 //! pool, planner, executor. The kernel and EC2 are simulated, and the state file is copied as a killed process leaves
 //! it.
+//!
+//! May use everything of the simulation but `run` and `campaign`. Must not know the fleet.
 
 mod daemon;
 mod story;

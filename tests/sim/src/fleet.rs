@@ -4,6 +4,8 @@
 //! Only EC2 and the kernel are simulated ([`account`], [`node`]); everything that decides when a call is sent is real.
 //! Runs on a paused, single-threaded tokio runtime from the caller: an hour takes no longer than its events, and a seed
 //! reproduces a run.
+//!
+//! May use no other module. Must not know the simulation of one node.
 
 pub mod account;
 pub mod node;

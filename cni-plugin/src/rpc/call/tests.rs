@@ -1,3 +1,5 @@
+//! Answers of the daemon as bytes: whole, cut short, and with other bytes around them.
+
 use proto::v1::{AddReply, AddRequest, GcReply, GcRequest};
 use proto::wire::PREFACE;
 

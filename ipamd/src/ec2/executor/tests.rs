@@ -1,3 +1,5 @@
+//! The executor with a scripted EC2: what is managed, what each command sends, and what an answer means.
+
 use std::{collections::VecDeque, net::Ipv4Addr};
 
 use planner::{Amount, Mac, Op};

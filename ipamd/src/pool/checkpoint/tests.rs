@@ -1,3 +1,5 @@
+//! What the pool saves survives a killed daemon.
+
 use std::{
     collections::BTreeMap,
     future::pending,

@@ -1,3 +1,5 @@
+//! The state file: reopened, damaged, of another boot or version, and in use by another daemon.
+
 use std::time::Duration;
 
 use planner::{Attachment, SubnetId, event::Bond};

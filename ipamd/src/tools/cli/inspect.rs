@@ -1,6 +1,8 @@
 //! `ipamd inspect`: shows who uses the node's addresses, and what the pool does next.
 //!
 //! Asks the daemon. If no daemon answers, reads the daemon's state file and does not change it. `draw` formats the output.
+//!
+//! May use `rpc`, `state` and `config`. Must not know the planner.
 
 mod draw;
 

@@ -2,6 +2,8 @@
 //!
 //! Owns the options and their meaning. All numbers come from the planner ([`planner::limits`], [`planner::forecast`]), so
 //! they are the same as in the daemon. `output` formats the result; `plan` parses and runs policies.
+//!
+//! May use `node`, `runtime` and `config`. Must not know a running daemon.
 
 mod output;
 mod plan;

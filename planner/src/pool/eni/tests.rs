@@ -1,3 +1,5 @@
+//! Blocks and addresses of one ENI.
+
 use super::{super::block::SlotState, *};
 
 fn eni() -> Eni {
