@@ -108,54 +108,6 @@ impl HostNet {
         &self.stale_connections
     }
 
-    /// Wires one pod, completely or not at all.
-    ///
-    /// # Errors
-    /// [`WireError`]. Nothing of the attempt remains in the kernel.
-    pub async fn wire(&self, link: PodLink, handed: Handed) -> Result<(), WireError> {
-        self.stale_connections.settle(link.address).await;
-        let own = self.own;
-        self.writer
-            .run(move |host| {
-                let (netns, mut pod) = enter(handed, own)?;
-                host.add_pod(&mut pod, netns.as_fd(), &link)
-                    .map(drop)
-                    .map_err(|error| match error {
-                        AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
-                        AddError::AddressInUse { address } => WireError::AddressInUse(address),
-                        AddError::HostNameTaken { name } => WireError::NameTaken(name),
-                        gone @ AddError::NamespaceGone => WireError::Netns(gone.into()),
-                        other => WireError::Kernel(other.into()),
-                    })
-            })
-            .await??;
-        Ok(())
-    }
-
-    /// Makes the pod's address unreachable, or returns why it may still be reachable. The returned future ends when the
-    /// link is removed too. The link is removed whether or not anybody waits for it, and its route with it.
-    pub async fn unwire(
-        &self,
-        pod: PodRef,
-    ) -> (
-        Result<(), WireError>,
-        impl Future<Output = ()> + Send + use<>,
-    ) {
-        let name = pod.host_name.clone();
-        let unrouted = match self.writer.run(move |host| host.remove_pod(&pod)).await {
-            Ok(unrouted) => unrouted.map_err(|error| WireError::Kernel(error.into())),
-            Err(gone) => Err(gone.into()),
-        };
-        if let Err(error) = &unrouted {
-            tracing::error!(
-                link = name,
-                error = chain(error),
-                "could not remove a pod's route"
-            );
-        }
-        (unrouted, self.reaper.remove(name))
-    }
-
     /// Manages the pods of these records, which a previous process wired.
     pub async fn keep(&self, records: &[Record]) {
         let pods: Vec<WiredPod> = records.iter().map(wired_pod_of).collect();
@@ -188,32 +140,6 @@ impl HostNet {
             .run(move |host| host.has_unknown_links(&macs))
             .await;
         matches!(found, Ok(Ok(true)))
-    }
-
-    /// The differences between the kernel and the pod's desired state, one line each.
-    ///
-    /// # Errors
-    /// [`WireError`] if the kernel could not be queried.
-    pub async fn check(&self, link: PodLink, handed: Handed) -> Result<Vec<String>, WireError> {
-        let own = self.own;
-        self.writer
-            .run(move |host| {
-                let (_netns, mut pod) = enter(handed, own)?;
-                let drifts = pod::check(host.socket(), &mut pod, &link)
-                    .map_err(|e| WireError::Kernel(e.into()))?;
-                Ok(drifts.iter().map(ToString::to_string).collect())
-            })
-            .await?
-    }
-
-    /// Every pod link in the kernel.
-    ///
-    /// # Errors
-    /// [`WireError`] if the kernel could not be queried.
-    pub async fn list(&self) -> Result<Vec<HostSide>, WireError> {
-        self.writer
-            .run(|host| pod::list(host.socket()).map_err(|e| WireError::Kernel(e.into())))
-            .await?
     }
 
     /// The addresses of every Ethernet link of the node: each attached ENI has one.
@@ -294,7 +220,23 @@ impl EniHost for HostNet {
 
 impl PodHost for HostNet {
     async fn wire(&self, link: PodLink, handed: Handed) -> Result<(), WireError> {
-        Self::wire(self, link, handed).await
+        self.stale_connections.settle(link.address).await;
+        let own = self.own;
+        self.writer
+            .run(move |host| {
+                let (netns, mut pod) = enter(handed, own)?;
+                host.add_pod(&mut pod, netns.as_fd(), &link)
+                    .map(drop)
+                    .map_err(|error| match error {
+                        AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
+                        AddError::AddressInUse { address } => WireError::AddressInUse(address),
+                        AddError::HostNameTaken { name } => WireError::NameTaken(name),
+                        gone @ AddError::NamespaceGone => WireError::Netns(gone.into()),
+                        other => WireError::Kernel(other.into()),
+                    })
+            })
+            .await??;
+        Ok(())
     }
 
     async fn unwire(
@@ -304,11 +246,35 @@ impl PodHost for HostNet {
         Result<(), WireError>,
         impl Future<Output = ()> + Send + use<> + 'static,
     ) {
-        Self::unwire(self, pod).await
+        let name = pod.host_name.clone();
+        let unrouted = match self.writer.run(move |host| host.remove_pod(&pod)).await {
+            Ok(unrouted) => unrouted.map_err(|error| WireError::Kernel(error.into())),
+            Err(gone) => Err(gone.into()),
+        };
+        if let Err(error) = &unrouted {
+            tracing::error!(
+                link = name,
+                error = chain(error),
+                "could not remove a pod's route"
+            );
+        }
+        (unrouted, self.reaper.remove(name))
+    }
+
+    fn remove_link(&self, name: String) -> impl Future<Output = ()> + Send + use<> + 'static {
+        self.reaper.remove(name)
     }
 
     async fn check(&self, link: PodLink, handed: Handed) -> Result<Vec<String>, WireError> {
-        Self::check(self, link, handed).await
+        let own = self.own;
+        self.writer
+            .run(move |host| {
+                let (_netns, mut pod) = enter(handed, own)?;
+                let drifts = pod::check(host.socket(), &mut pod, &link)
+                    .map_err(|e| WireError::Kernel(e.into()))?;
+                Ok(drifts.iter().map(ToString::to_string).collect())
+            })
+            .await?
     }
 
     fn left(&self, address: IpAddr, until: Mono) {
@@ -316,7 +282,9 @@ impl PodHost for HostNet {
     }
 
     async fn list(&self) -> Result<Vec<HostSide>, WireError> {
-        Self::list(self).await
+        self.writer
+            .run(|host| pod::list(host.socket()).map_err(|e| WireError::Kernel(e.into())))
+            .await?
     }
 }
 

@@ -29,6 +29,9 @@ pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
         ),
     > + Send;
 
+    /// Has a link removed that leads to no pod. The returned future ends when it is gone.
+    fn remove_link(&self, name: String) -> impl Future<Output = ()> + Send + use<Self> + 'static;
+
     /// The differences between the kernel and the pod's desired state, one line each.
     fn check(
         &self,

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use datapath::pod::{HostSide, PodRef};
+use datapath::pod::HostSide;
 use planner::{EniId, Mac, Mono, Observed, Pod, Restored};
 
 use crate::{
@@ -40,19 +40,25 @@ pub struct Agreed {
     pub left: Vec<(IpAddr, Mono)>,
 }
 
-/// Compares the records with the existing links, and frees records without a link.
-///
-/// # Errors
-/// If the kernel or the store cannot be read.
-pub async fn agree(
-    store: &Store,
+/// One change that a start makes before anything is served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The pod of this record left while no daemon ran: its address is in cooldown until then.
+    Release { record: Record, until: Mono },
+    /// A link without a route: of an ADD that died before the pod was reachable, or of a DEL that died after it was
+    /// unreachable.
+    RemoveLink(String),
+}
+
+/// Compares the records with the existing links. The steps free records without a link, and links without a route.
+#[must_use]
+pub fn plan(
     contents: Contents,
-    host: &impl PodHost,
+    links: Vec<HostSide>,
     cooldown: Duration,
     now: Mono,
-) -> Result<Agreed, RecoveryError> {
-    let links = host.list().await?;
-    let mut agreed = Agreed::default();
+) -> (Vec<Step>, Agreed) {
+    let (mut steps, mut agreed) = (Vec::new(), Agreed::default());
     agreed.restored.enis = contents.enis;
     agreed.restored.demand = contents.demand;
     for record in contents.records {
@@ -61,30 +67,51 @@ pub async fn agree(
         if links.iter().any(stands) {
             agreed.keep(record);
         } else {
-            tracing::info!(address = %record.address, pod = record.pod.name, "pod left while the daemon was away");
             let until = now + cooldown;
-            store.release(&record, until)?;
-            host.unwire(ref_of(&record)).await.1.await;
             agreed.left.push((record.address, until));
+            steps.push(Step::Release { record, until });
         }
     }
-    let unclaimed = |link: &HostSide| agreed.records.iter().all(|r| r.host_name != link.name);
-    for link in links.into_iter().filter(unclaimed).collect::<Vec<_>>() {
-        if link.address.is_some() {
-            agreed.orphans.push(link);
-        } else {
-            // An ADD that died before the pod was reachable, or a DEL that died after it was unreachable.
-            tracing::info!(link = link.name, "removing a pod link without a route");
-            let pod = PodRef {
-                host_name: link.name,
-                address: [0, 0, 0, 0].into(),
-            };
-            host.unwire(pod).await.1.await;
+    for link in links {
+        if agreed.records.iter().any(|r| r.host_name == link.name) {
+            continue;
+        }
+        match link.address {
+            Some(_) => agreed.orphans.push(link),
+            None => steps.push(Step::RemoveLink(link.name)),
         }
     }
     agreed.left.extend(contents.cooling);
     let resting = agreed.left.iter().filter(|&&(_, until)| until > now);
     agreed.restored.cooling = resting.copied().collect();
+    (steps, agreed)
+}
+
+/// Makes what record and kernel contain agree, and returns it.
+///
+/// # Errors
+/// If the kernel cannot be read, or the store cannot be written.
+pub async fn agree(
+    store: &Store,
+    contents: Contents,
+    host: &impl PodHost,
+    cooldown: Duration,
+    now: Mono,
+) -> Result<Agreed, RecoveryError> {
+    let (steps, agreed) = plan(contents, host.list().await?, cooldown, now);
+    for step in steps {
+        match step {
+            Step::Release { record, until } => {
+                tracing::info!(address = %record.address, pod = record.pod.name, "pod left while the daemon was away");
+                store.release(&record, until)?;
+                host.unwire(ref_of(&record)).await.1.await;
+            }
+            Step::RemoveLink(link) => {
+                tracing::info!(link, "removing a pod link without a route");
+                host.remove_link(link).await;
+            }
+        }
+    }
     Ok(agreed)
 }
 
@@ -128,28 +155,33 @@ impl Agreed {
     /// If the store cannot be written.
     pub fn adopt(&mut self, store: &Store) -> Result<(), RecoveryError> {
         for link in std::mem::take(&mut self.orphans) {
-            let Some((address, eni)) = owner(&link, &self.restored.enis) else {
+            let Some(record) = adopted(&link, &self.restored.enis) else {
                 // Its route stays and prevents that the address is assigned again: the kernel refuses a second route.
                 tracing::error!(link = link.name, address = ?link.address, "a pod's address is on no ENI of this node");
                 continue;
             };
-            tracing::warn!(link = link.name, %address, "adopting a pod that no record knows");
-            let record = Record {
-                sandbox: unknown(&link.name),
-                pod: Pod::default(),
-                address,
-                eni,
-                index: link.index,
-                host_name: link.name,
-                host_mac: link.mac.unwrap_or_default(),
-                pod_mac: Mac::default(),
-                mtu: 0,
-            };
+            tracing::warn!(link = link.name, address = %record.address, "adopting a pod that no record knows");
             store.put(&record)?;
             self.keep(record);
         }
         Ok(())
     }
+}
+
+/// The record of a pod of which only its link is known, if its address is on one of `enis`.
+fn adopted(link: &HostSide, enis: &[Observed]) -> Option<Record> {
+    let (address, eni) = owner(link, enis)?;
+    Some(Record {
+        sandbox: unknown(&link.name),
+        pod: Pod::default(),
+        address,
+        eni,
+        index: link.index,
+        host_name: link.name.clone(),
+        host_mac: link.mac.unwrap_or_default(),
+        pod_mac: Mac::default(),
+        mtu: 0,
+    })
 }
 
 fn owner(link: &HostSide, enis: &[Observed]) -> Option<(IpAddr, EniId)> {
@@ -161,3 +193,6 @@ fn owner(link: &HostSide, enis: &[Observed]) -> Option<(IpAddr, EniId)> {
         .find(holds)
         .map(|eni| (address, eni.eni.clone()))
 }
+
+#[cfg(test)]
+mod tests;

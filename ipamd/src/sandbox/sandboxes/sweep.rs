@@ -14,7 +14,7 @@ use proto::{error_chain::chain, names::SandboxKey, tombstone};
 use tokio::sync::Notify;
 
 use super::Sandboxes;
-use crate::{runtime::clock, state::store::Record};
+use crate::{host::seam::PodHost as _, runtime::clock, state::store::Record};
 
 /// How often the links are checked, even without a notification of a removed link.
 const PERIOD: Duration = Duration::from_secs(10);

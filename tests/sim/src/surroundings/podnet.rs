@@ -99,18 +99,19 @@ impl PodHost for PodNet {
         Result<(), WireError>,
         impl Future<Output = ()> + Send + use<>,
     ) {
-        let name = pod.host_name.clone();
+        let name = pod.host_name;
         self.step("unroute", |state, now| state.unroute(&name, now))
             .await;
+        (Ok(()), self.remove_link(name))
+    }
+
+    fn remove_link(&self, name: String) -> impl Future<Output = ()> + Send + use<> {
         let me = self.clone();
-        let removal = async move {
+        async move {
             sleep(GRACE).await;
-            me.step("unlink", |state, _| {
-                drop(state.kernel.links.remove(&pod.host_name));
-            })
-            .await;
-        };
-        (Ok(()), removal)
+            me.step("unlink", |state, _| drop(state.kernel.links.remove(&name)))
+                .await;
+        }
     }
 
     async fn check(&self, _: PodLink, _: Handed) -> Result<Vec<String>, WireError> {
