@@ -12,6 +12,7 @@ mod reconciler;
 mod rules;
 mod stale;
 mod sysctl;
+mod uninstall;
 
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use crate::nft::{Egress, Nft, Ruleset};
 pub use eni::{EniLink, add_eni, remove_eni};
 pub use monitor::{Changes, HostMonitor};
 pub use reconciler::{DirtySet, Reconciler, Repaired};
+pub use uninstall::uninstall;
 
 /// Loose source check. An ENI must accept replies that arrive on it, although the main table would route the answer
 /// through another ENI.

@@ -125,6 +125,21 @@ impl Nft {
         batch.send(&mut self.channel, &mut self.seq)
     }
 
+    /// Removes our tables of both families. Tables that are not there are no error.
+    ///
+    /// # Errors
+    /// The kernel's error; the tables are then unchanged.
+    pub fn remove(&mut self) -> Result<(), Error> {
+        let mut batch = Batch::new(Family::V4, TABLE);
+        for family in [Family::V4, Family::V6] {
+            batch.turn_to(family, TABLE);
+            // Deleting a table that is not there would fail the transaction, so it is made first.
+            batch.add_table();
+            batch.del_table();
+        }
+        batch.send(&mut self.channel, &mut self.seq)
+    }
+
     /// Changes the local destinations to those of `egress`, and nothing else. Everything else must be unchanged, or the
     /// table must be replaced. Without [`Egress::snat`], nothing changes.
     ///

@@ -57,6 +57,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// `INTROSPECTION_BIND_ADDRESS`: the address of the live page and its JSON (`DISABLE_INTROSPECTION` disables them).
     pub introspection: Option<Bind>,
+    /// `HAWSER_PROBE_ADDRESS`: kubelet's probes are answered here.
+    pub probes: SocketAddr,
     /// `OTEL_EXPORTER_OTLP_ENDPOINT` and related variables; if unset, no spans are created.
     pub spans: Option<SpanSettings>,
     /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
@@ -105,6 +107,8 @@ pub struct Kubernetes {
 pub struct Paths {
     /// `HAWSER_RUN_DIR`: the directory of the socket and the state file, created with mode 0700.
     pub run_dir: PathBuf,
+    /// `HOST_CNI_BIN_PATH`: where the runtime looks for plugins.
+    pub cni_bin_dir: PathBuf,
     /// `HOST_CNI_CONFDIR_PATH`: the runtime's directory of network configurations; if unset, none is written.
     pub cni_conf_dir: Option<PathBuf>,
 }
@@ -145,6 +149,7 @@ impl Config {
             cloud: read.cloud(),
             paths: Paths {
                 run_dir: read.or("HAWSER_RUN_DIR", "a path", PathBuf::from("/run/hawser")),
+                cni_bin_dir: read.or("HOST_CNI_BIN_PATH", "a path", PathBuf::from("/opt/cni/bin")),
                 cni_conf_dir: read.text("HOST_CNI_CONFDIR_PATH").map(PathBuf::from),
             },
             kubernetes: Kubernetes {
@@ -153,6 +158,7 @@ impl Config {
             },
             metrics: read.metrics(),
             introspection: read.introspection(),
+            probes: read.probes(),
             spans: read.span_settings(),
             log_level: read.log_level(),
             ignored: Vec::new(),
@@ -297,6 +303,11 @@ impl Reader<'_> {
             SocketAddr::from(([0, 0, 0, 0], 61678)),
         );
         (!self.flag("DISABLE_METRICS", false)).then_some(address)
+    }
+
+    fn probes(&mut self) -> SocketAddr {
+        let default = SocketAddr::from(([127, 0, 0, 1], 61680));
+        self.or("HAWSER_PROBE_ADDRESS", "an address and port", default)
     }
 
     fn introspection(&mut self) -> Option<Bind> {

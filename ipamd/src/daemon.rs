@@ -27,7 +27,7 @@ use crate::{
         hostnet::{HostNet, StartError},
         vpc_blocks::{self, Follower},
     },
-    http::{introspection, metrics_server},
+    http::{introspection, metrics_server, probes},
     install::conflist::Conflist,
     kube,
     node::{
@@ -315,6 +315,7 @@ impl Node {
             .map_err(|e| serve_error("metrics", e))?;
             tracing::info!(%bound, "serving metrics");
         }
+        self.serve_probes(pool);
         self.introspect(pool, detached);
         self.announce(pool, socket.clone(), detached);
         recorder.metrics.ready(clock::now().since(self.begun));
@@ -364,6 +365,14 @@ impl Node {
         match introspection::start(bind, sources) {
             Ok(()) => tracing::info!(?bind, "serving introspection"),
             Err(error) => tracing::error!(?bind, %error, "introspection cannot be served"),
+        }
+    }
+
+    /// A node whose port is taken serves pods all the same.
+    fn serve_probes(&self, pool: &Pool) {
+        let address = self.config.probes;
+        if let Err(error) = probes::start(address, pool.clone()) {
+            tracing::error!(%address, %error, "probes cannot be served");
         }
     }
 

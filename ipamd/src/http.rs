@@ -6,4 +6,5 @@
 pub mod introspection;
 mod limited_listener;
 pub mod metrics_server;
+pub mod probes;
 mod upstream;

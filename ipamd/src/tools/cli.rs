@@ -7,9 +7,11 @@
 
 mod doctor;
 mod inspect;
+mod install;
 mod max_pods;
 mod run;
 mod table;
+mod uninstall;
 
 use std::process::ExitCode;
 
@@ -40,6 +42,8 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Run),
+    Install(install::Install),
+    Uninstall(uninstall::Uninstall),
     MaxPods(max_pods::MaxPods),
     Inspect(inspect::Inspect),
     Doctor(doctor::Doctor),
@@ -53,6 +57,8 @@ const USAGE: u8 = 64;
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(run) => run.run(),
+        Command::Install(install) => install.run(),
+        Command::Uninstall(uninstall) => uninstall.run(),
         Command::MaxPods(max_pods) => max_pods.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Doctor(doctor) => doctor.run(),

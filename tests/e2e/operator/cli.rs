@@ -39,6 +39,8 @@ fn help_reads_like_a_manual() -> Outcome {
     for (name, arguments) in [
         ("help.txt", &["--help"][..]),
         ("help-run.txt", &["help", "run"]),
+        ("help-install.txt", &["help", "install"]),
+        ("help-uninstall.txt", &["help", "uninstall"]),
         ("help-max-pods.txt", &["help", "max-pods"]),
         ("help-inspect.txt", &["help", "inspect"]),
         ("help-doctor.txt", &["help", "doctor"]),

@@ -1,0 +1,136 @@
+//! The CNI plugin on the host: a copy of the image's, in the directory where the container runtime looks for it.
+//!
+//! The copy is written under another name, made executable, flushed to disk and then renamed. So at every moment the
+//! runtime finds an old plugin or a new one, whole and executable, and a plugin that is running goes on undisturbed (a
+//! write into its file would fail with ETXTBSY). Labels of SELinux are left to the directory.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// The plugin's name, which the network configuration calls it by.
+pub const NAME: &str = "hawser";
+/// In the same directory, since a rename cannot leave a file system. The runtime executes no plugin of this name.
+const UNFINISHED: &str = ".hawser.new";
+const MODE: u32 = 0o755;
+
+/// Why the plugin was not installed. What was there before is untouched.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    #[error("cannot read the plugin of this image, {}", path.display())]
+    Source { path: PathBuf, source: io::Error },
+    #[error("{} is not a directory on the host: mount the runtime's plugin directory there", path.display())]
+    NoDirectory { path: PathBuf, source: io::Error },
+    #[error("cannot {operation} {}", path.display())]
+    Write {
+        operation: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("{} does not hold what was written to it", path.display())]
+    Differs { path: PathBuf },
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Installed {
+    /// The plugin was there already. Nothing was written, so a read-only directory will do.
+    Unchanged,
+    Written,
+}
+
+/// Copies `plugin` into `directory`.
+///
+/// # Errors
+/// [`InstallError`]
+pub fn install(plugin: &Path, directory: &Path) -> Result<Installed, InstallError> {
+    let content = fs::read(plugin).map_err(|source| InstallError::Source {
+        path: plugin.to_owned(),
+        source,
+    })?;
+    fs::read_dir(directory).map_err(|source| InstallError::NoDirectory {
+        path: directory.to_owned(),
+        source,
+    })?;
+    let target = directory.join(NAME);
+    if holds(&target, &content) {
+        return Ok(Installed::Unchanged);
+    }
+    let unfinished = directory.join(UNFINISHED);
+    let placed = write(&unfinished, &content).and_then(|()| {
+        during(
+            "rename a file to",
+            &target,
+            fs::rename(&unfinished, &target),
+        )?;
+        let entry = File::open(directory).and_then(|directory| directory.sync_all());
+        during("flush", directory, entry)
+    });
+    if placed.is_err() {
+        // What cannot be removed does no harm: the next attempt replaces it.
+        fs::remove_file(&unfinished).unwrap_or_default();
+    }
+    placed?;
+    if !holds(&target, &content) {
+        return Err(InstallError::Differs { path: target });
+    }
+    Ok(Installed::Written)
+}
+
+/// Removes the plugin. One that is not there is no error.
+///
+/// # Errors
+/// [`InstallError::Write`]
+pub fn remove(directory: &Path) -> Result<(), InstallError> {
+    let target = directory.join(NAME);
+    match fs::remove_file(&target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => during("remove", &target, other),
+    }
+}
+
+fn write(path: &Path, content: &[u8]) -> Result<(), InstallError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return during("remove", path, Err(error));
+        }
+        _ => {}
+    }
+    // Not followed if it is a symbolic link that somebody put there meanwhile.
+    let created = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(path);
+    let mut file = during("create", path, created)?;
+    // The umask had its say when the file was created.
+    let mode = file.set_permissions(Permissions::from_mode(MODE));
+    during("make executable", path, mode)?;
+    during("write", path, file.write_all(content))?;
+    during("flush", path, file.sync_all())
+}
+
+fn during<T>(
+    operation: &'static str,
+    path: &Path,
+    result: io::Result<T>,
+) -> Result<T, InstallError> {
+    result.map_err(|source| InstallError::Write {
+        operation,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Whether `path` is an executable file with this content.
+fn holds(path: &Path, content: &[u8]) -> bool {
+    let executable = fs::symlink_metadata(path)
+        .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o777 == MODE);
+    executable && fs::read(path).is_ok_and(|found| found == content)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! Takes everything of Hawser off the node: the network configuration first, so that the runtime sends no more pods, then
+//! the network, the state and the plugin. The node's ENIs stay attached; EC2 deletes them with the instance.
+
+use std::{fs, io, os::unix::net::UnixStream, path::PathBuf};
+
+use datapath::{
+    host,
+    netlink::Socket,
+    pod::{self, HostSide},
+};
+
+use super::{conflist, plugin};
+use crate::{
+    config::Paths,
+    state::store::{Record, read_only::peek},
+};
+
+/// How many pods an error names.
+const NAMED: usize = 5;
+
+/// Why the node was not cleaned, or not entirely. It may be tried again at any time.
+#[derive(Debug, thiserror::Error)]
+pub enum UninstallError {
+    #[error("ipamd still runs on this node: stop it first")]
+    Running,
+    #[error(
+        "{count} pods with Hawser's addresses run on this node ({names}): drain it first, or use --force, which breaks \
+         their connections"
+    )]
+    Pods { count: usize, names: String },
+    #[error("cannot look for pods on the node")]
+    Look(#[source] datapath::netlink::Error),
+    #[error("cannot clean the node's network")]
+    Network(#[from] host::HostError),
+    #[error("cannot remove {}", path.display())]
+    Remove { path: PathBuf, source: io::Error },
+    #[error("cannot remove the plugin")]
+    Plugin(#[from] plugin::InstallError),
+}
+
+/// Cleans the node. With `force` also one on which pods run.
+///
+/// # Errors
+/// [`UninstallError`]
+pub fn uninstall(paths: &Paths, force: bool) -> Result<(), UninstallError> {
+    if UnixStream::connect(paths.socket()).is_ok() {
+        return Err(UninstallError::Running);
+    }
+    let mut socket = Socket::open().map_err(UninstallError::Look)?;
+    let pods = pod::list(&mut socket).map_err(UninstallError::Look)?;
+    if !pods.is_empty() && !force {
+        return Err(UninstallError::Pods {
+            count: pods.len(),
+            names: names(paths, &pods),
+        });
+    }
+    if let Some(directory) = &paths.cni_conf_dir {
+        let path = directory.join(conflist::NAME);
+        remove(fs::remove_file(&path), path)?;
+    }
+    host::uninstall(&mut socket)?;
+    remove_state(paths)?;
+    Ok(plugin::remove(&paths.cni_bin_dir)?)
+}
+
+/// The pods that the state file knows these links by; the others by their links.
+fn names(paths: &Paths, links: &[HostSide]) -> String {
+    let records = peek(&paths.state());
+    let records = records.map(|(contents, _)| contents.records);
+    let records = records.unwrap_or_default();
+    let name = |link: &HostSide| {
+        let of_link = |record: &&Record| record.host_name == link.name;
+        let record = records.iter().find(of_link)?;
+        Some(format!("{}/{}", record.pod.namespace, record.pod.name))
+    };
+    let named = links.iter().take(NAMED);
+    let mut names: Vec<_> = named
+        .map(|link| name(link).unwrap_or_else(|| link.name.clone()))
+        .collect();
+    if links.len() > NAMED {
+        names.push("…".to_owned());
+    }
+    names.join(", ")
+}
+
+/// Empties the run directory, which may be a mount and so stays itself.
+fn remove_state(paths: &Paths) -> Result<(), UninstallError> {
+    let directory = &paths.run_dir;
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.and_then(Iterator::collect::<Result<Vec<_>, _>>),
+    };
+    let entries = entries.map_err(|source| UninstallError::Remove {
+        path: directory.clone(),
+        source,
+    })?;
+    for entry in entries {
+        let path = entry.path();
+        let removed = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => fs::remove_dir_all(&path),
+            _ => fs::remove_file(&path),
+        };
+        remove(removed, path)?;
+    }
+    Ok(())
+}
+
+fn remove(removed: io::Result<()>, path: PathBuf) -> Result<(), UninstallError> {
+    match removed {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(UninstallError::Remove { path, source })
+        }
+        _ => Ok(()),
+    }
+}
