@@ -7,8 +7,11 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 export HAWSER_PLUGIN := $(CARGO_TARGET_DIR)/hawser
 export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/debug/ipamd
 CARGO := cargo --locked
+# Named after the content of what they are built from, so that a checkout with other versions builds its own.
+CLUSTER := tests/cluster/programs
+export HAWSER_CLUSTER_PROGRAMS := $(HOME)/.cache/hawser/cluster/$(shell cat $(CLUSTER)/go.* $(CLUSTER)/*/main.go $(CLUSTER)/build.sh | sha256sum | cut -c 1-12)
 
-.PHONY: help tools build plugin demo test sim-conformance bench fleet fmt lint ci sim soak fuzz
+.PHONY: help tools build plugin plugin-binary cluster-programs cluster image-root demo test sim-conformance bench fleet fmt lint ci sim soak fuzz
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,7 +22,9 @@ tools: ## Install what is missing on a fresh Debian machine
 # The plugin is static, so that it runs with any host libc and starts quickly. The flag is set per target: with plain
 # RUSTFLAGS it would also apply to build scripts and invalidate all other cached builds. The binary is copied, as on a node:
 # the linker writes its output in pieces, the kernel then maps the file in pieces, and the start takes 10 % longer.
-plugin: tools
+plugin: tools plugin-binary
+
+plugin-binary:
 	@echo "== building the plugin (static)"
 	@CARGO_TARGET_$(subst -,_,$(shell echo $(HOST) | tr a-z A-Z))_RUSTFLAGS="-C target-feature=+crt-static" \
 	  $(CARGO) build -q --profile plugin -p cni-plugin --target $(HOST)
@@ -31,10 +36,21 @@ build: plugin ## Build everything (the EC2 client takes minutes, once)
 	@echo "== building daemon, simulator and lab (the first time takes about five minutes: aws-sdk-ec2)"
 	@$(CARGO) build -q --workspace --all-targets
 
+cluster-programs: tools ## Build a real Kubernetes from the Go module proxy (once; ten minutes)
+	@sh $(CLUSTER)/build.sh $(HAWSER_CLUSTER_PROGRAMS)
+
+cluster: build cluster-programs ## Run Kubernetes with Hawser on a simulated VPC; KEEP=1 keeps it for kubectl
+	@$(CARGO_TARGET_DIR)/debug/cluster $(if $(KEEP),keep)
+
+# Used by deploy/image/Containerfile, which has none of the tools that the tests need.
+image-root: plugin-binary ## Fill DIRECTORY with the files of the image, built for release
+	@$(CARGO) build -q --release -p ipamd
+	@sh deploy/image/assemble.sh $(CARGO_TARGET_DIR)/release/ipamd $(HAWSER_PLUGIN) $(DIRECTORY)
+
 demo: build ## Run pods on two nodes of a simulated VPC; KEEP=1 keeps the nodes and their live pages
 	@$(CARGO_TARGET_DIR)/debug/demo $(if $(KEEP),keep)
 
-test: build ## Run every test
+test: build cluster-programs ## Run every test
 	@echo "== testing"
 	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast
 

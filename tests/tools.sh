@@ -19,6 +19,9 @@ need runc runc
 need_file /usr/lib/cni/loopback containernetworking-plugins # containerd executes it for every sandbox
 need busybox busybox-static
 need setpriv util-linux
+need openssl openssl # the test cluster's certificates
+need buildah buildah
+[ -x /usr/local/go/bin/go ] || need go golang-go # too old for the test cluster's programs, but it can fetch a newer Go
 need chromium chromium # the live page is tested in a real browser
 python3 -c 'import ensurepip, tomllib' 2>/dev/null || missing="$missing python3-venv" # for tests/conformance
 

@@ -1,0 +1,207 @@
+//! The cluster: a VPC, a control plane in it, nodes, and CoreDNS. Everything ends with the value.
+
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use lab::{Lab, error::told, wait::eventually};
+use vpc_sim::{LaunchInstance, SimConfig};
+
+use crate::{
+    command::{feed, run},
+    control_plane::{self, API_PORT},
+    images,
+    machine::Machine,
+    pki::Pki,
+    programs,
+    worker::{self, Settings},
+};
+
+/// Hawser's chart.
+pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/chart/hawser");
+
+/// Between two questions to the API server.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Cluster {
+    pub nodes: Vec<Machine>,
+    pub control_plane: Machine,
+    pki: Pki,
+    archives: Vec<PathBuf>,
+    /// Last: the machines' directories and network namespaces are in it.
+    pub lab: Lab,
+}
+
+impl Cluster {
+    /// Starts a VPC and a control plane in it. There are no nodes yet.
+    ///
+    /// # Errors
+    /// Without root, without the built programs, or if the API server does not come up.
+    pub fn start() -> io::Result<Self> {
+        programs::directory()?;
+        let lab = Lab::start(SimConfig::default())?;
+        let pki = Pki::create(&lab.dir().join("pki"))?;
+        let archive = images::archive(&lab.dir().join("images"))?;
+        let mut control_plane = boot(&lab, "m5.large")?;
+        control_plane::start(&mut control_plane, &pki)?;
+        let cluster = Self {
+            nodes: Vec::new(),
+            control_plane,
+            pki,
+            archives: vec![archive],
+            lab,
+        };
+        cluster.apply(include_str!("../manifests/coredns.yaml"))?;
+        Ok(cluster)
+    }
+
+    /// Has nodes that are added from now on hold the images of this archive.
+    pub fn preload(&mut self, archive: PathBuf) {
+        self.archives.push(archive);
+    }
+
+    /// Adds a node and answers its place in the list. It is not ready before a CNI is installed.
+    ///
+    /// # Errors
+    /// If the instance cannot be launched or a service not be started.
+    pub fn add_node(&mut self, kind: &str, settings: &Settings) -> io::Result<usize> {
+        let mut machine = boot(&self.lab, kind)?;
+        let api_server = self.api_server();
+        worker::start(
+            &mut machine,
+            &self.pki,
+            api_server,
+            &self.archives,
+            settings,
+        )?;
+        self.nodes.push(machine);
+        Ok(self.nodes.len() - 1)
+    }
+
+    /// The API server's address in the VPC.
+    #[must_use]
+    pub fn api_server(&self) -> Ipv4Addr {
+        self.control_plane.instance.address
+    }
+
+    /// The administrator's kubeconfig file, for use within the VPC.
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.pki.path("admin.kubeconfig")
+    }
+
+    /// Writes a kubeconfig file for another address of the API server, complete in itself.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn export_kubeconfig(&self, server: &str, file: &Path) -> io::Result<()> {
+        self.pki.kubeconfig("admin", server, file)?;
+        let flat = ["config", "view", "--flatten"];
+        let text = run(self.kubectl_command()?.args(flat).env("KUBECONFIG", file))?;
+        fs::write(file, text)
+    }
+
+    /// What `kubectl` prints.
+    ///
+    /// # Errors
+    /// If it fails; the error holds what it said.
+    pub fn kubectl(&self, arguments: &[&str]) -> io::Result<String> {
+        run(self.kubectl_command()?.args(arguments))
+    }
+
+    /// Applies manifests.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub fn apply(&self, manifests: &str) -> io::Result<String> {
+        let mut command = self.kubectl_command()?;
+        feed(command.args(["apply", "-f", "-"]), manifests)
+    }
+
+    /// What `helm` prints.
+    ///
+    /// # Errors
+    /// If it fails; the error holds what it said.
+    pub fn helm(&self, arguments: &[&str]) -> io::Result<String> {
+        let mut command = self.control_plane.command("helm")?;
+        let home = self.lab.dir().join("helm");
+        command
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("HOME", &home)
+            .args(arguments);
+        run(&mut command)
+    }
+
+    /// Installs the chart, or upgrades to these values, each as `--set` takes it. The EC2 API is the simulated one.
+    ///
+    /// # Errors
+    /// What helm says.
+    pub fn install(&self, values: &[&str]) -> io::Result<String> {
+        let ec2 = format!("env.AWS_ENDPOINT_URL_EC2={}", self.lab.sim.ec2_endpoint());
+        let api = format!(
+            "env.CLUSTER_ENDPOINT=https://{}:{API_PORT}",
+            self.api_server()
+        );
+        let mut arguments = vec!["upgrade", "--install", "hawser", CHART];
+        arguments.extend(["--namespace", "kube-system", "--set", &ec2, "--set", &api]);
+        arguments.extend(values.iter().flat_map(|value| ["--set", value]));
+        self.helm(&arguments)
+    }
+
+    /// Waits until `kubectl` with these arguments prints something that `holds`.
+    ///
+    /// # Errors
+    /// If that does not happen within `limit`; the error holds what was printed last.
+    pub fn await_kubectl(
+        &self,
+        limit: Duration,
+        arguments: &[&str],
+        holds: impl Fn(&str) -> bool,
+    ) -> io::Result<String> {
+        let mut last = Ok(String::new());
+        let came = eventually(limit, || {
+            last = self.kubectl(arguments);
+            let holds = last.as_ref().is_ok_and(|text| holds(text));
+            if !holds {
+                // Each kubectl takes a tenth of a second of a processor.
+                std::thread::sleep(PERIOD);
+            }
+            holds
+        });
+        match (came, last) {
+            (true, last) => last,
+            (false, Ok(text)) => Err(io::Error::other(format!(
+                "after {limit:?} kubectl {arguments:?} still says:\n{text}"
+            ))),
+            (false, Err(error)) => Err(error),
+        }
+    }
+
+    fn kubectl_command(&self) -> io::Result<Command> {
+        let mut command = self.control_plane.command("kubectl")?;
+        command
+            .env("KUBECONFIG", self.kubeconfig())
+            .env("HOME", self.lab.dir());
+        Ok(command)
+    }
+}
+
+/// Launches an instance and boots a machine on it, named as EC2 names it in the VPC's DNS.
+fn boot(lab: &Lab, kind: &str) -> io::Result<Machine> {
+    let launch = LaunchInstance {
+        instance_type: kind.to_owned(),
+        ..LaunchInstance::default()
+    };
+    let instance = lab.sim.launch_instance(launch).map_err(|e| told(&e))?;
+    let region = lab.sim.world().region().to_owned();
+    let address = instance.address.to_string().replace('.', "-");
+    let name = format!("ip-{address}.{region}.compute.internal");
+    let dir = lab.dir().join(&name);
+    Machine::boot(name, instance, dir)
+}

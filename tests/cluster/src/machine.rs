@@ -1,0 +1,228 @@
+//! A machine of the cluster: an instance of the VPC with mounts, processes and control groups of its own.
+//!
+//! Its first process holds the namespaces. When that process ends, the kernel ends every other process of the machine,
+//! containers included, and the mounts go with them. The first process itself ends with the program that started it,
+//! even if that program is killed.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use lab::wait::eventually;
+use vpc_sim::Instance;
+
+use crate::{command::run, programs};
+
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const END_LIMIT: Duration = Duration::from_secs(60);
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Machine {
+    /// The name of its Node object.
+    pub name: String,
+    pub instance: Instance,
+    dir: PathBuf,
+    unshare: Child,
+    /// The first process, as seen from outside.
+    init: String,
+    services: Vec<Child>,
+}
+
+impl Machine {
+    /// Boots `instance`. What it writes is in `dir`, which must be this machine's alone.
+    ///
+    /// # Errors
+    /// If the namespaces or the mounts cannot be made; the error holds what the boot script said.
+    pub fn boot(name: String, instance: Instance, dir: PathBuf) -> io::Result<Self> {
+        fs::create_dir_all(dir.join("log"))?;
+        let log = File::create(dir.join("log/boot.log"))?;
+        let netns = format!(
+            "--net=/proc/{}/fd/{}",
+            std::process::id(),
+            instance.netns.as_fd().as_raw_fd()
+        );
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "nsenter", &netns])
+            .args(["unshare", "--mount", "--propagation", "private"])
+            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["sh", "-eu", "-c", include_str!("machine/boot.sh"), "boot"])
+            .arg(&dir)
+            .env_clear()
+            .env("PATH", programs::search_path()?)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let unshare = command.spawn()?;
+        let mut machine = Self {
+            name,
+            instance,
+            dir,
+            unshare,
+            init: String::new(),
+            services: Vec::new(),
+        };
+        let booted = machine.dir.join("booted");
+        if !eventually(BOOT_LIMIT, || booted.exists()) {
+            let text = format!("{} does not boot: {}", machine.name, machine.log("boot"));
+            return Err(io::Error::other(text));
+        }
+        let parent = machine.unshare.id();
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
+        children.trim().clone_into(&mut machine.init);
+        machine.make_cgroups()?;
+        Ok(machine)
+    }
+
+    /// A command that will run on the machine.
+    ///
+    /// # Errors
+    /// If the cluster's programs are not built.
+    pub fn command(&self, program: &str) -> io::Result<Command> {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--target", &self.init, "--mount", "--net", "--pid", "--"])
+            .arg(program)
+            .env_clear()
+            .env("PATH", programs::search_path()?);
+        Ok(command)
+    }
+
+    /// What a shell script prints on the machine.
+    ///
+    /// # Errors
+    /// If it fails; the error holds what it said.
+    pub fn shell(&self, script: &str) -> io::Result<String> {
+        run(self.command("sh")?.args(["-euc", script]))
+    }
+
+    /// Starts a long-running program. Its output goes to the log of this name.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(&mut self, service: &str, program: &str, arguments: &[String]) -> io::Result<()> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_file(service))?;
+        // nsenter forks to enter the process namespace: only the program itself knows its process id there.
+        let script = "echo $$ > \"/run/$0.pid\"; exec \"$@\"";
+        let mut command = self.command("sh")?;
+        command
+            .args(["-c", script, service, program])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        self.services.push(command.spawn()?);
+        Ok(())
+    }
+
+    /// Ends a program that was started by [`Machine::start`], and waits for its end.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn stop(&self, service: &str, signal: &str) -> io::Result<()> {
+        self.shell(&format!(
+            "pid=$(cat /run/{service}.pid); kill -{signal} $pid; while [ -e /proc/$pid ]; do sleep 0.05; done"
+        ))
+        .map(drop)
+    }
+
+    /// The control group under which everything of the machine's pods is.
+    #[must_use]
+    pub fn cgroup(&self) -> String {
+        // The same machine may run in two clusters at once, of two programs.
+        format!("hawser-cluster-{}-{}", std::process::id(), self.name)
+    }
+
+    /// What a service said.
+    #[must_use]
+    pub fn log(&self, service: &str) -> String {
+        fs::read_to_string(self.log_file(service)).unwrap_or_default()
+    }
+
+    /// The directory of the machine's files.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The words that bring a shell onto the machine.
+    #[must_use]
+    pub fn entry(&self) -> String {
+        format!("nsenter --target {} --mount --net --pid", self.init)
+    }
+
+    fn log_file(&self, service: &str) -> PathBuf {
+        self.dir.join(format!("log/{service}.log"))
+    }
+
+    /// In every hierarchy of version 1, or in the only one of version 2.
+    fn make_cgroups(&self) -> io::Result<()> {
+        for group in self.cgroups()? {
+            fs::create_dir_all(&group)?;
+            // A new group of this controller has no processor and no memory node, and accepts no process without them.
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let (mine, parent) = (group.join(file), group.parent().map(|dir| dir.join(file)));
+                if let Some(Ok(value)) = parent.map(fs::read_to_string)
+                    && !value.trim().is_empty()
+                {
+                    fs::write(mine, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn cgroups(&self) -> io::Result<Vec<PathBuf>> {
+        let root = Path::new(CGROUPS);
+        if root.join("cgroup.controllers").exists() {
+            return Ok(vec![root.join(self.cgroup())]);
+        }
+        let mut groups = Vec::new();
+        for hierarchy in fs::read_dir(root)? {
+            let hierarchy = hierarchy?.path();
+            if hierarchy.join("cgroup.procs").exists() {
+                groups.push(hierarchy.join(self.cgroup()));
+            }
+        }
+        Ok(groups)
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Best effort: whoever used the machine has finished.
+        drop(self.unshare.kill());
+        drop(self.unshare.wait());
+        for service in &mut self.services {
+            drop(service.wait());
+        }
+        for group in self.cgroups().unwrap_or_default() {
+            // A group can be removed when the kernel has buried its last process.
+            eventually(END_LIMIT, || remove_cgroup(&group).is_ok());
+        }
+    }
+}
+
+/// Removes a control group and those within it.
+fn remove_cgroup(group: &Path) -> io::Result<()> {
+    if !group.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(group)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_cgroup(&entry.path())?;
+        }
+    }
+    fs::remove_dir(group)
+}

@@ -1,0 +1,37 @@
+//! Where the cluster's programs are. `make` builds them and tells the directory through the environment.
+
+use std::{env, ffi::OsString, io, path::PathBuf};
+
+const VARIABLE: &str = "HAWSER_CLUSTER_PROGRAMS";
+
+/// Debian's directories, for iptables, mount and runc.
+const SYSTEM: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The directory of the programs.
+///
+/// # Errors
+/// If `make` did not build them.
+pub fn directory() -> io::Result<PathBuf> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests are configured by make, through the environment"
+    )]
+    let path = env::var(VARIABLE).map(PathBuf::from).unwrap_or_default();
+    if path.join("complete").is_file() {
+        return Ok(path);
+    }
+    let path = path.display();
+    let text = format!("{VARIABLE} names no built programs ({path}): run `make cluster-programs`");
+    Err(io::Error::other(text))
+}
+
+/// The search path of the cluster's machines: the cluster's own containerd comes before Debian's.
+///
+/// # Errors
+/// As [`directory`].
+pub fn search_path() -> io::Result<OsString> {
+    let mut path = directory()?.into_os_string();
+    path.push(":");
+    path.push(SYSTEM);
+    Ok(path)
+}
