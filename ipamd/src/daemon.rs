@@ -101,7 +101,8 @@ pub enum DaemonError {
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut node = Node::take_over(config).await?;
     let detached = Detached::default();
-    let mut supervisor = Supervisor::default();
+    let metrics = node.recorder.metrics.clone();
+    let mut supervisor = Supervisor::new(move |task| metrics.task_panicked(task));
     let pool = node.start_pool(&mut supervisor, &detached).await?;
     let stop = node.serve(&pool, &mut supervisor, &detached).await?;
 
@@ -261,14 +262,25 @@ impl Node {
         let serving = !self.agreed.restored.enis.is_empty();
         pool.tell(Event::Restore(self.agreed.restored.clone()))
             .await;
-        let ask = discovery::run(executor.clone(), pool.clone(), serving);
-        drop(detached.spawn_idle(ask));
+        let (asking, told) = (executor.clone(), pool.clone());
+        supervisor.restarted("EC2 discovery", move || {
+            discovery::run(asking.clone(), told.clone(), serving)
+        });
         if !self.intents.is_empty() {
-            let settle = discovery::settle(executor, pool.clone(), self.intents.clone(), store);
-            drop(detached.spawn_idle(settle));
+            let (intents, told) = (self.intents.clone(), pool.clone());
+            supervisor.restarted("intents", move || {
+                discovery::settle(
+                    executor.clone(),
+                    told.clone(),
+                    intents.clone(),
+                    store.clone(),
+                )
+            });
         }
-        let node = kube::follow(self.config.kubernetes.clone(), pool.clone());
-        drop(detached.spawn_idle(node));
+        let (settings, told) = (self.config.kubernetes.clone(), pool.clone());
+        supervisor.restarted("Node follower", move || {
+            kube::follow(settings.clone(), told.clone())
+        });
         Ok(pool)
     }
 
@@ -317,7 +329,7 @@ impl Node {
         }
         self.serve_probes(pool);
         self.introspect(pool, detached);
-        self.announce(pool, socket.clone(), detached);
+        self.announce(pool, socket.clone(), supervisor);
         recorder.metrics.ready(clock::now().since(self.begun));
         tracing::info!(?socket, "ready");
         Ok(stop)
@@ -345,8 +357,10 @@ impl Node {
         if let Some(host_changes) = self.host_changes.take() {
             supervisor.critical("drift repair", watch.run(host_changes));
         }
-        let follow = discovery::follow_enis(ask, self.executor.clone(), pool.clone());
-        drop(detached.spawn_idle(follow));
+        let (executor, told) = (self.executor.clone(), pool.clone());
+        supervisor.restarted("unknown ENIs", move || {
+            discovery::follow_enis(ask.clone(), executor.clone(), told.clone())
+        });
         ended
     }
 
@@ -377,7 +391,7 @@ impl Node {
     }
 
     /// Writes the runtime's configuration as soon as pods can be served.
-    fn announce(&self, pool: &Pool, socket: PathBuf, detached: &Detached) {
+    fn announce(&self, pool: &Pool, socket: PathBuf, supervisor: &mut Supervisor) {
         let Some(directory) = self.config.paths.cni_conf_dir.clone() else {
             return;
         };
@@ -387,7 +401,8 @@ impl Node {
             network: self.config.network.clone(),
             family: self.config.pool.family,
         };
-        drop(detached.spawn_idle(conflist.publish(pool.clone())));
+        let pool = pool.clone();
+        supervisor.restarted("conflist", move || conflist.clone().publish(pool.clone()));
     }
 }
 

@@ -205,7 +205,7 @@ impl Node for Service {
             .await
             .map_err(|_| refusals::stopping(Reason::Stopping))?;
         // Not logged: a runtime calls this every few seconds.
-        let refusal = status::cannot_add(&pool);
+        let refusal = status::not_serving(&pool);
         let result = refusal
             .as_ref()
             .map_or("ok", |refusal| refusal.reason.as_str_name());

@@ -1,39 +1,52 @@
-//! The answer to STATUS.
-
-use std::time::Duration;
+//! The answer to STATUS: whether this daemon serves ADDs at all.
 
 use planner::Snapshot;
-use proto::refusal::Refusal;
+use proto::{refusal::Refusal, v1::Reason};
 
 use crate::sandbox::refusals;
 
-/// Why an ADD would certainly fail now, if it would.
+/// Why this daemon serves no ADD, if it serves none.
 ///
-/// A node that is full is healthy: a failing STATUS would make it NotReady and evict its pods. A node that waits for
-/// EC2 but may still grow is healthy too.
+/// A failing STATUS makes the node NotReady, and Kubernetes then evicts pods that run well. So a node whose subnet is
+/// empty, whose limit is reached, or whose role lacks a permission is Ready: an ADD gets its own error there.
 #[must_use]
-pub fn cannot_add(pool: &Snapshot) -> Option<Refusal> {
-    if pool.stopping {
-        return Some(refusals::of_pool(planner::Refusal::Stopping));
+pub fn not_serving(pool: &Snapshot) -> Option<Refusal> {
+    pool.stopping.then(|| refusals::stopping(Reason::Stopping))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use planner::{Config, Event, Mono, Planner, limits};
+
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        let instance = limits::lookup("t3.small").expect("in the table").clone();
+        Planner::new(Config::default(), instance, "subnet-1".into(), 1).snapshot(Mono::ZERO)
     }
-    let full = pool.totals.reserved + pool.totals.assigned >= pool.limit.addresses;
-    if full || pool.totals.free + pool.totals.cooling + pool.totals.incoming > 0 {
-        return None;
+
+    #[test]
+    fn a_node_that_can_give_no_address_is_ready() {
+        let mut pool = snapshot();
+        assert_eq!(pool.totals.free, 0);
+        pool.denied = vec![("ec2:CreateNetworkInterface".into(), Duration::from_secs(60))];
+        assert!(not_serving(&pool).is_none());
+        pool.limit.addresses = 0;
+        assert!(not_serving(&pool).is_none());
     }
-    if let Some((action, _)) = pool.denied.first() {
-        return Some(refusals::of_pool(planner::Refusal::Denied {
-            action: action.clone(),
-        }));
+
+    #[test]
+    fn a_daemon_that_stops_is_not() {
+        let instance = limits::lookup("t3.small").expect("in the table").clone();
+        let mut planner = Planner::new(Config::default(), instance, "subnet-1".into(), 1);
+        let stopping = Event::Node {
+            schedulable: true,
+            stopping: true,
+        };
+        planner.on(stopping, Mono::ZERO);
+        let refusal = not_serving(&planner.snapshot(Mono::ZERO)).expect("it stops");
+        assert_eq!(refusal.reason, Reason::Stopping);
     }
-    let exhausted = pool
-        .subnets
-        .iter()
-        .find_map(|s| Some((s.subnet.clone(), s.exhausted_for?)));
-    exhausted.map(|(subnet, retry_in)| {
-        refusals::of_pool(planner::Refusal::Exhausted {
-            subnet,
-            since: Duration::ZERO,
-            retry_in,
-        })
-    })
 }

@@ -122,6 +122,11 @@ impl Metrics {
         self.own.spans_dropped(reason, spans);
     }
 
+    /// A task of the daemon panicked.
+    pub fn task_panicked(&self, task: &'static str) {
+        self.own.task_panicked(task);
+    }
+
     pub fn link_removal_failed(&self) {
         self.own.link_removal_failed();
     }

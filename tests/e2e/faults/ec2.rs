@@ -23,6 +23,7 @@ trials!(
     fault_24_metadata_that_fails_at_first_is_asked_again,
     fault_24_growth_needs_no_metadata,
     fault_50_a_deleted_subnet_or_group_costs_growth_and_no_more,
+    a_node_in_a_subnet_without_free_addresses_is_ready,
 );
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -37,6 +38,50 @@ fn node(lab: &Lab) -> std::io::Result<Node> {
 
 fn add(node: &Node, names: std::ops::Range<usize>) -> std::io::Result<Vec<Pod>> {
     names.map(|n| node.add_pod(&format!("pod{n}"))).collect()
+}
+
+/// The seconds in an error text "… had no free address for N s; …".
+fn seconds_without_address(text: &str) -> Option<u64> {
+    let (_, rest) = text.split_once("had no free address for ")?;
+    rest.split_once(" s")?.0.parse().ok()
+}
+
+/// Case 43 of the public reports: a /28 has room for the node and ten pods.
+fn a_node_in_a_subnet_without_free_addresses_is_ready() -> Outcome {
+    let mut config = SimConfig::default();
+    config.subnets[0].cidr = "10.0.0.0/28".parse()?;
+    let lab = Lab::start(config)?;
+    let node = node(&lab)?;
+    let status = || {
+        node.invocation("STATUS", "", None)
+            .conf("cniVersion", json!("1.1.0"))
+            .run(node.netns())
+    };
+    let deadline = json!(3);
+    let add = |name: &str| {
+        let (_netns, path) = node.sandbox(name)?;
+        node.invocation("ADD", name, Some(&path))
+            .conf("deadlineSeconds", deadline.clone())
+            .run(node.netns())
+    };
+    let mut pods = 0;
+    let refused = loop {
+        let outcome = add(&format!("pod{pods}"))?;
+        if !outcome.succeeded() {
+            break outcome.error_text();
+        }
+        pods += 1;
+    };
+    assert!((6..=8).contains(&pods), "{pods} pods: {refused}");
+    assert!(refused.contains("SUBNET_EXHAUSTED"), "{refused}");
+    let first = seconds_without_address(&refused).ok_or(refused)?;
+    let ready = status()?;
+    assert!(ready.succeeded(), "{ready:?}");
+    std::thread::sleep(Duration::from_secs(2));
+    let later = add("later")?.error_text();
+    let later = seconds_without_address(&later).ok_or(later)?;
+    assert!(later >= first + 2, "for {first} s, later for {later} s");
+    Ok(())
 }
 
 /// The ENI with a pod's address.

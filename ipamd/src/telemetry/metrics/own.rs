@@ -30,6 +30,7 @@ pub(super) struct Own {
     over: IntGauge,
     in_flight: IntGauge,
     spans_dropped: IntCounterVec,
+    task_panics: IntCounterVec,
     start_seconds: Gauge,
 }
 
@@ -62,6 +63,7 @@ impl Own {
             over: book.gauge("hawser_pool_over", "Addresses or prefixes above the warm target"),
             in_flight: book.gauge("hawser_pool_in_flight", "Commands of the pool without an answer yet"),
             spans_dropped: book.counters("hawser_spans_dropped_total", "Spans that did not reach the collector", &["reason"]),
+            task_panics: book.counters("hawser_task_panics_total", "Tasks of the daemon that panicked", &["task"]),
             start_seconds: book.rate("hawser_start_seconds", "From the process's start to serving"),
         }
     }
@@ -102,6 +104,10 @@ impl Own {
         self.spans_dropped
             .with_label_values(&[reason])
             .inc_by(spans);
+    }
+
+    pub(super) fn task_panicked(&self, task: &str) {
+        self.task_panics.with_label_values(&[task]).inc();
     }
 
     pub(super) fn ready(&self, took: Duration) {

@@ -29,6 +29,7 @@ fn busy() -> Metrics {
     metrics.committed(took);
     metrics.repaired("rule", 1);
     metrics.spans_dropped("queue_full", 1);
+    metrics.task_panicked("conflist");
     metrics.ready(took);
     metrics.pace("CreateNetworkInterface", 5.0, took);
     metrics.pool(&pool());
