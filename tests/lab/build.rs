@@ -13,10 +13,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn leaping_clocks() -> Result<(), Box<dyn std::error::Error>> {
-    const SOURCE: &str = "src/crash/ahead.c";
+    const SOURCE: &str = "src/crash/clock_offset.c";
     println!("cargo:rerun-if-changed={SOURCE}");
-    let library =
-        PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo names no directory")?).join("ahead.so");
+    let library = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo names no directory")?)
+        .join("clock_offset.so");
     let mut compiler = Command::new("cc");
     compiler
         .args(["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o"])

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use lab::{Lab, error::told, wait::eventually};
+use lab::{Lab, error::with_causes, wait::eventually};
 use vpc_sim::{LaunchInstance, SimConfig};
 
 use crate::{
@@ -198,7 +198,10 @@ fn boot(lab: &Lab, kind: &str) -> io::Result<Machine> {
         instance_type: kind.to_owned(),
         ..LaunchInstance::default()
     };
-    let instance = lab.sim.launch_instance(launch).map_err(|e| told(&e))?;
+    let instance = lab
+        .sim
+        .launch_instance(launch)
+        .map_err(|e| with_causes(&e))?;
     let region = lab.sim.world().region().to_owned();
     let address = instance.address.to_string().replace('.', "-");
     let name = format!("ip-{address}.{region}.compute.internal");

@@ -18,7 +18,7 @@ use vpc_sim::SimConfig;
 
 use crate::{
     suite::{Outcome, trials},
-    support::refusals::told,
+    support::refusals::expect_refusal,
 };
 
 trials!(
@@ -134,7 +134,7 @@ fn row_16_an_interface_that_exists_is_refused() -> Outcome {
     netns.run(|| occupy("eth0"))??;
     let refused = node.invocation("ADD", "a", Some(&path)).run(node.netns())?;
     let words = ["already has an interface \"eth0\"", "only one network"];
-    told(&node, &refused, Reason::InterfaceExists, &words)?;
+    expect_refusal(&node, &refused, Reason::InterfaceExists, &words)?;
     assert_eq!(count(&node, "free")?, 3, "the address must be free again");
     Ok(())
 }

@@ -14,7 +14,7 @@ use vpc_sim::{Action, Fault, FaultKind, SimConfig, imds::ImdsFault};
 
 use crate::{
     suite::{Outcome, trials},
-    support::refusals::told,
+    support::refusals::expect_refusal,
 };
 
 trials!(
@@ -329,7 +329,7 @@ fn an_add_that_its_del_has_overtaken_is_refused() -> Outcome {
         .invocation("ADD", "late", Some(&path))
         .run(node.netns())?;
     let words = ["sandbox late was deleted before its ADD was complete"];
-    told(&node, &refused, Reason::SandboxDeleted, &words)?;
+    expect_refusal(&node, &refused, Reason::SandboxDeleted, &words)?;
     // A sandbox that was wired and deleted may be added again: some runtimes renew a network this way.
     let pod = node.add_pod("renewed")?;
     assert!(

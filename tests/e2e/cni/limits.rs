@@ -6,7 +6,7 @@ use vpc_sim::SimConfig;
 
 use crate::{
     suite::{Outcome, trials},
-    support::refusals::told,
+    support::refusals::expect_refusal,
 };
 
 trials!(
@@ -29,7 +29,7 @@ fn an_add_beyond_the_instances_limit_is_refused_with_the_figure() -> Outcome {
         "3 ENIs × (4 − 1)",
         "when another pod is deleted",
     ];
-    told(&node, &refused, Reason::PodLimit, &words)?;
+    expect_refusal(&node, &refused, Reason::PodLimit, &words)?;
     assert_eq!(count(&node, "assigned")?, 9);
     Ok(())
 }
@@ -45,5 +45,5 @@ fn max_eni_lowers_the_limit() -> Outcome {
         .invocation("ADD", "one-too-many", Some(&path))
         .run(node.netns())?;
     let words = ["all 3 pod addresses are in use", "MAX_ENI"];
-    told(&node, &refused, Reason::PodLimit, &words)
+    expect_refusal(&node, &refused, Reason::PodLimit, &words)
 }

@@ -6,7 +6,7 @@ use datapath::netns::Netns;
 use lab::{
     Lab,
     containerd::{CniDirs, Containerd, PodSandbox, RuntimeError},
-    error::told,
+    error::with_causes,
     node::{binaries, count},
     traffic::ping::ping,
     wait::eventually,
@@ -70,7 +70,7 @@ fn twenty_pods_up_in_touch_and_down_again() -> Outcome {
 }
 
 fn why(error: RuntimeError) -> libtest_mimic::Failed {
-    told(&error).into()
+    with_causes(&error).into()
 }
 
 fn run_all(containerd: &Containerd) -> Result<Vec<PodSandbox>, libtest_mimic::Failed> {

@@ -5,7 +5,7 @@ use std::io;
 use lab::{
     crash::{
         campaign::{self, Scenario},
-        stage::Stage,
+        setup::Setup,
     },
     node::{Pod, plugin::Outcome as Answer},
 };
@@ -40,8 +40,8 @@ pub fn survive(name: &str, scenario: &impl Scenario, workers: usize) -> Outcome 
 }
 
 /// Creates the sandbox for the work; its pod is not yet one that must stay alive.
-pub fn sandbox(stage: &Stage, id: &str) -> io::Result<Pod> {
-    let (netns, path) = stage.node.sandbox(id)?;
+pub fn sandbox(setup: &Setup, id: &str) -> io::Result<Pod> {
+    let (netns, path) = setup.node.sandbox(id)?;
     let added = Answer::default();
     Ok(Pod {
         id: id.to_owned(),
@@ -61,14 +61,14 @@ pub fn succeeded(answer: Option<Answer>) -> io::Result<Answer> {
 }
 
 /// Pods named `pod0`… on a node with this many free addresses, which makes no further EC2 call.
-pub fn full_node(pods: usize) -> io::Result<Stage> {
+pub fn full_node(pods: usize) -> io::Result<Setup> {
     // t3.small: the primary ENI has three addresses for pods.
     let settings = [("MAX_ENI", "1"), ("WARM_IP_TARGET", "3"), COOLDOWN];
-    let mut stage = Stage::new("t3.small", &settings)?;
-    stage.await_free(3)?;
+    let mut setup = Setup::new("t3.small", &settings)?;
+    setup.await_free(3)?;
     for n in 0..pods {
-        let pod = stage.node.add_pod(&format!("pod{n}"))?;
-        stage.pods.push(pod);
+        let pod = setup.node.add_pod(&format!("pod{n}"))?;
+        setup.pods.push(pod);
     }
-    Ok(stage)
+    Ok(setup)
 }

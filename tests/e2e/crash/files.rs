@@ -22,7 +22,7 @@ use vpc_sim::SimConfig;
 
 use crate::{
     suite::{Outcome, trials},
-    support::refusals::told,
+    support::refusals::expect_refusal,
 };
 
 trials!(
@@ -92,7 +92,7 @@ fn fault_35_a_full_disk_refuses_adds_and_heals() -> Outcome {
     };
     // An I/O failure with the disk's error, and when to try again.
     let words = ["No space left", "try again after 1 s"];
-    told(&node, &refused, Reason::Store, &words)?;
+    expect_refusal(&node, &refused, Reason::Store, &words)?;
     for pod in &pods {
         assert!(ping(node.netns(), None, pod.ipv4(), LIMIT)?.is_some());
     }

@@ -6,7 +6,7 @@ use lab::{
     crash::{
         audit,
         campaign::Scenario,
-        stage::{Restart, Stage},
+        setup::{Restart, Setup},
     },
     node::{
         Pod, host_link,
@@ -32,29 +32,29 @@ trials!(
 const REST: Duration = Duration::from_secs(60);
 
 /// DEL and the end of the namespace, like a runtime ends a pod. Returns the address.
-fn end(stage: &Stage, pod: Pod) -> io::Result<IpAddr> {
+fn end(setup: &Setup, pod: Pod) -> io::Result<IpAddr> {
     let address = pod.address();
-    stage.node.delete_pod(pod).map(|_| address)
+    setup.node.delete_pod(pod).map(|_| address)
 }
 
 struct AnAdd(Restart);
 
 impl Scenario for AnAdd {
-    fn stage(&self) -> io::Result<Stage> {
+    fn setup(&self) -> io::Result<Setup> {
         full_node(1)
     }
 
-    fn work(&self, stage: &mut Stage) -> io::Result<Option<Invocation>> {
-        let pod = sandbox(stage, "new")?;
-        let add = stage.node.invocation("ADD", "new", Some(&pod.path));
-        stage.pods.push(pod);
+    fn work(&self, setup: &mut Setup) -> io::Result<Option<Invocation>> {
+        let pod = sandbox(setup, "new")?;
+        let add = setup.node.invocation("ADD", "new", Some(&pod.path));
+        setup.pods.push(pod);
         Ok(Some(match self.0 {
             Restart::Soon => add,
             Restart::Late => add.conf("deadlineSeconds", json!(3)),
         }))
     }
 
-    fn done(&self, _: &Stage) -> bool {
+    fn done(&self, _: &Setup) -> bool {
         true
     }
 
@@ -62,15 +62,15 @@ impl Scenario for AnAdd {
         self.0
     }
 
-    fn judge(&self, stage: &mut Stage, answer: Option<Answer>) -> io::Result<()> {
-        let mut pod = stage.pods.pop().expect("the work is about it");
+    fn judge(&self, setup: &mut Setup, answer: Option<Answer>) -> io::Result<()> {
+        let mut pod = setup.pods.pop().expect("the work is about it");
         let answer = answer.ok_or_else(|| io::Error::other("nothing was asked"))?;
         let rested = if answer.succeeded() {
             pod.added = answer;
-            stage.pods.push(pod);
-            audit::at_rest(stage, &[], REST)?;
-            let pod = stage.pods.pop().expect("it was pushed just now");
-            vec![end(stage, pod)?]
+            setup.pods.push(pod);
+            audit::at_rest(setup, &[], REST)?;
+            let pod = setup.pods.pop().expect("it was pushed just now");
+            vec![end(setup, pod)?]
         } else if self.0 == Restart::Late {
             // The runtime has forgotten the sandbox: its namespace ends without a DEL.
             datapath::netns::Netns::unbind(&pod.path)?;
@@ -79,81 +79,81 @@ impl Scenario for AnAdd {
         } else {
             return Err(io::Error::other(format!("{answer:?}")));
         };
-        audit::at_rest(stage, &rested, REST)
+        audit::at_rest(setup, &rested, REST)
     }
 }
 
 struct ADel(Restart);
 
 impl Scenario for ADel {
-    fn stage(&self) -> io::Result<Stage> {
+    fn setup(&self) -> io::Result<Setup> {
         full_node(2)
     }
 
-    fn work(&self, stage: &mut Stage) -> io::Result<Option<Invocation>> {
-        let pod = stage.pods.last().expect("the node has pods");
-        let del = stage.node.invocation("DEL", &pod.id, Some(&pod.path));
+    fn work(&self, setup: &mut Setup) -> io::Result<Option<Invocation>> {
+        let pod = setup.pods.last().expect("the node has pods");
+        let del = setup.node.invocation("DEL", &pod.id, Some(&pod.path));
         Ok(Some(match self.0 {
             Restart::Soon => del,
             Restart::Late => del.conf("deadlineSeconds", json!(2)),
         }))
     }
 
-    fn done(&self, stage: &Stage) -> bool {
-        let pod = stage.pods.last().expect("the node has pods");
-        audit::links(stage).is_ok_and(|links| !links.contains(&host_link(pod)))
+    fn done(&self, setup: &Setup) -> bool {
+        let pod = setup.pods.last().expect("the node has pods");
+        audit::links(setup).is_ok_and(|links| !links.contains(&host_link(pod)))
     }
 
     fn restart(&self) -> Restart {
         self.0
     }
 
-    fn judge(&self, stage: &mut Stage, answer: Option<Answer>) -> io::Result<()> {
+    fn judge(&self, setup: &mut Setup, answer: Option<Answer>) -> io::Result<()> {
         // Without a daemon, a tombstone makes it a success.
         succeeded(answer)?;
-        let pod = stage.pods.pop().expect("the node has pods");
-        audit::at_rest(stage, &[pod.address()], REST)?;
+        let pod = setup.pods.pop().expect("the node has pods");
+        audit::at_rest(setup, &[pod.address()], REST)?;
         // A runtime may send it twice.
-        end(stage, pod).map(drop)
+        end(setup, pod).map(drop)
     }
 }
 
 struct Growth;
 
 impl Scenario for Growth {
-    fn stage(&self) -> io::Result<Stage> {
+    fn setup(&self) -> io::Result<Setup> {
         let settings = [
             ("MINIMUM_IP_TARGET", "3"),
             ("WARM_IP_TARGET", "0"),
             COOLDOWN,
         ];
-        let mut stage = Stage::new("t3.small", &settings)?;
-        stage.await_free(3)?;
+        let mut setup = Setup::new("t3.small", &settings)?;
+        setup.await_free(3)?;
         for n in 0..3 {
-            let pod = stage.node.add_pod(&format!("pod{n}"))?;
-            stage.pods.push(pod);
+            let pod = setup.node.add_pod(&format!("pod{n}"))?;
+            setup.pods.push(pod);
         }
-        Ok(stage)
+        Ok(setup)
     }
 
-    fn work(&self, stage: &mut Stage) -> io::Result<Option<Invocation>> {
-        let pod = sandbox(stage, "new")?;
-        let add = stage.node.invocation("ADD", "new", Some(&pod.path));
-        stage.pods.push(pod);
+    fn work(&self, setup: &mut Setup) -> io::Result<Option<Invocation>> {
+        let pod = sandbox(setup, "new")?;
+        let add = setup.node.invocation("ADD", "new", Some(&pod.path));
+        setup.pods.push(pod);
         Ok(Some(add))
     }
 
-    fn done(&self, stage: &Stage) -> bool {
-        let calls = stage.lab.sim.calls();
+    fn done(&self, setup: &Setup) -> bool {
+        let calls = setup.lab.sim.calls();
         calls
             .iter()
             .any(|call| call.action == "ModifyNetworkInterfaceAttribute")
     }
 
-    fn judge(&self, stage: &mut Stage, answer: Option<Answer>) -> io::Result<()> {
+    fn judge(&self, setup: &mut Setup, answer: Option<Answer>) -> io::Result<()> {
         let answer = succeeded(answer)?;
-        stage.pods.last_mut().expect("the work is about it").added = answer;
-        audit::at_rest(stage, &[], REST)
+        setup.pods.last_mut().expect("the work is about it").added = answer;
+        audit::at_rest(setup, &[], REST)
     }
 }
 

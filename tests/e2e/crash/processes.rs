@@ -6,7 +6,7 @@ use std::{fs, io, path::PathBuf, process::Command, thread, time::Duration};
 use datapath::netns::Netns;
 use lab::{
     Lab,
-    crash::{audit, stage::Stage},
+    crash::{audit, setup::Setup},
     node::{Node, Pod, count, plugin::Outcome as Answer},
     traffic::ping::ping,
     wait::eventually,
@@ -33,70 +33,70 @@ const REST: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// A node with three pods on its three addresses, and an EC2 that takes two seconds to create the next ENI.
-fn full_node_and_slow_ec2() -> io::Result<Stage> {
+fn full_node_and_slow_ec2() -> io::Result<Setup> {
     let settings = [("MINIMUM_IP_TARGET", "3"), ("WARM_IP_TARGET", "0")];
-    let mut stage = Stage::new("t3.small", &settings)?;
-    stage.await_free(3)?;
+    let mut setup = Setup::new("t3.small", &settings)?;
+    setup.await_free(3)?;
     for n in 0..3 {
-        let pod = stage.node.add_pod(&format!("pod{n}"))?;
-        stage.pods.push(pod);
+        let pod = setup.node.add_pod(&format!("pod{n}"))?;
+        setup.pods.push(pod);
     }
-    stage.lab.sim.faults().push(Fault {
+    setup.lab.sim.faults().push(Fault {
         action: Action::CreateNetworkInterface,
         times: 1,
         kind: FaultKind::Delay(Duration::from_secs(2)),
     });
-    Ok(stage)
+    Ok(setup)
 }
 
 /// A sandbox whose plugin is killed while its ADD waits for an address.
-fn killed_add(stage: &Stage) -> io::Result<(Netns, PathBuf)> {
-    let (netns, path) = stage.node.sandbox("new")?;
-    let add = stage.node.invocation("ADD", "new", Some(&path));
-    let killed = add.run_and_kill(stage.node.netns(), Duration::from_millis(500))?;
+fn killed_add(setup: &Setup) -> io::Result<(Netns, PathBuf)> {
+    let (netns, path) = setup.node.sandbox("new")?;
+    let add = setup.node.invocation("ADD", "new", Some(&path));
+    let killed = add.run_and_kill(setup.node.netns(), Duration::from_millis(500))?;
     assert!(killed, "the plugin did not wait");
     Ok((netns, path))
 }
 
 fn fault_28_a_plugin_killed_in_its_add_leaves_nothing() -> Outcome {
-    let stage = full_node_and_slow_ec2()?;
-    let (netns, path) = killed_add(&stage)?;
+    let setup = full_node_and_slow_ec2()?;
+    let (netns, path) = killed_add(&setup)?;
     Netns::unbind(&path)?;
     drop(netns);
-    Ok(audit::at_rest(&stage, &[], REST)?)
+    Ok(audit::at_rest(&setup, &[], REST)?)
 }
 
 fn fault_49_a_del_long_after_its_killed_add_is_honoured() -> Outcome {
-    let mut stage = full_node_and_slow_ec2()?;
-    let (netns, path) = killed_add(&stage)?;
+    let mut setup = full_node_and_slow_ec2()?;
+    let (netns, path) = killed_add(&setup)?;
     // The daemon completes the ADD, because the runtime may still use it.
-    let wired = || count(&stage.node, "assigned").is_ok_and(|n| n == 4);
-    assert!(eventually(REST, wired), "{}", stage.node.log());
-    let del = stage.node.invocation("DEL", "new", Some(&path));
-    let deleted = del.run(stage.node.netns())?;
+    let wired = || count(&setup.node, "assigned").is_ok_and(|n| n == 4);
+    assert!(eventually(REST, wired), "{}", setup.node.log());
+    let del = setup.node.invocation("DEL", "new", Some(&path));
+    let deleted = del.run(setup.node.netns())?;
     assert!(deleted.succeeded(), "{deleted:?}");
     drop(netns);
-    audit::at_rest(&stage, &[], REST)?;
+    audit::at_rest(&setup, &[], REST)?;
     // The pod is created again with another sandbox.
-    let again = stage.node.add_pod("again")?;
-    stage.pods.push(again);
-    Ok(audit::at_rest(&stage, &[], REST)?)
+    let again = setup.node.add_pod("again")?;
+    setup.pods.push(again);
+    Ok(audit::at_rest(&setup, &[], REST)?)
 }
 
 fn fault_34_a_namespace_that_ends_during_its_add_leaves_nothing() -> Outcome {
-    let stage = full_node_and_slow_ec2()?;
-    let (netns, path) = stage.node.sandbox("new")?;
-    let add = stage.node.invocation("ADD", "new", Some(&path));
+    let setup = full_node_and_slow_ec2()?;
+    let (netns, path) = setup.node.sandbox("new")?;
+    let add = setup.node.invocation("ADD", "new", Some(&path));
     thread::scope(|scope| -> io::Result<()> {
-        let adding = scope.spawn(|| add.run(stage.node.netns()));
-        let waits = || stage.node.waiting().is_ok_and(|n| n == 1);
+        let adding = scope.spawn(|| add.run(setup.node.netns()));
+        let waits = || setup.node.waiting().is_ok_and(|n| n == 1);
         assert!(eventually(LIMIT, waits), "the ADD does not wait");
         Netns::unbind(&path)?;
         drop(netns);
         // Success or not: the daemon's descriptors may be the last ones that keep the namespace alive.
         adding.join().expect("no plugin's thread panics").map(drop)
     })?;
-    Ok(audit::at_rest(&stage, &[], REST)?)
+    Ok(audit::at_rest(&setup, &[], REST)?)
 }
 
 /// Sets the running daemon's soft limit of open files.
@@ -228,20 +228,20 @@ fn fault_45_a_daemon_that_gets_no_cpu_for_five_seconds_loses_nothing() -> Outcom
         ("MAX_ENI", "1"),
         ("IP_COOLDOWN_PERIOD", "900"),
     ];
-    let mut stage = Stage::new("t3.small", &settings)?;
-    stage.await_free(3)?;
-    let (leaving, kept) = (stage.node.add_pod("leaving")?, stage.node.add_pod("kept")?);
-    stage.pods.push(kept);
-    let pid = Pid::from_raw(i32::try_from(stage.node.pid())?);
-    let (netns, path) = stage.node.sandbox("new")?;
-    let host = stage.node.netns();
-    let add = stage.node.invocation("ADD", "new", Some(&path));
-    let del = stage.node.invocation("DEL", "leaving", Some(&leaving.path));
+    let mut setup = Setup::new("t3.small", &settings)?;
+    setup.await_free(3)?;
+    let (leaving, kept) = (setup.node.add_pod("leaving")?, setup.node.add_pod("kept")?);
+    setup.pods.push(kept);
+    let pid = Pid::from_raw(i32::try_from(setup.node.pid())?);
+    let (netns, path) = setup.node.sandbox("new")?;
+    let host = setup.node.netns();
+    let add = setup.node.invocation("ADD", "new", Some(&path));
+    let del = setup.node.invocation("DEL", "leaving", Some(&leaving.path));
     kill(pid, Signal::SIGSTOP)?;
     let (added, deleted) = thread::scope(|scope| -> io::Result<_> {
         let (adding, deleting) = (scope.spawn(|| add.run(host)), scope.spawn(|| del.run(host)));
         thread::sleep(STARVED);
-        let reached = ping(host, None, stage.pods[0].address(), LIMIT);
+        let reached = ping(host, None, setup.pods[0].address(), LIMIT);
         kill(pid, Signal::SIGCONT)?;
         assert!(reached?.is_some(), "traffic needs no daemon");
         let join = |run: thread::ScopedJoinHandle<'_, io::Result<Answer>>| {
@@ -254,11 +254,11 @@ fn fault_45_a_daemon_that_gets_no_cpu_for_five_seconds_loses_nothing() -> Outcom
         "{added:?}\n{deleted:?}"
     );
     let address = leaving.address();
-    stage.pods.push(Pod {
+    setup.pods.push(Pod {
         id: "new".to_owned(),
         netns,
         path,
         added,
     });
-    Ok(audit::at_rest(&stage, &[address], REST)?)
+    Ok(audit::at_rest(&setup, &[address], REST)?)
 }

@@ -12,8 +12,8 @@ use lab::{
     crash::{
         audit,
         campaign::Scenario,
-        stage::Stage,
-        tracer::{Blow, Boundary, Side, Trace},
+        setup::Setup,
+        tracer::{Boundary, Injection, Side, Trace},
     },
     node::{Pod, count, plugin::Outcome as Answer},
     traffic::ping::ping,
@@ -49,38 +49,38 @@ fn is_one_of(effects: &[&str], boundary: &Boundary) -> bool {
 }
 
 /// Whether the node is as if the sandbox had never existed.
-fn undone(stage: &Stage) -> bool {
-    let links = audit::links(stage).map(|links| links.len());
-    let assigned = count(&stage.node, "assigned");
-    let living = stage.pods.len();
+fn undone(setup: &Setup) -> bool {
+    let links = audit::links(setup).map(|links| links.len());
+    let assigned = count(&setup.node, "assigned");
+    let living = setup.pods.len();
     links.is_ok_and(|n| n == living) && assigned.is_ok_and(|n| n == living)
 }
 
 fn fault_35_a_medium_that_fails_refuses_adds_makes_dels_unreachable_and_heals() -> Outcome {
-    let mut stage = full_node(2)?;
-    let leaves = stage.pods.pop().expect("the node has pods");
-    let fresh = sandbox(&stage, "fresh")?;
+    let mut setup = full_node(2)?;
+    let leaves = setup.pods.pop().expect("the node has pods");
+    let fresh = sandbox(&setup, "fresh")?;
     let broken = AtomicBool::new(true);
     let strikes = |boundary: &Boundary| broken.load(Relaxed) && is_one_of(STATE, boundary);
     let mut added = Answer::default();
-    let trace = stage.beset(&strikes, Blow::Refuse(Errno::EIO), |stage| {
-        let host = stage.node.netns();
-        let add = stage.node.invocation("ADD", "fresh", Some(&fresh.path));
-        let del = stage.node.invocation("DEL", &leaves.id, Some(&leaves.path));
+    let trace = setup.beset(&strikes, Injection::Refuse(Errno::EIO), |setup| {
+        let host = setup.node.netns();
+        let add = setup.node.invocation("ADD", "fresh", Some(&fresh.path));
+        let del = setup.node.invocation("DEL", &leaves.id, Some(&leaves.path));
         for _ in 0..2 {
-            let before = audit::links(stage)?;
+            let before = audit::links(setup)?;
             let refused = add.run(host)?;
             assert_eq!(refused.error_code(), Some(5), "{refused:?}");
             let text = refused.error_text();
             assert!(text.contains("Input/output error"), "{text}");
-            let undone = || audit::links(stage).is_ok_and(|links| links.is_subset(&before));
-            assert!(eventually(REST, undone), "{}", stage.node.log());
+            let undone = || audit::links(setup).is_ok_and(|links| links.is_subset(&before));
+            assert!(eventually(REST, undone), "{}", setup.node.log());
 
             let unfinished = del.clone().conf("deadlineSeconds", json!(2)).run(host)?;
             assert!(!unfinished.succeeded(), "{unfinished:?}");
             assert!(ping(host, None, leaves.address(), SILENCE)?.is_none());
         }
-        let stays = &stage.pods[0];
+        let stays = &setup.pods[0];
         assert!(ping(host, None, stays.address(), REST)?.is_some());
 
         broken.store(false, Relaxed);
@@ -90,10 +90,10 @@ fn fault_35_a_medium_that_fails_refuses_adds_makes_dels_unreachable_and_heals() 
     })?;
     assert!(trace.struck > 0, "no write failed");
     // The answer is durable.
-    stage.start()?;
+    setup.start()?;
     let address = leaves.address();
-    stage.pods.push(Pod { added, ..fresh });
-    audit::at_rest(&stage, &[address], REST)?;
+    setup.pods.push(Pod { added, ..fresh });
+    audit::at_rest(&setup, &[address], REST)?;
     Ok(())
 }
 
@@ -114,11 +114,11 @@ enum Verb {
 }
 
 impl Scenario for Refused {
-    fn stage(&self) -> io::Result<Stage> {
+    fn setup(&self) -> io::Result<Setup> {
         full_node(2)
     }
 
-    fn done(&self, _: &Stage) -> bool {
+    fn done(&self, _: &Setup) -> bool {
         true
     }
 
@@ -128,42 +128,42 @@ impl Scenario for Refused {
 
     fn strike(
         &self,
-        stage: &mut Stage,
+        setup: &mut Setup,
         at: Option<&Boundary>,
     ) -> io::Result<(Trace, Option<Answer>)> {
         match self.verb {
-            Verb::Add => self.strike_add(stage, at),
-            Verb::Del => self.strike_del(stage, at),
+            Verb::Add => self.strike_add(setup, at),
+            Verb::Del => self.strike_del(setup, at),
         }
     }
 
-    fn judge(&self, stage: &mut Stage, answer: Option<Answer>) -> io::Result<()> {
+    fn judge(&self, setup: &mut Setup, answer: Option<Answer>) -> io::Result<()> {
         let answer = succeeded(answer)?;
         let Verb::Add = self.verb else {
             return Ok(());
         };
-        stage.pods.last_mut().expect("the work is about it").added = answer;
-        audit::at_rest(stage, &[], REST)?;
+        setup.pods.last_mut().expect("the work is about it").added = answer;
+        audit::at_rest(setup, &[], REST)?;
         // Once more: the state after the first start must be just as good.
-        stage.node.kill_daemon()?;
-        stage.start()?;
-        audit::at_rest(stage, &[], REST)
+        setup.node.kill_daemon()?;
+        setup.start()?;
+        audit::at_rest(setup, &[], REST)
     }
 }
 
 impl Refused {
     fn strike_add(
         &self,
-        stage: &mut Stage,
+        setup: &mut Setup,
         at: Option<&Boundary>,
     ) -> io::Result<(Trace, Option<Answer>)> {
-        let (first, second) = (sandbox(stage, "first")?, sandbox(stage, "second")?);
+        let (first, second) = (sandbox(setup, "first")?, sandbox(setup, "second")?);
         let (mut living, mut answer) = (None, None);
         let strikes = |boundary: &Boundary| at == Some(boundary);
-        let trace = stage.beset(&strikes, Blow::Refuse(self.errno), |stage| {
+        let trace = setup.beset(&strikes, Injection::Refuse(self.errno), |setup| {
             let add = |pod: &Pod| {
-                let add = stage.node.invocation("ADD", &pod.id, Some(&pod.path));
-                add.run(stage.node.netns())
+                let add = setup.node.invocation("ADD", &pod.id, Some(&pod.path));
+                add.run(setup.node.netns())
             };
             let mut added = add(&first)?;
             let mut pod = first;
@@ -172,8 +172,8 @@ impl Refused {
                 if !code.is_some_and(|code| [5, 11].contains(&code) || code >= 100) {
                     return Err(io::Error::other(format!("{added:?}")));
                 }
-                if !eventually(REST, || undone(stage)) {
-                    return Err(io::Error::other(stage.node.log()));
+                if !eventually(REST, || undone(setup)) {
+                    return Err(io::Error::other(setup.node.log()));
                 }
                 Netns::unbind(&pod.path)?;
                 pod = second;
@@ -183,22 +183,22 @@ impl Refused {
             answer = Some(added);
             Ok(())
         })?;
-        stage.pods.extend(living);
-        stage.start()?;
+        setup.pods.extend(living);
+        setup.start()?;
         Ok((trace, answer))
     }
 
     fn strike_del(
         &self,
-        stage: &mut Stage,
+        setup: &mut Setup,
         at: Option<&Boundary>,
     ) -> io::Result<(Trace, Option<Answer>)> {
-        let leaves = stage.pods.pop().expect("the node has pods");
+        let leaves = setup.pods.pop().expect("the node has pods");
         let strikes = |boundary: &Boundary| at == Some(boundary);
         let mut answer = None;
-        let trace = stage.beset(&strikes, Blow::Refuse(self.errno), |stage| {
-            let host = stage.node.netns();
-            let del = stage.node.invocation("DEL", &leaves.id, Some(&leaves.path));
+        let trace = setup.beset(&strikes, Injection::Refuse(self.errno), |setup| {
+            let host = setup.node.netns();
+            let del = setup.node.invocation("DEL", &leaves.id, Some(&leaves.path));
             let first = del.clone().conf("deadlineSeconds", json!(2)).run(host)?;
             let silent = |del: &Answer| match ping(host, None, leaves.address(), SILENCE)? {
                 None => Ok(()),
@@ -213,20 +213,20 @@ impl Refused {
                 false => del.run(host)?,
             });
             answer.iter().try_for_each(silent)?;
-            let gone = || audit::links(stage).is_ok_and(|links| links.len() == stage.pods.len());
+            let gone = || audit::links(setup).is_ok_and(|links| links.len() == setup.pods.len());
             if !eventually(REST, gone) {
                 return Err(io::Error::other(format!(
                     "its link stays\n{}",
-                    stage.node.log()
+                    setup.node.log()
                 )));
             }
             Ok(())
         })?;
         // Still bound: otherwise the end of its namespace would free it.
-        stage.start()?;
+        setup.start()?;
         let address = leaves.address();
         succeeded(answer.clone())?;
-        audit::at_rest(stage, &[address], REST)?;
+        audit::at_rest(setup, &[address], REST)?;
         Ok((trace, answer))
     }
 }

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use datapath::netns::Netns;
 use lab::{
-    crash::{audit, campaign::Scenario, stage::Stage, tracer::Boundary},
+    crash::{audit, campaign::Scenario, setup::Setup, tracer::Boundary},
     node::plugin::{Invocation, Outcome as Answer},
     wait::eventually,
 };
@@ -42,44 +42,44 @@ impl Shrinking {
 }
 
 impl Scenario for Shrinking {
-    fn stage(&self) -> io::Result<Stage> {
+    fn setup(&self) -> io::Result<Setup> {
         let settings = [("WARM_IP_TARGET", "1"), ("IP_COOLDOWN_PERIOD", "0")];
-        let mut stage = Stage::with_clocks("t3.small", &settings)?;
+        let mut setup = Setup::with_clocks("t3.small", &settings)?;
         let pods = (0..5)
-            .map(|n| stage.node.add_pod(&format!("pod{n}")))
+            .map(|n| setup.node.add_pod(&format!("pod{n}")))
             .collect::<Result<_, _>>()?;
-        stage.pods = pods;
-        audit::at_rest(&stage, &[], REST)?;
-        let over = stage.pods.split_off(2);
+        setup.pods = pods;
+        audit::at_rest(&setup, &[], REST)?;
+        let over = setup.pods.split_off(2);
         for pod in &over {
-            let del = stage.node.invocation("DEL", &pod.id, Some(&pod.path));
-            succeeded(Some(del.run(stage.node.netns())?))?;
+            let del = setup.node.invocation("DEL", &pod.id, Some(&pod.path));
+            succeeded(Some(del.run(setup.node.netns())?))?;
         }
         // Their links are removed after the DELs, which is not part of this work. The namespaces are deleted later:
         // otherwise the links would be gone with them, and the daemon might have to detect that.
-        let gone = || audit::links(&stage).is_ok_and(|links| links.len() == 2);
+        let gone = || audit::links(&setup).is_ok_and(|links| links.len() == 2);
         if !eventually(REST, gone) {
-            return Err(io::Error::other(stage.node.log()));
+            return Err(io::Error::other(setup.node.log()));
         }
         for pod in over {
             Netns::unbind(&pod.path)?;
         }
-        Ok(stage)
+        Ok(setup)
     }
 
-    fn work(&self, stage: &mut Stage) -> io::Result<Option<Invocation>> {
-        stage.fall_asleep(self.sleep).map(|_| None)
+    fn work(&self, setup: &mut Setup) -> io::Result<Option<Invocation>> {
+        setup.fall_asleep(self.sleep).map(|_| None)
     }
 
-    fn done(&self, stage: &Stage) -> bool {
-        let calls = stage.lab.sim.calls();
+    fn done(&self, setup: &Setup) -> bool {
+        let calls = setup.lab.sim.calls();
         let unassigned = || {
             calls
                 .iter()
                 .any(|call| call.action == "UnassignPrivateIpAddresses")
         };
         match self.gives_an_eni_back() {
-            true => audit::enis(stage).len() == 1,
+            true => audit::enis(setup).len() == 1,
             false => unassigned(),
         }
     }
@@ -91,15 +91,15 @@ impl Scenario for Shrinking {
         !OTHERS.contains(&boundary.effect.as_str())
     }
 
-    fn judge(&self, stage: &mut Stage, _: Option<Answer>) -> io::Result<()> {
+    fn judge(&self, setup: &mut Setup, _: Option<Answer>) -> io::Result<()> {
         // Two lists from EC2, some time apart, need not be awaited either.
         for _ in 0..PATIENCE {
-            if audit::at_rest(stage, &[], AT_ONCE).is_ok() {
+            if audit::at_rest(setup, &[], AT_ONCE).is_ok() {
                 return Ok(());
             }
-            stage.pass(HALF_A_MINUTE)?;
+            setup.pass(HALF_A_MINUTE)?;
         }
-        audit::at_rest(stage, &[], REST)
+        audit::at_rest(setup, &[], REST)
     }
 }
 

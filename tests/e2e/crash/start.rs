@@ -8,7 +8,7 @@ use lab::{
     crash::{
         audit,
         campaign::Scenario,
-        stage::Stage,
+        setup::Setup,
         tracer::{Boundary, Trace},
     },
     node::{Pod, plugin::Outcome as Answer},
@@ -30,9 +30,9 @@ const REST: Duration = Duration::from_secs(60);
 struct Recovery;
 
 /// Removes a pod's record from the file of a dead daemon.
-fn forget(stage: &Stage, pod: &Pod) -> io::Result<()> {
+fn forget(setup: &Setup, pod: &Pod) -> io::Result<()> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
-    let opened = Store::open(&stage.node.state_file(), boot.trim());
+    let opened = Store::open(&setup.node.state_file(), boot.trim());
     let (store, contents) = opened.map_err(io::Error::other)?;
     let mut records = contents.records.iter();
     let record = records.find(|record| record.sandbox.container_id == pod.id);
@@ -41,59 +41,59 @@ fn forget(stage: &Stage, pod: &Pod) -> io::Result<()> {
 }
 
 impl Scenario for Recovery {
-    fn stage(&self) -> io::Result<Stage> {
+    fn setup(&self) -> io::Result<Setup> {
         let settings = [
             ("MAX_ENI", "1"),
             ("WARM_IP_TARGET", "9"),
             ("IP_COOLDOWN_PERIOD", "900"),
         ];
-        let mut stage = Stage::new("m5.large", &settings)?;
-        stage.await_free(9)?;
+        let mut setup = Setup::new("m5.large", &settings)?;
+        setup.await_free(9)?;
         for id in ["lives", "deleted", "ended", "unrecorded", "unwired"] {
-            let pod = stage.node.add_pod(id)?;
-            stage.pods.push(pod);
+            let pod = setup.node.add_pod(id)?;
+            setup.pods.push(pod);
         }
-        stage.node.kill_daemon()?;
-        let [_, deleted, _, unrecorded, unwired] = &stage.pods[..] else {
+        setup.node.kill_daemon()?;
+        let [_, deleted, _, unrecorded, unwired] = &setup.pods[..] else {
             unreachable!("five were added");
         };
-        forget(&stage, unrecorded)?;
+        forget(&setup, unrecorded)?;
         let route = format!("ip route del {} table {PODS_TABLE}", unwired.address());
-        stage.node.shell(&route)?;
-        let del = stage
+        setup.node.shell(&route)?;
+        let del = setup
             .node
             .invocation("DEL", "deleted", Some(&deleted.path))
             .conf("deadlineSeconds", json!(1));
-        succeeded(Some(del.run(stage.node.netns())?))?;
-        let ended = stage.pods.remove(2);
-        stage.node.end_pod(ended)?;
-        Ok(stage)
+        succeeded(Some(del.run(setup.node.netns())?))?;
+        let ended = setup.pods.remove(2);
+        setup.node.end_pod(ended)?;
+        Ok(setup)
     }
 
     fn strike(
         &self,
-        stage: &mut Stage,
+        setup: &mut Setup,
         at: Option<&Boundary>,
     ) -> io::Result<(Trace, Option<Answer>)> {
-        let trace = stage.strike_start(at, |stage| self.done(stage))?;
+        let trace = setup.strike_start(at, |setup| self.done(setup))?;
         Ok((trace, None))
     }
 
-    fn done(&self, stage: &Stage) -> bool {
-        let starts = stage.node.log().matches("\"ready\"").count();
-        starts > 1 && !stage.lab.sim.calls().is_empty()
+    fn done(&self, setup: &Setup) -> bool {
+        let starts = setup.node.log().matches("\"ready\"").count();
+        starts > 1 && !setup.lab.sim.calls().is_empty()
     }
 
-    fn judge(&self, stage: &mut Stage, _: Option<Answer>) -> io::Result<()> {
+    fn judge(&self, setup: &mut Setup, _: Option<Answer>) -> io::Result<()> {
         // Their runtimes got no answer, so they delete the sandboxes.
-        for cut_off in stage.pods.drain(2..) {
-            let del = stage
+        for cut_off in setup.pods.drain(2..) {
+            let del = setup
                 .node
                 .invocation("DEL", &cut_off.id, Some(&cut_off.path));
-            succeeded(Some(del.run(stage.node.netns())?))?;
+            succeeded(Some(del.run(setup.node.netns())?))?;
         }
-        let deleted = stage.pods.remove(1);
-        audit::at_rest(stage, &[deleted.address()], REST)
+        let deleted = setup.pods.remove(1);
+        audit::at_rest(setup, &[deleted.address()], REST)
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 
 use lab::{
     Lab,
-    crash::stage::Stage,
+    crash::setup::Setup,
     node::{Node, binaries, count, inspect::inspect},
     wait::eventually,
     wire::http2,
@@ -382,12 +382,12 @@ fn fault_52_wrong_descriptors_are_refused_and_closed() -> Outcome {
 
 /// With the first connection: a plugin would retry, and hide the wait.
 fn who_comes_after_a_long_silence_is_answered_at_once() -> Outcome {
-    let mut stage = Stage::with_clocks("t3.small", &[])?;
+    let mut setup = Setup::with_clocks("t3.small", &[])?;
     for _ in 0..5 {
-        inspect(&stage.node.socket())?;
-        stage.pass(Duration::from_secs(3600))?;
+        inspect(&setup.node.socket())?;
+        setup.pass(Duration::from_secs(3600))?;
     }
-    let log = stage.node.log();
+    let log = setup.node.log();
     assert!(!log.contains("refused a connection"), "{log}");
     Ok(())
 }

@@ -17,7 +17,7 @@ use vpc_sim::{Action, SimConfig, world::request::DetachNetworkInterface};
 
 use crate::{
     suite::{Outcome, trials},
-    support::repair::{LIMIT, Scene, one_by_one},
+    support::repair::{DamagedNode, LIMIT, one_by_one},
 };
 
 trials!(
@@ -60,7 +60,7 @@ const DAMAGE: [(&str, &str); 8] = [
     ("address", "ip addr flush dev eth1"),
 ];
 
-impl Scene {
+impl DamagedNode {
     /// One of the two pods with traffic is on the primary ENI, the other on a secondary one.
     fn set() -> io::Result<Self> {
         let lab = Lab::start(SimConfig::default())?;
@@ -71,7 +71,7 @@ impl Scene {
         // Three addresses on the primary ENI, so the fourth pod is on another one.
         let pods = (0..4).map(|n| node.add_pod(&format!("pod{n}")));
         let pods = pods.collect::<io::Result<Vec<_>>>()?;
-        let scene = Self {
+        let damaged = Self {
             lab,
             node,
             pods,
@@ -80,8 +80,8 @@ impl Scene {
             target,
             state: STATE,
         };
-        scene.talks()?;
-        Ok(scene)
+        damaged.talks()?;
+        Ok(damaged)
     }
 
     fn owner(&self, pod: &Pod) -> String {
@@ -92,63 +92,66 @@ impl Scene {
 }
 
 fn fault_43_what_others_take_away_comes_back() -> Outcome {
-    let scene = Scene::set()?;
-    assert_ne!(scene.owner(&scene.pods[0]), scene.owner(&scene.pods[3]));
-    one_by_one(&scene, &DAMAGE)
+    let damaged = DamagedNode::set()?;
+    assert_ne!(
+        damaged.owner(&damaged.pods[0]),
+        damaged.owner(&damaged.pods[3])
+    );
+    one_by_one(&damaged, &DAMAGE)
 }
 
 fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
-    let scene = Scene::set()?;
-    let right = scene.look()?;
+    let damaged = DamagedNode::set()?;
+    let right = damaged.describe()?;
     let all: Vec<&str> = DAMAGE
         .iter()
         .map(|(_, how)| *how)
         .filter(|how| !how.starts_with("nft delete"))
         .collect();
-    let took = scene.damage(&all.join("; "), &right)?;
+    let took = damaged.damage(&all.join("; "), &right)?;
     stdout::errln!("all of it: whole after {took:?}");
     Ok(())
 }
 
 /// A program that keeps undoing the repairs must not make the daemon busy, nor lose its own objects.
 fn fault_43_what_is_not_ours_stays() -> Outcome {
-    let scene = Scene::set()?;
+    let damaged = DamagedNode::set()?;
     let theirs = "ip rule add pref 512 to 203.0.113.77 lookup main; ip route add 192.0.2.0/24 dev eth1 table 2; \
                   nft add table ip theirs; ip rule add pref 600 from all to 203.0.113.78 lookup main protocol static";
-    scene.node.shell(theirs)?;
-    let right = scene.look()?;
-    scene.damage(
+    damaged.node.shell(theirs)?;
+    let right = damaged.describe()?;
+    damaged.damage(
         "ip rule flush protocol 107; ip route flush table 27392; nft delete table ip hawser",
         &right,
     )?;
-    let tables = scene.node.shell("nft list tables ip")?;
+    let tables = damaged.node.shell("nft list tables ip")?;
     assert!(tables.contains("table ip theirs"), "{tables}");
     Ok(())
 }
 
 /// The same comparison as for a repair: a restart finds nothing to do. (`restart` shows that it loses no packets.)
 fn a_restart_changes_nothing() -> Outcome {
-    let mut scene = Scene::set()?;
-    let right = scene.look()?;
-    assert!(scene.node.stop_daemon()?);
-    scene.node.start_daemon(&scene.lab.sim.ec2_endpoint())?;
+    let mut damaged = DamagedNode::set()?;
+    let right = damaged.describe()?;
+    assert!(damaged.node.stop_daemon()?);
+    damaged.node.start_daemon(&damaged.lab.sim.ec2_endpoint())?;
     let known = eventually(LIMIT, || {
-        count(&scene.node, "assigned").is_ok_and(|n| n == 4)
+        count(&damaged.node, "assigned").is_ok_and(|n| n == 4)
     });
-    assert!(known, "{}", scene.node.log());
-    assert_eq!(scene.look()?, right);
-    let metrics = scene.node.metrics()?;
+    assert!(known, "{}", damaged.node.log());
+    assert_eq!(damaged.describe()?, right);
+    let metrics = damaged.node.metrics()?;
     assert!(!metrics.contains("hawser_repairs_total{"), "{metrics}");
     Ok(())
 }
 
 /// An operator detaches a secondary ENI in the console.
 fn a_pulled_eni_makes_the_pool_look_at_ec2() -> Outcome {
-    let scene = Scene::set()?;
-    scene.lab.sim.clear_calls();
+    let damaged = DamagedNode::set()?;
+    damaged.lab.sim.clear_calls();
     let (pulled, attachment) = {
-        let world = scene.lab.sim.world();
-        let owner = world.owner_of(scene.pods[3].address());
+        let world = damaged.lab.sim.world();
+        let owner = world.owner_of(damaged.pods[3].address());
         let owner = owner.ok_or("nobody owns the fourth pod's address")?;
         let bond = owner.attachment.as_ref().ok_or("its ENI is not attached")?;
         (owner.id.to_string(), bond.id.clone())
@@ -157,46 +160,51 @@ fn a_pulled_eni_makes_the_pool_look_at_ec2() -> Outcome {
         attachment,
         force: true,
     };
-    let now = scene.lab.sim.now();
-    scene
+    let now = damaged.lab.sim.now();
+    damaged
         .lab
         .sim
         .world()
         .detach_network_interface(&pull, now)
         .map_err(|e| format!("{e:?}"))?;
-    scene.lab.sim.settle()?;
+    damaged.lab.sim.settle()?;
     let asked = || {
-        let calls = scene.lab.sim.calls();
+        let calls = damaged.lab.sim.calls();
         calls
             .iter()
             .any(|call| call.action == Action::DescribeNetworkInterfaces.name())
     };
-    assert!(eventually(LIMIT, asked), "{}", scene.node.log());
+    assert!(eventually(LIMIT, asked), "{}", damaged.node.log());
     let noticed = || {
-        inspect(&scene.node.socket()).is_ok_and(|s| {
+        inspect(&damaged.node.socket()).is_ok_and(|s| {
             s.enis
                 .iter()
                 .all(|eni| eni.id != pulled || eni.state != "ready")
         })
     };
-    assert!(eventually(LIMIT, noticed), "{}", scene.node.log());
+    assert!(eventually(LIMIT, noticed), "{}", damaged.node.log());
     Ok(())
 }
 
 fn a_pod_that_ends_is_noticed_at_once() -> Outcome {
-    let mut scene = Scene::set()?;
-    let gone = scene.pods.remove(1);
+    let mut damaged = DamagedNode::set()?;
+    let gone = damaged.pods.remove(1);
     datapath::netns::Netns::unbind(&gone.path)?;
     drop(gone);
     // Detected immediately, and released after its DEL had time to arrive: the log distinguishes the two.
-    let noticed = || scene.node.log().contains("a pod's link is gone");
-    assert!(eventually(LIMIT, noticed), "{}", scene.node.log());
-    assert_eq!(count(&scene.node, "assigned")?, 4, "{}", scene.node.log());
-    let released = || count(&scene.node, "assigned").is_ok_and(|n| n == 3);
+    let noticed = || damaged.node.log().contains("a pod's link is gone");
+    assert!(eventually(LIMIT, noticed), "{}", damaged.node.log());
+    assert_eq!(
+        count(&damaged.node, "assigned")?,
+        4,
+        "{}",
+        damaged.node.log()
+    );
+    let released = || count(&damaged.node, "assigned").is_ok_and(|n| n == 3);
     assert!(
         eventually(Duration::from_secs(60), released),
         "{}",
-        scene.node.log()
+        damaged.node.log()
     );
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::{
     suite::{Outcome, trials},
     support::{
         ipv6::{SIX, pods, start},
-        repair::{LIMIT, Scene, one_by_one},
+        repair::{DamagedNode, LIMIT, one_by_one},
     },
 };
 
@@ -55,12 +55,12 @@ const DAMAGE: [(&str, &str); 10] = [
     ),
 ];
 
-fn set() -> io::Result<Scene> {
+fn set() -> io::Result<DamagedNode> {
     let lab = start()?;
     let (node, elsewhere) = (lab.node("t3.small", &SIX)?, lab.node("t3.small", &SIX)?);
     let target = elsewhere.add_pod("target")?;
     let pods = pods(&node, 2)?;
-    let scene = Scene {
+    let damaged = DamagedNode {
         lab,
         node,
         pods,
@@ -69,8 +69,8 @@ fn set() -> io::Result<Scene> {
         target,
         state: STATE,
     };
-    scene.talks()?;
-    Ok(scene)
+    damaged.talks()?;
+    Ok(damaged)
 }
 
 fn fault_43_what_others_take_away_comes_back() -> Outcome {
@@ -78,40 +78,40 @@ fn fault_43_what_others_take_away_comes_back() -> Outcome {
 }
 
 fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
-    let scene = set()?;
-    let right = scene.look()?;
+    let damaged = set()?;
+    let right = damaged.describe()?;
     let all = DAMAGE.iter().map(|(_, how)| *how);
     let all: Vec<&str> = all.filter(|how| !how.starts_with("nft delete")).collect();
-    let took = scene.damage(&all.join("; "), &right)?;
+    let took = damaged.damage(&all.join("; "), &right)?;
     stdout::errln!("all of it: whole after {took:?}");
     Ok(())
 }
 
 fn fault_43_what_is_not_ours_stays() -> Outcome {
-    let scene = set()?;
+    let damaged = set()?;
     let theirs = "ip -6 rule add pref 512 to 2001:db8::77 lookup main; \
                   ip -6 rule add pref 600 to 2001:db8::78 lookup main protocol static; \
                   ip -6 route add 2001:db8:7::/48 dev eth0 table 27392; nft add table ip6 theirs";
-    scene.node.shell(theirs)?;
-    let right = scene.look()?;
-    scene.damage(
+    damaged.node.shell(theirs)?;
+    let right = damaged.describe()?;
+    damaged.damage(
         "ip -6 rule flush protocol 107; ip -6 route flush table 27392 proto 107; nft delete table ip6 hawser",
         &right,
     )?;
-    let tables = scene.node.shell("nft list tables ip6")?;
+    let tables = damaged.node.shell("nft list tables ip6")?;
     assert!(tables.contains("table ip6 theirs"), "{tables}");
     Ok(())
 }
 
 fn a_restart_changes_nothing() -> Outcome {
-    let mut scene = set()?;
-    let right = scene.look()?;
-    assert!(scene.node.stop_daemon()?);
-    scene.node.start_daemon(&scene.lab.sim.ec2_endpoint())?;
-    let known = || count(&scene.node, "assigned").is_ok_and(|n| n == 2);
-    assert!(eventually(LIMIT, known), "{}", scene.node.log());
-    assert_eq!(scene.look()?, right);
-    let metrics = scene.node.metrics()?;
+    let mut damaged = set()?;
+    let right = damaged.describe()?;
+    assert!(damaged.node.stop_daemon()?);
+    damaged.node.start_daemon(&damaged.lab.sim.ec2_endpoint())?;
+    let known = || count(&damaged.node, "assigned").is_ok_and(|n| n == 2);
+    assert!(eventually(LIMIT, known), "{}", damaged.node.log());
+    assert_eq!(damaged.describe()?, right);
+    let metrics = damaged.node.metrics()?;
     assert!(!metrics.contains("hawser_repairs_total{"), "{metrics}");
     Ok(())
 }

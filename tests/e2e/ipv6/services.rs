@@ -15,7 +15,7 @@ use lab::{
     node::{Node, Pod, count},
     traffic::{
         kube_proxy::{Proxy, Service, program},
-        tcp_probe::{Conversation, Listener},
+        tcp_probe::{Listener, TcpConnection},
     },
 };
 use serde_json::json;
@@ -91,8 +91,8 @@ impl Scene {
 
 /// Connects from `netns`; returns who answered and which source address it saw.
 fn call(netns: &datapath::netns::Netns, to: SocketAddr) -> std::io::Result<(String, IpAddr)> {
-    let mut call = Conversation::start(netns, None, to, LIMIT)?;
-    call.goes_on()?;
+    let mut call = TcpConnection::start(netns, None, to, LIMIT)?;
+    call.echoes()?;
     Ok((call.with.clone(), call.seen_as.ip()))
 }
 

@@ -74,8 +74,8 @@ fn an_ipv6_prefix_is_drawn_by_what_is_used_of_it() -> Outcome {
     let node = lab.node("m5.large", &ipv6::SIX)?;
     let pods = ipv6::pods(&node, 20)?;
     let mut page = open(&lab, &node)?;
-    let told = page.becomes(&cells("assigned"), &json!(pods.len()), SOON);
-    assert!(told, "{}", text(&mut page));
+    let shows_all = page.becomes(&cells("assigned"), &json!(pods.len()), SOON);
+    assert!(shows_all, "{}", text(&mut page));
     let shown = text(&mut page);
     let said = "20 in use, the rest of the prefix free";
     assert!(

@@ -310,7 +310,7 @@ fn without_the_variables_nobody_is_called() -> Outcome {
     ] {
         let mut node = exporting(&lab, settings)?;
         // The conventional ports of collectors.
-        let doors = [listen(&node, 4317)?, listen(&node, 4318)?];
+        let listeners = [listen(&node, 4317)?, listen(&node, 4318)?];
         node.start_daemon(&lab.sim.ec2_endpoint())?;
         let pod = node.add_pod(ID)?;
         node.delete_pod(pod)?;
@@ -318,9 +318,9 @@ fn without_the_variables_nobody_is_called() -> Outcome {
         let on = settings.iter().any(|(name, _)| name.ends_with("SAMPLER"));
         assert_eq!(has_exporter(&node)?, on, "{settings:?}");
         assert!(node.stop_daemon()?);
-        for door in doors {
-            door.set_nonblocking(true)?;
-            let called = door.accept().map(|(_, from)| from);
+        for listener in listeners {
+            listener.set_nonblocking(true)?;
+            let called = listener.accept().map(|(_, from)| from);
             let nobody = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
             assert!(called.map_err(nobody) == Err(true), "somebody called");
         }

@@ -35,12 +35,17 @@ pub fn fill(node: &Node, pods: u32) -> std::io::Result<()> {
 }
 
 /// Whether an ADD was refused for `reason` with this text, and was counted and logged under the same name.
-pub fn told(node: &Node, refused: &plugin::Outcome, reason: Reason, words: &[&str]) -> Outcome {
-    told_of("add", node, refused, reason, words)
+pub fn expect_refusal(
+    node: &Node,
+    refused: &plugin::Outcome,
+    reason: Reason,
+    words: &[&str],
+) -> Outcome {
+    expect_refusal_of("add", node, refused, reason, words)
 }
 
 /// The same for any verb.
-pub fn told_of(
+pub fn expect_refusal_of(
     verb: &str,
     node: &Node,
     refused: &plugin::Outcome,
@@ -53,13 +58,13 @@ pub fn told_of(
     for word in words.iter().copied().chain([&*format!("({name}")]) {
         assert!(text.contains(word), "\"{word}\" is not in: {text}");
     }
-    let line = noted(verb, node, reason)?;
+    let line = expect_counted(verb, node, reason)?;
     assert_eq!(line["cause"], refused.json["msg"]);
     Ok(())
 }
 
 /// The last log line about a refusal for `reason`, which must also have been counted.
-pub fn noted(verb: &str, node: &Node, reason: Reason) -> Result<Value, Failed> {
+pub fn expect_counted(verb: &str, node: &Node, reason: Reason) -> Result<Value, Failed> {
     let name = reason.as_str_name();
     let counter = format!("hawser_requests_total{{result=\"{name}\",verb=\"{verb}\"}}");
     assert!(node.metric(&counter)? > 0, "{counter} did not count");

@@ -21,7 +21,7 @@ use crate::suite::Outcome;
 pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// A node with pods that send traffic to another host.
-pub struct Scene {
+pub struct DamagedNode {
     pub lab: Lab,
     pub node: Node,
     pub pods: Vec<Pod>,
@@ -34,7 +34,7 @@ pub struct Scene {
     pub state: &'static str,
 }
 
-impl Scene {
+impl DamagedNode {
     pub fn talks(&self) -> io::Result<()> {
         for pod in self.talking.map(|n| &self.pods[n]) {
             let answer = ping(&pod.netns, None, self.target.address(), LIMIT)?;
@@ -43,7 +43,7 @@ impl Scene {
         Ok(())
     }
 
-    pub fn look(&self) -> io::Result<String> {
+    pub fn describe(&self) -> io::Result<String> {
         self.node.shell(self.state)
     }
 
@@ -73,7 +73,7 @@ impl Scene {
             }
             let took = self.node.shell(how).map(|_| {
                 let begun = Instant::now();
-                let whole = || self.look().is_ok_and(|now| now == right);
+                let whole = || self.describe().is_ok_and(|now| now == right);
                 eventually(LIMIT, whole).then(|| begun.elapsed())
             });
             let at_repair: Vec<u64> = answered.iter().map(|n| n.load(Ordering::Relaxed)).collect();
@@ -90,7 +90,7 @@ impl Scene {
     }
 
     fn not_whole(&self, how: &str, right: &str) -> io::Error {
-        let now = self.look().unwrap_or_default();
+        let now = self.describe().unwrap_or_default();
         io::Error::other(format!(
             "not whole after {how}\nwas:\n{right}\nis:\n{now}\n{}",
             self.node.log()
@@ -99,21 +99,21 @@ impl Scene {
 }
 
 /// Each damage is undone and counted by the expected kind, and the log stays short.
-pub fn one_by_one(scene: &Scene, damage: &[(&str, &str)]) -> Outcome {
-    let right = scene.look()?;
+pub fn one_by_one(damaged: &DamagedNode, damage: &[(&str, &str)]) -> Outcome {
+    let right = damaged.describe()?;
     for (kind, how) in damage {
-        let before = scene.repairs(kind)?;
-        let took = scene.damage(how, &right)?;
-        let repairs = scene.repairs(kind)? - before;
+        let before = damaged.repairs(kind)?;
+        let took = damaged.damage(how, &right)?;
+        let repairs = damaged.repairs(kind)? - before;
         stdout::errln!("{kind}: whole after {took:?}, {repairs} changes ({how})");
         assert!(repairs > 0, "no {kind} was counted after {how}");
     }
     // Each kind is logged when it is new.
-    let told = scene
+    let told = damaged
         .node
         .log()
         .matches("put the node's network right")
         .count();
-    assert!((1..=damage.len()).contains(&told), "{}", scene.node.log());
+    assert!((1..=damage.len()).contains(&told), "{}", damaged.node.log());
     Ok(())
 }

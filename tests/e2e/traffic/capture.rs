@@ -14,7 +14,7 @@ use datapath::{
 use lab::traffic::{
     capture,
     kube_proxy::{Proxy, Service, program},
-    pair::{Pair, Who},
+    node_pair::{Endpoint, NodePair},
     ping::ping,
 };
 
@@ -26,48 +26,68 @@ trials!(
 );
 
 fn the_twelve_checks() -> Outcome {
-    let mut pair = Pair::start(&[])?;
+    let mut pair = NodePair::start(&[])?;
     let cluster = |n: u8| SocketAddr::from(([172, 20, 0, n], 80));
     let service = |at, endpoint| Service {
         at,
         endpoint: pair.at(endpoint),
         masquerade: false,
     };
-    let node_port = SocketAddr::from((pair.address(Who::A), 30080));
+    let node_port = SocketAddr::from((pair.address(Endpoint::A), 30080));
     let services = [
-        service(node_port, Who::ASecondary),
-        service(cluster(10), Who::Internet),
-        service(cluster(11), Who::B),
+        service(node_port, Endpoint::ASecondary),
+        service(cluster(10), Endpoint::Internet),
+        service(cluster(11), Endpoint::B),
     ];
-    let (p1, p2, inet) = (Who::APrimary, Who::ASecondary, Who::Internet);
+    let (p1, p2, inet) = (Endpoint::APrimary, Endpoint::ASecondary, Endpoint::Internet);
     let at = |who| pair.at(who);
     let checks = [
         ("1: to a pod of the node", p1, at(p2), (p2, p1)),
         (
             "2: to another node, secondary",
             p2,
-            at(Who::B),
-            (Who::B, p2),
+            at(Endpoint::B),
+            (Endpoint::B, p2),
         ),
-        ("3: to another node, primary", p1, at(Who::B), (Who::B, p1)),
-        ("4: from another node", Who::B, at(p2), (p2, Who::B)),
+        (
+            "3: to another node, primary",
+            p1,
+            at(Endpoint::B),
+            (Endpoint::B, p1),
+        ),
+        (
+            "4: from another node",
+            Endpoint::B,
+            at(p2),
+            (p2, Endpoint::B),
+        ),
         (
             "5: to the internet, secondary",
             p2,
             at(inet),
-            (inet, Who::A),
+            (inet, Endpoint::A),
         ),
-        ("6: to the internet, primary", p1, at(inet), (inet, Who::A)),
+        (
+            "6: to the internet, primary",
+            p1,
+            at(inet),
+            (inet, Endpoint::A),
+        ),
         ("7: by a NodePort", inet, node_port, (p2, inet)),
         ("8: straight to the pod", inet, at(p2), (p2, inet)),
         (
             "9: to a service off the VPC",
             p2,
             cluster(10),
-            (inet, Who::A),
+            (inet, Endpoint::A),
         ),
-        ("10: to a service in the VPC", p2, cluster(11), (Who::B, p2)),
-        ("11: from the node", Who::A, at(p2), (p2, Who::A)),
+        (
+            "10: to a service in the VPC",
+            p2,
+            cluster(11),
+            (Endpoint::B, p2),
+        ),
+        ("11: from the node", Endpoint::A, at(p2), (p2, Endpoint::A)),
     ];
     for proxy in Proxy::ALL {
         program(pair.a.netns(), proxy, &services)?;
@@ -81,8 +101,11 @@ fn the_twelve_checks() -> Outcome {
 }
 
 /// Whether the pod on the secondary ENI gets an answer when it sends from the other's address.
-fn borrow_address(pair: &Pair) -> Result<Option<Duration>, Box<dyn std::error::Error>> {
-    let (thief, victim) = (pair.netns(Who::ASecondary), pair.address(Who::APrimary));
+fn borrow_address(pair: &NodePair) -> Result<Option<Duration>, Box<dyn std::error::Error>> {
+    let (thief, victim) = (
+        pair.netns(Endpoint::ASecondary),
+        pair.address(Endpoint::APrimary),
+    );
     thief.run(|| -> Result<(), netlink::Error> {
         let mut socket = Socket::open()?;
         let index = socket.link_by_name("eth0")?.map_or(0, |link| link.index);
@@ -92,19 +115,19 @@ fn borrow_address(pair: &Pair) -> Result<Option<Duration>, Box<dyn std::error::E
     Ok(ping(
         thief,
         Some(victim.into()),
-        pair.address(Who::B),
+        pair.address(Endpoint::B),
         patience,
     )?)
 }
 
 fn a_packet_that_leaves_by_the_wrong_eni_is_seen() -> Outcome {
-    let mut pair = Pair::start(&[])?;
-    let to = pair.at(Who::B);
+    let mut pair = NodePair::start(&[])?;
+    let to = pair.at(Endpoint::B);
     pair.expect(
         "with its rule",
-        Who::ASecondary,
+        Endpoint::ASecondary,
         to,
-        (Who::B, Who::ASecondary),
+        (Endpoint::B, Endpoint::ASecondary),
     );
     pair.verdict()?;
     pair.a.kill_daemon()?;
@@ -118,13 +141,13 @@ fn a_packet_that_leaves_by_the_wrong_eni_is_seen() -> Outcome {
         Ok(())
     })??;
     let patience = Duration::from_millis(300);
-    let (pod, node) = (pair.netns(Who::ASecondary), pair.address(Who::B));
+    let (pod, node) = (pair.netns(Endpoint::ASecondary), pair.address(Endpoint::B));
     assert!(
         ping(pod, None, node, patience)?.is_none(),
         "the fabric let it through"
     );
     let strays = capture::strays(&pair.lab, &pair.packets()?);
-    let (source, eni) = (pair.address(Who::ASecondary), &pair.a.instance.eni);
+    let (source, eni) = (pair.address(Endpoint::ASecondary), &pair.a.instance.eni);
     let seen = strays
         .iter()
         .any(|stray| stray.source == source && stray.eni == *eni);

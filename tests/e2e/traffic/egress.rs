@@ -5,11 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use datapath::netlink::{Socket, rule::Rule};
 use lab::{
-    error::told,
+    error::with_causes,
     traffic::{
         kube_proxy::{Proxy, Service, feed, program},
-        pair::{LIMIT, PORT, Pair, Who},
-        tcp_probe::{Conversation, Listener},
+        node_pair::{Endpoint, LIMIT, NodePair, PORT},
+        tcp_probe::{Listener, TcpConnection},
     },
     wait::eventually,
 };
@@ -25,39 +25,41 @@ trials!(
 );
 
 /// One connection of each kind that uses another path, for pods on both ENIs.
-fn connections(pair: &Pair) -> Result<Vec<(String, Conversation)>, Box<dyn std::error::Error>> {
+fn connections(
+    pair: &NodePair,
+) -> Result<Vec<(String, TcpConnection)>, Box<dyn std::error::Error>> {
     let service = |port, endpoint, masquerade| Service {
-        at: SocketAddr::from((pair.address(Who::A), port)),
+        at: SocketAddr::from((pair.address(Endpoint::A), port)),
         endpoint: pair.at(endpoint),
         masquerade,
     };
     let ports = [
-        service(30000, Who::APrimary, false),
-        service(30001, Who::ASecondary, false),
-        service(30002, Who::ASecondary, true),
+        service(30000, Endpoint::APrimary, false),
+        service(30001, Endpoint::ASecondary, false),
+        service(30002, Endpoint::ASecondary, true),
     ];
     program(pair.a.netns(), Proxy::Iptables, &ports)?;
     let mut calls = Vec::new();
-    for pod in Who::ON_A {
+    for pod in Endpoint::ON_A {
         calls.extend([
-            (pod, pair.at(Who::Internet)),
-            (pod, pair.at(Who::B)),
-            (pod, pair.at(Who::BSecondary)),
-            (Who::BSecondary, pair.at(pod)),
+            (pod, pair.at(Endpoint::Internet)),
+            (pod, pair.at(Endpoint::B)),
+            (pod, pair.at(Endpoint::BSecondary)),
+            (Endpoint::BSecondary, pair.at(pod)),
         ]);
     }
-    calls.extend(ports.map(|port| (Who::Internet, port.at)));
+    calls.extend(ports.map(|port| (Endpoint::Internet, port.at)));
     let open = |(from, to)| Ok((format!("{from:?} to {to}"), pair.call(from, to)?));
     calls.into_iter().map(open).collect()
 }
 
 fn connections_outlast_the_daemon() -> Outcome {
-    let mut pair = Pair::start(&[])?;
+    let mut pair = NodePair::start(&[])?;
     let mut open = connections(&pair)?;
     let endpoint = pair.lab.sim.ec2_endpoint();
     for clean in [true, false] {
         for (what, call) in &mut open {
-            pair.note(&format!("before: {what}"), call.goes_on());
+            pair.note(&format!("before: {what}"), call.echoes());
         }
         if clean {
             pair.a.stop_daemon()?;
@@ -65,18 +67,18 @@ fn connections_outlast_the_daemon() -> Outcome {
             pair.a.kill_daemon()?;
         }
         for (what, call) in &mut open {
-            pair.note(&format!("without a daemon: {what}"), call.goes_on());
+            pair.note(&format!("without a daemon: {what}"), call.echoes());
         }
         pair.a.start_daemon(&endpoint)?;
         for (what, call) in &mut open {
-            pair.note(&format!("after: {what}"), call.goes_on());
+            pair.note(&format!("after: {what}"), call.echoes());
         }
     }
     Ok(pair.verdict()?)
 }
 
 /// Our rules for marked packets, and the lines of our nftables.
-fn of_egress(pair: &Pair) -> Result<(Vec<Rule>, String), Box<dyn std::error::Error>> {
+fn of_egress(pair: &NodePair) -> Result<(Vec<Rule>, String), Box<dyn std::error::Error>> {
     let netns = pair.a.netns();
     let family = datapath::netlink::Family::V4;
     let mut rules = netns.run(|| Socket::open()?.rules(family))??;
@@ -88,7 +90,7 @@ fn of_egress(pair: &Pair) -> Result<(Vec<Rule>, String), Box<dyn std::error::Err
     Ok((rules, lines.join("\n")))
 }
 
-fn restart(pair: &mut Pair, external_snat: bool, node_ports: bool) -> std::io::Result<()> {
+fn restart(pair: &mut NodePair, external_snat: bool, node_ports: bool) -> std::io::Result<()> {
     let endpoint = pair.lab.sim.ec2_endpoint();
     let settings = [
         ("AWS_VPC_K8S_CNI_EXTERNALSNAT", external_snat),
@@ -102,15 +104,15 @@ fn restart(pair: &mut Pair, external_snat: bool, node_ports: bool) -> std::io::R
 }
 
 fn translation_is_switched_off_and_on_by_a_restart() -> Outcome {
-    let mut pair = Pair::start(&[])?;
+    let mut pair = NodePair::start(&[])?;
     let on = of_egress(&pair)?;
     let mut open = connections(&pair)?;
     for (external_snat, node_ports) in [(true, true), (true, false), (false, true)] {
         restart(&mut pair, external_snat, node_ports)?;
-        for pod in Who::ON_A {
-            let seen_as = if external_snat { pod } else { Who::A };
-            let to = pair.at(Who::Internet);
-            pair.expect("off the VPC", pod, to, (Who::Internet, seen_as));
+        for pod in Endpoint::ON_A {
+            let seen_as = if external_snat { pod } else { Endpoint::A };
+            let to = pair.at(Endpoint::Internet);
+            pair.expect("off the VPC", pod, to, (Endpoint::Internet, seen_as));
         }
         let (rules, table) = of_egress(&pair)?;
         assert_eq!(rules.len(), usize::from(node_ports || !external_snat));
@@ -124,7 +126,7 @@ fn translation_is_switched_off_and_on_by_a_restart() -> Outcome {
         // A connection's first packet decides. Only with both settings disabled, nothing is left that knows it.
         if node_ports {
             for (what, call) in &mut open {
-                pair.note(what, call.goes_on());
+                pair.note(what, call.echoes());
             }
         }
     }
@@ -133,7 +135,7 @@ fn translation_is_switched_off_and_on_by_a_restart() -> Outcome {
 }
 
 /// A separate block for a subnet, and an instance in it.
-fn another_block(pair: &Pair) -> Result<Instance, Box<dyn std::error::Error>> {
+fn another_block(pair: &NodePair) -> Result<Instance, Box<dyn std::error::Error>> {
     let subnet = {
         let mut world = pair.lab.sim.world();
         let vpc = world.vpcs().next().ok_or("no VPC")?.id.clone();
@@ -142,11 +144,15 @@ fn another_block(pair: &Pair) -> Result<Instance, Box<dyn std::error::Error>> {
     };
     pair.lab.sim.settle()?;
     let launch = LaunchInstance::plain("t3.small", subnet);
-    Ok(pair.lab.sim.launch_instance(launch).map_err(|e| told(&e))?)
+    Ok(pair
+        .lab
+        .sim
+        .launch_instance(launch)
+        .map_err(|e| with_causes(&e))?)
 }
 
 fn a_block_that_is_added_to_the_vpc_is_noticed() -> Outcome {
-    let mut pair = Pair::start(&[("HAWSER_VPC_CIDR_PERIOD", "1")])?;
+    let mut pair = NodePair::start(&[("HAWSER_VPC_CIDR_PERIOD", "1")])?;
     let handles =
         "for c in choose_eni source_nat nodeport_in; do nft -a list chain ip hawser $c; done";
     let handles = ["sh", "-ec", handles];
@@ -157,7 +163,7 @@ fn a_block_that_is_added_to_the_vpc_is_noticed() -> Outcome {
     let at = SocketAddr::from((newcomer.address, PORT));
     let _listener = Listener::start(&newcomer.netns, at, "newcomer")?;
     let mut open = Vec::new();
-    for pod in Who::ON_A {
+    for pod in Endpoint::ON_A {
         let noticed = eventually(Duration::from_secs(30), || {
             let Ok(call) = pair.call(pod, at) else {
                 return false;
@@ -170,7 +176,7 @@ fn a_block_that_is_added_to_the_vpc_is_noticed() -> Outcome {
     }
     // Also the translated ones: they keep their path.
     for (what, call) in &mut open {
-        pair.note(what, call.goes_on());
+        pair.note(what, call.echoes());
     }
     assert_eq!(
         feed(pair.a.netns(), &handles, "")?,
@@ -182,7 +188,7 @@ fn a_block_that_is_added_to_the_vpc_is_noticed() -> Outcome {
 }
 
 fn the_vpcs_blocks_are_known_without_the_metadata_service() -> Outcome {
-    let mut pair = Pair::start(&[("HAWSER_VPC_CIDR_PERIOD", "1")])?;
+    let mut pair = NodePair::start(&[("HAWSER_VPC_CIDR_PERIOD", "1")])?;
     let newcomer = another_block(&pair)?;
     let local = ["nft", "list", "chain", "ip", "hawser", "leaving"];
     let netns = datapath::netns::Netns::from_fd(
@@ -206,7 +212,7 @@ fn the_vpcs_blocks_are_known_without_the_metadata_service() -> Outcome {
     assert!(holds(), "the restarted daemon does not know the block");
     let at = SocketAddr::from((newcomer.address, PORT));
     let _listener = Listener::start(&newcomer.netns, at, "newcomer")?;
-    for pod in Who::ON_A {
+    for pod in Endpoint::ON_A {
         let call = pair.call(pod, at)?;
         assert_eq!(call.seen_as.ip(), pair.address(pod));
     }

@@ -1,4 +1,4 @@
-//! Who reaches whom: on one node, across nodes, through the right ENI and no other.
+//! Endpoint reaches whom: on one node, across nodes, through the right ENI and no other.
 
 use std::{net::IpAddr, time::Duration};
 

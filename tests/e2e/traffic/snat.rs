@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use lab::traffic::{
     kube_proxy::{Proxy, Service, program},
-    pair::{LIMIT, PORT, Pair, Who},
+    node_pair::{Endpoint, LIMIT, NodePair, PORT},
     ping::ping,
-    tcp_probe::Conversation,
+    tcp_probe::TcpConnection,
 };
 
 use crate::suite::{Outcome, trials};
@@ -33,27 +33,27 @@ fn cluster(port: u16) -> SocketAddr {
 }
 
 fn every_row_of_the_table() -> Outcome {
-    let mut pair = Pair::start(&[])?;
-    for pod in Who::ON_A {
+    let mut pair = NodePair::start(&[])?;
+    for pod in Endpoint::ON_A {
         for within in [
-            Who::B,
-            Who::BPrimary,
-            Who::BSecondary,
-            Who::A,
-            Who::APrimary,
-            Who::ASecondary,
+            Endpoint::B,
+            Endpoint::BPrimary,
+            Endpoint::BSecondary,
+            Endpoint::A,
+            Endpoint::APrimary,
+            Endpoint::ASecondary,
         ] {
             let to = pair.at(within);
             pair.expect("in the VPC", pod, to, (within, pod));
         }
-        let to = pair.at(Who::Internet);
-        pair.expect("off the VPC", pod, to, (Who::Internet, Who::A));
+        let to = pair.at(Endpoint::Internet);
+        pair.expect("off the VPC", pod, to, (Endpoint::Internet, Endpoint::A));
         for caller in [
-            Who::A,
-            Who::B,
-            Who::BPrimary,
-            Who::BSecondary,
-            Who::Internet,
+            Endpoint::A,
+            Endpoint::B,
+            Endpoint::BPrimary,
+            Endpoint::BSecondary,
+            Endpoint::Internet,
         ] {
             let to = pair.at(pod);
             pair.expect("to the pod", caller, to, (pod, caller));
@@ -63,13 +63,13 @@ fn every_row_of_the_table() -> Outcome {
 }
 
 fn services_lead_out_of_the_vpc_and_stay_in_it() -> Outcome {
-    let mut pair = Pair::start(&[])?;
+    let mut pair = NodePair::start(&[])?;
     let endpoints = [
-        Who::Internet,
-        Who::B,
-        Who::BSecondary,
-        Who::APrimary,
-        Who::ASecondary,
+        Endpoint::Internet,
+        Endpoint::B,
+        Endpoint::BSecondary,
+        Endpoint::APrimary,
+        Endpoint::ASecondary,
     ];
     for proxy in Proxy::ALL {
         let services: Vec<_> = (8000..)
@@ -81,10 +81,10 @@ fn services_lead_out_of_the_vpc_and_stay_in_it() -> Outcome {
             })
             .collect();
         program(pair.a.netns(), proxy, &services)?;
-        for pod in Who::ON_A {
+        for pod in Endpoint::ON_A {
             for (service, endpoint) in services.iter().zip(endpoints) {
-                let seen_as = if endpoint == Who::Internet {
-                    Who::A
+                let seen_as = if endpoint == Endpoint::Internet {
+                    Endpoint::A
                 } else {
                     pod
                 };
@@ -100,7 +100,7 @@ fn services_lead_out_of_the_vpc_and_stay_in_it() -> Outcome {
 
 /// Like a DNS cache on each node, which has the DNS service's address on its own device.
 fn services_of_the_node_itself_answer() -> Outcome {
-    let mut pair = Pair::start(&[])?;
+    let mut pair = NodePair::start(&[])?;
     let none = Service {
         at: cluster(1),
         endpoint: cluster(1),
@@ -108,24 +108,29 @@ fn services_of_the_node_itself_answer() -> Outcome {
     };
     program(pair.a.netns(), Proxy::LocalAddress, &[none])?;
     let _cache = lab::traffic::tcp_probe::Listener::start(pair.a.netns(), cluster(PORT), "A")?;
-    for pod in Who::ON_A {
-        pair.expect("a node's own service", pod, cluster(PORT), (Who::A, pod));
-        let to = pair.at(Who::Internet);
-        pair.expect("and beyond", pod, to, (Who::Internet, Who::A));
-        let to = pair.at(Who::B);
-        pair.expect("and besides", pod, to, (Who::B, pod));
+    for pod in Endpoint::ON_A {
+        pair.expect(
+            "a node's own service",
+            pod,
+            cluster(PORT),
+            (Endpoint::A, pod),
+        );
+        let to = pair.at(Endpoint::Internet);
+        pair.expect("and beyond", pod, to, (Endpoint::Internet, Endpoint::A));
+        let to = pair.at(Endpoint::B);
+        pair.expect("and besides", pod, to, (Endpoint::B, pod));
     }
     Ok(pair.verdict()?)
 }
 
 fn excluded_destinations_see_the_pod() -> Outcome {
     let list = "198.51.100.0/24, 203.0.113.0/24,fd00::/8";
-    let mut pair = Pair::start(&[("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", list)])?;
-    for pod in Who::ON_A {
-        let to = pair.at(Who::Internet);
-        pair.expect("excluded", pod, to, (Who::Internet, pod));
-        let to = pair.at(Who::B);
-        pair.expect("in the VPC", pod, to, (Who::B, pod));
+    let mut pair = NodePair::start(&[("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", list)])?;
+    for pod in Endpoint::ON_A {
+        let to = pair.at(Endpoint::Internet);
+        pair.expect("excluded", pod, to, (Endpoint::Internet, pod));
+        let to = pair.at(Endpoint::B);
+        pair.expect("in the VPC", pod, to, (Endpoint::B, pod));
     }
     assert!(
         pair.a.log().contains("fd00::/8"),
@@ -140,26 +145,26 @@ fn with_external_snat_everybody_sees_the_pod() -> Outcome {
         // The AWS VPC CNI needs it for services that lead out of the VPC; here it has no effect.
         ("AWS_EXTERNAL_SERVICE_CIDRS", "203.0.113.0/24"),
     ];
-    let mut pair = Pair::start(&settings)?;
+    let mut pair = NodePair::start(&settings)?;
     let service = Service {
         at: cluster(PORT),
-        endpoint: pair.at(Who::Internet),
+        endpoint: pair.at(Endpoint::Internet),
         masquerade: false,
     };
     program(pair.a.netns(), Proxy::Iptables, &[service])?;
-    for pod in Who::ON_A {
-        for to in [pair.at(Who::Internet), service.at] {
-            pair.expect("off the VPC", pod, to, (Who::Internet, pod));
+    for pod in Endpoint::ON_A {
+        for to in [pair.at(Endpoint::Internet), service.at] {
+            pair.expect("off the VPC", pod, to, (Endpoint::Internet, pod));
         }
-        let to = pair.at(Who::B);
-        pair.expect("in the VPC", pod, to, (Who::B, pod));
+        let to = pair.at(Endpoint::B);
+        pair.expect("in the VPC", pod, to, (Endpoint::B, pod));
     }
     Ok(pair.verdict()?)
 }
 
 /// The AWS VPC CNI translates it too, to the same address; on a secondary ENI, to one that the VPC drops there.
 fn the_nodes_own_traffic_keeps_its_address_and_port() -> Outcome {
-    let mut pair = Pair::start(&[])?;
+    let mut pair = NodePair::start(&[])?;
     let own = {
         let world = pair.lab.sim.world();
         let eni = world.interface(&pair.secondary_in(&world)).cloned();
@@ -167,23 +172,29 @@ fn the_nodes_own_traffic_keeps_its_address_and_port() -> Outcome {
             .ok_or("the ENI has no address")?
     };
     for source in [None, Some(own)] {
-        let to = pair.at(Who::Internet);
-        let call = Conversation::start(pair.netns(Who::A), source.map(IpAddr::V4), to, LIMIT)?;
-        let address = source.unwrap_or(pair.address(Who::A));
+        let to = pair.at(Endpoint::Internet);
+        let call =
+            TcpConnection::start(pair.netns(Endpoint::A), source.map(IpAddr::V4), to, LIMIT)?;
+        let address = source.unwrap_or(pair.address(Endpoint::A));
         assert_eq!(call.seen_as, SocketAddr::from((address, call.port)));
     }
-    let to = pair.at(Who::B);
-    pair.expect("a pod", Who::ASecondary, to, (Who::B, Who::ASecondary));
+    let to = pair.at(Endpoint::B);
+    pair.expect(
+        "a pod",
+        Endpoint::ASecondary,
+        to,
+        (Endpoint::B, Endpoint::ASecondary),
+    );
     Ok(pair.verdict()?)
 }
 
 fn source_ports_are_kept_or_drawn_as_told() -> Outcome {
     for (word, drawn) in [("prng", true), ("hashrandom", true), ("none", false)] {
-        let pair = Pair::start(&[("AWS_VPC_K8S_CNI_RANDOMIZESNAT", word)])?;
+        let pair = NodePair::start(&[("AWS_VPC_K8S_CNI_RANDOMIZESNAT", word)])?;
         let mut moved = 0;
         for _ in 0..4 {
-            for pod in Who::ON_A {
-                let call = pair.call(pod, pair.at(Who::Internet))?;
+            for pod in Endpoint::ON_A {
+                let call = pair.call(pod, pair.at(Endpoint::Internet))?;
                 moved += u32::from(call.seen_as.port() != call.port);
             }
         }
@@ -216,27 +227,27 @@ table ip foreign {
 ";
 
 fn foreign_mark_bits_survive() -> Outcome {
-    let mut pair = Pair::start(&[])?;
+    let mut pair = NodePair::start(&[])?;
     let node_port = Service {
-        at: SocketAddr::from((pair.address(Who::A), 30080)),
-        endpoint: pair.at(Who::ASecondary),
+        at: SocketAddr::from((pair.address(Endpoint::A), 30080)),
+        endpoint: pair.at(Endpoint::ASecondary),
         masquerade: false,
     };
     program(pair.a.netns(), Proxy::Nftables, &[node_port])?;
     lab::traffic::kube_proxy::feed(pair.a.netns(), &["nft", "-f", "-"], FOREIGN)?;
-    for pod in Who::ON_A {
-        let to = pair.at(Who::Internet);
-        pair.expect("off the VPC", pod, to, (Who::Internet, Who::A));
-        for within in [Who::B, Who::BSecondary] {
+    for pod in Endpoint::ON_A {
+        let to = pair.at(Endpoint::Internet);
+        pair.expect("off the VPC", pod, to, (Endpoint::Internet, Endpoint::A));
+        for within in [Endpoint::B, Endpoint::BSecondary] {
             let to = pair.at(within);
             pair.expect("in the VPC", pod, to, (within, pod));
         }
     }
     pair.expect(
         "a NodePort",
-        Who::Internet,
+        Endpoint::Internet,
         node_port.at,
-        (Who::ASecondary, Who::Internet),
+        (Endpoint::ASecondary, Endpoint::Internet),
     );
     let counters =
         lab::traffic::kube_proxy::feed(pair.a.netns(), &["nft", "list", "counters"], "")?;
@@ -256,24 +267,24 @@ fn foreign_mark_bits_survive() -> Outcome {
 }
 
 fn another_mark_does_the_same() -> Outcome {
-    let mut pair = Pair::start(&[("AWS_VPC_K8S_CNI_CONNMARK", "0x1000")])?;
+    let mut pair = NodePair::start(&[("AWS_VPC_K8S_CNI_CONNMARK", "0x1000")])?;
     let node_port = Service {
-        at: SocketAddr::from((pair.address(Who::A), 30080)),
-        endpoint: pair.at(Who::ASecondary),
+        at: SocketAddr::from((pair.address(Endpoint::A), 30080)),
+        endpoint: pair.at(Endpoint::ASecondary),
         masquerade: false,
     };
     program(pair.a.netns(), Proxy::Nftables, &[node_port])?;
-    for pod in Who::ON_A {
-        let to = pair.at(Who::Internet);
-        pair.expect("off the VPC", pod, to, (Who::Internet, Who::A));
-        let to = pair.at(Who::B);
-        pair.expect("in the VPC", pod, to, (Who::B, pod));
+    for pod in Endpoint::ON_A {
+        let to = pair.at(Endpoint::Internet);
+        pair.expect("off the VPC", pod, to, (Endpoint::Internet, Endpoint::A));
+        let to = pair.at(Endpoint::B);
+        pair.expect("in the VPC", pod, to, (Endpoint::B, pod));
     }
     pair.expect(
         "a NodePort",
-        Who::Internet,
+        Endpoint::Internet,
         node_port.at,
-        (Who::ASecondary, Who::Internet),
+        (Endpoint::ASecondary, Endpoint::Internet),
     );
     let rules = lab::traffic::kube_proxy::feed(pair.a.netns(), &["ip", "rule"], "")?;
     assert!(
@@ -290,10 +301,10 @@ fn links_are_named_and_sized_as_told() -> Outcome {
         ("AWS_VPC_ENI_MTU", "1600"),
         ("POD_MTU", "1400"),
     ];
-    let mut pair = Pair::start(&settings)?;
-    for pod in Who::ON_A {
-        let to = pair.at(Who::Internet);
-        pair.expect("off the VPC", pod, to, (Who::Internet, Who::A));
+    let mut pair = NodePair::start(&settings)?;
+    for pod in Endpoint::ON_A {
+        let to = pair.at(Endpoint::Internet);
+        pair.expect("off the VPC", pod, to, (Endpoint::Internet, Endpoint::A));
     }
     let links = lab::traffic::kube_proxy::feed(pair.a.netns(), &["ip", "-o", "link"], "")?;
     let named = |prefix: &str| -> Vec<_> {
@@ -312,16 +323,19 @@ fn links_are_named_and_sized_as_told() -> Outcome {
         named("pod").iter().all(|line| line.contains("mtu 1400")),
         "{links}"
     );
-    let inside =
-        lab::traffic::kube_proxy::feed(pair.netns(Who::ASecondary), &["ip", "-o", "link"], "")?;
+    let inside = lab::traffic::kube_proxy::feed(
+        pair.netns(Endpoint::ASecondary),
+        &["ip", "-o", "link"],
+        "",
+    )?;
     assert!(
         inside.contains(": eth0@") && inside.contains("mtu 1400"),
         "{inside}"
     );
     let there = ping(
-        pair.netns(Who::ASecondary),
+        pair.netns(Endpoint::ASecondary),
         None,
-        pair.address(Who::B),
+        pair.address(Endpoint::B),
         LIMIT,
     )?;
     assert!(there.is_some());

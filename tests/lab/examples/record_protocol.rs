@@ -37,7 +37,7 @@ fn record(directory: &Path) -> io::Result<()> {
     let recorder = Recorder {
         node: &node,
         directory,
-        tap: lab.dir().join("tap.sock"),
+        proxy: lab.dir().join("proxy.sock"),
     };
     let (netns, path) = node.sandbox("recorded")?;
     let verb = |verb| node.invocation(verb, "recorded", Some(&path));
@@ -69,34 +69,39 @@ fn record(directory: &Path) -> io::Result<()> {
 struct Recorder<'a> {
     node: &'a Node,
     directory: &'a Path,
-    tap: PathBuf,
+    proxy: PathBuf,
 }
 
 impl Recorder<'_> {
     fn keep(&self, name: &str, invocation: &Invocation) -> io::Result<lab::node::plugin::Outcome> {
-        let invocation = invocation.clone().conf("socket", json!(self.tap));
-        self.tapped(name, || invocation.run(self.node.netns()))
+        let invocation = invocation.clone().conf("socket", json!(self.proxy));
+        self.recorded_exchange(name, || invocation.run(self.node.netns()))
     }
 
     fn keep_inspect(&self) -> io::Result<()> {
-        let snapshot = self.tapped("inspect", || lab::node::inspect::inspect(&self.tap))?;
+        let snapshot =
+            self.recorded_exchange("inspect", || lab::node::inspect::inspect(&self.proxy))?;
         outln!("inspect: {} ENIs", snapshot.enis.len())?;
         Ok(())
     }
 
-    fn tapped<T>(&self, name: &str, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        fs::remove_file(&self.tap).or_else(|error| match error.kind() {
+    fn recorded_exchange<T>(
+        &self,
+        name: &str,
+        work: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        fs::remove_file(&self.proxy).or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => Ok(()),
             _ => Err(error),
         })?;
-        let tap = UnixListener::bind(&self.tap)?;
+        let proxy = UnixListener::bind(&self.proxy)?;
         let socket = self.node.socket();
         std::thread::scope(|scope| {
-            let tapped = scope.spawn(move || recording_proxy::pass_on(&tap, &socket));
+            let recorded_exchange = scope.spawn(move || recording_proxy::pass_on(&proxy, &socket));
             let done = work()?;
-            let exchange = tapped
+            let exchange = recorded_exchange
                 .join()
-                .map_err(|_| io::Error::other("the tap panicked"))??;
+                .map_err(|_| io::Error::other("the proxy panicked"))??;
             outln!(
                 "{name}: {} + {} bytes",
                 exchange.request.len(),

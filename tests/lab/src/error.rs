@@ -4,7 +4,7 @@ use std::io;
 
 /// An error and its causes in one line.
 #[must_use]
-pub fn told(error: &dyn std::error::Error) -> io::Error {
+pub fn with_causes(error: &dyn std::error::Error) -> io::Error {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -12,9 +12,9 @@ use datapath::netns::Netns;
 
 /// A listener on the loopback of the namespace in which it was opened.
 #[derive(Debug)]
-pub struct Door(TcpListener);
+pub struct TcpForward(TcpListener);
 
-impl Door {
+impl TcpForward {
     /// Call this before [`crate::sandbox::enter`]: a socket stays in its namespace.
     ///
     /// # Errors

@@ -6,7 +6,7 @@
 pub mod capture;
 pub mod ether;
 pub mod kube_proxy;
-pub mod pair;
+pub mod node_pair;
 pub mod ping;
 pub mod stream;
 pub mod tcp_probe;

@@ -13,7 +13,7 @@ use vpc_sim::{
     world::request::{AssignPrivateIpAddresses, CreateNetworkInterface, Pick, Pick6},
 };
 
-use crate::{error::told, node::Node};
+use crate::{error::with_causes, node::Node};
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 
@@ -42,7 +42,7 @@ impl Lab {
             MsFlags::empty(),
             None::<&str>,
         )?;
-        let sim = Sim::start(sim).map_err(|e| told(&e))?;
+        let sim = Sim::start(sim).map_err(|e| with_causes(&e))?;
         Ok(Self {
             sim,
             dir,
@@ -70,7 +70,10 @@ impl Lab {
             ipv6: self.own_ipv6(),
             ..LaunchInstance::default()
         };
-        let instance = self.sim.launch_instance(launch).map_err(|e| told(&e))?;
+        let instance = self
+            .sim
+            .launch_instance(launch)
+            .map_err(|e| with_causes(&e))?;
         let number = self.nodes.fetch_add(1, Ordering::Relaxed);
         Node::new(instance, self.dir.join(format!("node-{number}")), settings)
     }
@@ -96,12 +99,12 @@ impl Lab {
         let subnet = subnet.ok_or_else(|| io::Error::other("no subnet"))?;
         let thief = world.create_network_interface(CreateNetworkInterface::plain(subnet), now);
         let request = AssignPrivateIpAddresses {
-            eni: thief.map_err(|e| told(&e))?.id,
+            eni: thief.map_err(|e| with_causes(&e))?.id,
             ipv4: Pick::These(vec![address]),
             allow_reassignment: true,
         };
         let assigned = world.assign_private_ip_addresses(&request, now);
-        assigned.map(drop).map_err(|e| told(&e))
+        assigned.map(drop).map_err(|e| with_causes(&e))
     }
 
     #[must_use]

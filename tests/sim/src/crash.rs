@@ -6,7 +6,7 @@
 //! May use everything of the simulation but `run` and `campaign`. Must not know the fleet.
 
 mod daemon;
-mod story;
+mod scenario_steps;
 
 use std::{
     fmt, io,
@@ -23,14 +23,14 @@ use ipnet::Ipv4Net;
 use planner::{Config, limits};
 use tokio::time::Instant;
 
-use self::story::CHAOS;
+use self::scenario_steps::CHAOS;
 use crate::{
     faults::Fault,
     scenario::{Load, Scenario, Window},
     state::{
-        Stage,
+        Shared,
         points::Points,
-        trace::{Trace, Words},
+        trace::{Trace, TraceDetail},
     },
 };
 
@@ -93,14 +93,14 @@ pub fn enumerate_all(tell: impl Fn(String) -> io::Result<()>) -> io::Result<bool
 /// If no directory for the state files can be created.
 #[must_use]
 pub fn enumerate(faults: &[Fault], first: usize, stride: usize) -> Report {
-    let (points, failure) = live(faults, None, Words::Last);
+    let (points, failure) = live(faults, None, TraceDetail::Last);
     let mut report = Report {
         points,
         failures: failure.into_iter().collect(),
         ..Report::default()
     };
     for point in (first..report.points.len()).step_by(stride) {
-        let (passed, failure) = live(faults, Some(point), Words::Last);
+        let (passed, failure) = live(faults, Some(point), TraceDetail::Last);
         if passed.get(point) == report.points.get(point) {
             report.covered += 1;
         }
@@ -113,7 +113,11 @@ pub fn enumerate(faults: &[Fault], first: usize, stride: usize) -> Report {
 }
 
 /// One run: its points and its violations.
-fn live(faults: &[Fault], kill_at: Option<usize>, words: Words) -> (Vec<String>, Option<String>) {
+fn live(
+    faults: &[Fault],
+    kill_at: Option<usize>,
+    detail: TraceDetail,
+) -> (Vec<String>, Option<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -121,17 +125,17 @@ fn live(faults: &[Fault], kill_at: Option<usize>, words: Words) -> (Vec<String>,
         .expect("a runtime without I/O needs nothing of the system");
     let scenario = Arc::new(scenario(faults));
     runtime.block_on(async move {
-        let trace = Trace::new(words != Words::None, words == Words::All);
+        let trace = Trace::new(detail != TraceDetail::None, detail == TraceDetail::All);
         let points = Points::new(kill_at);
-        let stage = Stage::new(scenario, trace, Instant::now()).with_points(points);
-        let (stage, place) = (Arc::new(stage), Place::new());
+        let shared = Shared::new(scenario, trace, Instant::now()).with_points(points);
+        let (shared, place) = (Arc::new(shared), Place::new());
         // Biased: a violation ends the run immediately.
         tokio::select! {
             biased;
-            () = stage.failed() => {}
-            () = story::tell(stage.clone(), place.0.clone()) => {}
+            () = shared.failed() => {}
+            () = scenario_steps::run(shared.clone(), place.0.clone()) => {}
         }
-        stage.with(|state, _| {
+        shared.with(|state, _| {
             let why = state.broken.as_ref().map(|broken| {
                 let trace = state.trace.lines().join("\n    ");
                 format!("{}: {}\n    {trace}", broken.rule, broken.what)

@@ -22,14 +22,14 @@ use tokio::{
 
 use crate::{
     faults::Fault,
-    state::{Stage, State},
+    state::{Shared, State},
     surroundings::{cloud::Cloud, host::Host},
 };
 
 /// Runs daemons, one at a time.
 #[derive(Debug)]
 pub struct Node {
-    stage: Arc<Stage>,
+    shared: Arc<Shared>,
     me: Arc<Identity>,
     metrics: Arc<Metrics>,
     tasks: Detached,
@@ -39,10 +39,10 @@ pub struct Node {
 
 impl Node {
     #[must_use]
-    pub fn new(stage: Arc<Stage>) -> Self {
-        let me = Arc::new(stage.with(|state, _| identity(state)));
+    pub fn new(shared: Arc<Shared>) -> Self {
+        let me = Arc::new(shared.with(|state, _| identity(state)));
         Self {
-            stage,
+            shared,
             me,
             metrics: Arc::new(Metrics::new()),
             tasks: Detached::default(),
@@ -52,7 +52,7 @@ impl Node {
 
     /// Starts a daemon, which serves as soon as EC2 has answered.
     pub fn start(&mut self) {
-        let generation = self.stage.with(|state, now| {
+        let generation = self.shared.with(|state, now| {
             state.generation += 1;
             state.budget.restart();
             state.disturbed.forget_lists();
@@ -62,7 +62,7 @@ impl Node {
             state.generation
         });
         let start = Start {
-            stage: self.stage.clone(),
+            shared: self.shared.clone(),
             me: self.me.clone(),
             metrics: self.metrics.clone(),
             generation,
@@ -75,7 +75,7 @@ impl Node {
         if let Some(task) = self.running.take() {
             task.abort();
         }
-        self.stage.with(|state, now| {
+        self.shared.with(|state, now| {
             state.pool = None;
             state.monitor = None;
             state.generation += 1;
@@ -114,7 +114,7 @@ impl State {
 
 /// One daemon.
 struct Start {
-    stage: Arc<Stage>,
+    shared: Arc<Shared>,
     me: Arc<Identity>,
     metrics: Arc<Metrics>,
     generation: u64,
@@ -122,7 +122,7 @@ struct Start {
 
 impl Start {
     async fn run(self) {
-        let restored = self.stage.with(|state, now| {
+        let restored = self.shared.with(|state, now| {
             let cooldown = state.scenario.config.cooldown;
             let enis = state.noted.clone();
             Restored {
@@ -131,16 +131,16 @@ impl Start {
             }
         });
         let cloud = Cloud {
-            stage: self.stage.clone(),
+            shared: self.shared.clone(),
             generation: self.generation,
         };
         let executor = Executor::new(
             Arc::new(cloud),
             self.me.clone(),
-            settings(&self.stage),
+            settings(&self.shared),
             self.metrics.clone(),
         );
-        let (config, kind, seed) = self.stage.with(|state, _| {
+        let (config, kind, seed) = self.shared.with(|state, _| {
             let scenario = &state.scenario;
             (
                 scenario.config.clone(),
@@ -150,23 +150,27 @@ impl Start {
         });
         let planner = Planner::new(config, kind, self.me.subnet.clone(), seed);
         let host = Host {
-            stage: self.stage.clone(),
+            shared: self.shared.clone(),
             generation: self.generation,
         };
-        let clock = Clock::Runtime(self.stage.epoch());
+        let clock = Clock::Runtime(self.shared.epoch());
         let detached = Detached::default();
         let (pool, driver) = Driver::new(planner, executor.clone(), host, detached.clone(), clock);
         let serving = !restored.enis.is_empty();
         let known = restored.enis.clone();
-        drop(detached.spawn_idle(remember(driver.enis(), self.stage.clone(), self.generation)));
+        drop(detached.spawn_idle(remember(
+            driver.enis(),
+            self.shared.clone(),
+            self.generation,
+        )));
         pool.tell(Event::Restore(restored)).await;
-        let (missing, monitor) = self.stage.with(|state, _| state.watch_links(&known));
+        let (missing, monitor) = self.shared.with(|state, _| state.watch_links(&known));
         for mac in missing {
             pool.tell(Event::EniLinkGone { mac }).await;
         }
         drop(detached.spawn_idle(pass_on(monitor, pool.clone())));
         drop(detached.spawn_idle(discovery::run(executor, pool.clone(), serving)));
-        self.stage.with(|state, now| {
+        self.shared.with(|state, now| {
             state
                 .trace
                 .note(now, "serves", &[self.generation], || self.generation);
@@ -184,11 +188,11 @@ async fn pass_on(mut gone: mpsc::UnboundedReceiver<Mac>, pool: Pool) {
 }
 
 /// The store's list of ENIs, written when it changes; a dead daemon writes no more.
-async fn remember(mut enis: watch::Receiver<Vec<Observed>>, stage: Arc<Stage>, generation: u64) {
+async fn remember(mut enis: watch::Receiver<Vec<Observed>>, shared: Arc<Shared>, generation: u64) {
     while enis.changed().await.is_ok() {
         let now = enis.borrow_and_update().clone();
         sleep(Duration::from_millis(1)).await;
-        stage.with(|state, _| {
+        shared.with(|state, _| {
             if state.generation == generation {
                 state.noted = now;
             }
@@ -196,12 +200,12 @@ async fn remember(mut enis: watch::Receiver<Vec<Observed>>, stage: Arc<Stage>, g
     }
 }
 
-pub(super) fn settings(stage: &Stage) -> config::Cloud {
+pub(super) fn settings(shared: &Shared) -> config::Cloud {
     config::Cloud {
         cluster: None,
         extra_tags: BTreeMap::new(),
         manage_untagged: false,
-        timeout: stage.with(|state, _| state.scenario.timeout),
+        timeout: shared.with(|state, _| state.scenario.timeout),
     }
 }
 

@@ -9,7 +9,7 @@ use vpc_sim::world::model::NetworkInterface;
 
 use crate::{
     faults::Fault,
-    state::{State, witness::Thing},
+    state::{State, disturbances::Thing},
 };
 
 /// The maximum number of EC2 calls of one daemon within any minute (I9), whatever goes wrong.

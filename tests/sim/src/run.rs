@@ -15,11 +15,11 @@ use crate::{
     node::Node,
     oracle,
     scenario::{BOOT, Scenario},
-    state::{Stage, Violation, trace::Trace},
+    state::{Shared, Violation, trace::Trace},
     surroundings::pods::{Pods, Wish, until},
 };
 
-pub use crate::state::trace::Words;
+pub use crate::state::trace::TraceDetail;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -80,11 +80,11 @@ impl fmt::Display for Failure {
 /// Runs `seed`. A failing seed runs again with a log.
 #[must_use]
 pub fn run(seed: u64) -> Outcome {
-    let outcome = live(seed, Words::None);
+    let outcome = live(seed, TraceDetail::None);
     if outcome.failure.is_none() {
         return outcome;
     }
-    live(seed, Words::Last)
+    live(seed, TraceDetail::Last)
 }
 
 /// Runs `seed` once.
@@ -92,44 +92,44 @@ pub fn run(seed: u64) -> Outcome {
 /// # Panics
 /// If the runtime cannot be created.
 #[must_use]
-pub fn live(seed: u64, words: Words) -> Outcome {
+pub fn live(seed: u64, detail: TraceDetail) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime without I/O needs nothing of the system");
     // Inside the runtime, otherwise the epoch would be read from the real clock.
-    runtime.block_on(async move { Life::new(seed, words).run().await })
+    runtime.block_on(async move { Life::new(seed, detail).run().await })
 }
 
 /// One run in progress.
 struct Life {
     scenario: Arc<Scenario>,
-    stage: Arc<Stage>,
+    shared: Arc<Shared>,
     kept: Kept,
 }
 
 impl Life {
-    fn new(seed: u64, words: Words) -> Self {
+    fn new(seed: u64, detail: TraceDetail) -> Self {
         let scenario = Arc::new(Scenario::draw(seed));
-        let trace = Trace::new(words != Words::None, words == Words::All);
-        let stage = Arc::new(Stage::new(scenario.clone(), trace, Instant::now()));
+        let trace = Trace::new(detail != TraceDetail::None, detail == TraceDetail::All);
+        let shared = Arc::new(Shared::new(scenario.clone(), trace, Instant::now()));
         Self {
             scenario,
-            stage,
+            shared,
             kept: Kept::default(),
         }
     }
 
     async fn run(mut self) -> Outcome {
-        let stage = self.stage.clone();
+        let shared = self.shared.clone();
         // Biased: a violation ends the run immediately.
         tokio::select! {
             biased;
-            () = stage.failed() => {}
+            () = shared.failed() => {}
             () = self.play() => {}
         }
-        stage.with(|state, _| {
+        shared.with(|state, _| {
             let lines = state.trace.lines();
             Outcome {
                 seed: self.scenario.seed,
@@ -150,8 +150,8 @@ impl Life {
     }
 
     async fn play(&mut self) {
-        until(&self.stage, BOOT).await;
-        self.stage.with(|state, now| {
+        until(&self.shared, BOOT).await;
+        self.shared.with(|state, now| {
             state.leave_over(now);
             state.world.set_throttling(
                 state
@@ -161,17 +161,17 @@ impl Life {
                     .any(|w| w.fault == Fault::Buckets),
             );
         });
-        let mut node = Node::new(self.stage.clone());
+        let mut node = Node::new(self.shared.clone());
         node.start();
-        let pods = Pods::new(self.stage.clone());
+        let pods = Pods::new(self.shared.clone());
         let end = BOOT + self.scenario.chaos;
-        tokio::join!(pods.arrive(end), self.trouble(&mut node, end));
+        tokio::join!(pods.arrive(end), self.inject_faults(&mut node, end));
         self.calm().await;
         self.collect(&pods).await;
     }
 
     /// Applies faults when they are due.
-    async fn trouble(&self, node: &mut Node, end: Duration) {
+    async fn inject_faults(&self, node: &mut Node, end: Duration) {
         let cordons = self
             .scenario
             .windows
@@ -183,19 +183,19 @@ impl Life {
         }
         due.sort_by_key(|(at, _)| *at);
         for (at, fault) in due {
-            until(&self.stage, BOOT + at).await;
+            until(&self.shared, BOOT + at).await;
             match fault {
                 Fault::Crash => {
                     node.kill();
-                    let down = self.stage.with(|state, _| state.calls.millis(50, 20_000));
+                    let down = self.shared.with(|state, _| state.calls.millis(50, 20_000));
                     tokio::time::sleep(down).await;
                     node.start();
                 }
                 Fault::Cordoned => self.cordon(BOOT + at).await,
-                other => self.stage.with(|state, now| state.strike(other, now)),
+                other => self.shared.with(|state, now| state.strike(other, now)),
             }
         }
-        until(&self.stage, end).await;
+        until(&self.shared, end).await;
     }
 
     async fn cordon(&self, at: Duration) {
@@ -204,7 +204,7 @@ impl Life {
     }
 
     async fn schedulable(&self, schedulable: bool) {
-        let pool = self.stage.with(|state, now| {
+        let pool = self.shared.with(|state, now| {
             if !schedulable {
                 state.count(Fault::Cordoned, now);
             }
@@ -221,7 +221,7 @@ impl Life {
 
     /// Faults stop, and a dead daemon is started again.
     async fn calm(&self) {
-        self.stage.with(|state, now| {
+        self.shared.with(|state, now| {
             state.trace.note(now, "calm", &[], || "the faults stop");
             state.calm(now);
         });
@@ -238,16 +238,16 @@ impl Life {
 
     /// The final conditions after the faults have stopped.
     async fn collect(&mut self, pods: &Pods) {
-        let calm = self.stage.now();
+        let calm = self.shared.now();
         self.expect_service(pods);
-        let limit = self.stage.with(|state, _| oracle::address_limit(state));
-        until(&self.stage, calm + limit).await;
+        let limit = self.shared.with(|state, _| oracle::address_limit(state));
+        until(&self.shared, calm + limit).await;
         self.expect_no_address_leaks(limit).await;
-        until(&self.stage, calm + (MINUTE * 3).max(limit)).await;
-        self.stage.with(|state, _| state.entitled = None);
-        until(&self.stage, calm + MINUTE * 9).await;
+        until(&self.shared, calm + (MINUTE * 3).max(limit)).await;
+        self.shared.with(|state, _| state.entitled = None);
+        until(&self.shared, calm + MINUTE * 9).await;
         let before = self.leaks().await;
-        until(&self.stage, calm + MINUTE * 10).await;
+        until(&self.shared, calm + MINUTE * 10).await;
         self.kept.leaks += 1;
         let after = self.leaks().await;
         if let Some(leak) = before.intersection(&after).next() {
@@ -257,7 +257,7 @@ impl Life {
             );
         }
         // The longest pod has ended, and its resources have been returned.
-        until(&self.stage, calm + MINUTE * 30).await;
+        until(&self.shared, calm + MINUTE * 30).await;
         self.expect_silence().await;
     }
 
@@ -266,7 +266,7 @@ impl Life {
             return;
         };
         let leaks = self
-            .stage
+            .shared
             .with(|state, now| oracle::leaked_addresses(state, &snapshot, now));
         if let Some(leak) = leaks.first() {
             let what = format!("{leak}, {} s after the faults stopped", limit.as_secs());
@@ -276,7 +276,7 @@ impl Life {
 
     /// Pods request addresses and must get them if there are any.
     fn expect_service(&mut self, pods: &Pods) {
-        let probes = self.stage.with(|state, now| {
+        let probes = self.shared.with(|state, now| {
             let capacity = oracle::capacity(state);
             let waiting = state.waiting;
             let spare = capacity.saturating_sub(waiting + 1);
@@ -300,14 +300,14 @@ impl Life {
     }
 
     async fn snapshot(&self) -> Option<Snapshot> {
-        let pool = self.stage.with(|state, _| state.pool.clone())?;
+        let pool = self.shared.with(|state, _| state.pool.clone())?;
         pool.snapshot().await.ok()
     }
 
     async fn leaks(&self) -> BTreeSet<String> {
         match self.snapshot().await {
             Some(snapshot) => self
-                .stage
+                .shared
                 .with(|state, now| oracle::leaks(state, &snapshot, now)),
             None => BTreeSet::new(),
         }
@@ -322,10 +322,10 @@ impl Life {
             && snapshot.totals.waiting == 0
             && snapshot.totals.quarantined == 0;
         let before = self
-            .stage
+            .shared
             .with(|state, _| (state.budget.total(), state.disturbed.is_empty()));
         tokio::time::sleep(HOUR).await;
-        let made = self.stage.with(|state, _| state.budget.total()) - before.0;
+        let made = self.shared.with(|state, _| state.budget.total()) - before.0;
         let (limit, what) = match (settled && before.1, self.scenario.sizes_itself()) {
             (true, false) => (0, "a settled"),
             // What the demand of the last days no longer needs is returned, one ENI at a time.
@@ -342,6 +342,6 @@ impl Life {
     }
 
     fn fail(&self, rule: &'static str, what: String) {
-        self.stage.with(|state, now| state.fail(now, rule, what));
+        self.shared.with(|state, now| state.fail(now, rule, what));
     }
 }

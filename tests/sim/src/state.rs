@@ -4,12 +4,12 @@
 //! Must not know its users: the surroundings, the oracle and the daemon.
 
 pub mod budget;
+pub mod disturbances;
 pub mod ledger;
 pub mod lists;
 pub mod pod_links;
 pub mod points;
 pub mod shared;
 pub mod trace;
-pub mod witness;
 
-pub use shared::{Stage, State, Violation};
+pub use shared::{Shared, State, Violation};

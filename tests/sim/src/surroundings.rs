@@ -9,5 +9,5 @@ pub mod calls;
 pub mod cloud;
 pub mod convert;
 pub mod host;
-pub mod podnet;
+pub mod pod_network;
 pub mod pods;

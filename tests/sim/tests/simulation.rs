@@ -3,7 +3,7 @@
 use sim::{
     campaign, crash,
     faults::Fault,
-    run::{Words, live},
+    run::{TraceDetail, live},
 };
 use stdout::outln;
 
@@ -70,7 +70,7 @@ fn part_7() {
 #[test]
 fn a_seed_always_lives_the_same_life() {
     for seed in 0..20 {
-        let (first, second) = (live(seed, Words::None), live(seed, Words::All));
+        let (first, second) = (live(seed, TraceDetail::None), live(seed, TraceDetail::All));
         assert_eq!(first.hash, second.hash, "seed {seed}");
         assert_eq!(first.tally, second.tally, "seed {seed}");
     }

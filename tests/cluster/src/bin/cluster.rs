@@ -11,7 +11,7 @@ use std::{
 };
 
 use cluster::{cluster::Cluster, control_plane::API_PORT, images, worker::Settings};
-use lab::{node::binaries, sandbox, tcp_forward::Door};
+use lab::{node::binaries, sandbox, tcp_forward::TcpForward};
 use stdout::outln;
 
 const NODES: usize = 2;
@@ -21,14 +21,14 @@ const READY_LIMIT: Duration = Duration::from_secs(180);
 fn main() -> ExitCode {
     let keep = env::args().nth(1).as_deref() == Some("keep");
     // Opened here, where people's kubectl is, and not in the sandbox.
-    let shown = Door::open().and_then(|door| {
+    let shown = TcpForward::open().and_then(|forward| {
         sandbox::enter().map_err(io::Error::other)?;
-        show(keep.then_some(door))
+        show(keep.then_some(forward))
     });
     stdout::ended("cluster", shown.map(|()| ExitCode::SUCCESS))
 }
 
-fn show(door: Option<Door>) -> io::Result<()> {
+fn show(forward: Option<TcpForward>) -> io::Result<()> {
     let step = Steps::begin();
     let mut cluster = Cluster::start()?;
     step.done(&format!(
@@ -53,8 +53,8 @@ fn show(door: Option<Door>) -> io::Result<()> {
     cluster.await_kubectl(READY_LIMIT, &["get", "nodes"], ready)?;
     step.done("all nodes are Ready")?;
     outln!("\n{}", cluster.kubectl(&wide)?)?;
-    if let Some(door) = door {
-        keep(&cluster, door)?;
+    if let Some(forward) = forward {
+        keep(&cluster, forward)?;
     }
     drop(cluster);
     step.done("all of it is taken down")?;
@@ -62,11 +62,11 @@ fn show(door: Option<Door>) -> io::Result<()> {
 }
 
 /// Leaves the cluster standing for as long as somebody uses it.
-fn keep(cluster: &Cluster, door: Door) -> io::Result<()> {
+fn keep(cluster: &Cluster, forward: TcpForward) -> io::Result<()> {
     let netns = cluster.control_plane.instance.netns.as_fd();
     let netns = datapath::netns::Netns::from_fd(netns.try_clone_to_owned()?);
     let netns = netns.map_err(io::Error::other)?;
-    let address = door.lead(Arc::new(netns), API_PORT)?;
+    let address = forward.lead(Arc::new(netns), API_PORT)?;
     let file = env::temp_dir().join(format!("hawser-cluster-{}.kubeconfig", std::process::id()));
     cluster.export_kubeconfig(&format!("https://{address}"), &file)?;
     outln!("export KUBECONFIG={}", file.display())?;

@@ -12,7 +12,7 @@ use vpc_sim::{Action, Fault, FaultKind, SimConfig};
 
 use crate::{
     suite::{Outcome, trials},
-    support::refusals::{add_within, full_node, told},
+    support::refusals::{add_within, expect_refusal, full_node},
 };
 
 trials!(
@@ -32,7 +32,7 @@ fn refused_after(action: Action, code: &str, reason: Reason, words: &[&str]) -> 
     let lab = Lab::start(SimConfig::default())?;
     let node = full_node(&lab)?;
     lab.sim.faults().push(Fault::error(action, 1000, code));
-    told(&node, &add_within(&node, 3)?, reason, words)?;
+    expect_refusal(&node, &add_within(&node, 3)?, reason, words)?;
     assert_eq!(count(&node, "assigned")?, 3);
     Ok(())
 }
@@ -114,7 +114,7 @@ fn a_wait_that_is_over_tells_what_was_under_way() -> Outcome {
         "ENIs being created: 1",
         "WARM_IP_TARGET",
     ];
-    told(&node, &add_within(&node, 3)?, Reason::PoolEmpty, &words)
+    expect_refusal(&node, &add_within(&node, 3)?, Reason::PoolEmpty, &words)
 }
 
 fn a_pool_that_may_not_grow_says_so() -> Outcome {
@@ -126,7 +126,7 @@ fn a_pool_that_may_not_grow_says_so() -> Outcome {
         "DISABLE_NETWORK_RESOURCE_PROVISIONING is set",
         "when another pod is deleted",
     ];
-    told(&node, &add_within(&node, 3)?, Reason::PoolEmpty, &words)
+    expect_refusal(&node, &add_within(&node, 3)?, Reason::PoolEmpty, &words)
 }
 
 fn a_waiting_add_is_served_by_the_first_address() -> Outcome {
@@ -177,6 +177,6 @@ fn del_calls_off_an_add_that_waits() -> Outcome {
         );
         let refused = add.join().expect("no panic")?;
         let words = ["sandbox waits was deleted", "creates a new sandbox"];
-        told(&node, &refused, Reason::SandboxDeleted, &words)
+        expect_refusal(&node, &refused, Reason::SandboxDeleted, &words)
     })
 }

@@ -33,7 +33,10 @@ use vpc_sim::{Action, Fault, FaultKind, SimConfig};
 
 use crate::{
     suite::{Outcome, trials},
-    support::refusals::{WANTS_NO_MORE, add_within, fill, full_node, logged, noted, told, told_of},
+    support::refusals::{
+        WANTS_NO_MORE, add_within, expect_counted, expect_refusal, expect_refusal_of, fill,
+        full_node, logged,
+    },
 };
 
 trials!(
@@ -55,7 +58,7 @@ fn a_link_in_the_pods_way_is_named() -> Outcome {
         "does not belong to a pod",
         "AWS_VPC_K8S_CNI_VETHPREFIX",
     ];
-    told(&node, &add_within(&node, 5)?, Reason::Datapath, &words)
+    expect_refusal(&node, &add_within(&node, 5)?, Reason::Datapath, &words)
 }
 
 /// A manual ADD with these descriptors or none, which our plugin would never send.
@@ -81,14 +84,14 @@ fn a_request_without_a_sandbox_is_refused() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[])?;
     add_with(&node, None)?;
-    let line = noted("add", &node, Reason::InvalidRequest)?;
+    let line = expect_counted("add", &node, Reason::InvalidRequest)?;
     assert_eq!(
         line["cause"],
         "the connection did not pass the sandbox's file descriptors"
     );
     let socket = node.netns().run(Socket::open)??;
     add_with(&node, Some((node.netns().as_fd(), socket.as_fd())))?;
-    let line = noted("add", &node, Reason::NetnsInvalid)?;
+    let line = expect_counted("add", &node, Reason::NetnsInvalid)?;
     let cause = line["cause"].as_str().unwrap_or_default();
     assert!(
         cause.contains("cannot be used: it is the host's own"),
@@ -151,7 +154,7 @@ fn more_requests_than_there_is_room_for_are_turned_away() -> Outcome {
         assert!(asked, "{}", node.log());
     }
     let words = ["too many requests in progress", "try again after 1 s"];
-    told(&node, &add_within(&node, 5)?, Reason::Busy, &words)
+    expect_refusal(&node, &add_within(&node, 5)?, Reason::Busy, &words)
 }
 
 fn check_names_what_it_misses() -> Outcome {
@@ -167,10 +170,10 @@ fn check_names_what_it_misses() -> Outcome {
     other["ips"][0]["address"] = json!("10.0.255.250/32");
     let drifted = check("a", &other)?;
     let words = ["prevResult has 10.0.255.250, the record", "delete the pod"];
-    told_of("check", &node, &drifted, Reason::Drift, &words)?;
+    expect_refusal_of("check", &node, &drifted, Reason::Drift, &words)?;
     let unknown = check("stranger", &pod.added.json)?;
     let words = ["no record of stranger eth0 in network hawser"];
-    told_of("check", &node, &unknown, Reason::UnknownSandbox, &words)
+    expect_refusal_of("check", &node, &unknown, Reason::UnknownSandbox, &words)
 }
 
 fn an_address_that_the_kernel_still_routes_is_not_granted_again_at_once() -> Outcome {
@@ -194,7 +197,7 @@ fn an_address_that_the_kernel_still_routes_is_not_granted_again_at_once() -> Out
             added.push((netns, path, answer));
         } else {
             let words = ["still routes", "the address cools down"];
-            told(&node, &answer, Reason::Datapath, &words)?;
+            expect_refusal(&node, &answer, Reason::Datapath, &words)?;
             refused.push(answer);
         }
     }

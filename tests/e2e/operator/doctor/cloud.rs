@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 use ipnet::Ipv4Net;
 use vpc_sim::{Action, Fault, SimConfig, imds::ImdsFault};
 
-use super::ward::{Told, Ward};
+use super::doctor_node::{DoctorNode, Report};
 use crate::suite::{Outcome, trials};
 
 trials!(
@@ -17,7 +17,7 @@ trials!(
 );
 
 fn what_iam_denies_is_found_action_by_action() -> Outcome {
-    let ward = Ward::start("m5.large", SimConfig::default())?;
+    let examined = DoctorNode::start("m5.large", SimConfig::default())?;
     for action in [
         Action::CreateNetworkInterface,
         Action::AttachNetworkInterface,
@@ -27,35 +27,36 @@ fn what_iam_denies_is_found_action_by_action() -> Outcome {
         Action::CreateTags,
         Action::DescribeSubnets,
     ] {
-        ward.lab
+        examined
+            .lab
             .sim
             .faults()
             .push(Fault::error(action, u32::MAX, "UnauthorizedOperation"));
-        ward.finds("iam", &format!("IAM denies ec2:{action}"))?;
-        ward.lab.sim.faults().clear();
+        examined.finds("iam", &format!("IAM denies ec2:{action}"))?;
+        examined.lab.sim.faults().clear();
     }
-    ward.healthy()?;
+    examined.healthy()?;
     let fault = Fault::error(
         Action::DescribeNetworkInterfaces,
         u32::MAX,
         "UnauthorizedOperation",
     );
-    ward.lab.sim.faults().push(fault);
-    ward.finds("iam", "EC2 does not tell what is attached")?;
-    ward.lab.sim.faults().clear();
+    examined.lab.sim.faults().push(fault);
+    examined.finds("iam", "EC2 does not tell what is attached")?;
+    examined.lab.sim.faults().clear();
     let fault = Fault::error(Action::CreateTags, u32::MAX, "InternalError");
-    ward.lab.sim.faults().push(fault);
-    ward.finds("iam", "ec2:CreateTags could not be tried")
+    examined.lab.sim.faults().push(fault);
+    examined.finds("iam", "ec2:CreateTags could not be tried")
 }
 
 fn ec2_out_of_reach_is_found() -> Outcome {
-    let ward = Ward::start("m5.large", SimConfig::default())?;
-    let output = ward.doctor_at("http://127.0.0.1:9", &["--output", "json"])?;
-    Told::read(&output)?.finds("iam", "EC2 cannot be asked")
+    let examined = DoctorNode::start("m5.large", SimConfig::default())?;
+    let output = examined.doctor_at("http://127.0.0.1:9", &["--output", "json"])?;
+    Report::read(&output)?.finds("iam", "EC2 cannot be asked")
 }
 
 fn a_metadata_service_in_trouble_is_found() -> Outcome {
-    let ward = Ward::start("m5.large", SimConfig::default())?;
+    let examined = DoctorNode::start("m5.large", SimConfig::default())?;
     let fault = |delay, status| {
         let fault = ImdsFault {
             path: "/latest/api/token".to_owned(),
@@ -63,34 +64,36 @@ fn a_metadata_service_in_trouble_is_found() -> Outcome {
             delay,
             status,
         };
-        ward.lab.sim.imds().push(fault);
+        examined.lab.sim.imds().push(fault);
     };
     fault(Duration::from_millis(1200), None);
-    ward.finds("imds", "is slow")?;
+    examined.finds("imds", "is slow")?;
     fault(Duration::ZERO, Some(403));
-    ward.finds("imds", "gives no token")?;
-    ward.healthy()?;
-    let mut ward = ward;
-    ward.node
+    examined.finds("imds", "gives no token")?;
+    examined.healthy()?;
+    let mut examined = examined;
+    examined
+        .node
         .set("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9");
-    ward.finds("imds", "cannot be reached")
+    examined.finds("imds", "cannot be reached")
 }
 
 fn a_clock_that_is_off_is_found() -> Outcome {
-    let ward = Ward::start("m5.large", SimConfig::default())?;
-    ward.lab
+    let examined = DoctorNode::start("m5.large", SimConfig::default())?;
+    examined
+        .lab
         .sim
         .imds()
         .set_date("Sat, 01 Jan 2022 00:00:00 GMT");
-    ward.finds("clock", "the node's clock is wrong")?;
+    examined.finds("clock", "the node's clock is wrong")?;
     let format = "+%a, %d %b %Y %H:%M:%S GMT";
     let date = Command::new("date")
         .args(["-u", "-d", "-90 seconds", format])
         .env("LC_ALL", "C")
         .output()?;
     let date = String::from_utf8(date.stdout)?;
-    ward.lab.sim.imds().set_date(date.trim());
-    ward.finds("clock", "the node's clock drifts")
+    examined.lab.sim.imds().set_date(date.trim());
+    examined.finds("clock", "the node's clock drifts")
 }
 
 fn a_small_subnet_and_a_short_hop_limit_are_found() -> Outcome {
@@ -98,18 +101,18 @@ fn a_small_subnet_and_a_short_hop_limit_are_found() -> Outcome {
     sim.world.hop_limit = 1;
     sim.subnets[0].cidr = "10.0.0.0/28".parse::<Ipv4Net>()?;
     // All on one ENI: the last address cannot be both another ENI's own and a pod's.
-    let ward = Ward::start("m5.xlarge", sim)?;
-    ward.finds("hop limit", "answers no pod")?;
-    ward.finds("subnets", "has few free addresses")?;
+    let examined = DoctorNode::start("m5.xlarge", sim)?;
+    examined.finds("hop limit", "answers no pod")?;
+    examined.finds("subnets", "has few free addresses")?;
     // Sixteen, minus the five that AWS reserves and the primary ENI's own.
     for n in 0..8 {
-        ward.node.add_pod(&format!("pod{n}"))?;
+        examined.node.add_pod(&format!("pod{n}"))?;
     }
-    let empty = || ward.finds("subnets", "has no free address").is_ok();
+    let empty = || examined.finds("subnets", "has no free address").is_ok();
     assert!(
         lab::wait::eventually(Duration::from_secs(20), empty),
         "{:#?}",
-        ward.told()?.findings()
+        examined.told()?.findings()
     );
     Ok(())
 }

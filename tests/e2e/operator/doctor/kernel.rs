@@ -5,7 +5,7 @@ use std::{fs, io, process::Command};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use vpc_sim::SimConfig;
 
-use super::ward::{Told, Ward};
+use super::doctor_node::{DoctorNode, Report};
 use crate::{
     suite::{Outcome, trials},
     support::ipv6,
@@ -20,10 +20,10 @@ trials!(
 );
 
 /// Runs a program in the node's namespace to damage it.
-fn in_node(ward: &Ward, program: &str, arguments: &str) -> io::Result<()> {
+fn in_node(examined: &DoctorNode, program: &str, arguments: &str) -> io::Result<()> {
     let mut command = Command::new(program);
     command.args(arguments.split_whitespace());
-    let output = ward.node.netns().run(move || command.output())??;
+    let output = examined.node.netns().run(move || command.output())??;
     if output.status.success() {
         Ok(())
     } else {
@@ -34,20 +34,20 @@ fn in_node(ward: &Ward, program: &str, arguments: &str) -> io::Result<()> {
 }
 
 /// A node with pods on two ENIs and a killed daemon.
-fn dead() -> Result<(Ward, Vec<lab::node::Pod>), libtest_mimic::Failed> {
-    let mut ward = Ward::start("t3.small", SimConfig::default())?;
+fn dead() -> Result<(DoctorNode, Vec<lab::node::Pod>), libtest_mimic::Failed> {
+    let mut examined = DoctorNode::start("t3.small", SimConfig::default())?;
     let pods: Result<Vec<_>, _> = (0..5)
-        .map(|n| ward.node.add_pod(&format!("pod{n}")))
+        .map(|n| examined.node.add_pod(&format!("pod{n}")))
         .collect();
     let pods = pods?;
-    ward.healthy()?;
-    ward.node.kill_daemon()?;
-    Ok((ward, pods))
+    examined.healthy()?;
+    examined.node.kill_daemon()?;
+    Ok((examined, pods))
 }
 
 fn a_dead_daemon_is_found_and_so_is_what_it_left() -> Outcome {
-    let (ward, _pods) = dead()?;
-    let told = ward.told()?;
+    let (examined, _pods) = dead()?;
+    let told = examined.told()?;
     told.finds("daemon", "does not answer")?;
     let all = told.findings();
     assert_eq!(all.len(), 1, "the rest of the node is well: {all:#?}");
@@ -60,79 +60,79 @@ fn a_dead_daemon_is_found_and_so_is_what_it_left() -> Outcome {
 }
 
 fn what_is_missing_in_the_kernel_is_found() -> Outcome {
-    let (ward, pods) = dead()?;
+    let (examined, pods) = dead()?;
     let pod = pods[0].address();
     in_node(
-        &ward,
+        &examined,
         "ip",
         "rule add priority 100 from 192.0.2.1 lookup 77",
     )?;
-    ward.finds("rules", "1 rules of other programs")?;
-    in_node(&ward, "ip", "rule del priority 100")?;
+    examined.finds("rules", "1 rules of other programs")?;
+    in_node(&examined, "ip", "rule del priority 100")?;
 
-    in_node(&ward, "ip", &format!("route del {pod}/32 table 27392"))?;
-    ward.finds("routes", &format!("no route leads to {pod}"))?;
+    in_node(&examined, "ip", &format!("route del {pod}/32 table 27392"))?;
+    examined.finds("routes", &format!("no route leads to {pod}"))?;
 
-    in_node(&ward, "ip", "rule del priority 512")?;
-    ward.finds("rules", "the rule 512 to the pods' table is missing")?;
-    in_node(&ward, "ip", "rule del priority 1536")?;
-    ward.finds("rules", "the rule 1536 to table 2")?;
-    in_node(&ward, "ip", "rule del priority 32765")?;
-    ward.finds("rules", "the rule 32765 to table 2")?;
+    in_node(&examined, "ip", "rule del priority 512")?;
+    examined.finds("rules", "the rule 512 to the pods' table is missing")?;
+    in_node(&examined, "ip", "rule del priority 1536")?;
+    examined.finds("rules", "the rule 1536 to table 2")?;
+    in_node(&examined, "ip", "rule del priority 32765")?;
+    examined.finds("rules", "the rule 32765 to table 2")?;
 
-    in_node(&ward, "nft", "add table ip nat")?;
-    in_node(&ward, "nft", "add chain ip nat AWS-SNAT-CHAIN-0")?;
-    ward.finds("nftables", "chains of the AWS VPC CNI")?;
-    in_node(&ward, "nft", "flush chain ip hawser choose_eni")?;
-    ward.finds("nftables", "table ip hawser is not as it shall be")?;
-    in_node(&ward, "nft", "delete table ip hawser")?;
-    ward.finds("nftables", "table ip hawser is not as it shall be")?;
+    in_node(&examined, "nft", "add table ip nat")?;
+    in_node(&examined, "nft", "add chain ip nat AWS-SNAT-CHAIN-0")?;
+    examined.finds("nftables", "chains of the AWS VPC CNI")?;
+    in_node(&examined, "nft", "flush chain ip hawser choose_eni")?;
+    examined.finds("nftables", "table ip hawser is not as it shall be")?;
+    in_node(&examined, "nft", "delete table ip hawser")?;
+    examined.finds("nftables", "table ip hawser is not as it shall be")?;
 
-    let link = secondary_link(&ward)?;
-    in_node(&ward, "ip", &format!("link del {link}"))?;
-    ward.finds("links", "has no link")?;
+    let link = secondary_link(&examined)?;
+    in_node(&examined, "ip", &format!("link del {link}"))?;
+    examined.finds("links", "has no link")?;
 
     let off = || fs::write("/proc/sys/net/ipv4/ip_forward", "0");
-    ward.node.netns().run(off)??;
-    ward.finds("sysctl", "does not forward")
+    examined.node.netns().run(off)??;
+    examined.finds("sysctl", "does not forward")
 }
 
 fn what_is_missing_of_ipv6_in_the_kernel_is_found() -> Outcome {
     let settings = [&ipv6::SIX[..], &[("HAWSER_BLOCK_POD_IMDS", "true")]].concat();
-    let mut ward = Ward::with("m5.large", SimConfig::dual_stack(), &settings)?;
-    let pod = ward.node.add_pod("pod")?;
-    ward.healthy()?;
-    ward.node.kill_daemon()?;
+    let mut examined = DoctorNode::with("m5.large", SimConfig::dual_stack(), &settings)?;
+    let pod = examined.node.add_pod("pod")?;
+    examined.healthy()?;
+    examined.node.kill_daemon()?;
 
     let rule = "-6 rule add priority 100 from 2001:db8::/64 lookup 77";
-    in_node(&ward, "ip", rule)?;
-    ward.finds("rules", "1 rules of other programs")?;
+    in_node(&examined, "ip", rule)?;
+    examined.finds("rules", "1 rules of other programs")?;
     let pod = pod.address();
-    in_node(&ward, "ip", &format!("-6 route del {pod} table 27392"))?;
-    ward.finds("routes", &format!("no route leads to {pod}"))?;
-    in_node(&ward, "ip", "-6 rule del priority 512")?;
-    ward.finds("rules", "the rule 512 to the pods' table is missing")?;
+    in_node(&examined, "ip", &format!("-6 route del {pod} table 27392"))?;
+    examined.finds("routes", &format!("no route leads to {pod}"))?;
+    in_node(&examined, "ip", "-6 rule del priority 512")?;
+    examined.finds("rules", "the rule 512 to the pods' table is missing")?;
 
     let wrong = "table ip6 hawser is not as it shall be";
-    in_node(&ward, "nft", "flush chain ip6 hawser block_metadata")?;
-    ward.finds("nftables", wrong)?;
-    in_node(&ward, "nft", "delete table ip6 hawser")?;
-    ward.finds("nftables", wrong)?;
+    in_node(&examined, "nft", "flush chain ip6 hawser block_metadata")?;
+    examined.finds("nftables", wrong)?;
+    in_node(&examined, "nft", "delete table ip6 hawser")?;
+    examined.finds("nftables", wrong)?;
 
     let set = |name: &str, value: &str| -> io::Result<()> {
         let path = format!("/proc/sys/net/ipv6/conf/{name}");
-        ward.node.netns().run(|| fs::write(path, value))?
+        examined.node.netns().run(|| fs::write(path, value))?
     };
     set("eth0/accept_ra", "1")?;
-    ward.finds("sysctl", "does not hear its router")?;
+    examined.finds("sysctl", "does not hear its router")?;
     set("all/forwarding", "0")?;
-    ward.finds("sysctl", "does not forward")
+    examined.finds("sysctl", "does not forward")
 }
 
 fn a_link_that_is_not_as_it_shall_be_is_told_what_is_wrong_with_it() -> Outcome {
-    let (ward, _pods) = dead()?;
-    let link = secondary_link(&ward)?;
-    let evidence = |told: &Told| {
+    let (examined, _pods) = dead()?;
+    let link = secondary_link(&examined)?;
+    let evidence = |told: &Report| {
         let what = format!("{link} of eni-");
         told.finds("links", &what)?;
         let all = told.findings();
@@ -140,13 +140,16 @@ fn a_link_that_is_not_as_it_shall_be_is_told_what_is_wrong_with_it() -> Outcome 
         let text = found.and_then(|(_, finding)| finding["evidence"].as_str());
         Ok::<_, libtest_mimic::Failed>(text.unwrap_or_default().to_owned())
     };
-    in_node(&ward, "ip", &format!("link set {link} mtu 1400"))?;
-    assert_eq!(evidence(&ward.told()?)?, "its MTU is 1400 instead of 9001");
-    let strict = format!("/proc/sys/net/ipv4/conf/{link}/rp_filter");
-    ward.node.netns().run(|| fs::write(strict, "1"))??;
-    in_node(&ward, "ip", &format!("link set {link} down"))?;
+    in_node(&examined, "ip", &format!("link set {link} mtu 1400"))?;
     assert_eq!(
-        evidence(&ward.told()?)?,
+        evidence(&examined.told()?)?,
+        "its MTU is 1400 instead of 9001"
+    );
+    let strict = format!("/proc/sys/net/ipv4/conf/{link}/rp_filter");
+    examined.node.netns().run(|| fs::write(strict, "1"))??;
+    in_node(&examined, "ip", &format!("link set {link} down"))?;
+    assert_eq!(
+        evidence(&examined.told()?)?,
         "it is down, its MTU is 1400 instead of 9001, rp_filter is 1 (strict)"
     );
     Ok(())
@@ -163,24 +166,24 @@ fn a_kernel_that_cannot_be_asked_is_found() -> Outcome {
         "--",
     ];
     const SETTINGS: &str = "/proc/sys/net";
-    let (ward, _pods) = dead()?;
-    let endpoint = ward.lab.sim.ec2_endpoint();
-    let output = ward.doctor_under(WITHOUT, &endpoint, &["--output", "json"])?;
-    Told::read(&output)?.finds("nftables", "the kernel cannot be asked")?;
+    let (examined, _pods) = dead()?;
+    let endpoint = examined.lab.sim.ec2_endpoint();
+    let output = examined.doctor_under(WITHOUT, &endpoint, &["--output", "json"])?;
+    Report::read(&output)?.finds("nftables", "the kernel cannot be asked")?;
 
-    let empty = ward.root.join("empty");
+    let empty = examined.root.join("empty");
     fs::create_dir(&empty)?;
     let none = None::<&str>;
     mount(Some(&empty), SETTINGS, none, MsFlags::MS_BIND, none)?;
-    let told = ward.told();
+    let told = examined.told();
     umount2(SETTINGS, MntFlags::MNT_DETACH)?;
     told?.finds("sysctl", "the node's forwarding cannot be read")
 }
 
 /// The name of the link of the ENI that is not the primary one.
-fn secondary_link(ward: &Ward) -> io::Result<String> {
-    let output = ward.node.ask(
-        &ward.lab.sim.ec2_endpoint(),
+fn secondary_link(examined: &DoctorNode) -> io::Result<String> {
+    let output = examined.node.ask(
+        &examined.lab.sim.ec2_endpoint(),
         &["inspect", "--output", "json"],
     )?;
     let view: serde_json::Value = serde_json::from_slice(&output.stdout)?;
@@ -190,7 +193,7 @@ fn secondary_link(ward: &Ward) -> io::Result<String> {
         .find(|eni| eni["primary"] == false)
         .and_then(|eni| eni["mac"].as_str().map(str::to_owned))
         .ok_or_else(|| io::Error::other(format!("one ENI only: {view}")))?;
-    let links = ward
+    let links = examined
         .node
         .netns()
         .run(|| datapath::netlink::Socket::open()?.links())?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lab::wait::eventually;
 use vpc_sim::{Action, Fault, SimConfig, world::ManagedInterface};
 
-use super::ward::Ward;
+use super::doctor_node::DoctorNode;
 use crate::suite::{Outcome, trials};
 
 trials!(
@@ -16,51 +16,57 @@ trials!(
 );
 
 fn a_full_node_is_found() -> Outcome {
-    let ward = Ward::start("t3.nano", SimConfig::default())?;
+    let examined = DoctorNode::start("t3.nano", SimConfig::default())?;
     for n in 0..2 {
-        ward.node.add_pod(&format!("pod{n}"))?;
+        examined.node.add_pod(&format!("pod{n}"))?;
     }
-    ward.finds("pool", "the node is full")
+    examined.finds("pool", "the node is full")
 }
 
 fn addresses_that_ec2_does_not_confirm_are_found() -> Outcome {
-    let mut ward = Ward::start("t3.small", SimConfig::default())?;
-    let pod = ward.node.add_pod("robbed")?;
-    ward.lab.take_away(pod.ipv4())?;
+    let mut examined = DoctorNode::start("t3.small", SimConfig::default())?;
+    let pod = examined.node.add_pod("robbed")?;
+    examined.lab.take_away(pod.ipv4())?;
     // A start always reads EC2's list.
-    ward.node.kill_daemon()?;
-    ward.node.start_daemon(&ward.lab.sim.ec2_endpoint())?;
-    let found = || ward.finds("pool", "EC2 does not confirm addresses").is_ok();
+    examined.node.kill_daemon()?;
+    examined
+        .node
+        .start_daemon(&examined.lab.sim.ec2_endpoint())?;
+    let found = || {
+        examined
+            .finds("pool", "EC2 does not confirm addresses")
+            .is_ok()
+    };
     assert!(
         eventually(Duration::from_secs(60), found),
         "{:#?}\n{}",
-        ward.told()?.findings(),
-        ward.node.log()
+        examined.told()?.findings(),
+        examined.node.log()
     );
     Ok(())
 }
 
 fn pods_that_wait_for_long_are_found() -> Outcome {
-    let ward = Ward::start("t3.small", SimConfig::default())?;
+    let examined = DoctorNode::start("t3.small", SimConfig::default())?;
     for action in [
         Action::AssignPrivateIpAddresses,
         Action::CreateNetworkInterface,
     ] {
         let always = Fault::error(action, u32::MAX, "UnauthorizedOperation");
-        ward.lab.sim.faults().push(always);
+        examined.lab.sim.faults().push(always);
     }
     for n in 0..2 {
-        ward.node.add_pod(&format!("pod{n}"))?;
+        examined.node.add_pod(&format!("pod{n}"))?;
     }
-    let (_netns, path) = ward.node.sandbox("late")?;
-    let add = ward.node.invocation("ADD", "late", Some(&path));
+    let (_netns, path) = examined.node.sandbox("late")?;
+    let add = examined.node.invocation("ADD", "late", Some(&path));
     std::thread::scope(|scope| -> Outcome {
-        let adding = scope.spawn(|| add.run(ward.node.netns()));
+        let adding = scope.spawn(|| add.run(examined.node.netns()));
         // An obstacle at once; the wait becomes a finding after twenty seconds, and lasts sixty.
-        let late = || ward.finds("pool", "have waited for an address").is_ok();
+        let late = || examined.finds("pool", "have waited for an address").is_ok();
         let found = eventually(Duration::from_secs(50), late);
-        let told = ward.told()?;
-        ward.lab.sim.faults().clear();
+        let told = examined.told()?;
+        examined.lab.sim.faults().clear();
         drop(adding.join());
         assert!(found, "{:#?}", told.findings());
         told.finds("pool", "IAM denies ec2:")
@@ -68,23 +74,25 @@ fn pods_that_wait_for_long_are_found() -> Outcome {
 }
 
 fn foreign_interfaces_that_take_slots_are_found() -> Outcome {
-    let ward = Ward::start("t3.nano", SimConfig::default())?;
+    let examined = DoctorNode::start("t3.nano", SimConfig::default())?;
     let managed = ManagedInterface {
-        instance: ward.node.instance.id.clone(),
+        instance: examined.node.instance.id.clone(),
         card: 0,
         device: 1,
     };
-    let now = ward.lab.sim.now();
-    ward.lab.sim.world().attach_managed(&managed, now)?;
+    let now = examined.lab.sim.now();
+    examined.lab.sim.world().attach_managed(&managed, now)?;
     // A daemon learns of it from the list at its start.
-    let mut ward = ward;
-    ward.node.stop_daemon()?;
-    ward.node.start_daemon(&ward.lab.sim.ec2_endpoint())?;
-    let found = || ward.finds("pool", "take up ENI slots").is_ok();
+    let mut examined = examined;
+    examined.node.stop_daemon()?;
+    examined
+        .node
+        .start_daemon(&examined.lab.sim.ec2_endpoint())?;
+    let found = || examined.finds("pool", "take up ENI slots").is_ok();
     assert!(
         eventually(Duration::from_secs(20), found),
         "{:#?}",
-        ward.told()?.findings()
+        examined.told()?.findings()
     );
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
 use vpc_sim::SimConfig;
 
-use super::ward::Ward;
+use super::doctor_node::DoctorNode;
 use crate::{
     suite::{Outcome, trials},
     support::golden,
@@ -18,11 +18,11 @@ trials!(
 
 /// Observations of healthy checks differ between runs and are left out.
 fn a_finding_is_written_for_people() -> Outcome {
-    let ward = Ward::start("m5.large", SimConfig::default())?;
-    fs::remove_file(ward.root.join("bin/hawser"))?;
-    let output = ward.doctor(&[])?;
+    let examined = DoctorNode::start("m5.large", SimConfig::default())?;
+    fs::remove_file(examined.root.join("bin/hawser"))?;
+    let output = examined.doctor(&[])?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let text = text.replace(&*ward.root.to_string_lossy(), "ROOT");
+    let text = text.replace(&*examined.root.to_string_lossy(), "ROOT");
     let shown: String = text
         .lines()
         .map(|line| {
@@ -40,10 +40,10 @@ fn a_finding_is_written_for_people() -> Outcome {
 }
 
 fn a_healthy_node_has_no_finding() -> Outcome {
-    let ward = Ward::start("m5.large", SimConfig::default())?;
-    ward.node.add_pod("web")?;
-    ward.healthy()?;
-    let output = ward.doctor(&[])?;
+    let examined = DoctorNode::start("m5.large", SimConfig::default())?;
+    examined.node.add_pod("web")?;
+    examined.healthy()?;
+    let output = examined.doctor(&[])?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines: Vec<_> = text.lines().collect();
     assert!(
@@ -57,7 +57,7 @@ fn a_healthy_node_has_no_finding() -> Outcome {
         17,
         "a line for each check of the manual: {text}"
     );
-    let calls = ward.lab.sim.calls();
+    let calls = examined.lab.sim.calls();
     let changing = calls.iter().filter(|call| {
         let changes = !call.action.starts_with("Describe");
         changes && call.params.contains("DryRun=true")
@@ -70,12 +70,12 @@ fn a_healthy_node_has_no_finding() -> Outcome {
 }
 
 fn the_bundle_helps_and_tells_no_secret() -> Outcome {
-    let ward = Ward::start("m5.large", SimConfig::default())?;
-    ward.node.add_pod("patient")?;
+    let examined = DoctorNode::start("m5.large", SimConfig::default())?;
+    examined.node.add_pod("patient")?;
     let other = "{\"name\": \"x\", \"plugins\": [{\"type\": \"x\", \"apiToken\": \"hush\"}]}";
-    fs::write(ward.root.join("net.d/99-x.conflist"), other)?;
-    let path = ward.lab.dir().join("bundle.tar.gz");
-    let output = ward.doctor(&["--bundle", &path.display().to_string()])?;
+    fs::write(examined.root.join("net.d/99-x.conflist"), other)?;
+    let path = examined.lab.dir().join("bundle.tar.gz");
+    let output = examined.doctor(&["--bundle", &path.display().to_string()])?;
     assert!(output.status.success(), "{output:?}");
     assert_eq!(fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
     let unpacked = Command::new("tar").arg("-xzOf").arg(&path).output()?;

@@ -17,7 +17,7 @@ use lab::{
     Lab,
     node::{Node, Pod, count, inspect::inspect},
     sandbox,
-    tcp_forward::Door,
+    tcp_forward::TcpForward,
     traffic::ping::ping,
     wait::eventually,
 };
@@ -31,19 +31,19 @@ const PAGE_PORT: u16 = 61679;
 
 fn main() -> ExitCode {
     // Opened here, where browsers are, and not in the sandbox.
-    let doors = match std::env::args().nth(1).as_deref() {
-        Some("keep") => vec![Door::open(), Door::open()],
+    let forwards = match std::env::args().nth(1).as_deref() {
+        Some("keep") => vec![TcpForward::open(), TcpForward::open()],
         _ => Vec::new(),
     };
-    let doors = doors.into_iter().collect::<io::Result<Vec<_>>>();
-    let shown = doors.and_then(|doors| {
+    let forwards = forwards.into_iter().collect::<io::Result<Vec<_>>>();
+    let shown = forwards.and_then(|forwards| {
         sandbox::enter().map_err(io::Error::other)?;
-        demo(doors)
+        demo(forwards)
     });
     stdout::ended("demo", shown.map(|()| ExitCode::SUCCESS))
 }
 
-fn demo(doors: Vec<Door>) -> io::Result<()> {
+fn demo(forwards: Vec<TcpForward>) -> io::Result<()> {
     outln!("Hawser demo: a VPC on this machine, in namespaces that end with this command.\n")?;
     step("a simulated EC2, its metadata service and the VPC's fabric")?;
     let lab = Lab::start(SimConfig::default())?;
@@ -75,8 +75,8 @@ fn demo(doors: Vec<Door>) -> io::Result<()> {
         show(node, pods)?;
     }
     show_calls(&lab)?;
-    if !doors.is_empty() {
-        keep(doors, &nodes)?;
+    if !forwards.is_empty() {
+        keep(forwards, &nodes)?;
     }
 
     step("taking it all down")?;
@@ -88,12 +88,12 @@ fn demo(doors: Vec<Door>) -> io::Result<()> {
 }
 
 /// Keeps the nodes running until the user stops them.
-fn keep(doors: Vec<Door>, nodes: &[Node]) -> io::Result<()> {
+fn keep(forwards: Vec<TcpForward>, nodes: &[Node]) -> io::Result<()> {
     step("the nodes stay; their live pages are at")?;
-    for (door, node) in doors.into_iter().zip(nodes) {
+    for (forward, node) in forwards.into_iter().zip(nodes) {
         let netns = node.netns().as_fd().try_clone_to_owned()?;
         let netns = Netns::from_fd(netns).map_err(io::Error::other)?;
-        let address = door.lead(Arc::new(netns), PAGE_PORT)?;
+        let address = forward.lead(Arc::new(netns), PAGE_PORT)?;
         outln!("   http://{address}/  ({})", node.instance.id)?;
     }
     outln!("   Enter (or the end of standard input) takes it all down.")?;

@@ -15,7 +15,7 @@ use datapath::{
 use proto::v1::Snapshot;
 use vpc_sim::world::model::NetworkInterface;
 
-use super::stage::Stage;
+use super::setup::Setup;
 use crate::{
     node::{Pod, host_link, inspect::inspect},
     traffic::ping::ping,
@@ -29,15 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 /// The errors of the last check, with the daemon's log.
 #[expect(clippy::disallowed_methods, reason = "the lab waits in real time")]
-pub fn at_rest(stage: &Stage, resting: &[IpAddr], limit: Duration) -> io::Result<()> {
+pub fn at_rest(setup: &Setup, resting: &[IpAddr], limit: Duration) -> io::Result<()> {
     let begun = std::time::Instant::now();
     loop {
-        let wrong = look(stage, resting)?;
+        let wrong = look(setup, resting)?;
         if wrong.is_empty() {
             return Ok(());
         }
         if begun.elapsed() > limit {
-            let (wrong, log) = (wrong.join("\n"), stage.node.log());
+            let (wrong, log) = (wrong.join("\n"), setup.node.log());
             return Err(io::Error::other(format!("{wrong}\n{log}")));
         }
         std::thread::sleep(Duration::from_millis(100));
@@ -48,15 +48,15 @@ pub fn at_rest(stage: &Stage, resting: &[IpAddr], limit: Duration) -> io::Result
 ///
 /// # Errors
 /// If a source cannot be read.
-pub fn look(stage: &Stage, resting: &[IpAddr]) -> io::Result<Vec<String>> {
-    let snapshot = inspect(&stage.node.socket())?;
-    let mut wrong = kernel(stage)?;
-    wrong.extend(ledger(stage, &snapshot));
-    wrong.extend(states(stage, &snapshot, resting));
+pub fn look(setup: &Setup, resting: &[IpAddr]) -> io::Result<Vec<String>> {
+    let snapshot = inspect(&setup.node.socket())?;
+    let mut wrong = kernel(setup)?;
+    wrong.extend(ledger(setup, &snapshot));
+    wrong.extend(states(setup, &snapshot, resting));
     if wrong.is_empty() {
         // Last, because a missing answer takes time.
-        wrong.extend(datapath(stage)?);
-        wrong.extend(delivery(stage)?);
+        wrong.extend(datapath(setup)?);
+        wrong.extend(delivery(setup)?);
     }
     Ok(wrong)
 }
@@ -77,9 +77,9 @@ fn addresses(pods: &[Pod]) -> BTreeSet<IpAddr> {
 }
 
 /// I4, I7: links, routes and rules are those of the live pods and the attached ENIs.
-fn kernel(stage: &Stage) -> io::Result<Vec<String>> {
-    let names = links(stage)?;
-    let (routes, rules) = stage
+fn kernel(setup: &Setup) -> io::Result<Vec<String>> {
+    let names = links(setup)?;
+    let (routes, rules) = setup
         .node
         .netns()
         .run(|| -> Result<_, netlink::Error> {
@@ -92,9 +92,9 @@ fn kernel(stage: &Stage) -> io::Result<Vec<String>> {
         .filter(|route| route.table == PODS_TABLE)
         .map(|route| route.dst.addr())
         .collect();
-    let living = addresses(&stage.pods);
-    let named: BTreeSet<String> = stage.pods.iter().map(host_link).collect();
-    let devices: BTreeSet<u32> = secondary(stage);
+    let living = addresses(&setup.pods);
+    let named: BTreeSet<String> = setup.pods.iter().map(host_link).collect();
+    let devices: BTreeSet<u32> = secondary(setup);
     let tables: BTreeSet<u32> = routes
         .iter()
         .map(|route| route.table)
@@ -118,8 +118,8 @@ fn kernel(stage: &Stage) -> io::Result<Vec<String>> {
 ///
 /// # Errors
 /// If the kernel cannot be queried.
-pub fn links(stage: &Stage) -> io::Result<BTreeSet<String>> {
-    let links = stage.node.netns().run(|| Socket::open()?.links())?;
+pub fn links(setup: &Setup) -> io::Result<BTreeSet<String>> {
+    let links = setup.node.netns().run(|| Socket::open()?.links())?;
     let names = links
         .map_err(io::Error::other)?
         .into_iter()
@@ -129,9 +129,9 @@ pub fn links(stage: &Stage) -> io::Result<BTreeSet<String>> {
 
 /// ENIs that belong to this node in EC2: attached to it, or with its tag.
 #[must_use]
-pub fn enis(stage: &Stage) -> Vec<NetworkInterface> {
-    let id = &stage.node.instance.id;
-    let world = stage.lab.sim.world();
+pub fn enis(setup: &Setup) -> Vec<NetworkInterface> {
+    let id = &setup.node.instance.id;
+    let world = setup.lab.sim.world();
     let ours = |eni: &&NetworkInterface| {
         let here = eni.attachment.as_ref().is_some_and(|a| a.instance == *id);
         let tag = eni.tags.get("node.k8s.amazonaws.com/instance_id");
@@ -141,8 +141,8 @@ pub fn enis(stage: &Stage) -> Vec<NetworkInterface> {
 }
 
 /// The route tables of the attached secondary ENIs.
-fn secondary(stage: &Stage) -> BTreeSet<u32> {
-    let attached = enis(stage).into_iter().filter_map(|eni| eni.attachment);
+fn secondary(setup: &Setup) -> BTreeSet<u32> {
+    let attached = enis(setup).into_iter().filter_map(|eni| eni.attachment);
     attached
         .filter(|at| at.device > 0)
         .map(|at| datapath::constants::eni_table(at.card, at.device))
@@ -150,8 +150,8 @@ fn secondary(stage: &Stage) -> BTreeSet<u32> {
 }
 
 /// I2, I4, I5: the daemon knows everything that EC2 has assigned to this node, and there are no unattached ENIs.
-fn ledger(stage: &Stage, snapshot: &Snapshot) -> Vec<String> {
-    let ec2 = enis(stage);
+fn ledger(setup: &Setup, snapshot: &Snapshot) -> Vec<String> {
+    let ec2 = enis(setup);
     let loose = ec2.iter().filter(|eni| eni.attachment.is_none());
     let mut wrong: Vec<String> = loose
         .map(|eni| format!("{} is unattached", eni.id))
@@ -180,7 +180,7 @@ fn views(snapshot: &Snapshot) -> impl Iterator<Item = (IpAddr, &str)> {
 }
 
 /// I1, I3, I4: the live pods' addresses are assigned, those of deleted pods are in cooldown, and none is in between.
-fn states(stage: &Stage, snapshot: &Snapshot, resting: &[IpAddr]) -> Vec<String> {
+fn states(setup: &Setup, snapshot: &Snapshot, resting: &[IpAddr]) -> Vec<String> {
     let is = |state: &str| -> Vec<IpAddr> {
         let all = views(snapshot).filter(|(_, found)| *found == state);
         all.map(|(address, _)| address).collect()
@@ -191,7 +191,7 @@ fn states(stage: &Stage, snapshot: &Snapshot, resting: &[IpAddr]) -> Vec<String>
     if assigned.len() != different.len() {
         wrong.push(format!("I1: an address is assigned twice: {assigned:?}"));
     }
-    wrong.extend(differ("assigned", &different, &addresses(&stage.pods)));
+    wrong.extend(differ("assigned", &different, &addresses(&setup.pods)));
     for state in ["reserved", "quarantined", "releasing"] {
         let found = is(state);
         if !found.is_empty() {
@@ -208,14 +208,14 @@ fn states(stage: &Stage, snapshot: &Snapshot, resting: &[IpAddr]) -> Vec<String>
 }
 
 /// I6: CHECK, which compares record and kernel, finds no differences for any pod.
-fn datapath(stage: &Stage) -> io::Result<Vec<String>> {
+fn datapath(setup: &Setup) -> io::Result<Vec<String>> {
     let mut wrong = Vec::new();
-    for pod in &stage.pods {
-        let check = stage
+    for pod in &setup.pods {
+        let check = setup
             .node
             .invocation("CHECK", &pod.id, Some(&pod.path))
             .conf("prevResult", pod.added.json.clone())
-            .run(stage.node.netns())?;
+            .run(setup.node.netns())?;
         if !check.succeeded() {
             wrong.push(format!("CHECK {}: {}", pod.id, check.error_text()));
         }
@@ -224,16 +224,16 @@ fn datapath(stage: &Stage) -> io::Result<Vec<String>> {
 }
 
 /// I2, I10: every pod is reachable from its node, from the other pods and from beyond the fabric, and reaches that.
-fn delivery(stage: &Stage) -> io::Result<Vec<String>> {
+fn delivery(setup: &Setup) -> io::Result<Vec<String>> {
     let mut wrong = Vec::new();
-    let far = stage.far.instance.address;
-    for pod in &stage.pods {
+    let far = setup.far.instance.address;
+    for pod in &setup.pods {
         let mut pairs = vec![
-            (stage.node.netns(), pod.address()),
-            (stage.far.netns(), pod.address()),
+            (setup.node.netns(), pod.address()),
+            (setup.far.netns(), pod.address()),
             (&pod.netns, far.into()),
         ];
-        let others = stage.pods.iter().filter(|other| other.id != pod.id);
+        let others = setup.pods.iter().filter(|other| other.id != pod.id);
         pairs.extend(others.map(|other| (&pod.netns, other.address())));
         for (netns, to) in pairs {
             if ping(netns, None, to, PATIENCE)?.is_none() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    stage::{Restart, Stage},
+    setup::{Restart, Setup},
     tracer::{Boundary, Trace},
 };
 use crate::node::plugin::{Invocation, Outcome};
@@ -23,18 +23,18 @@ pub trait Scenario: Sync {
     ///
     /// # Errors
     /// If it cannot be created.
-    fn stage(&self) -> io::Result<Stage>;
+    fn setup(&self) -> io::Result<Setup>;
 
     /// The runtime's request; nothing if the daemon works without one.
     ///
     /// # Errors
     /// If a sandbox cannot be created.
-    fn work(&self, _: &mut Stage) -> io::Result<Option<Invocation>> {
+    fn work(&self, _: &mut Setup) -> io::Result<Option<Invocation>> {
         Ok(None)
     }
 
     /// Whether the work is complete to the last effect, seen from outside.
-    fn done(&self, stage: &Stage) -> bool;
+    fn done(&self, setup: &Setup) -> bool;
 
     /// Whether this boundary is tested. All are, unless a kind of work excludes it with a reason.
     fn counts(&self, _: &Boundary) -> bool {
@@ -49,21 +49,21 @@ pub trait Scenario: Sync {
     /// Has the work done, and strikes the daemon at one of its boundaries.
     ///
     /// # Errors
-    /// As [`Stage::strike`].
+    /// As [`Setup::strike`].
     fn strike(
         &self,
-        stage: &mut Stage,
+        setup: &mut Setup,
         at: Option<&Boundary>,
     ) -> io::Result<(Trace, Option<Outcome>)> {
-        let work = self.work(stage)?;
-        stage.strike(at, work, |stage| self.done(stage), self.restart())
+        let work = self.work(setup)?;
+        setup.strike(at, work, |setup| self.done(setup), self.restart())
     }
 
     /// Brings the node to rest and checks it.
     ///
     /// # Errors
     /// All errors.
-    fn judge(&self, stage: &mut Stage, outcome: Option<Outcome>) -> io::Result<()>;
+    fn judge(&self, setup: &mut Setup, outcome: Option<Outcome>) -> io::Result<()>;
 }
 
 /// The result of a campaign.
@@ -117,9 +117,9 @@ fn work_off(scenario: &impl Scenario, shared: &Shared) {
 }
 
 fn once(scenario: &impl Scenario, at: Option<&Boundary>) -> io::Result<Trace> {
-    let mut stage = scenario.stage()?;
-    let (trace, outcome) = scenario.strike(&mut stage, at)?;
-    scenario.judge(&mut stage, outcome)?;
+    let mut setup = scenario.setup()?;
+    let (trace, outcome) = scenario.strike(&mut setup, at)?;
+    scenario.judge(&mut setup, outcome)?;
     Ok(trace)
 }
 

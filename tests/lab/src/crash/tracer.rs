@@ -60,7 +60,7 @@ impl fmt::Display for Boundary {
 
 /// What happens to the process at a boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blow {
+pub enum Injection {
     /// SIGKILL.
     Kill,
     /// The call is not executed and fails with this error. Only possible before changes through a descriptor.
@@ -81,11 +81,11 @@ pub struct Trace {
     missing_debug_implementations,
     reason = "a closure has nothing to show"
 )]
-pub struct Orders<'a> {
+pub struct Plan<'a> {
     pub pid: Pid,
     /// The boundaries at which to strike.
     pub strikes: &'a (dyn Fn(&Boundary) -> bool + Sync),
-    pub blow: Blow,
+    pub blow: Injection,
     /// How many calls of this process EC2 has executed so far.
     pub applied: &'a (dyn Fn() -> usize + Sync),
     /// Notified once, when no effect can be missed any more.
@@ -95,7 +95,7 @@ pub struct Orders<'a> {
 }
 
 struct Tracer<'a> {
-    orders: Orders<'a>,
+    orders: Plan<'a>,
     reader: Reader,
     /// Threads that have not stopped for the first time.
     unarmed: BTreeSet<Pid>,
@@ -119,7 +119,7 @@ struct Inside {
 ///
 /// # Errors
 /// If the process cannot be traced: it has ended, or another process traces it.
-pub fn follow(orders: Orders<'_>) -> io::Result<Trace> {
+pub fn follow(orders: Plan<'_>) -> io::Result<Trace> {
     let reader = Reader::new(orders.pid);
     let unarmed = seize(orders.pid)?;
     let mut tracer = Tracer {
@@ -242,7 +242,7 @@ impl Tracer<'_> {
         }
         inside.boundary = self.number(inside.boundary);
         if self.meet(inside.boundary.clone())
-            && let Blow::Refuse(errno) = self.orders.blow
+            && let Injection::Refuse(errno) = self.orders.blow
             && kind == Kind::Change
         {
             inside.refused = Some((errno, registers::rob(tid)?));
@@ -280,7 +280,7 @@ impl Tracer<'_> {
     fn meet(&mut self, boundary: Boundary) -> bool {
         self.orders.count.fetch_add(1, Ordering::Relaxed);
         let strikes = (self.orders.strikes)(&boundary);
-        if strikes && self.orders.blow == Blow::Kill {
+        if strikes && self.orders.blow == Injection::Kill {
             // It cannot fail: the thread at the boundary is stopped, so the process exists.
             self.trace.struck += usize::from(kill(self.orders.pid, Signal::SIGKILL).is_ok());
         }
@@ -289,7 +289,7 @@ impl Tracer<'_> {
     }
 
     fn killed(&self) -> bool {
-        self.orders.blow == Blow::Kill && self.trace.struck > 0
+        self.orders.blow == Injection::Kill && self.trace.struck > 0
     }
 }
 

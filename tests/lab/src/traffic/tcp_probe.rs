@@ -70,7 +70,7 @@ fn answer(mut stream: TcpStream, name: &str) -> io::Result<()> {
 
 /// An open connection.
 #[derive(Debug)]
-pub struct Conversation {
+pub struct TcpConnection {
     stream: BufReader<TcpStream>,
     /// The name of the listener.
     pub with: String,
@@ -80,7 +80,7 @@ pub struct Conversation {
     pub port: u16,
 }
 
-impl Conversation {
+impl TcpConnection {
     /// Connects to `to` from inside `netns`, from the address `source` if given. No step takes longer than `limit`.
     ///
     /// # Errors
@@ -113,7 +113,7 @@ impl Conversation {
     ///
     /// # Errors
     /// If the connection is dead, or the answer is wrong or late.
-    pub fn goes_on(&mut self) -> io::Result<()> {
+    pub fn echoes(&mut self) -> io::Result<()> {
         writeln!(self.stream.get_mut(), "still there?")?;
         let mut line = String::new();
         self.stream.read_line(&mut line)?;
@@ -128,7 +128,7 @@ impl Conversation {
     }
 }
 
-impl Drop for Conversation {
+impl Drop for TcpConnection {
     fn drop(&mut self) {
         self.stream
             .get_ref()

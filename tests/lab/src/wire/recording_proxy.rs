@@ -18,12 +18,12 @@ pub struct Exchange {
     pub reply: Vec<u8>,
 }
 
-/// Forwards the next connection to `tap` to `daemon`, until both sides have closed.
+/// Forwards the next connection to `listener` to `daemon`, until both sides have closed.
 ///
 /// # Errors
 /// The error of either socket.
-pub fn pass_on(tap: &UnixListener, daemon: &Path) -> io::Result<Exchange> {
-    let (caller, _) = tap.accept()?;
+pub fn pass_on(listener: &UnixListener, daemon: &Path) -> io::Result<Exchange> {
+    let (caller, _) = listener.accept()?;
     let preamble = handover::receive(caller.as_fd())?;
     let daemon = UnixStream::connect(daemon)?;
     let descriptors = match &preamble {

@@ -38,7 +38,7 @@ fn status(sound: bool) -> ExitCode {
 }
 
 fn one(seed: u64) -> io::Result<bool> {
-    let outcome = run::live(seed, run::Words::All);
+    let outcome = run::live(seed, run::TraceDetail::All);
     for line in &outcome.lines {
         outln!("{line}")?;
     }

@@ -30,8 +30,8 @@ use tokio::time::sleep;
 
 use crate::{
     node::{identity, settings},
-    state::{Stage, State},
-    surroundings::{cloud::Cloud, host::Host, podnet::PodNet},
+    state::{Shared, State},
+    surroundings::{cloud::Cloud, host::Host, pod_network::PodNetwork},
 };
 
 /// Between a daemon's death and the next one's start.
@@ -39,25 +39,25 @@ const DOWN: Duration = Duration::from_secs(2);
 
 /// The verbs of the serving daemon, if there is one, and its generation.
 #[derive(Clone, Debug, Default)]
-pub struct Serving(Arc<Mutex<Option<(Sandboxes<PodNet>, u64)>>>);
+pub struct Serving(Arc<Mutex<Option<(Sandboxes<PodNetwork>, u64)>>>);
 
 impl Serving {
-    pub fn get(&self) -> Option<(Sandboxes<PodNet>, u64)> {
+    pub fn get(&self) -> Option<(Sandboxes<PodNetwork>, u64)> {
         self.0.lock().expect("a panic ends the run").clone()
     }
 
-    fn set(&self, serving: Option<(Sandboxes<PodNet>, u64)>) {
+    fn set(&self, serving: Option<(Sandboxes<PodNetwork>, u64)>) {
         *self.0.lock().expect("a panic ends the run") = serving;
     }
 }
 
 /// Keeps a daemon running on the node, forever.
-pub async fn keep_one(stage: Arc<Stage>, dir: PathBuf, serving: Serving) {
-    let me = Arc::new(stage.with(|state, _| identity(state)));
+pub async fn keep_one(shared: Arc<Shared>, dir: PathBuf, serving: Serving) {
+    let me = Arc::new(shared.with(|state, _| identity(state)));
     let metrics = Arc::new(Metrics::new());
     let mut state_file = None;
     loop {
-        let generation = stage.with(|state, now| {
+        let generation = shared.with(|state, now| {
             state.generation += 1;
             state.budget.restart();
             state
@@ -65,10 +65,10 @@ pub async fn keep_one(stage: Arc<Stage>, dir: PathBuf, serving: Serving) {
                 .note(now, "start", &[state.generation], || state.generation);
             state.generation
         });
-        stage.begun(generation);
+        shared.begun(generation);
         let path = inherit(&dir, state_file.as_deref(), generation);
         let daemon = Daemon {
-            stage: stage.clone(),
+            shared: shared.clone(),
             me: me.clone(),
             metrics: metrics.clone(),
             generation,
@@ -77,7 +77,7 @@ pub async fn keep_one(stage: Arc<Stage>, dir: PathBuf, serving: Serving) {
         };
         tokio::select! {
             () = daemon.run() => {}
-            () = stage.outlived(generation) => {}
+            () = shared.outlived(generation) => {}
         }
         serving.set(None);
         state_file = Some(path);
@@ -95,7 +95,7 @@ fn inherit(dir: &Path, last: Option<&Path>, generation: u64) -> PathBuf {
 }
 
 struct Daemon {
-    stage: Arc<Stage>,
+    shared: Arc<Shared>,
     me: Arc<Identity>,
     metrics: Arc<Metrics>,
     generation: u64,
@@ -105,14 +105,14 @@ struct Daemon {
 
 impl Daemon {
     async fn run(self) {
-        let (stage, generation) = (self.stage.clone(), self.generation);
-        let now = || Mono::from_epoch(stage.now());
-        let cooldown = stage.with(|state, _| state.scenario.config.cooldown);
+        let (shared, generation) = (self.shared.clone(), self.generation);
+        let now = || Mono::from_epoch(shared.now());
+        let cooldown = shared.with(|state, _| state.scenario.config.cooldown);
         let (store, contents) =
             Store::open(&self.path, "boot").expect("what a daemon wrote can be read");
         let intents = contents.intents.clone();
-        let pods = PodNet {
-            stage: stage.clone(),
+        let pods = PodNetwork {
+            shared: shared.clone(),
             generation,
         };
         let mut agreed = recovery::agree(&store, contents, &pods, cooldown, now())
@@ -123,7 +123,7 @@ impl Daemon {
             agreed.restored.enis = discovery::attached(&executor).await;
         }
         agreed.adopt(&store).expect("the store can be written");
-        stage.with(|state, now| state.compare_records(&agreed, now));
+        shared.with(|state, now| state.compare_records(&agreed, now));
         let store = self.gated(store);
         self.serve(agreed, intents, store, executor, pods).await;
     }
@@ -134,9 +134,9 @@ impl Daemon {
         intents: Vec<String>,
         store: Worker<Store>,
         executor: Executor,
-        pods: PodNet,
+        pods: PodNetwork,
     ) {
-        let (config, kind, seed) = self.stage.with(|state, _| {
+        let (config, kind, seed) = self.shared.with(|state, _| {
             let scenario = &state.scenario;
             (
                 scenario.config.clone(),
@@ -146,10 +146,10 @@ impl Daemon {
         });
         let planner = Planner::new(config.clone(), kind, self.me.subnet.clone(), seed);
         let host = Host {
-            stage: self.stage.clone(),
+            shared: self.shared.clone(),
             generation: self.generation,
         };
-        let (clock, tasks) = (Clock::Runtime(self.stage.epoch()), Detached::default());
+        let (clock, tasks) = (Clock::Runtime(self.shared.epoch()), Detached::default());
         let (pool, driver) = Driver::new(planner, executor.clone(), host, tasks.clone(), clock);
         let driver = driver.with_journal(store.clone());
         drop(tasks.spawn_idle(checkpoint::keep(driver.enis(), pool.clone(), store.clone())));
@@ -174,32 +174,32 @@ impl Daemon {
             },
             tasks,
         );
-        self.stage.with(|state, _| state.pool = Some(pool));
+        self.shared.with(|state, _| state.pool = Some(pool));
         self.serving.set(Some((sandboxes, self.generation)));
         driver.run().await;
     }
 
     fn executor(&self) -> Executor {
         let cloud = Cloud {
-            stage: self.stage.clone(),
+            shared: self.shared.clone(),
             generation: self.generation,
         };
         Executor::new(
             Arc::new(cloud),
             self.me.clone(),
-            settings(&self.stage),
+            settings(&self.shared),
             self.metrics.clone(),
         )
     }
 
     /// The store between two points at which the daemon may die. A dead daemon's jobs are never executed.
     fn gated(&self, store: Store) -> Worker<Store> {
-        let (stage, generation) = (self.stage.clone(), self.generation);
+        let (shared, generation) = (self.shared.clone(), self.generation);
         let store = Mutex::new(store);
         Worker::without_thread(move |job: Job<Store>| {
-            if !stage.point(generation, || "commit to be made".to_owned()) {
+            if !shared.point(generation, || "commit to be made".to_owned()) {
                 job(&mut store.lock().expect("no job panics"));
-                stage.point(generation, || "commit made".to_owned());
+                shared.point(generation, || "commit made".to_owned());
             }
         })
     }

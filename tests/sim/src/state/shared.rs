@@ -27,12 +27,12 @@ use crate::{
     scenario::{SUBNET_V6, Scenario},
     state::{
         budget::Budget,
+        disturbances::Disturbances,
         ledger::{Held, Ledger},
         lists::Lists,
         pod_links::Kernel,
         points::Points,
         trace::{Trace, digest},
-        witness::Disturbances,
     },
 };
 
@@ -98,7 +98,7 @@ pub struct State {
 
 /// Shared by all actors.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Shared {
     state: Mutex<State>,
     epoch: Instant,
     broken: Notify,
@@ -108,7 +108,7 @@ pub struct Stage {
     living: watch::Sender<u64>,
 }
 
-impl Stage {
+impl Shared {
     #[must_use]
     pub fn new(scenario: Arc<Scenario>, trace: Trace, epoch: Instant) -> Self {
         Self {

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fmt, time::Duration};
 
 /// How much of a run is written as text. The run itself is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Words {
+pub enum TraceDetail {
     None,
     Last,
     All,

@@ -18,7 +18,7 @@ use vpc_sim::{
 
 use crate::{
     faults::Fault,
-    state::{State, witness::Thing},
+    state::{State, disturbances::Thing},
     surroundings::convert,
 };
 

@@ -10,7 +10,7 @@ use vpc_sim::{Action, error::ApiError};
 use crate::{
     faults::Fault,
     oracle,
-    state::{Stage, State, trace::digest},
+    state::{Shared, State, trace::digest},
     surroundings::{calls, convert},
 };
 
@@ -20,7 +20,7 @@ const FRESH: Duration = Duration::from_secs(6);
 /// One daemon's connection to EC2.
 #[derive(Clone, Debug)]
 pub struct Cloud {
-    pub stage: Arc<Stage>,
+    pub shared: Arc<Shared>,
     pub generation: u64,
 }
 
@@ -44,32 +44,32 @@ impl Ec2 for Cloud {
 
 impl Cloud {
     async fn answer(self, mut call: Call) -> Result<Reply, CallError> {
-        let asked = self.stage.now();
+        let asked = self.shared.now();
         self.pass(&call, "to be sent").await;
-        let fate = self.stage.with(|state, now| {
+        let fate = self.shared.with(|state, now| {
             oracle::spent(state, &call, now);
             state.fate(&mut call, now)
         });
         sleep(fate.before).await;
         // A dead daemon's calls have no caller, but those that were sent take effect.
-        let dead = !self.stage.alive(self.generation);
-        let survives = !dead || self.stage.with(|state, now| state.posthumous(now));
+        let dead = !self.shared.alive(self.generation);
+        let survives = !dead || self.shared.with(|state, now| state.posthumous(now));
         let result = match fate.applied && survives {
-            true => self.stage.with(|state, now| state.perform(&call, now)),
+            true => self.shared.with(|state, now| state.perform(&call, now)),
             false => Ok(Reply::Done),
         };
         if !dead && fate.applied {
             self.pass(&call, "applied").await;
         }
         sleep(fate.after).await;
-        if dead || !self.stage.alive(self.generation) {
+        if dead || !self.shared.alive(self.generation) {
             return pending().await;
         }
         let result = match fate.failure {
             Some(failure) => Err(failure),
             None => result.map_err(|error| refusal(&call, &error)),
         };
-        self.stage
+        self.shared
             .with(|state, now| state.delivered(&call, &result, asked, now));
         self.pass(&call, "answered").await;
         result
@@ -77,7 +77,7 @@ impl Cloud {
 
     async fn pass(&self, call: &Call, when: &'static str) {
         let name = || format!("{} {when}", call.action());
-        if self.stage.point(self.generation, name) {
+        if self.shared.point(self.generation, name) {
             pending().await
         }
     }

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::{
     faults::Fault,
-    state::{Stage, trace::digest},
+    state::{Shared, trace::digest},
 };
 
 /// How long the daemon waits for a link.
@@ -17,13 +17,13 @@ const LINK_LIMIT: Duration = Duration::from_secs(60);
 /// The host's side of one daemon.
 #[derive(Clone, Debug)]
 pub struct Host {
-    pub stage: Arc<Stage>,
+    pub shared: Arc<Shared>,
     pub generation: u64,
 }
 
 impl Host {
     fn refuses(&self) -> bool {
-        self.stage.with(|state, now| {
+        self.shared.with(|state, now| {
             let refuses = state.strikes(Fault::HostFails, now);
             if refuses {
                 state.count(Fault::HostFails, now);
@@ -34,7 +34,7 @@ impl Host {
 
     /// From the attachment to the link.
     fn delay(&self) -> Duration {
-        self.stage.with(|state, now| {
+        self.shared.with(|state, now| {
             if state.strikes(Fault::LinkLate, now) {
                 state.count(Fault::LinkLate, now);
                 return state.host.seconds(5, 90);
@@ -44,33 +44,33 @@ impl Host {
     }
 
     async fn link(&self, eni: &ConfigureEni) -> bool {
-        let limit = self.stage.now() + LINK_LIMIT;
+        let limit = self.shared.now() + LINK_LIMIT;
         let attached = || {
-            self.stage.with(|state, _| {
+            self.shared.with(|state, _| {
                 state
                     .interface(&eni.eni)
                     .is_some_and(|seen| state.is_attached(seen))
             })
         };
         while !attached() {
-            if self.stage.now() >= limit {
+            if self.shared.now() >= limit {
                 return false;
             }
             sleep(Duration::from_millis(500)).await;
         }
         let delay = self.delay();
-        sleep(delay.min(limit.saturating_sub(self.stage.now()))).await;
-        self.stage.now() < limit && attached()
+        sleep(delay.min(limit.saturating_sub(self.shared.now()))).await;
+        self.shared.now() < limit && attached()
     }
 
     async fn pass(&self, name: &'static str) {
-        if self.stage.point(self.generation, || name.to_owned()) {
+        if self.shared.point(self.generation, || name.to_owned()) {
             std::future::pending::<()>().await;
         }
     }
 
     async fn dead(&self) {
-        if !self.stage.alive(self.generation) {
+        if !self.shared.alive(self.generation) {
             std::future::pending::<()>().await;
         }
     }
@@ -84,7 +84,7 @@ impl EniHost for Host {
         self.pass("ENI to be set up").await;
         let up = self.link(&eni).await && !self.refuses();
         self.dead().await;
-        self.stage.with(|state, now| {
+        self.shared.with(|state, now| {
             state.trace.note(
                 now,
                 "configure",
@@ -117,7 +117,7 @@ impl EniHost for Host {
         if self.refuses() {
             return Err(failure("rules could not be removed"));
         }
-        self.stage.with(|state, now| {
+        self.shared.with(|state, now| {
             state
                 .trace
                 .note(now, "deconfigure", &[digest(&eni.eni.0)], || {

@@ -13,7 +13,7 @@ use tokio::time::{sleep, sleep_until};
 use crate::{
     faults::Fault,
     oracle,
-    state::{Stage, State, ledger::Held, trace::digest},
+    state::{Shared, State, ledger::Held, trace::digest},
 };
 
 /// Between two tries of one pod.
@@ -31,7 +31,7 @@ enum Outcome {
 /// Everything about pods. Cloning gives another handle.
 #[derive(Clone, Debug)]
 pub struct Pods {
-    stage: Arc<Stage>,
+    shared: Arc<Shared>,
     tasks: Detached,
 }
 
@@ -48,19 +48,19 @@ pub struct Wish {
 
 impl Pods {
     #[must_use]
-    pub fn new(stage: Arc<Stage>) -> Self {
+    pub fn new(shared: Arc<Shared>) -> Self {
         Self {
-            stage,
+            shared,
             tasks: Detached::default(),
         }
     }
 
     /// Creates pods until `end`.
     pub async fn arrive(&self, end: Duration) {
-        let load = self.stage.with(|state, _| state.scenario.load.clone());
+        let load = self.shared.with(|state, _| state.scenario.load.clone());
         let mut number = 0;
         loop {
-            let (pause, count) = self.stage.with(|state, _| {
+            let (pause, count) = self.shared.with(|state, _| {
                 let most = u64::try_from(load.every.as_millis()).unwrap_or(1) * 2;
                 let pause = if number == 0 { most / 10 } else { most };
                 (
@@ -69,17 +69,17 @@ impl Pods {
                 )
             });
             sleep(pause).await;
-            if self.stage.now() >= end {
+            if self.shared.now() >= end {
                 return;
             }
             for _ in 0..count {
                 let full =
                     |state: &mut State, _| state.waiting + state.ledger.live.len() >= load.most;
-                if self.stage.with(full) {
+                if self.shared.with(full) {
                     break;
                 }
                 number += 1;
-                self.start(self.stage.with(|state, _| {
+                self.start(self.shared.with(|state, _| {
                     Wish {
                         number,
                         patience: state.pods.seconds(5, 60),
@@ -103,9 +103,9 @@ impl Pods {
     }
 
     async fn live(self, wish: Wish) {
-        self.stage.with(|state, _| state.waiting += 1);
+        self.shared.with(|state, _| state.waiting += 1);
         let got = self.get(wish).await;
-        self.stage.with(|state, _| state.waiting -= 1);
+        self.shared.with(|state, _| state.waiting -= 1);
         if let Some(sandbox) = got {
             sleep(wish.life).await;
             self.del(&sandbox).await;
@@ -127,10 +127,10 @@ impl Pods {
                 Outcome::Lost => self.del(&sandbox).await,
             }
             // The kubelet would try forever; a node that is too small would never be at rest.
-            if self.stage.with(|state, _| state.closing) {
+            if self.shared.with(|state, _| state.closing) {
                 return None;
             }
-            let jitter = self.stage.with(|state, _| state.pods.millis(0, 5000));
+            let jitter = self.shared.with(|state, _| state.pods.millis(0, 5000));
             sleep(BACK_OFF + jitter).await;
         }
         None
@@ -138,9 +138,9 @@ impl Pods {
 
     /// The serving daemon, when there is one, and its generation.
     async fn daemon(&self, limit: Duration) -> Option<(Pool, u64)> {
-        while self.stage.now() < limit {
+        while self.shared.now() < limit {
             let serving = self
-                .stage
+                .shared
                 .with(|state, _| Some((state.pool.clone()?, state.generation)));
             if serving.is_some() {
                 return serving;
@@ -151,12 +151,12 @@ impl Pods {
     }
 
     async fn add(&self, sandbox: &Sandbox, wish: Wish) -> Outcome {
-        let asked = self.stage.now();
+        let asked = self.shared.now();
         let deadline = asked + wish.patience;
         let Some((pool, generation)) = self.daemon(deadline).await else {
             return Outcome::Refused;
         };
-        self.stage.with(|state, now| {
+        self.shared.with(|state, now| {
             state.waiting += 1;
             state
                 .trace
@@ -172,11 +172,11 @@ impl Pods {
             answer = ask => Some(answer),
             () = sleep(called_off) => None,
         };
-        if !self.stage.alive(generation) {
+        if !self.shared.alive(generation) {
             return Outcome::Lost;
         }
         let Some(answer) = answer else {
-            self.stage
+            self.shared
                 .with(|state, now| state.count(Fault::CalledOff, now));
             return Outcome::Refused;
         };
@@ -193,7 +193,7 @@ impl Pods {
         times: (Duration, Duration),
         answer: &Result<Grant, Refusal>,
     ) {
-        self.stage.with(|state, now| {
+        self.shared.with(|state, now| {
             let what = if answer.is_ok() { "granted" } else { "refused" };
             let operands = [
                 digest(&sandbox.container_id),
@@ -224,16 +224,16 @@ impl Pods {
 
     /// Kernel, then record, then the pool: the order of the real handler, with a possible crash between any two.
     async fn wire(&self, sandbox: &Sandbox, grant: Grant, pool: &Pool, generation: u64) -> Outcome {
-        let (takes, fails) = self.stage.with(|state, now| {
+        let (takes, fails) = self.shared.with(|state, now| {
             let takes = state.pods.millis(1, 30);
             (takes, state.strikes(Fault::WireFails, now))
         });
         sleep(takes).await;
-        if !self.stage.alive(generation) {
+        if !self.shared.alive(generation) {
             return Outcome::Lost;
         }
         if fails {
-            self.stage.with(|state, now| {
+            self.shared.with(|state, now| {
                 state.count(Fault::WireFails, now);
                 state.ledger.granted.remove(sandbox);
             });
@@ -243,7 +243,7 @@ impl Pods {
             .await;
             return Outcome::Refused;
         }
-        self.stage.with(|state, _| {
+        self.shared.with(|state, _| {
             state.ledger.granted.remove(sandbox);
             let held = Held {
                 address: grant.address,
@@ -253,7 +253,7 @@ impl Pods {
             state.ledger.live.insert(sandbox.clone(), held);
         });
         sleep(Duration::from_millis(1)).await;
-        if !self.stage.alive(generation) {
+        if !self.shared.alive(generation) {
             return Outcome::Lost;
         }
         pool.tell(Event::Wired {
@@ -266,12 +266,12 @@ impl Pods {
     /// DEL, repeated until a daemon completes it.
     async fn del(&self, sandbox: &Sandbox) {
         let known = self
-            .stage
+            .shared
             .with(|state, _| state.ledger.live.contains_key(sandbox));
         let Some((pool, generation)) = self.daemon(Duration::MAX).await.filter(|_| known) else {
             return;
         };
-        let freed = self.stage.with(|state, now| {
+        let freed = self.shared.with(|state, now| {
             let until = now + state.scenario.config.cooldown;
             state
                 .trace
@@ -281,7 +281,7 @@ impl Pods {
             state.ledger.release(sandbox, until)
         });
         sleep(Duration::from_millis(1)).await;
-        if freed && self.stage.alive(generation) {
+        if freed && self.shared.alive(generation) {
             pool.tell(Event::Left {
                 sandbox: sandbox.clone(),
             })
@@ -291,6 +291,6 @@ impl Pods {
 }
 
 /// Waits until the run's clock reaches `moment`.
-pub async fn until(stage: &Stage, moment: Duration) {
-    sleep_until(stage.epoch() + moment).await;
+pub async fn until(shared: &Shared, moment: Duration) {
+    sleep_until(shared.epoch() + moment).await;
 }

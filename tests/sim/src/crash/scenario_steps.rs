@@ -16,8 +16,8 @@ use super::daemon::{self, Serving};
 use crate::{
     oracle,
     scenario::BOOT,
-    state::{Stage, State},
-    surroundings::{podnet::PodNet, pods::until},
+    state::{Shared, State},
+    surroundings::{pod_network::PodNetwork, pods::until},
 };
 
 /// Faults stop this long after the first daemon's start.
@@ -29,21 +29,21 @@ const AGAIN: Duration = Duration::from_secs(2);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Runs the node's life to its end.
-pub async fn tell(stage: Arc<Stage>, dir: PathBuf) {
-    until(&stage, BOOT).await;
+pub async fn run(shared: Arc<Shared>, dir: PathBuf) {
+    until(&shared, BOOT).await;
     // One task, because a store belongs to one thread.
     let serving = Serving::default();
     tokio::select! {
         biased;
-        () = daemon::keep_one(stage.clone(), dir, serving.clone()) => {}
-        () = live(stage, serving) => {}
+        () = daemon::keep_one(shared.clone(), dir, serving.clone()) => {}
+        () = live(shared, serving) => {}
     }
 }
 
-async fn live(stage: Arc<Stage>, serving: Serving) {
+async fn live(shared: Arc<Shared>, serving: Serving) {
     let tasks = Detached::default();
     let runtime = Runtime {
-        stage: stage.clone(),
+        shared: shared.clone(),
         serving,
     };
     let mut pods = Vec::new();
@@ -68,27 +68,27 @@ async fn live(stage: Arc<Stage>, serving: Serving) {
     for pod in leaving {
         pod.await.expect("no pod panics");
     }
-    until(&stage, BOOT + CHAOS).await;
-    stage.with(|state, now| state.calm(now));
-    settle(&stage).await;
+    until(&shared, BOOT + CHAOS).await;
+    shared.with(|state, now| state.calm(now));
+    settle(&shared).await;
 }
 
 /// What the daemon must achieve in the end (I4, I9), and that nothing of any pod is left.
-async fn settle(stage: &Stage) {
+async fn settle(shared: &Shared) {
     // Work that the faults delayed is done, and may be interrupted too.
-    until(stage, stage.now() + MINUTE * 5).await;
-    stage.with(|state, _| state.points.close());
-    let calm = stage.now();
-    until(stage, calm + MINUTE * 10).await;
-    let pool = stage.with(|state, _| state.pool.clone());
+    until(shared, shared.now() + MINUTE * 5).await;
+    shared.with(|state, _| state.points.close());
+    let calm = shared.now();
+    until(shared, calm + MINUTE * 10).await;
+    let pool = shared.with(|state, _| state.pool.clone());
     let snapshot = match pool {
         Some(pool) => pool.snapshot().await.ok(),
         None => None,
     };
     let Some(snapshot) = snapshot else {
-        return stage.with(|state, now| state.fail(now, "I8: the daemon serves", String::new()));
+        return shared.with(|state, now| state.fail(now, "I8: the daemon serves", String::new()));
     };
-    stage.with(|state, now| {
+    shared.with(|state, now| {
         let leaks = oracle::leaks(state, &snapshot, now);
         if let Some(leak) = leaks.first() {
             state.fail(now, "I4: nothing is leaked for ever", leak.clone());
@@ -101,10 +101,10 @@ async fn settle(stage: &Stage) {
         }
     });
     // The search for leaks of a previous process comes minutes after a start.
-    until(stage, calm + MINUTE * 20).await;
-    let before = stage.with(|state, _| state.budget.total());
+    until(shared, calm + MINUTE * 20).await;
+    let before = shared.with(|state, _| state.budget.total());
     sleep(MINUTE * 60).await;
-    stage.with(|state, now| {
+    shared.with(|state, now| {
         let made = state.budget.total() - before;
         if made > 0 {
             let what = format!("{made} calls in a quiet hour");
@@ -116,16 +116,16 @@ async fn settle(stage: &Stage) {
 /// The container runtime's side.
 #[derive(Clone, Debug)]
 struct Runtime {
-    stage: Arc<Stage>,
+    shared: Arc<Shared>,
     serving: Serving,
 }
 
 impl Runtime {
     /// The serving daemon, when there is one.
-    async fn daemon(&self) -> (Sandboxes<PodNet>, u64) {
+    async fn daemon(&self) -> (Sandboxes<PodNetwork>, u64) {
         loop {
             let found = self.serving.get();
-            if let Some(found) = found.filter(|(_, generation)| self.stage.alive(*generation)) {
+            if let Some(found) = found.filter(|(_, generation)| self.shared.alive(*generation)) {
                 return found;
             }
             sleep(Duration::from_millis(100)).await;
@@ -136,8 +136,8 @@ impl Runtime {
     async fn heard<T>(&self, generation: u64, answer: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
-            () = self.stage.outlived(generation) => None,
-            answer = answer => Some(answer).filter(|_| self.stage.alive(generation)),
+            () = self.shared.outlived(generation) => None,
+            answer = answer => Some(answer).filter(|_| self.shared.alive(generation)),
         }
     }
 
@@ -149,14 +149,14 @@ impl Runtime {
                 ifname: "eth0".to_owned(),
             };
             let (daemon, generation) = self.daemon().await;
-            let asked = self.stage.now();
+            let asked = self.shared.now();
             let times = (asked, asked + ADD_LIMIT);
             let answer = self
                 .heard(generation, daemon.add(request(&sandbox, times.1)))
                 .await;
             let refusal = match answer {
                 Some(Ok(record)) => {
-                    self.stage.with(|state, now| {
+                    self.shared.with(|state, now| {
                         oracle::answered(state, &sandbox, times, None, now);
                         state.told(&record, now);
                     });
@@ -168,7 +168,7 @@ impl Runtime {
             if refusal.is_some() {
                 let note =
                     |state: &mut State, now| oracle::answered(state, &sandbox, times, refusal, now);
-                self.stage.with(note);
+                self.shared.with(note);
             }
             self.delete(sandbox).await;
             sleep(AGAIN).await;
@@ -178,7 +178,7 @@ impl Runtime {
 
     async fn delete(&self, sandbox: Sandbox) {
         let link = self
-            .stage
+            .shared
             .with(|state, _| state.kernel.running.remove(&sandbox));
         loop {
             let (daemon, generation) = self.daemon().await;
@@ -187,7 +187,8 @@ impl Runtime {
             }
             sleep(AGAIN).await;
         }
-        self.stage.with(|state, now| state.gone(sandbox, link, now));
+        self.shared
+            .with(|state, now| state.gone(sandbox, link, now));
     }
 }
 

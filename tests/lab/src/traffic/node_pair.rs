@@ -15,7 +15,7 @@ use crate::{
     node::{Node, Pod},
     traffic::{
         capture::{self, Capture, Packet},
-        tcp_probe::{Conversation, Listener},
+        tcp_probe::{Listener, TcpConnection},
     },
 };
 
@@ -25,9 +25,9 @@ pub const PORT: u16 = 80;
 /// Much longer than any answer takes on a busy machine; a lost first packet is sent again within this time.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
-/// Who can connect, and listens.
+/// Endpoint can connect, and listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum Endpoint {
     /// Node `a`'s pod on its primary ENI.
     APrimary,
     ASecondary,
@@ -39,7 +39,7 @@ pub enum Who {
     Internet,
 }
 
-impl Who {
+impl Endpoint {
     const ALL: [Self; 7] = [
         Self::APrimary,
         Self::ASecondary,
@@ -56,7 +56,7 @@ impl Who {
 
 /// See the module. Fields are dropped in this order.
 #[derive(Debug)]
-pub struct Pair {
+pub struct NodePair {
     listeners: Vec<Listener>,
     capture: Capture,
     /// On the primary ENI, and on a secondary one.
@@ -70,7 +70,7 @@ pub struct Pair {
     wrong: Vec<String>,
 }
 
-impl Pair {
+impl NodePair {
     /// Node `a` gets `settings`, node `b` none.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Pair {
     }
 
     fn listen(&mut self) -> io::Result<()> {
-        for who in Who::ALL {
+        for who in Endpoint::ALL {
             let listener = Listener::start(self.netns(who), self.at(who), &format!("{who:?}"))?;
             self.listeners.push(listener);
         }
@@ -107,42 +107,48 @@ impl Pair {
     }
 
     #[must_use]
-    pub const fn netns(&self, who: Who) -> &Netns {
+    pub const fn netns(&self, who: Endpoint) -> &Netns {
         let ([a0, a1], [b0, b1]) = (&self.on_a, &self.on_b);
         match who {
-            Who::APrimary => &a0.netns,
-            Who::ASecondary => &a1.netns,
-            Who::BPrimary => &b0.netns,
-            Who::BSecondary => &b1.netns,
-            Who::A => &self.a.instance.netns,
-            Who::B => &self.b.instance.netns,
-            Who::Internet => self.lab.sim.internet(),
+            Endpoint::APrimary => &a0.netns,
+            Endpoint::ASecondary => &a1.netns,
+            Endpoint::BPrimary => &b0.netns,
+            Endpoint::BSecondary => &b1.netns,
+            Endpoint::A => &self.a.instance.netns,
+            Endpoint::B => &self.b.instance.netns,
+            Endpoint::Internet => self.lab.sim.internet(),
         }
     }
 
     #[must_use]
-    pub fn address(&self, who: Who) -> Ipv4Addr {
+    pub fn address(&self, who: Endpoint) -> Ipv4Addr {
         let ([a0, a1], [b0, b1]) = (&self.on_a, &self.on_b);
         match who {
-            Who::APrimary => a0.ipv4(),
-            Who::ASecondary => a1.ipv4(),
-            Who::BPrimary => b0.ipv4(),
-            Who::BSecondary => b1.ipv4(),
-            Who::A => self.a.instance.address,
-            Who::B => self.b.instance.address,
-            Who::Internet => INTERNET_ADDRESS,
+            Endpoint::APrimary => a0.ipv4(),
+            Endpoint::ASecondary => a1.ipv4(),
+            Endpoint::BPrimary => b0.ipv4(),
+            Endpoint::BSecondary => b1.ipv4(),
+            Endpoint::A => self.a.instance.address,
+            Endpoint::B => self.b.instance.address,
+            Endpoint::Internet => INTERNET_ADDRESS,
         }
     }
 
     /// The address of this listener.
     #[must_use]
-    pub fn at(&self, who: Who) -> SocketAddr {
+    pub fn at(&self, who: Endpoint) -> SocketAddr {
         SocketAddr::from((self.address(who), PORT))
     }
 
     /// Records an error if `from` is not answered at `to` by the right listener, or is seen there with the wrong
     /// address.
-    pub fn expect(&mut self, what: &str, from: Who, to: SocketAddr, (by, seen_as): (Who, Who)) {
+    pub fn expect(
+        &mut self,
+        what: &str,
+        from: Endpoint,
+        to: SocketAddr,
+        (by, seen_as): (Endpoint, Endpoint),
+    ) {
         let seen_as = self.address(seen_as);
         let found = match self.call(from, to) {
             Ok(c) if c.with == format!("{by:?}") && c.seen_as.ip() == seen_as => return,
@@ -157,9 +163,9 @@ impl Pair {
     /// Opens a connection.
     ///
     /// # Errors
-    /// As [`Conversation::start`].
-    pub fn call(&self, from: Who, to: SocketAddr) -> io::Result<Conversation> {
-        Conversation::start(self.netns(from), None, to, LIMIT)
+    /// As [`TcpConnection::start`].
+    pub fn call(&self, from: Endpoint, to: SocketAddr) -> io::Result<TcpConnection> {
+        TcpConnection::start(self.netns(from), None, to, LIMIT)
     }
 
     /// Records a failure that was found elsewhere.
@@ -188,7 +194,7 @@ impl Pair {
     /// The same, if the world is already locked.
     ///
     /// # Panics
-    /// As [`Pair::secondary`].
+    /// As [`NodePair::secondary`].
     #[must_use]
     pub fn secondary_in(&self, world: &vpc_sim::World) -> EniId {
         let owner = world.owner_of(self.on_a[1].address());

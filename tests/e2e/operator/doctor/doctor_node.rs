@@ -19,7 +19,7 @@ use vpc_sim::SimConfig;
 use crate::suite::Outcome;
 
 /// A lab with one node whose disk looks like a real one: network configuration, plugin, the kubelet's settings.
-pub struct Ward {
+pub struct DoctorNode {
     pub lab: Lab,
     pub node: Node,
     /// The host's file system.
@@ -43,12 +43,12 @@ fn put_kernel_config(root: &Path) -> io::Result<()> {
 }
 
 /// The contents of a report.
-pub struct Told {
+pub struct Report {
     pub code: Option<i32>,
     pub report: Value,
 }
 
-impl Ward {
+impl DoctorNode {
     pub fn start(kind: &str, sim: SimConfig) -> io::Result<Self> {
         Self::with(kind, sim, &[("WARM_IP_TARGET", "2")])
     }
@@ -65,14 +65,14 @@ impl Ward {
         let conf_dir = conf_dir.display().to_string();
         let place = [("HOST_CNI_CONFDIR_PATH", &*conf_dir)];
         let node = lab.node(kind, &[settings, &place].concat())?;
-        let ward = Self { lab, node, root };
-        let written = || ward.conflist().exists();
+        let examined = Self { lab, node, root };
+        let written = || examined.conflist().exists();
         if eventually(Duration::from_secs(20), written) {
-            Ok(ward)
+            Ok(examined)
         } else {
             Err(io::Error::other(format!(
                 "no conflist\n{}",
-                ward.node.log()
+                examined.node.log()
             )))
         }
     }
@@ -117,8 +117,8 @@ impl Ward {
         self.node.ask_under(words, endpoint, &all)
     }
 
-    pub fn told(&self) -> io::Result<Told> {
-        Told::read(&self.doctor(&["--output", "json"])?)
+    pub fn told(&self) -> io::Result<Report> {
+        Report::read(&self.doctor(&["--output", "json"])?)
     }
 
     /// Whether the doctor finds `what` under `check`, with the right exit status.
@@ -138,7 +138,7 @@ impl Ward {
     }
 }
 
-impl Told {
+impl Report {
     pub fn read(output: &Output) -> io::Result<Self> {
         let report = serde_json::from_slice(&output.stdout)
             .map_err(|error| io::Error::other(format!("{error}: {output:?}")))?;

@@ -20,8 +20,8 @@ use nix::{
 use vpc_sim::SimConfig;
 
 use super::{
-    ahead::Ahead,
-    tracer::{self, Blow, Boundary, Orders, Trace},
+    clock_offset::ClockOffset,
+    tracer::{self, Boundary, Injection, Plan, Trace},
 };
 use crate::{
     Lab,
@@ -40,7 +40,7 @@ const WORK_LIMIT: Duration = Duration::from_secs(150);
 
 /// See the module.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Setup {
     pub lab: Lab,
     pub node: Node,
     /// The node's namespace, for plugins that run while the daemon is restarted.
@@ -50,7 +50,7 @@ pub struct Stage {
     /// Those that must stay alive.
     pub pods: Vec<Pod>,
     /// The daemon's clocks, if they can be set forward.
-    ahead: Option<Ahead>,
+    ahead: Option<ClockOffset>,
 }
 
 /// When a runtime that met a dead daemon gets an answer.
@@ -62,7 +62,7 @@ pub enum Restart {
     Late,
 }
 
-impl Stage {
+impl Setup {
     /// A node of this instance type with its daemon running.
     ///
     /// # Errors
@@ -79,12 +79,12 @@ impl Stage {
     /// If the lab cannot be set up.
     pub fn with_clocks(kind: &str, settings: &[(&str, &str)]) -> io::Result<Self> {
         let lab = Lab::start(SimConfig::default())?;
-        let ahead = Ahead::new(lab.dir())?;
+        let ahead = ClockOffset::new(lab.dir())?;
         let node = lab.node(kind, &[settings, &ahead.settings()].concat())?;
         Self::over(lab, node, Some(ahead))
     }
 
-    fn over(lab: Lab, node: Node, ahead: Option<Ahead>) -> io::Result<Self> {
+    fn over(lab: Lab, node: Node, ahead: Option<ClockOffset>) -> io::Result<Self> {
         Ok(Self {
             far: lab.bare_node("t3.small", &[])?,
             host: Arc::new(node.host()?),
@@ -101,7 +101,7 @@ impl Stage {
     /// If it cannot be stopped.
     ///
     /// # Panics
-    /// If the stage was not created [`Stage::with_clocks`].
+    /// If the setup was not created [`Setup::with_clocks`].
     pub fn fall_asleep(&mut self, span: Duration) -> io::Result<Pid> {
         let pid = Pid::from_raw(i32::try_from(self.node.pid()).expect("pids are positive"));
         kill(pid, Signal::SIGSTOP)?;
@@ -114,7 +114,7 @@ impl Stage {
     /// Lets this much time pass for the daemon at once.
     ///
     /// # Errors
-    /// As [`Stage::fall_asleep`].
+    /// As [`Setup::fall_asleep`].
     pub fn pass(&mut self, span: Duration) -> io::Result<()> {
         let pid = self.fall_asleep(span)?;
         Ok(kill(pid, Signal::SIGCONT)?)
@@ -173,7 +173,7 @@ impl Stage {
     /// Starts the daemon, kills it `at` a boundary of its start (or, without one, when that is `done`) and starts it again.
     ///
     /// # Errors
-    /// As [`Stage::strike`].
+    /// As [`Setup::strike`].
     pub fn strike_start(
         &mut self,
         at: Option<&Boundary>,
@@ -195,7 +195,7 @@ impl Stage {
     pub fn beset(
         &mut self,
         strikes: Strikes<'_>,
-        blow: Blow,
+        blow: Injection,
         during: impl FnOnce(&Self) -> io::Result<()>,
     ) -> io::Result<Trace> {
         let pid = self.node.surrender_daemon();
@@ -211,7 +211,7 @@ impl Stage {
         work: Option<Invocation>,
         done: &impl Fn(&Self) -> bool,
     ) -> io::Result<(Trace, Option<Verb>)> {
-        self.traced(pid, (strikes, Blow::Kill), |tracer, count| {
+        self.traced(pid, (strikes, Injection::Kill), |tracer, count| {
             let host = self.host.clone();
             let verb = work.map(|work| thread::spawn(move || work.run(&host)));
             let over = || verb.as_ref().is_none_or(JoinHandle::is_finished) && done(self);
@@ -227,14 +227,14 @@ impl Stage {
     fn traced<T>(
         &self,
         pid: Pid,
-        (strikes, blow): (Strikes<'_>, Blow),
+        (strikes, blow): (Strikes<'_>, Injection),
         during: impl FnOnce(&Tracer<'_>, &AtomicUsize) -> io::Result<T>,
     ) -> io::Result<(Trace, T)> {
         let (armed, arming) = mpsc::channel();
         let count = AtomicUsize::new(0);
         let applied = || self.lab.sim.calls().len();
         thread::scope(|scope| {
-            let orders = Orders {
+            let orders = Plan {
                 pid,
                 strikes,
                 blow,

@@ -13,17 +13,17 @@ use std::{
 };
 
 /// The library compiled by `build.rs`.
-const LIBRARY: &str = concat!(env!("OUT_DIR"), "/ahead.so");
+const LIBRARY: &str = concat!(env!("OUT_DIR"), "/clock_offset.so");
 
 /// The clock offset of a node's daemons. A later daemon sees the same time as the previous one.
 #[derive(Debug)]
-pub struct Ahead {
+pub struct ClockOffset {
     path: PathBuf,
     file: File,
     seconds: u64,
 }
 
-impl Ahead {
+impl ClockOffset {
     /// Correct clocks at first; `dir` must exist and belong to this node alone.
     ///
     /// # Errors

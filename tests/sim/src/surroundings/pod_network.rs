@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use crate::{
     faults::Fault,
     oracle,
-    state::{Stage, State, ledger::Held},
+    state::{Shared, State, ledger::Held},
 };
 
 /// One netlink batch.
@@ -29,23 +29,23 @@ const GRACE: Duration = Duration::from_millis(16);
 
 /// One daemon's access to the kernel.
 #[derive(Clone, Debug)]
-pub struct PodNet {
-    pub stage: Arc<Stage>,
+pub struct PodNetwork {
+    pub shared: Arc<Shared>,
     pub generation: u64,
 }
 
-impl PodNet {
+impl PodNetwork {
     /// The kernel does it between two points at which the daemon may die.
     async fn step(&self, name: &'static str, change: impl FnOnce(&mut State, Duration) + Send) {
         sleep(BATCH).await;
         self.pass(name, "to be done").await;
-        self.stage.with(change);
+        self.shared.with(change);
         self.pass(name, "done").await;
     }
 
     async fn pass(&self, name: &'static str, when: &'static str) {
         if self
-            .stage
+            .shared
             .point(self.generation, || format!("{name} {when}"))
         {
             pending().await
@@ -53,7 +53,7 @@ impl PodNet {
     }
 
     fn refuses(&self) -> bool {
-        self.stage.with(|state, now| {
+        self.shared.with(|state, now| {
             let refuses = state.strikes(Fault::WireFails, now);
             if refuses {
                 state.count(Fault::WireFails, now);
@@ -63,19 +63,19 @@ impl PodNet {
     }
 
     fn in_use(&self, address: IpAddr) -> bool {
-        self.stage.with(|state, _| {
+        self.shared.with(|state, _| {
             let mut links = state.kernel.links.values();
             links.any(|link| link.address == Some(address))
         })
     }
 
     fn drop_link(&self, name: &str) {
-        self.stage
+        self.shared
             .with(|state, _| drop(state.kernel.links.remove(name)));
     }
 }
 
-impl PodHost for PodNet {
+impl PodHost for PodNetwork {
     async fn wire(&self, link: PodLink, _: Handed) -> Result<(), WireError> {
         self.step("veth", |state, _| state.kernel.make(&link)).await;
         self.step("pod side", |_, _| {}).await;
@@ -120,7 +120,7 @@ impl PodHost for PodNet {
 
     async fn list(&self) -> Result<Vec<HostSide>, WireError> {
         Ok(self
-            .stage
+            .shared
             .with(|state, _| state.kernel.links.values().cloned().collect()))
     }
 }
