@@ -1,2 +1,2 @@
-/* What executing any program costs: a static binary that does nothing. The floor of every invocation of the plugin. */
+/* A static binary that does nothing: the cost of executing any program, and the minimum for every call of the plugin. */
 int main(void) { return 0; }

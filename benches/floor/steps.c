@@ -1,13 +1,14 @@
 /*
- * What the kernel takes for a pod's wiring and nothing else: the three batches of design §4.1, from a program that knows
- * every interface index beforehand, checks nothing and undoes nothing.
+ * Measures the kernel's time for a pod's network: the daemon's three netlink batches, sent by a program that knows every
+ * interface index in advance, checks nothing and undoes nothing.
  *
- *   steps N PROGRAM     makes N namespaces, and for each runs the program to its end, as a runtime runs the plugin, and
- *                       wires a pod; prints "pair", "pod" and "host" with the median of each in microseconds, and "whole"
- *                       with the median of their sums. The program's time does not count: it is there because nobody
- *                       wires one pod after the other, and what runs in between takes the processor's caches along.
+ *   steps N PROGRAM     creates N namespaces. For each one, runs PROGRAM to its end, as a runtime runs the plugin, and
+ *                       creates a pod's network. Prints "pair", "pod" and "host" with the median of each in microseconds,
+ *                       and "whole" with the median of their sums. PROGRAM's time is not counted: it runs because other
+ *                       programs use the processor's caches between two ADDs on a real node.
  *
- * Then waits for the end of its input. Runs in a namespace of its own, so nothing outlives it. It uses what the daemon uses: pairs with one queue per end.
+ * Then waits for the end of its input. It runs in its own namespace, so nothing outlives it. Like the daemon's, its veth
+ * pairs have one queue per end.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -98,7 +99,7 @@ static int netlink(void)
 	return fd;
 }
 
-/* One datagram out, as many verdicts in as it has requests. */
+/* Sends one datagram and receives one acknowledgement per request. */
 static void apply(int fd, struct batch *batch, const char *what)
 {
 	char answer[8192];
@@ -125,7 +126,7 @@ static void apply(int fd, struct batch *batch, const char *what)
 struct pod {
 	int netns;
 	int socket;
-	unsigned index; /* of both ends: each namespace counts for itself */
+	unsigned index; /* of both ends: each namespace has its own numbers */
 	unsigned address; /* network order */
 	unsigned char host_mac[6], pod_mac[6];
 	char name[IFNAMSIZ];
@@ -307,7 +308,7 @@ int main(int argc, char **argv)
 	for (int step = 0; step < 4; step++)
 		print_median(names[step], times[step], count);
 	fflush(stdout);
-	/* The kernel takes namespaces apart for seconds, under the lock that every ADD needs: not before we are told. */
+	/* The kernel needs seconds to remove the namespaces, with the lock that every ADD needs. Do not start yet. */
 	while (read(0, &home, sizeof home) > 0)
 		;
 	return 0;

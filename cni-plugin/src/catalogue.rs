@@ -232,7 +232,7 @@ fn entry(code: u32) -> &'static str {
 }
 
 #[test]
-fn the_catalogue_has_everything_that_the_plugin_says_and_nothing_else() {
+fn the_catalogue_has_exactly_the_plugins_texts() {
     let mut said: Vec<Failure> = Vec::new();
     said.extend(
         environment()

@@ -109,7 +109,7 @@ fn about() {
 /// Even a defect is reported in the protocol; the abort afterwards makes the exit status non-zero.
 fn report_panic(panic: &std::panic::PanicHookInfo<'_>) {
     #[derive(Debug, thiserror::Error)]
-    #[error("the plugin failed at a point where it cannot: {what}")]
+    #[error("the plugin has a defect: {what}")]
     struct Defect {
         what: String,
     }

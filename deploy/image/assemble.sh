@@ -1,7 +1,7 @@
 #!/bin/sh
-# assemble.sh IPAMD PLUGIN DIRECTORY: fills DIRECTORY with the root of the image: both programs, the libraries that the
-# daemon is linked to, the certificate authorities, and under /usr/share/doc/hawser the licences and a list of what the
-# programs are made of. Run in a checkout whose dependencies cargo has fetched.
+# assemble.sh IPAMD PLUGIN DIRECTORY: creates the root of the image in DIRECTORY: both programs, the daemon's shared
+# libraries, the certificate authorities, and in /usr/share/doc/hawser the licences and the list of crates. Run it in a
+# checkout whose dependencies cargo has fetched.
 set -eu
 
 ipamd=$1 plugin=$2 root=$3
@@ -11,8 +11,8 @@ mkdir -p "$root/usr/bin" "$root/etc/ssl/certs" "$root/tmp" "$doc"
 strip -o "$root/usr/bin/ipamd" "$ipamd"
 install -m 755 "$plugin" "$root/usr/bin/hawser"
 
-# Lines of ldd: "name => path (address)", and for the loader "path (address)". Names are resolved by the C library itself
-# (its parts for files and DNS are in libc.so.6 since 2.34).
+# Lines of ldd: "name => path (address)", and for the loader "path (address)". The C library resolves names without further
+# files (since 2.34, its modules for files and DNS are in libc.so.6).
 for library in $(ldd "$ipamd" | awk '$2 == "=>" { print $3 } $1 ~ /^\// { print $1 }'); do
     install -D -m 755 "$library" "$root$library"
 done
@@ -50,7 +50,7 @@ awk -v created="$(date -u -d "@${SOURCE_DATE_EPOCH:-$(date +%s)}" +%Y-%m-%dT%H:%
     END { printf "],\"relationships\":[%s]}\n", described }
 ' "$crates" > "$doc/sbom.spdx.json"
 
-# Each licence text once, below the names of the files that hold it.
+# Each licence text once, below the names of the files that contain it.
 texts=$(mktemp -d)
 while read -r name version licence; do
     for file in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"$name-$version"/[Ll][Ii][Cc][Ee][Nn][SsCc][Ee]*; do

@@ -57,7 +57,7 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// `INTROSPECTION_BIND_ADDRESS`: the address of the live page and its JSON (`DISABLE_INTROSPECTION` disables them).
     pub introspection: Option<Bind>,
-    /// `HAWSER_PROBE_ADDRESS`: kubelet's probes are answered here.
+    /// `HAWSER_PROBE_ADDRESS`: the address for kubelet's probes.
     pub probes: SocketAddr,
     /// `OTEL_EXPORTER_OTLP_ENDPOINT` and related variables; if unset, no spans are created.
     pub spans: Option<SpanSettings>,
@@ -107,7 +107,7 @@ pub struct Kubernetes {
 pub struct Paths {
     /// `HAWSER_RUN_DIR`: the directory of the socket and the state file, created with mode 0700.
     pub run_dir: PathBuf,
-    /// `HOST_CNI_BIN_PATH`: where the runtime looks for plugins.
+    /// `HOST_CNI_BIN_PATH`: the runtime's plugin directory.
     pub cni_bin_dir: PathBuf,
     /// `HOST_CNI_CONFDIR_PATH`: the runtime's directory of network configurations; if unset, none is written.
     pub cni_conf_dir: Option<PathBuf>,
@@ -284,7 +284,7 @@ impl Reader<'_> {
             return BTreeMap::new();
         };
         match serde_json::from_str::<BTreeMap<String, String>>(&text) {
-            // The AWS VPC CNI's rule: nobody may set the tags that identify a node's ENIs.
+            // As in the AWS VPC CNI, the tags that identify a node's ENIs cannot be set.
             Ok(tags) => tags
                 .into_iter()
                 .filter(|(key, _)| !key.contains("k8s.amazonaws.com"))

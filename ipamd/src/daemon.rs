@@ -76,12 +76,12 @@ pub enum DaemonError {
     RunDirectory { path: PathBuf, source: io::Error },
     #[error("could not open the durable state")]
     Store(#[from] StoreError),
-    #[error("could not learn who this node is")]
+    #[error("could not read the node's identity")]
     Identity(#[from] MetadataError),
-    #[error("could not tell what this instance can hold")]
+    #[error("could not determine the limits of this instance")]
     InstanceType(#[from] InstanceTypeError),
     #[error(
-        "ENABLE_IPv6 needs an instance that takes prefixes, and {0} is not on Nitro: use another type, or ENABLE_IPv4=true"
+        "ENABLE_IPv6 needs an instance that supports prefixes, and {0} is not a Nitro instance: use another type, or ENABLE_IPv4=true"
     )]
     NoPrefixes(String),
     #[error("could not take over the node's network")]
@@ -116,13 +116,13 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     stop.send(()).unwrap_or_default();
     if !detached.finished(DRAIN_LIMIT).await {
         let seconds = DRAIN_LIMIT.as_secs();
-        tracing::warn!(seconds, "requests were still under way at the end");
+        tracing::warn!(seconds, "requests were still in progress at shutdown");
     }
     if !matches!(
         checkpoint::keep_demand(&pool, &node.store).await,
         Ok(Ok(()))
     ) {
-        tracing::warn!("what was learnt of the last minutes' demand is lost");
+        tracing::warn!("the learned demand of the last minutes is lost");
     }
     node.recorder.spans.finish();
     tracing::info!("stopped");
@@ -186,7 +186,7 @@ impl Node {
             let pods = agreed.orphans.len();
             tracing::warn!(
                 pods,
-                "pods without a record: asking EC2 whose their addresses are"
+                "found pods without a record: asking EC2 for their addresses"
             );
             agreed.restored.enis = discovery::attached(&executor).await;
         }
@@ -382,11 +382,11 @@ impl Node {
         }
     }
 
-    /// A node whose port is taken serves pods all the same.
+    /// If the port is in use, the daemon serves pods nevertheless.
     fn serve_probes(&self, pool: &Pool) {
         let address = self.config.probes;
         if let Err(error) = probes::start(address, pool.clone()) {
-            tracing::error!(%address, %error, "probes cannot be served");
+            tracing::error!(%address, %error, "cannot serve probes");
         }
     }
 

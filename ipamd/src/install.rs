@@ -1,5 +1,4 @@
-//! What the daemon puts on the host for the container runtime: the plugin and the network configuration; and how all of
-//! it is removed.
+//! Installs the plugin and the network configuration on the host for the container runtime, and uninstalls Hawser.
 //!
 //! May use `config`, `pool` and `state`.
 //!

@@ -37,9 +37,9 @@ pub enum NotFollowed {
     NoName,
     #[error("no cluster is configured")]
     NoCluster(#[source] Box<InferConfigError>),
-    #[error("CLUSTER_ENDPOINT={endpoint} is no URL")]
+    #[error("CLUSTER_ENDPOINT={endpoint} is not a URL")]
     Endpoint { endpoint: String },
-    #[error("no client can be made for {url}")]
+    #[error("no client can be created for {url}")]
     Client {
         url: String,
         #[source]
@@ -53,13 +53,13 @@ pub async fn follow(settings: Kubernetes, pool: Pool) {
         Ok(found) => found,
         Err(off) => {
             let reason = chain(&off);
-            tracing::info!(reason, "the Node object is not followed");
+            tracing::info!(reason, "the Node object is not watched");
             return;
         }
     };
     let mut schedulable_changes = std::pin::pin!(schedulable_changes(client, &node));
     while let Some(schedulable) = schedulable_changes.next().await {
-        tracing::info!(node, schedulable, "word from Kubernetes on this node");
+        tracing::info!(node, schedulable, "the Node object has changed");
         let event = PoolEvent::Node {
             schedulable,
             stopping: false,
@@ -166,7 +166,7 @@ impl Word {
             tracing::warn!(
                 error,
                 schedulable = self.schedulable,
-                "the API server does not answer; the last word on this node stands"
+                "the API server does not answer; keeping the last known state of this node"
             );
         }
     }

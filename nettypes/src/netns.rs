@@ -50,7 +50,7 @@ pub enum NetnsError {
         mode: u32,
     },
     /// A namespace of another kind: mounts, processes, users…
-    #[error("a namespace, but not of the network (type {nstype:#x})")]
+    #[error("a namespace, but not a network namespace (type {nstype:#x})")]
     OtherNamespace {
         /// The `CLONE_NEW*` flag of its type.
         nstype: i32,

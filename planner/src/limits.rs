@@ -166,7 +166,9 @@ fn ipv6_limit(instance: &InstanceType) -> PodLimit {
     } = pod_addresses(instance, &usage);
     PodLimit {
         addresses,
-        derivation: format!("{derivation}, which IPv6 takes over: its own never run out"),
+        derivation: format!(
+            "{derivation}, which also applies to IPv6, whose own addresses never run out"
+        ),
     }
 }
 

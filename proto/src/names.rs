@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn text_about_a_pod_is_taken_as_it_comes() {
+    fn names_of_a_pod_are_not_validated() {
         let kept = |text| PodText::new(text).map(String::from);
         assert_eq!(kept(""), None);
         for text in [

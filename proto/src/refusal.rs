@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_make_a_runtime_swallow_errors_are_replaced() {
+    fn texts_that_make_a_runtime_ignore_errors_are_replaced() {
         for reason in reasons() {
             let refusal = Refusal {
                 reason,

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_found_once_however_often_it_was_left() {
+    fn a_repeated_tombstone_is_found_once() {
         let place = Place::new("found");
         let longest = "c".repeat(128);
         for _ in 0..3 {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_is_set_aside_and_half_written_files_are_left_alone() {
+    fn garbage_is_set_aside_and_partial_files_are_ignored() {
         let place = Place::new("rubbish");
         leave(&place.0, &key("a")).unwrap();
         fs::write(place.0.join("rubbish"), "rubbish").unwrap();

@@ -26,7 +26,7 @@ macro_rules! outln {
     };
 }
 
-/// Writes a line to standard error. A standard error that is closed is nobody's problem.
+/// Writes a line to standard error. A closed standard error is ignored.
 #[macro_export]
 macro_rules! errln {
     ($($text:tt)*) => { $crate::complain(::std::format_args!($($text)*)) };

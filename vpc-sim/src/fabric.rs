@@ -33,7 +33,7 @@ use crate::{
 /// Why the fabric could not apply a change.
 #[derive(Debug, thiserror::Error)]
 pub enum FabricError {
-    #[error("no network namespace: run as root, or in a user namespace of your own")]
+    #[error("no network namespace: run as root, or in your own user namespace")]
     Namespace {
         #[source]
         source: io::Error,
@@ -63,7 +63,7 @@ pub enum FabricError {
         #[source]
         source: netlink::Error,
     },
-    #[error("link {name} is gone")]
+    #[error("link {name} does not exist")]
     Vanished { name: String },
     #[error("no namespace for instance {instance}")]
     NoNode { instance: InstanceId },

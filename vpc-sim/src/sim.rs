@@ -376,7 +376,7 @@ impl Wires {
             if let Err(error) = self.follow(&mut self.fabric()) {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "fabric is behind the world"
+                    "the fabric does not match the simulated VPC"
                 );
             }
             let mut world = self.shared.world();

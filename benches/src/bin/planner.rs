@@ -62,7 +62,7 @@ impl Node {
                     });
                 }
                 Command::Grant { .. } => self.granted += 1,
-                other => panic!("a full, settled node wants {other:?}"),
+                other => panic!("a full node without pending work issued {other:?}"),
             }
         }
     }
@@ -99,10 +99,7 @@ impl Node {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "this is the clock of the benchmark"
-)]
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();
@@ -181,7 +178,7 @@ fn main() -> ExitCode {
 
 fn print() -> io::Result<()> {
     outln!(
-        "{INSTANCE}, {} pods live, {RESTING} addresses resting; median of {ROUNDS} rounds",
+        "{INSTANCE}, {} pods live, {RESTING} addresses in cooldown; median of {ROUNDS} rounds",
         735 - RESTING - SPARE
     )?;
     outln!(

@@ -81,7 +81,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
             let key = without_nul(&key)?;
             let Strict(value) = map.next_value()?;
             if object.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("key {key:?} comes twice")));
+                return Err(A::Error::custom(format_args!("key {key:?} appears twice")));
             }
             object.insert(key, value);
         }

@@ -25,7 +25,7 @@ fn json_of(version: Version, prev: Option<&Value>) -> Value {
 }
 
 #[test]
-fn before_1_0_0_an_address_says_its_family_and_nothing_has_an_mtu() {
+fn before_1_0_0_an_address_has_its_family_and_nothing_has_an_mtu() {
     for version in [Version::V0_3_0, Version::V0_3_1, Version::V0_4_0] {
         assert_eq!(
             json_of(version, None),

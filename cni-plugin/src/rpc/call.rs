@@ -141,7 +141,7 @@ impl Call {
             }
             // Calls up to the one in the frame are still answered.
             frame::GOAWAY if number(payload.get(..4)).is_none_or(|last| last < STREAM) => {
-                Err(CallError::Protocol("the daemon takes no more calls"))
+                Err(CallError::Protocol("the daemon accepts no more calls"))
             }
             frame::WINDOW_UPDATE => {
                 let more = number(payload.get(..4)).unwrap_or_default();
@@ -150,7 +150,7 @@ impl Call {
                 Ok(())
             }
             frame::DATA | frame::HEADERS | frame::CONTINUATION | frame::PUSH_PROMISE => {
-                Err(CallError::Protocol("a frame of a stream that is none"))
+                Err(CallError::Protocol("a frame of an unknown stream"))
             }
             _ => Ok(()),
         }
@@ -224,7 +224,7 @@ impl Call {
             return Err(CallError::Protocol("the HTTP status is not 200"));
         }
         let status = Status::from_header_map(&self.fields.named)
-            .ok_or(CallError::Protocol("it ends without a status"))?;
+            .ok_or(CallError::Protocol("the answer has no status"))?;
         if status.code() != Code::Ok {
             return Err(CallError::Status(Box::new(status)));
         }
@@ -232,9 +232,7 @@ impl Call {
             return Err(CallError::Protocol("no message, or a compressed one"));
         };
         if u32::from_be_bytes([a, b, c, d]) as usize != message.len() {
-            return Err(CallError::Protocol(
-                "a message of another length than it says",
-            ));
+            return Err(CallError::Protocol("a message with a wrong length"));
         }
         Ok(A::decode(message)?)
     }

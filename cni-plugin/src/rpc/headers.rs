@@ -28,7 +28,7 @@ impl Fields {
                 0x80.. => self.indexed(rest.integer(7)?)?,
                 0x20..0x40 => {
                     if rest.integer(5)? > 0 {
-                        return Err("a table of headers that was not allowed");
+                        return Err("a dynamic header table, which is not allowed");
                     }
                 }
                 _ => {
@@ -43,7 +43,7 @@ impl Fields {
 
     fn indexed(&mut self, index: usize) -> Result<(), &'static str> {
         if index == 0 || index > STATIC {
-            return Err("a header that is in no table");
+            return Err("a header with an unknown index");
         }
         if let Some(&status) = index.checked_sub(STATUS.0).and_then(|n| STATUS.1.get(n)) {
             self.status = Some(status);
@@ -53,7 +53,7 @@ impl Fields {
 
     fn literal(&mut self, index: usize, rest: &mut Rest<'_>) -> Result<(), &'static str> {
         if index > STATIC {
-            return Err("a header that is in no table");
+            return Err("a header with an unknown index");
         }
         let name = if index == 0 {
             Some(rest.string()?)
@@ -176,7 +176,7 @@ const fn code() -> Code {
 }
 
 fn decode(text: &[u8]) -> Result<Vec<u8>, &'static str> {
-    const WRONG: &str = "a header is coded wrongly";
+    const WRONG: &str = "a header has an invalid code";
     let mut plain = Vec::with_capacity(text.len() * 8 / 5);
     let (mut bits, mut length) = (0_u32, 0);
     for bit in text

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::input::conf::asked_version;
 use crate::version::{Version, supported};
 
-/// Returns the caller's version if it is one that is served, otherwise the latest. Succeeds whatever stdin holds.
+/// Returns the caller's version if it is one that is served, otherwise the latest. Succeeds with any stdin.
 pub fn run(stdin: impl Read + IsTerminal) -> (Version, Value) {
     // A person who runs this in a terminal does not have to type an end of file.
     let asked = if stdin.is_terminal() {

@@ -20,7 +20,7 @@ fn refusal(reason: Reason) -> Refusal {
 }
 
 #[test]
-fn row_16_refusals_keep_their_code_and_words() {
+fn row_16_refusals_keep_their_code_and_text() {
     let pod = Pod::new();
     let daemon = Daemon::start();
     for (reason, code) in [
@@ -225,7 +225,7 @@ fn row_26_mute_daemon_is_code_11_within_the_deadline() {
 }
 
 #[test]
-fn row_26_daemon_that_comes_up_meanwhile_is_found() {
+fn row_26_a_daemon_that_starts_in_the_meantime_is_found() {
     let dir = Dir::new();
     let late = nobody(&dir);
     let running = Daemon::start();
@@ -238,7 +238,7 @@ fn row_26_daemon_that_comes_up_meanwhile_is_found() {
 }
 
 #[test]
-fn row_26_starting_daemon_is_asked_again_when_it_says_so() {
+fn row_26_a_starting_daemon_is_tried_again_when_it_says() {
     let daemon = Daemon::refusing(Refusal::new(
         Reason::Starting,
         "the record is being read",

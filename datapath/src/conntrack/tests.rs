@@ -85,7 +85,7 @@ fn a_connection_that_was_translated_to_the_pod_goes_too() {
 }
 
 #[test]
-fn ipv6_connections_are_told_from_ipv4_ones() {
+fn ipv6_connections_are_distinguished_from_ipv4_ones() {
     let netns = lab();
     talk(&netns, "fd00::7", "fd00::8");
     talk(&netns, POD, "10.0.0.8");
@@ -107,7 +107,7 @@ fn more_connections_than_one_datagram_holds() {
 }
 
 #[test]
-fn a_namespace_that_tracks_nothing_has_nothing_to_forget() {
+fn a_namespace_without_connection_tracking_has_nothing_to_delete() {
     assert_eq!(forget(&netns(), &[POD, "fd00::7"]), 0);
 }
 
@@ -121,7 +121,7 @@ fn net_admin_is_enough() {
 }
 
 #[test]
-fn what_is_cut_short_is_no_attribute() {
+fn a_truncated_attribute_is_ignored() {
     for bytes in [&[][..], &[8, 0], &[8, 0, 1, 0, 1], &[3, 0, 1, 0], &[0; 8]] {
         assert_eq!(attributes(bytes).count(), 0, "{bytes:?}");
     }

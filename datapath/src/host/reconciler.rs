@@ -167,7 +167,7 @@ impl Reconciler {
             let pods = self.desired.pods.values();
             let failure = pod::repair(&mut self.socket, pods).err();
             let failure = failure.map(|source| HostError::Netlink {
-                what: "put the pods' links right",
+                what: "repair the pods' links",
                 source,
             });
             repaired.failures.extend(failure);
@@ -231,7 +231,7 @@ impl Reconciler {
     fn repair_nftables(&mut self) -> Result<(), HostError> {
         let wanted = self.ruleset()?;
         let mut nft = super::nft(&self.socket)?;
-        let what = "look at nftables";
+        let what = "read nftables";
         let found = nft.fingerprint().during(what)?;
         let as_left = |(made, left): &(Ruleset, Fingerprint)| *made == wanted && found == *left;
         if self.left.as_ref().is_some_and(as_left) {

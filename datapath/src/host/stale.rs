@@ -18,7 +18,7 @@ use crate::netlink::{Family, Socket};
 
 /// Removes all of it. Call this before anything is configured.
 pub(super) fn remove(socket: &mut Socket) -> Result<(), HostError> {
-    let what = "remove what a former life left";
+    let what = "remove objects of a previous process";
     match socket.apply(&link::del_group(GROUP_DYING)) {
         Err(e) if !e.is_gone() => return Err(e).during(what),
         _ => {}

@@ -190,7 +190,7 @@ fn a_node_is_set_up_as_designed() {
 }
 
 #[test]
-fn what_is_switched_off_goes_and_comes_back() {
+fn disabled_settings_are_removed_and_restored() {
     let mut lab = Lab::new();
     lab.set_up();
     let on = lab.show("ip rule; nft list ruleset");
@@ -285,7 +285,7 @@ fn setting_up_again_changes_nothing_and_takes_nothing_away_in_between() {
 }
 
 #[test]
-fn what_is_wrong_is_put_right() {
+fn differences_are_repaired() {
     let mut lab = Lab::new();
     lab.set_up();
     let right = snapshot(&lab.host);
@@ -308,7 +308,7 @@ fn what_is_wrong_is_put_right() {
 }
 
 #[test]
-fn what_is_not_ours_stays() {
+fn objects_of_others_stay() {
     let mut lab = Lab::new();
     let foreign = "ip rule add pref 512 to 10.0.0.200 lookup main; ip rule add pref 1536 from 10.0.0.200 lookup 2; \
                    ip route add 192.0.2.0/24 dev eth0 table 2; nft add table ip theirs";
@@ -398,7 +398,7 @@ fn an_eni_that_is_still_being_attached_is_waited_for() {
 }
 
 #[test]
-fn what_cannot_be_set_up_is_told() {
+fn a_failed_setup_is_reported() {
     let mut lab = Lab::new();
     lab.on_host(|socket| {
         let no_primary = HostConfig { primary_mac: mac(7), ..config() };

@@ -163,7 +163,7 @@ fn device_settings_go_over_netlink() {
 }
 
 #[test]
-fn an_address_without_prefix_route_makes_none() {
+fn an_address_without_a_prefix_route_creates_none() {
     let (_netns, mut socket, index) = with_link();
     let address = Address {
         prefix_len: 24,
@@ -307,7 +307,7 @@ fn rules_carry_their_match_and_their_maker() {
 }
 
 #[test]
-fn a_batch_reports_each_request_and_the_kernels_words() {
+fn a_batch_reports_each_request_with_the_kernels_message() {
     let (_netns, mut socket, index) = with_link();
     let bad = Route::via(
         net("10.7.0.0/16"),
@@ -412,7 +412,7 @@ fn anything_but_a_route_socket_is_refused() {
 }
 
 #[test]
-fn a_monitor_tells_what_others_do() {
+fn a_monitor_reports_changes_by_others() {
     let netns = netns();
     let mut monitor = Monitor::open_in(&netns, &[Topic::Rules]).unwrap();
     assert_eq!(monitor.next(Duration::ZERO).unwrap(), None);
@@ -432,7 +432,7 @@ fn a_monitor_tells_what_others_do() {
 }
 
 #[test]
-fn lost_notifications_are_not_kept_secret() {
+fn lost_notifications_are_reported() {
     let (netns, mut socket, index) = with_link();
     let mut monitor = Monitor::open_in(&netns, &[Topic::Routes]).unwrap();
     let hosts = net("10.20.0.0/16").hosts().take(4000);
@@ -445,7 +445,7 @@ fn lost_notifications_are_not_kept_secret() {
 }
 
 #[test]
-fn waiting_for_a_link_sees_one_that_is_there_and_one_that_comes() {
+fn waiting_for_a_link_finds_an_existing_and_a_new_one() {
     let (netns, _socket, index) = with_link();
     netns
         .run(|| {

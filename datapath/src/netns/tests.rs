@@ -36,7 +36,7 @@ fn run_is_inside_and_the_caller_stays_outside() {
 }
 
 #[test]
-fn a_panic_inside_reaches_the_caller_who_is_still_outside() {
+fn a_panic_in_a_namespace_reaches_the_caller_outside() {
     let fresh = netns();
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         fresh.run(|| panic!("inside"))
@@ -63,7 +63,7 @@ fn a_bound_namespace_is_found_again_and_gone_after_unbind() {
 }
 
 #[test]
-fn what_is_no_network_namespace_is_refused_by_kind() {
+fn other_kinds_of_files_are_refused_as_network_namespaces() {
     let magic = |e| match e {
         NetnsError::NotANamespace { magic, .. } => Some(magic),
         _ => None,

@@ -62,7 +62,7 @@ fn the_ruleset_reads_as_designed() {
 }
 
 #[test]
-fn replacing_takes_away_what_is_no_longer_wanted_and_nothing_of_others() {
+fn replacing_removes_only_our_own_unwanted_objects() {
     let (netns, mut nft) = lab();
     let foreign = "table ip other { chain c { type filter hook input priority 0; }; }";
     run_in(&netns, &["nft", foreign]);

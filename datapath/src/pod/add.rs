@@ -379,7 +379,7 @@ mod tests {
 
     /// On kernels that do not echo links, the lookup must return the same result.
     #[test]
-    fn asking_for_the_indices_tells_what_the_echo_tells() {
+    fn a_lookup_of_the_indices_agrees_with_the_echo() {
         let (host, pod) = (netns(), netns());
         let mut host = socket_in(&host);
         // Makes the index counters of the two namespaces differ.

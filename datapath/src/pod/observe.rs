@@ -49,21 +49,21 @@ pub enum Drift {
     Forwarding,
     #[error("host link accepts redirects")]
     Redirects,
-    #[error("host link has IPv6 switched off")]
+    #[error("host link has IPv6 disabled")]
     Ipv6Off,
-    #[error("host link is no router in IPv6, and so heeds advertisements and redirects")]
+    #[error("host link is not an IPv6 router and therefore accepts advertisements and redirects")]
     Ipv6Host,
-    #[error("host link gives itself IPv6 addresses")]
+    #[error("host link assigns its own IPv6 addresses")]
     OwnIpv6,
-    #[error("pod link lacks address {address}")]
+    #[error("pod link has no address {address}")]
     AddressMissing { address: IpAddr },
-    #[error("pod lacks the route to its gateway")]
+    #[error("pod has no route to its gateway")]
     GatewayRouteMissing,
-    #[error("pod lacks its default route")]
+    #[error("pod has no default route")]
     DefaultRouteMissing,
-    #[error("host lacks the route to {address}")]
+    #[error("host has no route to {address}")]
     HostRouteMissing { address: IpAddr },
-    #[error("{side:?} lacks the permanent neighbour {address}")]
+    #[error("{side:?} has no permanent neighbour {address}")]
     NeighbourMissing { side: Side, address: IpAddr },
 }
 

@@ -90,7 +90,7 @@ fn lines(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_wired_pod_is_what_iproute2_calls_one() {
+fn a_wired_pod_looks_right_to_iproute2() {
     let mut lab = Lab::new();
     let link = pod_link(5);
     let wired = lab.add(&link).unwrap();
@@ -414,7 +414,7 @@ fn net_admin_is_enough() {
 /// Two pods of one host exchange packets; packets with another pod's address are dropped. The test needs no timeout:
 /// the valid datagram was sent after the forged one and arrives first.
 #[test]
-fn a_pod_cannot_borrow_an_address() {
+fn a_pod_cannot_use_another_pods_address() {
     let mut lab = Lab::new();
     lab.host
         .apply(&rule::add(&Rule::all(

@@ -126,7 +126,7 @@ impl Observed {
 /// Compares the host's side of all `pods` with the kernel and corrects what differs. Pods whose link is gone are skipped.
 ///
 /// # Errors
-/// When the kernel cannot be asked, or the first refusal; the other pods are corrected all the same.
+/// When the kernel cannot be queried, or the first refusal; the other pods are corrected anyway.
 pub fn repair<'a>(
     host: &mut Socket,
     pods: impl Iterator<Item = &'a WiredPod>,

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_cannot_be_used_is_ignored_and_told() {
+    fn an_invalid_mark_is_ignored_and_reported() {
         for text in ["0", "blue", "0x1", "0xff", "0x100000000"] {
             let config = read(&[("AWS_VPC_K8S_CNI_CONNMARK", text)]);
             assert_eq!(config.egress.mark, 0x80, "{text}");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn source_ports_are_chosen_by_upstreams_words() {
+    fn source_ports_follow_upstreams_setting() {
         for (text, wanted, ignored) in [
             ("prng", SourcePorts::Random, 0),
             ("hashrandom", SourcePorts::Hashed, 0),

@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_of_no_consequence_is_ignored_and_told() {
+    fn settings_without_effect_are_ignored_and_reported() {
         let config = read(&[
             ON,
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),

@@ -369,7 +369,7 @@ fn unreadable(action: &'static str, what: &str) -> CallError {
     CallError {
         action,
         code: None,
-        message: format!("answer cannot be used: {what}"),
+        message: format!("unusable answer: {what}"),
         refused: false,
     }
 }

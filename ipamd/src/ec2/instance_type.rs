@@ -20,17 +20,17 @@ use crate::{
 pub enum InstanceTypeError {
     #[error("{unknown}; EC2 does not know it either")]
     Unknown { unknown: UnknownType },
-    #[error("{unknown}; EC2 could not be asked")]
+    #[error("{unknown}; the EC2 call failed")]
     NotAsked {
         unknown: UnknownType,
         source: CallError,
     },
-    #[error("{unknown}; EC2 could not be asked, for no region is known")]
+    #[error("{unknown}; EC2 was not called, because the region is unknown")]
     NoRegion {
         unknown: UnknownType,
         source: MetadataError,
     },
-    #[error("the instance could not be asked what it is")]
+    #[error("could not read the instance type from the instance metadata")]
     Metadata(#[from] MetadataError),
 }
 

@@ -72,7 +72,7 @@ struct Bucket {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gauge {
     pub action: &'static str,
-    /// Calls per second that this node allows itself now; less than EC2's refill rate after throttling.
+    /// Calls per second that this node's limiter allows now; less than EC2's refill rate after throttling.
     pub rate: f64,
     /// The time until the next call is allowed.
     pub pause: Duration,

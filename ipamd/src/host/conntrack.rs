@@ -139,15 +139,15 @@ impl StaleConnections {
         match self.table.run(move |table| table.forget(&wanted)).await {
             Ok(Ok(0)) => {}
             Ok(Ok(connections)) => {
-                tracing::debug!(connections, "forgot connections of pods that are gone");
+                tracing::debug!(connections, "deleted connections of deleted pods");
             }
             // A pod with old connections is better than no pod.
             Ok(Err(error)) => tracing::warn!(
                 error = chain(&error),
                 addresses = addresses.len(),
-                "could not forget the connections of pods that are gone"
+                "could not delete the connections of deleted pods"
             ),
-            Err(gone) => tracing::error!(error = chain(&gone), "no connections are forgotten"),
+            Err(gone) => tracing::error!(error = chain(&gone), "connections are not deleted"),
         }
         let mut stale = self.stale.lock().expect("no holder panics");
         stale.done(&addresses);

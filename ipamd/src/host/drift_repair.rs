@@ -104,7 +104,7 @@ impl DriftRepair {
         drop(self.detached.spawn_idle(async move {
             tokio::time::sleep(UNKNOWN_LINK_DELAY).await;
             if host.has_unknown_links(unknown_links).await {
-                tracing::info!("a network interface appeared that is not known");
+                tracing::info!("an unknown network interface appeared");
                 ask.notify_one();
             }
         }));
@@ -121,12 +121,12 @@ impl DriftRepair {
             let kinds: Vec<_> = kinds
                 .map(|(kind, n)| format!("{} {}", n, kind.name()))
                 .collect();
-            tracing::warn!(changed = kinds.join(", "), "put the node's network right");
+            tracing::warn!(changed = kinds.join(", "), "repaired the node's network");
         }
         let failures: Vec<String> = repaired.failures.iter().map(|e| chain(e)).collect();
         if failures != log.failures {
             for error in &failures {
-                tracing::error!(error, "could not put the node's network right");
+                tracing::error!(error, "could not repair the node's network");
             }
             log.failures = failures;
         }

@@ -49,7 +49,7 @@ pub enum StartError {
     Socket(#[from] netlink::Error),
     #[error("no thread could be started")]
     Thread(#[from] std::io::Error),
-    #[error("connections of pods that are gone could not be watched")]
+    #[error("connection tracking could not be opened")]
     StaleConnections(#[from] ConntrackError),
 }
 

@@ -63,12 +63,12 @@ impl Follower {
             let read = self.imds.vpc_blocks(self.me.mac).await;
             match (&read, failing) {
                 (Ok(_), true) => {
-                    tracing::info!("the metadata service tells the VPC's blocks again")
+                    tracing::info!("the metadata service returns the VPC's CIDR blocks again")
                 }
                 (Err(error), false) => {
                     tracing::warn!(
                         error = chain(error),
-                        "could not read the VPC's blocks; keeping those known"
+                        "could not read the VPC's CIDR blocks; keeping the known ones"
                     );
                 }
                 _ => {}
@@ -88,10 +88,13 @@ impl Follower {
         };
         let all = local(&self.settings, &blocks);
         if let Err(error) = self.host.update_local(all).await {
-            tracing::error!(error = chain(&error), "could not change the VPC's blocks");
+            tracing::error!(
+                error = chain(&error),
+                "could not update the VPC's CIDR blocks"
+            );
             return;
         }
-        tracing::info!(before = ?self.known, now = ?blocks, "the VPC's blocks have changed");
+        tracing::info!(before = ?self.known, now = ?blocks, "the VPC's CIDR blocks have changed");
         self.known.clone_from(&blocks);
         // An outdated record costs a restarted daemon one period.
         let noted = self
@@ -99,7 +102,10 @@ impl Follower {
             .run(move |store| store.remember_vpc_blocks(&blocks))
             .await;
         if let Ok(Err(error)) = noted {
-            tracing::error!(error = chain(&error), "could not note the VPC's blocks");
+            tracing::error!(
+                error = chain(&error),
+                "could not record the VPC's CIDR blocks"
+            );
         }
     }
 }
@@ -109,7 +115,7 @@ fn news(known: &[Ipv4Net], mut read: Vec<Ipv4Net>, subnet: Ipv4Net) -> Option<Ve
     read.sort();
     read.dedup();
     if !read.iter().any(|block| block.contains(&subnet)) {
-        tracing::warn!(?read, %subnet, "the VPC's blocks lack this node's subnet: not believed");
+        tracing::warn!(?read, %subnet, "ignored the VPC's CIDR blocks, because they do not contain this node's subnet");
         return None;
     }
     let mut known = known.to_vec();
@@ -138,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vpc_without_this_nodes_subnet_is_not_believed() {
+    fn vpc_blocks_without_this_nodes_subnet_are_ignored() {
         assert_eq!(heard(&["10.0.0.0/16"], &[]), None);
         assert_eq!(heard(&["10.0.0.0/16"], &["100.64.0.0/16"]), None);
         assert_eq!(heard(&["10.0.0.0/16"], &["10.0.0.0/20"]), None);

@@ -116,7 +116,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path),
         Ok(_) => Err(io::Error::new(
             io::ErrorKind::AlreadyExists,
-            format!("\"{}\" is there and is no socket", path.display()),
+            format!("\"{}\" exists and is not a socket", path.display()),
         )),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
@@ -238,7 +238,7 @@ async fn enis(State(shared): State<Shared>) -> Response {
 }
 
 async fn eni_configs() -> Response {
-    let why = "custom networking (ENIConfig) is not served\n";
+    let why = "custom networking (ENIConfig) is not supported\n";
     (StatusCode::NOT_FOUND, why).into_response()
 }
 
@@ -278,7 +278,7 @@ struct Which {
 
 async fn trace(State(shared): State<Shared>, Query(which): Query<Which>) -> Response {
     let Some(sandbox) = which.sandbox.filter(|s| s.len() >= 4) else {
-        let why = "which sandbox? /v1/trace?sandbox=<the container's id, or at least four characters of it>\n";
+        let why = "missing parameter: /v1/trace?sandbox=<the container's id, or at least four characters of it>\n";
         return (StatusCode::BAD_REQUEST, why).into_response();
     };
     let now = clock::now();

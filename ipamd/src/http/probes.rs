@@ -1,6 +1,6 @@
-//! What kubelet's probes ask: `/healthz` and `/readyz`, on a thread of their own.
+//! The endpoints for kubelet's probes, `/healthz` and `/readyz`, on their own thread.
 //!
-//! Neither depends on EC2 or the API server: a restart does not mend those, and would only take away what still works.
+//! Neither depends on EC2 or the API server: restarting the daemon would not help if these fail.
 
 use std::{io, net::SocketAddr, thread, time::Duration};
 
@@ -12,15 +12,15 @@ use tokio::net::TcpListener;
 use super::limited_listener::LimitedListener;
 use crate::{pool::driver::Pool, rpc::status};
 
-/// The task that owns the pool answers within microseconds. One that takes so long does not answer at all.
+/// The task that owns the pool normally answers within microseconds.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Probes at one time.
+/// The most concurrent probes.
 const CONNECTIONS: usize = 8;
 
 /// Binds `address` and serves until the process ends.
 ///
 /// # Errors
-/// What the operating system says about the address or the thread.
+/// If the address cannot be bound or the thread cannot be started.
 pub fn start(address: SocketAddr, pool: Pool) -> io::Result<()> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
@@ -45,10 +45,10 @@ pub fn start(address: SocketAddr, pool: Pool) -> io::Result<()> {
     Ok(())
 }
 
-/// Answers every probe with success, for a command that has done its work and stays.
+/// Answers every probe with success, for a command that keeps running after it has finished its work.
 ///
 /// # Errors
-/// What the operating system says about the address.
+/// If the address cannot be bound.
 pub async fn serve_success(address: SocketAddr) -> io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     let routes = Router::new().fallback(|| async { "ok\n" });

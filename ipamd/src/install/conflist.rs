@@ -58,7 +58,7 @@ impl Conflist {
         match self.write(&path) {
             Ok(true) => tracing::info!(
                 ?path,
-                "wrote the network configuration: the runtime may send pods"
+                "wrote the network configuration: the runtime can start pods"
             ),
             Ok(false) => {}
             Err(error) => {
@@ -70,7 +70,7 @@ impl Conflist {
             match &rival {
                 Some(name) => tracing::error!(
                     ?name,
-                    "another network's configuration sorts before ours: the runtime sends new pods there"
+                    "another network's configuration sorts before ours: the runtime uses it for new pods"
                 ),
                 None => {
                     tracing::info!("no other network's configuration sorts before ours any more")
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plugin_is_told_of_ipv6_and_of_nothing_else() {
+    fn the_network_configuration_contains_only_ipv6() {
         let mut scratch = Scratch::new("ipv6");
         let four = scratch.0.content();
         assert_eq!(four["plugins"][0].get("ipv6"), None);
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_47_what_is_deleted_or_cut_short_is_written_again() {
+    fn fault_47_a_deleted_or_truncated_file_is_written_again() {
         let scratch = Scratch::new("again");
         let (path, mut reported) = (scratch.path(), None);
         scratch.0.check_file(&mut reported);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn fault_47_a_file_that_sorts_before_ours_is_told_of_and_left_alone() {
+    fn fault_47_a_file_that_sorts_first_is_reported_and_not_changed() {
         let scratch = Scratch::new("rival");
         let mut reported = None;
         for name in [

@@ -1,8 +1,8 @@
-//! The CNI plugin on the host: a copy of the image's, in the directory where the container runtime looks for it.
+//! Copies the CNI plugin from the image into the container runtime's plugin directory on the host.
 //!
-//! The copy is written under another name, made executable, flushed to disk and then renamed. So at every moment the
-//! runtime finds an old plugin or a new one, whole and executable, and a plugin that is running goes on undisturbed (a
-//! write into its file would fail with ETXTBSY). Labels of SELinux are left to the directory.
+//! The copy is written under another name, made executable, flushed to disk and then renamed. Therefore, the runtime always
+//! finds a complete and executable plugin, either the old one or the new one. A running plugin is not affected (writing to
+//! its file would fail with ETXTBSY). The directory determines the SELinux label.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
@@ -11,13 +11,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The plugin's name, which the network configuration calls it by.
+/// The plugin's name in the network configuration.
 pub const NAME: &str = "hawser";
-/// In the same directory, since a rename cannot leave a file system. The runtime executes no plugin of this name.
+/// In the same directory, because a file cannot be renamed across file systems. The runtime executes no plugin with this
+/// name.
 const UNFINISHED: &str = ".hawser.new";
 const MODE: u32 = 0o755;
 
-/// Why the plugin was not installed. What was there before is untouched.
+/// Why the plugin was not installed. An existing plugin is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     #[error("cannot read the plugin of this image, {}", path.display())]
@@ -30,14 +31,14 @@ pub enum InstallError {
         path: PathBuf,
         source: io::Error,
     },
-    #[error("{} does not hold what was written to it", path.display())]
+    #[error("{} has other contents than were written", path.display())]
     Differs { path: PathBuf },
 }
 
-/// What was done.
+/// The result of an installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Installed {
-    /// The plugin was there already. Nothing was written, so a read-only directory will do.
+    /// The plugin was already installed. Nothing was written, so the directory may be read-only.
     Unchanged,
     Written,
 }
@@ -70,7 +71,7 @@ pub fn install(plugin: &Path, directory: &Path) -> Result<Installed, InstallErro
         during("flush", directory, entry)
     });
     if placed.is_err() {
-        // What cannot be removed does no harm: the next attempt replaces it.
+        // If this fails, the next attempt replaces the file.
         fs::remove_file(&unfinished).unwrap_or_default();
     }
     placed?;
@@ -80,7 +81,7 @@ pub fn install(plugin: &Path, directory: &Path) -> Result<Installed, InstallErro
     Ok(Installed::Written)
 }
 
-/// Removes the plugin. One that is not there is no error.
+/// Removes the plugin. A missing plugin is not an error.
 ///
 /// # Errors
 /// [`InstallError::Write`]
@@ -99,14 +100,14 @@ fn write(path: &Path, content: &[u8]) -> Result<(), InstallError> {
         }
         _ => {}
     }
-    // Not followed if it is a symbolic link that somebody put there meanwhile.
+    // Symbolic links are not followed.
     let created = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(MODE)
         .open(path);
     let mut file = during("create", path, created)?;
-    // The umask had its say when the file was created.
+    // The umask may have changed the mode when the file was created.
     let mode = file.set_permissions(Permissions::from_mode(MODE));
     during("make executable", path, mode)?;
     during("write", path, file.write_all(content))?;

@@ -1,5 +1,5 @@
-//! Takes everything of Hawser off the node: the network configuration first, so that the runtime sends no more pods, then
-//! the network, the state and the plugin. The node's ENIs stay attached; EC2 deletes them with the instance.
+//! Removes Hawser from the node: first the network configuration, so that the runtime requests no more pods, then the
+//! network, the state and the plugin. The node's ENIs stay attached; EC2 deletes them with the instance.
 
 use std::{fs, io, os::unix::net::UnixStream, path::PathBuf};
 
@@ -15,20 +15,20 @@ use crate::{
     state::store::{Record, read_only::peek},
 };
 
-/// How many pods an error names.
+/// The most pods that an error names.
 const NAMED: usize = 5;
 
-/// Why the node was not cleaned, or not entirely. It may be tried again at any time.
+/// Why the node was not cleaned, or not completely. The command can be repeated at any time.
 #[derive(Debug, thiserror::Error)]
 pub enum UninstallError {
-    #[error("ipamd still runs on this node: stop it first")]
+    #[error("ipamd is still running on this node: stop it first")]
     Running,
     #[error(
         "{count} pods with Hawser's addresses run on this node ({names}): drain it first, or use --force, which breaks \
          their connections"
     )]
     Pods { count: usize, names: String },
-    #[error("cannot look for pods on the node")]
+    #[error("cannot list the pods on the node")]
     Look(#[source] datapath::netlink::Error),
     #[error("cannot clean the node's network")]
     Network(#[from] host::HostError),
@@ -38,7 +38,7 @@ pub enum UninstallError {
     Plugin(#[from] plugin::InstallError),
 }
 
-/// Cleans the node. With `force` also one on which pods run.
+/// Cleans the node. With `force`, also if pods run on it.
 ///
 /// # Errors
 /// [`UninstallError`]
@@ -63,7 +63,7 @@ pub fn uninstall(paths: &Paths, force: bool) -> Result<(), UninstallError> {
     Ok(plugin::remove(&paths.cni_bin_dir)?)
 }
 
-/// The pods that the state file knows these links by; the others by their links.
+/// The names of these links' pods in the state file, or the links' names.
 fn names(paths: &Paths, links: &[HostSide]) -> String {
     let records = peek(&paths.state());
     let records = records.map(|(contents, _)| contents.records);
@@ -83,7 +83,7 @@ fn names(paths: &Paths, links: &[HostSide]) -> String {
     names.join(", ")
 }
 
-/// Empties the run directory, which may be a mount and so stays itself.
+/// Empties the run directory. The directory itself stays, because it may be a mount point.
 fn remove_state(paths: &Paths) -> Result<(), UninstallError> {
     let directory = &paths.run_dir;
     let entries = match fs::read_dir(directory) {

@@ -33,7 +33,7 @@ fn failed(code: u16) -> Result<Event<OwnNode>, watcher::Error> {
 }
 
 #[test]
-fn a_node_takes_pods_unless_it_is_said_not_to() {
+fn a_node_is_schedulable_unless_its_object_says_otherwise() {
     assert!(spec(json!({})));
     assert!(spec(json!({ "unschedulable": false, "taints": [] })));
     assert!(!spec(json!({ "unschedulable": true })));
@@ -92,7 +92,7 @@ fn a_deleted_node_is_not_warmed_and_a_new_one_is() {
 }
 
 #[test]
-fn an_outage_is_one_outage_and_a_gap_in_the_watch_is_none() {
+fn an_outage_is_logged_once_and_a_watch_gap_is_not_an_outage() {
     let mut word = Word::default();
     word.take(failed(410));
     assert!(!word.away);

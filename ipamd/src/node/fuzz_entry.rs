@@ -27,7 +27,7 @@ pub fn imds(input: &[u8]) {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_metadata_corpus_harms_nothing() {
+    fn the_metadata_corpus_causes_no_panic() {
         crate::runtime::corpus::replay("imds", super::imds);
     }
 }

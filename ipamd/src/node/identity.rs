@@ -28,7 +28,7 @@ pub struct Identity {
 pub enum MetadataError {
     #[error("instance metadata key \"{key}\" could not be read: {message}")]
     Read { key: String, message: String },
-    #[error("instance metadata key \"{key}\" holds \"{text}\", which cannot be used")]
+    #[error("instance metadata key \"{key}\" has the invalid value \"{text}\"")]
     Unusable { key: String, text: String },
 }
 

@@ -40,7 +40,7 @@ pub async fn keep(mut enis: watch::Receiver<Vec<Observed>>, pool: Pool, store: W
         match written {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::error!(error = chain(&error), "could not note the pool's state")
+                tracing::error!(error = chain(&error), "could not record the pool's state")
             }
             Err(Gone) => return,
         }

@@ -16,7 +16,7 @@ use crate::{
 
 /// A node with records can serve; its first call is spread over this time.
 const UNHURRIED: Duration = Duration::from_secs(10);
-/// A node without records needs the answer, but a thousand calls in the same instant help nobody.
+/// A node without records needs the answer. EC2 would throttle a thousand calls at the same instant.
 const HURRIED: Duration = Duration::from_secs(1);
 /// The search for leaked ENIs: the earliest time, and the range over which it is spread. A leak must be removed within
 /// ten minutes (I4), and 5,000 nodes in seven minutes are 12 calls per second of the account's 20.
@@ -53,14 +53,14 @@ pub async fn settle(executor: Executor, pool: Pool, intents: Vec<String>, journa
     let executor = &executor;
     tracing::info!(
         count = intents.len(),
-        "ENIs were being created when the daemon ended; looking for them"
+        "ENIs were being created when the daemon ended; searching for them"
     );
     let all = insist(executor, || executor.inventory()).await;
     pool.tell(Event::Inventory(all)).await;
     for token in intents {
         // If the worker has ended, the daemon ends too; the next start does it.
         if let Ok(Err(error)) = journal.run(move |store| store.settle(&token)).await {
-            tracing::error!(error = chain(&error), "could not settle an intent");
+            tracing::error!(error = chain(&error), "could not delete an intent");
         }
     }
 }
@@ -110,7 +110,7 @@ where
                 full / 2 + executor.spread(full / 2)
             }
         };
-        tracing::warn!(%failure, ?wait, "EC2 did not say which ENIs this node has; asking again");
+        tracing::warn!(%failure, ?wait, "could not list this node's ENIs; trying again");
         tokio::time::sleep(wait).await;
     }
 }

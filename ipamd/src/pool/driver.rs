@@ -303,7 +303,7 @@ impl<H: EniHost> Driver<H> {
             tracing::warn!(
                 addresses = now,
                 before,
-                "EC2 does not confirm addresses of this node; they rest"
+                "EC2 does not confirm addresses of this node; they are quarantined"
             );
         } else if now < before {
             tracing::info!(addresses = now, before, "EC2 confirms addresses again");

@@ -176,7 +176,7 @@ impl Node for Nobody {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_rpc_corpus_harms_nothing() {
+    fn the_rpc_corpus_causes_no_panic() {
         crate::runtime::corpus::replay("rpc", super::rpc);
     }
 }

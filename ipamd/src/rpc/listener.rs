@@ -154,7 +154,7 @@ pub(crate) async fn serve_connection(
     };
     // It fits into the buffer of a new socket: a peer that does not read cannot make this wait.
     if let Err(error) = stream.write_all(&answer).await {
-        tracing::debug!(%error, "nobody took the answer");
+        tracing::debug!(%error, "the caller did not read the answer");
     }
 }
 

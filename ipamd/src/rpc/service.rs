@@ -34,7 +34,7 @@ use crate::{
     telemetry::{recorder::Recorder, spans},
 };
 
-/// The maximum wait of an ADD, whatever it requests.
+/// The maximum wait of an ADD. A longer deadline is reduced to it.
 const ADD_LIMIT: Duration = Duration::from_secs(60);
 /// Subtracted from the caller's deadline, so that a refusal still arrives in time.
 const ANSWER_MARGIN: Duration = Duration::from_millis(250);

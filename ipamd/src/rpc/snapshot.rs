@@ -102,7 +102,7 @@ fn obstacles(pool: &Snapshot) -> Vec<v1::Obstacle> {
             .map(|wait| obstacle(format!("{name} has no free address"), wait));
         let fragmented = gate
             .fragmented_for
-            .map(|wait| obstacle(format!("{name} has no whole /28"), wait));
+            .map(|wait| obstacle(format!("{name} has no free /28"), wait));
         exhausted.into_iter().chain(fragmented)
     });
     throttled.into_iter().chain(denied).chain(subnets).collect()

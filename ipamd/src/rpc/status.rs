@@ -1,14 +1,14 @@
-//! The answer to STATUS: whether this daemon serves ADDs at all.
+//! The answer to STATUS: whether this daemon serves ADDs.
 
 use planner::Snapshot;
 use proto::{refusal::Refusal, v1::Reason};
 
 use crate::sandbox::refusals;
 
-/// Why this daemon serves no ADD, if it serves none.
+/// Returns why this daemon serves no ADDs. None: it serves them.
 ///
-/// A failing STATUS makes the node NotReady, and Kubernetes then evicts pods that run well. So a node whose subnet is
-/// empty, whose limit is reached, or whose role lacks a permission is Ready: an ADD gets its own error there.
+/// A failing STATUS makes the node NotReady, and Kubernetes then evicts running pods. Therefore, a node stays Ready if its
+/// subnet has no free address, its pod limit is reached, or its role lacks a permission: each ADD returns its own error.
 #[must_use]
 pub fn not_serving(pool: &Snapshot) -> Option<Refusal> {
     pool.stopping.then(|| refusals::stopping(Reason::Stopping))

@@ -231,7 +231,7 @@ impl Address {
             "cooling" => format!("free again in {}", human_duration(wire.until_ms)),
             "quarantined" if eni_missing => "EC2 does not list its ENI as ours".to_owned(),
             "quarantined" => "EC2 does not list it".to_owned(),
-            "releasing" => "EC2 is asked to take it back".to_owned(),
+            "releasing" => "it is being returned to EC2".to_owned(),
             "reserved" => "its pod is being wired".to_owned(),
             _ => String::new(),
         };
@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_told_in_two_units() {
+    fn durations_have_two_units() {
         for (ms, text) in [
             (0, "0.0 s"),
             (2_450, "2.4 s"),
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn both_families_have_addresses_and_nothing_else_has() {
+    fn only_the_two_families_have_addresses() {
         assert_eq!(ip(&[10, 0, 0, 1]), Some(IpAddr::from([10, 0, 0, 1])));
         assert_eq!(ip(&[0; 16]), Some(IpAddr::from([0_u16; 8])));
         assert_eq!(ip(&[]), None);

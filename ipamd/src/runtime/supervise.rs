@@ -9,14 +9,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// The pause before a task that panicked is started again; it doubles with each panic in a row.
+/// The delay before a panicked task is restarted. It doubles with each consecutive panic.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 
-/// Is told the name of each task that panicked.
+/// Called with the name of each task that panics.
 type OnPanic = Arc<dyn Fn(&'static str) + Send + Sync>;
 
-/// The daemon's long-lived tasks. No panic of one of them goes unseen.
+/// The daemon's long-lived tasks. Every panic is logged and counted.
 pub struct Supervisor {
     /// A task that may end returns `None`.
     tasks: JoinSet<Option<String>>,
@@ -56,8 +56,8 @@ impl Supervisor {
         });
     }
 
-    /// Starts a task without which the daemon still serves pods. If it panics, it is started again after a pause. It
-    /// may also end by itself.
+    /// Starts a task that the daemon does not need to serve pods. If it panics, it is restarted after a delay. It may also
+    /// end by itself.
     pub fn restarted<F>(
         &mut self,
         name: &'static str,
@@ -73,13 +73,13 @@ impl Supervisor {
                 if run_once(name, start(), &on_panic).await.is_ok() {
                     return None;
                 }
-                // A task that ran for long before it panicked did not fail at once again.
+                // It ran long enough since the last panic.
                 if begun.elapsed() > LONGEST_BACKOFF {
                     backoff = FIRST_BACKOFF;
                 }
                 tokio::time::sleep(backoff).await;
                 backoff = (backoff * 2).min(LONGEST_BACKOFF);
-                tracing::info!(task = name, "starting the task again after its panic");
+                tracing::info!(task = name, "restarting a task after a panic");
             }
         });
     }
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn shutdown_waits_for_work_that_nobody_waits_for() {
+    async fn shutdown_waits_for_detached_work() {
         let detached = Detached::default();
         drop(detached.spawn(tokio::time::sleep(Duration::from_secs(3))));
         let begun = tokio::time::Instant::now();
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn shutdown_does_not_wait_for_ever() {
+    async fn shutdown_does_not_wait_forever() {
         let detached = Detached::default();
         drop(detached.spawn(std::future::pending::<()>()));
         assert!(!detached.finished(Duration::from_secs(10)).await);

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_panics_is_told_to_its_caller_and_the_next() {
+    async fn a_panic_of_a_job_is_reported_to_its_caller_and_the_next() {
         let worker = Worker::start("test", ()).unwrap();
         assert_eq!(
             worker.run(|()| panic!("on purpose")).await,
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_the_thread_is_told_and_nothing_else() {
+    async fn only_the_end_of_the_thread_is_reported() {
         let worker = Worker::start("test", ()).unwrap();
         let mut ended = std::pin::pin!(worker.ended());
         assert_eq!(worker.run(|()| ()).await, Ok(()));

@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storm_of_dels_is_bounded_and_forgotten() {
+    fn a_storm_of_dels_is_bounded_and_expires() {
         let mut overtaken = EarlyDels::default();
         for id in 0..2 * MOST {
             overtaken.record(sandbox(id), Mono::ZERO);

@@ -40,13 +40,12 @@ pub struct Agreed {
     pub left: Vec<(IpAddr, Mono)>,
 }
 
-/// One change that a start makes before anything is served.
+/// A change that a start makes before the daemon serves requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The pod of this record left while no daemon ran: its address is in cooldown until then.
+    /// The pod of this record was deleted while no daemon was running. Its address is in cooldown until this time.
     Release { record: Record, until: Mono },
-    /// A link without a route: of an ADD that died before the pod was reachable, or of a DEL that died after it was
-    /// unreachable.
+    /// A link without a route: an ADD was interrupted before the pod was reachable, or a DEL after it was unreachable.
     RemoveLink(String),
 }
 
@@ -87,7 +86,7 @@ pub fn plan(
     (steps, agreed)
 }
 
-/// Makes what record and kernel contain agree, and returns it.
+/// Makes the records and the kernel agree, and returns the result.
 ///
 /// # Errors
 /// If the kernel cannot be read, or the store cannot be written.
@@ -102,7 +101,7 @@ pub async fn agree(
     for step in steps {
         match step {
             Step::Release { record, until } => {
-                tracing::info!(address = %record.address, pod = record.pod.name, "pod left while the daemon was away");
+                tracing::info!(address = %record.address, pod = record.pod.name, "a pod was deleted while the daemon was not running");
                 store.release(&record, until)?;
                 host.unwire(ref_of(&record)).await.1.await;
             }
@@ -160,7 +159,7 @@ impl Agreed {
                 tracing::error!(link = link.name, address = ?link.address, "a pod's address is on no ENI of this node");
                 continue;
             };
-            tracing::warn!(link = link.name, address = %record.address, "adopting a pod that no record knows");
+            tracing::warn!(link = link.name, address = %record.address, "adopting a pod without a record");
             store.put(&record)?;
             self.keep(record);
         }
@@ -168,7 +167,7 @@ impl Agreed {
     }
 }
 
-/// The record of a pod of which only its link is known, if its address is on one of `enis`.
+/// Builds the record of a pod from its link, if its address is on one of `enis`.
 fn adopted(link: &HostSide, enis: &[Observed]) -> Option<Record> {
     let (address, eni) = owner(link, enis)?;
     Some(Record {

@@ -261,7 +261,10 @@ impl<H: PodHost> Sandboxes<H> {
         let forget = move |store: &mut Store| store.forget(&record);
         if let Ok(Err(error)) = self.shared.store.run(forget).await {
             let error = chain(&error);
-            tracing::error!(error, "could not forget a pod that was not wired");
+            tracing::error!(
+                error,
+                "could not delete the record of a pod that was not wired"
+            );
         }
     }
 

@@ -151,7 +151,7 @@ impl Drop for Directory {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn the_store_corpus_harms_nothing() {
+    fn the_store_corpus_causes_no_panic() {
         crate::runtime::corpus::replay("store", super::store);
     }
 }

@@ -310,7 +310,7 @@ fn set_aside(path: &Path, why: &str) -> Result<(), StoreError> {
         ?path,
         ?aside,
         why,
-        "state file cannot be used; set aside, beginning a new one"
+        "the state file is unusable; moved it aside, creating a new one"
     );
     std::fs::rename(path, &aside).map_err(|source| StoreError::Io {
         operation: "set aside",

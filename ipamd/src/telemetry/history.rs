@@ -140,7 +140,7 @@ fn describe(command: &Command) -> Option<String> {
             subnet, amount: of, ..
         } => format!("create an ENI in {subnet} with {}", amount(of)),
         Command::AttachEni { eni, device, .. } => format!("attach {eni} as device {device}"),
-        Command::DeleteOnTermination { eni, .. } => format!("let {eni} go with the instance"),
+        Command::DeleteOnTermination { eni, .. } => format!("delete {eni} with the instance"),
         Command::ConfigureEni(what) => format!("set up {} on the host", what.eni),
         Command::Assign {
             eni, amount: of, ..
@@ -157,12 +157,12 @@ fn describe(command: &Command) -> Option<String> {
             ];
             let parts = parts.iter().filter(|(n, ..)| *n > 0);
             let parts: Vec<_> = parts.map(|(n, one, more)| many(*n, one, more)).collect();
-            format!("give back {} of {eni}", parts.join(" and "))
+            format!("return {} of {eni}", parts.join(" and "))
         }
-        Command::DeconfigureEni { eni, .. } => format!("take {eni} out of use on the host"),
+        Command::DeconfigureEni { eni, .. } => format!("remove {eni} from the host"),
         Command::DetachEni { eni, .. } => format!("detach {eni}"),
         Command::DeleteEni { eni, .. } => format!("delete {eni}"),
-        Command::Describe { .. } => "ask EC2 what is attached".to_owned(),
+        Command::Describe { .. } => "list the attached ENIs".to_owned(),
         Command::Grant { .. } | Command::Refuse { .. } => return None,
     })
 }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rings_forget_the_oldest() {
+    fn the_ring_buffers_drop_the_oldest_entries() {
         let history = History::default();
         for n in 0..=DECISIONS {
             let eni = format!("eni-{n}").as_str().into();

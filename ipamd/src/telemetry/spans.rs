@@ -108,7 +108,7 @@ impl Spans {
             Err(error) => {
                 tracing::error!(
                     error = chain(&error),
-                    "spans cannot be exported; going on without"
+                    "spans cannot be exported; continuing without them"
                 );
                 Self::default()
             }

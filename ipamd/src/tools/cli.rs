@@ -20,9 +20,9 @@ use stdout::errln;
 
 /// Hawser's node daemon, and tools for operators.
 ///
-/// `ipamd run` keeps VPC addresses ready and connects pods to the VPC. The other commands only read: max-pods calculates
-/// how many pods an instance type supports and what a warm target costs, inspect shows the node's addresses and the
-/// pool's next steps, doctor checks the node for problems.
+/// `ipamd run` keeps VPC addresses ready and connects pods to the VPC. install and uninstall change the node. The other
+/// commands only read: max-pods calculates how many pods an instance type supports and what a warm target costs,
+/// inspect shows the node's addresses and the pool's next steps, doctor checks the node for problems.
 #[derive(Debug, Parser)]
 #[command(
     name = "ipamd",

@@ -4,7 +4,7 @@
 //! supports them. The daemon may be dead or may never have started; checks that need it are then skipped, and reported
 //! as skipped.
 //!
-//! May use `config`, `ec2`, `install`, `node`, `rpc`, `runtime` and `state`. Must not know how its report is asked for.
+//! May use `config`, `ec2`, `install`, `node`, `rpc`, `runtime` and `state`. Must not know the command line.
 
 pub mod bundle;
 mod cloud;

@@ -23,7 +23,7 @@ fn burst(watch: &mut DemandTracker, size: u32, used: u32, seconds: u64) {
 }
 
 #[test]
-fn a_fresh_node_expects_pods_and_a_silent_one_comes_down_to_the_floor() {
+fn a_new_node_expects_pods_and_an_idle_one_goes_down_to_the_minimum() {
     let watch = DemandTracker::new(29, 232);
     assert_eq!(watch.spare(at(0)), 14);
     let fall = watch.next_change(at(0)).unwrap();
@@ -32,7 +32,7 @@ fn a_fresh_node_expects_pods_and_a_silent_one_comes_down_to_the_floor() {
 }
 
 #[test]
-fn what_happened_once_is_no_rule() {
+fn a_single_burst_changes_nothing() {
     let mut watch = watch();
     burst(&mut watch, 50, 0, 10_000);
     watch.advance(at(10_100));
@@ -41,7 +41,7 @@ fn what_happened_once_is_no_rule() {
 }
 
 #[test]
-fn what_happens_often_is_held_and_forgotten_within_hours() {
+fn frequent_bursts_are_covered_and_decay_within_hours() {
     let mut watch = watch();
     for n in 0..10 {
         burst(&mut watch, 12, 0, 10_000 + n * 240);
@@ -128,7 +128,7 @@ fn a_node_may_be_smaller_than_the_floor() {
 }
 
 #[test]
-fn what_was_learnt_survives_a_restart() {
+fn the_learned_demand_survives_a_restart() {
     let mut before = watch();
     for n in 0..5 {
         burst(&mut before, 12, 0, 10_000 + n * 100);
@@ -142,7 +142,7 @@ fn what_was_learnt_survives_a_restart() {
 }
 
 #[test]
-fn a_spoilt_record_is_not_believed() {
+fn a_corrupt_record_is_not_trusted() {
     let mut watch = watch();
     let learnt = Demand {
         bursts: vec![(40, f64::NAN), (9, 5.0), (30, f64::INFINITY), (4, 1.0)],

@@ -32,7 +32,7 @@ fn throttling_shuts_its_own_action_only() {
 
 /// If the gate doubled a pause from the limiter, the account's bucket would be unused while nodes wait.
 #[test]
-fn the_limiters_word_is_taken_as_it_is() {
+fn the_pause_of_the_limiter_is_used_unchanged() {
     let mut gates = Gates::new(Rng::new(1, 1));
     for n in 0..10 {
         let now = at(n * 7);
@@ -43,7 +43,7 @@ fn the_limiters_word_is_taken_as_it_is() {
 }
 
 #[test]
-fn without_such_a_word_pauses_double_up_to_a_minute() {
+fn without_a_retry_time_pauses_double_up_to_a_minute() {
     let mut gates = Gates::new(Rng::new(1, 1));
     let mut now = at(0);
     let mut pauses = Vec::new();

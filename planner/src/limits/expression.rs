@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_kubelet_would_take_is_an_error() {
+    fn a_result_that_the_kubelet_would_refuse_is_an_error() {
         use ExpressionError as E;
         for (text, expect) in [
             ("0", E::OutOfRange { result: 0 }),

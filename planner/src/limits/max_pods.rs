@@ -68,7 +68,9 @@ pub struct MaxPods {
 /// There is no result for this instance type.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Unanswerable {
-    #[error("{name} cannot serve IPv6: its pods would need a prefix, and it is no Nitro instance")]
+    #[error(
+        "{name} does not support IPv6: its pods would need a prefix, and it is not a Nitro instance"
+    )]
     Ipv6NeedsPrefixes { name: String },
 }
 
@@ -86,11 +88,11 @@ pub fn max_pods(instance: &InstanceType, question: &Question) -> Result<MaxPods,
         // A /80 prefix is never the limit. Operators use the number of IPv4 prefixes, so the cap decides.
         usage.prefixes = true;
         steps.push(
-            "IPv6: one /80 prefix is more than any node can use; counted as IPv4 prefixes would be"
+            "IPv6: one /80 prefix is more than any node can use; calculated as for IPv4 prefixes"
                 .into(),
         );
     } else if usage.prefixes && !instance.supports_prefixes() {
-        steps.push("prefixes need a Nitro instance: counted by single addresses".into());
+        steps.push("prefixes need a Nitro instance: calculated with single addresses".into());
     }
     let limit = pod_addresses(instance, &usage);
     steps.push(limit.derivation);
@@ -179,7 +181,7 @@ fn bound(
             }
             Err(error) => {
                 steps.push(format!(
-                    "expression cannot be used ({error}): {uncapped} stands"
+                    "the expression is not usable ({error}): using {uncapped}"
                 ));
                 (uncapped, None, Some(error))
             }

@@ -22,7 +22,7 @@ static TABLE: LazyLock<Vec<InstanceType>> = LazyLock::new(|| {
 
 /// The instance type is not in the table.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("unknown instance type {name}; the nearest known are {}", near.join(", "))]
+#[error("unknown instance type {name}; similar types are {}", near.join(", "))]
 pub struct UnknownType {
     pub name: String,
     pub near: Vec<&'static str>,
@@ -183,7 +183,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .starts_with("unknown instance type m5.lagre; the nearest known are m5.large, ")
+                .starts_with("unknown instance type m5.lagre; similar types are m5.large, ")
         );
         assert_eq!(nearest("m55.large", 3).len(), 3);
     }

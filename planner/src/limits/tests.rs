@@ -153,7 +153,7 @@ fn expressions() {
 
 /// Row 9: the standard number is used, and the reason is reported.
 #[test]
-fn an_unusable_expression_is_told_and_ignored() {
+fn an_unusable_expression_is_reported_and_ignored() {
     for text in ["max_pods - 17", "0 - 1", "max_pods > 1", "2147483647 + 1"] {
         let question = Question {
             expression: Some(Expression::parse(text).unwrap()),

@@ -80,7 +80,7 @@ impl Planner {
             (action, _) => {
                 let failure = Failure {
                     class: Class::Ambiguous,
-                    message: "an answer of another kind".to_owned(),
+                    message: "an unexpected answer".to_owned(),
                 };
                 self.failed(
                     op,

@@ -27,7 +27,7 @@ impl Planner {
         let short = self.policy.short(&stock, &flow).addresses;
         let over = self.policy.over(&stock);
         if self.stopping {
-            let why = "the daemon is shutting down: nothing is asked for or given back";
+            let why = "the daemon is shutting down: nothing is requested or returned";
             return (Verdict::Wait, why.to_owned());
         }
         if !self.config.provisioning {
@@ -35,7 +35,7 @@ impl Planner {
             return (Verdict::Rest, why.to_owned());
         }
         if !self.inventoried {
-            let why = "EC2 has not told yet what is attached: until then nothing is asked for or given back";
+            let why = "EC2 has not listed the attached ENIs yet: until then nothing is requested or returned";
             return (Verdict::Wait, why.to_owned());
         }
         let state = self.state_text(&stock, &flow);
@@ -60,7 +60,7 @@ impl Planner {
                 Unit::Prefix | Unit::Ipv6Prefix => "prefixes",
             };
             let why = format!(
-                "{over} {unit} are more than is wanted and go back when that has lasted: {state}"
+                "{over} {unit} are surplus and will be returned if the surplus lasts: {state}"
             );
             return (Verdict::GiveBack, why);
         }

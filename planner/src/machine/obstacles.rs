@@ -33,7 +33,7 @@ mod tests {
     }
 
     #[test]
-    fn obstacles_are_counted_in_the_order_of_what_they_tell() {
+    fn the_most_specific_obstacle_is_counted() {
         assert!(Obstacle::ALL.is_sorted());
         for (n, obstacle) in Obstacle::ALL.into_iter().enumerate() {
             assert_eq!(obstacle as usize, n);
@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_has_met_what_stood_there_while_it_waited() {
+    fn a_pod_has_met_the_obstacles_of_its_wait() {
         let mut seen = Obstacles::default();
         seen.note(Obstacle::Throttled, at(1));
         seen.note(Obstacle::Create, at(3));

@@ -190,7 +190,7 @@ fn differs_cooling_is_not_available() {
 
 /// The reverse: a prefix with addresses in cooldown is not free. Otherwise it would be returned and missed at once.
 #[test]
-fn differs_cooling_is_no_surplus() {
+fn differs_cooling_is_not_surplus() {
     let stock = Stock {
         free: 28,
         cooling: 4,

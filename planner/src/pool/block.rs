@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ec2_has_taken_back_is_its_pods_and_nobody_elses() {
+    fn a_removed_block_belongs_only_to_its_current_pods() {
         let mut block = Block::new("10.0.0.16/28".parse().unwrap(), Mono::ZERO);
         block.slots[3].holder = Some(Box::new(Holder {
             sandbox: Sandbox {
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn doubt_hides_but_does_not_forget() {
+    fn a_block_in_doubt_keeps_its_addresses() {
         let mut block = Block::new("10.0.0.16/32".parse().unwrap(), Mono::ZERO);
         block.slots[0].state = SlotState::Cooling { until: Mono::ZERO };
         block.doubt = Some(Doubt::new(Mono::ZERO));

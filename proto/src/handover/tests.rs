@@ -83,7 +83,7 @@ fn bare_preamble_leaves_the_rest_of_the_stream_alone() {
 }
 
 #[test]
-fn what_follows_the_preamble_may_come_with_it() {
+fn bytes_after_the_preamble_can_arrive_with_it() {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     assert_eq!(send_with(ours.as_fd(), None, b"PRI *").unwrap(), 5);
     drop(ours);

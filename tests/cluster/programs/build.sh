@@ -1,9 +1,9 @@
 #!/bin/sh
 # build.sh DIRECTORY: builds the programs of a Kubernetes cluster into DIRECTORY, from the Go module proxy. Does nothing if
-# they are there. The caller names the directory after the content of the files here (see the Makefile), so a change of a
-# version builds anew and an unchanged checkout builds once on a machine.
+# they exist. The directory's name contains a hash of the files here (see the Makefile), so a machine builds each version
+# once.
 #
-# Takes ten minutes of two cores and 3 GB of memory with empty caches.
+# With empty caches, this takes ten minutes on two cores and 3 GB of memory.
 set -eu
 
 out=$1
@@ -15,7 +15,7 @@ exec 9>"$out.lock"
 flock 9 # Two builds of one checkout at once: the second finds what the first made.
 [ ! -e "$out/complete" ] || exit 0
 
-# Go fetches a newer Go by itself since 1.21. An older one can fetch it as a module, whose checksum it verifies.
+# Since version 1.21, Go downloads a newer Go by itself. An older Go can download it as a module and verify its checksum.
 wanted=$(sed -n 's/^go //p' go.mod)
 go=$(command -v go || echo /usr/local/go/bin/go)
 oldest=$(printf '%s\n' "$wanted" "$("$go" env GOVERSION | sed 's/^go//')" | sort -V | head -n 1)
@@ -45,10 +45,10 @@ build() { # Linker flags, then arguments of go build.
     CGO_ENABLED=0 nice "$go" build -trimpath -ldflags "-s -w $flags" -o "$out.new/" "$@"
 }
 echo "== building the programs of a Kubernetes cluster (once; about ten minutes)"
-# Components without a version call themselves v0.0.0 and are refused by their peers.
+# Components without a version report v0.0.0, and other components refuse them.
 build "-X $k8s.gitVersion=$kubernetes -X $k8s.gitMajor=1 -X $k8s.gitMinor=${minor%%.*}" ./kube
 build "" ./coredns k8s.io/kubernetes/test/images/agnhost
-# Helm renders for this version of Kubernetes where it has no cluster to ask.
+# Helm assumes this version of Kubernetes if it has no cluster.
 helm=helm.sh/helm/v3
 build "-X $helm/internal/version.version=$(version $helm) -X $helm/pkg/chartutil.k8sVersionMajor=1 \
     -X $helm/pkg/chartutil.k8sVersionMinor=${minor%%.*}" $helm/cmd/helm

@@ -1,4 +1,4 @@
-//! The cluster: a VPC, a control plane in it, nodes, and CoreDNS. Everything ends with the value.
+//! The cluster: a VPC with a control plane, nodes, and CoreDNS. Dropping the value stops everything.
 
 use std::{
     fs, io,
@@ -24,7 +24,7 @@ use crate::{
 /// Hawser's chart.
 pub const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/chart/hawser");
 
-/// Between two questions to the API server.
+/// The interval between two requests to the API server.
 const PERIOD: Duration = Duration::from_millis(500);
 
 /// See the module.
@@ -34,7 +34,7 @@ pub struct Cluster {
     pub control_plane: Machine,
     pki: Pki,
     archives: Vec<PathBuf>,
-    /// Last: the machines' directories and network namespaces are in it.
+    /// Must be dropped last, because it contains the machines' directories and network namespaces.
     pub lab: Lab,
 }
 
@@ -61,15 +61,15 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Has nodes that are added from now on hold the images of this archive.
+    /// Imports the images of this archive into nodes that are added later.
     pub fn preload(&mut self, archive: PathBuf) {
         self.archives.push(archive);
     }
 
-    /// Adds a node and answers its place in the list. It is not ready before a CNI is installed.
+    /// Adds a node and returns its index. The node becomes ready when a CNI plugin is installed.
     ///
     /// # Errors
-    /// If the instance cannot be launched or a service not be started.
+    /// If the instance cannot be launched or a service cannot be started.
     pub fn add_node(&mut self, kind: &str, settings: &Settings) -> io::Result<usize> {
         let mut machine = boot(&self.lab, kind)?;
         let api_server = self.api_server();
@@ -96,7 +96,7 @@ impl Cluster {
         self.pki.path("admin.kubeconfig")
     }
 
-    /// Writes a kubeconfig file for another address of the API server, complete in itself.
+    /// Writes a self-contained kubeconfig file for another address of the API server.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -107,10 +107,10 @@ impl Cluster {
         fs::write(file, text)
     }
 
-    /// What `kubectl` prints.
+    /// Runs `kubectl` and returns its output.
     ///
     /// # Errors
-    /// If it fails; the error holds what it said.
+    /// If it fails. The error contains its output.
     pub fn kubectl(&self, arguments: &[&str]) -> io::Result<String> {
         run(self.kubectl_command()?.args(arguments))
     }
@@ -118,16 +118,16 @@ impl Cluster {
     /// Applies manifests.
     ///
     /// # Errors
-    /// What the API server says.
+    /// If the API server refuses them.
     pub fn apply(&self, manifests: &str) -> io::Result<String> {
         let mut command = self.kubectl_command()?;
         feed(command.args(["apply", "-f", "-"]), manifests)
     }
 
-    /// What `helm` prints.
+    /// Runs `helm` and returns its output.
     ///
     /// # Errors
-    /// If it fails; the error holds what it said.
+    /// If it fails. The error contains its output.
     pub fn helm(&self, arguments: &[&str]) -> io::Result<String> {
         let mut command = self.control_plane.command("helm")?;
         let home = self.lab.dir().join("helm");
@@ -138,10 +138,10 @@ impl Cluster {
         run(&mut command)
     }
 
-    /// Installs the chart, or upgrades to these values, each as `--set` takes it. The EC2 API is the simulated one.
+    /// Installs the chart, or upgrades it to these values, in the format of `--set`. The EC2 API is the simulated one.
     ///
     /// # Errors
-    /// What helm says.
+    /// If helm fails.
     pub fn install(&self, values: &[&str]) -> io::Result<String> {
         let ec2 = format!("env.AWS_ENDPOINT_URL_EC2={}", self.lab.sim.ec2_endpoint());
         let api = format!(
@@ -157,7 +157,7 @@ impl Cluster {
     /// Waits until `kubectl` with these arguments prints something that `holds`.
     ///
     /// # Errors
-    /// If that does not happen within `limit`; the error holds what was printed last.
+    /// If that does not happen within `limit`. The error contains the last output.
     pub fn await_kubectl(
         &self,
         limit: Duration,
@@ -169,7 +169,7 @@ impl Cluster {
             last = self.kubectl(arguments);
             let holds = last.as_ref().is_ok_and(|text| holds(text));
             if !holds {
-                // Each kubectl takes a tenth of a second of a processor.
+                // Each kubectl uses 0.1 s of processor time.
                 std::thread::sleep(PERIOD);
             }
             holds
@@ -192,7 +192,7 @@ impl Cluster {
     }
 }
 
-/// Launches an instance and boots a machine on it, named as EC2 names it in the VPC's DNS.
+/// Launches an instance and boots a machine on it. Its name is the one in the VPC's DNS.
 fn boot(lab: &Lab, kind: &str) -> io::Result<Machine> {
     let launch = LaunchInstance {
         instance_type: kind.to_owned(),

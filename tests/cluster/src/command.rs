@@ -1,19 +1,19 @@
-//! Runs commands to their end.
+//! Runs commands and waits for their end.
 
 use std::{
     io::{self, Write as _},
     process::{Command, Stdio},
 };
 
-/// What a command prints on standard output.
+/// Runs a command and returns its standard output.
 ///
 /// # Errors
-/// If it cannot be started or fails; the error holds the command and what it said on standard error.
+/// If it cannot be started or fails. The error contains the command and its standard error.
 pub fn run(command: &mut Command) -> io::Result<String> {
     feed(command, "")
 }
 
-/// The same, with `input` on its standard input.
+/// Like [`run`], with `input` on standard input.
 ///
 /// # Errors
 /// As [`run`].
@@ -27,7 +27,7 @@ pub fn feed(command: &mut Command, input: &str) -> io::Result<String> {
     let mut child = command.spawn().map_err(failed)?;
     if let Some(mut pipe) = child.stdin.take() {
         match pipe.write_all(input.as_bytes()) {
-            // A command that does not read its input to the end says why on standard error.
+            // A command that does not read all its input prints the reason on standard error.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(failed(error)),
             _ => {}
         }

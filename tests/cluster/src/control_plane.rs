@@ -19,14 +19,14 @@ const READY_LIMIT: Duration = Duration::from_secs(180);
 /// Starts all four and waits until the API server is ready.
 ///
 /// # Errors
-/// If one cannot be started, or the API server is not ready in time; the error holds its log.
+/// If one cannot be started, or the API server is not ready in time. The error contains its log.
 pub fn start(machine: &mut Machine, pki: &Pki) -> io::Result<()> {
     let address = machine.instance.address;
     sign(pki, address)?;
     start_etcd(machine)?;
     start_api_server(machine, pki, address)?;
     wait_ready(machine, pki)?;
-    // Started before the API server is ready, both of these end: they do not find their own roles.
+    // Both exit if they are started before the API server is ready, because their roles do not exist yet.
     start_controllers(machine, pki)?;
     start_scheduler(machine, pki)
 }
@@ -70,7 +70,7 @@ fn start_api_server(machine: &mut Machine, pki: &Pki, address: Ipv4Addr) -> io::
     let arguments = [
         ("etcd-servers", "http://127.0.0.1:2379"),
         ("secure-port", &port),
-        // On the loopback too, where people reach it from outside the VPC.
+        // Also on the loopback address, for access from outside the VPC.
         ("bind-address", "0.0.0.0"),
         ("advertise-address", &address),
         ("allow-privileged", "true"),

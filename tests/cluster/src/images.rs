@@ -1,4 +1,4 @@
-//! Container images made on this machine: no registry is needed, and none is asked.
+//! Builds container images on this machine, without a registry.
 
 use std::{
     fs, io,
@@ -10,22 +10,22 @@ use serde_json::{Value, json};
 
 use crate::{command::run, programs};
 
-/// What containerd runs in every pod's sandbox.
+/// The image of every pod's sandbox.
 pub const PAUSE: &str = "registry.k8s.io/pause:3.10.1";
-/// Kubernetes' own test image: an HTTP server that tells its name, and a client.
+/// Kubernetes' test image: an HTTP server that returns its name, and a client.
 pub const AGNHOST: &str = "registry.k8s.io/e2e-test-images/agnhost:2.57";
 pub const COREDNS: &str = "registry.k8s.io/coredns/coredns:v1.12.4";
 
-/// Hawser's own, under the name that the chart gives it.
+/// Hawser's image, with its name in the chart.
 pub const HAWSER: &str = concat!("docker.io/library/hawser:", env!("CARGO_PKG_VERSION"));
 
 /// The root of the checkout, where the Containerfile is built.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
-/// Where Debian's busybox-static puts the program, with and without a merged /usr.
+/// The paths of the program in Debian's package busybox-static, with and without a merged /usr.
 const BUSYBOX: [&str; 2] = ["/usr/bin/busybox", "/bin/busybox"];
 
-/// One static program and how it is started.
+/// A static program and its command line.
 #[derive(Debug)]
 struct Image<'a> {
     name: &'a str,
@@ -35,7 +35,7 @@ struct Image<'a> {
     arguments: &'a [&'a str],
 }
 
-/// Makes an archive of every image of the cluster but Hawser's.
+/// Creates an archive of all images of the cluster except Hawser's.
 ///
 /// # Errors
 /// If a program is missing or `directory` cannot be written.
@@ -82,12 +82,12 @@ pub fn archive(directory: &Path) -> io::Result<PathBuf> {
 }
 
 /// Builds Hawser's image from these programs, with the Containerfile of the release but without its build stage, and
-/// answers its archive.
+/// returns its archive.
 ///
 /// # Errors
-/// What buildah says, or the script that assembles the image's files.
+/// If buildah or the script that assembles the image's files fails.
 pub fn hawser(directory: &Path, ipamd: &Path, plugin: &Path) -> io::Result<PathBuf> {
-    // Stands for the file system of the build stage, which leaves the image's files in `/image`.
+    // Replaces the file system of the build stage, which has the image's files in `/image`.
     let stage = directory.join("hawser.stage");
     let mut assemble = Command::new("sh");
     assemble
@@ -120,8 +120,8 @@ pub fn hawser(directory: &Path, ipamd: &Path, plugin: &Path) -> io::Result<PathB
     Ok(archive)
 }
 
-/// Writes an image's layer and configuration, and answers its entry in the archive's manifest. The format is that of
-/// `docker save`, which unlike an OCI layout needs no digest but the layer's.
+/// Writes an image's layer and configuration, and returns its entry in the archive's manifest. The format is that of
+/// `docker save`. Unlike an OCI layout, it needs only the digest of the layer.
 fn layer(directory: &Path, number: usize, image: &Image<'_>) -> io::Result<Value> {
     let root = directory.join(format!("{number}.root"));
     let program = root.join(image.path);
@@ -157,7 +157,7 @@ fn tar(from: &Path, archive: &Path, names: &[String]) -> io::Result<()> {
     run(&mut command).map(drop)
 }
 
-/// This machine's architecture, as images name it.
+/// This machine's architecture, with its name in images.
 #[must_use]
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {

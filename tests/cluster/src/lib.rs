@@ -3,14 +3,14 @@
 //!
 //! | Module | Owns |
 //! |---|---|
-//! | [`cluster`] | the order in which a cluster comes up, and the whole of it |
+//! | [`cluster`] | the cluster, and the order in which its parts are started |
 //! | [`machine`] | the namespaces of one machine, and the services that run in them |
-//! | [`control_plane`], [`worker`] | which services those are, and their configuration |
+//! | [`control_plane`], [`worker`] | the services of each kind of machine, and their configuration |
 //! | [`pki`] | certificates and kubeconfig files |
-//! | [`images`] | container images made on this machine |
-//! | [`programs`] | where the programs are that `make cluster-programs` built |
+//! | [`images`] | container images built on this machine |
+//! | [`programs`] | the directory of the programs that `make cluster-programs` builds |
 //!
-//! It may start processes and make namespaces, and ends both. It knows Hawser only by its image and its chart.
+//! It may start processes and create namespaces, and it removes both. It uses Hawser only through its image and its chart.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
-//! A machine of the cluster: an instance of the VPC with mounts, processes and control groups of its own.
+//! A machine of the cluster: an instance of the VPC with its own mounts, processes and control groups.
 //!
-//! Its first process holds the namespaces. When that process ends, the kernel ends every other process of the machine,
-//! containers included, and the mounts go with them. The first process itself ends with the program that started it,
-//! even if that program is killed.
+//! The machine's first process owns the namespaces. When it ends, the kernel ends all other processes of the machine,
+//! including containers, and removes the mounts. The first process ends with the program that started it, even if that
+//! program is killed.
 
 use std::{
     fs::{self, File},
@@ -36,10 +36,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots `instance`. What it writes is in `dir`, which must be this machine's alone.
+    /// Boots `instance`. Its files are in `dir`, which no other machine may use.
     ///
     /// # Errors
-    /// If the namespaces or the mounts cannot be made; the error holds what the boot script said.
+    /// If the namespaces or the mounts cannot be created. The error contains the output of the boot script.
     pub fn boot(name: String, instance: Instance, dir: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(dir.join("log"))?;
         let log = File::create(dir.join("log/boot.log"))?;
@@ -81,7 +81,7 @@ impl Machine {
         Ok(machine)
     }
 
-    /// A command that will run on the machine.
+    /// Prepares a command that runs on the machine.
     ///
     /// # Errors
     /// If the cluster's programs are not built.
@@ -95,10 +95,10 @@ impl Machine {
         Ok(command)
     }
 
-    /// What a shell script prints on the machine.
+    /// Runs a shell script on the machine and returns its output.
     ///
     /// # Errors
-    /// If it fails; the error holds what it said.
+    /// If it fails. The error contains its output.
     pub fn shell(&self, script: &str) -> io::Result<String> {
         run(self.command("sh")?.args(["-euc", script]))
     }
@@ -112,7 +112,7 @@ impl Machine {
             .create(true)
             .append(true)
             .open(self.log_file(service))?;
-        // nsenter forks to enter the process namespace: only the program itself knows its process id there.
+        // nsenter forks to enter the process namespace, so only the program can find its process id there.
         let script = "echo $$ > \"/run/$0.pid\"; exec \"$@\"";
         let mut command = self.command("sh")?;
         command
@@ -125,10 +125,10 @@ impl Machine {
         Ok(())
     }
 
-    /// Ends a program that was started by [`Machine::start`], and waits for its end.
+    /// Ends a program started by [`Machine::start`], and waits for its end.
     ///
     /// # Errors
-    /// If it does not run.
+    /// If it is not running.
     pub fn stop(&self, service: &str, signal: &str) -> io::Result<()> {
         self.shell(&format!(
             "pid=$(cat /run/{service}.pid); kill -{signal} $pid; while [ -e /proc/$pid ]; do sleep 0.05; done"
@@ -136,14 +136,14 @@ impl Machine {
         .map(drop)
     }
 
-    /// The control group under which everything of the machine's pods is.
+    /// The parent of the control groups of the machine's pods.
     #[must_use]
     pub fn cgroup(&self) -> String {
-        // The same machine may run in two clusters at once, of two programs.
+        // Two programs may each run a cluster with the same machine at the same time.
         format!("hawser-cluster-{}-{}", std::process::id(), self.name)
     }
 
-    /// What a service said.
+    /// The log of a service.
     #[must_use]
     pub fn log(&self, service: &str) -> String {
         fs::read_to_string(self.log_file(service)).unwrap_or_default()
@@ -155,7 +155,7 @@ impl Machine {
         &self.dir
     }
 
-    /// The words that bring a shell onto the machine.
+    /// The command that opens a shell on the machine.
     #[must_use]
     pub fn entry(&self) -> String {
         format!("nsenter --target {} --mount --net --pid", self.init)
@@ -169,7 +169,7 @@ impl Machine {
     fn make_cgroups(&self) -> io::Result<()> {
         for group in self.cgroups()? {
             fs::create_dir_all(&group)?;
-            // A new group of this controller has no processor and no memory node, and accepts no process without them.
+            // A new group of this controller has no processors and memory nodes, and accepts no process without them.
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 let (mine, parent) = (group.join(file), group.parent().map(|dir| dir.join(file)));
                 if let Some(Ok(value)) = parent.map(fs::read_to_string)
@@ -200,20 +200,20 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Best effort: whoever used the machine has finished.
+        // Errors are ignored, because the machine is not used any more.
         drop(self.unshare.kill());
         drop(self.unshare.wait());
         for service in &mut self.services {
             drop(service.wait());
         }
         for group in self.cgroups().unwrap_or_default() {
-            // A group can be removed when the kernel has buried its last process.
+            // A group can be removed when its last process has ended.
             eventually(END_LIMIT, || remove_cgroup(&group).is_ok());
         }
     }
 }
 
-/// Removes a control group and those within it.
+/// Removes a control group and its children.
 fn remove_cgroup(group: &Path) -> io::Result<()> {
     if !group.exists() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The cluster's certificate authority, what it signs, and the kubeconfig files that use it. Made by openssl.
+//! Creates the cluster's certificate authority, certificates and kubeconfig files, with openssl.
 
 use std::{
     fs, io,
@@ -8,17 +8,17 @@ use std::{
 
 use crate::command::run;
 
-/// One directory that holds `NAME.crt`, `NAME.key` and `NAME.kubeconfig` for every identity, and the authority as `ca`.
+/// A directory with `NAME.crt`, `NAME.key` and `NAME.kubeconfig` for every identity. The authority's name is `ca`.
 #[derive(Debug)]
 pub struct Pki {
     directory: PathBuf,
 }
 
 impl Pki {
-    /// Makes the authority, and the key that signs service account tokens.
+    /// Creates the authority, and the key that signs service account tokens.
     ///
     /// # Errors
-    /// What openssl says.
+    /// If openssl fails.
     pub fn create(directory: &Path) -> io::Result<Self> {
         fs::create_dir_all(directory)?;
         let pki = Self {
@@ -34,10 +34,11 @@ impl Pki {
         Ok(pki)
     }
 
-    /// Signs a certificate for `subject` under `name`. `alternatives` has openssl's form, `IP:10.0.0.1,DNS:node`.
+    /// Signs a certificate for `subject` with the file name `name`. `alternatives` has openssl's format,
+    /// `IP:10.0.0.1,DNS:node`.
     ///
     /// # Errors
-    /// What openssl says.
+    /// If openssl fails.
     pub fn sign(&self, name: &str, subject: &str, alternatives: &str) -> io::Result<()> {
         let mut request = self.request(name, subject);
         request
@@ -53,7 +54,7 @@ impl Pki {
         run(&mut request).map(drop)
     }
 
-    /// Writes a kubeconfig file in which `name` talks to `server`.
+    /// Writes a kubeconfig file for `name` and `server`.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -76,7 +77,7 @@ impl Pki {
         fs::write(file, config.to_string())
     }
 
-    /// A file of the directory.
+    /// The path of a file in the directory.
     #[must_use]
     pub fn path(&self, file: &str) -> PathBuf {
         self.directory.join(file)

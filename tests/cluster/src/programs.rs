@@ -1,4 +1,4 @@
-//! Where the cluster's programs are. `make` builds them and tells the directory through the environment.
+//! Finds the cluster's programs. `make` builds them and passes the directory in the environment.
 
 use std::{env, ffi::OsString, io, path::PathBuf};
 
@@ -25,7 +25,7 @@ pub fn directory() -> io::Result<PathBuf> {
     Err(io::Error::other(text))
 }
 
-/// The search path of the cluster's machines: the cluster's own containerd comes before Debian's.
+/// The search path of the cluster's machines. The cluster's containerd comes before Debian's.
 ///
 /// # Errors
 /// As [`directory`].

@@ -15,12 +15,12 @@ use crate::{
 
 const CONTAINERD_LIMIT: Duration = Duration::from_secs(60);
 
-/// What differs between nodes.
+/// Options that differ between nodes.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// More than Hawser has addresses for on a small instance, so that it is Hawser that refuses the pod too many.
+    /// More than the addresses of a small instance, so that Hawser and not kubelet refuses the last pod.
     pub max_pods: u32,
-    /// Taints that kubelet registers the node with, as `KEY=VALUE:EFFECT`.
+    /// Taints with which kubelet registers the node, as `KEY=VALUE:EFFECT`.
     pub taints: Vec<String>,
 }
 
@@ -33,10 +33,10 @@ impl Default for Settings {
     }
 }
 
-/// Starts all three. The node registers itself, and is not ready before a CNI is installed.
+/// Starts all three. The node registers itself, and becomes ready when a CNI plugin is installed.
 ///
 /// # Errors
-/// If one of them cannot be started, or an image not be imported.
+/// If one of them cannot be started, or an image cannot be imported.
 pub fn start(
     machine: &mut Machine,
     pki: &Pki,
@@ -52,10 +52,10 @@ pub fn start(
     start_proxy(machine, pki)
 }
 
-/// Gives the node's containerd the images of an archive.
+/// Imports the images of an archive into the node's containerd.
 ///
 /// # Errors
-/// What containerd says.
+/// If containerd refuses them.
 pub fn import(machine: &Machine, archive: &Path) -> io::Result<()> {
     let mut command = machine.command("ctr")?;
     command.args(["--namespace", "k8s.io", "images", "import"]);
@@ -65,9 +65,9 @@ pub fn import(machine: &Machine, archive: &Path) -> io::Result<()> {
 /// Starts containerd and waits until it answers.
 ///
 /// # Errors
-/// If it does not; the error holds its log.
+/// If it does not answer in time. The error contains its log.
 pub fn start_containerd(machine: &mut Machine) -> io::Result<()> {
-    // Overlays cannot lie on an overlay. The machine's directory is a tmpfs, on which they can.
+    // An overlay file system cannot be on another one. The machine's directory is a tmpfs, where it can be.
     let (root, config) = (
         machine.dir().join("containerd"),
         machine.dir().join("containerd.toml"),
@@ -91,7 +91,7 @@ pub fn start_containerd(machine: &mut Machine) -> io::Result<()> {
 }
 
 fn containerd_config(root: &Path) -> String {
-    // Lowering OOM scores and raising limits takes rights that a build machine may not have.
+    // Lowering OOM scores and raising limits needs permissions that a build machine may not have.
     format!(
         r#"version = 3
 root = {root:?}
@@ -115,7 +115,7 @@ conf_dir = "/etc/cni/net.d"
 /// Starts kubelet.
 ///
 /// # Errors
-/// If its certificate or its configuration cannot be made.
+/// If its certificate or its configuration cannot be created.
 pub fn start_kubelet(
     machine: &mut Machine,
     pki: &Pki,
@@ -167,14 +167,14 @@ fn kubelet_config(machine: &Machine, pki: &Pki, settings: &Settings) -> serde_js
         "maxPods": settings.max_pods,
         "resolvConf": machine.dir().join("resolv.conf").display().to_string(),
         "serializeImagePulls": false,
-        // kubelet of this version refuses version 1 of control groups otherwise.
+        // Otherwise, this version of kubelet refuses version 1 of control groups.
         "failCgroupV1": false,
         "cgroupDriver": "cgroupfs",
         "cgroupRoot": format!("/{}", machine.cgroup()),
         "enforceNodeAllocatable": [],
         "failSwapOn": false,
         "oomScoreAdj": 0,
-        // The machine's disk and memory are shared with everything else on it.
+        // Other programs use the disk and memory of this machine too.
         "evictionHard": {
             "memory.available": "1Mi",
             "nodefs.available": "0%",
@@ -196,7 +196,7 @@ pub fn start_proxy(machine: &mut Machine, pki: &Pki) -> io::Result<()> {
         "mode": "iptables",
         "clientConnection": { "kubeconfig": pki.path("proxy.kubeconfig").display().to_string() },
         "hostnameOverride": machine.name,
-        // The limit of connection tracking belongs to the whole kernel.
+        // The limit of connection tracking applies to the whole kernel.
         "conntrack": {
             "maxPerCore": 0,
             "min": 0,

@@ -25,16 +25,16 @@ trials!(
     row_05_del_without_netns_releases,
     row_13_the_hosts_own_namespace_is_refused,
     row_14_a_missing_namespace_fails_add_and_not_del,
-    row_15_what_is_no_network_namespace_is_refused,
+    row_15_a_path_that_is_not_a_network_namespace_is_refused,
     row_16_an_interface_that_exists_is_refused,
     row_17_results_come_in_the_version_asked_for,
     row_19_interfaces_are_real,
     row_21_a_repeated_add_gives_the_same_address,
     row_22_concurrent_adds_are_independent,
-    row_24_del_may_come_early_often_and_for_nobody,
+    row_24_del_can_be_early_repeated_or_for_an_unknown_sandbox,
     row_25_our_record_wins_over_prev_result,
-    row_26_without_a_daemon_add_says_try_again_within_its_deadline,
-    row_27_check_sees_what_was_taken_away,
+    row_26_without_a_daemon_add_returns_try_again_in_time,
+    row_27_check_reports_removed_objects,
     row_29_status_follows_the_daemon,
     row_30_gc_keeps_the_listed_and_frees_the_rest,
     row_31_gc_frees_nothing_without_a_list,
@@ -106,7 +106,7 @@ fn row_14_a_missing_namespace_fails_add_and_not_del() -> Outcome {
     Ok(())
 }
 
-fn row_15_what_is_no_network_namespace_is_refused() -> Outcome {
+fn row_15_a_path_that_is_not_a_network_namespace_is_refused() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
     let (_netns, good) = node.sandbox("good")?;
@@ -234,7 +234,7 @@ fn row_22_concurrent_adds_are_independent() -> Outcome {
     Ok(())
 }
 
-fn row_24_del_may_come_early_often_and_for_nobody() -> Outcome {
+fn row_24_del_can_be_early_repeated_or_for_an_unknown_sandbox() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
     let pod = node.add_pod("kept")?;
@@ -279,7 +279,7 @@ fn row_25_our_record_wins_over_prev_result() -> Outcome {
     Ok(())
 }
 
-fn row_26_without_a_daemon_add_says_try_again_within_its_deadline() -> Outcome {
+fn row_26_without_a_daemon_add_returns_try_again_in_time() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let mut node = node(&lab)?;
     let (_netns, path) = node.sandbox("a")?;
@@ -297,7 +297,7 @@ fn row_26_without_a_daemon_add_says_try_again_within_its_deadline() -> Outcome {
     Ok(())
 }
 
-fn row_27_check_sees_what_was_taken_away() -> Outcome {
+fn row_27_check_reports_removed_objects() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
     let pod = node.add_pod("a")?;

@@ -8,12 +8,12 @@ use vpc_sim::{Action, Fault, FaultKind, SimConfig};
 use crate::suite::{Outcome, trials};
 
 trials!(
-    a_storm_of_adds_and_dels_is_weathered,
+    a_storm_of_adds_and_dels_is_answered,
     an_eni_created_before_a_crash_is_found_and_used,
     a_warm_eni_stands_ready,
     an_eni_costs_three_calls,
     forty_pods_at_once_are_all_served,
-    the_metrics_tell_what_pods_waited_for,
+    the_metrics_show_what_pods_waited_for,
 );
 
 fn a_warm_eni_stands_ready() -> Outcome {
@@ -77,7 +77,7 @@ fn forty_pods_at_once_are_all_served() -> Outcome {
     Ok(())
 }
 
-fn the_metrics_tell_what_pods_waited_for() -> Outcome {
+fn the_metrics_show_what_pods_waited_for() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[("WARM_ENI_TARGET", "0")])?;
     let waited = |outcome: &str, reason: &str| {
@@ -120,7 +120,7 @@ fn an_eni_created_before_a_crash_is_found_and_used() -> Outcome {
     node.add_pod("next")?;
     assert!(
         lab.sim.world().interfaces().count() <= 3,
-        "the ENI of the former life was not used\n{}",
+        "the ENI of the previous process was not used\n{}",
         node.log()
     );
     let attached = || {
@@ -139,7 +139,7 @@ fn an_eni_created_before_a_crash_is_found_and_used() -> Outcome {
 
 /// A node that becomes Ready, and one that is drained: 250 ADDs at once, then each DEL three times at once, half of
 /// them without a namespace.
-fn a_storm_of_adds_and_dels_is_weathered() -> Outcome {
+fn a_storm_of_adds_and_dels_is_answered() -> Outcome {
     const PODS: usize = 250;
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("m5.24xlarge", &[])?;

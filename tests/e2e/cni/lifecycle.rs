@@ -27,7 +27,7 @@ trials!(
     a_del_that_meets_no_daemon_is_honoured_at_its_start,
     pods_outlive_a_corrupt_state_file,
     a_pod_that_ended_without_del_is_released,
-    an_add_that_its_del_has_overtaken_is_refused,
+    an_add_after_its_del_is_refused,
     wrong_settings_are_all_named_at_once,
     log_lines_are_json,
     a_second_daemon_is_refused,
@@ -316,7 +316,7 @@ fn a_pod_that_ended_without_del_is_released() -> Outcome {
     Ok(())
 }
 
-fn an_add_that_its_del_has_overtaken_is_refused() -> Outcome {
+fn an_add_after_its_del_is_refused() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[])?;
     assert!(

@@ -77,7 +77,7 @@ fn a_node_whose_mode_is_changed_keeps_its_pods() -> Outcome {
     // A surplus is returned after half a minute.
     assert!(
         eventually(Duration::from_secs(90), || held(&lab).0 == 0),
-        "the prefix is given back when nobody uses it: {:?}\n{}",
+        "an unused prefix must be returned: {:?}\n{}",
         held(&lab),
         node.log()
     );

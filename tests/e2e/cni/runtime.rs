@@ -15,11 +15,11 @@ use vpc_sim::SimConfig;
 
 use crate::suite::{Outcome, trials};
 
-trials!(twenty_pods_up_in_touch_and_down_again);
+trials!(twenty_pods_start_reach_each_other_and_end);
 
 const PODS: usize = 20;
 
-fn twenty_pods_up_in_touch_and_down_again() -> Outcome {
+fn twenty_pods_start_reach_each_other_and_end() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let cni = CniDirs::create(&lab.dir().join("cni")).map_err(why)?;
     fs::copy(binaries::plugin(), cni.bin.join("hawser"))?;

@@ -16,7 +16,7 @@ use crate::suite::{Outcome, trials};
 trials!(
     a_cordoned_node_buys_no_addresses_and_a_released_one_does,
     fault_40_pods_come_and_go_while_the_api_server_is_away,
-    without_a_cluster_the_daemon_says_so_once,
+    without_a_cluster_the_daemon_logs_it_once,
 );
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -53,7 +53,9 @@ fn warm(node: &Node) -> bool {
 fn told(node: &Node, schedulable: bool, times: usize) -> bool {
     let line = format!("\"schedulable\":{schedulable}");
     let said = |log: &str| {
-        let words = log.lines().filter(|l| l.contains("word from Kubernetes"));
+        let words = log
+            .lines()
+            .filter(|l| l.contains("the Node object has changed"));
         words.filter(|l| l.contains(&line)).count()
     };
     eventually(PATIENCE, || said(&node.log()) >= times)
@@ -119,7 +121,7 @@ fn fault_40_pods_come_and_go_while_the_api_server_is_away() -> Outcome {
     Ok(())
 }
 
-fn without_a_cluster_the_daemon_says_so_once() -> Outcome {
+fn without_a_cluster_the_daemon_logs_it_once() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let nameless = lab.node("t3.small", &[])?;
     let nowhere = lab.node("t3.small", &[("MY_NODE_NAME", "lab-node")])?;

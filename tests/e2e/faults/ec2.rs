@@ -22,7 +22,7 @@ trials!(
     fault_22_an_eni_that_metadata_omits_keeps_its_pods,
     fault_24_metadata_that_fails_at_first_is_asked_again,
     fault_24_growth_needs_no_metadata,
-    fault_50_a_deleted_subnet_or_group_costs_growth_and_no_more,
+    fault_50_a_deleted_subnet_or_group_stops_only_growth,
     a_node_in_a_subnet_without_free_addresses_is_ready,
 );
 
@@ -252,7 +252,7 @@ fn fault_24_growth_needs_no_metadata() -> Outcome {
     Ok(())
 }
 
-fn fault_50_a_deleted_subnet_or_group_costs_growth_and_no_more() -> Outcome {
+fn fault_50_a_deleted_subnet_or_group_stops_only_growth() -> Outcome {
     for code in ["InvalidSubnetID.NotFound", "InvalidGroup.NotFound"] {
         let lab = Lab::start(SimConfig::default())?;
         let node = node(&lab)?;

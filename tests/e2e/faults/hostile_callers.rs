@@ -32,17 +32,17 @@ use vpc_sim::SimConfig;
 use crate::suite::{Outcome, trials};
 
 trials!(
-    fault_52_idle_connections_cost_nobody_else,
-    fault_52_half_frames_cost_nobody_else,
+    fault_52_idle_connections_do_not_affect_others,
+    fault_52_partial_frames_do_not_affect_others,
     fault_52_a_length_of_one_gibibyte_is_refused_unread,
     fault_52_requests_that_never_end_are_bounded_in_all,
     fault_52_garbage_is_refused,
     fault_52_wrong_descriptors_are_refused_and_closed,
     fault_52_another_uid_is_not_served,
-    who_comes_after_a_long_silence_is_answered_at_once,
-    who_asks_at_once_is_woken_by_the_answer_only,
-    who_waits_for_the_daemons_settings_gets_them,
-    fault_52_crowds_that_come_for_ever_take_no_more_memory_than_one,
+    a_call_after_a_long_idle_time_is_answered_at_once,
+    the_caller_is_woken_only_by_the_answer,
+    a_waiter_for_the_daemons_settings_gets_them,
+    fault_52_repeated_floods_use_no_more_memory_than_one,
 );
 
 /// More than the daemon has slots.
@@ -226,7 +226,7 @@ fn bare(parts: &[&[u8]]) -> Vec<u8> {
     [b"b", &parts.concat()[..]].concat()
 }
 
-fn fault_52_idle_connections_cost_nobody_else() -> Outcome {
+fn fault_52_idle_connections_do_not_affect_others() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
     let held = Mutex::default();
@@ -237,7 +237,7 @@ fn fault_52_idle_connections_cost_nobody_else() -> Outcome {
     Ok(())
 }
 
-fn fault_52_half_frames_cost_nobody_else() -> Outcome {
+fn fault_52_partial_frames_do_not_affect_others() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
     let held = Mutex::default();
@@ -381,7 +381,7 @@ fn fault_52_wrong_descriptors_are_refused_and_closed() -> Outcome {
 }
 
 /// With the first connection: a plugin would retry, and hide the wait.
-fn who_comes_after_a_long_silence_is_answered_at_once() -> Outcome {
+fn a_call_after_a_long_idle_time_is_answered_at_once() -> Outcome {
     let mut setup = Setup::with_clocks("t3.small", &[])?;
     for _ in 0..5 {
         inspect(&setup.node.socket())?;
@@ -393,7 +393,7 @@ fn who_comes_after_a_long_silence_is_answered_at_once() -> Outcome {
 }
 
 /// Sends the request exactly like the plugin: the daemon's own first frames arrive with its answer, in one piece.
-fn who_asks_at_once_is_woken_by_the_answer_only() -> Outcome {
+fn the_caller_is_woken_only_by_the_answer() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
     let request = v1::DelRequest {
@@ -417,7 +417,7 @@ fn who_asks_at_once_is_woken_by_the_answer_only() -> Outcome {
     Ok(())
 }
 
-fn who_waits_for_the_daemons_settings_gets_them() -> Outcome {
+fn a_waiter_for_the_daemons_settings_gets_them() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
     let mut stream = sent(&node.socket(), &bare(&[&http2::client_begins()]))?;
@@ -431,7 +431,7 @@ fn who_waits_for_the_daemons_settings_gets_them() -> Outcome {
 
 /// An allocator may keep memory after many connections; but if each flood added more, this would be a leak. In the
 /// allocator's own numbers after twelve floods, 2.2 of 13 MiB were in use, and a trim returned the rest.
-fn fault_52_crowds_that_come_for_ever_take_no_more_memory_than_one() -> Outcome {
+fn fault_52_repeated_floods_use_no_more_memory_than_one() -> Outcome {
     /// The number of floods until the allocator's size is stable.
     const EARLY: usize = 5;
     const ROUNDS: usize = 20;

@@ -22,9 +22,9 @@ use crate::suite::{Outcome, trials};
 trials!(
     fault_29_one_sandbox_asked_for_many_times_at_once_has_one_address,
     fault_30_two_sandboxes_of_one_pod_are_two,
-    fault_39_a_cooldown_goes_on_while_the_machine_sleeps,
-    connections_of_a_released_address_are_forgotten_before_it_is_granted_again,
-    connections_are_forgotten_across_a_restart_too,
+    fault_39_a_cooldown_continues_during_suspend,
+    connections_of_a_released_address_are_deleted_before_it_is_used_again,
+    connections_are_deleted_across_a_restart_too,
 );
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -126,7 +126,7 @@ impl Drop for Tomorrow {
 }
 
 /// Suspended time counts, because others may have kept sending to the address; and no timer of the past day fires late.
-fn fault_39_a_cooldown_goes_on_while_the_machine_sleeps() -> Outcome {
+fn fault_39_a_cooldown_continues_during_suspend() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let settings = [("WARM_IP_TARGET", "1"), ("IP_COOLDOWN_PERIOD", "7200")];
     let mut node = lab.node("t3.small", &settings)?;
@@ -207,10 +207,10 @@ fn add_until(node: &Node, address: IpAddr) -> Result<Pod, libtest_mimic::Failed>
         }
         others.push(pod);
     }
-    Err(format!("nobody was given {address}\n{}", node.log()).into())
+    Err(format!("no pod got {address}\n{}", node.log()).into())
 }
 
-fn connections_of_a_released_address_are_forgotten_before_it_is_granted_again() -> Outcome {
+fn connections_of_a_released_address_are_deleted_before_it_is_used_again() -> Outcome {
     for cooldown in ["0", "3"] {
         let lab = Lab::start(SimConfig::default())?;
         let node = lab.node(
@@ -253,7 +253,7 @@ fn pod_links(node: &Node) -> io::Result<usize> {
         .count())
 }
 
-fn connections_are_forgotten_across_a_restart_too() -> Outcome {
+fn connections_are_deleted_across_a_restart_too() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let mut node = lab.node(
         "t3.small",

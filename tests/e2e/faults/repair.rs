@@ -21,9 +21,9 @@ use crate::{
 };
 
 trials!(
-    fault_43_what_others_take_away_comes_back,
-    fault_43_all_of_it_at_once_comes_back,
-    fault_43_what_is_not_ours_stays,
+    fault_43_removed_objects_are_restored,
+    fault_43_everything_at_once_is_restored,
+    fault_43_objects_of_others_stay,
     a_restart_changes_nothing,
     a_pulled_eni_makes_the_pool_look_at_ec2,
     a_pod_that_ends_is_noticed_at_once,
@@ -91,7 +91,7 @@ impl DamagedNode {
     }
 }
 
-fn fault_43_what_others_take_away_comes_back() -> Outcome {
+fn fault_43_removed_objects_are_restored() -> Outcome {
     let damaged = DamagedNode::set()?;
     assert_ne!(
         damaged.owner(&damaged.pods[0]),
@@ -100,7 +100,7 @@ fn fault_43_what_others_take_away_comes_back() -> Outcome {
     one_by_one(&damaged, &DAMAGE)
 }
 
-fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
+fn fault_43_everything_at_once_is_restored() -> Outcome {
     let damaged = DamagedNode::set()?;
     let right = damaged.describe()?;
     let all: Vec<&str> = DAMAGE
@@ -114,7 +114,7 @@ fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
 }
 
 /// A program that keeps undoing the repairs must not make the daemon busy, nor lose its own objects.
-fn fault_43_what_is_not_ours_stays() -> Outcome {
+fn fault_43_objects_of_others_stay() -> Outcome {
     let damaged = DamagedNode::set()?;
     let theirs = "ip rule add pref 512 to 203.0.113.77 lookup main; ip route add 192.0.2.0/24 dev eth1 table 2; \
                   nft add table ip theirs; ip rule add pref 600 from all to 203.0.113.78 lookup main protocol static";

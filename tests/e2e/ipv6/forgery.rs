@@ -34,7 +34,7 @@ use crate::{
 trials!(
     another_pods_source_address_is_dropped,
     a_pod_has_no_ipv4_to_send_from,
-    what_only_routers_may_say_is_not_heard,
+    router_messages_from_pods_are_dropped,
 );
 
 const ROUTER_ADVERTISEMENT: u8 = 134;
@@ -183,7 +183,7 @@ fn heard(ear: &OwnedFd) -> io::Result<Vec<u8>> {
 /// Router advertisements and redirects need a link-local source, and a pod's link has no route to one. That the rule
 /// drops them is shown by removing it. Then the kernel receives them, but still ignores advertisements, because the
 /// node is a router on the pod's link. This is shown by changing the link's setting.
-fn what_only_routers_may_say_is_not_heard() -> Outcome {
+fn router_messages_from_pods_are_dropped() -> Outcome {
     let lab = start()?;
     let mut node = lab.node("m5.large", &SIX)?;
     let pod = node.add_pod("pod")?;

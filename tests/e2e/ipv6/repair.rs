@@ -13,9 +13,9 @@ use crate::{
 };
 
 trials!(
-    fault_43_what_others_take_away_comes_back,
-    fault_43_all_of_it_at_once_comes_back,
-    fault_43_what_is_not_ours_stays,
+    fault_43_removed_objects_are_restored,
+    fault_43_everything_at_once_is_restored,
+    fault_43_objects_of_others_stay,
     a_restart_changes_nothing,
 );
 
@@ -73,11 +73,11 @@ fn set() -> io::Result<DamagedNode> {
     Ok(damaged)
 }
 
-fn fault_43_what_others_take_away_comes_back() -> Outcome {
+fn fault_43_removed_objects_are_restored() -> Outcome {
     one_by_one(&set()?, &DAMAGE)
 }
 
-fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
+fn fault_43_everything_at_once_is_restored() -> Outcome {
     let damaged = set()?;
     let right = damaged.describe()?;
     let all = DAMAGE.iter().map(|(_, how)| *how);
@@ -87,7 +87,7 @@ fn fault_43_all_of_it_at_once_comes_back() -> Outcome {
     Ok(())
 }
 
-fn fault_43_what_is_not_ours_stays() -> Outcome {
+fn fault_43_objects_of_others_stay() -> Outcome {
     let damaged = set()?;
     let theirs = "ip -6 rule add pref 512 to 2001:db8::77 lookup main; \
                   ip -6 rule add pref 600 to 2001:db8::78 lookup main protocol static; \

@@ -30,7 +30,7 @@ trials!(
     a_service_leads_to_pods_of_this_node_and_of_the_other,
     a_node_port_leads_to_pods_of_this_node_and_of_the_other,
     links_are_named_and_sized_as_told,
-    check_sees_what_was_taken_away,
+    check_reports_removed_objects,
     gc_keeps_the_listed_and_frees_the_rest,
     ipv6_is_switched_on_in_a_pod_whose_namespace_has_it_off,
 );
@@ -174,7 +174,7 @@ fn links_are_named_and_sized_as_told() -> Outcome {
     Ok(())
 }
 
-fn check_sees_what_was_taken_away() -> Outcome {
+fn check_reports_removed_objects() -> Outcome {
     let lab = start()?;
     let node = lab.node("m5.large", &SIX)?;
     let pod = node.add_pod("a")?;
@@ -197,7 +197,7 @@ fn check_sees_what_was_taken_away() -> Outcome {
         "{drifted:?}"
     );
     assert!(
-        text.contains(&format!("lacks address {}", pod.address())),
+        text.contains(&format!("has no address {}", pod.address())),
         "{text}"
     );
     inside.apply(&addr::add(&addresses[0]))?;
@@ -237,7 +237,7 @@ fn ipv6_is_switched_on_in_a_pod_whose_namespace_has_it_off() -> Outcome {
     }
     let add = || node.invocation("ADD", "off", Some(&path));
     let refused = add().run(node.netns())?;
-    assert!(!refused.succeeded(), "the namespace has IPv6 all the same");
+    assert!(!refused.succeeded(), "the namespace has IPv6");
     let added = add().conf("ipv6", json!(true)).run(node.netns())?;
     assert!(added.succeeded(), "{added:?}");
     let there = lab::traffic::ping::ping(node.netns(), None, added.address(), LIMIT)?;

@@ -16,7 +16,7 @@ trials!(
     from_imds_is_the_instances_own_figure,
     help_reads_like_a_manual,
     max_pods_answers_in_every_form,
-    nodes_that_do_not_fit_are_told_by_the_exit_status,
+    the_exit_status_shows_whether_nodes_fit,
     unusable_arguments_are_refused
 );
 
@@ -118,7 +118,7 @@ fn every_figure_of_the_table_is_printed() -> Outcome {
     Ok(())
 }
 
-fn nodes_that_do_not_fit_are_told_by_the_exit_status() -> Outcome {
+fn the_exit_status_shows_whether_nodes_fit() -> Outcome {
     let fits = |nodes| {
         ipamd(&[
             "max-pods",
@@ -178,14 +178,14 @@ fn an_unknown_type_names_its_neighbours() -> Outcome {
     assert_eq!(output.status.code(), Some(1));
     let told = stderr(&output);
     assert!(
-        told.contains("m5.lagre; the nearest known are m5.large")
+        told.contains("m5.lagre; similar types are m5.large")
             && told.contains("EC2 does not know it either"),
         "{told}"
     );
     let alone = ipamd(&["max-pods", "m5.lagre"])?;
     let told = stderr(&alone);
     assert!(
-        told.contains("the nearest known are m5.large") && told.contains("no region is known"),
+        told.contains("similar types are m5.large") && told.contains("the region is unknown"),
         "{told}"
     );
     Ok(())

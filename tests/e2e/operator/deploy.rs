@@ -24,7 +24,7 @@ trials!(
     alerts_fire_and_are_silent_when_they_should,
     alerts_are_tested_on_series_that_the_daemon_has,
     every_alert_has_a_case_and_a_runbook_that_is_there,
-    every_panel_finds_what_it_shows,
+    every_panel_finds_data,
     prometheus_takes_the_metrics_of_a_node,
 );
 
@@ -261,7 +261,7 @@ fn expressions(dashboard: &Value, found: &mut Vec<(String, String)>) {
 
 /// Prometheus evaluates each expression with the metrics of an eventful daemon, and must find data. If a panel's legend
 /// uses a label, the data must have it.
-fn every_panel_finds_what_it_shows() -> Outcome {
+fn every_panel_finds_data() -> Outcome {
     let dashboard: Value = serde_json::from_str(&read("deploy/grafana/hawser.json")?)?;
     let mut found = Vec::new();
     expressions(&dashboard, &mut found);

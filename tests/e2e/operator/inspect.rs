@@ -257,7 +257,7 @@ fn nobody_there_is_an_error() -> Outcome {
     assert_eq!(output.status.code(), Some(1));
     let told = complaint(&output);
     assert!(
-        told.contains("no daemon answers") && told.contains("left no state"),
+        told.contains("no daemon answers") && told.contains("state file cannot be read"),
         "{told}"
     );
     let junk = lab.dir().join("junk");

@@ -16,14 +16,14 @@ use crate::{
 };
 
 trials!(
-    a_sandboxs_way_is_told_by_the_beginning_of_its_id,
-    decisions_are_told_with_their_why,
-    foreign_names_are_turned_away,
-    it_is_off_when_told_so_and_on_a_socket_when_told_so,
+    the_stages_of_a_sandbox_are_found_by_an_id_prefix,
+    decisions_are_shown_with_their_reason,
+    foreign_host_names_are_refused,
+    introspection_can_be_disabled_or_served_on_a_socket,
     no_whole_container_id_leaves_the_node,
-    the_pool_is_told_as_inspect_tells_it,
+    the_pool_is_shown_like_in_inspect,
     upstreams_paths_have_upstreams_shapes,
-    ipv6_is_told_in_upstreams_shape_and_metrics,
+    ipv6_is_reported_in_upstreams_format_and_metrics,
 );
 
 const PORT: u16 = 61679;
@@ -78,7 +78,7 @@ fn upstreams_paths_have_upstreams_shapes() -> Outcome {
     Ok(())
 }
 
-fn ipv6_is_told_in_upstreams_shape_and_metrics() -> Outcome {
+fn ipv6_is_reported_in_upstreams_format_and_metrics() -> Outcome {
     let lab = ipv6::start()?;
     let node = lab.node("m5.large", &ipv6::SIX)?;
     let (pod, gone) = (node.add_pod(ID)?, node.add_pod("gone")?);
@@ -152,7 +152,7 @@ fn ipv6_is_told_in_upstreams_shape_and_metrics() -> Outcome {
     Ok(())
 }
 
-fn the_pool_is_told_as_inspect_tells_it() -> Outcome {
+fn the_pool_is_shown_like_in_inspect() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[("WARM_IP_TARGET", "1")])?;
     node.add_pod(ID)?;
@@ -166,7 +166,7 @@ fn the_pool_is_told_as_inspect_tells_it() -> Outcome {
     Ok(())
 }
 
-fn decisions_are_told_with_their_why() -> Outcome {
+fn decisions_are_shown_with_their_reason() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[("WARM_IP_TARGET", "2")])?;
     node.add_pod(ID)?;
@@ -182,7 +182,7 @@ fn decisions_are_told_with_their_why() -> Outcome {
     Ok(())
 }
 
-fn a_sandboxs_way_is_told_by_the_beginning_of_its_id() -> Outcome {
+fn the_stages_of_a_sandbox_are_found_by_an_id_prefix() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[("WARM_IP_TARGET", "2")])?;
     let pod = node.add_pod(ID)?;
@@ -241,7 +241,7 @@ fn no_whole_container_id_leaves_the_node() -> Outcome {
     Ok(())
 }
 
-fn foreign_names_are_turned_away() -> Outcome {
+fn foreign_host_names_are_refused() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[])?;
     let answer = get(
@@ -255,7 +255,7 @@ fn foreign_names_are_turned_away() -> Outcome {
     Ok(())
 }
 
-fn it_is_off_when_told_so_and_on_a_socket_when_told_so() -> Outcome {
+fn introspection_can_be_disabled_or_served_on_a_socket() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let off = lab.node("t3.small", &[("DISABLE_INTROSPECTION", "true")])?;
     assert!(ask(&off, "/").is_err());

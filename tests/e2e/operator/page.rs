@@ -18,7 +18,7 @@ trials!(
     cells_follow_pods_that_come_and_go,
     the_page_brings_everything_itself,
     the_page_is_used_by_keyboard_and_read_aloud,
-    who_waits_for_what_is_on_the_page,
+    the_page_shows_waiting_pods_and_their_reasons,
 );
 
 /// On a loaded machine, a browser starts slowly.
@@ -121,7 +121,7 @@ fn a_large_node_is_readable() -> Outcome {
     Ok(())
 }
 
-fn who_waits_for_what_is_on_the_page() -> Outcome {
+fn the_page_shows_waiting_pods_and_their_reasons() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = full_node(&lab)?;
     let mut page = open(&lab, &node)?;
@@ -161,7 +161,7 @@ fn who_waits_for_what_is_on_the_page() -> Outcome {
             text(&mut page)
         );
         adding.join().map_err(|_| "the ADD panicked")??;
-        let nobody = has("waiting", "Nobody waits.");
+        let nobody = has("waiting", "No pods wait.");
         assert!(
             page.becomes(&nobody, &json!(true), SOON),
             "{}",

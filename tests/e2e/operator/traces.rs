@@ -18,13 +18,13 @@ use vpc_sim::{Action, Fault, SimConfig};
 use crate::suite::{Outcome, trials};
 
 trials!(
-    a_collector_that_is_no_use_delays_no_pod_and_no_end,
+    a_broken_collector_delays_neither_pods_nor_shutdown,
     a_refused_add_and_the_call_that_failed_it_are_errors,
     a_request_is_a_trace_over_grpc,
     a_request_is_a_trace_over_http,
     settings_that_cannot_be_used_are_named_and_nothing_starts,
     the_last_spans_are_sent_at_the_end,
-    without_the_variables_nobody_is_called,
+    without_the_variables_no_server_is_called,
 );
 
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -227,7 +227,7 @@ fn the_last_spans_are_sent_at_the_end() -> Outcome {
 
 /// Unavailable, silent, or answering 500: every limit of the exporter is an hour, so anything that waited for one would
 /// not end.
-fn a_collector_that_is_no_use_delays_no_pod_and_no_end() -> Outcome {
+fn a_broken_collector_delays_neither_pods_nor_shutdown() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     for (protocol, kind) in [
         ("http/protobuf", "away"),
@@ -300,7 +300,7 @@ fn settings_that_cannot_be_used_are_named_and_nothing_starts() -> Outcome {
     Ok(())
 }
 
-fn without_the_variables_nobody_is_called() -> Outcome {
+fn without_the_variables_no_server_is_called() -> Outcome {
     const ENDPOINT: (&str, &str) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318");
     let lab = Lab::start(SimConfig::default())?;
     for settings in [

@@ -112,7 +112,7 @@ pub fn one_by_one(damaged: &DamagedNode, damage: &[(&str, &str)]) -> Outcome {
     let told = damaged
         .node
         .log()
-        .matches("put the node's network right")
+        .matches("repaired the node's network")
         .count();
     assert!((1..=damage.len()).contains(&told), "{}", damaged.node.log());
     Ok(())

@@ -1,5 +1,4 @@
-//! The twelve checks of the design's first experiment, with the real daemon and a capture on every ENI; and that the
-//! capture detects what it should.
+//! Twelve checks of the paths of packets, with the real daemon and a capture on every ENI, and checks of the capture.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -217,7 +217,11 @@ fn the_vpcs_blocks_are_known_without_the_metadata_service() -> Outcome {
         assert_eq!(call.seen_as.ip(), pair.address(pod));
     }
     // A service that does not answer changes nothing.
-    let warned = || pair.a.log().contains("could not read the VPC's blocks");
+    let warned = || {
+        pair.a
+            .log()
+            .contains("could not read the VPC's CIDR blocks")
+    };
     assert!(eventually(LIMIT * 3, warned), "{}", pair.a.log());
     assert!(holds());
     Ok(pair.verdict()?)

@@ -19,7 +19,7 @@ trials!(
     excluded_destinations_see_the_pod,
     with_external_snat_everybody_sees_the_pod,
     the_nodes_own_traffic_keeps_its_address_and_port,
-    source_ports_are_kept_or_drawn_as_told,
+    source_ports_are_kept_or_random_as_configured,
     foreign_mark_bits_survive,
     another_mark_does_the_same,
     links_are_named_and_sized_as_told,
@@ -188,7 +188,7 @@ fn the_nodes_own_traffic_keeps_its_address_and_port() -> Outcome {
     Ok(pair.verdict()?)
 }
 
-fn source_ports_are_kept_or_drawn_as_told() -> Outcome {
+fn source_ports_are_kept_or_random_as_configured() -> Outcome {
     for (word, drawn) in [("prng", true), ("hashrandom", true), ("none", false)] {
         let pair = NodePair::start(&[("AWS_VPC_K8S_CNI_RANDOMIZESNAT", word)])?;
         let mut moved = 0;

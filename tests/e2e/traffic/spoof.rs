@@ -22,10 +22,10 @@ use vpc_sim::SimConfig;
 use crate::suite::{Outcome, trials};
 
 trials!(
-    fault_44_a_wrong_source_mac_is_nobodys_business,
-    fault_44_arp_claims_of_anothers_address_are_not_believed,
+    fault_44_a_wrong_source_mac_has_no_effect,
+    fault_44_arp_claims_have_no_effect,
     fault_44_arp_cannot_fill_the_neighbour_table,
-    fault_44_spoofed_sources_reach_nobody,
+    fault_44_packets_with_spoofed_sources_are_dropped,
     fault_44_redirects_and_router_advertisements_do_not_steer_the_node,
 );
 
@@ -110,7 +110,7 @@ impl Scene {
     }
 }
 
-fn fault_44_a_wrong_source_mac_is_nobodys_business() -> Outcome {
+fn fault_44_a_wrong_source_mac_has_no_effect() -> Outcome {
     let scene = Scene::set()?;
     let before = scene.neighbours()?;
     let capture = Capture::start(scene.node.netns())?;
@@ -142,7 +142,7 @@ fn mac_of(pod: &Pod) -> io::Result<Mac> {
     Ok(link.and_then(|link| link.mac).unwrap_or_default())
 }
 
-fn fault_44_arp_claims_of_anothers_address_are_not_believed() -> Outcome {
+fn fault_44_arp_claims_have_no_effect() -> Outcome {
     let scene = Scene::set()?;
     let before = scene.neighbours()?;
     let (capture, on_node) = (
@@ -210,7 +210,7 @@ fn fault_44_arp_cannot_fill_the_neighbour_table() -> Outcome {
     Ok(())
 }
 
-fn fault_44_spoofed_sources_reach_nobody() -> Outcome {
+fn fault_44_packets_with_spoofed_sources_are_dropped() -> Outcome {
     let scene = Scene::set()?;
     let node = scene.node.instance.address;
     let places = [

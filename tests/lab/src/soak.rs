@@ -56,7 +56,7 @@ pub struct Settings {
 /// If the lab fails, or the first error of `say`; errors of the daemons are in the report.
 pub fn run(settings: Settings, say: impl Fn(&str) -> io::Result<()> + Sync) -> io::Result<Report> {
     let lab = Lab::start(world(settings.seed))?;
-    say("two nodes come up")?;
+    say("starting two nodes")?;
     let sites = [site(&lab, 0)?, site(&lab, 1)?];
     let shared = SharedState::new(Duration::from_secs(COOLDOWN));
     let begun = now();
@@ -64,7 +64,7 @@ pub fn run(settings: Settings, say: impl Fn(&str) -> io::Result<()> + Sync) -> i
     churn(&lab, &sites, &shared, settings, &say)?;
     let churned = begun.elapsed();
 
-    say("calm: every node must take pods again, and give everything back")?;
+    say("faults end: every node must accept pods again and return everything")?;
     churn::fill(&sites, &shared, FINAL_PODS);
     let settled = leftovers::settle(&lab, &sites, &shared, SETTLE_LIMIT);
     let report = Report::new(&lab, &sites, shared, churned, settled);

@@ -1,4 +1,4 @@
-//! How many entries a folder has, and what the headers of files and folders say.
+//! Checks the number of entries of each folder, and the headers of files and folders.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,10 +7,10 @@ use std::{
 
 use crate::{Files, tree::Tree};
 
-/// Entries that a folder may have. More, and nobody reads the list.
+/// The most entries that a folder may have. A longer list is hard to read.
 const MOST_ENTRIES: usize = 15;
 
-/// Files that every crate or folder has, and that tell a reader nothing new.
+/// Files that every crate or folder has.
 const NOT_COUNTED: [&str; 3] = ["lib.rs", "main.rs", "mod.rs"];
 
 /// Folders with too many entries. A module's file and its folder of the same name are one entry.
@@ -44,7 +44,7 @@ pub fn crowded(files: &Files) -> Vec<String> {
         .collect()
 }
 
-/// Sources that do not open with what they are.
+/// Sources without a header.
 pub fn without_header(files: &Files) -> Vec<String> {
     let without = files.sources().filter(|(_, text)| !text.starts_with("//!"));
     without
@@ -52,7 +52,7 @@ pub fn without_header(files: &Files) -> Vec<String> {
         .collect()
 }
 
-/// Folders whose module file does not say what it may use and what it must not know.
+/// Folders whose module file does not say what the folder may use and what it must not know.
 pub fn without_fences(tree: &Tree) -> Vec<String> {
     let folders = tree
         .0

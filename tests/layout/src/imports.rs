@@ -1,13 +1,13 @@
-//! Follows the paths in each file to the files that define what they name.
+//! Resolves the paths in each file to the files that define them.
 
 use std::collections::BTreeSet;
 
 use crate::{source::Segments, tree::Tree};
 
-/// How many names may stand for another name in a row. More would be a circle of re-exports.
+/// The most re-exports to follow for one name. More would be a cycle of re-exports.
 const MOST_HOPS: usize = 16;
 
-/// Who imports whom, as pairs of numbers of the tree.
+/// The imports, as pairs of module numbers.
 pub fn edges(tree: &Tree) -> BTreeSet<(usize, usize)> {
     let mut edges = BTreeSet::new();
     for (number, module) in tree.0.iter().enumerate() {
@@ -22,7 +22,7 @@ pub fn edges(tree: &Tree) -> BTreeSet<(usize, usize)> {
     edges
 }
 
-/// The file that defines what `path` names when it stands in the file `from`. None: it is in another crate.
+/// The file that defines `path`, as resolved in the file `from`. None: it is in another crate.
 fn resolve(tree: &Tree, from: usize, path: &Segments, hops: usize) -> Option<usize> {
     let mut at = from;
     let mut rest = path.as_slice();
@@ -38,7 +38,7 @@ fn resolve(tree: &Tree, from: usize, path: &Segments, hops: usize) -> Option<usi
                 rest = &rest[1..];
             }
         }
-        // A path may begin with a module that the file declares itself; all else is a local name or another crate.
+        // A path may begin with a module that the file declares. Anything else is a local name or another crate.
         first if tree.0[from].children.contains_key(first) => {}
         _ => return None,
     }

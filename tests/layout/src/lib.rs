@@ -1,19 +1,18 @@
-//! The layout rules of the code, checked by reading the sources: no import circles, no crowded folders, and a header in
-//! every file.
+//! Checks the layout of the code by reading the sources: no import cycles, no crowded folders, and a header in every file.
 //!
-//! Owns the rules. Uses nothing of the workspace and knows no crate's contents: a rule has no exceptions.
+//! Owns the rules. Uses no other crate of the workspace, and has no exceptions for single crates.
 //!
 //! | Part | Does |
 //! |---|---|
 //! | `tree` | finds the files of a crate and which module each of them is |
 //! | `source` | parses one file: its modules, its names, and the paths in it |
-//! | `imports` | follows each path to the file that defines what it names |
-//! | `circles` | finds modules that import each other |
+//! | `imports` | resolves each path to the file that defines it |
+//! | `cycles` | finds modules that import each other |
 //! | `folders` | counts entries and reads headers |
 
 #![forbid(unsafe_code)]
 
-mod circles;
+mod cycles;
 mod folders;
 mod imports;
 mod source;
@@ -27,10 +26,10 @@ use std::{
 
 use tree::Tree;
 
-/// Folders that hold no source of ours.
+/// Folders without sources of this project.
 const SKIPPED: [&str; 3] = ["target", ".git", "corpus"];
 
-/// The files below one folder, by path. Only Rust sources have their text.
+/// The files below one folder, by path. Only Rust sources are stored with their text.
 #[derive(Debug, Default)]
 pub struct Files(BTreeMap<PathBuf, Option<String>>);
 
@@ -38,7 +37,7 @@ impl Files {
     /// Reads everything below `root`; paths are relative to it.
     ///
     /// # Errors
-    /// What the file system says.
+    /// If a file cannot be read.
     pub fn read(root: &Path) -> io::Result<Self> {
         let mut files = Self::default();
         files.add(root, root)?;
@@ -83,7 +82,7 @@ impl Files {
     }
 }
 
-/// Everything that breaks a rule, one line each.
+/// Returns one line for each violation of a rule.
 ///
 /// # Errors
 /// If a source is not Rust.
@@ -92,6 +91,6 @@ pub fn faults(files: &Files) -> Result<Vec<String>, String> {
     let mut faults = folders::crowded(files);
     faults.extend(folders::without_header(files));
     faults.extend(folders::without_fences(&tree));
-    faults.extend(circles::all(&tree, &imports::edges(&tree)));
+    faults.extend(cycles::all(&tree, &imports::edges(&tree)));
     Ok(faults)
 }

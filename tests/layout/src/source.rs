@@ -1,6 +1,7 @@
-//! One source file: the modules that it declares, the names that it defines or passes on, and the paths in its code.
+//! Parses one source file: the modules that it declares, the names that it defines or re-exports, and the paths in its
+//! code.
 //!
-//! Code that is compiled for tests only is left out: a test may look at everything.
+//! Code that is compiled only for tests is ignored, because a test may import anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +12,14 @@ use syn::{Attribute, Item, ItemMod, ItemUse, UseTree, Visibility};
 /// Segments, as in `crate::pool::Pool`.
 pub type Segments = Vec<String>;
 
-/// What is read from a file.
+/// The relevant contents of a file.
 #[derive(Debug, Default)]
 pub struct Source {
     /// The header, as plain text.
     pub doc: String,
     /// `mod name;`, and whether it is compiled for tests only.
     pub modules: BTreeMap<String, bool>,
-    /// Names that others can reach through this file although another defines them, with the path that they stand for.
+    /// Re-exported names, each with the path that it refers to.
     pub passed_on: BTreeMap<String, Segments>,
     /// `pub use path::*`.
     pub globs: Vec<Segments>,
@@ -35,7 +36,7 @@ impl Source {
         };
         let mut idents = BTreeSet::new();
         source.items(&file.items, &[], &mut idents);
-        // A name that is passed on is an import as well if the file's own code uses it.
+        // A re-exported name is also an import if the file's own code uses it.
         let used: Vec<_> = source
             .passed_on
             .iter()
@@ -88,7 +89,7 @@ impl Source {
         }
     }
 
-    /// Every `a::b::c` in a stream of tokens, those in macros included.
+    /// Every `a::b::c` in a stream of tokens, including those in macros.
     fn code(&mut self, tokens: TokenStream, depth: usize, idents: &mut BTreeSet<String>) {
         let mut path: Segments = Vec::new();
         let mut colons = 0;
@@ -127,14 +128,14 @@ impl Source {
     }
 }
 
-/// A path from inside `depth` inline modules as the file itself would write it. None: it stays within them.
+/// Converts a path from inside `depth` inline modules to one relative to the file. None: it stays within them.
 fn from_file(mut path: Segments, depth: usize) -> Option<Segments> {
     let supers = path.iter().take_while(|part| *part == "super").count();
     if depth == 0 || path[0] == "crate" {
         return Some(path);
     }
     if supers < depth {
-        // A path of an inline module's own scope can still name another crate, which is none of our concern.
+        // A path in an inline module's own scope can also name another crate, which is not relevant here.
         return None;
     }
     path.drain(..depth);

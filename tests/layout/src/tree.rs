@@ -1,4 +1,4 @@
-//! Which file is which module of which crate root.
+//! Assigns each file to a module of a crate root.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::{Files, source::Source};
 
-/// A file that is compiled for more than tests.
+/// A file that is not only compiled for tests.
 #[derive(Debug)]
 pub struct Module {
     pub path: PathBuf,
@@ -22,7 +22,7 @@ pub struct Module {
 pub struct Tree(pub Vec<Module>);
 
 impl Tree {
-    /// Every file that no other declares is the root of a crate: a library, a binary, a test.
+    /// A file that no other file declares is a crate root: a library, a binary, or a test.
     pub fn build(files: &Files) -> Result<Self, String> {
         let mut sources = BTreeMap::new();
         for (path, text) in files.sources() {
@@ -76,7 +76,7 @@ impl Tree {
         Some(number)
     }
 
-    /// The modules from the root down to `number`, the root left out.
+    /// The modules from the root to `number`, without the root.
     pub fn line(&self, number: usize) -> Vec<usize> {
         let mut line = Vec::new();
         let mut at = number;
@@ -96,7 +96,7 @@ impl Tree {
     }
 }
 
-/// The file of `mod name;` in `path`: below a folder of the file's own name, or beside a crate root.
+/// The file of `mod name;` in `path`: in the folder with the file's name, or next to a crate root.
 fn child(sources: &BTreeMap<PathBuf, Source>, path: &Path, name: &str) -> Option<PathBuf> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let own = folder.join(path.file_stem().unwrap_or_default());

@@ -31,12 +31,12 @@ fn files_that_import_each_other_are_found() {
             "//! Right.\npub struct Right;\nfn f() -> Option<crate::left::Left> { None }\n",
         ),
     ]);
-    let [circle] = &found[..] else {
+    let [cycle] = &found[..] else {
         panic!("{found:?}");
     };
     assert!(
-        circle.starts_with("an import circle: a/src/left.rs, a/src/right.rs"),
-        "{circle}"
+        cycle.starts_with("an import cycle: a/src/left.rs, a/src/right.rs"),
+        "{cycle}"
     );
 }
 
@@ -73,10 +73,10 @@ fn a_name_that_is_passed_on_leads_to_the_file_that_defines_it() {
     };
     let sound = found(&texts("//! Lower.\npub struct Lower;\n"));
     assert!(sound.is_empty(), "{sound:?}");
-    let circle = found(&texts(
+    let cycle = found(&texts(
         "//! Lower.\nuse crate::Upper;\npub struct Lower(Option<Box<Upper>>);\n",
     ));
-    assert_eq!(circle.len(), 1, "{circle:?}");
+    assert_eq!(cycle.len(), 1, "{cycle:?}");
 }
 
 #[test]
@@ -98,17 +98,17 @@ fn folders_that_import_each_other_through_different_files_are_found() {
             "//! 4.\nuse crate::left::two::Two;\npub struct B(Two);\n",
         ),
     ]);
-    let [circle] = &found[..] else {
+    let [cycle] = &found[..] else {
         panic!("{found:?}");
     };
     assert!(
-        circle.starts_with("an import circle: a/src/left.rs, a/src/right.rs"),
-        "{circle}"
+        cycle.starts_with("an import cycle: a/src/left.rs, a/src/right.rs"),
+        "{cycle}"
     );
 }
 
 #[test]
-fn what_only_tests_import_is_no_circle() {
+fn what_only_tests_import_is_no_cycle() {
     let found = found(&[
         ("a/src/lib.rs", "//! Root.\nmod left;\nmod right;\n"),
         (

@@ -85,7 +85,7 @@ pub fn differences(page: &BTreeMap<String, Entry>, said: &[Text]) -> Vec<String>
                 .iter()
                 .any(|said| said.entry == *name && said.text == *text)
             {
-                found.push(format!("{name}: nobody says: {text}"));
+                found.push(format!("{name}: the code does not have: {text}"));
             }
         }
     }

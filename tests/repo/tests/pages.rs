@@ -59,7 +59,7 @@ fn all_sources() -> io::Result<String> {
 }
 
 #[test]
-fn every_refusal_names_a_test_that_is_there() -> Outcome {
+fn every_refusal_names_an_existing_test() -> Outcome {
     let text = all_sources()?;
     let functions: BTreeSet<&str> = names(&text, "fn ", '(').collect();
     for part in ["From the daemon", "From the plugin"] {
@@ -76,7 +76,7 @@ fn every_refusal_names_a_test_that_is_there() -> Outcome {
 }
 
 #[test]
-fn the_page_has_every_row_and_names_no_test_that_is_not_there() -> Outcome {
+fn the_page_has_every_row_and_names_existing_tests() -> Outcome {
     let text = all_sources()?;
     let functions: BTreeSet<&str> = names(&text, "fn ", '(').collect();
     let simulated = fs::read_to_string(root().join("tests/sim/src/faults.rs"))?;

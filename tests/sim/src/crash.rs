@@ -194,7 +194,7 @@ impl Place {
             std::env::temp_dir()
         };
         let path = root.join(format!("hawser-crash-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a temporary directory can be made");
+        std::fs::create_dir_all(&path).expect("a temporary directory can be created");
         Self(path)
     }
 }

@@ -65,7 +65,7 @@ pub fn granted(state: &mut State, sandbox: &Sandbox, grant: &Grant, now: Duratio
         .get(&address)
         .filter(|until| **until > now)
     {
-        let what = format!("{address} rests until {:.3}", until.as_secs_f64());
+        let what = format!("{address} is in cooldown until {:.3}", until.as_secs_f64());
         state.fail(now, "I3: no reuse within the cooldown", what);
     }
     let excused = state.disturbed.excuses(&Thing::Eni(grant.eni.clone()), now)
@@ -77,7 +77,7 @@ pub fn granted(state: &mut State, sandbox: &Sandbox, grant: &Grant, now: Duratio
         );
         state.fail(
             now,
-            "I2: a granted address is on an attached ENI and usable",
+            "I2: an assigned address is on an attached ENI and usable",
             what,
         );
     }
@@ -105,7 +105,7 @@ pub fn before_call(state: &mut State, call: &Call, now: Duration) {
     let Some(target) = target(state, call) else {
         return;
     };
-    let rule = "I5: what is in use, or not ours, is never taken away";
+    let rule = "I5: nothing that is in use, or not ours, is removed";
     if !state.is_ours(&target) {
         state.fail(
             now,
@@ -177,7 +177,7 @@ pub fn answered(
     let id = &sandbox.container_id;
     if now > deadline + SLACK {
         let what = format!(
-            "{id} was answered {:.3} s late",
+            "the answer to {id} was {:.3} s late",
             (now - deadline).as_secs_f64()
         );
         state.fail(now, "I8: every ADD is answered by its deadline", what);
@@ -300,7 +300,7 @@ fn leaked_enis(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String
             continue;
         }
         if !seen.enis.iter().any(|view| view.id.as_ref() == Some(&id)) {
-            leaks.insert(format!("{id} is attached and unknown to the daemon"));
+            leaks.insert(format!("{id} is attached and the daemon does not know it"));
         }
     }
     leaks
@@ -318,7 +318,7 @@ fn spare_prefixes(state: &State) -> Option<String> {
     let needed = usize::from(idle.len() == primary.ipv6_prefixes.len());
     // The daemon was not told of a prefix that another actor assigned.
     let told = state.disturbed.is_empty();
-    (told && idle.len() > needed).then(|| format!("{idle:?} are held for nobody"))
+    (told && idle.len() > needed).then(|| format!("{idle:?} are assigned without a pod"))
 }
 
 /// Unknown addresses of ENIs that the daemon knows.

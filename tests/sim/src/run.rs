@@ -61,19 +61,19 @@ impl fmt::Display for Failure {
         let Violation { at, rule, what } = &self.violation;
         writeln!(
             f,
-            "seed {} broke an invariant at {:.3} s of virtual time",
+            "seed {} violated an invariant at {:.3} s of virtual time",
             self.seed,
             at.as_secs_f64()
         )?;
         writeln!(
             f,
-            "  {rule}\n  {what}\n{}\n  the last of its trace:",
+            "  {rule}\n  {what}\n{}\n  the end of its trace:",
             self.world
         )?;
         for line in &self.lines {
             writeln!(f, "  {line}")?;
         }
-        write!(f, "  repeat it: make sim SEED={}", self.seed)
+        write!(f, "  to repeat it: make sim SEED={}", self.seed)
     }
 }
 
@@ -252,7 +252,7 @@ impl Life {
         let after = self.leaks().await;
         if let Some(leak) = before.intersection(&after).next() {
             self.fail(
-                "I4: nothing is leaked for ever",
+                "I4: nothing leaks",
                 format!("{leak}, ten minutes after the faults stopped"),
             );
         }
@@ -283,7 +283,9 @@ impl Life {
             let probes = (1 + state.pods.index(6)).min(spare);
             let room = probes > 0;
             state.trace.note(now, "entitled", &[u64::from(room)], || {
-                format!("{room}: {waiting} wait, {probes} more ask, {capacity} addresses")
+                format!(
+                    "{room}: {waiting} waiting, {probes} further requests, {capacity} addresses"
+                )
             });
             state.entitled = room.then_some(now);
             room.then_some(probes)

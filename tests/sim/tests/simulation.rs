@@ -68,7 +68,7 @@ fn part_7() {
 }
 
 #[test]
-fn a_seed_always_lives_the_same_life() {
+fn a_seed_always_gives_the_same_run() {
     for seed in 0..20 {
         let (first, second) = (live(seed, TraceDetail::None), live(seed, TraceDetail::All));
         assert_eq!(first.hash, second.hash, "seed {seed}");
@@ -78,27 +78,27 @@ fn a_seed_always_lives_the_same_life() {
 
 /// The points of every run with ADD, DEL, growth and shrinking; each at least once.
 const KINDS: [&str; 26] = [
-    "CreateNetworkInterface to be sent",
+    "CreateNetworkInterface pending",
     "CreateNetworkInterface applied",
     "CreateNetworkInterface answered",
-    "AttachNetworkInterface to be sent",
+    "AttachNetworkInterface pending",
     "AttachNetworkInterface applied",
     "AttachNetworkInterface answered",
     "ModifyNetworkInterfaceAttribute applied",
-    "AssignPrivateIpAddresses to be sent",
+    "AssignPrivateIpAddresses pending",
     "AssignPrivateIpAddresses applied",
     "AssignPrivateIpAddresses answered",
-    "UnassignPrivateIpAddresses to be sent",
+    "UnassignPrivateIpAddresses pending",
     "UnassignPrivateIpAddresses applied",
     "UnassignPrivateIpAddresses answered",
     "DetachNetworkInterface applied",
     "DeleteNetworkInterface applied",
     "DescribeNetworkInterfaces answered",
-    "commit to be made",
+    "commit pending",
     "commit made",
-    "ENI to be set up",
+    "setting up ENI",
     "ENI set up",
-    "ENI taken out of use",
+    "ENI removed",
     "veth done",
     "pod side done",
     "host route done",

@@ -48,7 +48,7 @@ fn a_name_without_records_of_the_type_exists_and_an_unknown_one_does_not() {
 }
 
 #[test]
-fn what_is_no_query_gets_no_answer() {
+fn a_message_that_is_not_a_query_gets_no_answer() {
     let good = query("db.example", TYPE_A);
     for cut in 0..good.len() {
         assert_eq!(answer(&good[..cut], known), None, "{cut} bytes");

@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_over_is_an_error() {
+    fn a_remaining_parameter_is_an_error() {
         for name in ["Zero.0", "Colour", "A.x"] {
             let mut p = params(&[(name, "1")]);
             p.list::<String>("A").unwrap();

@@ -105,7 +105,7 @@ impl Router {
     /// Adds another CIDR block to the VPC: packets to addresses without an owner are dropped, and the internet routes
     /// the block to the VPC.
     pub fn associate(&mut self, block: Ipv4Net) -> Result<(), FabricError> {
-        let what = "take a block into the VPC";
+        let what = "add a CIDR block to the VPC";
         let nowhere = route::replace(&Route::nowhere(block, Kind::BlackHole, MAIN));
         self.socket.apply(&nowhere).map_err(program(what))?;
         let mut outside = Socket::open_in(&self.internet).map_err(program(what))?;
@@ -147,7 +147,7 @@ impl Router {
         self.socket
             .batch(&batch)
             .and_then(|r| r.ok())
-            .map_err(program("give the router its addresses"))
+            .map_err(program("add the router's addresses"))
     }
 
     fn border(&mut self, vpc: &[IpNet]) -> Result<(), FabricError> {
@@ -225,9 +225,7 @@ pub fn index_of(socket: &mut Socket, name: &str) -> Result<u32, FabricError> {
 }
 
 pub fn link_of(socket: &mut Socket, name: &str) -> Result<Link, FabricError> {
-    let found = socket
-        .link_by_name(name)
-        .map_err(program("look a link up"))?;
+    let found = socket.link_by_name(name).map_err(program("find a link"))?;
     found.ok_or_else(|| FabricError::Vanished {
         name: name.to_owned(),
     })
@@ -239,7 +237,7 @@ pub fn ready(socket: &mut Socket, index: u32) -> Result<(), FabricError> {
     socket
         .link_by_index(index)
         .map(drop)
-        .map_err(program("look a link up"))
+        .map_err(program("find a link"))
 }
 
 /// `/proc/sys/net` shows the namespace of the reader: it is written from a thread in the namespace.

@@ -305,7 +305,7 @@ fn categories_with_nothing_in_them_are_404() {
         assert_eq!(
             c.meta(key),
             None,
-            "{key}: nothing is planned for the instance"
+            "{key}: the instance has no scheduled event"
         );
     }
     assert!(!c.fact("").unwrap().contains("ipv6s"));

@@ -182,7 +182,7 @@ fn a_failed_create_takes_nothing() {
 }
 
 #[test]
-fn an_exhausted_subnet_says_so() {
+fn an_exhausted_subnet_is_reported() {
     let mut world = World::new(WorldConfig::default());
     let vpc = world.add_vpc(vec!["10.0.0.0/16".parse().unwrap()], vec![]);
     let subnet = world.add_subnet(&vpc, "10.0.3.0/28".parse().unwrap(), None, 'a');
@@ -413,7 +413,7 @@ fn an_assigned_address_is_usable_only_after_a_while() {
 }
 
 #[test]
-fn a_vpc_takes_another_block_that_overlaps_none() {
+fn a_vpc_accepts_another_block_without_overlap() {
     let mut lab = lab();
     let mut associate = |block: &str| {
         let vpc = lab.vpc.clone();

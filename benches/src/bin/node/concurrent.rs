@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_take_as_long_as_the_slowest_and_a_failure_is_told() {
+    fn parallel_jobs_take_as_long_as_the_slowest_and_report_failures() {
         let sleep = |millis| {
             move || {
                 std::thread::sleep(Duration::from_millis(millis));

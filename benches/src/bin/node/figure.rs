@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_budget_says_by_how_much() {
+    fn a_missed_budget_shows_by_how_much() {
         let missed = Figure::plain("a", 3.0, "ms").within(2.0);
         assert_eq!(missed.verdict(), "MISSED by 50 %");
         let mut report = Report::default();

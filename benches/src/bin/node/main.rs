@@ -62,7 +62,7 @@ fn run() -> io::Result<()> {
     let out = arguments
         .next()
         .map(PathBuf::from)
-        .ok_or_else(|| io::Error::other("give the directory for the report"))?;
+        .ok_or_else(|| io::Error::other("the directory of the report is missing"))?;
     let chosen: Vec<String> = arguments.collect();
     std::fs::create_dir_all(&out)?;
     let mut bench = Bench {

@@ -217,7 +217,7 @@ impl Node<'_> {
             | Command::Unassign { op, .. }
             | Command::DeleteEni { op, .. } => self.answer(op, 0.2, 0.4, Answer::Done),
             Command::DetachEni { op, .. } => self.answer(op, 2.0, 20.0, Answer::Done),
-            Command::Describe { .. } => panic!("an EC2 that never fails leaves nothing in doubt"),
+            Command::Describe { .. } => panic!("EC2 never fails here"),
         }
     }
 
@@ -225,7 +225,7 @@ impl Node<'_> {
         let (n, since) = self
             .asked
             .remove(&ticket)
-            .expect("a ticket is answered once");
+            .expect("a request is answered once");
         self.outcome.waits.push(self.now.since(since));
         let index = usize::try_from(n).expect("a trace fits in memory");
         self.later(self.pods[index].stays, Due::Leaves(n));
@@ -243,7 +243,7 @@ impl Node<'_> {
             prefixes,
         } = self.give(amount)
         else {
-            unreachable!("give answers an Assign")
+            unreachable!("the reply of an Assign")
         };
         self.enis += 1;
         Observed {

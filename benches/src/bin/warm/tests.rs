@@ -12,7 +12,7 @@ fn aims(trace: Trace) {
     assert_eq!((own.refused, upstream.refused), (0, 0));
     assert!(
         own.waits.len() >= pods.len() - 1,
-        "all served but the last, perhaps"
+        "at most the last one is not served"
     );
     assert!(
         own.idle * 2.0 <= upstream.idle,

@@ -36,7 +36,7 @@ fn defaults_apply_where_keys_are_absent() {
 }
 
 #[test]
-fn what_is_not_json_has_code_6() {
+fn invalid_json_has_code_6() {
     for text in ["", "x", "[]", "null", "\"a\"", r#"{"name": 7}"#] {
         assert_eq!(code_of(text, Verb::Add), 6, "{text:?}");
     }
@@ -99,7 +99,7 @@ fn an_absent_or_unknown_version_has_code_1_and_the_list() {
 }
 
 #[test]
-fn del_is_served_whatever_its_version_says() {
+fn del_works_with_any_version() {
     for version in ["", r#", "cniVersion": "9.9.9""#, r#", "cniVersion": 1"#] {
         let text = format!(r#"{{"name": "a"{version}}}"#);
         assert_eq!(read(&text, Verb::Del).unwrap().version, Version::LATEST);

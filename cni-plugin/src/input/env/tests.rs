@@ -120,7 +120,7 @@ fn empty_values_are_absent() {
 }
 
 #[test]
-fn what_only_people_read_is_taken_as_it_comes() {
+fn informational_fields_are_not_validated() {
     let pod = parse_args(
         "IgnoreUnknown=1;K8S_POD_NAME=create-PodSandbox-for-run-1;K8S_POD_NAMESPACE=a\nb;K8S_POD_UID=../x y",
     )

@@ -114,7 +114,7 @@ fn finish(sends: Vec<u8>) -> Result<AddReply, CallError> {
 }
 
 #[test]
-fn an_answer_is_read_whatever_stands_around_it() {
+fn an_answer_is_read_with_any_other_frames() {
     for step in [1, 7, 4096] {
         let mut script = Script {
             step,
@@ -124,7 +124,7 @@ fn an_answer_is_read_whatever_stands_around_it() {
         assert!(call.opening().starts_with(PREFACE));
         assert_eq!(call.finish::<AddReply>(&mut script).unwrap(), reply());
         if step > script.sends.len() {
-            assert!(script.got.is_empty(), "nobody waits for a word any more");
+            assert!(script.got.is_empty(), "no answer is expected any more");
             continue;
         }
         let pong = framed(frame::PING, flag::ACK, 0, b"are you?");
@@ -159,7 +159,7 @@ fn no_answer_with_one_wrong_byte_ends_in_anything_but_an_answer_or_an_error() {
 }
 
 #[test]
-fn a_refusal_comes_with_the_headers_or_after_them() {
+fn a_refusal_is_read_from_headers_or_trailers() {
     let at_once = {
         let block = b"\x88\x00\x0bgrpc-status\x018\x00\x0cgrpc-message\x07no room";
         framed(
@@ -178,7 +178,7 @@ fn a_refusal_comes_with_the_headers_or_after_them() {
 }
 
 #[test]
-fn what_breaks_a_rule_is_said() {
+fn a_broken_rule_is_reported() {
     let ended = framed(frame::DATA, flag::END_STREAM, 1, &message(&reply()));
     let compressed = {
         let mut message = message(&reply());
@@ -200,18 +200,21 @@ fn what_breaks_a_rule_is_said() {
         (vec![0x00, 0x40, 0x01, 0, 0, 0, 0, 0, 1], "too long"),
         (framed(frame::RST_STREAM, 0, 1, &[0, 0, 0, 8]), "reset"),
         (framed(frame::GOAWAY, 0, 0, &[0; 8]), "no more calls"),
-        (framed(frame::PUSH_PROMISE, 0, 1, &[0; 4]), "that is none"),
-        (framed(frame::DATA, 0, 3, &[]), "that is none"),
+        (
+            framed(frame::PUSH_PROMISE, 0, 1, &[0; 4]),
+            "an unknown stream",
+        ),
+        (framed(frame::DATA, 0, 3, &[]), "an unknown stream"),
         (
             [framed(frame::HEADERS, 0, 1, &[]), head()].concat(),
             "interrupted",
         ),
         (framed(frame::CONTINUATION, 0, 1, &[]), "interrupted"),
         (framed(frame::DATA, flag::PADDED, 1, &[9, 0]), "padding"),
-        ([head(), ended].concat(), "without a status"),
+        ([head(), ended].concat(), "has no status"),
         ([head(), trailers("0")].concat(), "no message"),
         ([head(), compressed, trailers("0")].concat(), "compressed"),
-        ([head(), longer, trailers("0")].concat(), "another length"),
+        ([head(), longer, trailers("0")].concat(), "a wrong length"),
         (unavailable, "not 200"),
     ] {
         let error = finish(sends).unwrap_err().to_string();

@@ -79,7 +79,7 @@ fn the_route_outlives_forwarding_and_is_renewed() {
 
 /// This is why the order of the settings matters.
 #[test]
-fn switched_on_alone_forwarding_makes_the_kernel_forget_the_route() {
+fn forwarding_alone_makes_the_kernel_remove_the_route() {
     let lab = lab();
     assert!(learns(&lab));
     lab.show(&format!("echo 1 > {FORWARDING}"));

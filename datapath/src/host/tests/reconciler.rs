@@ -90,7 +90,7 @@ impl Kept {
 }
 
 #[test]
-fn what_is_kept_is_never_in_doubt_by_our_own_doing() {
+fn our_own_changes_cause_no_doubt() {
     let mut kept = Kept::new();
     assert_eq!(kept.mark_dirty(), DirtySet::default());
     assert_eq!(kept.repair(&DirtySet::all()), []);
@@ -113,7 +113,7 @@ fn what_is_kept_is_never_in_doubt_by_our_own_doing() {
 
 /// As before Linux 6.2 for every new pod: each step is reported, without the sender.
 #[test]
-fn of_a_link_the_last_word_counts_whenever_it_comes() {
+fn the_last_notification_of_a_link_counts() {
     let mut kept = Kept::new();
     let link = pod_link(21, 1).host_name;
     kept.lab.show(&format!("ip link set {link} mtu 1400"));
@@ -140,7 +140,7 @@ fn an_enis_routes_come_back() {
 }
 
 #[test]
-fn an_enis_address_comes_back() {
+fn an_enis_address_is_restored() {
     let mut kept = Kept::new();
     // When a link loses its last address, its routes are removed.
     let kinds = kept.after("ip addr flush dev eth1");
@@ -232,7 +232,7 @@ fn pods_links_are_put_right() {
 }
 
 #[test]
-fn links_of_enis_are_put_right() {
+fn links_of_enis_are_repaired() {
     let mut kept = Kept::new();
     assert_eq!(kept.after("ip link set eth1 mtu 1400"), [Kind::Link]);
     // When a link is set down, its routes are removed, but not its address.
@@ -243,7 +243,7 @@ fn links_of_enis_are_put_right() {
 }
 
 #[test]
-fn all_of_it_at_once_comes_back() {
+fn everything_at_once_is_restored() {
     let mut kept = Kept::new();
     let pod = pod_link(21, 1).host_name;
     let all = format!(
@@ -267,7 +267,7 @@ fn lost_notifications_put_everything_dirty() {
 }
 
 #[test]
-fn a_pod_that_ended_is_told_and_one_that_was_deleted_is_not() {
+fn an_ended_pod_is_reported_and_a_deleted_one_is_not() {
     let mut kept = Kept::new();
     drop(kept._pods.pop());
     let mut dirty = DirtySet::default();
@@ -289,7 +289,7 @@ fn a_pod_that_ended_is_told_and_one_that_was_deleted_is_not() {
 }
 
 #[test]
-fn an_eni_that_was_pulled_is_told() {
+fn a_detached_eni_is_reported() {
     let mut kept = Kept::new();
     kept.lab.show("ip link del eth1");
     let dirty = kept.mark_dirty();
@@ -304,7 +304,7 @@ fn an_eni_that_was_pulled_is_told() {
 }
 
 #[test]
-fn what_software_makes_is_no_stranger() {
+fn a_software_link_is_not_an_unknown_eni() {
     let mut kept = Kept::new();
     kept.lab
         .show("ip link add d0 type veth peer name d1; ip link set d0 up");
@@ -332,7 +332,7 @@ fn what_software_makes_is_no_stranger() {
 }
 
 #[test]
-fn pods_of_a_former_life_are_kept_too() {
+fn pods_of_a_previous_process_are_kept_too() {
     let mut kept = Kept::new();
     let mut reconciler = kept
         .lab
@@ -351,7 +351,7 @@ fn pods_of_a_former_life_are_kept_too() {
 }
 
 #[test]
-fn a_former_lifes_leavings_go_and_others_stay() {
+fn leftovers_of_a_previous_process_are_removed_and_others_stay() {
     let mut lab = Lab::new();
     // Rules of a removed ENI; a priority that is no longer used; a table without a rule.
     let leave = "ip rule add pref 1536 fwmark 9/0x7f lookup 10 proto 107; ip rule add pref 32765 from 10.0.0.9 lookup 10 proto 107; \

@@ -78,7 +78,7 @@ fn two_pods_of_different_enis_meet_on_the_node() {
 
 /// `net.ipv4.conf.all.rp_filter=2`, which systemd sets on some distributions, disables the pods' strict check.
 #[test]
-fn a_pod_cannot_borrow_an_address_where_the_kernels_own_check_is_loose() {
+fn a_pod_cannot_use_another_pods_address_if_the_kernels_check_is_loose() {
     let mut lab = Lab::new();
     lab.show("sysctl -qw net.ipv4.conf.all.rp_filter=2");
     lab.set_up();

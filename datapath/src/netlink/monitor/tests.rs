@@ -45,7 +45,7 @@ fn one_authors_changes_can_be_kept_silent_and_the_others_are_not() {
 }
 
 #[test]
-fn settings_are_told_with_their_link() {
+fn settings_are_reported_with_their_link() {
     let (netns, mut socket, index) = lab();
     let mut monitor = Monitor::open_in(&netns, &[Topic::Settings]).unwrap();
     run_in(&netns, &["sysctl", "-qw", "net.ipv4.conf.d0.rp_filter=2"]);
@@ -61,7 +61,7 @@ fn settings_are_told_with_their_link() {
 }
 
 #[test]
-fn forwarding_that_is_switched_off_is_told() {
+fn disabled_forwarding_is_reported() {
     let (netns, _socket, _) = lab();
     run_in(&netns, &["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
     let mut monitor = Monitor::open_in(&netns, &[Topic::Settings]).unwrap();

@@ -199,5 +199,9 @@ fn local_destinations_change_alone() {
             assert_eq!(found, wanted, "{text}");
         }
     }
-    assert_eq!(others(), before, "handles included: nothing was made anew");
+    assert_eq!(
+        others(),
+        before,
+        "including handles: nothing was created again"
+    );
 }

@@ -38,7 +38,7 @@ fn where_pods_have_ipv6_it_is_blocked_at_its_address_there() {
 }
 
 #[test]
-fn pods_without_ipv6_are_not_heard_over_it() {
+fn ipv6_packets_of_ipv4_pods_are_dropped() {
     let guarded = Ruleset {
         refuse_ipv6: true,
         ..Ruleset::default()

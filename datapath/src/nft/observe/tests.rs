@@ -26,7 +26,7 @@ fn lab() -> Lab {
 }
 
 #[test]
-fn looking_changes_nothing_and_is_not_told() {
+fn reading_changes_nothing_and_is_not_reported() {
     let mut lab = lab();
     let first = lab.nft.fingerprint().unwrap();
     assert_eq!(lab.nft.fingerprint().unwrap(), first);
@@ -34,7 +34,7 @@ fn looking_changes_nothing_and_is_not_told() {
 }
 
 #[test]
-fn every_change_by_others_is_told_and_seen() {
+fn every_change_by_others_is_reported_and_detected() {
     for meddle in [
         "flush ruleset",
         "delete table ip hawser",
@@ -66,7 +66,7 @@ fn a_table_made_again_is_another_one() {
 }
 
 #[test]
-fn what_others_do_to_their_own_is_no_business_of_ours() {
+fn changes_of_others_objects_are_ignored() {
     let mut lab = lab();
     let before = lab.nft.fingerprint().unwrap();
     let theirs = "add table ip theirs; add chain ip theirs c { type filter hook input priority 0; }; \

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_occupied_interface_name_is_told() {
+fn an_interface_name_in_use_is_reported() {
     let mut lab = Lab::new();
     lab.add(&pod_link(5)).unwrap();
     let error = lab.refuses(&pod_link(6));
@@ -68,7 +68,7 @@ fn an_earlier_attempts_link_and_an_occupied_interface_name_at_once() {
 }
 
 #[test]
-fn a_strangers_link_is_left_alone() {
+fn an_unknown_link_is_not_changed() {
     let mut lab = Lab::new();
     let link = pod_link(5);
     let stranger = link::End {
@@ -167,7 +167,7 @@ fn an_address_that_is_routed_already_is_refused_and_stays_with_its_owner() {
 }
 
 #[test]
-fn what_cannot_be_wired_is_refused_before_anything_is_touched() {
+fn an_invalid_pod_is_refused_before_any_change() {
     let mut lab = Lab::new();
     let base = pod_link(5);
     let invalid = [
@@ -224,7 +224,7 @@ fn what_cannot_be_wired_is_refused_before_anything_is_touched() {
 }
 
 #[test]
-fn a_namespace_that_is_none_is_told() {
+fn a_descriptor_that_is_not_a_namespace_is_refused() {
     let mut lab = Lab::new();
     let file = std::fs::File::open("/dev/null").unwrap();
     let error = add(&mut lab.host, &mut lab.pod, file.as_fd(), &pod_link(5)).unwrap_err();

@@ -33,7 +33,7 @@ fn a_lost_route_comes_back() {
 }
 
 #[test]
-fn a_lost_neighbour_comes_back() {
+fn a_removed_neighbour_is_restored() {
     let kinds = repaired("ip neigh flush dev $L nud permanent");
     assert_eq!(kinds, [Kind::Neighbour]);
 }
@@ -86,7 +86,7 @@ fn another_pods_route_is_not_taken() {
 
 /// For a pod that was found without a record, MTU and MAC addresses are unknown.
 #[test]
-fn what_is_not_known_is_left_alone() {
+fn unknown_properties_are_not_changed() {
     let mut lab = Lab::new();
     let link = pod_link(5);
     lab.add(&link).unwrap();
@@ -108,7 +108,7 @@ fn what_is_not_known_is_left_alone() {
 }
 
 #[test]
-fn a_pod_whose_link_is_gone_is_left_to_whoever_counts_pods() {
+fn a_repair_skips_a_pod_whose_link_is_gone() {
     let mut lab = Lab::new();
     let link = pod_link(5);
     let before = snapshot(&lab.host_ns);

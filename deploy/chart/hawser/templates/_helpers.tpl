@@ -34,8 +34,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- regexFind "[0-9]+$" $address -}}
 {{- end -}}
 
-{{- /* Fails for a setting that the daemon does not know, and names the known one that is most like it: the one that shares
-the longest beginning and end with it. */ -}}
+{{- /* Fails for an unknown setting, and suggests the most similar known one: the one with the longest common prefix and
+suffix. */ -}}
 {{- define "hawser.checkEnv" -}}
 {{- $known := list -}}
 {{- range .Files.Lines "files/settings.txt" -}}

@@ -139,7 +139,7 @@ const INTERNAL: &str = r"<Response><Errors><Error><Code>InternalError</Code>
 <Message>An internal error has occurred.</Message></Error></Errors><RequestID>r</RequestID></Response>";
 
 #[tokio::test]
-async fn a_request_says_who_asks_and_for_which_version() {
+async fn a_request_has_the_caller_and_the_version() {
     let (url, requests) = serve(Manner::Answer(200, SUBNETS));
     let call = Call::DescribeSubnets {
         subnets: vec![SubnetId::from("subnet-1")],
@@ -199,7 +199,7 @@ async fn a_call_without_an_answer_ends_in_time_and_may_have_taken_effect() {
 }
 
 #[tokio::test]
-async fn a_call_that_nobody_took_has_no_effect() {
+async fn a_call_that_was_not_sent_has_no_effect() {
     let refusing = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", refusing.local_addr().unwrap());
     drop(refusing);
@@ -239,7 +239,7 @@ async fn fault_15_a_connection_reset_may_hide_a_success() {
 }
 
 #[tokio::test]
-async fn fault_15_a_page_of_html_is_no_answer() {
+async fn fault_15_an_html_page_is_an_error() {
     const GATEWAY: &str =
         "<html><head><title>502 Bad Gateway</title></head><body><hr>nginx</body></html>";
     unreadable(Manner::Answer(502, GATEWAY)).await;
@@ -248,14 +248,14 @@ async fn fault_15_a_page_of_html_is_no_answer() {
 }
 
 #[tokio::test]
-async fn fault_15_xml_cut_short_is_no_answer() {
+async fn fault_15_truncated_xml_is_an_error() {
     const CUT: &str = r#"<AssignPrivateIpAddressesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
 <assignedPrivateIpAddressesSet><item><privateIpAddress>10.0.0.5</privateIpAddress></item><item><priva"#;
     unreadable(Manner::Answer(200, CUT)).await;
 }
 
 #[tokio::test]
-async fn fault_15_a_body_shorter_than_announced_is_no_answer() {
+async fn fault_15_a_body_shorter_than_its_length_is_an_error() {
     unreadable(Manner::Bytes(
         b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: 5000\r\n\r\n<AssignPrivateIpAddressesResponse",
     ))
@@ -264,13 +264,13 @@ async fn fault_15_a_body_shorter_than_announced_is_no_answer() {
 }
 
 #[tokio::test]
-async fn fault_15_a_body_that_never_ends_is_given_up_in_time() {
+async fn fault_15_an_endless_body_times_out() {
     unreadable(Manner::Trickle).await;
 }
 
 /// A proxy without TLS, or with another certificate: no request was sent.
 #[tokio::test]
-async fn fault_15_a_failed_tls_handshake_is_an_error_and_no_more() {
+async fn fault_15_a_failed_tls_handshake_is_an_error() {
     let (url, _requests) = serve(Manner::Bytes(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
     let client = client(&url.replace("http:", "https:"), Duration::from_secs(2)).await;
     let error = client.call(assign()).await.unwrap_err();

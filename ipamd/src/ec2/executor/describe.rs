@@ -129,7 +129,7 @@ impl Executor {
         }
         match self.subnet_cidr(&eni.subnet).await {
             Err(failure) if failure.class == Class::NotFound => {
-                tracing::warn!(eni = %eni.eni, subnet = %eni.subnet, "the ENI's subnet is not visible; left alone");
+                tracing::warn!(eni = %eni.eni, subnet = %eni.subnet, "the ENI's subnet is not visible; the ENI is not managed");
                 Ok((false, Ipv4Net::from(eni.primary)))
             }
             known => known.map(|cidr| (true, cidr)),

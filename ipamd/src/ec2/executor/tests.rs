@@ -266,7 +266,7 @@ async fn a_look_that_fails_does_not_end_the_wait_for_a_detachment() {
 }
 
 #[tokio::test]
-async fn a_delete_passes_on_what_ec2_said() {
+async fn a_delete_passes_on_ec2s_message() {
     // "Not found" may mean that EC2 does not show a new ENI yet: the planner interprets it.
     for (code, class) in [
         ("InvalidNetworkInterfaceID.NotFound", Class::NotFound),

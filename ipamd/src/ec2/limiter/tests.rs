@@ -52,7 +52,7 @@ fn a_node_alone_never_exceeds_the_account() {
 }
 
 #[test]
-fn calls_queue_for_some_seconds_and_are_turned_away_beyond() {
+fn calls_queue_for_some_seconds_and_are_then_refused() {
     let mut limiter = Limiter::new(1);
     let waits: Vec<_> = (0..76).map(|_| limiter.take(ATTACH, at(0.0))).collect();
     assert!(waits[..50].iter().all(|wait| *wait == Ok(Duration::ZERO)));

@@ -7,7 +7,7 @@ use std::{
 
 use super::{InstallError, Installed, NAME, UNFINISHED, install, remove};
 
-/// An image with a plugin and a host without one, in a directory of the test's own.
+/// An image with a plugin and a host without one, in the test's own directory.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -93,5 +93,5 @@ fn errors_name_the_path_and_the_cause() {
         error.to_string(),
         format!("cannot rename a file to {}", path.display())
     );
-    assert_eq!(scratch.files(), [NAME], "nothing half done is left");
+    assert_eq!(scratch.files(), [NAME], "no partial files are left");
 }

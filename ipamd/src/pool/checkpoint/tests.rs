@@ -111,7 +111,7 @@ fn size_of_five(demand: &Demand) -> f64 {
 
 /// Five pods at once; then the daemon is killed, and the next process knows them.
 #[tokio::test(start_paused = true)]
-async fn what_was_learnt_of_the_demand_outlives_a_killed_daemon() {
+async fn the_learned_demand_survives_a_killed_daemon() {
     let dir = std::env::temp_dir().join(format!("hawser-memory-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let file = dir.join("state");

@@ -74,7 +74,7 @@ impl<H: EniHost> Driver<H> {
         });
     }
 
-    /// When it is attached or gone, nobody needs to search for the ENI.
+    /// When it is attached or deleted, no search for the ENI is necessary.
     fn settling(&self, command: Command, eni: EniId) {
         let (op, executor, journal) =
             (op_of(&command), self.executor.clone(), self.journal.clone());
@@ -96,6 +96,6 @@ async fn note(
 ) {
     let Some(journal) = journal else { return };
     if let Ok(Err(error)) = journal.run(move |store| change(store)).await {
-        tracing::error!(error = chain(&error), "could not note an intent");
+        tracing::error!(error = chain(&error), "could not record an intent");
     }
 }

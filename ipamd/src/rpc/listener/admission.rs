@@ -57,7 +57,7 @@ impl Limits {
 /// Why a connection is closed before its peer closes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndReason {
-    #[error("no complete request came for too long")]
+    #[error("it sent no complete request for too long")]
     Idle,
     #[error("it was idle, and all slots were occupied")]
     Yielded,

@@ -115,7 +115,7 @@ async fn unary<Q: Message + Default, A: Message>(
     Ok(verb(request).await?.into_inner().encode_to_vec())
 }
 
-/// Ends with the connection, when nobody waits for the answer any more. Further bytes from the caller are ignored.
+/// Ends when the caller closes the connection. Further bytes from the caller are ignored.
 pub async fn closed(stream: &UnixStream) {
     let mut more = [0; 256];
     while stream.readable().await.is_ok() {

@@ -1,4 +1,4 @@
-//! The plan of a start, from records and links alone.
+//! Tests of the plan of a start.
 
 use ipnet::Ipv4Net;
 use planner::Sandbox;

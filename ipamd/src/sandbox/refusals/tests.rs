@@ -195,7 +195,7 @@ fn the_catalogue_has_every_reason_with_its_code() {
 
 /// The runtime tries again automatically. The text must say whether this can help.
 #[test]
-fn whatever_may_be_tried_again_says_when_or_after_what() {
+fn retryable_refusals_say_when_to_retry() {
     for refusal in all() {
         let advice = refusal.advice();
         let told = ["try again after", "when another pod is deleted"];

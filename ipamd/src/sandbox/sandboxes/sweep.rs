@@ -30,18 +30,18 @@ impl Sandboxes {
             Err(error) => return tracing::error!(?directory, %error, "could not read tombstones"),
         };
         for path in found.unreadable {
-            tracing::warn!(?path, "set a tombstone aside that cannot be read");
+            tracing::warn!(?path, "moved an unreadable tombstone aside");
         }
         for (path, key) in found.standing {
             let sandbox = sandbox_of(key);
             tracing::info!(
                 ?sandbox,
-                "honouring a DEL that came while the daemon was away"
+                "processing a DEL that came while the daemon was not running"
             );
             match self.del(&sandbox).await {
                 Ok(()) => drop(std::fs::remove_file(&path)),
                 Err(refusal) => {
-                    tracing::error!(?sandbox, %refusal, "the tombstone stays until the next look")
+                    tracing::error!(?sandbox, %refusal, "the tombstone stays until the next check")
                 }
             }
         }
@@ -62,16 +62,16 @@ impl Sandboxes {
             let links = match self.shared.host.list().await {
                 Ok(links) => links,
                 Err(error) => {
-                    tracing::error!(
-                        error = chain(&error),
-                        "could not look at the node's pod links"
-                    );
+                    tracing::error!(error = chain(&error), "could not list the node's pod links");
                     continue;
                 }
             };
             let records: Vec<Record> = self.records();
             for sandbox in suspects.overdue(&records, &links, clock::now()) {
-                tracing::info!(?sandbox, "released: its link is gone and no DEL came");
+                tracing::info!(
+                    ?sandbox,
+                    "released a sandbox: its link is gone, and there was no DEL"
+                );
                 if let Err(refusal) = self.del(&sandbox).await {
                     tracing::error!(?sandbox, %refusal, "could not release a sandbox that has ended");
                 }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_is_no_suspect() {
+    fn a_link_that_reappears_is_not_suspect() {
         let (records, mut suspects) = ([record("a")], Suspects::default());
         assert!(suspects.overdue(&records, &[], Mono::ZERO).is_empty());
         let back = Mono::ZERO + GRACE / 2;

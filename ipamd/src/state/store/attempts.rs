@@ -80,7 +80,7 @@ impl Attempt<'_> {
     fn count(&self, deaths: u64) {
         // Without the count, everything works as with a file that does no harm.
         if let Err(error) = self.lock.set_len(deaths) {
-            tracing::warn!(%error, "a start that dies over the state file will not be counted");
+            tracing::warn!(%error, "a start that dies while it reads the state file will not be counted");
         }
     }
 }

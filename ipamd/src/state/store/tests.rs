@@ -160,7 +160,7 @@ fn fault_36_a_file_of_another_version_is_set_aside() {
 
 /// A file whose last write did not reach the disk: every possible length.
 #[test]
-fn fault_38_a_file_cut_short_is_read_whole_or_set_aside() {
+fn fault_38_a_truncated_file_is_read_completely_or_set_aside() {
     let place = Place::new("cut");
     let (store, _) = Store::open(&place.file(), "boot-1").unwrap();
     store.put(&record("a", [10, 0, 0, 5])).unwrap();
@@ -190,7 +190,7 @@ fn a_corrupt_file_is_kept_for_study_and_replaced() {
 }
 
 #[test]
-fn whoever_peeks_at_a_damaged_file_is_told_so() {
+fn reading_a_damaged_file_is_an_error() {
     const PAGE: usize = 4096;
     let place = Place::new("peek");
     let (store, _) = Store::open(&place.file(), "boot-1").unwrap();
@@ -239,7 +239,7 @@ fn fault_36_a_file_that_two_starts_died_over_is_kept_for_study_and_replaced() {
 }
 
 #[test]
-fn a_start_that_is_refused_is_no_death() {
+fn a_refused_start_does_not_count_as_a_death() {
     let place = Place::new("refused");
     // The system's error, not the database's.
     std::fs::create_dir(place.file()).unwrap();

@@ -37,34 +37,34 @@ pub(super) struct Own {
 impl Own {
     #[rustfmt::skip] // one line per metric, as a table
     pub(super) fn new(book: &mut Book<'_>) -> Self {
-        let build = book.gauges("hawser_build_info", "Which build this is", &["version"]);
+        let build = book.gauges("hawser_build_info", "Version of this build", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
             requests: book.counters("hawser_requests_total", "Requests by verb and result", &["verb", "result"]),
-            request_seconds: book.many_seconds("hawser_request_seconds", "From request to answer", &["verb"]),
-            stage_seconds: book.many_seconds("hawser_stage_seconds", "What a request's time went into", &["verb", "stage"]),
-            wait_seconds: book.many_seconds("hawser_address_wait_seconds", "How long ADDs waited for an address, by what became of it and what they waited for", &["outcome", "reason"]),
-            commit_seconds: book.seconds("hawser_store_commit_seconds", "One durable transaction"),
+            request_seconds: book.many_seconds("hawser_request_seconds", "Duration from request to answer", &["verb"]),
+            stage_seconds: book.many_seconds("hawser_stage_seconds", "Duration of the stages of a request", &["verb", "stage"]),
+            wait_seconds: book.many_seconds("hawser_address_wait_seconds", "How long ADDs waited for an address, by outcome and reason", &["outcome", "reason"]),
+            commit_seconds: book.seconds("hawser_store_commit_seconds", "Duration of one transaction"),
             link_removal_failures: book.counter("hawser_link_removal_failures_total", "Links not removed after DEL"),
             repairs: book.counters(
                 "hawser_repairs_total",
-                "Changes that put the node's network right after others changed it",
+                "Changes that repaired the node's network after others changed it",
                 &["kind"],
             ),
             ec2_calls: book.counters("hawser_ec2_calls_total", "EC2 calls by action, purpose and result", &["action", "purpose", "result"]),
-            ec2_seconds: book.many_seconds("hawser_ec2_call_seconds", "How long EC2 calls took", &["action"]),
-            ec2_rate: book.rates("hawser_ec2_rate", "Calls per second that this node allows itself", &["action"]),
-            ec2_pause: book.rates("hawser_ec2_pause_seconds", "Until the next call may be sent, after throttling", &["action"]),
+            ec2_seconds: book.many_seconds("hawser_ec2_call_seconds", "Duration of EC2 calls", &["action"]),
+            ec2_rate: book.rates("hawser_ec2_rate", "Calls per second that this node's limiter allows", &["action"]),
+            ec2_pause: book.rates("hawser_ec2_pause_seconds", "Time until the next call is allowed after throttling", &["action"]),
             enis: book.gauges("hawser_enis", "ENIs by phase", &["phase"]),
             addresses: book.gauges("hawser_addresses", "Pod addresses by state", &["state"]),
             waiting: book.gauge("hawser_waiting_adds", "ADDs that wait for an address"),
-            pod_limit: book.gauge("hawser_pod_limit", "Pods with an address of their own that the node can hold"),
-            short: book.gauge("hawser_pool_short", "Addresses missing to the warm target"),
+            pod_limit: book.gauge("hawser_pod_limit", "Maximum number of pods with their own address"),
+            short: book.gauge("hawser_pool_short", "Addresses missing for the warm target"),
             over: book.gauge("hawser_pool_over", "Addresses or prefixes above the warm target"),
-            in_flight: book.gauge("hawser_pool_in_flight", "Commands of the pool without an answer yet"),
+            in_flight: book.gauge("hawser_pool_in_flight", "Pending commands of the pool"),
             spans_dropped: book.counters("hawser_spans_dropped_total", "Spans that did not reach the collector", &["reason"]),
             task_panics: book.counters("hawser_task_panics_total", "Tasks of the daemon that panicked", &["task"]),
-            start_seconds: book.rate("hawser_start_seconds", "From the process's start to serving"),
+            start_seconds: book.rate("hawser_start_seconds", "Time from the start of the process until it serves"),
         }
     }
 

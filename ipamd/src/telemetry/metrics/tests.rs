@@ -133,7 +133,7 @@ fn names_and_types_are_kept() {
 }
 
 #[test]
-fn a_text_from_outside_is_no_label() {
+fn external_text_is_never_a_label() {
     let text = busy().text();
     assert!(!text.contains("html"), "{text}");
     assert!(text.contains(

@@ -39,35 +39,35 @@ pub(super) struct Upstream {
 impl Upstream {
     #[rustfmt::skip] // one line per metric, as a table
     pub(super) fn new(book: &mut Book<'_>) -> Self {
-        let build = book.gauges("awscni_build_info", "Which build this is", &["version", "goversion"]);
+        let build = book.gauges("awscni_build_info", "Version of this build", &["version", "goversion"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), ""]).set(1);
         let backend = book.gauges("awscni_connmark_backend", "What marks connections", &["backend"]);
         backend.with_label_values(&["nftables"]).set(1);
         for name in ["awscni_force_removed_enis", "awscni_force_removed_ips"] {
-            book.counter(name, "Removals while pods were assigned; never done");
+            book.counter(name, "Removals while pods were assigned; always 0");
         }
         Self {
             errors: book.counters("awscni_ipamd_error_count", "Internal errors by site", &["fn"]),
-            in_progress: book.gauges("awscni_ipamd_action_inprogress", "Actions under way", &["fn"]),
-            eni_max: book.gauge("awscni_eni_max", "ENIs that the pool may hold"),
-            ip_max: book.gauge("awscni_ip_max", "Pod addresses that the pool may hold"),
+            in_progress: book.gauges("awscni_ipamd_action_inprogress", "Actions in progress", &["fn"]),
+            eni_max: book.gauge("awscni_eni_max", "Maximum number of ENIs in the pool"),
+            ip_max: book.gauge("awscni_ip_max", "Maximum number of pod addresses in the pool"),
             enis: book.gauge("awscni_eni_allocated", "ENIs in the pool"),
             total: book.gauge("awscni_total_ip_addresses", "Pod addresses held"),
             assigned: book.gauge("awscni_assigned_ip_addresses", "Pod addresses in use"),
             prefixes: book.gauge("awscni_total_ipv4_prefixes", "Prefixes held"),
-            per_cidr: book.gauges("awscni_assigned_ip_per_cidr", "Pod addresses in use by prefix, or by subnet where they are single", &["cidr"]),
+            per_cidr: book.gauges("awscni_assigned_ip_per_cidr", "Pod addresses in use by prefix, or by subnet for single addresses", &["cidr"]),
             per_eni: book.gauges("awscni_assigned_ip_per_eni", "Pod addresses in use by ENI", &["eni"]),
-            reconciles: book.counters("awscni_reconcile_count", "Looks at what EC2 says", &["fn"]),
+            reconciles: book.counters("awscni_reconcile_count", "Comparisons with EC2's list", &["fn"]),
             adds: book.counter("awscni_add_ip_req_count", "ADD requests"),
             dels: book.counters("awscni_del_ip_req_count", "DEL requests", &["reason"]),
-            no_address: book.counter("awscni_no_available_ip_addresses", "ADDs refused for want of an address"),
+            no_address: book.counter("awscni_no_available_ip_addresses", "ADDs refused because no address was free"),
             latency: book.enter(Sums::new("awscni_aws_api_latency_ms", "EC2 call latency", &["api", "error", "status"])),
             api_errors: book.counters("awscni_aws_api_error_count", "Errors of EC2 by code", &["api", "error"]),
             helper_errors: book.counters("awscni_aws_utils_error_count", "EC2 calls without an answer", &["fn", "error"]),
             calls: book.counters("awscni_ec2api_req_count", "EC2 calls", &["fn"]),
             call_errors: book.counters("awscni_ec2api_error_count", "EC2 calls that failed", &["fn"]),
-            startup: book.many_seconds("awscni_ipamd_startup_duration_seconds", "From the process's start to serving", &["success", "with_api_server", "failure_reason"]),
-            initialization: book.many_seconds("awscni_ipamd_node_initialization_duration_seconds", "From the process's start to a prepared node", &["success"]),
+            startup: book.many_seconds("awscni_ipamd_startup_duration_seconds", "Time from the start of the process until it serves", &["success", "with_api_server", "failure_reason"]),
+            initialization: book.many_seconds("awscni_ipamd_node_initialization_duration_seconds", "Time from the start of the process until the node is prepared", &["success"]),
         }
     }
 

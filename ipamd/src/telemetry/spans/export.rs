@@ -31,7 +31,7 @@ use crate::{config, telemetry::metrics::Metrics};
 pub(super) enum ExportError {
     #[error("no runtime for the exporter")]
     Runtime(#[from] io::Error),
-    #[error("no exporter can be made of the settings")]
+    #[error("no exporter can be created from the settings")]
     Exporter(#[from] ExporterBuildError),
 }
 
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_collector_that_is_away_costs_what_is_sent_to_it() {
+    fn an_unavailable_collector_costs_only_its_spans() {
         let gone = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = gone.local_addr().unwrap();
         drop(gone);

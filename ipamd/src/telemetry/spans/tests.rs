@@ -189,7 +189,7 @@ async fn stages_of_no_request_are_no_spans() {
 }
 
 #[test]
-fn a_call_to_ec2_tells_its_purpose_its_error_and_when_it_may_be_tried_again() {
+fn an_ec2_call_has_its_purpose_error_and_retry_time() {
     let collector = Collector::default();
     let spans = collector.recorder().spans;
     let failure = Ec2CallFailure {
@@ -232,7 +232,7 @@ async fn off_a_handle_is_one_null_pointer_and_a_request_nothing() {
 }
 
 #[test]
-fn the_resource_is_the_node_in_the_words_of_the_conventions() {
+fn the_resource_follows_the_semantic_conventions() {
     let me = Identity {
         instance: "i-1".into(),
         instance_type: "m5.large".into(),

@@ -85,7 +85,7 @@ impl Doctor {
         let config = match Config::read(&Environment) {
             Ok(config) => config,
             Err(mistakes) => {
-                errln!("ipamd: settings cannot be used:\n{mistakes}");
+                errln!("ipamd: invalid settings:\n{mistakes}");
                 return ExitCode::from(USAGE);
             }
         };

@@ -72,7 +72,7 @@ enum Form {
 enum InspectError {
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("{daemon}, and left no state that can be read")]
+    #[error("{daemon}, and its state file cannot be read")]
     Neither { daemon: String, source: StoreError },
     #[error(transparent)]
     State(#[from] StoreError),
@@ -89,7 +89,7 @@ impl Inspect {
         let config = match Config::read(&Environment) {
             Ok(config) => config,
             Err(Mistakes(lines)) => {
-                errln!("ipamd: settings cannot be used:\n{}", lines.join("\n"));
+                errln!("ipamd: invalid settings:\n{}", lines.join("\n"));
                 return ExitCode::from(USAGE);
             }
         };
@@ -133,7 +133,7 @@ impl Inspect {
             },
             other => other,
         })?;
-        errln!("ipamd: {daemon}; this is the state that it left");
+        errln!("ipamd: {daemon}; this is its state file");
         self.show(&view)
     }
 

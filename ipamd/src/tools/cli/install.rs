@@ -1,4 +1,4 @@
-//! `ipamd install`: puts the CNI plugin on the host.
+//! `ipamd install`: installs the CNI plugin on the host.
 
 use std::{env, path::PathBuf, process::ExitCode};
 
@@ -16,10 +16,10 @@ use crate::{
 /// The DaemonSet runs this before the daemon, at every start: some operating systems empty the directory when they boot.
 #[derive(Debug, clap::Args)]
 pub(super) struct Install {
-    /// The plugin; the file `hawser` beside this program unless given
+    /// The plugin. Default: the file `hawser` in the directory of this program
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
-    /// Where it goes; HOST_CNI_BIN_PATH, or /opt/cni/bin, unless given
+    /// The target directory. Default: HOST_CNI_BIN_PATH, or /opt/cni/bin
     #[arg(long, value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
 }
@@ -32,8 +32,8 @@ impl Install {
     fn install(self) -> std::io::Result<ExitCode> {
         let beside = || Ok(env::current_exe()?.with_file_name(plugin::NAME));
         let source = self.plugin.map_or_else(beside, Ok::<_, std::io::Error>)?;
-        let told = || Environment.get("HOST_CNI_BIN_PATH").map(PathBuf::from);
-        let directory = self.directory.or_else(told);
+        let configured = || Environment.get("HOST_CNI_BIN_PATH").map(PathBuf::from);
+        let directory = self.directory.or_else(configured);
         let directory = directory.unwrap_or_else(|| PathBuf::from("/opt/cni/bin"));
         match plugin::install(&source, &directory) {
             Ok(installed) => {

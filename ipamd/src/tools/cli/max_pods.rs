@@ -212,7 +212,7 @@ impl MaxPods {
         for row in &rows {
             if let Some(error) = &row.figures.expression_error {
                 let (name, stands) = (&row.instance.name, row.figures.max_pods);
-                errln!("ipamd: {name}: expression cannot be used: {error}; {stands} stands");
+                errln!("ipamd: {name}: the expression is not usable: {error}; using {stands}");
             }
         }
         match self.output {

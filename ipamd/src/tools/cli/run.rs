@@ -46,7 +46,7 @@ impl Run {
         let config = match Config::read(&Environment) {
             Ok(config) => config,
             Err(mistakes) => {
-                errln!("ipamd: settings cannot be used:\n{mistakes}");
+                errln!("ipamd: invalid settings:\n{mistakes}");
                 return ExitCode::from(USAGE);
             }
         };

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_stand_to_the_right_and_words_to_the_left() {
+    fn numbers_are_right_aligned_and_text_left_aligned() {
         let mut table = Table::new(&["TYPE", "N", "WHY"]);
         table.row(vec!["m5.large".into(), "29".into(), "×".into()]);
         table.row(vec!["c5".into(), "737".into(), "2 words".into()]);

@@ -1,4 +1,4 @@
-//! `ipamd uninstall`: takes everything of Hawser off the node.
+//! `ipamd uninstall`: removes Hawser from the node.
 
 use std::process::ExitCode;
 
@@ -15,14 +15,14 @@ use crate::{
 
 /// Remove Hawser from this node
 ///
-/// Removes the network configuration, rules, routes, nftables, state and plugin. The daemon must be stopped. A node on which pods with Hawser's addresses run is left alone and the command fails: drain
-/// the node first. The ENIs stay attached until the instance is terminated.
+/// Removes the network configuration, rules, routes, nftables, state and plugin. The daemon must be stopped. If pods with Hawser's addresses run on the node, the command changes nothing and fails:
+/// drain the node first. The ENIs stay attached until the instance is terminated.
 #[derive(Debug, clap::Args)]
 pub(super) struct Uninstall {
-    /// Clean the node even if pods run on it; their connections break
+    /// Clean the node even if pods run on it. Their connections break
     #[arg(long)]
     force: bool,
-    /// Stay after that until SIGTERM, and answer kubelet's probes
+    /// Keep running until SIGTERM afterwards, and answer kubelet's probes
     #[arg(long)]
     wait: bool,
 }
@@ -32,7 +32,7 @@ impl Uninstall {
         let config = match Config::read(&Environment) {
             Ok(config) => config,
             Err(mistakes) => {
-                errln!("ipamd: settings cannot be used:\n{mistakes}");
+                errln!("ipamd: invalid settings:\n{mistakes}");
                 return ExitCode::from(USAGE);
             }
         };

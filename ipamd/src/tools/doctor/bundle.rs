@@ -136,7 +136,7 @@ fn conflists(places: &Places) -> String {
         let content = fs::read_to_string(entry.path()).unwrap_or_default();
         let shown = match serde_json::from_str::<Value>(&content) {
             Ok(value) => pretty(&blank(value)),
-            Err(error) => format!("{} bytes that are no JSON: {error}\n", content.len()),
+            Err(error) => format!("{} bytes of invalid JSON: {error}\n", content.len()),
         };
         text.push_str(&format!("== {}\n{shown}", entry.file_name().display()));
     }

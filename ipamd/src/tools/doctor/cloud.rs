@@ -59,10 +59,10 @@ fn unanswered(error: &CallError) -> Finding {
         return denied_list(error);
     }
     failure(
-        "EC2 cannot be asked",
+        "EC2 cannot be called",
         error.to_string(),
         "the pool cannot grow: pods beyond the free addresses wait",
-        "look at the route to the EC2 endpoint, its DNS, and at the node role's credentials",
+        "check the route to the EC2 endpoint, its DNS, and the node role's credentials",
     )
 }
 
@@ -119,10 +119,10 @@ async fn iam(
                 "allow the action in the node role's policy; a permission boundary or an SCP may deny it too",
             )),
             Permission::Unclear(message) => Some(warning(
-                format!("ec2:{action} could not be tried"),
+                format!("could not test ec2:{action}"),
                 message.clone(),
-                "whether IAM allows it is not known",
-                "try again; if it stays, look at the message",
+                "it is not known whether IAM allows it",
+                "try again; if this remains, see the message",
             )),
         });
     }
@@ -135,9 +135,9 @@ async fn iam(
 
 fn denied_list(error: &CallError) -> Finding {
     failure(
-        "EC2 does not tell what is attached",
+        "EC2 does not list the attached ENIs",
         error.to_string(),
-        "the pool serves what it knew and does not grow",
+        "the pool serves the known addresses and does not grow",
         "allow ec2:DescribeNetworkInterfaces; RequestExpired means that the node's clock is wrong",
     )
 }
@@ -151,7 +151,7 @@ fn effect_of(action: &str) -> &'static str {
             "ENIs that are no longer needed stay, and hold subnet addresses"
         }
         "ModifyNetworkInterfaceAttribute" => "ENIs outlive the instance when it is terminated",
-        _ => "the daemon cannot see what EC2 knows, and does not grow",
+        _ => "the daemon cannot see EC2's state, and the pool does not grow",
     }
 }
 
@@ -176,7 +176,7 @@ async fn subnets(aws: &Aws, me: &Identity, enis: &[Interface]) -> Check {
             format!("{subnet} has few free addresses"),
             format!("EC2's availableIpAddressCount is {free}"),
             "nodes in this subnet will soon be unable to grow",
-            "add a subnet, or lower the warm targets: `ipamd max-pods --plan` tells what they hold",
+            "add a subnet, or lower the warm targets: `ipamd max-pods --plan` shows how many addresses they hold",
         )),
         _ => None,
     };
@@ -193,12 +193,12 @@ async fn hop_limit(aws: &Aws, me: &Identity) -> Check {
     match aws.metadata_hop_limit(&me.instance).await {
         Ok(limit) if limit < 2 => {
             let finding = warning(
-                "the metadata service answers no pod",
+                "pods cannot reach the metadata service",
                 format!(
-                    "HttpPutResponseHopLimit is {limit}: the answer dies on its way from the node into a pod"
+                    "HttpPutResponseHopLimit is {limit}: the answer is dropped between the node and a pod"
                 ),
                 "ipamd is not affected; pods that read their credentials or region there wait and fail",
-                "give such pods credentials by another way, or set the limit to 2",
+                "give such pods credentials in another way, or set the limit to 2",
             );
             Check::new(NAME, "", vec![finding])
         }

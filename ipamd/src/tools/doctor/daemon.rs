@@ -39,9 +39,9 @@ pub(super) async fn check(config: &Config) -> (Check, Option<View>) {
         .ok()
         .map(|(contents, _)| saved_view::view(&contents, clock::now()));
     let left = if view.is_some() {
-        "it left a state file"
+        "there is a state file"
     } else {
-        "it left no state file"
+        "there is no state file"
     };
     let finding = failure(
         "the daemon does not answer",
@@ -56,7 +56,7 @@ pub(super) async fn check(config: &Config) -> (Check, Option<View>) {
 pub(super) fn pool(view: Option<&View>) -> Check {
     const NAME: &str = "pool";
     let Some(view) = view.filter(|view| view.source == Source::Live) else {
-        return Check::skipped(NAME, "only a running daemon can tell");
+        return Check::skipped(NAME, "this check needs a running daemon");
     };
     let totals = view.totals;
     let used = totals.assigned + totals.reserved;
@@ -64,7 +64,10 @@ pub(super) fn pool(view: Option<&View>) -> Check {
     let late = view.waiting.iter().filter(|w| w.waited_ms >= LONG_MS);
     if let Some(first) = late.clone().max_by_key(|w| w.waited_ms) {
         findings.push(failure(
-            format!("{} pods have waited for an address for long", late.count()),
+            format!(
+                "{} pods have waited for an address for a long time",
+                late.count()
+            ),
             format!(
                 "{} for {}: {}",
                 first.pod,
@@ -72,7 +75,7 @@ pub(super) fn pool(view: Option<&View>) -> Check {
                 first.cause
             ),
             "they stay in ContainerCreating",
-            "the cause says what is missing; `ipamd inspect` follows it",
+            "the cause says what is missing; `ipamd inspect --watch` shows the progress",
         ));
     }
     if view.pod_limit > 0 && used >= view.pod_limit {
@@ -82,21 +85,21 @@ pub(super) fn pool(view: Option<&View>) -> Check {
                 "{used} of {} pod addresses: {}",
                 view.pod_limit, view.pod_limit_why
             ),
-            "further pods are turned down with this figure",
-            "set kubelet's maxPods to what `ipamd max-pods` prints, or use a larger instance type",
+            "further pods are refused with this calculation",
+            "set the kubelet's maxPods to the value that `ipamd max-pods` prints, or use a larger instance type",
         ));
     }
     if totals.quarantined > 0 {
         findings.push(warning(
             "EC2 does not confirm addresses of this node",
             format!("{} addresses are quarantined", totals.quarantined),
-            "they are not granted; pods on them may have lost their traffic",
-            "find who unassigns addresses or detaches ENIs: CloudTrail has the caller",
+            "they are not assigned to new pods; pods with these addresses may have no network",
+            "find out who unassigns addresses or detaches ENIs: CloudTrail has the caller",
         ));
     }
     if !view.unmanaged.is_empty() && totals.enis + number(view.unmanaged.len()) >= totals.max_enis {
         findings.push(warning(
-            "interfaces that are not the pool's take up ENI slots",
+            "unmanaged interfaces use ENI slots",
             format!(
                 "{} of {}: {}",
                 view.unmanaged.len(),
@@ -118,7 +121,7 @@ fn obstacle(obstacle: &crate::rpc::view::Obstacle) -> Finding {
     warning(
         obstacle.what.clone(),
         format!(
-            "EC2 said so; it is asked again in {}",
+            "EC2's answer; the next call is in {}",
             human_duration(obstacle.for_ms)
         ),
         "the pool cannot grow: pods beyond the free addresses wait",

@@ -22,14 +22,11 @@ const NEEDED: [(&str, &str); 10] = [
     ("NF_TABLES", "nftables"),
     ("NF_TABLES_IPV4", "nftables"),
     ("NFT_CT", "the marks of connections"),
-    ("NFT_FIB_IPV4", "telling NodePort connections"),
-    ("NFT_NAT", "translating what leaves the VPC"),
+    ("NFT_FIB_IPV4", "detecting NodePort connections"),
+    ("NFT_NAT", "translating traffic out of the VPC"),
     ("NF_CONNTRACK", "connection tracking"),
     ("NF_CONNTRACK_MARK", "the marks of connections"),
-    (
-        "NF_CT_NETLINK",
-        "forgetting connections of pods that are gone",
-    ),
+    ("NF_CT_NETLINK", "deleting connections of deleted pods"),
 ];
 const NEEDED_FOR_IPV6: [(&str, &str); 7] = [
     ("VETH", "pods' links"),
@@ -38,10 +35,7 @@ const NEEDED_FOR_IPV6: [(&str, &str); 7] = [
     ("NF_TABLES", "nftables"),
     ("NF_TABLES_IPV6", "nftables"),
     ("NFT_FIB_IPV6", "the check of pods' source addresses"),
-    (
-        "NF_CT_NETLINK",
-        "forgetting connections of pods that are gone",
-    ),
+    ("NF_CT_NETLINK", "deleting connections of deleted pods"),
 ];
 
 pub(super) fn check(places: &Places, pods: Family) -> Check {
@@ -51,7 +45,7 @@ pub(super) fn check(places: &Places, pods: Family) -> Check {
     let Some((path, text)) = configuration(places, release) else {
         return Check::skipped(
             NAME,
-            format!("{release} does not tell what it was built with"),
+            format!("the configuration of {release} is not available"),
         );
     };
     let needed = match pods {

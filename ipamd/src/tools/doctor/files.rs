@@ -32,9 +32,9 @@ pub(super) fn conflist(places: &Places, config: &Config) -> Check {
     let Some(path) = all.iter().find(ours) else {
         let finding = failure(
             format!("there is no {}", conflist::NAME),
-            format!("{} holds {} configurations", directory.display(), all.len()),
+            format!("{} has {} configurations", directory.display(), all.len()),
             STUCK,
-            "ipamd writes it once it can serve: look at the daemon, and at HOST_CNI_CONFDIR_PATH",
+            "ipamd writes it when it can serve: check the daemon and HOST_CNI_CONFDIR_PATH",
         );
         return Check::new("conflist", "", vec![finding]);
     };
@@ -43,7 +43,7 @@ pub(super) fn conflist(places: &Places, config: &Config) -> Check {
         findings.push(failure(
             "another network configuration comes first",
             format!("{} sorts before {}", name(first), conflist::NAME),
-            "the runtime asks the other plugin for every new pod",
+            "the runtime uses the other plugin for every new pod",
             "remove the other file, or the program that writes it",
         ));
     }
@@ -80,7 +80,7 @@ fn content(path: &Path, config: &Config) -> Option<Finding> {
             "the network configuration cannot be used",
             evidence,
             STUCK,
-            "delete the file and restart ipamd, which writes it anew",
+            "delete the file and restart ipamd, which writes it again",
         )
     };
     let text = match fs::read_to_string(path) {
@@ -94,7 +94,7 @@ fn content(path: &Path, config: &Config) -> Option<Finding> {
     let plugins = value["plugins"].as_array().cloned().unwrap_or_default();
     let Some(ours) = plugins.iter().find(|plugin| plugin["type"] == "hawser") else {
         return Some(broken(format!(
-            "{} names no plugin \"hawser\"",
+            "{} has no plugin \"hawser\"",
             path.display()
         )));
     };
@@ -113,7 +113,7 @@ pub(super) fn plugin(places: &Places) -> Check {
     let path = places.host(&places.cni_bin_dir).join("hawser");
     let missing = |evidence| {
         let remedy = "let the daemon set's init container install it, or set --cni-bin-dir to where the runtime looks";
-        vec![failure("the plugin is not there", evidence, STUCK, remedy)]
+        vec![failure("the plugin is missing", evidence, STUCK, remedy)]
     };
     let about = match fs::metadata(&path) {
         Ok(about) => about,
@@ -132,13 +132,13 @@ pub(super) fn plugin(places: &Places) -> Check {
             "the plugin cannot be executed",
             format!("{} has mode {mode:04o}", path.display()),
             STUCK,
-            "chmod 0755, and look for who changed it",
+            "chmod 0755, and find out who changed it",
         ));
     } else if mode & 0o022 != 0 {
         findings.push(warning(
-            "others than its owner may replace the plugin",
+            "users other than its owner can replace the plugin",
             format!("{} has mode {mode:04o}", path.display()),
-            "whoever replaces it runs as root on the next pod's start",
+            "a program that replaces it runs as root at the next pod's start",
             "chmod 0755",
         ));
     }
@@ -155,7 +155,7 @@ pub(super) fn kubelet(places: &Places, view: Option<&View>) -> Check {
         "/var/lib/kubelet/config.yaml",
     ];
     let Some(limit) = view.map(|view| view.pod_limit).filter(|limit| *limit > 0) else {
-        return Check::skipped(NAME, "the limit is the daemon's to tell");
+        return Check::skipped(NAME, "only the daemon knows the limit");
     };
     let read = |path: &'static str| {
         let text = fs::read_to_string(places.host(Path::new(path))).ok()?;
@@ -168,12 +168,12 @@ pub(super) fn kubelet(places: &Places, view: Option<&View>) -> Check {
     let wanted = limit + 2;
     let findings = if max_pods > wanted {
         vec![warning(
-            "kubelet takes more pods than there are addresses for",
+            "the kubelet accepts more pods than there are addresses",
             format!(
                 "maxPods is {max_pods} in {path}; {limit} pod addresses and two pods of the host's network are {wanted}"
             ),
             "the last pods scheduled to this node stay in ContainerCreating",
-            "set maxPods to what `ipamd max-pods --from-imds` prints",
+            "set maxPods to the value that `ipamd max-pods --from-imds` prints",
         )]
     } else {
         Vec::new()

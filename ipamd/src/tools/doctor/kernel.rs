@@ -19,7 +19,7 @@ use crate::{
 
 const TABLE: &str = "hawser";
 const REPAIR: &str =
-    "a running ipamd puts it back by itself; if it goes again, find the program that removes it";
+    "a running ipamd restores it; if it disappears again, find the program that removes it";
 
 pub(super) fn checks(config: &Config, view: Option<&View>) -> Vec<Check> {
     let family = config.pool.family;
@@ -39,7 +39,7 @@ pub(super) fn checks(config: &Config, view: Option<&View>) -> Vec<Check> {
 
 fn blind(name: &'static str, error: &dyn std::error::Error) -> Check {
     let finding = failure(
-        "the kernel cannot be asked",
+        "the kernel cannot be queried",
         chain(error),
         "ipamd cannot work here",
         "run this in the host's network namespace, on a kernel with nftables and policy routing",
@@ -54,12 +54,12 @@ fn settings(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
     let findings = match family {
         Family::V4 => vec![forwards(
             "/proc/sys/net/ipv4/ip_forward",
-            "sysctl net.ipv4.ip_forward=1, and find what sets it to 0",
+            "sysctl net.ipv4.ip_forward=1, and find out what sets it to 0",
         )],
         Family::V6 => vec![
             forwards(
                 "/proc/sys/net/ipv6/conf/all/forwarding",
-                "sysctl net.ipv6.conf.all.forwarding=1, and find what sets it to 0",
+                "sysctl net.ipv6.conf.all.forwarding=1, and find out what sets it to 0",
             ),
             deaf(socket, view),
         ],
@@ -73,7 +73,7 @@ fn forwards(path: &str, remedy: &'static str) -> Option<Finding> {
         Ok(text) => Some(failure(
             "the node does not forward packets",
             format!("{path} is {}", text.trim()),
-            "pods reach nothing but their own node",
+            "pods reach only their own node",
             remedy,
         )),
         Err(error) => Some(failure(
@@ -93,10 +93,10 @@ fn deaf(socket: &mut Socket, view: Option<&View>) -> Option<Finding> {
     let link = links.iter().find(|link| is_link_of(link, primary))?;
     link.ipv6.filter(|conf| conf.accept_ra == 1).map(|_| {
         failure(
-            "the node does not hear its router",
+            "the node ignores its router's advertisements",
             format!("net.ipv6.conf.{}.accept_ra is 1 on a node that forwards", link.name),
-            "its default route runs out half an hour after the last advertisement that was heard, and with it all pods' way out",
-            "set it to 2, or to 0 where another program hears the advertisements",
+            "its default route expires half an hour after the last accepted advertisement, and pods then have no route out either",
+            "set it to 2, or to 0 if another program handles the advertisements",
         )
     })
 }
@@ -117,7 +117,7 @@ fn links(socket: &mut Socket, config: &Config, view: Option<&View>) -> Check {
     const NAME: &str = "links";
     let enis = ready(view);
     if enis.is_empty() {
-        return Check::skipped(NAME, "which ENIs there are is the daemon's to tell");
+        return Check::skipped(NAME, "the list of ENIs needs the daemon or its state file");
     }
     let links = match socket.links() {
         Ok(links) => links,
@@ -131,7 +131,7 @@ fn links(socket: &mut Socket, config: &Config, view: Option<&View>) -> Check {
                 format!("{} has no link", eni.id),
                 format!("no interface has MAC {}", eni.mac),
                 "pods on this ENI have no network beyond the node",
-                "look whether it is attached, and what the kernel's log says of its driver",
+                "check whether it is attached, and check the kernel's log for its driver",
             ));
             continue;
         };
@@ -147,7 +147,7 @@ fn links(socket: &mut Socket, config: &Config, view: Option<&View>) -> Check {
         }
         if !wrong.is_empty() {
             findings.push(failure(
-                format!("{} of {} is not set up as it shall be", link.name, eni.id),
+                format!("{} of {} is not configured correctly", link.name, eni.id),
                 wrong.join(", "),
                 "packets of its pods are lost, or replies to them dropped",
                 REPAIR,
@@ -157,7 +157,7 @@ fn links(socket: &mut Socket, config: &Config, view: Option<&View>) -> Check {
     Check::new(NAME, format!("{} ENIs up, MTU {mtu}", enis.len()), findings)
 }
 
-/// The rules of design §4.2: local pods first, then each ENI's pods and the ENI's own address to its table.
+/// Checks the ip rules: local pods first, then each ENI's pods and the ENI's own address to its table.
 fn rules(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
     const NAME: &str = "rules";
     let present = match socket.rules(family) {
@@ -181,7 +181,7 @@ fn rules(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
     };
     if !has(RULE_PODS, PODS_TABLE) {
         let what = format!("the rule {RULE_PODS} to the pods' table");
-        missing(what, "no packet finds its way to a pod of this node");
+        missing(what, "no packet reaches a pod of this node");
     }
     for eni in ready(view).iter().filter(|eni| !eni.primary) {
         let Some(device) = eni.device else { continue };
@@ -189,7 +189,7 @@ fn rules(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
         for (priority, effect) in [
             (
                 RULE_ENI,
-                "pods on this ENI send by the primary one, and the VPC drops it",
+                "pods on this ENI send through the primary one, and the VPC drops the packets",
             ),
             (
                 RULE_ENI_ADDRESS,
@@ -204,12 +204,12 @@ fn rules(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
             }
         }
     }
-    findings.extend(strangers(&present));
+    findings.extend(foreign_rules(&present));
     Check::new(NAME, format!("{} of ours", ours.len()), findings)
 }
 
 /// Rules of others that come before ENIs' tables, such as those of the AWS VPC CNI after a migration.
-fn strangers(present: &[Rule]) -> Option<Finding> {
+fn foreign_rules(present: &[Rule]) -> Option<Finding> {
     let foreign: Vec<_> = present
         .iter()
         .filter(|r| r.protocol != PROTOCOL && (1..RULE_ENI_ADDRESS).contains(&r.priority))
@@ -227,8 +227,8 @@ fn strangers(present: &[Rule]) -> Option<Finding> {
     Some(warning(
         format!("{} rules of other programs come before ours", foreign.len()),
         shown,
-        "packets that they match do not go the way of their ENI",
-        "remove what an earlier network plugin left; a node restart does so",
+        "matching packets do not use the ENI of their pod",
+        "remove the rules of an earlier network plugin; a reboot removes them too",
     ))
 }
 
@@ -279,12 +279,12 @@ fn nftables(family: Family, block_metadata: bool) -> Check {
         Family::V4 => (
             "ip hawser",
             "choose_eni",
-            "pods on secondary ENIs send by the primary one, and what leaves the VPC keeps its pod's address",
+            "pods on secondary ENIs send through the primary one, and traffic out of the VPC is not translated",
         ),
         Family::V6 => (
             "ip6 hawser",
             "check_source",
-            "pods may send from addresses that are not theirs, and pose as routers",
+            "pods can send from addresses of others, and act as routers",
         ),
     };
     let mut wanted = vec![(chain, effect)];
@@ -296,7 +296,7 @@ fn nftables(family: Family, block_metadata: bool) -> Check {
     }
     for (chain, effect) in wanted {
         if let Some(what) = lacks(&listed, family, chain) {
-            let table = format!("table {table} is not as it shall be");
+            let table = format!("table {table} is not correct");
             findings.push(failure(table, what, effect, REPAIR));
         }
     }
@@ -317,7 +317,7 @@ fn nftables(family: Family, block_metadata: bool) -> Check {
     }
     Check::new(
         NAME,
-        format!("table {table} stands among {} objects", listed.len()),
+        format!("table {table} exists, among {} objects", listed.len()),
         findings,
     )
 }

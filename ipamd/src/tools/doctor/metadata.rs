@@ -49,20 +49,20 @@ fn reachable(places: &Places, answer: &Result<Head, String>, took: Duration) -> 
             "the instance metadata service cannot be reached",
             format!("{url}: {error}"),
             EFFECT,
-            "look for firewall rules towards 169.254.169.254, and for a hop limit of 1 if this is a pod's network",
+            "check the firewall rules for 169.254.169.254, and for a hop limit of 1 if this is a pod's network",
         )),
         Ok(Head { status: 200, .. }) if took >= SLOW => Some(warning(
             "the instance metadata service is slow",
             format!("{url} answered after {milliseconds} ms"),
             "the daemon's start takes as long for every key",
-            "look for who asks it often: it throttles each instance",
+            "find out what calls it often: it throttles each instance",
         )),
         Ok(Head { status: 200, .. }) => None,
         Ok(Head { status, .. }) => Some(failure(
-            "the instance metadata service gives no token",
+            "the instance metadata service returns no token",
             format!("{url} answered {status}"),
             EFFECT,
-            "403 means that it is switched off for this instance, 429 that somebody asks too often",
+            "403 means that it is disabled for this instance, 429 that there are too many requests",
         )),
     };
     let seen = format!("token after {milliseconds} ms");
@@ -73,7 +73,7 @@ fn skew(answer: &Result<Head, String>) -> Check {
     const NAME: &str = "clock";
     let date = answer.as_ref().ok().and_then(|head| head.date.as_deref());
     let Some(date) = date else {
-        return Check::skipped(NAME, "the metadata service told no time");
+        return Check::skipped(NAME, "the metadata service returned no time");
     };
     let Ok(theirs) = DateTime::from_str(date, Format::HttpDate) else {
         return Check::skipped(
@@ -130,7 +130,7 @@ async fn token(url: &str) -> std::io::Result<Head> {
     // A head has some hundred bytes, and the service closes the connection on request.
     stream.take(16 << 10).read_to_end(&mut answer).await?;
     head(&String::from_utf8_lossy(&answer))
-        .ok_or_else(|| std::io::Error::other("what answers does not speak HTTP"))
+        .ok_or_else(|| std::io::Error::other("the answer is not HTTP"))
 }
 
 fn head(answer: &str) -> Option<Head> {

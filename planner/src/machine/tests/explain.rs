@@ -29,7 +29,7 @@ fn a_pool_as_wanted_rests() {
 }
 
 #[test]
-fn what_is_asked_for_is_listed_as_a_call() {
+fn pending_commands_are_listed_as_calls() {
     let mut world = world(warm(3));
     world.add(1);
     world.run(0);
@@ -85,7 +85,7 @@ fn a_waiting_pod_has_a_cause() {
 }
 
 #[test]
-fn a_full_node_rests_and_says_why() {
+fn a_full_node_does_nothing_and_explains_why() {
     let mut world = world(warm(3));
     for n in 0..27 {
         world.add(n);

@@ -78,7 +78,7 @@ fn an_address_rests_and_then_serves_again() {
 }
 
 #[test]
-fn the_limit_is_that_of_prefixes_and_told() {
+fn the_limit_is_that_of_prefixes_and_is_shown() {
     let mut world = World::new("t3.nano", config());
     let limit = limits::pod_limit(limits::require("t3.nano").unwrap(), &config());
     assert_eq!(limit.addresses, 2 * 16);
@@ -183,7 +183,7 @@ fn prefixes_that_are_gone_with_pods_on_them_leave_room_for_another() {
 }
 
 #[test]
-fn a_second_prefix_is_given_back_and_the_last_is_kept() {
+fn a_second_prefix_is_returned_and_the_last_is_kept() {
     let mut world = World::new("m5.large", config());
     let primary = world.enis.keys().next().unwrap().clone();
     world.give(&primary, Amount::Ipv6Prefixes(1));
@@ -276,7 +276,7 @@ fn pods_of_a_prefix_that_is_gone_take_one_slot_after_a_restart() {
 
 /// ENIs from a time when the node gave IPv4 addresses to its pods.
 #[test]
-fn enis_of_a_former_family_are_let_go() {
+fn enis_of_the_other_family_are_released() {
     let mut world = World::bare("m5.large", config());
     world.foreign(1, true);
     world.start();

@@ -110,7 +110,7 @@ fn an_eni_outlives_its_addresses_until_it_was_not_needed_for_days() {
 }
 
 #[test]
-fn the_limit_of_the_node_bounds_what_is_asked_for() {
+fn the_limit_of_the_node_bounds_requests() {
     let mut world = World::new("t3.small", Config::default());
     for n in 0..9 {
         world.add(n);
@@ -121,7 +121,7 @@ fn the_limit_of_the_node_bounds_what_is_asked_for() {
 }
 
 #[test]
-fn prefixes_are_asked_for_whole_and_given_back_whole() {
+fn prefixes_are_requested_and_returned_whole() {
     let mut world = settled(Config {
         prefix_delegation: true,
         ..Config::default()

@@ -35,7 +35,7 @@ fn free_on(world: &World, eni: &EniId) -> Option<(Phase, bool)> {
 }
 
 #[test]
-fn an_eni_whose_link_is_gone_serves_nobody_and_ec2_is_asked() {
+fn an_eni_without_a_link_serves_no_pod_and_ec2_is_asked() {
     let (mut world, id, mac) = two_enis();
     let before = world.planner.counters().describes;
     world.run(7200);

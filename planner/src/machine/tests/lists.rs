@@ -175,7 +175,7 @@ fn an_address_that_was_moved_away_is_quarantined_and_heals() {
 
 /// Row 20.
 #[test]
-fn an_eni_that_is_no_longer_ours_is_left_alone() {
+fn an_eni_that_is_no_longer_ours_is_not_changed() {
     let mut world = full();
     world.add(9);
     world.run(60);
@@ -296,7 +296,7 @@ fn one_list_without_an_idle_eni_does_not_give_it_up() {
 }
 
 #[test]
-fn one_list_without_a_free_address_only_puts_it_aside() {
+fn one_list_without_a_free_address_only_quarantines_it() {
     let mut world = World::new("m5.large", ip_targets(2, 2));
     world.run(60);
     let mut list = world.listing();

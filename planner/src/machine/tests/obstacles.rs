@@ -33,14 +33,14 @@ fn waited_for(world: &World, asked: Ticket) -> Option<Obstacle> {
 }
 
 #[test]
-fn a_free_address_is_waited_for_by_nobody() {
+fn no_pod_waits_while_an_address_is_free() {
     let mut world = holding(1, Config::upstream());
     let ticket = world.add(0);
     assert_eq!(waited_for(&world, ticket), None);
 }
 
 #[test]
-fn growth_is_told_by_the_step_that_it_began_with() {
+fn growth_is_reported_by_its_first_step() {
     let mut world = holding(1, Config::upstream());
     world.add(0);
     let assigned = world.add(1);
@@ -57,7 +57,7 @@ fn growth_is_told_by_the_step_that_it_began_with() {
 }
 
 #[test]
-fn a_pod_that_comes_late_to_growth_has_waited_for_its_rest() {
+fn a_pod_that_joins_growth_late_has_waited_for_the_remaining_steps() {
     let mut world = holding(9, Config::upstream());
     for n in 0..10 {
         world.add(n);
@@ -74,7 +74,7 @@ fn a_pod_that_comes_late_to_growth_has_waited_for_its_rest() {
 }
 
 #[test]
-fn addresses_that_rest_are_told_where_nothing_may_grow() {
+fn cooling_addresses_are_reported_if_the_pool_must_not_grow() {
     let config = Config {
         provisioning: false,
         cooldown: Duration::from_secs(30),
@@ -89,7 +89,7 @@ fn addresses_that_rest_are_told_where_nothing_may_grow() {
 }
 
 #[test]
-fn a_refusal_of_ec2_is_told_though_the_pod_is_granted_in_the_end() {
+fn an_ec2_refusal_is_reported_although_the_pod_gets_an_address() {
     let denied = Class::Denied {
         action: "ec2:CreateNetworkInterface".into(),
     };

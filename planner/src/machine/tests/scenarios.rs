@@ -143,7 +143,7 @@ fn a_burst_is_grown_for_in_one_call_per_eni() {
     );
     assert!(
         calls.len() <= 1 + 6 * 3,
-        "design §12: at most 1 + ENIs × 3, not {}",
+        "at most 1 + ENIs × 3 calls, not {}",
         calls.len()
     );
     assert_eq!(count(|c| matches!(c, Command::Describe { .. })), 0);
@@ -230,7 +230,7 @@ fn a_cooling_address_is_worth_waiting_for() {
 }
 
 #[test]
-fn the_fullest_eni_is_used_first_and_the_longest_rested_address() {
+fn the_fullest_eni_and_the_first_released_address_are_used_first() {
     let mut world = World::new(
         "m5.large",
         Config {
@@ -268,7 +268,7 @@ fn wait_order_is_arrival_order() {
 }
 
 #[test]
-fn a_cancelled_ticket_is_forgotten() {
+fn a_cancelled_ticket_is_removed() {
     let mut world = World::new("m5.large", ip_targets(1, 1));
     world.add(1);
     let second = world.add(2);
@@ -278,7 +278,7 @@ fn a_cancelled_ticket_is_forgotten() {
 }
 
 #[test]
-fn a_stopping_daemon_refuses_and_calls_nobody() {
+fn a_stopping_daemon_refuses_and_makes_no_calls() {
     let mut world = World::new("m5.large", ip_targets(1, 1));
     world.add(1);
     let waits = world.add(2);
@@ -297,7 +297,7 @@ fn a_stopping_daemon_refuses_and_calls_nobody() {
 }
 
 #[test]
-fn without_provisioning_nothing_grows_and_the_reason_is_told() {
+fn without_provisioning_nothing_grows_and_the_reason_is_shown() {
     let mut world = World::bare(
         "m5.large",
         Config {
@@ -420,7 +420,7 @@ fn restored_pods_are_served_before_any_inventory() {
 }
 
 #[test]
-fn the_longest_rested_address_comes_first_after_a_restart_too() {
+fn the_first_released_address_is_used_first_after_a_restart_too() {
     let config = Config {
         warm_eni_target: Some(0),
         ..Config::upstream()

@@ -25,7 +25,7 @@ fn after_a_job(config: Config) -> World {
 }
 
 #[test]
-fn a_surplus_must_last_before_it_is_given_back() {
+fn a_surplus_must_last_before_it_is_returned() {
     let mut world = after_a_job(ip_targets(2, 2));
     let from = world.log.len();
     world.run(59);
@@ -93,7 +93,7 @@ fn a_cordoned_node_keeps_its_enis_but_not_its_surplus() {
 }
 
 #[test]
-fn prefixes_are_given_back_whole() {
+fn prefixes_are_returned_whole() {
     let config = Config {
         prefix_delegation: true,
         ..ip_targets(4, 0)
@@ -133,7 +133,7 @@ fn a_failed_unassign_leaves_usable_addresses() {
 }
 
 #[test]
-fn a_slow_detach_holds_nobody_up() {
+fn a_slow_detach_delays_nothing_else() {
     let mut world = after_a_job(Config {
         warm_eni_target: Some(0),
         ..Config::upstream()

@@ -48,7 +48,7 @@ fn an_eni_whose_attach_waits_is_still_counted_upon() {
 }
 
 #[test]
-fn a_throttled_assign_is_no_reason_for_an_eni() {
+fn a_throttled_assign_creates_no_eni() {
     let mut world = World::bare("m5.large", no_spare());
     world.fault(Action::Assign, later());
     world.start();

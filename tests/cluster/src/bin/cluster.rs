@@ -1,4 +1,4 @@
-//! `make cluster`: a Kubernetes of two nodes on a simulated VPC, with Hawser as its network.
+//! `make cluster`: a Kubernetes cluster of two nodes on a simulated VPC, with Hawser as its network.
 
 #![forbid(unsafe_code)]
 
@@ -20,7 +20,7 @@ const READY_LIMIT: Duration = Duration::from_secs(180);
 
 fn main() -> ExitCode {
     let keep = env::args().nth(1).as_deref() == Some("keep");
-    // Opened here, where people's kubectl is, and not in the sandbox.
+    // Listen outside the sandbox, where the user's kubectl runs.
     let shown = TcpForward::open().and_then(|forward| {
         sandbox::enter().map_err(io::Error::other)?;
         show(keep.then_some(forward))
@@ -57,11 +57,11 @@ fn show(forward: Option<TcpForward>) -> io::Result<()> {
         keep(&cluster, forward)?;
     }
     drop(cluster);
-    step.done("all of it is taken down")?;
+    step.done("the cluster is removed")?;
     Ok(())
 }
 
-/// Leaves the cluster standing for as long as somebody uses it.
+/// Keeps the cluster running until the user ends it.
 fn keep(cluster: &Cluster, forward: TcpForward) -> io::Result<()> {
     let netns = cluster.control_plane.instance.netns.as_fd();
     let netns = datapath::netns::Netns::from_fd(netns.try_clone_to_owned()?);
@@ -73,16 +73,16 @@ fn keep(cluster: &Cluster, forward: TcpForward) -> io::Result<()> {
     for node in &cluster.nodes {
         outln!("{}    # a shell on {}", node.entry(), node.name)?;
     }
-    outln!("Enter (or the end of standard input) takes it all down.")?;
+    outln!("Press Enter (or end standard input) to remove the cluster.")?;
     io::stdin().read_line(&mut String::new())?;
     fs::remove_file(file)
 }
 
-/// Says what is done and when.
+/// Prints each finished step with its time.
 struct Steps(Instant);
 
 impl Steps {
-    #[expect(clippy::disallowed_methods, reason = "people are told real times")]
+    #[expect(clippy::disallowed_methods, reason = "prints real times")]
     fn begin() -> Self {
         Self(Instant::now())
     }

@@ -22,10 +22,10 @@ trials!(
     an_unreachable_ec2_is_named,
     a_waiting_add_is_served_by_the_first_address,
     a_lost_create_reply_makes_no_second_eni,
-    del_calls_off_an_add_that_waits,
-    slots_that_ec2_says_are_taken_are_named,
-    a_wait_that_is_over_tells_what_was_under_way,
-    a_pool_that_may_not_grow_says_so,
+    del_cancels_a_waiting_add,
+    slots_in_use_according_to_ec2_are_named,
+    an_expired_wait_lists_the_operations_in_progress,
+    a_pool_that_must_not_grow_is_named,
 );
 
 fn refused_after(action: Action, code: &str, reason: Reason, words: &[&str]) -> Outcome {
@@ -96,7 +96,7 @@ fn an_unreachable_ec2_is_named() -> Outcome {
     )
 }
 
-fn slots_that_ec2_says_are_taken_are_named() -> Outcome {
+fn slots_in_use_according_to_ec2_are_named() -> Outcome {
     refused_after(
         Action::AttachNetworkInterface,
         "AttachmentLimitExceeded",
@@ -105,7 +105,7 @@ fn slots_that_ec2_says_are_taken_are_named() -> Outcome {
     )
 }
 
-fn a_wait_that_is_over_tells_what_was_under_way() -> Outcome {
+fn an_expired_wait_lists_the_operations_in_progress() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = full_node(&lab)?;
     next_create(&lab, FaultKind::Hang);
@@ -117,7 +117,7 @@ fn a_wait_that_is_over_tells_what_was_under_way() -> Outcome {
     expect_refusal(&node, &add_within(&node, 3)?, Reason::PoolEmpty, &words)
 }
 
-fn a_pool_that_may_not_grow_says_so() -> Outcome {
+fn a_pool_that_must_not_grow_is_named() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let settings = [("DISABLE_NETWORK_RESOURCE_PROVISIONING", "true")];
     let node = lab.node("t3.small", &settings)?;
@@ -151,7 +151,7 @@ fn a_lost_create_reply_makes_no_second_eni() -> Outcome {
     Ok(())
 }
 
-fn del_calls_off_an_add_that_waits() -> Outcome {
+fn del_cancels_a_waiting_add() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = full_node(&lab)?;
     next_create(&lab, FaultKind::Hang);

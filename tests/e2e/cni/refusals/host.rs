@@ -44,8 +44,8 @@ trials!(
     a_request_without_a_sandbox_is_refused,
     a_stopping_daemon_sends_those_that_wait_to_the_next,
     an_address_that_the_kernel_still_routes_is_not_granted_again_at_once,
-    check_names_what_it_misses,
-    more_requests_than_there_is_room_for_are_turned_away,
+    check_reports_what_is_missing,
+    requests_above_the_limit_are_refused,
 );
 
 fn a_link_in_the_pods_way_is_named() -> Outcome {
@@ -134,7 +134,7 @@ fn waits(node: &Node, count: u32) -> bool {
 }
 
 /// A request continues after its caller was killed, so a limit for connections is not enough.
-fn more_requests_than_there_is_room_for_are_turned_away() -> Outcome {
+fn requests_above_the_limit_are_refused() -> Outcome {
     // The limit with 128 descriptors.
     const ROOM: u32 = 8;
     let lab = Lab::start(SimConfig::default())?;
@@ -157,7 +157,7 @@ fn more_requests_than_there_is_room_for_are_turned_away() -> Outcome {
     expect_refusal(&node, &add_within(&node, 5)?, Reason::Busy, &words)
 }
 
-fn check_names_what_it_misses() -> Outcome {
+fn check_reports_what_is_missing() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[])?;
     let pod = node.add_pod("a")?;

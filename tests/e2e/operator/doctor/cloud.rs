@@ -13,10 +13,10 @@ trials!(
     a_metadata_service_in_trouble_is_found,
     a_small_subnet_and_a_short_hop_limit_are_found,
     ec2_out_of_reach_is_found,
-    what_iam_denies_is_found_action_by_action
+    denied_iam_actions_are_found_one_by_one
 );
 
-fn what_iam_denies_is_found_action_by_action() -> Outcome {
+fn denied_iam_actions_are_found_one_by_one() -> Outcome {
     let examined = DoctorNode::start("m5.large", SimConfig::default())?;
     for action in [
         Action::CreateNetworkInterface,
@@ -42,7 +42,7 @@ fn what_iam_denies_is_found_action_by_action() -> Outcome {
         "UnauthorizedOperation",
     );
     examined.lab.sim.faults().push(fault);
-    examined.finds("iam", "EC2 does not tell what is attached")?;
+    examined.finds("iam", "EC2 does not list the attached ENIs")?;
     examined.lab.sim.faults().clear();
     let fault = Fault::error(Action::CreateTags, u32::MAX, "InternalError");
     examined.lab.sim.faults().push(fault);
@@ -52,7 +52,7 @@ fn what_iam_denies_is_found_action_by_action() -> Outcome {
 fn ec2_out_of_reach_is_found() -> Outcome {
     let examined = DoctorNode::start("m5.large", SimConfig::default())?;
     let output = examined.doctor_at("http://127.0.0.1:9", &["--output", "json"])?;
-    Report::read(&output)?.finds("iam", "EC2 cannot be asked")
+    Report::read(&output)?.finds("iam", "EC2 cannot be called")
 }
 
 fn a_metadata_service_in_trouble_is_found() -> Outcome {
@@ -69,7 +69,7 @@ fn a_metadata_service_in_trouble_is_found() -> Outcome {
     fault(Duration::from_millis(1200), None);
     examined.finds("imds", "is slow")?;
     fault(Duration::ZERO, Some(403));
-    examined.finds("imds", "gives no token")?;
+    examined.finds("imds", "returns no token")?;
     examined.healthy()?;
     let mut examined = examined;
     examined
@@ -102,7 +102,7 @@ fn a_small_subnet_and_a_short_hop_limit_are_found() -> Outcome {
     sim.subnets[0].cidr = "10.0.0.0/28".parse::<Ipv4Net>()?;
     // All on one ENI: the last address cannot be both another ENI's own and a pod's.
     let examined = DoctorNode::start("m5.xlarge", sim)?;
-    examined.finds("hop limit", "answers no pod")?;
+    examined.finds("hop limit", "pods cannot reach")?;
     examined.finds("subnets", "has few free addresses")?;
     // Sixteen, minus the five that AWS reserves and the primary ENI's own.
     for n in 0..8 {

@@ -8,7 +8,7 @@ use super::doctor_node::DoctorNode;
 use crate::suite::{Outcome, trials};
 
 trials!(
-    a_kernel_without_what_pods_need_is_found,
+    missing_kernel_features_are_found,
     kubelet_that_takes_too_many_pods_is_found,
     network_managers_are_found,
     the_plugin_must_be_there_and_executable,
@@ -55,9 +55,9 @@ fn the_plugin_must_be_there_and_executable() -> Outcome {
     mode(0o644)?;
     examined.finds("plugin", "cannot be executed")?;
     mode(0o777)?;
-    examined.finds("plugin", "others than its owner")?;
+    examined.finds("plugin", "users other than its owner")?;
     fs::remove_file(&plugin)?;
-    examined.finds("plugin", "is not there")
+    examined.finds("plugin", "is missing")
 }
 
 fn kubelet_that_takes_too_many_pods_is_found() -> Outcome {
@@ -99,7 +99,7 @@ fn network_managers_are_found() -> Outcome {
     examined.finds("interference", "NetworkManager runs")
 }
 
-fn a_kernel_without_what_pods_need_is_found() -> Outcome {
+fn missing_kernel_features_are_found() -> Outcome {
     let examined = DoctorNode::start("m5.large", SimConfig::default())?;
     examined.healthy()?;
     let (path, whole) = examined.kernel_config()?;

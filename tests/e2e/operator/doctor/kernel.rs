@@ -12,10 +12,10 @@ use crate::{
 };
 
 trials!(
-    a_dead_daemon_is_found_and_so_is_what_it_left,
-    what_is_missing_in_the_kernel_is_found,
-    what_is_missing_of_ipv6_in_the_kernel_is_found,
-    a_link_that_is_not_as_it_shall_be_is_told_what_is_wrong_with_it,
+    a_dead_daemon_and_its_state_file_are_found,
+    missing_kernel_objects_are_found,
+    missing_ipv6_kernel_objects_are_found,
+    differences_of_a_link_are_reported,
     a_kernel_that_cannot_be_asked_is_found,
 );
 
@@ -45,7 +45,7 @@ fn dead() -> Result<(DoctorNode, Vec<lab::node::Pod>), libtest_mimic::Failed> {
     Ok((examined, pods))
 }
 
-fn a_dead_daemon_is_found_and_so_is_what_it_left() -> Outcome {
+fn a_dead_daemon_and_its_state_file_are_found() -> Outcome {
     let (examined, _pods) = dead()?;
     let told = examined.told()?;
     told.finds("daemon", "does not answer")?;
@@ -54,12 +54,12 @@ fn a_dead_daemon_is_found_and_so_is_what_it_left() -> Outcome {
     assert!(
         all[0].1["evidence"]
             .as_str()
-            .is_some_and(|text| text.contains("it left a state file"))
+            .is_some_and(|text| text.contains("there is a state file"))
     );
     Ok(())
 }
 
-fn what_is_missing_in_the_kernel_is_found() -> Outcome {
+fn missing_kernel_objects_are_found() -> Outcome {
     let (examined, pods) = dead()?;
     let pod = pods[0].address();
     in_node(
@@ -84,9 +84,9 @@ fn what_is_missing_in_the_kernel_is_found() -> Outcome {
     in_node(&examined, "nft", "add chain ip nat AWS-SNAT-CHAIN-0")?;
     examined.finds("nftables", "chains of the AWS VPC CNI")?;
     in_node(&examined, "nft", "flush chain ip hawser choose_eni")?;
-    examined.finds("nftables", "table ip hawser is not as it shall be")?;
+    examined.finds("nftables", "table ip hawser is not correct")?;
     in_node(&examined, "nft", "delete table ip hawser")?;
-    examined.finds("nftables", "table ip hawser is not as it shall be")?;
+    examined.finds("nftables", "table ip hawser is not correct")?;
 
     let link = secondary_link(&examined)?;
     in_node(&examined, "ip", &format!("link del {link}"))?;
@@ -97,7 +97,7 @@ fn what_is_missing_in_the_kernel_is_found() -> Outcome {
     examined.finds("sysctl", "does not forward")
 }
 
-fn what_is_missing_of_ipv6_in_the_kernel_is_found() -> Outcome {
+fn missing_ipv6_kernel_objects_are_found() -> Outcome {
     let settings = [&ipv6::SIX[..], &[("HAWSER_BLOCK_POD_IMDS", "true")]].concat();
     let mut examined = DoctorNode::with("m5.large", SimConfig::dual_stack(), &settings)?;
     let pod = examined.node.add_pod("pod")?;
@@ -113,7 +113,7 @@ fn what_is_missing_of_ipv6_in_the_kernel_is_found() -> Outcome {
     in_node(&examined, "ip", "-6 rule del priority 512")?;
     examined.finds("rules", "the rule 512 to the pods' table is missing")?;
 
-    let wrong = "table ip6 hawser is not as it shall be";
+    let wrong = "table ip6 hawser is not correct";
     in_node(&examined, "nft", "flush chain ip6 hawser block_metadata")?;
     examined.finds("nftables", wrong)?;
     in_node(&examined, "nft", "delete table ip6 hawser")?;
@@ -124,12 +124,12 @@ fn what_is_missing_of_ipv6_in_the_kernel_is_found() -> Outcome {
         examined.node.netns().run(|| fs::write(path, value))?
     };
     set("eth0/accept_ra", "1")?;
-    examined.finds("sysctl", "does not hear its router")?;
+    examined.finds("sysctl", "ignores its router")?;
     set("all/forwarding", "0")?;
     examined.finds("sysctl", "does not forward")
 }
 
-fn a_link_that_is_not_as_it_shall_be_is_told_what_is_wrong_with_it() -> Outcome {
+fn differences_of_a_link_are_reported() -> Outcome {
     let (examined, _pods) = dead()?;
     let link = secondary_link(&examined)?;
     let evidence = |told: &Report| {
@@ -169,7 +169,7 @@ fn a_kernel_that_cannot_be_asked_is_found() -> Outcome {
     let (examined, _pods) = dead()?;
     let endpoint = examined.lab.sim.ec2_endpoint();
     let output = examined.doctor_under(WITHOUT, &endpoint, &["--output", "json"])?;
-    Report::read(&output)?.finds("nftables", "the kernel cannot be asked")?;
+    Report::read(&output)?.finds("nftables", "the kernel cannot be queried")?;
 
     let empty = examined.root.join("empty");
     fs::create_dir(&empty)?;

@@ -88,7 +88,7 @@ fn foreign_interfaces_that_take_slots_are_found() -> Outcome {
     examined
         .node
         .start_daemon(&examined.lab.sim.ec2_endpoint())?;
-    let found = || examined.finds("pool", "take up ENI slots").is_ok();
+    let found = || examined.finds("pool", "use ENI slots").is_ok();
     assert!(
         eventually(Duration::from_secs(20), found),
         "{:#?}",

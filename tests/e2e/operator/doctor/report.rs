@@ -13,7 +13,7 @@ use crate::{
 trials!(
     a_finding_is_written_for_people,
     a_healthy_node_has_no_finding,
-    the_bundle_helps_and_tells_no_secret
+    the_bundle_contains_no_secrets
 );
 
 /// Observations of healthy checks differ between runs and are left out.
@@ -69,7 +69,7 @@ fn a_healthy_node_has_no_finding() -> Outcome {
     Ok(())
 }
 
-fn the_bundle_helps_and_tells_no_secret() -> Outcome {
+fn the_bundle_contains_no_secrets() -> Outcome {
     let examined = DoctorNode::start("m5.large", SimConfig::default())?;
     examined.node.add_pod("patient")?;
     let other = "{\"name\": \"x\", \"plugins\": [{\"type\": \"x\", \"apiToken\": \"hush\"}]}";

@@ -54,7 +54,7 @@ fn demo(forwards: Vec<TcpForward>) -> io::Result<()> {
     )?;
 
     step(&format!(
-        "two {KIND} nodes, each with a daemon that holds CAP_NET_ADMIN and nothing else"
+        "two {KIND} nodes, each with a daemon that has only CAP_NET_ADMIN"
     ))?;
     let nodes = [launch(&lab)?, launch(&lab)?];
 
@@ -67,10 +67,10 @@ fn demo(forwards: Vec<TcpForward>) -> io::Result<()> {
     let [red, blue] = &placed;
     ping_all("red → blue", red, blue)?;
     ping_all("blue → red", blue, red)?;
-    step("and every pod of its own node")?;
+    step("every pod pings every pod of its own node")?;
     ping_all("red → red", red, red)?;
 
-    step("what the nodes hold")?;
+    step("the nodes' ENIs, addresses and pods")?;
     for (node, pods) in nodes.iter().zip(&placed) {
         show(node, pods)?;
     }
@@ -79,24 +79,24 @@ fn demo(forwards: Vec<TcpForward>) -> io::Result<()> {
         keep(forwards, &nodes)?;
     }
 
-    step("taking it all down")?;
+    step("removing everything")?;
     for (node, pods) in nodes.iter().zip(placed) {
         take_down(node, pods)?;
     }
-    outln!("\nDone. Nothing of it is left on this machine.")?;
+    outln!("\nDone. Everything is removed from this machine.")?;
     Ok(())
 }
 
 /// Keeps the nodes running until the user stops them.
 fn keep(forwards: Vec<TcpForward>, nodes: &[Node]) -> io::Result<()> {
-    step("the nodes stay; their live pages are at")?;
+    step("the nodes keep running; their live pages are")?;
     for (forward, node) in forwards.into_iter().zip(nodes) {
         let netns = node.netns().as_fd().try_clone_to_owned()?;
         let netns = Netns::from_fd(netns).map_err(io::Error::other)?;
         let address = forward.lead(Arc::new(netns), PAGE_PORT)?;
         outln!("   http://{address}/  ({})", node.instance.id)?;
     }
-    outln!("   Enter (or the end of standard input) takes it all down.")?;
+    outln!("   Press Enter (or end standard input) to remove everything.")?;
     io::stdin().read_line(&mut String::new()).map(drop)
 }
 
@@ -125,7 +125,7 @@ fn launch(lab: &Lab) -> io::Result<Node> {
         )));
     }
     outln!(
-        "   {}  {:<12} ready after {} ms, {PODS} addresses warm after {} ms more",
+        "   {}  {:<12} ready after {} ms, {PODS} addresses warm {} ms later",
         node.instance.id,
         node.instance.address,
         ready.as_millis(),
@@ -140,7 +140,7 @@ fn place(node: &Node, colour: &str) -> io::Result<Vec<Pod>> {
         .collect::<io::Result<_>>()?;
     let took = pods.iter().map(|pod| pod.added.took).collect();
     outln!(
-        "   {colour:<5} {} ADDs, start of process to end: {}",
+        "   {colour:<5} {} ADDs, from start to end of the process: {}",
         pods.len(),
         spread(took)
     )?;

@@ -1,7 +1,7 @@
 //! Checks what must be true after a crash: the live pods, the node's kernel, the daemon's view and EC2's ledger.
 //!
-//! Each check is a single look; the caller repeats it until the node is at rest. The numbers are the design's
-//! invariants.
+//! Each check looks once; the caller repeats it until the node is at rest. The numbers are those of the invariants in
+//! ARCHITECTURE.md.
 
 use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
 
@@ -69,7 +69,7 @@ fn differ<T: Ord + std::fmt::Debug>(
 ) -> Option<String> {
     let more: Vec<_> = found.difference(want).collect();
     let less: Vec<_> = want.difference(found).collect();
-    (found != want).then(|| format!("{what}: {more:?} too much, {less:?} missing"))
+    (found != want).then(|| format!("{what}: unexpected {more:?}, missing {less:?}"))
 }
 
 fn addresses(pods: &[Pod]) -> BTreeSet<IpAddr> {
@@ -200,7 +200,7 @@ fn states(setup: &Setup, snapshot: &Snapshot, resting: &[IpAddr]) -> Vec<String>
     }
     let cooling = is("cooling");
     let early = resting.iter().filter(|address| !cooling.contains(address));
-    wrong.extend(early.map(|address| format!("I3: {address} does not rest")));
+    wrong.extend(early.map(|address| format!("I3: {address} is not in cooldown")));
     if snapshot.waiting > 0 {
         wrong.push(format!("{} ADDs wait", snapshot.waiting));
     }

@@ -110,7 +110,9 @@ fn work_off(scenario: &impl Scenario, shared: &Shared) {
                 report.repeated.push(at.to_string());
                 queue.push_back((at, tries + 1));
             }
-            Ok(_) => report.failed.push(format!("{at}: not met in {TRIES} runs")),
+            Ok(_) => report
+                .failed
+                .push(format!("{at}: not reached in {TRIES} runs")),
             Err(error) => report.failed.push(format!("{at}: {error}")),
         }
     }

@@ -218,7 +218,7 @@ impl Setup {
             if wait(tracer, count, over) {
                 return Ok(verb);
             }
-            let text = format!("the work did not end\n{}", self.node.log());
+            let text = format!("the requests did not end\n{}", self.node.log());
             Err(io::Error::other(text))
         })
     }

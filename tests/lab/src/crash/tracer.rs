@@ -79,7 +79,7 @@ pub struct Trace {
 /// How to trace.
 #[expect(
     missing_debug_implementations,
-    reason = "a closure has nothing to show"
+    reason = "a closure has no debug output"
 )]
 pub struct Plan<'a> {
     pub pid: Pid,
@@ -152,7 +152,8 @@ fn seize(pid: Pid) -> io::Result<BTreeSet<Pid>> {
         for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
             let name = entry?.file_name();
             let number = name.to_str().and_then(|text| text.parse().ok());
-            let tid = Pid::from_raw(number.ok_or_else(|| io::Error::other("an odd thread id"))?);
+            let tid =
+                Pid::from_raw(number.ok_or_else(|| io::Error::other("an unexpected thread id"))?);
             if !seen.insert(tid) {
                 continue;
             }

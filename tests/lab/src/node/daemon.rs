@@ -115,7 +115,7 @@ impl Node {
     ) -> io::Result<std::process::Output> {
         let binary = binaries::ipamd();
         let mut words = words.iter().map(OsStr::new).chain([binary.as_os_str()]);
-        let mut command = Command::new(words.next().expect("the binary at the least"));
+        let mut command = Command::new(words.next().expect("at least the program's name"));
         command
             .args(words)
             .args(arguments)
@@ -129,7 +129,7 @@ impl Node {
 
     fn daemon_command(&self, words: &[&str], ec2_endpoint: &str) -> Command {
         let mut words = words.iter().chain(&["setpriv"]);
-        let mut command = Command::new(words.next().expect("setpriv at the least"));
+        let mut command = Command::new(words.next().expect("at least setpriv"));
         command.args(words);
         // Root with an empty bounding set: exec gives uid 0 no more than what is left in it.
         command

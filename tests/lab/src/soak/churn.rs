@@ -64,7 +64,7 @@ pub(super) fn fill(sites: &[Site], shared: &SharedState, pods: usize) {
         if worker.pods.len() < pods {
             let placed = worker.pods.len();
             shared.violation(format!(
-                "node {} took only {placed} of {pods} pods in calm weather",
+                "node {} accepted only {placed} of {pods} pods without faults",
                 site.number
             ));
         }
@@ -139,9 +139,8 @@ impl<'a> Worker<'a> {
         self.shared.count(|tally| tally.repeated_adds += 1);
         let both = first.succeeded() && second.succeeded();
         if both && first.address() != second.address() {
-            self.shared.violation(format!(
-                "{id} was given two addresses: {first:?}, {second:?}"
-            ));
+            self.shared
+                .violation(format!("{id} got two addresses: {first:?}, {second:?}"));
         }
         let told = if first.succeeded() { first } else { second };
         self.enter(id, netns, path, &told)

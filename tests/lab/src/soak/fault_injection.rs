@@ -99,7 +99,7 @@ pub(super) fn restart(sim: &Sim, sites: &[Site], shared: &SharedState, seed: u64
         };
         if !matches!(ended, Ok(true)) {
             shared.violation(format!(
-                "the daemon of node {} did not end well: {ended:?}",
+                "the daemon of node {} failed at its end: {ended:?}",
                 site.number
             ));
         }

@@ -44,7 +44,12 @@ fn all_left(lab: &Lab, sites: &[Site], shared: &SharedState, begun: Instant) -> 
     let mut left = Vec::new();
     for site in sites {
         let looked = left_on(lab, site, &ever);
-        let error = |e: io::Error| vec![format!("no look after {:?}: {e}", begun.elapsed())];
+        let error = |e: io::Error| {
+            vec![format!(
+                "cannot inspect the node after {:?}: {e}",
+                begun.elapsed()
+            )]
+        };
         let lines = looked.unwrap_or_else(error);
         left.extend(
             lines
@@ -123,7 +128,7 @@ fn in_pool(lab: &Lab, site: &Site) -> io::Result<Vec<String>> {
         } else {
             "EC2"
         };
-        left.push(format!("address {address}: known to {who} alone"));
+        left.push(format!("address {address}: only {who} has it"));
     }
     Ok(left)
 }

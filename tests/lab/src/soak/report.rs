@@ -63,9 +63,8 @@ impl Report {
     fn judge_memory(&mut self) {
         let grown = memory::growth(&self.life);
         if grown > FLAT {
-            self.violations.push(format!(
-                "the daemon grew by {grown} KiB in its longest life"
-            ));
+            self.violations
+                .push(format!("the longest-running daemon grew by {grown} KiB"));
         }
     }
 
@@ -78,7 +77,7 @@ impl Report {
                 self.descriptors.push((early, end.descriptors));
                 if end.descriptors > early + SPARE_DESCRIPTORS {
                     self.violations.push(format!(
-                        "node {}: {} descriptors at the end, {early} once",
+                        "node {}: {} descriptors at the end, {early} at the start",
                         site.number, end.descriptors
                     ));
                 }
@@ -115,13 +114,13 @@ impl fmt::Display for Report {
         let refused: u64 = t.refused.values().sum();
         writeln!(
             f,
-            "churn       {} s, at rest {} s after the last pod",
+            "churn       {} s, settled {} s after the last pod",
             self.churned.as_secs(),
             self.settled.as_secs()
         )?;
         writeln!(
             f,
-            "ADDs        {} answered, {refused} refused, {} of them asked twice at once, {} more killed half-way; slowest {:.1} s",
+            "ADDs        {} answered, {refused} refused, {} of them sent twice at the same time, {} more killed; slowest {:.1} s",
             t.adds,
             t.repeated_adds,
             t.killed_adds,
@@ -132,7 +131,7 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "DELs        {}, {} of them repetitions, {} for nobody; {} pods ended without one; slowest {:.1} s",
+            "DELs        {}, {} of them repeated, {} for unknown sandboxes; {} pods ended without a DEL; slowest {:.1} s",
             t.dels,
             t.repeated_dels,
             t.unknown_dels,
@@ -178,7 +177,7 @@ impl Report {
         )?;
         writeln!(
             f,
-            "            over the longest life of a daemon ({lasted} s): {:+} KiB",
+            "            change in the longest-running daemon ({lasted} s): {:+} KiB",
             memory::growth(&self.life)
         )?;
         let pairs = self

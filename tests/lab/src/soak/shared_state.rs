@@ -33,7 +33,7 @@ impl Purpose {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a soak lives in real time")]
+#[expect(clippy::disallowed_methods, reason = "a soak runs in real time")]
 pub(super) fn now() -> Instant {
     Instant::now()
 }
@@ -209,14 +209,14 @@ impl SharedState {
         let (pod, granted) = (Arc::new(pod), now());
         if let Some(other) = lock(&self.live).insert(pod.address, Arc::clone(&pod)) {
             self.violation(format!(
-                "{} was given {}, which {} has",
+                "{} got {}, which {} has",
                 pod.id, pod.address, other.id
             ));
         }
         let left = lock(&self.left).get(&pod.address).copied();
         // From before the DEL to after the ADD: at least the cooldown, however long both took.
         if left.is_some_and(|left| granted.duration_since(left) < self.cooldown) {
-            self.violation(format!("{} was granted before it had rested", pod.address));
+            self.violation(format!("{} was assigned during its cooldown", pod.address));
         }
         pod
     }

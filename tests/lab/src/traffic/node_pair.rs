@@ -210,7 +210,7 @@ impl NodePair {
         let packets = self.packets().map_err(|error| error.to_string())?;
         let mut wrong = std::mem::take(&mut self.wrong);
         for stray in capture::strays(&self.lab, &packets) {
-            wrong.push(format!("left by the wrong ENI: {stray:?}"));
+            wrong.push(format!("sent through the wrong ENI: {stray:?}"));
         }
         for eni in [self.a.instance.eni.clone(), self.secondary()] {
             if !packets.iter().any(|packet| packet.eni == eni) {

@@ -109,7 +109,7 @@ impl Daemon {
         let now = || Mono::from_epoch(shared.now());
         let cooldown = shared.with(|state, _| state.scenario.config.cooldown);
         let (store, contents) =
-            Store::open(&self.path, "boot").expect("what a daemon wrote can be read");
+            Store::open(&self.path, "boot").expect("the file of a daemon can be read");
         let intents = contents.intents.clone();
         let pods = PodNetwork {
             shared: shared.clone(),
@@ -197,7 +197,7 @@ impl Daemon {
         let (shared, generation) = (self.shared.clone(), self.generation);
         let store = Mutex::new(store);
         Worker::without_thread(move |job: Job<Store>| {
-            if !shared.point(generation, || "commit to be made".to_owned()) {
+            if !shared.point(generation, || "commit pending".to_owned()) {
                 job(&mut store.lock().expect("no job panics"));
                 shared.point(generation, || "commit made".to_owned());
             }

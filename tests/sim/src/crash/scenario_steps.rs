@@ -91,13 +91,13 @@ async fn settle(shared: &Shared) {
     shared.with(|state, now| {
         let leaks = oracle::leaks(state, &snapshot, now);
         if let Some(leak) = leaks.first() {
-            state.fail(now, "I4: nothing is leaked for ever", leak.clone());
+            state.fail(now, "I4: nothing leaks", leak.clone());
         }
         let held = snapshot.totals.assigned + snapshot.totals.reserved;
         if held > 0 || !state.kernel.links.is_empty() {
             let links = state.kernel.links.len();
-            let what = format!("{held} addresses and {links} links are left of pods that ended");
-            state.fail(now, "I4: nothing is leaked for ever", what);
+            let what = format!("{held} addresses and {links} links of deleted pods are left");
+            state.fail(now, "I4: nothing leaks", what);
         }
     });
     // The search for leaks of a previous process comes minutes after a start.
@@ -107,7 +107,7 @@ async fn settle(shared: &Shared) {
     shared.with(|state, now| {
         let made = state.budget.total() - before;
         if made > 0 {
-            let what = format!("{made} calls in a quiet hour");
+            let what = format!("{made} calls in an idle hour");
             state.fail(now, "I9: an idle node makes no EC2 call", what);
         }
     });
@@ -173,7 +173,7 @@ impl Runtime {
             self.delete(sandbox).await;
             sleep(AGAIN).await;
         }
-        unreachable!("attempts have no end")
+        unreachable!("the attempts are an infinite iterator")
     }
 
     async fn delete(&self, sandbox: Sandbox) {
@@ -213,7 +213,7 @@ impl State {
     fn told(&mut self, record: &Record, now: Duration) {
         let link = self.kernel.links.get(&record.host_name);
         if link.and_then(|link| link.address) != Some(record.address) {
-            let what = format!("{} was promised and is not routed", record.address);
+            let what = format!("{} was assigned and has no route", record.address);
             self.fail(now, "I6: ADD success means a complete datapath", what);
         }
         self.kernel
@@ -228,7 +228,7 @@ impl State {
             link.is_some_and(|link| link.address.is_some())
         };
         if link.as_ref().is_some_and(routed) {
-            let what = format!("{} is still routed", sandbox.container_id);
+            let what = format!("{} still has a route", sandbox.container_id);
             self.fail(now, "I7: DEL success means unreachable", what);
         }
         self.kernel.deleted.push(sandbox);

@@ -234,7 +234,7 @@ impl Ledger {
                     .retain(|address| !addresses.contains(address));
                 Reply::Done
             }
-            Call::UnassignIpv6Addresses { .. } => unreachable!("these nodes are of IPv4"),
+            Call::UnassignIpv6Addresses { .. } => unreachable!("these are IPv4 nodes"),
             Call::DescribeSubnets { .. } => Reply::Subnets(vec![subnet(node)]),
         }
     }
@@ -242,7 +242,7 @@ impl Ledger {
     fn find(&mut self, node: usize, id: &EniId) -> &mut Interface {
         let mut own = self.interfaces[node].iter_mut();
         own.find(|eni| eni.eni == *id)
-            .expect("a node names only what it was told of")
+            .expect("a node uses only ids that it received")
     }
 
     fn interface(&mut self, node: usize, secondary: u16) -> Interface {
@@ -315,7 +315,7 @@ const fn count(amount: Amount) -> u16 {
     match amount {
         Amount::Addresses(n) => n,
         Amount::Prefixes(_) | Amount::Ipv6Prefixes(_) => {
-            panic!("these nodes hold single addresses")
+            panic!("these nodes use single addresses")
         }
     }
 }

@@ -105,7 +105,7 @@ impl Node {
         let pool = self.pool.clone();
         async move {
             let granted = pool.add(sandbox.clone(), Pod::default(), patient()).await;
-            granted.expect("a patient pod is not refused");
+            granted.expect("a pod with a long deadline is not refused");
             pool.tell(Event::Wired { sandbox }).await;
         }
     }

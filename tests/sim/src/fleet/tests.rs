@@ -55,7 +55,7 @@ fn a_seed_repeats_a_run() {
 
 /// I4: within ten minutes. I9: with one more read than a node without a leak, and without calls afterwards.
 #[test]
-fn what_a_former_life_left_unattached_is_found_in_time() {
+fn unattached_enis_of_a_previous_process_are_found_in_time() {
     in_virtual_time(async {
         let account = Arc::new(Account::new(20, 5));
         let mut tasks = JoinSet::new();

@@ -214,7 +214,7 @@ impl State {
         let launch = LaunchInstance::plain(&scenario.kind.name, subnet.clone());
         let node = world
             .launch_instance(&launch, Duration::ZERO)
-            .expect("an empty subnet takes a node");
+            .expect("an empty subnet has room for a node");
         let mut lists = Lists::new(scenario.has_stale_lists());
         lists.record(&world, Duration::ZERO);
         Self {

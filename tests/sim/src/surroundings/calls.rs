@@ -133,7 +133,7 @@ fn creation(call: &Call) -> CreateNetworkInterface {
         amount,
     } = call
     else {
-        unreachable!("only a creation is turned into one");
+        unreachable!("only a creation is converted");
     };
     CreateNetworkInterface {
         groups: groups

@@ -45,7 +45,7 @@ impl Ec2 for Cloud {
 impl Cloud {
     async fn answer(self, mut call: Call) -> Result<Reply, CallError> {
         let asked = self.shared.now();
-        self.pass(&call, "to be sent").await;
+        self.pass(&call, "pending").await;
         let fate = self.shared.with(|state, now| {
             oracle::spent(state, &call, now);
             state.fate(&mut call, now)
@@ -284,5 +284,5 @@ fn refusal(call: &Call, error: &ApiError) -> CallError {
 
 /// The world's name for a call.
 fn action(call: &Call) -> Action {
-    Action::parse(call.action()).expect("the world knows what the daemon calls")
+    Action::parse(call.action()).expect("the simulator supports the daemon's calls")
 }

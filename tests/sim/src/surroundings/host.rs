@@ -81,7 +81,7 @@ impl EniHost for Host {
         if eni.index == 0 {
             return Ok(());
         }
-        self.pass("ENI to be set up").await;
+        self.pass("setting up ENI").await;
         let up = self.link(&eni).await && !self.refuses();
         self.dead().await;
         self.shared.with(|state, now| {
@@ -113,7 +113,7 @@ impl EniHost for Host {
     async fn deconfigure(&self, eni: ConfigureEni) -> Result<(), Failure> {
         sleep(Duration::from_millis(20)).await;
         self.dead().await;
-        self.pass("ENI to be taken out of use").await;
+        self.pass("removing ENI").await;
         if self.refuses() {
             return Err(failure("rules could not be removed"));
         }
@@ -125,7 +125,7 @@ impl EniHost for Host {
                 });
             state.configured.remove(&eni.eni);
         });
-        self.pass("ENI taken out of use").await;
+        self.pass("ENI removed").await;
         Ok(())
     }
 }

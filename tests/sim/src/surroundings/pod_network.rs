@@ -38,7 +38,7 @@ impl PodNetwork {
     /// The kernel does it between two points at which the daemon may die.
     async fn step(&self, name: &'static str, change: impl FnOnce(&mut State, Duration) + Send) {
         sleep(BATCH).await;
-        self.pass(name, "to be done").await;
+        self.pass(name, "pending").await;
         self.shared.with(change);
         self.pass(name, "done").await;
     }
@@ -161,7 +161,7 @@ impl State {
 
     fn unroute(&mut self, link: &str, now: Duration) {
         if self.kernel.running.values().any(|name| name == link) {
-            let what = format!("the route of {link} was taken away under its pod");
+            let what = format!("the route of {link} was removed while its pod runs");
             self.fail(now, "I10: existing pods keep their traffic", what);
         }
         let until = now + self.scenario.config.cooldown;

@@ -235,7 +235,7 @@ fn a_delayed_call_takes_that_long() {
 }
 
 #[test]
-fn a_hanging_call_is_not_done_and_blocks_nobody_else() {
+fn a_hanging_call_is_not_done_and_blocks_no_other_call() {
     use std::io::Write as _;
     let c = client();
     c.api.faults().push(Fault {

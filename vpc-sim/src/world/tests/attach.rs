@@ -158,7 +158,7 @@ fn force_ends_a_stalled_detach() {
 }
 
 #[test]
-fn delete_in_use_has_ec2s_words() {
+fn delete_of_an_eni_in_use_has_ec2s_message() {
     let mut lab = lab();
     let eni = lab.node.primary.clone();
     let refused = lab.world.delete_network_interface(&eni, T0).unwrap_err();
@@ -243,7 +243,7 @@ fn changes_follow_addresses_of_attached_interfaces_only() {
 }
 
 #[test]
-fn termination_deletes_what_it_was_told_to() {
+fn termination_deletes_marked_interfaces() {
     let mut lab = lab();
     let (kept, doomed) = (lab.plain(), lab.plain());
     lab.attach(&kept, 1, T0).unwrap();

@@ -44,7 +44,7 @@ fn kept() -> Kept {
 }
 
 #[test]
-fn what_is_kept_is_never_in_doubt_by_our_own_doing() {
+fn our_own_changes_cause_no_doubt() {
     let mut kept = kept();
     assert_eq!(kept.mark_dirty(), DirtySet::default());
     assert_eq!(kept.repair(&DirtySet::all()), []);
@@ -96,7 +96,7 @@ fn rules_routes_neighbours_and_nftables_come_back() {
 }
 
 #[test]
-fn settings_that_the_kernel_tells_of_come_back() {
+fn settings_with_notifications_are_restored() {
     let mut kept = kept();
     let pod = link().host_name;
     for setting in [
@@ -118,7 +118,7 @@ fn ipv6_that_is_switched_off_on_a_pods_link_is_switched_on() {
     assert_eq!(kept.after(&meddle), kinds);
 }
 
-/// The node's own address and default route are not restored by us, but by whoever configured them.
+/// The node's own address and default route are not restored by us, but by the program that configured them.
 #[test]
 fn ipv6_that_is_switched_off_is_switched_on() {
     for links in ["all", "eth0"] {
@@ -142,7 +142,7 @@ fn ipv6_that_is_switched_off_is_switched_on() {
 
 /// The kernel does not report changes of these. They are seen with another change, or in the next round.
 #[test]
-fn settings_that_the_kernel_does_not_tell_of_come_back() {
+fn settings_without_notifications_are_restored() {
     let mut kept = kept();
     let pod = link().host_name;
     for meddle in [
@@ -166,7 +166,7 @@ fn advertisements_that_are_not_wanted_are_not_switched_on() {
 }
 
 #[test]
-fn what_is_not_ours_stays() {
+fn objects_of_others_stay() {
     let mut kept = kept();
     kept.lab.show(
         "ip -6 rule add pref 512 to 2001:db8::77 lookup main; ip -6 rule add pref 600 lookup main proto static; \

@@ -16,7 +16,7 @@ fn slots(slots: usize) -> ConnectionSlots {
 }
 
 #[test]
-fn seats_follow_the_descriptors() {
+fn slots_follow_the_descriptors() {
     assert_eq!(Limits::within(1 << 20).slots, 1024);
     assert_eq!(Limits::within(1024).slots, 179);
     assert_eq!(
@@ -40,7 +40,7 @@ async fn an_idle_connection_ends_and_one_with_a_request_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seat_that_stood_empty_for_long_is_as_good_as_another() {
+async fn a_slot_that_was_free_for_long_works_like_another() {
     let mut slot = slots(8).take().await;
     tokio::time::advance(60 * SECOND).await;
     slot.occupy();
@@ -88,7 +88,7 @@ async fn where_all_are_at_work_a_new_one_waits_for_the_first_to_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_sent_without_being_a_request_is_bounded_each_and_in_all() {
+async fn unanswered_input_is_bounded_per_connection_and_in_total() {
     let slots = slots(8);
     let mut greedy = slots.take().await;
     assert_eq!(greedy.charge(1000), Ok(()));

@@ -24,7 +24,7 @@ fn known(bytes: &[u8]) -> Option<(Verb, Vec<u8>)> {
 }
 
 #[test]
-fn the_plugins_words_are_known_at_sight() {
+fn calls_in_the_plugins_form_are_recognised() {
     for (verb, method) in [
         (Verb::Add, "Add"),
         (Verb::Del, "Del"),
@@ -42,7 +42,7 @@ fn the_plugins_words_are_known_at_sight() {
 }
 
 #[test]
-fn what_differs_in_one_byte_is_not_known() {
+fn a_call_that_differs_in_one_byte_is_not_recognised() {
     let message = b"asked";
     let words = said_by_the_plugin("Add", message);
     for end in 0..words.len() {
@@ -62,7 +62,7 @@ fn what_differs_in_one_byte_is_not_known() {
 
 /// Otherwise the fuzzer would not try variations of these calls.
 #[test]
-fn the_fuzzed_corpus_has_calls_in_these_words() {
+fn the_fuzz_corpus_has_calls_in_this_form() {
     let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus/rpc");
     for (name, verb) in [
         ("plain-add", Verb::Add),

@@ -17,7 +17,7 @@ pub(super) fn draw(view: &View) -> String {
     if !view.unmanaged.is_empty() {
         line(
             &mut text,
-            &format!("\nnot the pool's: {}", view.unmanaged.join(", ")),
+            &format!("\nunmanaged: {}", view.unmanaged.join(", ")),
         );
     }
     text

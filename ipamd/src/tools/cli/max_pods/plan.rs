@@ -25,7 +25,7 @@ pub(super) struct Plan {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PlanError {
-    #[error("\"{name}\" is no setting of a plan; those are {}", NAMES.join(", "))]
+    #[error("\"{name}\" is not a setting of a plan; the settings are {}", NAMES.join(", "))]
     UnknownSetting { name: String },
     #[error("\"{item}\" is neither NAME=VALUE nor \"N pods\" nor \"N..M pods\"")]
     Item { item: String },
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plan_cannot_mean_is_refused() {
+    fn an_invalid_plan_is_refused() {
         for text in [
             "WARM_IP=5",
             "WARM_IP_TARGET=many",

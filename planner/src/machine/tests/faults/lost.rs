@@ -100,7 +100,7 @@ fn a_lost_assign_is_never_repeated_blindly() {
 
 /// Rows 5 and 21, and W31: a hanging call has its own deadline and does not block others.
 #[test]
-fn a_call_without_answer_blocks_nobody_else() {
+fn a_call_without_an_answer_blocks_no_other_call() {
     let mut world = full();
     world.fault(Action::Attach, [Fault::Silence]);
     let ticket = world.add(9);
@@ -124,7 +124,7 @@ fn a_call_without_answer_blocks_nobody_else() {
 }
 
 #[test]
-fn no_growth_before_ec2_told_what_is_attached() {
+fn no_growth_before_ec2_has_listed_the_enis() {
     let mut world = World::bare("m5.large", Config::upstream());
     let ticket = world.add_within(1, 10);
     world.run(10);
@@ -157,7 +157,7 @@ fn an_answer_after_its_deadline_makes_us_look() {
 
 /// I9: a doubt is checked at once, and then at growing intervals.
 #[test]
-fn doubt_for_ever_is_no_busy_loop() {
+fn a_permanent_doubt_causes_no_busy_loop() {
     for action in [Action::Assign, Action::Create, Action::Attach] {
         let mut world = World::bare(
             "m5.large",
@@ -178,7 +178,7 @@ fn doubt_for_ever_is_no_busy_loop() {
 
 /// Found by the simulation: EC2 may not find a new ENI for a moment. It was treated as gone and never deleted.
 #[test]
-fn a_young_eni_that_is_not_found_is_not_forgotten() {
+fn a_new_eni_that_is_not_found_is_kept() {
     let mut world = full();
     world.fault(Action::Attach, [Fault::Refuse(Class::Limit)]);
     world.fault(Action::Delete, [Fault::Refuse(Class::NotFound)]);

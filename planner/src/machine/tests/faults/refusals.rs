@@ -100,7 +100,7 @@ fn fragments_serve_single_addresses_and_prefixes_return_later() {
 
 /// Row 12.
 #[test]
-fn an_exhausted_subnet_is_named_and_asked_ever_less_often() {
+fn an_exhausted_subnet_is_named_and_tried_less_and_less_often() {
     let mut world = World::bare("m5.large", ip_targets(2, 0));
     world.left = 0;
     world.start();
@@ -130,7 +130,7 @@ fn an_exhausted_subnet_is_named_and_asked_ever_less_often() {
 }
 
 #[test]
-fn a_scarce_subnet_gives_what_it_has() {
+fn a_scarce_subnet_assigns_what_it_has() {
     let mut world = World::bare("m5.large", Config::upstream());
     world.left = 5;
     world.start();
@@ -139,7 +139,7 @@ fn a_scarce_subnet_gives_what_it_has() {
 
 /// Row 13.
 #[test]
-fn throttling_is_waited_out_and_warm_pods_go_on() {
+fn throttling_is_waited_out_and_free_addresses_are_assigned() {
     let mut world = World::new("m5.large", Config::upstream());
     world.fault(Action::Create, many(&throttled()));
     world.fault(Action::Assign, many(&throttled()));
@@ -247,7 +247,7 @@ fn a_link_that_never_comes_costs_its_eni() {
 
 /// The last single addresses are returned when prefixes are available again.
 #[test]
-fn single_addresses_from_a_fragmented_time_are_given_back() {
+fn single_addresses_of_a_fragmented_subnet_are_returned() {
     let mut world = in_a_fragmented_subnet();
     world.fragmented = false;
     world.run(700);
@@ -306,7 +306,7 @@ fn a_waiting_pod_is_served_soon_after_the_subnet_has_room_again() {
 /// Found by the simulation: slots in use by others are known from a list, and no further call would have shown that
 /// they had become free.
 #[test]
-fn slots_that_others_let_go_of_are_found_by_those_who_were_refused() {
+fn slots_that_others_release_are_found_after_a_refusal() {
     let mut world = World::bare("t3.small", ip_targets(1, 0));
     let guests = [world.foreign(1, false), world.foreign(2, false)];
     world.start();

@@ -22,7 +22,7 @@ fn watched(address: SocketAddr, node: &str) -> Words {
 async fn next(words: &mut Words) -> bool {
     tokio::time::timeout(Duration::from_secs(40), words.next())
         .await
-        .expect("a word in time")
+        .expect("an event in time")
         .expect("the stream has no end")
 }
 
@@ -32,14 +32,14 @@ async fn silent_until(words: &mut Words, server: &ApiServer, met: impl Fn((u32, 
     let asked = world.wait_for(|world| met((world.lists, world.watches)));
     let limit = tokio::time::sleep(Duration::from_secs(40));
     tokio::select! {
-        word = words.next() => panic!("an unasked word: {word:?}"),
+        word = words.next() => panic!("an unexpected event: {word:?}"),
         met = asked => drop(met.expect("the server runs")),
-        () = limit => panic!("the server was not asked"),
+        () = limit => panic!("the server received no request"),
     }
 }
 
 #[tokio::test]
-async fn cordon_and_release_are_told() {
+async fn cordon_and_uncordon_are_reported() {
     let server = server_at("127.0.0.1:0");
     let mut words = watched(server.address, "node-a");
     server.cordon(true);
@@ -50,11 +50,7 @@ async fn cordon_and_release_are_told() {
         node["metadata"]["deletionTimestamp"] = serde_json::json!("2026-01-01T00:00:00Z")
     });
     assert!(!next(&mut words).await);
-    assert_eq!(
-        server.asked(),
-        (1, 1),
-        "one list and one watch serve it all"
-    );
+    assert_eq!(server.asked(), (1, 1), "one list and one watch are enough");
 }
 
 #[tokio::test]
@@ -85,7 +81,7 @@ async fn after_410_the_node_is_listed_again() {
 }
 
 #[tokio::test]
-async fn what_changed_while_the_connection_was_cut_is_told() {
+async fn changes_during_a_disconnect_are_reported() {
     let server = server_at("127.0.0.1:0");
     let mut words = watched(server.address, "node-a");
     silent_until(&mut words, &server, |(_, watches)| watches == 1).await;
@@ -95,7 +91,7 @@ async fn what_changed_while_the_connection_was_cut_is_told() {
     let (lists, watches) = server.asked();
     assert!(
         lists == 1 && watches >= 2,
-        "the watch goes on from where it was: {lists}, {watches}"
+        "the watch continues where it stopped: {lists}, {watches}"
     );
 }
 
@@ -108,7 +104,7 @@ async fn fault_40_a_server_that_is_away_changes_nothing_until_it_is_back() {
     assert!(!next(&mut words).await);
     drop(server);
     let away = tokio::time::timeout(Duration::from_secs(3), words.next()).await;
-    assert!(away.is_err(), "no word without a server: {away:?}");
+    assert!(away.is_err(), "no event without a server: {away:?}");
     let server = server_at(&address.to_string());
     // Uncordoned in the meantime: the versions continue from the previous server's.
     server.cordon(true);
@@ -117,7 +113,7 @@ async fn fault_40_a_server_that_is_away_changes_nothing_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn fault_40_a_server_that_comes_late_is_found() {
+async fn fault_40_a_server_that_starts_late_is_found() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = port.local_addr().unwrap();
     drop(port);

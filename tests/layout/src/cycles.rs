@@ -1,7 +1,7 @@
-//! Modules beside each other that import each other.
+//! Finds modules of one folder that import each other.
 //!
-//! A module is its file together with the folder of the same name: that a file uses what is below it, and the other way
-//! round, is within one module and no circle. Whatever stands beside it must be on one side of it.
+//! A module is a file together with the folder of the same name. Imports between the file and its folder are within one
+//! module and are not a cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::tree::Tree;
 
 type Edges = BTreeSet<(usize, usize)>;
 
-/// A line for each circle, with the imports that make it.
+/// Returns a line for each cycle, with the imports that cause it.
 pub fn all(tree: &Tree, edges: &Edges) -> Vec<String> {
     let mut faults = Vec::new();
     for between in by_folder(tree, edges).values() {
@@ -25,7 +25,7 @@ pub fn all(tree: &Tree, edges: &Edges) -> Vec<String> {
     faults
 }
 
-/// By folder: which of its modules uses which other, and the first pair of files that shows it.
+/// For each folder: which of its modules uses which other one, with the first pair of files as evidence.
 fn by_folder(
     tree: &Tree,
     edges: &Edges,
@@ -54,13 +54,13 @@ fn describe(
         .map(|(a, b)| format!("\n    {} uses {}", name(a), name(b)))
         .collect();
     format!(
-        "an import circle: {}; move what both sides need below both{}",
+        "an import cycle: {}; move the shared part below both{}",
         members.join(", "),
         imports.concat()
     )
 }
 
-/// The sets of more than one node in which each is reached from each.
+/// The strongly connected components that have more than one node.
 fn knots(edges: &Edges) -> Vec<BTreeSet<usize>> {
     let mut out: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (from, to) in edges {
