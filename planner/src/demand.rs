@@ -1,86 +1,82 @@
-//! The observed demand of this node's pods, and the number of spare addresses that follows from it if no `WARM_*`
-//! variable is set.
+//! What this node's pods have requested so far, and the pool size that follows from it if no `WARM_*` variable is set.
 //!
-//! Three quantities are learned, each with its own statistic:
+//! Three figures are learnt:
 //!
-//! * **Bursts** determine how many addresses stay free. The size of a burst is the largest number of ADDs within EC2's
-//!   delivery time, in a run of ADDs without a pause. Only spare addresses can serve these pods without a wait. Bursts
-//!   are counted by size, and the counts decay ([`BURSTS_HALVE`]). The spare is the smallest size that was exceeded at
-//!   most [`TOLERATED`] times. A single burst therefore changes nothing, frequent bursts are covered except for a few
-//!   per cent, and an idle node goes down to the minimum step by step. A mean would never cover a whole burst, a
-//!   maximum would keep the worst hour forever, and a share of all pods would treat a nightly batch as ordinary.
-//! * **Surges** determine how much to request when a run exceeds the spare. A surge is the net increase of pods in one
-//!   run. The largest surge is remembered for days ([`SURGE_HALVES`]), and what is missing to it is requested at once:
-//!   pods that wait for EC2 wait as long for a hundred addresses as for one.
-//! * **Delivery** is the time from the request for an ENI until its addresses can be assigned, smoothed.
+//! * **Bursts** decide how many addresses stay free. A run is a sequence of ADDs without a pause. The size of its burst is
+//!   the most ADDs within the time that EC2 takes to deliver an ENI: only spare addresses can serve those pods at once.
+//!   Sizes are counted, the counts fade ([`BURSTS_HALVE`]), and the spare is the smallest size that was exceeded at most
+//!   [`TOLERATED`] times. So a single large burst has no effect, frequent bursts are served at once, and an idle node
+//!   returns to the minimum step by step. A mean would never serve a whole burst. A maximum would keep the worst hour for
+//!   ever. A share of all pods would count a nightly batch as usual.
+//! * **Surges** decide how much is requested when a run is larger than the spare. A surge is the net rise of pods in one
+//!   run. The largest is remembered for days ([`SURGE_HALVES`]), and what is missing of it is requested at once: EC2 takes
+//!   as long for a hundred addresses as for one.
+//! * **Delivery** is the smoothed time from the need for an ENI until its addresses are grantable.
 //!
-//! This module owns no pool and issues no commands. Deleted pods are visible in `used`: the increase of a run is net of
-//! them.
+//! Owns no pool and issues no command. Pods that leave are part of `used`, so the rise of a run is net of them.
 
 use std::{collections::VecDeque, time::Duration};
 
 use crate::Mono;
 
-/// Half-life of the burst counts: about the duration of a rollout or of a queue of CI jobs. With one hour, there are 10
-/// % fewer calls under churn and 10 % more idle addresses (measured with `benches`' `warm`, like the values below).
+/// Half-life of the counts of bursts: about the length of a series of deployments or a queue of CI jobs. An hour would save
+/// a tenth of the calls under churn and hold a tenth more idle addresses (here and below: `benches`' `warm`).
 pub(crate) const BURSTS_HALVE: Duration = Duration::from_secs(1800);
-/// Half-life of the surge: a nightly surge must still be known almost completely in the next night.
+/// Half-life of the surge: a nightly surge must be remembered almost completely until the next night.
 pub(crate) const SURGE_HALVES: Duration = Duration::from_secs(7 * 86_400);
-/// The number of bursts, in decayed counts, that may exceed the spare. With one, two batches in half an hour already
-/// count as a rule. With three, the pool holds almost as many addresses, because large bursts are rare, and makes more
-/// calls.
+/// Bursts that may exceed the spare, in faded counts. With one, two batches in half an hour would count as usual. With
+/// three, there are more calls and hardly fewer addresses, because large bursts are rare.
 const TOLERATED: f64 = 2.0;
-/// The minimum spare. Pods come in ones and twos at any time (a rolling update replaces one while another starts).
-/// Without a spare address, each of them would wait for EC2.
+/// The spare is never smaller: one or two pods may come at any time (a rolling update), and without a spare address each
+/// would wait for EC2.
 const FLOOR: u32 = 2;
-/// A count below this value is dropped.
+/// A count below this is dropped.
 const FORGOTTEN: f64 = 0.01;
-/// A run is cut after this time, otherwise a node with steady traffic would never learn anything.
+/// A run ends after this time, otherwise a node with steady traffic would never learn.
 const RUN: Duration = Duration::from_secs(600);
-/// EC2's delivery time before the first measurement (ec2-and-faults §3.5: create, attach, attaching).
+/// The assumed delivery before the first was measured (ec2-and-faults §3.5: create, attach, attaching).
 const DELIVERY: Duration = Duration::from_secs(6);
-/// The measured delivery time is limited to this range, so that one slow Attach does not turn the pods of an hour into
-/// one burst.
+/// Delivery is limited to these bounds, so that one stuck attach does not turn an hour's pods into one burst.
 const DELIVERY_BOUNDS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 
-/// What was learned, as plain values. It is kept over a restart ([`crate::Restored`]).
+/// The learnt figures. They are kept over a restart ([`crate::Restored`]).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Demand {
-    /// Burst sizes in pods, ascending, and how often each was seen, as decayed counts at the time `at`.
+    /// Sizes of bursts in pods, ascending, with their counts, faded as of `at`.
     pub bursts: Vec<(u32, f64)>,
     /// The largest net increase of pods in one run, decayed to the time `at`.
     pub surge: f64,
-    /// The time from the request for an ENI until its addresses can be assigned, smoothed. Zero if not measured yet.
+    /// The smoothed time from requesting an ENI until its addresses are grantable. Zero: never measured.
     pub delivery: Duration,
     pub at: Mono,
 }
 
-/// The pool's target, in addresses.
+/// What the pool should hold, in addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Target {
     /// Grow if fewer are available.
     pub low: u32,
-    /// Grow up to this number.
+    /// Grow up to this many.
     pub fill: u32,
-    /// The free addresses that stay when some are returned.
+    /// Keep this many free when some are given back.
     pub keep: u32,
     /// Return addresses only if more than this number are free.
     pub high: u32,
 }
 
-/// Pods that came without a pause longer than a delivery.
+/// A sequence of ADDs without a pause longer than a delivery.
 #[derive(Clone, Debug)]
 struct Run {
     since: Mono,
     last: Mono,
     /// The largest number of ADDs within one delivery time.
     peak: u32,
-    /// The number of pods at its start, and the largest increase since then.
+    /// Pods when it began, and the most that it has added.
     base: u32,
     rise: u32,
 }
 
-/// Measures the demand.
+/// Learns the demand from ADDs.
 #[derive(Clone, Debug)]
 pub(crate) struct DemandTracker {
     learnt: Demand,
@@ -92,7 +88,7 @@ pub(crate) struct DemandTracker {
 }
 
 impl DemandTracker {
-    /// A new node expects its first pods: half an ENI of addresses, which decays like a burst.
+    /// A new node is expected to get its first pods soon: a burst of half an ENI, for one half-life.
     pub(crate) fn new(eni: u32, limit: u32) -> Self {
         let first = (eni / 2).max(FLOOR);
         let learnt = Demand {
@@ -108,7 +104,7 @@ impl DemandTracker {
         }
     }
 
-    /// Restores what was learned before a restart. Values that no run can produce are dropped.
+    /// Restores the figures from before a restart. Impossible figures are dropped.
     pub(crate) fn restore(&mut self, mut learnt: Demand, now: Mono) {
         learnt
             .bursts
@@ -124,14 +120,14 @@ impl DemandTracker {
         self.learnt = learnt;
     }
 
-    /// What was learned so far, without the current run.
+    /// The figures so far, without the current run.
     pub(crate) fn learnt(&self, now: Mono) -> Demand {
         let mut learnt = self.learnt.clone();
         learnt.fade(now);
         learnt
     }
 
-    /// A pod needs an address; `used` pods already have or need one.
+    /// A pod wants an address. `used` pods have one or wait for one.
     pub(crate) fn add(&mut self, used: u32, now: Mono) {
         self.advance(now);
         let delivery = self.learnt.expected();
@@ -152,7 +148,7 @@ impl DemandTracker {
         run.rise = run.rise.max((used + 1).saturating_sub(run.base));
     }
 
-    /// EC2 delivered after `took`.
+    /// EC2 delivered an ENI that was requested `took` ago.
     pub(crate) fn delivered(&mut self, took: Duration) {
         let (least, most) = DELIVERY_BOUNDS;
         let took = took.clamp(least, most);
@@ -162,7 +158,7 @@ impl DemandTracker {
         };
     }
 
-    /// Updates the time: a run that has paused is complete and is counted.
+    /// Time passes: a run that has paused is over, and its figures are learnt.
     pub(crate) fn advance(&mut self, now: Mono) {
         if let Some(run) = self
             .run
@@ -179,8 +175,8 @@ impl DemandTracker {
         let spare = self.spare(now);
         let ahead = self.ahead(spare, now);
         let slack = self.slack();
-        // A burst has just used the spare, and its pods may end before the next burst. Refilling at once would make 50
-        // % more calls under churn and hold as many idle addresses.
+        // After a burst, its pods may leave before the next one comes. Refilling at once would make half as many calls
+        // again under churn, and hold as many idle addresses.
         let low = spare.div_ceil(2).max(ahead);
         Target {
             low,
@@ -192,20 +188,20 @@ impl DemandTracker {
 
     /// The free addresses to keep for the next burst in quiet times.
     pub(crate) fn spare(&self, now: Mono) -> u32 {
-        // Not `clamp`: a node with a single ENI with two addresses has a limit below the minimum.
+        // Not `clamp`: a node with one ENI of two addresses has a limit below the floor.
         self.learnt.ordinary(now).max(FLOOR).min(self.limit)
     }
 
-    /// The step of growth: a sixth of an ENI, so that a node with small ENIs requests few addresses. With a fifth, idle
-    /// addresses increase by 10 %; with a tenth, a steady node makes twice as many calls. The band in which nothing is
-    /// done is three steps wide. In a narrower band, normal variations of a steady node would each cost a call.
+    /// The step of growth: a sixth of an ENI, so that a node with small ENIs requests little. With a fifth, idle addresses
+    /// rise by a tenth. With a tenth, the calls of a steady node double. Nothing is done within a band of three steps: with
+    /// a narrower band, each small change on a steady node would cost a call.
     fn slack(&self) -> u32 {
         (self.eni / 6).clamp(1, 12)
     }
 
-    /// What a run that has exceeded the spare will still need: the rest of the last surge. If the surge is not larger,
-    /// the pods that come at the current rate until EC2 has delivered, but at most one ENI, because the run may end at
-    /// any time.
+    /// How many more pods to expect from a run that is larger than the spare: what is missing of the last surge. If nothing
+    /// is known of it, what comes at the current rate until EC2 has delivered, but at most one ENI, because the run may end
+    /// at any time.
     fn ahead(&self, spare: u32, now: Mono) -> u32 {
         let Some(run) = self.run.as_ref().filter(|run| run.rise > spare) else {
             return 0;
@@ -215,13 +211,12 @@ impl DemandTracker {
         let rate = f64::from(count(self.recent.len())) / age.as_secs_f64();
         let coming = whole(rate * delivery.as_secs_f64()).min(self.eni);
         let surge = self.learnt.surge(now);
-        // A quarter more, because the surge decays and no two nights are the same. If it is not enough, a second round
-        // of calls is needed.
+        // A quarter more: the memory has faded and surges differ, and too little would cost a second round of calls.
         let lacking = (surge + surge / 4).saturating_sub(run.rise);
         if lacking > 0 { lacking } else { coming }
     }
 
-    /// When the target changes without an event: at the end of a run, or by decay.
+    /// When the target changes without an event: at the end of a run, or when counts have faded.
     pub(crate) fn next_change(&self, now: Mono) -> Option<Mono> {
         let run = self.run.as_ref().map(|run| {
             let pause = run.last + self.learnt.expected();
@@ -259,7 +254,7 @@ impl Demand {
         }
     }
 
-    /// The smallest size that was exceeded at most as often as tolerated.
+    /// The smallest size that was exceeded at most [`TOLERATED`] times.
     fn ordinary(&self, now: Mono) -> u32 {
         let share = half(now.since(self.at), BURSTS_HALVE);
         let mut exceeding = 0.0;
@@ -272,7 +267,7 @@ impl Demand {
         0
     }
 
-    /// When bursts of at least `size` have decayed to the tolerated number.
+    /// When the count of bursts of at least `size` falls to [`TOLERATED`].
     fn fades_below(&self, size: u32) -> Option<Mono> {
         let known = self.bursts.iter().filter(|(other, _)| *other >= size);
         let weight: f64 = known.map(|(_, weight)| weight).sum();
@@ -289,7 +284,7 @@ fn half(age: Duration, life: Duration) -> f64 {
     (-age.as_secs_f64() / life.as_secs_f64()).exp2()
 }
 
-/// A time slightly after this number of half-lives, so that rounding does not result in a time before it.
+/// A time just after this many half-lives. The extra second guards against rounding.
 fn after(at: Mono, halvings: f64, life: Duration) -> Mono {
     at + life.mul_f64(halvings) + Duration::from_secs(1)
 }
@@ -298,7 +293,7 @@ fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// The integer part, for values that are counts of pods.
+/// The whole part of a count.
 fn whole(figure: f64) -> u32 {
     #[expect(
         clippy::cast_possible_truncation,

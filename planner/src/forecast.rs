@@ -1,7 +1,7 @@
-//! What a policy will hold: runs the real planner in virtual time on a node without faults.
+//! What a policy will hold: runs the real planner in virtual time on a node where nothing fails.
 //!
-//! Owns a simulated EC2 that answers immediately and never runs out of addresses, and pods that come one at a time. It
-//! shares nothing with a live node. There are no faults and no deleted pods.
+//! Owns an EC2 that answers at once and never runs out of addresses, and pods that come one at a time. It shares nothing
+//! with a live node. It has no faults and no deletions.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -16,8 +16,8 @@ use crate::{
     Op, Planner, Pod, Sandbox, Ticket, event::Bond,
 };
 
-/// How long each number of pods lasts before the result is recorded. This is longer than a fixed target takes to
-/// settle, and longer than the half-hour half-life of bursts in a pool that sizes itself.
+/// How long each number of pods lasts before the result is read. It is longer than a fixed target needs to settle, and
+/// longer than the half-hour in which a pool that sizes itself halves its memory of bursts.
 pub const BETWEEN: Duration = Duration::from_secs(3600);
 
 /// What the node holds for a number of pods.
@@ -25,18 +25,18 @@ pub const BETWEEN: Duration = Duration::from_secs(3600);
 pub struct Holding {
     pub pods: u32,
     pub enis: u32,
-    /// Addresses for pods, used or free.
+    /// Pod addresses, in use or free.
     pub addresses: u32,
     pub free: u32,
     /// /28 prefixes. Their addresses are included in `addresses`.
     pub prefixes: u32,
-    /// Addresses of the subnet: the pods' addresses and the ENIs' primary addresses.
+    /// Addresses of the subnet that are taken: the pods' and the ENIs' own.
     pub subnet_addresses: u32,
-    /// Mutating EC2 calls since the node was created.
+    /// EC2 calls that change something, since the node started.
     pub calls: u64,
 }
 
-/// One holding for no pods, and one for each further pod up to `pods` or to the instance's limit, whichever is lower.
+/// One holding for each number of pods from 0 up to `pods` or the instance's limit, whichever is less.
 #[must_use]
 pub fn forecast(instance: &InstanceType, config: &Config, pods: u32) -> Vec<Holding> {
     let mut node = Node::new(instance, config);
@@ -49,7 +49,7 @@ pub fn forecast(instance: &InstanceType, config: &Config, pods: u32) -> Vec<Hold
     held
 }
 
-/// A node and its simulated EC2.
+/// A node and its EC2.
 struct Node {
     planner: Planner,
     now: Mono,
@@ -91,7 +91,7 @@ impl Node {
         });
     }
 
-    /// Waits for [`BETWEEN`] and records the result.
+    /// Lets [`BETWEEN`] pass and reads the result.
     fn rest(&mut self) -> Holding {
         let end = self.now + BETWEEN;
         loop {
@@ -132,7 +132,7 @@ impl Node {
             Command::Grant { sandbox, .. } => {
                 return self.events.push_back(Event::Wired { sandbox });
             }
-            // Above the limit, or the pool must not grow: the holding shows it.
+            // The pods are beyond the limit, or the policy may not grow. The holding shows it.
             Command::Refuse { .. } => return,
             Command::CreateEni { op, amount, .. } => (op, Answer::Created(self.create(amount))),
             Command::AttachEni {

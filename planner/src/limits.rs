@@ -1,10 +1,8 @@
 //! The limits of an instance type, and the number of pod addresses that follows from them.
 //!
-//! Owns the table of published EC2 limits (`data/instance-limits.tsv`, compiled in) and the formula that turns a row
-//! into a pod limit. The daemon enforces this limit, and `ipamd max-pods` prints it. There are no guesses: an unknown
-//! type is an error with similar names, never a default.
-//!
-//! May use no other module. Must not know the pool.
+//! Owns the table of published EC2 limits (`data/instance-limits.tsv`, compiled in) and the one formula that turns a row
+//! into a pod limit. The daemon enforces the limit, and `ipamd max-pods` prints it. It must not guess: an unknown type is
+//! an error that names similar types. It may use the operator's settings and nothing else of the planner.
 
 pub mod expression;
 pub mod max_pods;
@@ -17,8 +15,7 @@ use crate::{Config, Family};
 pub use max_pods::{MaxPods, Question, Unanswerable, max_pods};
 pub use table::{UnknownType, all, lookup, nearest, require};
 
-/// Addresses in one /28 prefix. All sixteen can be assigned to pods, including the first and the last one, because EC2
-/// routes a prefix as a whole.
+/// Addresses in one /28 prefix. All sixteen can serve pods, because EC2 routes a prefix as a whole.
 pub const PREFIX_SIZE: u32 = 16;
 
 /// The hypervisor of an instance type. Prefixes need Nitro.
@@ -26,7 +23,7 @@ pub const PREFIX_SIZE: u32 = 16;
 pub enum Hypervisor {
     Nitro,
     Xen,
-    /// Not published by EC2: bare metal, and two families that were retired before Nitro.
+    /// EC2 publishes none for bare metal and for two families older than Nitro.
     Unknown,
 }
 
@@ -53,12 +50,12 @@ pub struct InstanceType {
     pub vcpus: Option<u16>,
 }
 
-/// How the operator uses the slots of an instance.
+/// The settings that decide how an instance's slots are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// `MAX_ENI`; 0 means unset, as in the AWS VPC CNI.
+    /// `MAX_ENI`. 0 means unset, as upstream.
     pub max_eni: Option<u16>,
-    /// `ENABLE_PREFIX_DELEGATION`; no effect if the instance does not support it.
+    /// `ENABLE_PREFIX_DELEGATION`. It has no effect if the instance does not support prefixes.
     pub prefixes: bool,
     /// `AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG`: pods are in other subnets than the node, so the primary ENI serves no
     /// pods.
@@ -78,19 +75,19 @@ impl From<&Config> for Usage {
 }
 
 impl InstanceType {
-    /// EC2 assigns prefixes only to Nitro instances. Bare metal uses the same cards.
+    /// EC2 assigns prefixes to Nitro instances only. Bare metal uses the same cards.
     #[must_use]
     pub const fn supports_prefixes(&self) -> bool {
         matches!(self.hypervisor, Hypervisor::Nitro) || self.bare_metal
     }
 
-    /// Slots of one ENI for pods: all except the primary address.
+    /// Slots on one ENI that can serve pods: all except the slot of its primary address.
     #[must_use]
     pub const fn slots_per_eni(&self) -> u16 {
         self.ipv4_per_eni.saturating_sub(1)
     }
 
-    /// ENIs on the default card, where all of the pool's ENIs are.
+    /// ENIs on the default card. The pool uses no other card.
     #[must_use]
     pub fn card_enis(&self) -> u16 {
         self.cards
@@ -98,9 +95,8 @@ impl InstanceType {
             .map_or(self.max_enis, |card| self.max_enis.min(*card))
     }
 
-    /// The maximum number of ENIs in the pool: the limit of the default card, or `MAX_ENI` if lower. In IPv6, only the
-    /// primary one, whose single prefix is enough. Interfaces that the pool does not manage are not subtracted here,
-    /// because their number changes.
+    /// ENIs that the pool may hold: the default card's limit, capped by `MAX_ENI`. In IPv6 the primary ENI alone, whose one
+    /// prefix is enough. Unmanaged interfaces are not subtracted here, because they come and go.
     #[must_use]
     pub fn eni_cap(&self, config: &Config) -> u16 {
         match config.family {
@@ -116,14 +112,14 @@ impl InstanceType {
             .map_or(hardware, |max| hardware.min(max))
     }
 
-    /// Whether the pool requests prefixes: the operator enabled them and the instance supports them. The AWS VPC CNI
-    /// also uses single addresses on older hypervisors without a warning.
+    /// Whether the pool requests prefixes: the operator wants them and the instance supports them. On older hypervisors it
+    /// uses single addresses, as upstream.
     #[must_use]
     pub const fn prefix_mode(&self, config: &Config) -> bool {
         config.prefix_delegation && self.supports_prefixes()
     }
 
-    /// ENIs that serve pods under `usage`: the limit minus those for custom networking and for a trunk.
+    /// ENIs that serve pods under `usage`: the capped count minus those that custom networking and a trunk take.
     #[must_use]
     pub fn serving_enis(&self, usage: &Usage) -> u16 {
         let trunk = usage.trunk && self.trunking == Some(true);
@@ -133,7 +129,7 @@ impl InstanceType {
     }
 }
 
-/// How many pods can have their own address, and why.
+/// How many pods can have an address of their own, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodLimit {
     /// Pod addresses. Host-network pods need none and are not counted.
@@ -153,8 +149,8 @@ pub fn pod_limit(instance: &InstanceType, config: &Config) -> PodLimit {
     }
 }
 
-/// A /80 prefix never limits the number of pods, so the size of the node must. The AWS VPC CNI has no own number for
-/// IPv6; operators use the one of IPv4 prefixes. `MAX_ENI` has no effect, because the pool needs only the primary ENI.
+/// A /80 is never the limit, so the size of the node must be. Upstream has no figure for IPv6, and operators use the figure
+/// of IPv4 prefixes. `MAX_ENI` has no effect, because the pool needs the primary ENI only.
 fn ipv6_limit(instance: &InstanceType) -> PodLimit {
     let usage = Usage {
         prefixes: true,
@@ -172,7 +168,7 @@ fn ipv6_limit(instance: &InstanceType) -> PodLimit {
     }
 }
 
-/// The pod addresses that an instance type can hold, and why.
+/// How many pod addresses an instance type can hold, and why.
 #[must_use]
 pub fn pod_addresses(instance: &InstanceType, usage: &Usage) -> PodLimit {
     let enis = instance.serving_enis(usage);
@@ -204,7 +200,7 @@ pub fn pod_addresses(instance: &InstanceType, usage: &Usage) -> PodLimit {
     }
 }
 
-/// What reserves ENIs of the default card.
+/// Why some ENIs of the default card serve no pods.
 fn reservations(instance: &InstanceType, usage: &Usage) -> Vec<&'static str> {
     let capped = instance.capped(usage.max_eni) < instance.card_enis();
     let trunk = usage.trunk && instance.trunking == Some(true);

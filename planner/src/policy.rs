@@ -1,19 +1,19 @@
-//! How many addresses the pool needs, and how many it can return: the AWS VPC CNI's formulas as pure functions.
+//! How many addresses the pool needs, and how many it can give back: upstream's formulas as pure functions.
 //!
 //! Source: `WARM_ENI_TARGET`, `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`, `WARM_PREFIX_TARGET` of the AWS VPC CNI, reference
-//! pages §4.3 to §4.5. There are two intended differences: an address in cooldown is not available (the AWS VPC CNI
-//! counts it and then fails the ADD: #1700, #2896), and waiting pods are part of the demand.
+//! pages §4.3 to §4.5. There are two intended differences. An address in cooldown is not available: upstream counts it as
+//! available and then fails the ADD (#1700, #2896). And waiting pods are part of the demand.
 
 use crate::{
     Config, InstanceType, demand::Target, limits, limits::PREFIX_SIZE, pool::block::Counts,
     unit::Unit,
 };
 
-/// The targets in force, from configuration and instance type.
+/// The targets in force. They follow from the configuration and the instance type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
     pub warm_enis: u32,
-    /// 0 means undefined, as in the AWS VPC CNI.
+    /// 0 means undefined, as upstream.
     pub warm_addresses: u32,
     /// 0 means undefined.
     pub minimum: u32,
@@ -21,23 +21,23 @@ pub(crate) struct Policy {
     /// Slots per ENI for pods.
     pub slots: u32,
     pub unit: Unit,
-    /// The target from the demand, updated with every event; `None` if the operator set a target.
+    /// The target that follows from the demand, updated at every event. `None` if the operator set a target.
     pub own: Option<Target>,
-    /// The AWS VPC CNI's `maxPods`: the pool never holds more addresses.
+    /// Upstream's `maxPods`: the pool never holds more addresses.
     pub pod_limit: u32,
 }
 
 /// What the pool has. The unit is addresses unless stated otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stock {
-    /// Assignable now; cooling addresses are not included.
+    /// Grantable now. Addresses in cooldown are not.
     pub free: u32,
     /// Reserved or assigned.
     pub used: u32,
     pub cooling: u32,
     /// Usable prefixes.
     pub prefixes: u32,
-    /// Blocks without pods and without addresses in cooldown.
+    /// Blocks with neither pod nor cooldown on them.
     pub free_prefixes: u32,
 }
 
@@ -71,12 +71,12 @@ impl From<&Counts> for Stock {
     }
 }
 
-/// Addresses in progress and the pods that wait for them.
+/// Addresses that are coming, and pods that wait for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Flow {
     pub incoming: u32,
     pub waiting: u32,
-    /// Whether warm targets count. On a cordoned node they do not; only waiting pods count.
+    /// Whether warm targets count. False on a cordoned node, where only waiting pods count.
     pub warm: bool,
 }
 
@@ -84,9 +84,9 @@ pub(crate) struct Flow {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Need {
     pub addresses: u32,
-    /// The unit of growth is a whole ENI: fill each ENI that grows (`WARM_ENI_TARGET`).
+    /// The unit of growth is a whole ENI: fill each ENI that is used (`WARM_ENI_TARGET`).
     pub fill: bool,
-    /// This many addresses are worth an Assign call, but not a new ENI.
+    /// This many of them justify an Assign, but no new ENI.
     pub slack: u32,
 }
 
@@ -152,7 +152,7 @@ impl Policy {
         }
     }
 
-    /// One prefix is enough for all pods of a node, and without one there are no addresses.
+    /// One prefix is enough for all pods of a node.
     const fn short_of_ipv6(&self, stock: &Stock, flow: &Flow) -> Need {
         let there = stock.prefixes > 0 || flow.incoming > 0;
         let wanted = flow.warm || flow.waiting > 0;
@@ -187,7 +187,7 @@ impl Policy {
         };
         let low = i64::from(target) * unit - avail;
         if target == 0 {
-            // 0 means "grow only if nothing is left" (upstream #587), and then by one unit.
+            // 0 means "grow only when no address is free" (upstream #587), and then by one unit.
             return if avail <= 0 { 1 - avail } else { 0 };
         }
         if self.prefixes() && low > 0 {
@@ -197,8 +197,8 @@ impl Policy {
         low
     }
 
-    /// Blocks that can be returned: addresses, or completely free prefixes in prefix mode. The pool must not be short
-    /// afterwards.
+    /// Blocks that can be given back one by one: addresses, or wholly free prefixes in prefix mode. Never so many that the
+    /// pool would be short afterwards.
     #[must_use]
     pub(crate) fn over(&self, stock: &Stock) -> u32 {
         if self.unit == Unit::Ipv6Prefix {
@@ -227,7 +227,7 @@ impl Policy {
                 stock.prefixes - stock.free_prefixes.min(stock.prefixes) + self.warm_prefixes
             };
             let spare = stock.free_prefixes.min(stock.prefixes.saturating_sub(keep));
-            // With a target of 0, the last free address stays. Otherwise it would be requested again at once.
+            // With a target of 0 the last free address stays. If it were given back, it would be requested again at once.
             let last = if self.by_addresses() {
                 u32::MAX
             } else {
@@ -244,7 +244,7 @@ impl Policy {
             .min(stock.total().saturating_sub(self.minimum))
     }
 
-    /// Whether the pool does not need an idle ENI: the others must meet every target.
+    /// Whether the pool does not need an idle ENI: the others must be enough for every target.
     #[must_use]
     pub(crate) fn spares(&self, stock: &Stock, eni: &Stock) -> bool {
         let rest = stock.minus(eni);

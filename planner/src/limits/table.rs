@@ -1,4 +1,4 @@
-//! The compiled-in table of instance types: parsing, lookup and similar names. There is no calculation here.
+//! The compiled-in table of instance types: parsing, look-up and near matches. Computes no limits.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use super::{Hypervisor, InstanceType};
 
 const TSV: &str = include_str!("../../data/instance-limits.tsv");
 
-/// Sorted by name, so that lookup can use binary search whatever the order of the file.
+/// Sorted by name, so that look-up is a binary search.
 static TABLE: LazyLock<Vec<InstanceType>> = LazyLock::new(|| {
     let mut types: Vec<_> = rows()
         .map(|row| {
@@ -41,7 +41,7 @@ pub fn lookup(name: &str) -> Option<&'static InstanceType> {
 }
 
 /// # Errors
-/// [`UnknownType`] with similar names, if the name has a typing error or the table is too old.
+/// [`UnknownType`] with near matches: the name is mistyped, or the table is too old.
 pub fn require(name: &str) -> Result<&'static InstanceType, UnknownType> {
     lookup(name).ok_or_else(|| UnknownType {
         name: name.to_owned(),
@@ -102,7 +102,7 @@ fn parse(row: &'static str) -> Option<InstanceType> {
     })
 }
 
-/// `-` means "not published". The outer `Option` is for parse errors.
+/// `-` means "not published". The outer `Option` is `None` if the column cannot be parsed.
 fn published<T: std::str::FromStr>(column: &str) -> Option<Option<T>> {
     if column == "-" {
         Some(None)
@@ -111,7 +111,7 @@ fn published<T: std::str::FromStr>(column: &str) -> Option<Option<T>> {
     }
 }
 
-/// Levenshtein distance over bytes; instance types are ASCII.
+/// Levenshtein distance over bytes: instance types are ASCII.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.bytes().enumerate() {
@@ -165,6 +165,12 @@ mod tests {
             (&[15, 15, 15, 15][..], Some(true), Some(62))
         );
         assert_eq!(lookup("c5a.metal").unwrap().trunking, None);
+        for name in ["i8ge.48xlarge", "i8ge.metal-48xl"] {
+            assert_eq!(lookup(name).unwrap().cards, [12, 12], "{name}");
+        }
+        for name in ["i7ie.48xlarge", "i7ie.metal-48xl"] {
+            assert_eq!(lookup(name).unwrap().cards, [8, 7], "{name}");
+        }
     }
 
     #[test]
