@@ -223,8 +223,8 @@ impl Node {
         detached: &Detached,
     ) -> Result<Pool, DaemonError> {
         let kind = self.kind.clone();
-        let subnet = self.me.subnet.clone();
-        let planner = Planner::new(self.config.pool.clone(), kind, subnet, seed(&self.boot));
+        let placement = self.me.placement();
+        let planner = Planner::new(self.config.pool.clone(), kind, placement, seed(&self.boot));
         let (executor, store) = (self.executor.clone(), self.store.clone());
         let (pool, driver) = Driver::new(
             planner,

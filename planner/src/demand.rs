@@ -46,8 +46,8 @@ pub struct Demand {
     pub bursts: Vec<(u32, f64)>,
     /// The largest net increase of pods in one run, decayed to the time `at`.
     pub surge: f64,
-    /// The smoothed time from requesting an ENI until its addresses are grantable. Zero: never measured.
-    pub delivery: Duration,
+    /// The smoothed time from requesting an ENI until its addresses are grantable, if it was measured.
+    pub delivery: Option<Duration>,
     pub at: Mono,
 }
 
@@ -115,7 +115,7 @@ impl DemandTracker {
         } else {
             0.0
         };
-        learnt.delivery = learnt.delivery.min(DELIVERY_BOUNDS.1);
+        learnt.delivery = learnt.delivery.map(|known| known.min(DELIVERY_BOUNDS.1));
         learnt.at = learnt.at.min(now);
         self.learnt = learnt;
     }
@@ -152,10 +152,8 @@ impl DemandTracker {
     pub(crate) fn delivered(&mut self, took: Duration) {
         let (least, most) = DELIVERY_BOUNDS;
         let took = took.clamp(least, most);
-        self.learnt.delivery = match self.learnt.delivery {
-            Duration::ZERO => took,
-            known => (known * 3 + took) / 4,
-        };
+        let smoothed = self.learnt.delivery.map(|known| (known * 3 + took) / 4);
+        self.learnt.delivery = Some(smoothed.unwrap_or(took));
     }
 
     /// Time passes: a run that has paused is over, and its figures are learnt.
@@ -231,10 +229,8 @@ impl DemandTracker {
 impl Demand {
     fn expected(&self) -> Duration {
         let (least, most) = DELIVERY_BOUNDS;
-        match self.delivery {
-            Duration::ZERO => DELIVERY,
-            known => known.clamp(least, most),
-        }
+        self.delivery
+            .map_or(DELIVERY, |known| known.clamp(least, most))
     }
 
     fn fade(&mut self, now: Mono) {

@@ -12,8 +12,8 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    Amount, Answer, Attachment, Command, Config, EniId, Event, InstanceType, Mac, Mono, Observed,
-    Op, Planner, Pod, Sandbox, Ticket, event::Bond,
+    Amount, Answer, AttachmentId, Command, Config, EniId, Event, InstanceType, Mac, Mono, Observed,
+    Op, Placement, Planner, Pod, Sandbox, Ticket, event::EniAttachment,
 };
 
 /// How long each number of pods lasts before the result is read. It is longer than a fixed target needs to settle, and
@@ -49,6 +49,9 @@ pub fn forecast(instance: &InstanceType, config: &Config, pods: u32) -> Vec<Hold
     held
 }
 
+/// The network of the node's subnet. Nothing routes it.
+const SUBNET: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
+
 /// A node and its EC2.
 struct Node {
     planner: Planner,
@@ -61,9 +64,12 @@ struct Node {
 
 impl Node {
     fn new(instance: &InstanceType, config: &Config) -> Self {
-        let subnet = "subnet".into();
+        let placement = Placement {
+            subnet: "subnet".into(),
+            security_groups: Vec::new(),
+        };
         let mut node = Self {
-            planner: Planner::new(config.clone(), instance.clone(), subnet, 1),
+            planner: Planner::new(config.clone(), instance.clone(), placement, 1),
             now: Mono::ZERO,
             enis: BTreeMap::new(),
             events: VecDeque::new(),
@@ -133,8 +139,8 @@ impl Node {
                 return self.events.push_back(Event::Wired { sandbox });
             }
             // The pods are beyond the limit, or the policy may not grow. The holding shows it.
-            Command::Refuse { .. } => return,
-            Command::CreateEni { op, amount, .. } => (op, Answer::Created(self.create(amount))),
+            Command::Refuse { .. } | Command::GrantAgain { .. } => return,
+            Command::CreateEni { op, spec, .. } => (op, Answer::Created(self.create(spec.amount))),
             Command::AttachEni {
                 op,
                 eni,
@@ -190,9 +196,9 @@ impl Node {
         let id = EniId(format!("eni-{primary}"));
         let eni = Observed {
             eni: id.clone(),
-            mac: Mac::default(),
+            mac: Mac([0x02, 0, 0, 0, 0, 0]),
             subnet: "subnet".into(),
-            subnet_cidr: Ipv4Net::default(),
+            subnet_cidr: Some(SUBNET),
             primary,
             addresses: Vec::new(),
             prefixes: Vec::new(),
@@ -205,11 +211,11 @@ impl Node {
         self.enis.get(&id).cloned().unwrap_or(eni)
     }
 
-    fn attach(&mut self, eni: &EniId, card: u16, device: u16) -> Attachment {
-        let attachment = Attachment(format!("attach-{eni}"));
+    fn attach(&mut self, eni: &EniId, card: u16, device: u16) -> AttachmentId {
+        let attachment = AttachmentId(format!("attach-{eni}"));
         if let Some(eni) = self.enis.get_mut(eni) {
-            eni.attached = Some(Bond {
-                attachment: attachment.clone(),
+            eni.attached = Some(EniAttachment {
+                id: attachment.clone(),
                 card,
                 device,
                 settled: true,

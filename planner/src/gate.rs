@@ -217,7 +217,7 @@ impl Gates {
             Class::Ambiguous | Class::NotFound | Class::InUse => {
                 self.trouble(action, &failure.message, now)
             }
-            Class::Exhausted { .. } | Class::Fragmented { .. } => {}
+            Class::Exhausted | Class::Fragmented => {}
         }
     }
 

@@ -14,6 +14,7 @@ mod gate;
 mod interface;
 pub mod limits;
 mod machine;
+pub mod ownership;
 mod policy;
 mod pool;
 mod rng;
@@ -25,9 +26,11 @@ pub use config::Config;
 pub use demand::Demand;
 pub use forecast::{Holding, forecast};
 pub use interface::{
-    command::{self, Amount, Command, Refusal},
-    event::{self, Answer, Class, Event, Failure, Observed, Restored},
-    names::{self, Attachment, EniId, Op, Pod, Sandbox, SubnetId, Ticket},
+    command::{self, Amount, Command, EniSpec, Placement, Refusal},
+    event::{self, Answer, Class, EniAttachment, Event, Failure, Observed, Restored},
+    names::{
+        self, AttachmentId, EniId, EniIndex, Op, Pod, Sandbox, SecurityGroupId, SubnetId, Ticket,
+    },
     obstacle::Obstacle,
     snapshot::{self, Snapshot},
 };

@@ -27,8 +27,8 @@ use std::collections::BTreeMap;
 
 use self::{describe::Describe, obstacles::Obstacles};
 use crate::{
-    Command, Config, EniId, Event, InstanceType, Mono, Op, Pod, PodLimit, Refusal, Sandbox,
-    SubnetId, Ticket,
+    Command, Config, EniId, Event, InstanceType, Mono, Op, Placement, Pod, PodLimit, Refusal,
+    Sandbox, Ticket,
     demand::DemandTracker,
     gate::{Action, Gates},
     limits,
@@ -47,7 +47,7 @@ pub struct Planner {
     policy: Policy,
     demand: DemandTracker,
     limit: PodLimit,
-    primary_subnet: SubnetId,
+    placement: Placement,
 
     pool: Pool,
     waiting: Waiting,
@@ -89,12 +89,7 @@ impl Planner {
     /// A planner without any state. `seed` feeds jitter and client tokens. It must differ from start to start, otherwise
     /// EC2 would take a new create for a repetition of an old one.
     #[must_use]
-    pub fn new(
-        config: Config,
-        instance: InstanceType,
-        primary_subnet: SubnetId,
-        seed: u64,
-    ) -> Self {
+    pub fn new(config: Config, instance: InstanceType, placement: Placement, seed: u64) -> Self {
         let policy = Policy::new(&config, &instance);
         let limit = limits::pod_limit(&instance, &config);
         Self {
@@ -103,7 +98,7 @@ impl Planner {
             limit,
             config,
             instance,
-            primary_subnet,
+            placement,
             pool: Pool::default(),
             waiting: Waiting::default(),
             gates: Gates::new(Rng::new(seed, 1)),
@@ -196,7 +191,7 @@ impl Planner {
             .place_of(&sandbox)
             .and_then(|place| self.pool.state_of(place));
         match state {
-            Some(SlotState::Assigned) => self.grant_again(ticket, sandbox, pod, out),
+            Some(SlotState::Assigned) => self.grant_again(ticket, sandbox, out),
             // The outcome is known soon, and must be the same for both (ec2-and-faults §7 row 29).
             Some(_) => self
                 .waiting
@@ -248,42 +243,25 @@ impl Planner {
                 .into_iter()
                 .flat_map(|waiter| waiter.tickets)
             {
-                self.grant_again(ticket, sandbox.clone(), Pod::default(), out);
+                self.grant_again(ticket, sandbox.clone(), out);
             }
         }
     }
 
     /// Answers a sandbox whose network is set up with the address that it has.
-    fn grant_again(
-        &mut self,
-        ticket: Ticket,
-        sandbox: Sandbox,
-        asked_by: Pod,
-        out: &mut Vec<Command>,
-    ) {
+    fn grant_again(&mut self, ticket: Ticket, sandbox: Sandbox, out: &mut Vec<Command>) {
         let Some(place) = self.pool.place_of(&sandbox) else {
             return;
         };
-        let Some(eni) = self.pool.get(place.key) else {
+        let Some(eni) = self.pool.get(place.key).and_then(|eni| eni.id.clone()) else {
             return;
         };
-        let holder = eni
-            .slot(place.address)
-            .and_then(|slot| slot.holder.as_ref());
-        let (Some(id), pod) = (eni.id.clone(), holder.map_or(asked_by, |h| h.pod.clone())) else {
-            return;
-        };
-        let index = eni.index.unwrap_or_default();
         self.counters.repeated += 1;
-        out.push(Command::Grant {
+        out.push(Command::GrantAgain {
             ticket,
             sandbox,
-            pod,
             address: place.address,
-            eni: id,
-            index,
-            known: true,
-            waited_for: None,
+            eni,
         });
     }
 
@@ -308,7 +286,6 @@ impl Planner {
                 address: place.address,
                 eni,
                 index,
-                known: false,
                 waited_for: self.obstacles.met(since, self.now),
             });
         }

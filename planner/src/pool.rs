@@ -16,7 +16,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{EniId, Mono, Pod, Sandbox, snapshot::Phase};
+use crate::{EniId, EniIndex, Mono, Pod, Sandbox, snapshot::Phase};
 use block::{Counts, Holder, SlotState};
 use eni::Eni;
 
@@ -85,7 +85,10 @@ impl Pool {
         for orphan in orphans {
             self.cooling.remove(&orphan);
             let (until, _, address) = orphan;
-            let released = eni.slot(address).map_or(now, |slot| slot.released);
+            let released = eni
+                .slot(address)
+                .and_then(|slot| slot.released)
+                .unwrap_or(now);
             self.resting.insert(address, Rest { released, until });
         }
         self.holders.retain(|_, place| place.key != key);
@@ -256,7 +259,7 @@ impl Pool {
                 slot.since = now;
                 slot.holder = None;
                 if state != SlotState::Free {
-                    slot.released = now;
+                    slot.released = Some(now);
                 }
             });
         }
@@ -292,7 +295,7 @@ impl Pool {
                 if free {
                     slot.state = SlotState::Cooling { until };
                     slot.since = now;
-                    slot.released = rest.released;
+                    slot.released = Some(rest.released);
                 }
                 free
             });
@@ -348,16 +351,17 @@ impl Pool {
 
     /// An index for marks, link groups and chains. The device number is preferred: EC2 still knows it after a restart, and
     /// the link groups of running pods depend on it.
-    pub(crate) fn index_for(&self, eni: &Eni) -> Option<u16> {
+    pub(crate) fn index_for(&self, eni: &Eni) -> Option<EniIndex> {
         if eni.primary {
-            return Some(0);
+            return Some(EniIndex::PRIMARY);
         }
-        let taken = |index: u16| self.enis().any(|other| other.index == Some(index));
+        let taken = |index: EniIndex| self.enis().any(|other| other.index == Some(index));
         let wish = eni
             .device
-            .filter(|device| eni.card == 0 && (1..=127).contains(device));
+            .filter(|device| eni.card == 0 && *device > 0)
+            .and_then(EniIndex::new);
         wish.filter(|index| !taken(*index))
-            .or_else(|| (1..=127).find(|index| !taken(*index)))
+            .or_else(|| EniIndex::secondary().find(|index| !taken(*index)))
     }
 
     /// Checks that holders and addresses agree (I1).

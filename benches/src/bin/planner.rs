@@ -11,7 +11,7 @@ use std::{
 
 use planner::{
     Answer, Command, Config, Event, Mac, Mono, Observed, Planner, Pod, Sandbox, Ticket,
-    event::Bond, limits,
+    event::EniAttachment, limits,
 };
 use stdout::outln;
 
@@ -39,7 +39,15 @@ impl Node {
         let list = (0..instance.max_enis)
             .map(|device| observed(device, instance.slots_per_eni(), prefixes))
             .collect();
-        let planner = Planner::new(config, instance, "subnet-1".into(), 1);
+        let planner = Planner::new(
+            config,
+            instance,
+            planner::Placement {
+                subnet: "subnet-1".into(),
+                security_groups: vec![],
+            },
+            1,
+        );
         let now = Mono::from_epoch(Duration::from_secs(1));
         let mut node = Self {
             planner,
@@ -118,7 +126,7 @@ fn observed(device: u16, slots: u16, prefixes: bool) -> Observed {
         eni: format!("eni-{device:017x}").as_str().into(),
         mac: Mac::default(),
         subnet: "subnet-1".into(),
-        subnet_cidr: "10.0.0.0/16".parse().expect("a network"),
+        subnet_cidr: Some("10.0.0.0/16".parse().expect("a network")),
         primary: Ipv4Addr::from(base),
         addresses: blocks
             .clone()
@@ -126,8 +134,8 @@ fn observed(device: u16, slots: u16, prefixes: bool) -> Observed {
             .map(|n| Ipv4Addr::from(base + n).into())
             .collect(),
         prefixes: blocks.filter(|_| prefixes).map(prefix).collect(),
-        attached: Some(Bond {
-            attachment: format!("eni-attach-{device:017x}").as_str().into(),
+        attached: Some(EniAttachment {
+            id: format!("eni-attach-{device:017x}").as_str().into(),
             card: 0,
             device,
             settled: true,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use planner::{Amount, Attachment, EniId, Mac, SubnetId};
+use planner::{Amount, AttachmentId, EniId, Mac, SecurityGroupId, SubnetId};
 
 /// One EC2 action with its parameters.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub enum Call {
     CreateNetworkInterface {
         token: String,
         subnet: SubnetId,
-        groups: Vec<String>,
+        groups: Vec<SecurityGroupId>,
         description: String,
         tags: BTreeMap<String, String>,
         amount: Amount,
@@ -29,10 +29,10 @@ pub enum Call {
     },
     DeleteOnTermination {
         eni: EniId,
-        attachment: Attachment,
+        attachment: AttachmentId,
     },
     DetachNetworkInterface {
-        attachment: Attachment,
+        attachment: AttachmentId,
     },
     DeleteNetworkInterface {
         eni: EniId,
@@ -97,7 +97,7 @@ impl Call {
 #[derive(Clone, Debug)]
 pub enum Reply {
     Interface(Interface),
-    Attached(Attachment),
+    Attached(AttachmentId),
     Assigned {
         addresses: Vec<IpAddr>,
         prefixes: Vec<IpNet>,
@@ -117,18 +117,23 @@ pub struct Interface {
     pub secondary: Vec<Ipv4Addr>,
     /// Of both families. Single IPv6 addresses belong to the instance, and are left out.
     pub prefixes: Vec<IpNet>,
+    /// `None` if EC2 does not say, likewise the zone.
+    pub vpc: Option<String>,
+    pub zone: Option<String>,
+    /// `available`, `in-use`, …
+    pub status: String,
     /// `interface`, `efa`, `trunk`, …
-    pub kind: String,
+    pub interface_type: String,
     /// Requester-managed, or managed by an operator such as EKS Auto Mode.
     pub managed_by_aws: bool,
     pub tags: BTreeMap<String, String>,
-    pub bond: Option<Bond>,
+    pub attachment: Option<Attachment>,
 }
 
-/// The attachment of an [`Interface`].
+/// How an [`Interface`] is attached, in EC2's own terms.
 #[derive(Clone, Debug)]
-pub struct Bond {
-    pub attachment: Attachment,
+pub struct Attachment {
+    pub id: AttachmentId,
     pub instance: Option<String>,
     pub card: u16,
     pub device: u16,

@@ -24,10 +24,10 @@ use aws_sdk_ec2::{
         TagSpecification,
     },
 };
-use planner::{Amount, Attachment, EniId, Mac, SubnetId};
+use planner::{Amount, AttachmentId, EniId, Mac, SubnetId};
 
 use crate::{
-    ec2::api::{Bond, Call, CallError, CallFuture, Ec2, Interface, Reply},
+    ec2::api::{Attachment, Call, CallError, CallFuture, Ec2, Interface, Reply},
     node::{http_client::http_client, identity::parse_mac},
 };
 
@@ -87,7 +87,7 @@ impl Aws {
                     .create_network_interface()
                     .client_token(token)
                     .subnet_id(subnet.0)
-                    .set_groups(Some(groups))
+                    .set_groups(Some(groups.into_iter().map(|group| group.0).collect()))
                     .description(description)
                     .tag_specifications(
                         TagSpecification::builder()
@@ -125,7 +125,7 @@ impl Aws {
                 let id = out
                     .attachment_id()
                     .ok_or_else(|| unreadable(action, "no attachmentId"))?;
-                Ok(Reply::Attached(Attachment::from(id)))
+                Ok(Reply::Attached(AttachmentId::from(id)))
             }
             Call::DeleteOnTermination { eni, attachment } => {
                 let change = NetworkInterfaceAttachmentChanges::builder()
@@ -407,14 +407,19 @@ fn interface(action: &'static str, eni: &NetworkInterface) -> Result<Interface, 
             .chain(six)
             .map(|text| parse(action, text))
             .collect::<Result<_, _>>()?,
-        kind: eni
+        vpc: eni.vpc_id().map(str::to_owned),
+        zone: eni.availability_zone().map(str::to_owned),
+        status: eni
+            .status()
+            .map_or_else(String::new, |s| s.as_str().to_owned()),
+        interface_type: eni
             .interface_type()
             .map_or_else(|| "interface".to_owned(), |kind| kind.as_str().to_owned()),
         managed_by_aws: eni.requester_managed().unwrap_or(false) || operator,
         tags: tags.collect(),
-        bond: eni.attachment().and_then(|a| {
-            Some(Bond {
-                attachment: Attachment::from(a.attachment_id()?),
+        attachment: eni.attachment().and_then(|a| {
+            Some(Attachment {
+                id: AttachmentId::from(a.attachment_id()?),
                 instance: a.instance_id().map(str::to_owned),
                 card: u16::try_from(a.network_card_index().unwrap_or(0)).ok()?,
                 device: u16::try_from(a.device_index().unwrap_or(0)).ok()?,

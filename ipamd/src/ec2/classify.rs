@@ -3,7 +3,7 @@
 //! Sources: EC2 API "Error codes" page, and the codes that were observed for each action. Any other code is
 //! [`Class::Transient`] if EC2 refused the call, otherwise [`Class::Ambiguous`].
 
-use planner::{Amount, Class, Failure, SubnetId};
+use planner::{Amount, Class, Failure};
 
 use crate::ec2::api::{Call, CallError};
 
@@ -27,20 +27,15 @@ fn by_code(call: &Call, code: &str, message: &str) -> Class {
         "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "EC2ThrottledException" => {
             Class::Throttled { retry_after: None }
         }
-        "InsufficientFreeAddressesInSubnet" => Class::Exhausted {
-            subnet: subnet_of(call),
-        },
-        "InsufficientCidrBlocks" => Class::Fragmented {
-            subnet: subnet_of(call),
-        },
+        "InsufficientFreeAddressesInSubnet" => Class::Exhausted,
+        "InsufficientCidrBlocks" => Class::Fragmented,
         // A subnet that is smaller than the request returns this instead of the codes above. A subnet that is too small
         // for a prefix may have free addresses.
         "InvalidParameterValue" if message.contains("sufficient free") => {
-            let subnet = subnet_of(call);
             if wants_prefixes(call) {
-                Class::Fragmented { subnet }
+                Class::Fragmented
             } else {
-                Class::Exhausted { subnet }
+                Class::Exhausted
             }
         }
         "InvalidParameterValue" if message.contains("in use") => Class::InUse,
@@ -79,17 +74,9 @@ const fn wants_prefixes(call: &Call) -> bool {
     )
 }
 
-/// The subnet of a Create. An Assign names only its ENI, whose subnet the planner knows.
-fn subnet_of(call: &Call) -> SubnetId {
-    match call {
-        Call::CreateNetworkInterface { subnet, .. } => subnet.clone(),
-        _ => SubnetId(String::new()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use planner::EniId;
+    use planner::{EniId, SubnetId};
 
     use super::*;
 
@@ -127,9 +114,7 @@ mod tests {
 
     #[test]
     fn every_code_has_its_meaning() {
-        let exhausted = Class::Exhausted {
-            subnet: SubnetId::from("subnet-1"),
-        };
+        let exhausted = Class::Exhausted;
         let table: &[(Call, &str, &str, Class)] = &[
             (
                 create(),
@@ -143,14 +128,7 @@ mod tests {
                 "",
                 exhausted.clone(),
             ),
-            (
-                create(),
-                "InsufficientCidrBlocks",
-                "",
-                Class::Fragmented {
-                    subnet: SubnetId::from("subnet-1"),
-                },
-            ),
+            (create(), "InsufficientCidrBlocks", "", Class::Fragmented),
             (
                 create(),
                 "InvalidParameterValue",
@@ -204,11 +182,11 @@ mod tests {
         let text = "There aren't sufficient free Ipv4 addresses or prefixes";
         assert!(matches!(
             class(&prefixes, "InvalidParameterValue", text),
-            Class::Fragmented { .. }
+            Class::Fragmented
         ));
         assert!(matches!(
             class(&assign(), "InvalidParameterValue", text),
-            Class::Exhausted { .. }
+            Class::Exhausted
         ));
     }
 

@@ -15,7 +15,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use planner::{Answer, Attachment, Class, Command, EniId, Failure, Mono, SubnetId};
+use planner::{Answer, AttachmentId, Class, Command, EniId, Failure, Mono, SubnetId};
 
 use super::limiter::{Gauge, Limiter};
 use crate::{
@@ -105,22 +105,17 @@ impl Executor {
     /// If `command` is not an EC2 command: those belong to the host or to the waiting pod.
     pub async fn run(&self, command: Command) -> Result<Answer, Failure> {
         match command {
-            Command::CreateEni {
-                token,
-                subnet,
-                amount,
-                ..
-            } => {
+            Command::CreateEni { token, spec, .. } => {
                 let call = Call::CreateNetworkInterface {
                     tags: self.tags(&token),
                     token,
-                    subnet,
-                    groups: self.me.security_groups.clone(),
+                    subnet: spec.subnet,
+                    groups: spec.security_groups,
                     description: format!("aws-K8S-{}", self.me.instance),
-                    amount,
+                    amount: spec.amount,
                 };
                 match self.call(call).await? {
-                    Reply::Interface(eni) => Ok(Answer::Created(self.judge(eni).await?)),
+                    Reply::Interface(eni) => Ok(Answer::Created(self.observe(eni).await?)),
                     other => Err(unexpected(&other)),
                 }
             }
@@ -174,6 +169,7 @@ impl Executor {
             Command::DeleteEni { eni, .. } => self.done(Call::DeleteNetworkInterface { eni }).await,
             Command::Describe { .. } => Ok(Answer::Described(self.inventory().await?)),
             Command::Grant { .. }
+            | Command::GrantAgain { .. }
             | Command::Refuse { .. }
             | Command::ConfigureEni(_)
             | Command::DeconfigureEni { .. } => unreachable!("not an EC2 command: {command:?}"),
@@ -278,7 +274,7 @@ impl Executor {
     }
 
     /// Detaching is asynchronous: EC2 answers immediately and then takes seconds, sometimes minutes.
-    async fn detach(&self, eni: EniId, attachment: Attachment) -> Result<Answer, Failure> {
+    async fn detach(&self, eni: EniId, attachment: AttachmentId) -> Result<Answer, Failure> {
         match self.call(Call::DetachNetworkInterface { attachment }).await {
             // Already detached, or in progress: the check below will tell.
             Err(failure) if matches!(failure.class, Class::NotFound | Class::InUse) => {}
@@ -310,8 +306,8 @@ impl Executor {
             .call(Call::DescribeNetworkInterfaces { filters })
             .await?;
         let free = |eni: &Interface| {
-            let bond = eni.bond.as_ref();
-            bond.is_none_or(|bond| bond.status == "detached")
+            let attachment = eni.attachment.as_ref();
+            attachment.is_none_or(|attachment| attachment.status == "detached")
         };
         Ok(matches!(reply, Reply::Interfaces(found) if found.iter().all(free)))
     }

@@ -12,7 +12,7 @@ use datapath::{
 };
 use ipnet::Ipv4Net;
 use nettypes::{Family, Mac};
-use planner::{Class, Failure, Mono, command::ConfigureEni};
+use planner::{Class, EniIndex, Failure, Mono, command::ConfigureEni};
 use proto::{error_chain::chain, handover::Handed};
 
 use crate::{
@@ -29,9 +29,6 @@ use crate::{
 
 /// The time limit for the link of an attached ENI to appear. EC2 may take about ten seconds.
 const LINK_LIMIT: Duration = Duration::from_secs(60);
-
-/// The index of the instance's primary ENI.
-const PRIMARY: u16 = 0;
 
 /// The link of an attached ENI did not appear.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -169,7 +166,7 @@ impl HostNet {
             primary: eni.primary,
             subnet: eni.subnet_cidr,
             table: datapath::constants::eni_table(eni.card.into(), eni.device.into()),
-            index: eni.index,
+            index: eni.index.get(),
             mtu: self.eni_mtu,
         }
     }
@@ -178,7 +175,7 @@ impl HostNet {
 impl EniHost for HostNet {
     // The wait does not block the writer: a link that never appears delays nothing else.
     async fn configure(&self, eni: ConfigureEni) -> Result<(), Failure> {
-        if eni.index == PRIMARY {
+        if eni.index == EniIndex::PRIMARY {
             return Ok(());
         }
         let link = self.eni_link(&eni);
@@ -199,13 +196,13 @@ impl EniHost for HostNet {
     }
 
     async fn deconfigure(&self, eni: ConfigureEni) -> Result<(), Failure> {
-        if eni.index == PRIMARY {
+        if eni.index == EniIndex::PRIMARY {
             return Ok(());
         }
         let table = self.eni_link(&eni).table;
         match self
             .writer
-            .run(move |host| host.remove_eni(eni.index, table))
+            .run(move |host| host.remove_eni(eni.index.get(), table))
             .await
         {
             Ok(Ok(())) => Ok(()),

@@ -71,7 +71,7 @@ fn names(paths: &Paths, links: &[HostSide]) -> String {
     let name = |link: &HostSide| {
         let of_link = |record: &&Record| record.host_name == link.name;
         let record = records.iter().find(of_link)?;
-        Some(format!("{}/{}", record.pod.namespace, record.pod.name))
+        record.pod.full_name()
     };
     let named = links.iter().take(NAMED);
     let mut names: Vec<_> = named

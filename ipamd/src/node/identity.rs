@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
-use planner::{Mac, SubnetId};
+use planner::{Mac, Placement, SecurityGroupId, SubnetId};
 
 /// The instance's identity from its own metadata.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub struct Identity {
     pub subnet: SubnetId,
     pub subnet_cidr: Ipv4Net,
     /// New ENIs get the security groups of the primary ENI.
-    pub security_groups: Vec<String>,
+    pub security_groups: Vec<SecurityGroupId>,
 }
 
 /// The metadata service could not be read.
@@ -47,6 +47,15 @@ pub struct Texts {
 }
 
 impl Identity {
+    /// Where the pool creates ENIs: in the primary ENI's subnet, with its security groups.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        Placement {
+            subnet: self.subnet.clone(),
+            security_groups: self.security_groups.clone(),
+        }
+    }
+
     /// Parses the texts.
     ///
     /// # Errors
@@ -55,7 +64,7 @@ impl Identity {
         let lines = texts
             .security_groups
             .lines()
-            .map(|line| line.trim().to_owned());
+            .map(|line| SecurityGroupId(line.trim().to_owned()));
         Ok(Self {
             instance: texts.instance.clone(),
             instance_type: texts.instance_type.clone(),

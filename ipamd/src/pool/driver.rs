@@ -7,11 +7,11 @@
 
 mod intents;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use planner::{
-    Answer, Command, Event, Failure, Mono, Observed, Obstacle, Op, Planner, Pod, Refusal, Sandbox,
-    Ticket, command::ConfigureEni,
+    Answer, Command, EniId, EniIndex, Event, Failure, Mono, Observed, Obstacle, Op, Planner, Pod,
+    Refusal, Sandbox, Ticket, command::ConfigureEni,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -27,14 +27,39 @@ use crate::{
 /// The maximum number of queued requests; callers wait if the queue is full.
 const QUEUE: usize = 4096;
 
-/// An assigned address for one sandbox.
+/// What an ADD gets from the pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Granted {
+    New(Grant),
+    /// The sandbox's network is set up already, so neither `Wired` nor `Unwired` follows.
+    Again {
+        address: IpAddr,
+        eni: EniId,
+    },
+}
+
+impl Granted {
+    #[must_use]
+    pub const fn address(&self) -> IpAddr {
+        match self {
+            Self::New(Grant { address, .. }) | Self::Again { address, .. } => *address,
+        }
+    }
+
+    #[must_use]
+    pub const fn eni(&self) -> &EniId {
+        match self {
+            Self::New(Grant { eni, .. }) | Self::Again { eni, .. } => eni,
+        }
+    }
+}
+
+/// A new address for one sandbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    pub address: std::net::IpAddr,
-    pub eni: planner::EniId,
-    pub index: u16,
-    /// The sandbox is already wired: this repeats an earlier answer, and neither `wired` nor `unwired` follows.
-    pub known: bool,
+    pub address: IpAddr,
+    pub eni: EniId,
+    pub index: EniIndex,
     /// What delayed the address.
     pub waited_for: Option<Obstacle>,
 }
@@ -44,7 +69,7 @@ enum Message {
         sandbox: Sandbox,
         pod: Pod,
         deadline: Mono,
-        reply: oneshot::Sender<Result<Grant, Refusal>>,
+        reply: oneshot::Sender<Result<Granted, Refusal>>,
     },
     Event(Event),
     Snapshot(oneshot::Sender<planner::Snapshot>),
@@ -68,7 +93,12 @@ impl Pool {
     ///
     /// # Errors
     /// The planner's refusal; [`Refusal::Stopping`] if the pool has ended.
-    pub async fn add(&self, sandbox: Sandbox, pod: Pod, deadline: Mono) -> Result<Grant, Refusal> {
+    pub async fn add(
+        &self,
+        sandbox: Sandbox,
+        pod: Pod,
+        deadline: Mono,
+    ) -> Result<Granted, Refusal> {
         let (reply, answer) = oneshot::channel();
         let sent = self
             .messages
@@ -135,9 +165,9 @@ pub struct Driver<H> {
     changes: watch::Sender<()>,
     /// The number of addresses that EC2 does not confirm, as last logged.
     quarantined: u32,
-    waiting: BTreeMap<Ticket, oneshot::Sender<Result<Grant, Refusal>>>,
+    waiting: BTreeMap<Ticket, oneshot::Sender<Result<Granted, Refusal>>>,
     /// ENIs that the host was told to configure, for their removal.
-    configured: BTreeMap<planner::EniId, ConfigureEni>,
+    configured: BTreeMap<EniId, ConfigureEni>,
 }
 
 impl<H> std::fmt::Debug for Driver<H> {
@@ -318,22 +348,23 @@ impl<H: EniHost> Driver<H> {
                 address,
                 eni,
                 index,
-                known,
                 waited_for,
                 ..
             } => {
-                self.answer(
-                    ticket,
-                    sandbox,
-                    Ok(Grant {
-                        address,
-                        eni,
-                        index,
-                        known,
-                        waited_for,
-                    }),
-                );
+                let grant = Grant {
+                    address,
+                    eni,
+                    index,
+                    waited_for,
+                };
+                self.answer(ticket, sandbox, Ok(Granted::New(grant)));
             }
+            Command::GrantAgain {
+                ticket,
+                sandbox,
+                address,
+                eni,
+            } => self.answer(ticket, sandbox, Ok(Granted::Again { address, eni })),
             Command::Refuse {
                 ticket,
                 sandbox,
@@ -375,12 +406,12 @@ impl<H: EniHost> Driver<H> {
         }));
     }
 
-    fn answer(&mut self, ticket: Ticket, sandbox: Sandbox, answer: Result<Grant, Refusal>) {
+    fn answer(&mut self, ticket: Ticket, sandbox: Sandbox, answer: Result<Granted, Refusal>) {
         let Some(reply) = self.waiting.remove(&ticket) else {
             return;
         };
         // The caller's task does not depend on its connection, so it is gone only if it died: take the address back.
-        if let Err(Ok(Grant { known: false, .. })) = reply.send(answer) {
+        if let Err(Ok(Granted::New(_))) = reply.send(answer) {
             let pool = self.handle.clone();
             drop(
                 self.detached
@@ -413,7 +444,7 @@ fn op_of(command: &Command) -> Op {
         | Command::DeleteEni { op, .. }
         | Command::Describe { op } => *op,
         Command::ConfigureEni(eni) => eni.op,
-        Command::Grant { .. } | Command::Refuse { .. } => {
+        Command::Grant { .. } | Command::GrantAgain { .. } | Command::Refuse { .. } => {
             unreachable!("answers to pods carry no op")
         }
     }

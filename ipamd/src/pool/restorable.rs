@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use planner::{
     Observed, Snapshot,
-    event::Bond,
+    event::EniAttachment,
     snapshot::{AddressState, AddressView},
 };
 
@@ -20,8 +20,8 @@ pub fn observed(pool: &Snapshot) -> Vec<Observed> {
     };
     let serving = pool.enis.iter().filter(|eni| eni.usable);
     let kept = serving.filter_map(|eni| {
-        let bond = Bond {
-            attachment: eni.attachment.clone()?,
+        let attachment = EniAttachment {
+            id: eni.attachment.clone()?,
             card: eni.card,
             device: eni.device?,
             settled: true,
@@ -39,13 +39,13 @@ pub fn observed(pool: &Snapshot) -> Vec<Observed> {
         };
         Some(Observed {
             eni: eni.id.clone()?,
-            mac: eni.mac,
+            mac: eni.mac?,
             subnet: eni.subnet.clone(),
             subnet_cidr: eni.subnet_cidr,
             primary: eni.primary_address?,
             addresses: singles.map(|view| view.address).collect(),
             prefixes: eni.prefixes.iter().copied().filter(whole).collect(),
-            attached: Some(bond),
+            attached: Some(attachment),
             managed: true,
             tagged_ours: false,
         })

@@ -297,7 +297,6 @@ fn read_check(request: v1::CheckRequest, handed: Option<Handed>) -> Result<Check
 fn read_add(request: v1::AddRequest, handed: Option<Handed>) -> Result<Add, Refusal> {
     let sandbox = read_sandbox(request.sandbox)?;
     let pod = PodIdentity::from(request.pod.unwrap_or_default());
-    let text = |name: Option<String>| name.unwrap_or_default();
     let veth_prefix: Option<VethPrefix> =
         names::optional(&request.veth_prefix).map_err(|e| refusals::invalid(&e))?;
     let mtu = match request.mtu {
@@ -311,9 +310,9 @@ fn read_add(request: v1::AddRequest, handed: Option<Handed>) -> Result<Add, Refu
     Ok(Add {
         sandbox,
         pod: Pod {
-            namespace: text(pod.namespace.map(Into::into)),
-            name: text(pod.name.map(Into::into)),
-            uid: text(pod.uid.map(Into::into)),
+            namespace: pod.namespace.map(Into::into),
+            name: pod.name.map(Into::into),
+            uid: pod.uid.map(Into::into),
         },
         deadline: clock::now() + wait,
         veth_prefix: veth_prefix.map(Into::into),

@@ -125,7 +125,7 @@ fn eni(eni: &EniView, now: Mono) -> v1::Eni {
             .primary_address
             .map(|address| address.octets().into())
             .unwrap_or_default(),
-        mac: eni.mac.0.into(),
+        mac: eni.mac.map(|mac| mac.0.into()).unwrap_or_default(),
         addresses: eni
             .addresses
             .iter()
@@ -166,9 +166,9 @@ fn sandbox(sandbox: &Sandbox) -> v1::Sandbox {
 
 fn pod(pod: &Pod) -> v1::Pod {
     v1::Pod {
-        namespace: pod.namespace.clone(),
-        name: pod.name.clone(),
-        uid: pod.uid.clone(),
+        namespace: pod.namespace.clone().unwrap_or_default(),
+        name: pod.name.clone().unwrap_or_default(),
+        uid: pod.uid.clone().unwrap_or_default(),
     }
 }
 

@@ -24,7 +24,16 @@ mod tests {
 
     fn snapshot() -> Snapshot {
         let instance = limits::lookup("t3.small").expect("in the table").clone();
-        Planner::new(Config::default(), instance, "subnet-1".into(), 1).snapshot(Mono::ZERO)
+        Planner::new(
+            Config::default(),
+            instance,
+            planner::Placement {
+                subnet: "subnet-1".into(),
+                security_groups: vec![],
+            },
+            1,
+        )
+        .snapshot(Mono::ZERO)
     }
 
     #[test]
@@ -40,7 +49,15 @@ mod tests {
     #[test]
     fn a_daemon_that_stops_is_not() {
         let instance = limits::lookup("t3.small").expect("in the table").clone();
-        let mut planner = Planner::new(Config::default(), instance, "subnet-1".into(), 1);
+        let mut planner = Planner::new(
+            Config::default(),
+            instance,
+            planner::Placement {
+                subnet: "subnet-1".into(),
+                security_groups: vec![],
+            },
+            1,
+        );
         let stopping = Event::Node {
             schedulable: true,
             stopping: true,

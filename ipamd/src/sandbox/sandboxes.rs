@@ -31,7 +31,7 @@ use crate::{
         hostnet::{HostNet, link_of, ref_of},
         seam::{PodHost, WireError},
     },
-    pool::driver::{Grant, Pool},
+    pool::driver::{Grant, Granted, Pool},
     runtime::{
         supervise::Detached,
         worker::{Gone, Worker},
@@ -95,11 +95,12 @@ impl<H> Shared<H> {
     fn waited(
         &self,
         sandbox: &Sandbox,
-        asked: Result<Grant, Refusal>,
+        asked: Result<Granted, Refusal>,
         since: Mono,
-    ) -> Result<Grant, Refusal> {
+    ) -> Result<Granted, Refusal> {
         let (outcome, reason) = match &asked {
-            Ok(grant) => ("granted", grant.waited_for.map_or("warm", Obstacle::name)),
+            Ok(Granted::New(grant)) => ("granted", grant.waited_for.map_or("warm", Obstacle::name)),
+            Ok(Granted::Again { .. }) => ("granted", "warm"),
             Err(refusal) => (refusal.reason.as_str_name(), refusal.reason.as_str_name()),
         };
         let now = self.staged(sandbox, "add", "address", since);
@@ -166,16 +167,16 @@ impl<H: PodHost> Sandboxes<H> {
             request.pod.clone(),
             request.deadline,
         );
-        let grant = tokio::select! {
+        let granted = tokio::select! {
             granted = asked => shared.waited(&request.sandbox, granted.map_err(refusals::of_pool), asked_at)?,
             // The runtime has given up the sandbox. Dropping `asked` returns the address if it was already assigned.
             () = guard.cancelled() => return Err(refusals::deleted(&request.sandbox)),
         };
-        if grant.known {
+        let Granted::New(grant) = granted else {
             return self
                 .record(&request.sandbox)
                 .ok_or_else(|| refusals::no_record(&request.sandbox));
-        }
+        };
         let record = self.plan(&request, grant);
         match self.wire_and_record(&record, request.handed).await {
             Ok(()) => {
@@ -210,7 +211,7 @@ impl<H: PodHost> Sandboxes<H> {
             pod: request.pod.clone(),
             address: grant.address,
             eni: grant.eni,
-            index: grant.index,
+            index: grant.index.get(),
         }
     }
 

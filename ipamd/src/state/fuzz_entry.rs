@@ -104,9 +104,9 @@ fn record(n: u8) -> Record {
             ifname: "eth0".into(),
         },
         pod: Pod {
-            namespace: "default".into(),
-            name: format!("pod-{n}"),
-            uid: String::new(),
+            namespace: Some("default".into()),
+            name: Some(format!("pod-{n}")),
+            uid: None,
         },
         address: [10, 0, 0, n].into(),
         eni: EniId::from("eni-0123456789abcdef0"),

@@ -53,6 +53,7 @@ pub struct Record {
     pub index: u16,
     pub host_name: String,
     pub host_mac: Mac,
+    /// Zero if the pod was adopted without a record.
     pub pod_mac: Mac,
     pub mtu: u32,
 }

@@ -136,9 +136,11 @@ fn describe(command: &Command) -> Option<String> {
         planner::Amount::Ipv6Prefixes(n) => many(n.into(), "IPv6 prefix", "IPv6 prefixes"),
     };
     Some(match command {
-        Command::CreateEni {
-            subnet, amount: of, ..
-        } => format!("create an ENI in {subnet} with {}", amount(of)),
+        Command::CreateEni { spec, .. } => format!(
+            "create an ENI in {} with {}",
+            spec.subnet,
+            amount(&spec.amount)
+        ),
         Command::AttachEni { eni, device, .. } => format!("attach {eni} as device {device}"),
         Command::DeleteOnTermination { eni, .. } => format!("delete {eni} with the instance"),
         Command::ConfigureEni(what) => format!("set up {} on the host", what.eni),
@@ -163,7 +165,9 @@ fn describe(command: &Command) -> Option<String> {
         Command::DetachEni { eni, .. } => format!("detach {eni}"),
         Command::DeleteEni { eni, .. } => format!("delete {eni}"),
         Command::Describe { .. } => "list the attached ENIs".to_owned(),
-        Command::Grant { .. } | Command::Refuse { .. } => return None,
+        Command::Grant { .. } | Command::GrantAgain { .. } | Command::Refuse { .. } => {
+            return None;
+        }
     })
 }
 

@@ -175,9 +175,10 @@ impl Spans {
                 ("k8s.pod.name", &pod.name),
                 ("k8s.pod.uid", &pod.uid),
             ];
-            let known = names.into_iter().filter(|(_, name)| !name.is_empty());
-            let attributes = known.map(|(key, name)| KeyValue::new(key, name.clone()));
-            request.span().set_attributes(attributes);
+            let known = names
+                .into_iter()
+                .filter_map(|(key, name)| Some(KeyValue::new(key, name.clone()?)));
+            request.span().set_attributes(known);
         });
     }
 

@@ -53,7 +53,10 @@ pub fn view(contents: &Contents, now: Mono) -> View {
 }
 
 fn known(eni: &Observed, contents: &Contents, now: Mono) -> Eni {
-    let primary = eni.attached.as_ref().is_some_and(|bond| bond.device == 0);
+    let primary = eni
+        .attached
+        .as_ref()
+        .is_some_and(|attachment| attachment.device == 0);
     let hosts = eni.prefixes.iter().flat_map(|prefix| {
         let of = prefix.to_string();
         let members = members(prefix, contents).into_iter();
@@ -72,13 +75,13 @@ fn known(eni: &Observed, contents: &Contents, now: Mono) -> Eni {
         shown.prefix = prefix;
         shown
     });
-    let bond = eni.attached.as_ref();
+    let attachment = eni.attached.as_ref();
     Eni {
         id: eni.eni.to_string(),
         phase: "ready".to_owned(),
         phase_age_ms: None,
-        card: bond.map_or(0, |bond| bond.card.into()),
-        device: bond.map(|bond| bond.device.into()),
+        card: attachment.map_or(0, |attachment| attachment.card.into()),
+        device: attachment.map(|attachment| attachment.device.into()),
         primary,
         address: Some(IpAddr::V4(eni.primary)),
         mac: eni.mac.to_string(),
@@ -138,14 +141,9 @@ fn plain(state: &str) -> Address {
 }
 
 fn assigned(record: &Record) -> Address {
-    let pod = &record.pod;
     Address {
         address: Some(record.address),
-        pod: if pod.name.is_empty() {
-            String::new()
-        } else {
-            format!("{}/{}", pod.namespace, pod.name)
-        },
+        pod: record.pod.full_name().unwrap_or_default(),
         sandbox: format!("{}/{}", record.sandbox.container_id, record.sandbox.ifname),
         ..plain("assigned")
     }

@@ -97,7 +97,7 @@ fn delivery_is_smoothed_and_bounded() {
     assert_eq!(watch.learnt.expected(), DELIVERY);
     watch.delivered(Duration::from_secs(4));
     watch.delivered(Duration::from_secs(8));
-    assert_eq!(watch.learnt.delivery, Duration::from_secs(5));
+    assert_eq!(watch.learnt.delivery, Some(Duration::from_secs(5)));
     for _ in 0..50 {
         watch.delivered(Duration::from_secs(3600));
     }
@@ -147,7 +147,7 @@ fn a_corrupt_record_is_not_trusted() {
     let learnt = Demand {
         bursts: vec![(40, f64::NAN), (9, 5.0), (30, f64::INFINITY), (4, 1.0)],
         surge: f64::NAN,
-        delivery: Duration::MAX,
+        delivery: Some(Duration::MAX),
         at: at(1_000_000),
     };
     watch.restore(learnt, at(10_000));
@@ -156,5 +156,5 @@ fn a_corrupt_record_is_not_trusted() {
     assert!(target.low <= target.fill && target.keep <= target.high);
     assert!(watch.next_change(at(10_000)).is_some());
     watch.delivered(Duration::from_secs(4));
-    assert!(watch.learnt.delivery < DELIVERY_BOUNDS.1);
+    assert!(watch.learnt.delivery.unwrap() < DELIVERY_BOUNDS.1);
 }

@@ -7,14 +7,17 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
+use nettypes::Mac;
 
-use crate::{Attachment, EniId, Mac, Obstacle, Op, Pod, Sandbox, SubnetId, Ticket};
+use super::{
+    names::{AttachmentId, EniId, EniIndex, Op, Pod, Sandbox, SecurityGroupId, SubnetId, Ticket},
+    obstacle::Obstacle,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Set up the network of `sandbox` with `address`, which belongs to `eni`. Then answer the ticket and send `Wired` or
     /// `Unwired`.
-    /// `known`: the network is set up already (a repeated ADD). Answer the ticket and send no event.
     /// `waited_for`: why the address was not granted at once.
     Grant {
         ticket: Ticket,
@@ -22,9 +25,16 @@ pub enum Command {
         pod: Pod,
         address: IpAddr,
         eni: EniId,
-        index: u16,
-        known: bool,
+        index: EniIndex,
         waited_for: Option<Obstacle>,
+    },
+    /// The network of `sandbox` is set up already, and `address` is its address: a repeated ADD. Answer the ticket as the
+    /// first time, and send no event.
+    GrantAgain {
+        ticket: Ticket,
+        sandbox: Sandbox,
+        address: IpAddr,
+        eni: EniId,
     },
     /// Answer the ticket with an error.
     Refuse {
@@ -33,13 +43,12 @@ pub enum Command {
         refusal: Refusal,
     },
 
-    /// CreateNetworkInterface with tags, groups and `amount` in one call. `token` is the ClientToken. It is the same in
+    /// CreateNetworkInterface with tags, groups and addresses in one call. `token` is the ClientToken. It is the same in
     /// every repetition.
     CreateEni {
         op: Op,
         token: String,
-        subnet: SubnetId,
-        amount: Amount,
+        spec: EniSpec,
     },
     /// AttachNetworkInterface.
     AttachEni {
@@ -52,7 +61,7 @@ pub enum Command {
     DeleteOnTermination {
         op: Op,
         eni: EniId,
-        attachment: Attachment,
+        attachment: AttachmentId,
     },
     /// On the host: wait for the link with `mac`, then set up its address, table, rule and mark chain.
     ConfigureEni(Box<ConfigureEni>),
@@ -71,12 +80,30 @@ pub enum Command {
     DetachEni {
         op: Op,
         eni: EniId,
-        attachment: Attachment,
+        attachment: AttachmentId,
     },
     /// DeleteNetworkInterface. "Not found" is a failure like any other: EC2 may not find a new ENI yet.
     DeleteEni { op: Op, eni: EniId },
     /// DescribeNetworkInterfaces for this node, because our state may be wrong.
     Describe { op: Op },
+}
+
+/// An ENI that is to be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EniSpec {
+    pub subnet: SubnetId,
+    pub security_groups: Vec<SecurityGroupId>,
+    /// The network card that it will be attached to.
+    pub card: u16,
+    /// The pod addresses that it gets when it is created.
+    pub amount: Amount,
+}
+
+/// Where new ENIs are created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    pub subnet: SubnetId,
+    pub security_groups: Vec<SecurityGroupId>,
 }
 
 /// What the host needs in order to bring an ENI up.
@@ -89,8 +116,7 @@ pub struct ConfigureEni {
     pub subnet_cidr: Ipv4Net,
     pub card: u16,
     pub device: u16,
-    /// The number for marks, link groups and chains: 0 for the primary ENI, 1..=127 for others.
-    pub index: u16,
+    pub index: EniIndex,
 }
 
 /// How much to request, in the unit of the pool's mode.

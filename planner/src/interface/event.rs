@@ -7,8 +7,10 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
+use nettypes::Mac;
 
-use crate::{Attachment, Demand, EniId, Mac, Mono, Op, Pod, Sandbox, SubnetId, Ticket};
+use super::names::{AttachmentId, EniId, Op, Pod, Sandbox, SubnetId, Ticket};
+use crate::{demand::Demand, time::Mono};
 
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -50,7 +52,7 @@ pub enum Event {
 pub enum Answer {
     Created(Observed),
     Attached {
-        attachment: Attachment,
+        attachment: AttachmentId,
     },
     /// The addresses and prefixes that EC2 assigned in this call.
     Assigned {
@@ -76,9 +78,9 @@ pub enum Class {
     /// `RequestLimitExceeded` and similar codes. Nothing was done.
     Throttled { retry_after: Option<Duration> },
     /// The subnet has no free address.
-    Exhausted { subnet: SubnetId },
+    Exhausted,
     /// The subnet has free addresses, but no free /28 block.
-    Fragmented { subnet: SubnetId },
+    Fragmented,
     /// The instance or the ENI is at a limit that we did not know of.
     Limit,
     /// The object does not exist.
@@ -107,8 +109,8 @@ pub struct Observed {
     pub eni: EniId,
     pub mac: Mac,
     pub subnet: SubnetId,
-    /// The subnet's IPv4 network.
-    pub subnet_cidr: Ipv4Net,
+    /// The subnet's IPv4 network. `None` if EC2 does not show the subnet, so the ENI cannot be managed.
+    pub subnet_cidr: Option<Ipv4Net>,
     /// The ENI's own address. It is never given to a pod.
     pub primary: Ipv4Addr,
     /// Secondary addresses of the pods' family, without the primary one.
@@ -116,7 +118,7 @@ pub struct Observed {
     /// Prefixes of the pods' family: /28 or /80.
     pub prefixes: Vec<IpNet>,
     /// `None` if it is not attached.
-    pub attached: Option<Bond>,
+    pub attached: Option<EniAttachment>,
     /// The pool may grow, shrink and delete it (see [`crate::ownership`]). The instance's primary ENI is always managed,
     /// and never detached.
     pub managed: bool,
@@ -126,8 +128,8 @@ pub struct Observed {
 
 /// The attachment of an ENI.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bond {
-    pub attachment: Attachment,
+pub struct EniAttachment {
+    pub id: AttachmentId,
     pub card: u16,
     pub device: u16,
     /// False while EC2 reports `attaching` or `detaching`.

@@ -1,6 +1,6 @@
 //! Identifiers: a newtype for each kind that crosses the planner's edge.
 
-use std::{fmt, net::IpAddr};
+use std::fmt;
 
 macro_rules! string_name {
     ($(#[$doc:meta])* $name:ident) => {
@@ -25,9 +25,47 @@ macro_rules! string_name {
 string_name!(/// An elastic network interface: `eni-…`.
     EniId);
 string_name!(/// EC2's id of an attachment of an ENI to an instance: `eni-attach-…`.
-    Attachment);
+    AttachmentId);
 string_name!(/// A subnet: `subnet-…`.
     SubnetId);
+string_name!(/// A security group: `sg-…`.
+    SecurityGroupId);
+
+/// The small number from which an ENI's packet mark, link group and route table are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EniIndex(u16);
+
+impl EniIndex {
+    /// The index of the primary ENI.
+    pub const PRIMARY: Self = Self(0);
+    const LAST: u16 = 127;
+
+    /// `None` if there is no ENI with this index.
+    #[must_use]
+    pub const fn new(index: u16) -> Option<Self> {
+        if index <= Self::LAST {
+            Some(Self(index))
+        } else {
+            None
+        }
+    }
+
+    #[must_use]
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// All indices of secondary ENIs, in ascending order.
+    pub(crate) fn secondary() -> impl Iterator<Item = Self> {
+        (1..=Self::LAST).map(Self)
+    }
+}
+
+impl fmt::Display for EniIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The primary key of a CNI attachment (CNI specification, "Section 2: Execution Protocol").
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,12 +75,22 @@ pub struct Sandbox {
     pub ifname: String,
 }
 
-/// The pod that an ADD is for. It is only shown to people; no decision depends on it.
+/// The pod that an ADD is for, as far as the runtime says. It is only shown to people; no decision depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+    pub uid: Option<String>,
+}
+
+impl Pod {
+    /// `namespace/name`. `None` if the runtime gave no name.
+    #[must_use]
+    pub fn full_name(&self) -> Option<String> {
+        let namespace = self.namespace.as_deref().unwrap_or_default();
+        let name = self.name.as_ref()?;
+        Some(format!("{namespace}/{name}"))
+    }
 }
 
 /// One ADD that waits for an answer.
@@ -52,10 +100,3 @@ pub struct Ticket(pub u64);
 /// One command that is being carried out. Its [`crate::Answer`] carries the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Op(pub u64);
-
-/// An address and its ENI.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
-    pub address: IpAddr,
-    pub eni: EniId,
-}

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     command::Refusal,
-    names::{Attachment, EniId, Pod, Sandbox, SubnetId},
+    names::{AttachmentId, EniId, EniIndex, Pod, Sandbox, SubnetId},
 };
 use nettypes::Mac;
 
@@ -46,14 +46,15 @@ pub struct Snapshot {
 pub struct EniView {
     /// `None` while EC2 is creating it.
     pub id: Option<EniId>,
-    pub mac: Mac,
+    /// `None` until EC2 has described it.
+    pub mac: Option<Mac>,
     pub subnet: SubnetId,
-    pub subnet_cidr: Ipv4Net,
+    pub subnet_cidr: Option<Ipv4Net>,
     pub primary_address: Option<Ipv4Addr>,
-    pub attachment: Option<Attachment>,
+    pub attachment: Option<AttachmentId>,
     pub card: u16,
     pub device: Option<u16>,
-    pub index: Option<u16>,
+    pub index: Option<EniIndex>,
     pub primary: bool,
     pub phase: Phase,
     pub phase_since: Mono,

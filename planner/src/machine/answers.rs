@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{Pending, Planner};
 use crate::{
-    Answer, Attachment, Class, Failure, Mono, Op,
+    Answer, AttachmentId, Class, Failure, Mono, Op,
     event::Observed,
     gate::Action,
     pool::{Key, eni::Termination},
@@ -127,7 +127,7 @@ impl Planner {
         let Some(eni) = self.pool.get_mut(key) else {
             return;
         };
-        let asked = eni.intent.take().map(|intent| intent.amount);
+        let asked = eni.intent.take().map(|intent| intent.spec.amount);
         let subnet = eni.subnet.clone();
         eni.op = None;
         eni.learn(seen, card);
@@ -145,7 +145,7 @@ impl Planner {
         );
     }
 
-    fn attached(&mut self, key: Key, attachment: Attachment) {
+    fn attached(&mut self, key: Key, attachment: AttachmentId) {
         let now = self.now;
         self.gates.limit.pass(now);
         if let Some(eni) = self.pool.get_mut(key) {

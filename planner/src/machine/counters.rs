@@ -35,7 +35,7 @@ impl Counters {
     pub(crate) const fn failure(&mut self, class: &Class) {
         *match class {
             Class::Throttled { .. } => &mut self.failures_throttled,
-            Class::Exhausted { .. } | Class::Fragmented { .. } => &mut self.failures_exhausted,
+            Class::Exhausted | Class::Fragmented => &mut self.failures_exhausted,
             Class::Denied { .. } => &mut self.failures_denied,
             Class::Ambiguous => &mut self.failures_ambiguous,
             Class::Limit | Class::NotFound | Class::InUse | Class::Transient | Class::Host => {

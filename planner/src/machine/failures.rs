@@ -110,15 +110,14 @@ impl Planner {
             return;
         };
         match &failure.class {
-            Class::Exhausted { .. } => {
-                self.gates
-                    .scarce(&subnet, u32::from(asked.slots()), self.now)
-            }
+            Class::Exhausted => self
+                .gates
+                .scarce(&subnet, u32::from(asked.slots()), self.now),
             // In IPv4, single addresses take the place of prefixes. In IPv6 there is no alternative.
-            Class::Fragmented { .. } if matches!(asked, Amount::Ipv6Prefixes(_)) => {
+            Class::Fragmented if matches!(asked, Amount::Ipv6Prefixes(_)) => {
                 self.gates.scarce(&subnet, 1, self.now)
             }
-            Class::Fragmented { .. } => self.gates.fragmented(&subnet, self.now),
+            Class::Fragmented => self.gates.fragmented(&subnet, self.now),
             _ => {}
         }
     }
@@ -189,7 +188,7 @@ impl Planner {
         eni.assign = None;
         match failure.class {
             Class::Throttled { .. } | Class::Transient | Class::Denied { .. } => {}
-            Class::Exhausted { .. } | Class::Fragmented { .. } => {}
+            Class::Exhausted { .. } | Class::Fragmented => {}
             // An Assign has no token: a blind repetition would take addresses twice (ec2-and-faults §7 rows 8, 10).
             Class::Limit | Class::NotFound | Class::InUse | Class::Ambiguous | Class::Host => {
                 eni.assign_tries += 1;

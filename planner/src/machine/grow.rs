@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Planner;
 use crate::{
-    Amount, Command, SubnetId,
+    Amount, Command, EniSpec, SubnetId,
     gate::Action,
     limits::PREFIX_SIZE,
     policy::{Need, Stock},
@@ -197,7 +197,7 @@ impl Planner {
 
     /// Plans ENIs for what is still missing. [`Planner::advance`] sends the calls, because creating is an ENI's first step.
     fn create(&mut self, mut need: Need) {
-        let subnet = self.primary_subnet.clone();
+        let subnet = self.placement.subnet.clone();
         let shut = self.gates.limit.shut(self.now) || self.gates.host.shut(self.now);
         let closed = [Action::Create, Action::Attach]
             .iter()
@@ -215,9 +215,13 @@ impl Planner {
                 self.tokens.next(),
                 self.tokens.next()
             );
-            let card = self.instance.default_card;
-            self.pool
-                .insert(Eni::intended(subnet.clone(), token, amount, card, self.now));
+            let spec = EniSpec {
+                subnet: subnet.clone(),
+                security_groups: self.placement.security_groups.clone(),
+                card: self.instance.default_card,
+                amount,
+            };
+            self.pool.insert(Eni::intended(spec, token, self.now));
             need.addresses = need
                 .addresses
                 .saturating_sub(self.worth(self.instance.slots_per_eni()));

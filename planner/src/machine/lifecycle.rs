@@ -72,8 +72,8 @@ impl Planner {
                 .clone()
                 .map(|id| Command::DeconfigureEni { op, eni: id }),
             Action::Detach => {
-                let bond = eni.id.clone().zip(eni.attachment.clone());
-                bond.map(|(id, attachment)| Command::DetachEni {
+                let attachment = eni.id.clone().zip(eni.attachment.clone());
+                attachment.map(|(id, attachment)| Command::DetachEni {
                     op,
                     eni: id,
                     attachment,
@@ -96,12 +96,10 @@ impl Planner {
 
     fn create_command(eni: &Eni, op: crate::Op) -> Option<Command> {
         let intent = eni.intent.as_ref()?;
-        let (token, subnet) = (intent.token.clone(), eni.subnet.clone());
         Some(Command::CreateEni {
             op,
-            token,
-            subnet,
-            amount: intent.amount,
+            token: intent.token.clone(),
+            spec: intent.spec.clone(),
         })
     }
 
@@ -109,9 +107,9 @@ impl Planner {
         Some(Command::ConfigureEni(Box::new(ConfigureEni {
             op,
             eni: eni.id.clone()?,
-            mac: eni.mac,
+            mac: eni.mac?,
             primary: eni.address?,
-            subnet_cidr: eni.subnet_cidr,
+            subnet_cidr: eni.subnet_cidr?,
             card: eni.card,
             device: eni.device?,
             index: eni.index?,

@@ -88,9 +88,10 @@ impl Planner {
 
     fn match_up(&mut self, observed: &Observed, sent: Mono) -> Option<Key> {
         let known = self.pool.key_of(&observed.eni);
-        let bond = observed.attached.as_ref();
-        let ours = bond.is_none_or(|bond| bond.card == self.instance.default_card);
-        let primary = bond.is_some_and(|bond| ours && bond.device == 0);
+        let attachment = observed.attached.as_ref();
+        let ours =
+            attachment.is_none_or(|attachment| attachment.card == self.instance.default_card);
+        let primary = attachment.is_some_and(|attachment| ours && attachment.device == 0);
         if (observed.managed && ours) || primary {
             return match known {
                 Some(key) => {
@@ -102,9 +103,9 @@ impl Planner {
         }
         if let Some(eni) = known.and_then(|key| self.pool.get_mut(key)) {
             eni.trust = Trust::Unmanaged;
-        } else if let Some(bond) = bond {
+        } else if let Some(attachment) = attachment {
             self.unmanaged
-                .insert(observed.eni.clone(), (bond.card, bond.device));
+                .insert(observed.eni.clone(), (attachment.card, attachment.device));
         }
         known
     }
@@ -117,14 +118,14 @@ impl Planner {
         }
         let card = self.instance.default_card;
         let key = match &observed.attached {
-            Some(bond) => {
-                let phase = if bond.settled {
+            Some(attachment) => {
+                let phase = if attachment.settled {
                     Phase::Configuring
                 } else {
                     Phase::Unattached
                 };
                 let mut eni = Eni::observed(observed, card, phase, now);
-                eni.suspect = (!bond.settled).then_some(now);
+                eni.suspect = (!attachment.settled).then_some(now);
                 self.pool.insert(eni)
             }
             None if !observed.tagged_ours || !self.config.provisioning => return None,
@@ -194,9 +195,9 @@ impl Planner {
         match (&observed.attached, eni.phase) {
             // Our last step is newer than the list.
             _ if fresh => {}
-            (Some(bond), Phase::Unattached) if eni.op.is_none() => {
+            (Some(attachment), Phase::Unattached) if eni.op.is_none() => {
                 eni.learn(observed, card);
-                if bond.settled {
+                if attachment.settled {
                     eni.termination = Termination::Wanted {
                         op: None,
                         tries: 0,
@@ -360,7 +361,7 @@ impl Planner {
         let now = self.now;
         // If the link is expected, or is known to be gone, this is nothing new and no reason to ask EC2 again.
         let served = |eni: &Eni| {
-            eni.mac == mac
+            eni.mac == Some(mac)
                 && eni.id.is_some()
                 && (eni.phase == Phase::Ready || eni.phase == Phase::Configuring && eni.carries)
         };

@@ -22,7 +22,12 @@ impl Planner {
         let now = self.now;
         let mut enis = restored.enis;
         // In the order of devices, so that the indices are the same as before the restart.
-        enis.sort_by_key(|observed| observed.attached.as_ref().map(|bond| bond.device));
+        enis.sort_by_key(|observed| {
+            observed
+                .attached
+                .as_ref()
+                .map(|attachment| attachment.device)
+        });
         for observed in enis.iter().filter(|observed| observed.attached.is_some()) {
             let mut eni = Eni::observed(
                 observed,
@@ -58,7 +63,7 @@ impl Planner {
     fn restore_one(&mut self, sandbox: &Sandbox, pod: &Pod, address: IpAddr, id: &EniId) {
         let now = self.now;
         let key = self.pool.key_of(id).unwrap_or_else(|| {
-            let subnet = self.primary_subnet.clone();
+            let subnet = self.placement.subnet.clone();
             self.pool
                 .insert(Eni::remembered(id.clone(), subnet, Mono::ZERO))
         });

@@ -44,8 +44,8 @@ pub(crate) struct Slot {
     pub state: SlotState,
     /// When it entered this state.
     pub since: Mono,
-    /// When a pod last left it. `Mono::ZERO` if none ever did. The address that was free longest is granted first.
-    pub released: Mono,
+    /// When a pod last left it, if one ever did. The address that was free longest is granted first.
+    pub released: Option<Mono>,
     pub holder: Option<Box<Holder>>,
 }
 
@@ -180,13 +180,13 @@ impl Block {
 
     /// The free address to grant next, and when a pod last left it: the listed address that was free longest, else the
     /// first that is not listed.
-    pub(crate) fn pick(&self) -> Option<(Mono, IpAddr)> {
+    pub(crate) fn pick(&self) -> Option<(Option<Mono>, IpAddr)> {
         let free = self
             .slots
             .iter()
             .filter(|slot| slot.state == SlotState::Free);
         let rested = free.map(|slot| (slot.released, slot.address)).min();
-        rested.or_else(|| Some((Mono::ZERO, self.unlisted()?)))
+        rested.or_else(|| Some((None, self.unlisted()?)))
     }
 
     fn unlisted(&self) -> Option<IpAddr> {
@@ -250,7 +250,7 @@ impl Slot {
             address,
             state: SlotState::Free,
             since,
-            released: Mono::ZERO,
+            released: None,
             holder: None,
         }
     }

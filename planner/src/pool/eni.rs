@@ -18,7 +18,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::block::{Block, Counts, Slot};
 use crate::{
-    Amount, Attachment, EniId, Mac, Mono, Observed, Op, SubnetId, gate::Action, snapshot::Phase,
+    Amount, AttachmentId, EniId, EniIndex, EniSpec, Mac, Mono, Observed, Op, SubnetId,
+    gate::Action, snapshot::Phase,
 };
 
 /// A new ENI usually takes one to ten seconds. If a step takes longer than this, the pool no longer counts on it and grows
@@ -46,7 +47,7 @@ pub(crate) enum Trust {
 #[derive(Clone, Debug)]
 pub(crate) struct Intent {
     pub token: String,
-    pub amount: Amount,
+    pub spec: EniSpec,
 }
 
 /// DeleteOnTermination is set independently of the phase: a failure harms no pod.
@@ -64,15 +65,15 @@ pub(crate) enum Termination {
 pub(crate) struct Eni {
     pub id: Option<EniId>,
     pub intent: Option<Intent>,
-    pub mac: Mac,
+    /// `None` until EC2 reports it, as are the two below.
+    pub mac: Option<Mac>,
     pub subnet: SubnetId,
-    pub subnet_cidr: Ipv4Net,
-    /// `None` until EC2 reports it.
+    pub subnet_cidr: Option<Ipv4Net>,
     pub address: Option<Ipv4Addr>,
-    pub attachment: Option<Attachment>,
+    pub attachment: Option<AttachmentId>,
     pub card: u16,
     pub device: Option<u16>,
-    pub index: Option<u16>,
+    pub index: Option<EniIndex>,
     pub primary: bool,
 
     pub phase: Phase,
@@ -121,9 +122,9 @@ impl Eni {
         Self {
             id: None,
             intent: None,
-            mac: Mac::default(),
+            mac: None,
             subnet,
-            subnet_cidr: Ipv4Net::default(),
+            subnet_cidr: None,
             address: None,
             attachment: None,
             card: 0,
@@ -153,19 +154,14 @@ impl Eni {
         }
     }
 
-    /// An ENI that will be requested from EC2.
-    pub(crate) fn intended(
-        subnet: SubnetId,
-        token: String,
-        amount: Amount,
-        card: u16,
-        now: Mono,
-    ) -> Self {
+    /// An ENI that EC2 is about to be asked for.
+    pub(crate) fn intended(spec: EniSpec, token: String, now: Mono) -> Self {
+        let blank = Self::blank(spec.subnet.clone(), Phase::Creating, now);
         Self {
-            intent: Some(Intent { token, amount }),
             wanted: Some(now),
-            card,
-            ..Self::blank(subnet, Phase::Creating, now)
+            card: spec.card,
+            intent: Some(Intent { token, spec }),
+            ..blank
         }
     }
 
@@ -192,15 +188,15 @@ impl Eni {
     /// Takes over what EC2 says about the ENI itself. Its addresses are compared elsewhere.
     pub(crate) fn learn(&mut self, seen: &Observed, default_card: u16) {
         self.id = Some(seen.eni.clone());
-        self.mac = seen.mac;
+        self.mac = Some(seen.mac);
         self.subnet = seen.subnet.clone();
         self.subnet_cidr = seen.subnet_cidr;
         self.address = Some(seen.primary);
-        if let Some(bond) = &seen.attached {
-            self.attachment = Some(bond.attachment.clone());
-            self.card = bond.card;
-            self.device = Some(bond.device);
-            self.primary = bond.card == default_card && bond.device == 0;
+        if let Some(attachment) = &seen.attached {
+            self.attachment = Some(attachment.id.clone());
+            self.card = attachment.card;
+            self.device = Some(attachment.device);
+            self.primary = attachment.card == default_card && attachment.device == 0;
         }
     }
 
@@ -285,7 +281,7 @@ impl Eni {
             .intent
             .as_ref()
             .filter(|_| self.phase == Phase::Creating)
-            .map(|intent| intent.amount);
+            .map(|intent| intent.spec.amount);
         creating.or(self.assign.map(|asked| asked.amount))
     }
 

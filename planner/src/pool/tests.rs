@@ -21,7 +21,7 @@ fn ready(pool: &mut Pool, id: &str, index: u16) -> Key {
     let mut eni = Eni::remembered(id.into(), "subnet-1".into(), Mono::ZERO);
     eni.trust = Trust::Sound;
     eni.phase = Phase::Ready;
-    eni.index = Some(index);
+    eni.index = EniIndex::new(index);
     pool.insert(eni)
 }
 

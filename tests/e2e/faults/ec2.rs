@@ -107,8 +107,8 @@ fn in_state(node: &Node, state: &str) -> std::io::Result<BTreeSet<IpAddr>> {
 fn delete_at_the_console(lab: &Lab, eni: &EniId) -> Outcome {
     let now = lab.sim.now();
     let mut world = lab.sim.world();
-    let bond = world.interface(eni).and_then(|eni| eni.attachment.clone());
-    let attachment = bond.ok_or("it is not attached")?.id;
+    let attachment = world.interface(eni).and_then(|eni| eni.attachment.clone());
+    let attachment = attachment.ok_or("it is not attached")?.id;
     let detach = DetachNetworkInterface {
         attachment,
         force: true,

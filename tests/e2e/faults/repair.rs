@@ -153,8 +153,8 @@ fn a_pulled_eni_makes_the_pool_look_at_ec2() -> Outcome {
         let world = damaged.lab.sim.world();
         let owner = world.owner_of(damaged.pods[3].address());
         let owner = owner.ok_or("nobody owns the fourth pod's address")?;
-        let bond = owner.attachment.as_ref().ok_or("its ENI is not attached")?;
-        (owner.id.to_string(), bond.id.clone())
+        let attachment = owner.attachment.as_ref().ok_or("its ENI is not attached")?;
+        (owner.id.to_string(), attachment.id.clone())
     };
     let pull = DetachNetworkInterface {
         attachment,

@@ -115,7 +115,15 @@ fn eventful() -> Metrics {
     metrics.ready(took);
     metrics.pace("CreateNetworkInterface", 5.0, took);
     let instance = limits::lookup("t3.small").expect("in the table").clone();
-    let planner = Planner::new(Config::default(), instance, "subnet-1".into(), 1);
+    let planner = Planner::new(
+        Config::default(),
+        instance,
+        planner::Placement {
+            subnet: "subnet-1".into(),
+            security_groups: vec![],
+        },
+        1,
+    );
     metrics.pool(&planner.snapshot(Mono::from_epoch(took)));
     metrics
 }

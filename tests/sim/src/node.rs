@@ -13,7 +13,7 @@ use ipamd::{
     runtime::{clock::Clock, supervise::Detached},
     telemetry::metrics::Metrics,
 };
-use planner::{EniId, Event, Mac, Observed, Planner, Restored, SubnetId};
+use planner::{EniId, Event, Mac, Observed, Planner, Restored, SecurityGroupId, SubnetId};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -148,7 +148,7 @@ impl Start {
                 state.seeds.next(),
             )
         });
-        let planner = Planner::new(config, kind, self.me.subnet.clone(), seed);
+        let planner = Planner::new(config, kind, self.me.placement(), seed);
         let host = Host {
             shared: self.shared.clone(),
             generation: self.generation,
@@ -222,6 +222,10 @@ pub(super) fn identity(state: &State) -> Identity {
         address: primary.primary().unwrap_or(Ipv4Addr::UNSPECIFIED),
         subnet: SubnetId(primary.subnet.0.clone()),
         subnet_cidr: state.scenario.subnet,
-        security_groups: primary.groups.iter().map(ToString::to_string).collect(),
+        security_groups: primary
+            .groups
+            .iter()
+            .map(|group| SecurityGroupId(group.0.clone()))
+            .collect(),
     }
 }

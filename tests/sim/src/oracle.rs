@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
-use ipamd::{ec2::api::Call, pool::driver::Grant};
+use ipamd::ec2::api::Call;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use planner::{Sandbox, Snapshot, limits, snapshot::EniView};
+use planner::{EniId, Sandbox, Snapshot, limits, snapshot::EniView};
 use vpc_sim::world::model::NetworkInterface;
 
 use crate::{
@@ -42,8 +42,7 @@ pub fn spent(state: &mut State, call: &Call, now: Duration) {
 }
 
 /// I1, I2 and I3: `sandbox` gets an address.
-pub fn granted(state: &mut State, sandbox: &Sandbox, grant: &Grant, now: Duration) {
-    let address = grant.address;
+pub fn granted(state: &mut State, sandbox: &Sandbox, address: IpAddr, eni: &EniId, now: Duration) {
     if let Some(holder) = state
         .ledger
         .holder(address)
@@ -68,13 +67,10 @@ pub fn granted(state: &mut State, sandbox: &Sandbox, grant: &Grant, now: Duratio
         let what = format!("{address} is in cooldown until {:.3}", until.as_secs_f64());
         state.fail(now, "I3: no reuse within the cooldown", what);
     }
-    let excused = state.disturbed.excuses(&Thing::Eni(grant.eni.clone()), now)
+    let excused = state.disturbed.excuses(&Thing::Eni(eni.clone()), now)
         || state.disturbed.excuses_address(address, now);
-    if let Some(why) = unusable(state, grant).filter(|_| !excused) {
-        let what = format!(
-            "{address} on {} for {}: {why}",
-            grant.eni, sandbox.container_id
-        );
+    if let Some(why) = unusable(state, address, eni).filter(|_| !excused) {
+        let what = format!("{address} on {eni} for {}: {why}", sandbox.container_id);
         state.fail(
             now,
             "I2: an assigned address is on an attached ENI and usable",
@@ -83,20 +79,20 @@ pub fn granted(state: &mut State, sandbox: &Sandbox, grant: &Grant, now: Duratio
     }
 }
 
-fn unusable(state: &State, grant: &Grant) -> Option<&'static str> {
-    let Some(eni) = state.interface(&grant.eni) else {
+fn unusable(state: &State, address: IpAddr, id: &EniId) -> Option<&'static str> {
+    let Some(eni) = state.interface(id) else {
         return Some("the ENI does not exist");
     };
     if !state.is_attached(eni) {
         return Some("the ENI is not attached here");
     }
-    if eni.primary().map(IpAddr::V4) == Some(grant.address) {
+    if eni.primary().map(IpAddr::V4) == Some(address) {
         return Some("it is the ENI's own address");
     }
-    if !eni.owns(grant.address) {
+    if !eni.owns(address) {
         return Some("EC2 has not assigned it to the ENI");
     }
-    let up = grant.eni == state.primary || state.configured.contains(&grant.eni);
+    let up = *id == state.primary || state.configured.contains(id);
     (!up).then_some("the host has not set the ENI up")
 }
 
@@ -156,7 +152,7 @@ fn target(state: &State, call: &Call) -> Option<NetworkInterface> {
             let bound = |eni: &&NetworkInterface| {
                 eni.attachment
                     .as_ref()
-                    .is_some_and(|bond| bond.id.0 == attachment.0)
+                    .is_some_and(|known| known.id.0 == attachment.0)
             };
             state.world.interfaces().find(bound).cloned()
         }
@@ -237,7 +233,7 @@ pub fn capacity(state: &State) -> usize {
     let attached = state.world.interfaces().filter(|eni| {
         eni.attachment
             .as_ref()
-            .is_some_and(|bond| bond.instance == state.me)
+            .is_some_and(|attachment| attachment.instance == state.me)
     });
     let (ours, foreign): (Vec<_>, Vec<_>) =
         attached.partition(|eni| state.is_ours(eni) && !eni.requester_managed);
@@ -295,7 +291,7 @@ fn leaked_enis(state: &State, seen: &Snapshot, now: Duration) -> BTreeSet<String
             let how = eni
                 .attachment
                 .as_ref()
-                .map_or("attached to nothing", |bond| bond.state.name());
+                .map_or("attached to nothing", |attachment| attachment.state.name());
             leaks.insert(format!("{id} is {how}"));
             continue;
         }

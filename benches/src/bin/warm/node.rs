@@ -11,7 +11,7 @@ use std::{
 
 use planner::{
     Amount, Answer, Command, Config, EniId, Event, Mac, Mono, Observed, Op, Planner, Pod, Sandbox,
-    Ticket, event::Bond, limits, snapshot::Counters,
+    Ticket, event::EniAttachment, limits, snapshot::Counters,
 };
 
 use crate::trace::{Rng, Stay};
@@ -83,7 +83,15 @@ pub fn run(instance: &str, config: Config, pods: &[Stay], days: u32) -> Outcome 
         .expect("a type of the compiled-in table")
         .clone();
     let mut node = Node {
-        planner: Planner::new(config, kind, "subnet-1".into(), 1),
+        planner: Planner::new(
+            config,
+            kind,
+            planner::Placement {
+                subnet: "subnet-1".into(),
+                security_groups: vec![],
+            },
+            1,
+        ),
         now: Mono::ZERO,
         due: BTreeMap::new(),
         seq: 0,
@@ -96,8 +104,8 @@ pub fn run(instance: &str, config: Config, pods: &[Stay], days: u32) -> Outcome 
         outcome: Outcome::default(),
     };
     let mut primary = node.eni(Amount::Addresses(0));
-    primary.attached = Some(Bond {
-        attachment: "attach-0".into(),
+    primary.attached = Some(EniAttachment {
+        id: "attach-0".into(),
         card: 0,
         device: 0,
         settled: true,
@@ -187,6 +195,9 @@ impl Node<'_> {
         match command {
             Command::Grant {
                 ticket, sandbox, ..
+            }
+            | Command::GrantAgain {
+                ticket, sandbox, ..
             } => self.granted(ticket, sandbox),
             Command::Refuse { ticket, .. } => {
                 self.outcome.refused += 1;
@@ -194,8 +205,8 @@ impl Node<'_> {
                     self.later(Duration::from_secs(10), Due::Comes(n));
                 }
             }
-            Command::CreateEni { op, amount, .. } => {
-                let answer = Answer::Created(self.eni(amount));
+            Command::CreateEni { op, spec, .. } => {
+                let answer = Answer::Created(self.eni(spec.amount));
                 self.answer(op, 0.4, 1.5, answer);
             }
             Command::AttachEni { op, eni, .. } => {
@@ -250,7 +261,7 @@ impl Node<'_> {
             eni: EniId(format!("eni-{}", self.enis)),
             mac: Mac::default(),
             subnet: "subnet-1".into(),
-            subnet_cidr: "10.0.0.0/8".parse().expect("a network"),
+            subnet_cidr: Some("10.0.0.0/8".parse().expect("a network")),
             primary: self.address(),
             addresses,
             prefixes,

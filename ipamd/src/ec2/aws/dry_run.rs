@@ -46,7 +46,9 @@ impl Aws {
         let create = client
             .create_network_interface()
             .subnet_id(&me.subnet.0)
-            .set_groups(Some(me.security_groups.clone()))
+            .set_groups(Some(
+                me.security_groups.iter().map(ToString::to_string).collect(),
+            ))
             .dry_run(true)
             .send()
             .await;

@@ -3,12 +3,15 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::Ipv4Net;
-use planner::{Class, EniId, Failure, Observed, SubnetId, event};
+use planner::{
+    Class, EniAttachment, EniId, Failure, Observed, SubnetId,
+    ownership::{Facts, Node, Ownership, ownership},
+};
 
 use super::{Executor, INSTANCE_TAG, unexpected};
 use crate::ec2::api::{Call, Interface, Reply};
 
-pub(super) const HANDS_OFF_TAG: &str = "node.k8s.amazonaws.com/no_manage";
+pub(super) const NO_MANAGE_TAG: &str = "node.k8s.amazonaws.com/no_manage";
 
 impl Executor {
     /// Every ENI that is attached to this instance: one call, which is all that pods need.
@@ -19,7 +22,7 @@ impl Executor {
         let found = self
             .describe([("attachment.instance-id", &self.me.instance)])
             .await?;
-        self.judge_all(found).await
+        self.observe_all(found).await
     }
 
     /// Whether there are unattached ENIs with this node's tag: the previous process created or detached them and could
@@ -47,7 +50,7 @@ impl Executor {
             .describe([("attachment.instance-id", instance)])
             .await?;
         found.extend(self.describe([(tag.as_str(), instance)]).await?);
-        self.judge_all(found).await
+        self.observe_all(found).await
     }
 
     async fn describe<const N: usize>(
@@ -67,48 +70,67 @@ impl Executor {
         }
     }
 
-    async fn judge_all(
+    async fn observe_all(
         &self,
         mut found: BTreeMap<EniId, Interface>,
     ) -> Result<Vec<Observed>, Failure> {
         let instance = &self.me.instance;
         // An ENI of ours that someone attached to another instance does not belong to this node any more.
         found.retain(|_, eni| {
-            eni.bond
+            eni.attachment
                 .as_ref()
-                .is_none_or(|bond| bond.instance.as_ref() == Some(instance))
+                .is_none_or(|attachment| attachment.instance.as_ref() == Some(instance))
         });
         let mut inventory = Vec::with_capacity(found.len());
         for eni in found.into_values() {
-            inventory.push(self.judge(eni).await?);
+            inventory.push(self.observe(eni).await?);
         }
         Ok(inventory)
     }
 
-    /// Converts EC2's description of an ENI into the planner's terms, including whether it is managed.
-    pub(super) async fn judge(&self, eni: Interface) -> Result<Observed, Failure> {
-        let tagged_ours = eni.tags.get(INSTANCE_TAG) == Some(&self.me.instance);
-        let primary = eni.mac == self.me.mac;
-        let ordinary = eni.kind == "interface" && !eni.managed_by_aws;
-        let managed = match eni.tags.get(HANDS_OFF_TAG).map(String::as_str) {
-            _ if primary => true,
-            _ if !ordinary => false,
-            Some("true") => false,
-            Some(_) => true,
-            None => tagged_ours || self.settings.manage_untagged,
+    /// Puts EC2's description of an ENI into the planner's terms: above all, whether the pool manages it.
+    pub(super) async fn observe(&self, eni: Interface) -> Result<Observed, Failure> {
+        let node = Node {
+            instance: &self.me.instance,
+            vpc: None,
+            zone: None,
+            manage_untagged: self.settings.manage_untagged,
         };
-        let (managed, subnet_cidr) = self.reachable(managed, &eni).await?;
+        let mut facts = Facts {
+            eni: &eni.eni,
+            primary: eni.mac == self.me.mac,
+            interface_type: &eni.interface_type,
+            managed_by_aws: eni.managed_by_aws,
+            instance_tag: eni.tags.get(INSTANCE_TAG).map(String::as_str),
+            no_manage_tag: eni.tags.get(NO_MANAGE_TAG).map(String::as_str),
+            vpc: eni.vpc.as_deref(),
+            zone: eni.zone.as_deref(),
+            status: &eni.status,
+            subnet_visible: true,
+        };
+        let mut subnet_cidr = None;
+        if ownership(&facts, &node).is_managed() {
+            subnet_cidr = self.visible_subnet(&eni.subnet).await?;
+            facts.subnet_visible = subnet_cidr.is_some();
+        }
+        let owner = ownership(&facts, &node);
+        if let Ownership::Unmanaged(reason) = &owner {
+            tracing::info!(eni = %eni.eni, %reason, "the pool does not manage this ENI");
+        }
+        let tagged_ours = facts.tagged_ours(&node);
         let attached = eni
-            .bond
-            .filter(|bond| bond.status != "detached")
-            .map(|bond| event::Bond {
-                attachment: bond.attachment,
-                card: bond.card,
-                device: bond.device,
-                settled: bond.status == "attached",
+            .attachment
+            .filter(|attachment| attachment.status != "detached")
+            .map(|attachment| EniAttachment {
+                id: attachment.id,
+                card: attachment.card,
+                device: attachment.device,
+                settled: attachment.status == "attached",
             });
         Ok(Observed {
             subnet_cidr,
+            managed: owner.is_managed(),
+            tagged_ours,
             eni: eni.eni,
             mac: eni.mac,
             subnet: eni.subnet,
@@ -116,23 +138,15 @@ impl Executor {
             addresses: eni.secondary.into_iter().map(IpAddr::V4).collect(),
             prefixes: eni.prefixes,
             attached,
-            managed,
-            tagged_ours,
         })
     }
 
-    /// The subnet's network, and whether the ENI can be managed at all. If the subnet is shared from an account that
-    /// does not show it, its gateway is unknown: such an ENI is not managed, and must not make the whole list fail.
-    async fn reachable(&self, managed: bool, eni: &Interface) -> Result<(bool, Ipv4Net), Failure> {
-        if !managed {
-            return Ok((false, Ipv4Net::from(eni.primary)));
-        }
-        match self.subnet_cidr(&eni.subnet).await {
-            Err(failure) if failure.class == Class::NotFound => {
-                tracing::warn!(eni = %eni.eni, subnet = %eni.subnet, "the ENI's subnet is not visible; the ENI is not managed");
-                Ok((false, Ipv4Net::from(eni.primary)))
-            }
-            known => known.map(|cidr| (true, cidr)),
+    /// The subnet's network, or `None` if EC2 does not show the subnet to this account (a subnet that another account
+    /// shares). Its ENI has no gateway that we know. It must not make the whole list fail.
+    async fn visible_subnet(&self, subnet: &SubnetId) -> Result<Option<Ipv4Net>, Failure> {
+        match self.subnet_cidr(subnet).await {
+            Err(failure) if failure.class == Class::NotFound => Ok(None),
+            known => known.map(Some),
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::{collections::VecDeque, net::Ipv4Addr};
 
-use planner::{Amount, Mac, Op};
+use planner::{Amount, EniSpec, Mac, Op};
 
 use super::*;
 use crate::ec2::{
-    api::{Bond, CallError, CallFuture, Interface},
-    executor::describe::HANDS_OFF_TAG,
+    api::{Attachment, CallError, CallFuture, Interface},
+    executor::describe::NO_MANAGE_TAG,
 };
 
 const ME: &str = "i-1";
@@ -74,11 +74,14 @@ fn interface(id: &str) -> Interface {
         primary: Ipv4Addr::new(10, 0, 0, 9),
         secondary: vec![Ipv4Addr::new(10, 0, 0, 10)],
         prefixes: vec![],
-        kind: "interface".into(),
+        vpc: Some("vpc-1".into()),
+        zone: Some("eu-west-1a".into()),
+        status: "in-use".into(),
+        interface_type: "interface".into(),
         managed_by_aws: false,
         tags: BTreeMap::new(),
-        bond: Some(Bond {
-            attachment: Attachment::from("eni-attach-1"),
+        attachment: Some(Attachment {
+            id: AttachmentId::from("eni-attach-1"),
             instance: Some(ME.into()),
             card: 0,
             device: 1,
@@ -120,11 +123,11 @@ async fn only_ordinary_enis_that_are_ours_or_adopted_are_managed() {
         "another node's"
     );
     assert!(
-        !managed(true, tagged(ours(), HANDS_OFF_TAG, "true")).await,
+        !managed(true, tagged(ours(), NO_MANAGE_TAG, "true")).await,
         "hands off"
     );
     assert!(
-        managed(false, tagged(interface("eni-1"), HANDS_OFF_TAG, "false")).await,
+        managed(false, tagged(interface("eni-1"), NO_MANAGE_TAG, "false")).await,
         "hands on, explicitly"
     );
     for kind in ["efa", "efa-only", "trunk", "branch", "lambda"] {
@@ -132,7 +135,7 @@ async fn only_ordinary_enis_that_are_ours_or_adopted_are_managed() {
             !managed(
                 true,
                 Interface {
-                    kind: kind.into(),
+                    interface_type: kind.into(),
                     ..ours()
                 }
             )
@@ -153,7 +156,7 @@ async fn only_ordinary_enis_that_are_ours_or_adopted_are_managed() {
     );
     let primary = Interface {
         mac: OUR_MAC,
-        ..tagged(interface("eni-0"), HANDS_OFF_TAG, "true")
+        ..tagged(interface("eni-0"), NO_MANAGE_TAG, "true")
     };
     assert!(managed(false, primary).await, "the primary ENI always is");
 }
@@ -185,8 +188,12 @@ async fn a_create_carries_everything_in_one_call() {
     let command = Command::CreateEni {
         op: Op(1),
         token: "token".into(),
-        subnet: SubnetId::from("subnet-1"),
-        amount: Amount::Addresses(9),
+        spec: EniSpec {
+            subnet: SubnetId::from("subnet-1"),
+            security_groups: vec!["sg-1".into(), "sg-2".into()],
+            card: 0,
+            amount: Amount::Addresses(9),
+        },
     };
     assert!(
         matches!(executor.run(command).await, Ok(Answer::Created(eni)) if eni.eni.0 == "eni-1")
@@ -205,7 +212,7 @@ async fn a_create_carries_everything_in_one_call() {
         panic!("{asked:?}");
     };
     assert_eq!((token.as_str(), *amount), ("token", Amount::Addresses(9)));
-    assert_eq!(groups, &["sg-1", "sg-2"]);
+    assert_eq!(groups, &["sg-1".into(), "sg-2".into()]);
     let keys: Vec<_> = tags.keys().map(String::as_str).collect();
     assert_eq!(
         keys,
@@ -216,7 +223,7 @@ async fn a_create_carries_everything_in_one_call() {
 #[tokio::test(start_paused = true)]
 async fn a_detachment_is_answered_when_ec2_shows_it_done() {
     let gone = Interface {
-        bond: None,
+        attachment: None,
         ..interface("eni-1")
     };
     let answers = vec![
@@ -226,7 +233,7 @@ async fn a_detachment_is_answered_when_ec2_shows_it_done() {
         Ok(Reply::Interfaces(vec![gone])),
     ];
     let (executor, ec2) = executor(true, answers);
-    let (eni, attachment) = (EniId::from("eni-1"), Attachment::from("eni-attach-1"));
+    let (eni, attachment) = (EniId::from("eni-1"), AttachmentId::from("eni-attach-1"));
     let done = executor
         .run(Command::DetachEni {
             op: Op(1),
@@ -241,7 +248,7 @@ async fn a_detachment_is_answered_when_ec2_shows_it_done() {
 #[tokio::test(start_paused = true)]
 async fn a_look_that_fails_does_not_end_the_wait_for_a_detachment() {
     let gone = Interface {
-        bond: None,
+        attachment: None,
         ..interface("eni-1")
     };
     let answers = vec![
@@ -254,7 +261,7 @@ async fn a_look_that_fails_does_not_end_the_wait_for_a_detachment() {
     let command = Command::DetachEni {
         op: Op(1),
         eni: EniId::from("eni-1"),
-        attachment: Attachment::from("eni-attach-1"),
+        attachment: AttachmentId::from("eni-attach-1"),
     };
     let done = executor.run(command).await;
     assert!(matches!(done, Ok(Answer::Done)), "{done:?}");
@@ -288,8 +295,12 @@ async fn a_repeated_create_is_the_same_to_the_letter() {
     let command = Command::CreateEni {
         op: Op(1),
         token: "token".into(),
-        subnet: SubnetId::from("subnet-1"),
-        amount: Amount::Addresses(9),
+        spec: EniSpec {
+            subnet: SubnetId::from("subnet-1"),
+            security_groups: vec!["sg-1".into(), "sg-2".into()],
+            card: 0,
+            amount: Amount::Addresses(9),
+        },
     };
     for _ in 0..2 {
         executor.run(command.clone()).await.unwrap();

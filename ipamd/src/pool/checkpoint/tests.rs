@@ -8,8 +8,8 @@ use std::{
 };
 
 use planner::{
-    Attachment, Config, Demand, EniId, Event, Failure, Mac, Mono, Planner, Pod, Restored, Sandbox,
-    SubnetId, command::ConfigureEni, event::Bond, limits,
+    AttachmentId, Config, Demand, EniId, Event, Failure, Mac, Mono, Planner, Pod, Restored,
+    Sandbox, SubnetId, command::ConfigureEni, event::EniAttachment, limits,
 };
 
 use super::*;
@@ -75,12 +75,12 @@ fn primary() -> Observed {
         eni: EniId::from("eni-1"),
         mac: Mac([2, 0, 0, 0, 0, 1]),
         subnet: SubnetId::from("subnet-1"),
-        subnet_cidr: "10.0.0.0/24".parse().unwrap(),
+        subnet_cidr: Some("10.0.0.0/24".parse().unwrap()),
         primary: Ipv4Addr::new(10, 0, 0, 4),
         addresses: (10..19).map(|n| [10, 0, 0, n].into()).collect(),
         prefixes: Vec::new(),
-        attached: Some(Bond {
-            attachment: Attachment::from("eni-attach-1"),
+        attached: Some(EniAttachment {
+            id: AttachmentId::from("eni-attach-1"),
             card: 0,
             device: 0,
             settled: true,
@@ -92,7 +92,15 @@ fn primary() -> Observed {
 
 async fn pool_with(restored: Restored) -> (Pool, watch::Receiver<Vec<Observed>>, Detached) {
     let kind = limits::require("m5.large").unwrap().clone();
-    let planner = Planner::new(Config::default(), kind, "subnet-1".into(), 1);
+    let planner = Planner::new(
+        Config::default(),
+        kind,
+        planner::Placement {
+            subnet: "subnet-1".into(),
+            security_groups: vec![],
+        },
+        1,
+    );
     let clock = Clock::Runtime(Instant::now());
     let tasks = Detached::default();
     let (pool, driver) = Driver::new(planner, executor(), Willing, tasks.clone(), clock);

@@ -135,8 +135,8 @@ mod tests {
             eni: EniId::from("eni-1"),
             index: 0,
             host_name: format!("eni{id}"),
-            host_mac: Mac::default(),
-            pod_mac: Mac::default(),
+            host_mac: Mac([2, 0, 0, 0, 0, 1]),
+            pod_mac: Mac([2, 0, 0, 0, 0, 1]),
             mtu: 9001,
         }
     }

@@ -9,7 +9,8 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use planner::{
-    Attachment, Demand, EniId, Mac, Mono, Observed, Pod, Sandbox, SubnetId, event::Bond,
+    AttachmentId, Demand, EniId, Mac, Mono, Observed, Pod, Sandbox, SecurityGroupId, SubnetId,
+    event::EniAttachment,
 };
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +62,7 @@ struct StoredIdentity {
 struct StoredDemand {
     bursts: Vec<(u32, f64)>,
     surge: f64,
+    /// 0 if it was never measured.
     delivery_ms: u64,
     at_ms: u64,
 }
@@ -85,7 +87,9 @@ pub fn of_record(record: &Record) -> String {
         network,
         container_id,
         ifname,
-        pod: pod.map(|(k, v)| (k.to_owned(), v)).into(),
+        pod: pod
+            .map(|(k, v)| (k.to_owned(), v.unwrap_or_default()))
+            .into(),
         address: record.address,
         eni: record.eni.0.clone(),
         index: record.index,
@@ -98,7 +102,7 @@ pub fn of_record(record: &Record) -> String {
 
 pub fn to_record(text: &str) -> Option<Record> {
     let mut stored: StoredRecord = serde_json::from_str(text).ok()?;
-    let mut part = |name| stored.pod.remove(name).unwrap_or_default();
+    let mut part = |name| stored.pod.remove(name).filter(|text| !text.is_empty());
     let pod = Pod {
         namespace: part("namespace"),
         name: part("name"),
@@ -124,18 +128,18 @@ pub fn to_record(text: &str) -> Option<Record> {
 /// ENIs that are not attached are not needed after a restart: EC2 lists them by their tag.
 pub fn of_enis(enis: &[Observed]) -> String {
     let attached = enis.iter().filter_map(|eni| {
-        let bond = eni.attached.as_ref()?;
+        let attachment = eni.attached.as_ref()?;
         Some(StoredEni {
+            subnet_cidr: eni.subnet_cidr?.to_string(),
             eni: eni.eni.0.clone(),
             mac: eni.mac.0,
             subnet: eni.subnet.0.clone(),
-            subnet_cidr: eni.subnet_cidr.to_string(),
             primary: eni.primary,
             addresses: eni.addresses.clone(),
             prefixes: eni.prefixes.iter().map(ToString::to_string).collect(),
-            attachment: bond.attachment.0.clone(),
-            card: bond.card,
-            device: bond.device,
+            attachment: attachment.id.0.clone(),
+            card: attachment.card,
+            device: attachment.device,
         })
     });
     text(&attached.collect::<Vec<_>>())
@@ -156,12 +160,12 @@ fn to_eni(eni: StoredEni) -> Option<Observed> {
         eni: EniId(eni.eni),
         mac: Mac(eni.mac),
         subnet: SubnetId(eni.subnet),
-        subnet_cidr: eni.subnet_cidr.parse().ok()?,
+        subnet_cidr: Some(eni.subnet_cidr.parse().ok()?),
         primary: eni.primary,
         addresses: eni.addresses,
         prefixes,
-        attached: Some(Bond {
-            attachment: Attachment(eni.attachment),
+        attached: Some(EniAttachment {
+            id: AttachmentId(eni.attachment),
             card: eni.card,
             device: eni.device,
             settled: true,
@@ -181,7 +185,7 @@ pub fn of_identity(me: &Identity) -> String {
         address: me.address,
         subnet: me.subnet.0.clone(),
         subnet_cidr: me.subnet_cidr.to_string(),
-        security_groups: me.security_groups.clone(),
+        security_groups: me.security_groups.iter().map(ToString::to_string).collect(),
     })
 }
 
@@ -195,7 +199,11 @@ pub fn to_identity(text: &str) -> Option<Identity> {
         address: stored.address,
         subnet: SubnetId(stored.subnet),
         subnet_cidr: stored.subnet_cidr.parse().ok()?,
-        security_groups: stored.security_groups,
+        security_groups: stored
+            .security_groups
+            .into_iter()
+            .map(SecurityGroupId)
+            .collect(),
     })
 }
 
@@ -213,7 +221,7 @@ pub fn of_demand(demand: &Demand) -> String {
     text(&StoredDemand {
         bursts: demand.bursts.clone(),
         surge: demand.surge,
-        delivery_ms: millis(demand.delivery),
+        delivery_ms: demand.delivery.map_or(0, millis),
         at_ms: millis(demand.at.since_epoch()),
     })
 }
@@ -223,7 +231,7 @@ pub fn to_demand(text: &str) -> Option<Demand> {
     Some(Demand {
         bursts: stored.bursts,
         surge: stored.surge,
-        delivery: Duration::from_millis(stored.delivery_ms),
+        delivery: Some(Duration::from_millis(stored.delivery_ms)).filter(|known| !known.is_zero()),
         at: Mono::from_epoch(Duration::from_millis(stored.at_ms)),
     })
 }

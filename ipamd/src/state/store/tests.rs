@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use planner::{Attachment, SubnetId, event::Bond};
+use planner::{AttachmentId, SubnetId, event::EniAttachment};
 
 use super::*;
 
@@ -14,9 +14,9 @@ fn record(container: &str, address: [u8; 4]) -> Record {
             ifname: "eth0".into(),
         },
         pod: Pod {
-            namespace: "default".into(),
-            name: "web-0".into(),
-            uid: "u".into(),
+            namespace: Some("default".into()),
+            name: Some("web-0".into()),
+            uid: Some("u".into()),
         },
         address: address.into(),
         eni: EniId::from("eni-1"),
@@ -83,7 +83,7 @@ fn the_learnt_demand_survives_reopening() {
     let demand = Demand {
         bursts: vec![(2, 0.5), (40, 1.25)],
         surge: 97.5,
-        delivery: Duration::from_millis(7250),
+        delivery: Some(Duration::from_millis(7250)),
         at: Mono::from_epoch(Duration::from_millis(86_400_123)),
     };
     let (store, contents) = Store::open(&place.file(), "boot-1").unwrap();
@@ -263,12 +263,12 @@ fn identity_and_enis_survive_reopening() {
         eni: EniId::from("eni-1"),
         mac: me.mac,
         subnet: me.subnet.clone(),
-        subnet_cidr: me.subnet_cidr,
+        subnet_cidr: Some(me.subnet_cidr),
         primary: me.address,
         addresses: vec![[10, 0, 0, 5].into()],
         prefixes: vec!["10.0.0.16/28".parse().unwrap()],
-        attached: Some(Bond {
-            attachment: Attachment::from("eni-attach-1"),
+        attached: Some(EniAttachment {
+            id: AttachmentId::from("eni-attach-1"),
             card: 0,
             device: 0,
             settled: true,

@@ -38,20 +38,28 @@ fn busy() -> Metrics {
 
 /// A node with its primary ENI and one spare address.
 fn pool() -> Snapshot {
-    use planner::{Config, Event, Mac, Mono, Observed, Planner, event::Bond, limits};
+    use planner::{Config, Event, Mac, Mono, Observed, Planner, event::EniAttachment, limits};
     let instance = limits::lookup("t3.small").expect("in the table").clone();
-    let mut planner = Planner::new(Config::default(), instance, "subnet-1".into(), 1);
+    let mut planner = Planner::new(
+        Config::default(),
+        instance,
+        planner::Placement {
+            subnet: "subnet-1".into(),
+            security_groups: vec![],
+        },
+        1,
+    );
     let now = Mono::from_epoch(Duration::from_secs(1));
     let eni = Observed {
         eni: "eni-1".into(),
         mac: Mac([2, 0, 0, 0, 0, 1]),
         subnet: "subnet-1".into(),
-        subnet_cidr: "10.0.0.0/20".parse().expect("a CIDR"),
+        subnet_cidr: Some("10.0.0.0/20".parse().expect("a CIDR")),
         primary: [10, 0, 0, 4].into(),
         addresses: vec![[10, 0, 0, 5].into()],
         prefixes: vec![],
-        attached: Some(Bond {
-            attachment: "eni-attach-1".into(),
+        attached: Some(EniAttachment {
+            id: "eni-attach-1".into(),
             card: 0,
             device: 0,
             settled: true,

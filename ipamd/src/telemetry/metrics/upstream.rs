@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use ipnet::IpNet;
 use planner::{Snapshot, snapshot::AddressState};
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -161,9 +162,10 @@ impl Upstream {
             for address in &eni.addresses {
                 let one = i64::from(address.state == AddressState::Assigned);
                 used += one;
-                *by_cidr
-                    .entry(address.prefix.unwrap_or(eni.subnet_cidr.into()))
-                    .or_default() += one;
+                let subnet = eni.subnet_cidr.map(IpNet::V4);
+                if let Some(cidr) = address.prefix.or(subnet) {
+                    *by_cidr.entry(cidr).or_default() += one;
+                }
             }
             if let Some(id) = &eni.id {
                 self.per_eni.with_label_values(&[id.0.as_str()]).set(used);

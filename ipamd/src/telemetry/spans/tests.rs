@@ -89,9 +89,9 @@ fn sandbox() -> Sandbox {
 
 fn pod() -> Pod {
     Pod {
-        namespace: "shop".into(),
-        name: "cart-0".into(),
-        uid: String::new(),
+        namespace: Some("shop".into()),
+        name: Some("cart-0".into()),
+        uid: None,
     }
 }
 

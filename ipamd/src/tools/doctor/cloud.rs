@@ -93,13 +93,17 @@ async fn iam(
     // is one.
     let subject = enis
         .iter()
-        .max_by_key(|eni| eni.bond.as_ref().map_or(0, |bond| bond.device))
+        .max_by_key(|eni| {
+            eni.attachment
+                .as_ref()
+                .map_or(0, |attachment| attachment.device)
+        })
         .map(|eni| Subject {
             eni: eni.eni.to_string(),
             attachment: eni
-                .bond
+                .attachment
                 .as_ref()
-                .map(|bond| bond.attachment.to_string())
+                .map(|attachment| attachment.id.to_string())
                 .unwrap_or_default(),
         });
     let answers = aws.permissions(me, subject.as_ref()).await;

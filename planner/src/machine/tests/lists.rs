@@ -42,7 +42,7 @@ fn one_list_without_our_eni_removes_nothing() {
         observed
             .attached
             .as_ref()
-            .is_some_and(|bond| bond.device == 0)
+            .is_some_and(|attachment| attachment.device == 0)
     });
     let from = world.log.len();
     world.send(Event::Inventory(list));
@@ -274,7 +274,7 @@ fn one_list_without_an_idle_eni_does_not_give_it_up() {
         observed
             .attached
             .as_ref()
-            .is_some_and(|bond| bond.device == 0)
+            .is_some_and(|attachment| attachment.device == 0)
     });
     let from = world.log.len();
     world.send(Event::Inventory(list));

@@ -93,9 +93,7 @@ fn an_ec2_refusal_is_reported_although_the_pod_gets_an_address() {
     let denied = Class::Denied {
         action: "ec2:CreateNetworkInterface".into(),
     };
-    let exhausted = Class::Exhausted {
-        subnet: "subnet-1".into(),
-    };
+    let exhausted = Class::Exhausted;
     for (class, obstacle) in [
         (Class::Throttled { retry_after: None }, Obstacle::Throttled),
         (denied, Obstacle::Denied),

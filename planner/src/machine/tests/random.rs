@@ -133,12 +133,8 @@ impl Run {
             2 => Fault::Refuse(Class::Throttled {
                 retry_after: Some(Duration::from_secs(3)),
             }),
-            3 => Fault::Refuse(Class::Exhausted {
-                subnet: "subnet-1".into(),
-            }),
-            4 => Fault::Refuse(Class::Fragmented {
-                subnet: "subnet-1".into(),
-            }),
+            3 => Fault::Refuse(Class::Exhausted),
+            4 => Fault::Refuse(Class::Fragmented),
             5 => Fault::Refuse(Class::Limit),
             6 => Fault::Refuse(Class::NotFound),
             7 => Fault::Refuse(Class::Denied {

@@ -10,9 +10,9 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    Amount, Answer, Class, Command, Config, EniId, Event, Failure, Mac, Mono, Observed, Op,
-    Planner, Pod, Refusal, Sandbox, Ticket, event::Bond, gate::Action, limits::require,
-    machine::Planner as Machine,
+    Amount, Answer, Class, Command, Config, EniId, EniIndex, Event, Failure, Mac, Mono, Observed,
+    Op, Placement, Planner, Pod, Refusal, Sandbox, Ticket, event::EniAttachment, gate::Action,
+    limits::require, machine::Planner as Machine,
 };
 
 mod ec2;
@@ -102,7 +102,7 @@ impl World {
         );
         let cooldown = config.cooldown;
         let mut world = Self {
-            planner: Machine::new(config, kind, "subnet-1".into(), 42),
+            planner: Machine::new(config, kind, placement(), 42),
             now: Mono::from_epoch(Duration::from_secs(1000)),
             latency: Duration::from_millis(500),
             cooldown,
@@ -139,12 +139,7 @@ impl World {
 
     /// Restarts the daemon: it knows nothing, and gets no old answers.
     pub fn restart(&mut self, instance: &str, config: Config) {
-        self.planner = Machine::new(
-            config,
-            require(instance).unwrap().clone(),
-            "subnet-1".into(),
-            43,
-        );
+        self.planner = Machine::new(config, require(instance).unwrap().clone(), placement(), 43);
         self.answers.clear();
         self.granted.clear();
         self.log.clear();
@@ -153,14 +148,14 @@ impl World {
     /// An ENI that already existed.
     pub fn foreign(&mut self, device: u16, managed: bool) -> EniId {
         let id = self.create(Amount::Addresses(0));
-        let bond = Bond {
-            attachment: format!("attach-{id}").as_str().into(),
+        let attachment = EniAttachment {
+            id: format!("attach-{id}").as_str().into(),
             card: 0,
             device,
             settled: true,
         };
         let eni = self.enis.get_mut(&id).unwrap();
-        eni.observed.attached = Some(bond);
+        eni.observed.attached = Some(attachment);
         eni.observed.managed = managed;
         eni.observed.tagged_ours = managed;
         id
@@ -194,7 +189,7 @@ impl World {
             eni: id.clone(),
             mac: mac(self.next),
             subnet: "subnet-1".into(),
-            subnet_cidr: "10.0.0.0/8".parse().unwrap(),
+            subnet_cidr: Some("10.0.0.0/8".parse().unwrap()),
             primary: self.address(),
             addresses: Vec::new(),
             prefixes: Vec::new(),
@@ -317,16 +312,17 @@ impl World {
 
     fn take(&mut self, command: &Command, wired: &mut Vec<Sandbox>) {
         let (op, action) = match command {
-            Command::Grant {
+            Command::Grant { .. } => return self.granted(command, wired),
+            Command::GrantAgain {
                 ticket,
                 sandbox,
                 address,
-                eni,
-                index,
-                known,
                 ..
             } => {
-                return self.granted(*ticket, sandbox, *address, eni, *index, *known, wired);
+                self.accept(*ticket, sandbox, *address, true);
+                let known = self.live.get(sandbox);
+                assert_eq!(known, Some(address), "a repeated ADD gets the same address");
+                return;
             }
             Command::Refuse {
                 ticket, refusal, ..
@@ -376,60 +372,55 @@ impl World {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
-    fn granted(
-        &mut self,
-        ticket: Ticket,
-        sandbox: &Sandbox,
-        address: IpAddr,
-        id: &EniId,
-        index: u16,
-        known: bool,
-        wired: &mut Vec<Sandbox>,
-    ) {
+    fn accept(&mut self, ticket: Ticket, sandbox: &Sandbox, address: IpAddr, known: bool) {
         assert!(self.asked.remove(&ticket), "{ticket:?} answered twice");
-        if known {
-            assert_eq!(
-                self.live.get(sandbox),
-                Some(&address),
-                "a repeated ADD gets the same address"
-            );
-        } else {
-            // I1, I2, I3.
-            assert!(
-                !self.live.values().any(|other| *other == address),
-                "{address} has two owners"
-            );
-            assert!(
-                !self.live.contains_key(sandbox),
-                "{sandbox:?} has two addresses"
-            );
-            let eni = self.enis.get(id).expect("granted on an ENI that exists");
-            assert!(
-                eni.observed.attached.is_some() && eni.configured,
-                "{id} does not carry traffic"
-            );
-            assert_eq!(
-                index == 0,
-                eni.observed
-                    .attached
-                    .as_ref()
-                    .is_some_and(|bond| bond.device == 0)
-            );
-            assert!(
-                self.owns(id, address) || self.stolen.contains(&address),
-                "{address} is not on {id}"
-            );
-            let rest = self.rested.get(&address).map(|at| self.now.since(*at));
-            assert!(
-                rest.is_none_or(|rest| rest >= self.cooldown),
-                "{address} rested {rest:?} only"
-            );
-            self.live.insert(sandbox.clone(), address);
-            wired.push(sandbox.clone());
-        }
         self.granted
             .insert(ticket, (sandbox.clone(), address, known));
+    }
+
+    /// Checks I1, I2 and I3.
+    fn granted(&mut self, command: &Command, wired: &mut Vec<Sandbox>) {
+        let Command::Grant {
+            ticket,
+            sandbox,
+            address,
+            eni: id,
+            index,
+            ..
+        } = command
+        else {
+            return;
+        };
+        self.accept(*ticket, sandbox, *address, false);
+        assert!(
+            !self.live.values().any(|other| other == address),
+            "{address} has two owners"
+        );
+        assert!(
+            !self.live.contains_key(sandbox),
+            "{sandbox:?} has two addresses"
+        );
+        let eni = self.enis.get(id).expect("granted on an ENI that exists");
+        let attached = eni.observed.attached.as_ref();
+        assert!(
+            attached.is_some() && eni.configured,
+            "{id} does not carry traffic"
+        );
+        assert_eq!(
+            *index == EniIndex::PRIMARY,
+            attached.is_some_and(|attachment| attachment.device == 0)
+        );
+        assert!(
+            self.owns(id, *address) || self.stolen.contains(address),
+            "{address} is not on {id}"
+        );
+        let rest = self.rested.get(address).map(|at| self.now.since(*at));
+        assert!(
+            rest.is_none_or(|rest| rest >= self.cooldown),
+            "{address} rested {rest:?} only"
+        );
+        self.live.insert(sandbox.clone(), *address);
+        wired.push(sandbox.clone());
     }
 
     fn owns(&self, id: &EniId, address: IpAddr) -> bool {
@@ -460,5 +451,13 @@ impl World {
             )
         };
         self.log[from..].iter().filter(local).collect()
+    }
+}
+
+/// Where the planner creates ENIs.
+fn placement() -> Placement {
+    Placement {
+        subnet: "subnet-1".into(),
+        security_groups: vec!["sg-1".into()],
     }
 }

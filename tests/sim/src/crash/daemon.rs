@@ -144,7 +144,7 @@ impl Daemon {
                 state.seeds.next(),
             )
         });
-        let planner = Planner::new(config.clone(), kind, self.me.subnet.clone(), seed);
+        let planner = Planner::new(config.clone(), kind, self.me.placement(), seed);
         let host = Host {
             shared: self.shared.clone(),
             generation: self.generation,

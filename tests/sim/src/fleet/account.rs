@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use ipamd::ec2::api::{Bond, Call, CallError, CallFuture, Ec2, Interface, Reply};
+use ipamd::ec2::api::{Attachment, Call, CallError, CallFuture, Ec2, Interface, Reply};
 use ipnet::Ipv4Net;
-use planner::{Amount, Attachment, EniId, Mac, SubnetId};
+use planner::{Amount, AttachmentId, EniId, Mac, SubnetId};
 use tokio::time::Instant;
 use vpc_sim::{Action, random::Rng, world::throttle::Buckets};
 
@@ -68,7 +68,7 @@ impl Account {
         };
         for node in 0..nodes {
             let mut primary = ledger.interface(node, 0);
-            primary.bond = Some(bond(&primary.eni, node, 0));
+            primary.attachment = Some(attachment(&primary.eni, node, 0));
             ledger.interfaces[node].push(primary);
         }
         Self {
@@ -203,9 +203,9 @@ impl Ledger {
             }
             Call::AttachNetworkInterface { eni, device, .. } => {
                 let found = self.find(node, &eni);
-                let bond = bond(&eni, node, device);
-                found.bond = Some(bond.clone());
-                Reply::Attached(bond.attachment)
+                let attachment = attachment(&eni, node, device);
+                found.attachment = Some(attachment.clone());
+                Reply::Attached(attachment.id)
             }
             Call::AssignPrivateIpAddresses { eni, amount } => {
                 let addresses: Vec<_> = (0..count(amount)).map(|_| self.address(node)).collect();
@@ -217,9 +217,12 @@ impl Ledger {
             }
             Call::DeleteOnTermination { .. } => Reply::Done,
             Call::DetachNetworkInterface { attachment } => {
-                let is_it = |bond: &Bond| bond.attachment == attachment;
+                let is_it = |known: &Attachment| known.id == attachment;
                 for eni in &mut self.interfaces[node] {
-                    eni.bond = eni.bond.take().filter(|bond| !is_it(bond));
+                    eni.attachment = eni
+                        .attachment
+                        .take()
+                        .filter(|attachment| !is_it(attachment));
                 }
                 Reply::Done
             }
@@ -255,10 +258,13 @@ impl Ledger {
             primary: self.address(node),
             secondary: (0..secondary).map(|_| self.address(node)).collect(),
             prefixes: Vec::new(),
-            kind: "interface".to_owned(),
+            vpc: Some("vpc-1".to_owned()),
+            zone: Some("eu-west-1a".to_owned()),
+            status: "in-use".to_owned(),
+            interface_type: "interface".to_owned(),
             managed_by_aws: false,
             tags: [].into(),
-            bond: None,
+            attachment: None,
         }
     }
 
@@ -272,10 +278,13 @@ impl Ledger {
 
 /// The filters that the daemon uses.
 fn matches(eni: &Interface, name: &str, value: &str) -> bool {
-    let instance = eni.bond.as_ref().and_then(|bond| bond.instance.as_deref());
+    let instance = eni
+        .attachment
+        .as_ref()
+        .and_then(|attachment| attachment.instance.as_deref());
     match name {
         "attachment.instance-id" => instance == Some(value),
-        "status" => (value == "available") == eni.bond.is_none(),
+        "status" => (value == "available") == eni.attachment.is_none(),
         "network-interface-id" => eni.eni.0 == value,
         _ => name
             .strip_prefix("tag:")
@@ -301,9 +310,9 @@ pub fn subnet(node: usize) -> (SubnetId, Ipv4Net) {
     (SubnetId(format!("subnet-{n:017x}")), cidr)
 }
 
-fn bond(eni: &EniId, node: usize, device: u16) -> Bond {
-    Bond {
-        attachment: Attachment(format!("eni-attach-{}", &eni.0[4..])),
+fn attachment(eni: &EniId, node: usize, device: u16) -> Attachment {
+    Attachment {
+        id: AttachmentId(format!("eni-attach-{}", &eni.0[4..])),
         instance: Some(instance(node)),
         card: 0,
         device,

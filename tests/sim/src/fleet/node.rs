@@ -76,7 +76,7 @@ impl Node {
         );
         let own = seed.wrapping_add(u64::try_from(n).expect("64 bits") << 20);
         let kind = limits::require(TYPE).expect("a common type").clone();
-        let planner = Planner::new(config(), kind, me.subnet, own);
+        let planner = Planner::new(config(), kind, me.placement(), own);
         let kernel = Kernel(Arc::new(Mutex::new(Rng::new(own, 0))));
         let (pool, driver) = Driver::new(
             planner,
@@ -141,7 +141,7 @@ fn identity(n: usize, account: &Account) -> Identity {
         address: primary.primary,
         subnet,
         subnet_cidr,
-        security_groups: vec!["sg-fleet".to_owned()],
+        security_groups: vec!["sg-fleet".into()],
     }
 }
 

@@ -323,8 +323,10 @@ impl State {
     /// Attached to this node, completely.
     #[must_use]
     pub fn is_attached(&self, eni: &NetworkInterface) -> bool {
-        let bond = eni.attachment.as_ref();
-        bond.is_some_and(|bond| bond.instance == self.me && bond.state == AttachmentState::Attached)
+        let attachment = eni.attachment.as_ref();
+        attachment.is_some_and(|attachment| {
+            attachment.instance == self.me && attachment.state == AttachmentState::Attached
+        })
     }
 
     /// Ours by tag, or the primary one.

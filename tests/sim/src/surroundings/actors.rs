@@ -52,9 +52,9 @@ impl State {
     fn free_device(&self) -> u32 {
         let used = |device| {
             self.world.interfaces().any(|eni| {
-                eni.attachment
-                    .as_ref()
-                    .is_some_and(|bond| bond.instance == self.me && bond.device == device)
+                eni.attachment.as_ref().is_some_and(|attachment| {
+                    attachment.instance == self.me && attachment.device == device
+                })
             })
         };
         (1..).find(|device| !used(*device)).unwrap_or(1)
@@ -108,12 +108,12 @@ impl State {
         let Some(eni) = self.victim() else {
             return false;
         };
-        let Some(bond) = &eni.attachment else {
+        let Some(attachment) = &eni.attachment else {
             return false;
         };
         self.disturbed.add(Thing::Eni(EniId(eni.id.0.clone())), now);
         let request = DetachNetworkInterface {
-            attachment: bond.id.clone(),
+            attachment: attachment.id.clone(),
             force: true,
         };
         let detached = self.world.detach_network_interface(&request, now).is_ok();
@@ -237,8 +237,8 @@ impl State {
         let leaving = |eni: &NetworkInterface| {
             eni.attachment
                 .as_ref()
-                .filter(|bond| bond.state == AttachmentState::Detaching)
-                .map(|bond| bond.id.clone())
+                .filter(|attachment| attachment.state == AttachmentState::Detaching)
+                .map(|attachment| attachment.id.clone())
         };
         let stuck: Vec<_> = self.world.interfaces().filter_map(leaving).collect();
         for attachment in stuck {
@@ -256,13 +256,13 @@ impl State {
     fn foreign_leave(&mut self, now: Duration) {
         self.just_left = self.foreign.len();
         for id in std::mem::take(&mut self.foreign) {
-            let bond = self
+            let attachment = self
                 .world
                 .interface(&id)
                 .and_then(|eni| eni.attachment.clone());
-            if let Some(bond) = bond {
+            if let Some(attachment) = attachment {
                 let request = DetachNetworkInterface {
-                    attachment: bond.id,
+                    attachment: attachment.id,
                     force: true,
                 };
                 drop(self.world.detach_network_interface(&request, now));
@@ -278,9 +278,9 @@ impl State {
             .world
             .interfaces()
             .filter_map(|eni| {
-                let bond = eni.attachment.as_ref()?;
-                (bond.state != AttachmentState::Attached && bond.at + TAIL < now)
-                    .then(|| (eni.id.clone(), bond.state))
+                let attachment = eni.attachment.as_ref()?;
+                (attachment.state != AttachmentState::Attached && attachment.at + TAIL < now)
+                    .then(|| (eni.id.clone(), attachment.state))
             })
             .collect();
         for (_, state) in stalls {

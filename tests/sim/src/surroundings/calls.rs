@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use ipamd::ec2::api::{Call, Reply};
 use ipnet::IpNet;
-use planner::{Amount, Attachment, SubnetId};
+use planner::{Amount, AttachmentId, SubnetId};
 use vpc_sim::{
     World,
     error::ApiError,
@@ -43,8 +43,8 @@ pub fn apply(state: &mut State, call: &Call, now: Duration) -> Result<Reply, Api
                 card: (*card).into(),
                 device: (*device).into(),
             };
-            let bond = world.attach_network_interface(&request, now)?;
-            Ok(Reply::Attached(Attachment(bond.id.0)))
+            let attachment = world.attach_network_interface(&request, now)?;
+            Ok(Reply::Attached(AttachmentId(attachment.id.0)))
         }
         Call::AssignPrivateIpAddresses {
             eni,
@@ -138,7 +138,7 @@ fn creation(call: &Call) -> CreateNetworkInterface {
     CreateNetworkInterface {
         groups: groups
             .iter()
-            .map(|group| ids::GroupId(group.clone()))
+            .map(|group| ids::GroupId(group.0.clone()))
             .collect(),
         description: description.clone(),
         ipv4: convert::pick(*amount),

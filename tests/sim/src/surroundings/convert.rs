@@ -1,8 +1,8 @@
 //! Conversions between the daemon's types and the world's. Only values.
 
-use ipamd::ec2::api::{Bond, Call, Interface, Reply};
+use ipamd::ec2::api::{Attachment, Call, Interface, Reply};
 use ipnet::IpNet;
-use planner::{Amount, Attachment, EniId, Mac, SubnetId};
+use planner::{Amount, AttachmentId, EniId, Mac, SubnetId};
 use vpc_sim::{
     error::ApiError,
     ids,
@@ -39,15 +39,18 @@ pub fn interface(seen: &NetworkInterface) -> Interface {
         primary: seen.primary().unwrap_or(std::net::Ipv4Addr::UNSPECIFIED),
         secondary: seen.ipv4.iter().skip(1).copied().collect(),
         prefixes: four.chain(six).collect(),
-        kind: seen.interface_type.name().to_owned(),
+        vpc: Some(seen.vpc.0.clone()),
+        zone: Some(seen.zone.clone()),
+        status: seen.status().to_owned(),
+        interface_type: seen.interface_type.name().to_owned(),
         managed_by_aws: seen.requester_managed,
         tags: seen.tags.clone(),
-        bond: seen.attachment.as_ref().map(|bond| Bond {
-            attachment: Attachment(bond.id.0.clone()),
-            instance: Some(bond.instance.0.clone()),
-            card: narrow(bond.card),
-            device: narrow(bond.device),
-            status: bond.state.name().to_owned(),
+        attachment: seen.attachment.as_ref().map(|attachment| Attachment {
+            id: AttachmentId(attachment.id.0.clone()),
+            instance: Some(attachment.instance.0.clone()),
+            card: narrow(attachment.card),
+            device: narrow(attachment.device),
+            status: attachment.state.name().to_owned(),
         }),
     }
 }
@@ -59,7 +62,7 @@ pub fn matches(seen: &NetworkInterface, (name, value): &(String, String)) -> boo
         "attachment.instance-id" => seen
             .attachment
             .as_ref()
-            .is_some_and(|bond| bond.instance.0 == *value),
+            .is_some_and(|attachment| attachment.instance.0 == *value),
         "network-interface-id" => seen.id.0 == *value,
         "status" => seen.status() == value,
         tag => tag
@@ -100,11 +103,14 @@ pub fn words(call: &Call) -> String {
 #[must_use]
 pub fn outcome(result: &Result<Reply, ApiError>) -> String {
     let brief = |eni: &Interface| {
-        let bond = eni
-            .bond
+        let attachment = eni
+            .attachment
             .as_ref()
-            .map_or("loose", |bond| bond.status.as_str());
-        format!("{} {bond} {:?} {:?}", eni.eni, eni.secondary, eni.prefixes)
+            .map_or("loose", |attachment| attachment.status.as_str());
+        format!(
+            "{} {attachment} {:?} {:?}",
+            eni.eni, eni.secondary, eni.prefixes
+        )
     };
     match result {
         Ok(Reply::Interface(eni)) => brief(eni),

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ipamd::host::seam::EniHost;
-use planner::{Class, Failure, command::ConfigureEni};
+use planner::{Class, EniIndex, Failure, command::ConfigureEni};
 use tokio::time::sleep;
 
 use crate::{
@@ -78,7 +78,7 @@ impl Host {
 
 impl EniHost for Host {
     async fn configure(&self, eni: ConfigureEni) -> Result<(), Failure> {
-        if eni.index == 0 {
+        if eni.index == EniIndex::PRIMARY {
             return Ok(());
         }
         self.pass("setting up ENI").await;

@@ -8,10 +8,7 @@ use std::{
 };
 
 use datapath::pod::{HostSide, PodLink, PodRef};
-use ipamd::{
-    host::seam::{PodHost, WireError},
-    pool::driver::Grant,
-};
+use ipamd::host::seam::{PodHost, WireError};
 use planner::{EniId, Sandbox};
 use proto::handover::Handed;
 use tokio::time::sleep;
@@ -140,14 +137,7 @@ impl State {
         let owner = self.world.owner_of(link.address);
         let eni = owner.map_or_else(|| EniId::from("eni-none"), |eni| EniId(eni.id.0.clone()));
         let (sandbox, address) = (behind(&link.host_name), link.address);
-        let grant = Grant {
-            address,
-            eni: eni.clone(),
-            index: link.index,
-            known: false,
-            waited_for: None,
-        };
-        oracle::granted(self, &sandbox, &grant, now);
+        oracle::granted(self, &sandbox, address, &eni, now);
         let held = Held {
             address,
             eni,

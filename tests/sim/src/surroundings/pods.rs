@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use ipamd::{
-    pool::driver::{Grant, Pool},
+    pool::driver::{Granted, Pool},
     runtime::supervise::Detached,
 };
 use planner::{Event, Mono, Pod, Refusal, Sandbox};
@@ -191,7 +191,7 @@ impl Pods {
         &self,
         sandbox: &Sandbox,
         times: (Duration, Duration),
-        answer: &Result<Grant, Refusal>,
+        answer: &Result<Granted, Refusal>,
     ) {
         self.shared.with(|state, now| {
             let what = if answer.is_ok() { "granted" } else { "refused" };
@@ -199,20 +199,22 @@ impl Pods {
                 digest(&sandbox.container_id),
                 answer
                     .as_ref()
-                    .map_or(0, |grant| digest(&grant.address.to_string())),
+                    .map_or(0, |grant| digest(&grant.address().to_string())),
             ];
             state.trace.note(now, what, &operands, || match answer {
                 Ok(grant) => format!(
                     "{} {} on {}",
-                    sandbox.container_id, grant.address, grant.eni
+                    sandbox.container_id,
+                    grant.address(),
+                    grant.eni()
                 ),
                 Err(why) => format!("{} {why}", sandbox.container_id),
             });
             if let Ok(grant) = answer {
-                oracle::granted(state, sandbox, grant, now);
+                oracle::granted(state, sandbox, grant.address(), grant.eni(), now);
                 let held = Held {
-                    address: grant.address,
-                    eni: grant.eni.clone(),
+                    address: grant.address(),
+                    eni: grant.eni().clone(),
                     gone: false,
                 };
                 state.ledger.granted.insert(sandbox.clone(), held);
@@ -223,7 +225,13 @@ impl Pods {
     }
 
     /// Kernel, then record, then the pool: the order of the real handler, with a possible crash between any two.
-    async fn wire(&self, sandbox: &Sandbox, grant: Grant, pool: &Pool, generation: u64) -> Outcome {
+    async fn wire(
+        &self,
+        sandbox: &Sandbox,
+        grant: Granted,
+        pool: &Pool,
+        generation: u64,
+    ) -> Outcome {
         let (takes, fails) = self.shared.with(|state, now| {
             let takes = state.pods.millis(1, 30);
             (takes, state.strikes(Fault::WireFails, now))
@@ -246,8 +254,8 @@ impl Pods {
         self.shared.with(|state, _| {
             state.ledger.granted.remove(sandbox);
             let held = Held {
-                address: grant.address,
-                eni: grant.eni,
+                address: grant.address(),
+                eni: grant.eni().clone(),
                 gone: false,
             };
             state.ledger.live.insert(sandbox.clone(), held);

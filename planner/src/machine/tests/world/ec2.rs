@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::World;
-use crate::{Amount, Answer, Attachment, Class, Command, EniId, Mono, event::Bond};
+use crate::{Amount, Answer, AttachmentId, Class, Command, EniId, Mono, event::EniAttachment};
 
 impl World {
     /// No address of a live pod is on this ENI, and the ENI is ours (I5).
@@ -16,7 +16,7 @@ impl World {
             eni.observed
                 .attached
                 .as_ref()
-                .is_none_or(|bond| bond.device != 0),
+                .is_none_or(|attachment| attachment.device != 0),
             "{what} of the primary ENI"
         );
         if eni.observed.attached.is_some() {
@@ -26,11 +26,9 @@ impl World {
     }
 
     pub(super) fn apply(&mut self, command: &Command) -> Result<Answer, Class> {
-        let exhausted = Class::Exhausted {
-            subnet: "subnet-1".into(),
-        };
+        let exhausted = Class::Exhausted;
         match command {
-            Command::CreateEni { token, amount, .. } => {
+            Command::CreateEni { token, spec, .. } => {
                 if let Some(id) = self
                     .by_token
                     .get(token)
@@ -38,8 +36,8 @@ impl World {
                 {
                     return Ok(Answer::Created(self.enis[id].observed.clone()));
                 }
-                self.affordable(*amount, exhausted)?;
-                let id = self.create(*amount);
+                self.affordable(spec.amount, exhausted)?;
+                let id = self.create(spec.amount);
                 self.by_token.insert(token.clone(), id.clone());
                 Ok(Answer::Created(self.enis[&id].observed.clone()))
             }
@@ -98,15 +96,15 @@ impl World {
             }
             Command::DeleteOnTermination { .. } => Ok(Answer::Done),
             Command::Describe { .. } => Ok(Answer::Described(self.listing())),
-            Command::Grant { .. } | Command::Refuse { .. } => unreachable!("no call"),
+            Command::Grant { .. } | Command::GrantAgain { .. } | Command::Refuse { .. } => {
+                unreachable!("no call")
+            }
         }
     }
 
     fn affordable(&self, amount: Amount, exhausted: Class) -> Result<(), Class> {
         if matches!(amount, Amount::Prefixes(_)) && self.fragmented {
-            return Err(Class::Fragmented {
-                subnet: "subnet-1".into(),
-            });
+            return Err(Class::Fragmented);
         }
         let need = usize::try_from(amount.addresses()).unwrap();
         if need > self.left {
@@ -122,7 +120,7 @@ impl World {
             .values()
             .filter_map(|eni| eni.observed.attached.as_ref())
             .collect();
-        if bonds.iter().any(|bond| bond.device == device) {
+        if bonds.iter().any(|attachment| attachment.device == device) {
             return Err(Class::InUse);
         }
         if bonds.len() >= self.max_enis {
@@ -132,9 +130,9 @@ impl World {
         if eni.observed.attached.is_some() {
             return Err(Class::InUse);
         }
-        let attachment = Attachment(format!("attach-{id}"));
-        eni.observed.attached = Some(Bond {
-            attachment: attachment.clone(),
+        let attachment = AttachmentId(format!("attach-{id}"));
+        eni.observed.attached = Some(EniAttachment {
+            id: attachment.clone(),
             card,
             device,
             settled: true,
