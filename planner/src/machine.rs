@@ -147,6 +147,7 @@ impl Planner {
             Event::Restore(restored) => self.restore(restored),
             Event::Inventory(list) => self.inventory(&list),
             Event::EniLinkGone { mac } => self.link_gone(mac),
+            Event::HostAddresses(hosted) => self.pool.set_hosted(hosted),
             Event::Node {
                 schedulable,
                 stopping,

@@ -56,6 +56,8 @@ pub(crate) struct Pool {
     returned: BTreeMap<(Key, IpNet), Mono>,
     /// Deleted ENIs, and until when a list that shows them is stale.
     deleted: BTreeMap<EniId, Mono>,
+    /// What the kernel takes for addresses of the node itself.
+    hosted: Vec<IpNet>,
     next_key: u32,
 }
 
@@ -152,6 +154,12 @@ impl Pool {
                 .filter(|(_, eni)| eni.counts().free > 0 && eni.grantable())
                 .min_by_key(|(_, eni)| (std::cmp::Reverse(eni.counts().held), eni.device))?;
             let address = self.get(key)?.pick()?;
+            // An address of an IPv6 prefix is listed, and marked, when it is first needed.
+            if self.is_hosted(address) {
+                let eni = self.get_mut(key)?;
+                eni.with_slot(address, |slot| slot.hosted = true);
+                continue;
+            }
             if !self.claimed_elsewhere(key, address) {
                 return self.put(key, address, sandbox, pod, SlotState::Reserved, now);
             }
@@ -279,7 +287,40 @@ impl Pool {
         if let Some(eni) = self.get_mut(key) {
             eni.add_block(net, now);
             self.settle_resting(key, now);
+            self.mark_hosted(key);
         }
+    }
+
+    /// What the kernel takes for addresses of the node itself. They keep their pods, and get no new ones.
+    pub(crate) fn set_hosted(&mut self, hosted: Vec<IpNet>) {
+        if self.hosted == hosted {
+            return;
+        }
+        self.hosted = hosted;
+        for key in self.keys() {
+            self.mark_hosted(key);
+        }
+    }
+
+    fn is_hosted(&self, address: IpAddr) -> bool {
+        self.hosted.iter().any(|net| net.contains(&address))
+    }
+
+    fn mark_hosted(&mut self, key: Key) {
+        let hosted = std::mem::take(&mut self.hosted);
+        let nets: Vec<IpNet> = match self.get(key) {
+            Some(eni) => eni.blocks.keys().copied().collect(),
+            None => Vec::new(),
+        };
+        for net in nets {
+            let Some(eni) = self.get_mut(key) else { break };
+            eni.with_block(net, |block| {
+                for slot in &mut block.slots {
+                    slot.hosted = hosted.iter().any(|own| own.contains(&slot.address));
+                }
+            });
+        }
+        self.hosted = hosted;
     }
 
     fn settle_resting(&mut self, key: Key, now: Mono) {

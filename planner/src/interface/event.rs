@@ -41,6 +41,9 @@ pub enum Event {
     /// The kernel no longer has a link with this hardware address: somebody else detached the ENI. Unknown addresses are
     /// ignored, so the sender need not know which links are ENIs.
     EniLinkGone { mac: Mac },
+    /// Everything that the kernel takes for an address of the node itself, after each change. A pod that had one of them
+    /// would lose its packets to the node.
+    HostAddresses(Vec<IpNet>),
     /// Whether the node is cordoned, and whether the daemon is shutting down.
     Node { schedulable: bool, stopping: bool },
     /// The time of [`crate::Planner::next_deadline`] has come.

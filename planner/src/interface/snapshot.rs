@@ -120,6 +120,8 @@ pub struct AddressView {
     pub pod: Option<Pod>,
     /// When a cooling address is free again.
     pub until: Option<Mono>,
+    /// The node itself uses it. It is quarantined unless a pod has it.
+    pub hosted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -128,7 +130,7 @@ pub enum AddressState {
     Reserved,
     Assigned,
     Cooling,
-    /// EC2 does not confirm it. It may still have a sandbox.
+    /// EC2 does not confirm it, or the node itself uses it. It may still have a sandbox.
     Quarantined,
     /// EC2 is asked to unassign it.
     Releasing,
@@ -193,6 +195,8 @@ pub struct Totals {
     pub cooling: u32,
     pub quarantined: u32,
     pub releasing: u32,
+    /// Addresses that the node itself uses, whatever their state.
+    pub hosted: u32,
     pub prefixes: u32,
     /// Addresses that were requested and will come soon.
     pub incoming: u32,

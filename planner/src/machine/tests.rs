@@ -2,6 +2,7 @@
 
 mod explain;
 mod faults;
+mod hosted;
 mod ipv6;
 mod itself;
 mod links;
