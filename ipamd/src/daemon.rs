@@ -64,8 +64,8 @@ use crate::{
 
 /// How long shutdown waits for requests in progress.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// The number of lost links that can be queued for the pool.
-const LOST_LINKS: usize = 16;
+/// The number of changes on the host that can be queued for the pool.
+const HOST_NEWS: usize = 16;
 /// How long the start waits for data that only spans use.
 const ZONE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -260,6 +260,10 @@ impl Node {
         }
         supervisor.critical("conntrack", self.host.stale_connections().clone().run());
         let serving = !self.agreed.restored.enis.is_empty();
+        // Before any address can be granted.
+        let own = self.host.local_addresses().await;
+        let own = own.map_err(recovery::RecoveryError::from)?;
+        pool.tell(Event::HostAddresses(own)).await;
         pool.tell(Event::Restore(self.agreed.restored.clone()))
             .await;
         let (asking, told) = (executor.clone(), pool.clone());
@@ -343,12 +347,11 @@ impl Node {
         detached: &Detached,
     ) -> Arc<Notify> {
         let (ended, ask) = (Arc::<Notify>::default(), Arc::<Notify>::default());
-        let (lost, links) = mpsc::channel(LOST_LINKS);
-        let told = discovery::follow_lost_links(links, pool.clone());
-        supervisor.critical("lost links", told);
+        let (news, received) = mpsc::channel(HOST_NEWS);
+        supervisor.critical("host news", discovery::follow_host(received, pool.clone()));
         let watch = DriftRepair {
             host: self.host.clone(),
-            lost,
+            news,
             metrics: self.recorder.metrics.clone(),
             detached: detached.clone(),
             ended: ended.clone(),

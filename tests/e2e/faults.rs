@@ -5,10 +5,18 @@
 
 mod api_server;
 mod ec2;
+mod host_addresses;
 mod hostile_callers;
 mod node;
 mod repair;
 
 use crate::suite::suites;
 
-suites!(api_server, ec2, hostile_callers, node, repair);
+suites!(
+    api_server,
+    ec2,
+    host_addresses,
+    hostile_callers,
+    node,
+    repair
+);

@@ -10,7 +10,7 @@ use datapath::{
     host::{Changes, DirtySet, HostMonitor, Repaired},
     netlink::Kind,
 };
-use nettypes::Mac;
+use ipnet::IpNet;
 use planner::Mono;
 use proto::error_chain::chain;
 use tokio::{
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    host::hostnet::HostNet,
+    host::{hostnet::HostNet, seam::HostNews},
     runtime::{clock, supervise::Detached},
     telemetry::metrics::Metrics,
 };
@@ -39,8 +39,8 @@ const UNKNOWN_LINK_DELAY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct DriftRepair {
     pub host: HostNet,
-    /// Receives the address of each ENI whose link disappeared.
-    pub lost: mpsc::Sender<Mac>,
+    /// Receives what the pool must know of the host.
+    pub news: mpsc::Sender<HostNews>,
     pub metrics: Arc<Metrics>,
     pub detached: Detached,
     /// Notified when a pod's link disappeared.
@@ -61,16 +61,20 @@ impl DriftRepair {
         let mut round = tokio::time::interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut dirty = DirtySet::default();
+        let mut known = None;
         loop {
             if dirty.needs_repair() {
                 let repaired = self.host.repair(dirty).await;
                 self.report(&repaired, &mut log);
                 for mac in repaired.gone {
                     tracing::warn!(%mac, "the link of an ENI is gone");
-                    if self.lost.send(mac).await.is_err() {
+                    if self.news.send(HostNews::LinkGone(mac)).await.is_err() {
                         // Without a receiver, the daemon is about to end.
                         return;
                     }
+                }
+                if self.send_addresses(&mut known).await.is_err() {
+                    return;
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -87,6 +91,25 @@ impl DriftRepair {
                 dirty = self.host.mark_dirty(told, dirty).await;
             }
             self.tell(&mut dirty);
+        }
+    }
+
+    /// Sends the node's own addresses if they are not the `known` ones.
+    async fn send_addresses(
+        &self,
+        known: &mut Option<Vec<IpNet>>,
+    ) -> Result<(), mpsc::error::SendError<HostNews>> {
+        match self.host.local_addresses().await {
+            Ok(now) if known.as_ref() != Some(&now) => {
+                *known = Some(now.clone());
+                self.news.send(HostNews::Addresses(now)).await
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(error, "could not list the node's own addresses");
+                Ok(())
+            }
         }
     }
 

@@ -5,12 +5,12 @@ use std::{collections::BTreeSet, net::IpAddr, os::fd::AsFd, sync::Arc, time::Dur
 
 use datapath::{
     host::{self, Changes, DirtySet, EniLink, HostConfig, HostMonitor, Reconciler, Repaired},
-    netlink::{self, Socket},
+    netlink::{self, Socket, route},
     netns::{Netns, NetnsError, NetnsId},
     nft::Egress,
     pod::{self, AddError, HostSide, PodLink, PodRef, WiredPod},
 };
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use nettypes::{Family, Mac};
 use planner::{Class, EniIndex, Failure, Mono, command::ConfigureEni};
 use proto::{error_chain::chain, handover::Handed};
@@ -137,6 +137,27 @@ impl HostNet {
             .run(move |host| host.has_unknown_links(&macs))
             .await;
         matches!(found, Ok(Ok(true)))
+    }
+
+    /// Everything that the kernel takes for an address of the node itself: on any link, of any scope, secondary ones and
+    /// whole networks included.
+    ///
+    /// # Errors
+    /// [`WireError`] if the kernel could not be queried.
+    pub async fn local_addresses(&self) -> Result<Vec<IpNet>, WireError> {
+        let list = |host: &mut Reconciler| {
+            let mut local = Vec::new();
+            for family in [Family::V4, Family::V6] {
+                let routes = host.socket().routes(family, Some(route::LOCAL))?;
+                let own = routes.iter().filter(|r| r.kind == route::Kind::Local);
+                local.extend(own.map(|r| r.dst));
+            }
+            local.sort_unstable();
+            local.dedup();
+            Ok(local)
+        };
+        let listed: Result<_, netlink::Error> = self.writer.run(list).await?;
+        listed.map_err(|e| WireError::Kernel(e.into()))
     }
 
     /// The addresses of every Ethernet link of the node: each attached ENI has one.

@@ -4,6 +4,8 @@
 use std::{fmt, net::IpAddr};
 
 use datapath::pod::{HostSide, PodLink, PodRef};
+use ipnet::IpNet;
+use nettypes::Mac;
 use planner::{Failure, Mono, command::ConfigureEni};
 use proto::handover::Handed;
 
@@ -45,6 +47,15 @@ pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
 
     /// Every pod link in the kernel.
     fn list(&self) -> impl Future<Output = Result<Vec<HostSide>, WireError>> + Send;
+}
+
+/// What the pool must know of the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostNews {
+    /// The link of the ENI with this address disappeared.
+    LinkGone(Mac),
+    /// Everything that the kernel takes for an address of the node itself.
+    Addresses(Vec<IpNet>),
 }
 
 /// For the pool: configuring and removing ENIs.

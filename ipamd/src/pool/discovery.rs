@@ -6,12 +6,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use planner::{Class, Event, Failure, Mac, Observed};
+use planner::{Class, Event, Failure, Observed};
 use proto::error_chain::chain;
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
-    ec2::executor::Executor, pool::driver::Pool, runtime::worker::Worker, state::store::Store,
+    ec2::executor::Executor, host::seam::HostNews, pool::driver::Pool, runtime::worker::Worker,
+    state::store::Store,
 };
 
 /// A node with records can serve; its first call is spread over this time.
@@ -76,10 +77,14 @@ pub async fn follow_enis(ask: Arc<Notify>, executor: Executor, pool: Pool) {
     }
 }
 
-/// Notifies the pool of each ENI whose link disappeared from the kernel.
-pub async fn follow_lost_links(mut lost: mpsc::Receiver<Mac>, pool: Pool) {
-    while let Some(mac) = lost.recv().await {
-        pool.tell(Event::EniLinkGone { mac }).await;
+/// Passes on to the pool what it must know of the host.
+pub async fn follow_host(mut news: mpsc::Receiver<HostNews>, pool: Pool) {
+    while let Some(news) = news.recv().await {
+        let event = match news {
+            HostNews::LinkGone(mac) => Event::EniLinkGone { mac },
+            HostNews::Addresses(own) => Event::HostAddresses(own),
+        };
+        pool.tell(event).await;
     }
 }
 

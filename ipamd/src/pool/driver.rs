@@ -165,6 +165,8 @@ pub struct Driver<H> {
     changes: watch::Sender<()>,
     /// The number of addresses that EC2 does not confirm, as last logged.
     quarantined: u32,
+    /// Addresses that the node itself uses, as of the last log line.
+    hosted: u32,
     waiting: BTreeMap<Ticket, oneshot::Sender<Result<Granted, Refusal>>>,
     /// ENIs that the host was told to configure, for their removal.
     configured: BTreeMap<EniId, ConfigureEni>,
@@ -208,6 +210,7 @@ impl<H: EniHost> Driver<H> {
             enis: watch::Sender::default(),
             changes,
             quarantined: 0,
+            hosted: 0,
             waiting: BTreeMap::new(),
             configured: BTreeMap::new(),
         };
@@ -312,6 +315,7 @@ impl<H: EniHost> Driver<H> {
         for command in commands {
             self.start(command);
         }
+        self.note_hosted();
         self.note_quarantine();
         self.changes.send_replace(());
     }
@@ -325,9 +329,38 @@ impl<H: EniHost> Driver<H> {
         });
     }
 
+    /// Logs each change once: the node itself uses an address of the pool, or no longer does.
+    fn note_hosted(&mut self) {
+        let now = self.planner.totals().hosted;
+        let before = std::mem::replace(&mut self.hosted, now);
+        if now == before {
+            return;
+        }
+        if now < before {
+            tracing::info!(
+                addresses = now,
+                before,
+                "the node no longer uses addresses of the pool"
+            );
+            return;
+        }
+        let snapshot = self.planner.snapshot(self.clock.now());
+        let all = snapshot.enis.iter().flat_map(|eni| &eni.addresses);
+        for view in all.filter(|view| view.hosted) {
+            let sandbox = view.sandbox.as_ref();
+            tracing::warn!(
+                address = %view.address,
+                container = sandbox.map(|sandbox| sandbox.container_id.as_str()),
+                "the node itself uses an address of the pool; no pod gets it: find out what configured it on the host"
+            );
+        }
+    }
+
     /// Logs each change once: EC2 no longer confirms an address, or confirms it again.
     fn note_quarantine(&mut self) {
-        let now = self.planner.totals().quarantined;
+        // Those that the node itself uses are logged apart.
+        let totals = self.planner.totals();
+        let now = totals.quarantined.saturating_sub(totals.hosted);
         let before = std::mem::replace(&mut self.quarantined, now);
         if now > before {
             tracing::warn!(

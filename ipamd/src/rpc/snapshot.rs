@@ -153,6 +153,7 @@ fn address(view: &AddressView, now: Mono) -> v1::Address {
             .map(ToString::to_string)
             .unwrap_or_default(),
         until_ms: view.until.map_or(0, |until| milliseconds(until.since(now))),
+        host_uses: view.hosted,
     }
 }
 

@@ -229,6 +229,8 @@ impl Address {
     fn of(wire: v1::Address, eni_missing: bool) -> Self {
         let reason = match wire.state.as_str() {
             "cooling" => format!("free again in {}", human_duration(wire.until_ms)),
+            "quarantined" if wire.host_uses => "the node itself uses it".to_owned(),
+            "assigned" if wire.host_uses => "the node itself uses it too".to_owned(),
             "quarantined" if eni_missing => "EC2 does not list its ENI as ours".to_owned(),
             "quarantined" => "EC2 does not list it".to_owned(),
             "releasing" => "it is being returned to EC2".to_owned(),

@@ -34,7 +34,7 @@ pub enum Event {
         op: Op,
         result: Result<Answer, Failure>,
     },
-    /// What the daemon knew before it was restarted. Sent at most once, before any other event.
+    /// What the daemon knew before it was restarted. Sent at most once, and only after [`Event::HostAddresses`].
     Restore(Restored),
     /// EC2's complete list of what is attached to this instance, sent at start without a command.
     Inventory(Vec<Observed>),
