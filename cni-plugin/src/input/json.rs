@@ -109,7 +109,7 @@ mod tests {
             r#"{"x": [{"b": {"a": 1, "\u0061": 2}}]}"#,
         ] {
             let error = parse(text.as_bytes()).unwrap_err();
-            assert!(error.to_string().contains("comes twice"), "{error}");
+            assert!(error.to_string().contains("appears twice"), "{error}");
         }
     }
 
