@@ -9,7 +9,7 @@ pub mod api;
 pub mod aws;
 pub mod classify;
 pub mod executor;
-#[cfg(test)]
-mod fuzz_entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz_entry;
 pub mod instance_type;
 pub mod limiter;

@@ -2,8 +2,8 @@
 //!
 //! Must not know EC2's API or the pool. Uses no other folder.
 
-#[cfg(test)]
-mod fuzz_entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz_entry;
 pub mod http_client;
 pub mod identity;
 pub mod metadata;

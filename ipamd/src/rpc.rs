@@ -3,8 +3,8 @@
 //! Must not make decisions about addresses. May use `runtime`, `node`, `telemetry`, `state`, `pool` and `sandbox`.
 
 pub mod client;
-#[cfg(test)]
-mod fuzz_entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz_entry;
 pub mod listener;
 pub mod service;
 pub mod snapshot;

@@ -2,7 +2,7 @@
 //!
 //! Must not interpret the records. May use `runtime`, `node` and `telemetry`.
 
-#[cfg(test)]
-mod fuzz_entry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz_entry;
 pub mod store;
 pub mod unknown;

@@ -41,14 +41,15 @@ impl HttpConnector for Answers {
 }
 
 /// The client under test.
+#[derive(Debug)]
 pub struct Client {
     answers: Answers,
     aws: Aws,
     runtime: Runtime,
 }
 
-impl Client {
-    pub fn new() -> Self {
+impl Default for Client {
+    fn default() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -67,7 +68,9 @@ impl Client {
             runtime,
         }
     }
+}
 
+impl Client {
     /// The first byte of `input` selects the call, and whether the answer is a success or an error.
     pub fn read(&self, input: &[u8]) {
         let Some((kind, body)) = input.split_first() else {
@@ -205,7 +208,7 @@ mod tests {
     #[test]
     fn ec2s_answers_cause_no_panic_even_if_mutated() {
         const MANGLED: u64 = 3000;
-        let (client, inputs) = (Client::new(), corpus::inputs("ec2"));
+        let (client, inputs) = (Client::default(), corpus::inputs("ec2"));
         for input in &inputs {
             client.read(input);
         }
