@@ -6,12 +6,17 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/hawser/target
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 export HAWSER_PLUGIN := $(CARGO_TARGET_DIR)/hawser
 export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/debug/ipamd
+# The commit whose state, links and conflist the upgrade tests start from.
+PREVIOUS := 3fd7b2b76819c99b81ba372294bd79e5ed32f646
+PREVIOUS_DIR := $(CARGO_TARGET_DIR)/previous/$(PREVIOUS)
+export HAWSER_PREVIOUS_PLUGIN := $(PREVIOUS_DIR)/hawser
+export HAWSER_PREVIOUS_IPAMD := $(PREVIOUS_DIR)/ipamd
 CARGO := cargo --locked
 # Named after the content of what they are built from, so that a checkout with other versions builds its own.
 CLUSTER := tests/cluster/programs
 export HAWSER_CLUSTER_PROGRAMS := $(HOME)/.cache/hawser/cluster/$(shell cat $(CLUSTER)/go.* $(CLUSTER)/*/main.go $(CLUSTER)/build.sh | sha256sum | cut -c 1-12)
 
-.PHONY: help tools build plugin plugin-binary cluster-programs cluster image-root demo test sim-conformance bench fleet fmt lint ci sim soak fuzz
+.PHONY: help tools build plugin previous plugin-binary cluster-programs cluster image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,9 +35,12 @@ plugin-binary:
 	  $(CARGO) build -q --profile plugin -p cni-plugin --target $(HOST)
 	@install -m 755 $(CARGO_TARGET_DIR)/$(HOST)/plugin/hawser $(HAWSER_PLUGIN)
 
+previous: tools ## Build the release that the upgrade tests start from, once
+	@sh tests/previous.sh $(PREVIOUS) $(PREVIOUS_DIR)
+
 # Always builds all targets, including tests. Cargo merges the features of all crates in one build, and any other selection
 # would compile the EC2 client a second time.
-build: plugin ## Build everything (the EC2 client takes minutes, once)
+build: plugin previous ## Build everything (the EC2 client takes minutes, once)
 	@echo "== building daemon, simulator and lab (the first time takes about five minutes: aws-sdk-ec2)"
 	@$(CARGO) build -q --workspace --all-targets
 
@@ -99,4 +107,10 @@ lint: ## Check the format, run clippy with warnings as errors, check that the fu
 	@echo "== clippy" && $(CARGO) clippy -q --workspace --all-targets -- -D warnings
 	@echo "== fuzz targets" && $(CARGO) check -q --manifest-path tests/fuzz/Cargo.toml --bins
 
-ci: tools lint test sim-conformance ## Run everything that a change must pass
+deny: ## Check licences, sources and duplicates of the dependencies, and advisories if their database can be reached
+	@command -v cargo-deny >/dev/null || { echo "== installing cargo-deny"; cargo install -q --locked cargo-deny; }
+	@echo "== dependencies" && cargo deny --locked check -A no-license-field licenses bans sources
+	@if git ls-remote -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then cargo deny --locked check advisories; \
+	  else echo "== advisories: not checked, their database cannot be reached"; fi
+
+ci: tools lint deny test sim-conformance ## Run everything that a change must pass

@@ -11,6 +11,7 @@ mod refused_effects;
 mod restart;
 mod shrink;
 mod start;
+mod upgrade;
 
 use crate::suite::suites;
 
@@ -21,5 +22,6 @@ suites!(
     refused_effects,
     restart,
     shrink,
-    start
+    start,
+    upgrade,
 );

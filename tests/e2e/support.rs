@@ -4,3 +4,4 @@ pub mod golden;
 pub mod ipv6;
 pub mod refusals;
 pub mod repair;
+pub mod streams;

@@ -2,24 +2,22 @@
 
 use std::{
     io,
-    net::Ipv4Addr,
     thread::{self, sleep},
     time::Duration,
 };
 
-use datapath::netns::Netns;
 use lab::{
     Lab,
     node::{Node, Pod, plugin::Outcome as Answer},
-    traffic::{
-        ping::ping,
-        stream::{Delivery, Stream},
-    },
+    traffic::ping::ping,
     wait::eventually,
 };
 use vpc_sim::SimConfig;
 
-use crate::suite::{Outcome, trials};
+use crate::{
+    suite::{Outcome, trials},
+    support::streams,
+};
 
 trials!(
     no_packet_is_lost_through_a_kill_and_a_restart,
@@ -29,10 +27,6 @@ trials!(
 );
 
 const LIMIT: Duration = Duration::from_secs(5);
-
-/// Explains a loss that continues.
-const STATE: &str = "ip rule; ip -4 route show table all; ip -4 neigh; ip -s link; nft list ruleset; \
-                     cat /proc/thread-self/net/nf_conntrack";
 
 /// How the daemon ends.
 #[derive(Clone, Copy)]
@@ -70,7 +64,7 @@ fn traffic_through(end: End) -> Outcome {
         .map(|n| node.add_pod(&format!("pod{n}")))
         .collect::<Result<_, _>>()?;
     let far = other.add_pod("far")?;
-    let streams = start_streams(&node, &pods, &far)?;
+    let streams = streams::start(&node, &pods, &far)?;
     sleep(Duration::from_millis(500));
     for _ in 0..2 {
         end.of(&mut node)?;
@@ -82,48 +76,8 @@ fn traffic_through(end: End) -> Outcome {
         assert!(asked, "the daemon never asked EC2\n{}", node.log());
         sleep(Duration::from_millis(500));
     }
-    let delivered: io::Result<Vec<_>> = streams.into_iter().map(Stream::finish).collect();
-    let delivered = delivered?;
-    if delivered.iter().any(|stream| !stream.lost.is_empty()) {
-        stdout::errln!("{}\n{}", node.shell(STATE)?, node.log());
-    }
-    delivered.iter().for_each(judge);
+    streams::finish(streams, &node)?;
     Ok(())
-}
-
-fn start_streams(node: &Node, pods: &[Pod], far: &Pod) -> io::Result<Vec<Stream>> {
-    let [first, second, .., last] = pods else {
-        return Err(io::Error::other("too few pods"));
-    };
-    fn end(pod: &Pod) -> (&Netns, Ipv4Addr) {
-        (&pod.netns, pod.ipv4())
-    }
-    let host = (node.netns(), node.instance.address);
-    let pairs = [
-        ("pod to pod", end(first), end(second)),
-        ("node to pod", host, end(first)),
-        ("out by a secondary ENI", end(last), end(far)),
-        ("in by a secondary ENI", end(far), end(last)),
-    ];
-    // A new link of the fabric may lose its first packet, so the paths of the streams are used before they start.
-    for (name, from, to) in &pairs {
-        let answer = ping(from.0, Some(from.1.into()), to.1, LIMIT)?;
-        answer.ok_or_else(|| io::Error::other(format!("{name}: no way")))?;
-    }
-    let streams = pairs.map(|(name, from, to)| Stream::start(name, from, to));
-    streams.into_iter().collect()
-}
-
-fn judge(stream: &Delivery) {
-    let Delivery {
-        name,
-        sent,
-        lost,
-        took,
-    } = stream;
-    stdout::errln!("{name}: {sent} packets in {took:?}, {} lost", lost.len());
-    assert!(*sent > 1000, "{name}: only {sent} packets");
-    assert!(lost.is_empty(), "{name}: lost {lost:?}");
 }
 
 fn add_and_del_wait_for_a_killed_daemon() -> Outcome {

@@ -20,7 +20,7 @@ use std::{
 use datapath::netns::Netns;
 use vpc_sim::Instance;
 
-use self::inspect::inspect;
+use self::{binaries::Release, inspect::inspect};
 pub use self::{
     daemon::await_stop,
     pods::{Pod, host_link, occupy, sandbox_in},
@@ -32,6 +32,7 @@ pub struct Node {
     pub instance: Instance,
     dir: PathBuf,
     settings: Vec<(String, String)>,
+    release: Release,
     daemon: Option<Child>,
 }
 
@@ -50,6 +51,7 @@ impl Node {
             instance,
             dir,
             settings,
+            release: Release::Current,
             daemon: None,
         })
     }
@@ -58,6 +60,11 @@ impl Node {
     pub fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(known, _)| known != name);
         self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Changes whose daemon is started and whose plugin is executed from now on.
+    pub const fn set_release(&mut self, release: Release) {
+        self.release = release;
     }
 
     #[must_use]

@@ -2,22 +2,58 @@
 
 use std::path::PathBuf;
 
-/// The CNI plugin, built static.
-///
-/// # Panics
-/// If it does not exist: the tests must fail and not be skipped.
-#[must_use]
-pub fn plugin() -> PathBuf {
-    find("HAWSER_PLUGIN")
+/// Which build of Hawser.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Release {
+    /// This checkout's.
+    #[default]
+    Current,
+    /// That of the commit that upgrades start from; the Makefile names it.
+    Previous,
 }
 
-/// The node daemon.
+impl Release {
+    /// The CNI plugin, built static.
+    ///
+    /// # Panics
+    /// If it does not exist: the tests must fail and not be skipped.
+    #[must_use]
+    pub fn plugin(self) -> PathBuf {
+        match self {
+            Self::Current => find("HAWSER_PLUGIN"),
+            Self::Previous => find("HAWSER_PREVIOUS_PLUGIN"),
+        }
+    }
+
+    /// The node daemon.
+    ///
+    /// # Panics
+    /// If it does not exist.
+    #[must_use]
+    pub fn ipamd(self) -> PathBuf {
+        match self {
+            Self::Current => find("HAWSER_IPAMD"),
+            Self::Previous => find("HAWSER_PREVIOUS_IPAMD"),
+        }
+    }
+}
+
+/// This checkout's plugin.
 ///
 /// # Panics
-/// If it does not exist.
+/// As [`Release::plugin`].
+#[must_use]
+pub fn plugin() -> PathBuf {
+    Release::Current.plugin()
+}
+
+/// This checkout's daemon.
+///
+/// # Panics
+/// As [`Release::ipamd`].
 #[must_use]
 pub fn ipamd() -> PathBuf {
-    find("HAWSER_IPAMD")
+    Release::Current.ipamd()
 }
 
 #[expect(

@@ -140,7 +140,7 @@ impl Node {
                 "-all",
                 "--",
             ])
-            .arg(binaries::ipamd())
+            .arg(self.release.ipamd())
             .arg("run")
             .env_clear()
             .env("HAWSER_RUN_DIR", self.dir.join("run"))

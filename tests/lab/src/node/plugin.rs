@@ -13,13 +13,14 @@ use std::{
 use datapath::netns::Netns;
 use serde_json::{Value, json};
 
-use crate::node::binaries;
+use crate::node::binaries::Release;
 
 /// One invocation.
 #[derive(Clone, Debug)]
 pub struct Invocation {
     pub variables: BTreeMap<String, String>,
     pub stdin: String,
+    pub release: Release,
 }
 
 /// Its exit status.
@@ -93,7 +94,15 @@ impl Invocation {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),
             stdin: conf.to_string(),
+            release: Release::Current,
         }
+    }
+
+    /// Executes another release's plugin.
+    #[must_use]
+    pub const fn of(mut self, release: Release) -> Self {
+        self.release = release;
+        self
     }
 
     /// Changes the configuration on standard input.
@@ -131,7 +140,7 @@ impl Invocation {
 
     /// The plugin's process, with these variables and no others.
     fn command(&self) -> Command {
-        let mut command = Command::new(binaries::plugin());
+        let mut command = Command::new(self.release.plugin());
         command.env_clear().envs(&self.variables);
         command
     }

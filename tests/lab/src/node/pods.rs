@@ -64,7 +64,7 @@ impl Node {
     /// An ADD for a sandbox, not yet run.
     #[must_use]
     pub fn invocation(&self, verb: &str, id: &str, netns: Option<&Path>) -> Invocation {
-        Invocation::new(verb, id, netns, &self.socket())
+        Invocation::new(verb, id, netns, &self.socket()).of(self.release)
     }
 
     /// Creates a sandbox and adds it.
