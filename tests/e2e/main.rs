@@ -9,6 +9,7 @@ mod cni;
 mod crash;
 mod faults;
 mod ipv6;
+mod neighbours;
 mod operator;
 mod suite;
 mod support;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         crash::trials(),
         faults::trials(),
         ipv6::trials(),
+        neighbours::trials(),
         operator::trials(),
         traffic::trials(),
     ];

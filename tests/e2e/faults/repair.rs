@@ -30,12 +30,6 @@ trials!(
     removing_many_links_delays_no_add,
 );
 
-/// What an operator would check, without counters and the ages of learned neighbours.
-const STATE: &str = "ip rule | sort; ip -4 route show table all | sort; ip -4 neigh show nud permanent | sort; \
-    ip -o -4 addr show dev eth1 | cut -d'\\' -f1; nft list table ip hawser | sort; nft list table ip6 hawser; ip -o link | sed 's/ qlen [0-9]*//'; \
-    cd /proc/sys/net/ipv4; cat ip_forward; \
-    for d in conf/e*; do echo $d $(cat $d/rp_filter $d/forwarding $d/accept_redirects); done";
-
 /// Each way to damage a node, and the kind of object that is repaired.
 const DAMAGE: [(&str, &str); 8] = [
     ("rule", "ip rule flush protocol 107"),
@@ -60,39 +54,8 @@ const DAMAGE: [(&str, &str); 8] = [
     ("address", "ip addr flush dev eth1"),
 ];
 
-impl DamagedNode {
-    /// One of the two pods with traffic is on the primary ENI, the other on a secondary one.
-    fn set() -> io::Result<Self> {
-        let lab = Lab::start(SimConfig::default())?;
-        // Two ENIs, and no third one during the test.
-        let two = [("MAX_ENI", "2")];
-        let (node, elsewhere) = (lab.node("t3.small", &two)?, lab.node("t3.small", &two)?);
-        let target = elsewhere.add_pod("target")?;
-        // Three addresses on the primary ENI, so the fourth pod is on another one.
-        let pods = (0..4).map(|n| node.add_pod(&format!("pod{n}")));
-        let pods = pods.collect::<io::Result<Vec<_>>>()?;
-        let damaged = Self {
-            lab,
-            node,
-            pods,
-            talking: [0, 3],
-            _elsewhere: elsewhere,
-            target,
-            state: STATE,
-        };
-        damaged.talks()?;
-        Ok(damaged)
-    }
-
-    fn owner(&self, pod: &Pod) -> String {
-        let world = self.lab.sim.world();
-        let owner = world.owner_of(pod.address());
-        owner.map_or_else(String::new, |eni| eni.id.to_string())
-    }
-}
-
 fn fault_43_removed_objects_are_restored() -> Outcome {
-    let damaged = DamagedNode::set()?;
+    let damaged = DamagedNode::ipv4()?;
     assert_ne!(
         damaged.owner(&damaged.pods[0]),
         damaged.owner(&damaged.pods[3])
@@ -101,7 +64,7 @@ fn fault_43_removed_objects_are_restored() -> Outcome {
 }
 
 fn fault_43_everything_at_once_is_restored() -> Outcome {
-    let damaged = DamagedNode::set()?;
+    let damaged = DamagedNode::ipv4()?;
     let right = damaged.describe()?;
     let all: Vec<&str> = DAMAGE
         .iter()
@@ -115,7 +78,7 @@ fn fault_43_everything_at_once_is_restored() -> Outcome {
 
 /// A program that keeps undoing the repairs must not make the daemon busy, nor lose its own objects.
 fn fault_43_objects_of_others_stay() -> Outcome {
-    let damaged = DamagedNode::set()?;
+    let damaged = DamagedNode::ipv4()?;
     let theirs = "ip rule add pref 512 to 203.0.113.77 lookup main; ip route add 192.0.2.0/24 dev eth1 table 2; \
                   nft add table ip theirs; ip rule add pref 600 from all to 203.0.113.78 lookup main protocol static";
     damaged.node.shell(theirs)?;
@@ -131,7 +94,7 @@ fn fault_43_objects_of_others_stay() -> Outcome {
 
 /// The same comparison as for a repair: a restart finds nothing to do. (`restart` shows that it loses no packets.)
 fn a_restart_changes_nothing() -> Outcome {
-    let mut damaged = DamagedNode::set()?;
+    let mut damaged = DamagedNode::ipv4()?;
     let right = damaged.describe()?;
     assert!(damaged.node.stop_daemon()?);
     damaged.node.start_daemon(&damaged.lab.sim.ec2_endpoint())?;
@@ -147,7 +110,7 @@ fn a_restart_changes_nothing() -> Outcome {
 
 /// An operator detaches a secondary ENI in the console.
 fn a_pulled_eni_makes_the_pool_look_at_ec2() -> Outcome {
-    let damaged = DamagedNode::set()?;
+    let damaged = DamagedNode::ipv4()?;
     damaged.lab.sim.clear_calls();
     let (pulled, attachment) = {
         let world = damaged.lab.sim.world();
@@ -187,7 +150,7 @@ fn a_pulled_eni_makes_the_pool_look_at_ec2() -> Outcome {
 }
 
 fn a_pod_that_ends_is_noticed_at_once() -> Outcome {
-    let mut damaged = DamagedNode::set()?;
+    let mut damaged = DamagedNode::ipv4()?;
     let gone = damaged.pods.remove(1);
     datapath::netns::Netns::unbind(&gone.path)?;
     drop(gone);

@@ -15,10 +15,18 @@ use lab::{
     wait::eventually,
 };
 
+use vpc_sim::SimConfig;
+
 use crate::suite::Outcome;
 
 /// Generous, because the machine may be busy. The actual time is printed.
 pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// What an operator would check, without counters and the ages of learned neighbours.
+const STATE: &str = "ip rule | sort; ip -4 route show table all | sort; ip -4 neigh show nud permanent | sort; \
+    ip -o -4 addr show dev eth1 | cut -d'\\' -f1; nft list table ip hawser | sort; nft list table ip6 hawser; ip -o link | sed 's/ qlen [0-9]*//'; \
+    cd /proc/sys/net/ipv4; cat ip_forward; \
+    for d in conf/e*; do echo $d $(cat $d/rp_filter $d/forwarding $d/accept_redirects); done";
 
 /// A node with pods that send traffic to another host.
 pub struct DamagedNode {
@@ -35,6 +43,35 @@ pub struct DamagedNode {
 }
 
 impl DamagedNode {
+    /// One of the two pods with traffic is on the primary ENI, the other on a secondary one.
+    pub fn ipv4() -> io::Result<Self> {
+        let lab = Lab::start(SimConfig::default())?;
+        // Two ENIs, and no third one during the test.
+        let two = [("MAX_ENI", "2")];
+        let (node, elsewhere) = (lab.node("t3.small", &two)?, lab.node("t3.small", &two)?);
+        let target = elsewhere.add_pod("target")?;
+        // Three addresses on the primary ENI, so the fourth pod is on another one.
+        let pods = (0..4).map(|n| node.add_pod(&format!("pod{n}")));
+        let pods = pods.collect::<io::Result<Vec<_>>>()?;
+        let damaged = Self {
+            lab,
+            node,
+            pods,
+            talking: [0, 3],
+            _elsewhere: elsewhere,
+            target,
+            state: STATE,
+        };
+        damaged.talks()?;
+        Ok(damaged)
+    }
+
+    pub fn owner(&self, pod: &Pod) -> String {
+        let world = self.lab.sim.world();
+        let owner = world.owner_of(pod.address());
+        owner.map_or_else(String::new, |eni| eni.id.to_string())
+    }
+
     pub fn talks(&self) -> io::Result<()> {
         for pod in self.talking.map(|n| &self.pods[n]) {
             let answer = ping(&pod.netns, None, self.target.address(), LIMIT)?;

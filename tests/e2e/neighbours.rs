@@ -1,0 +1,12 @@
+//! Programs that share a node with Hawser, each set up with the commands that it runs itself.
+//!
+//! Owns their commands, as published. May use `lab`, `suite` and `support`. Must not know the other themes. The rows of
+//! `docs/faults.md` from N1 on name these tests.
+
+mod metadata_agent;
+mod operating_system;
+mod orchestrators;
+
+use crate::suite::suites;
+
+suites!(metadata_agent, operating_system, orchestrators);
