@@ -7,6 +7,9 @@
 
 mod bind;
 mod egress;
+pub mod known;
+pub mod notices;
+mod proxies;
 mod spans;
 
 use std::{
@@ -16,17 +19,26 @@ use std::{
 
 pub use bind::Bind;
 pub use egress::Egress;
+use notices::Notice;
 use planner::Family;
+pub use proxies::Proxies;
 pub use spans::{Protocol, SpanSettings};
 
 /// The source of settings: the process environment in production, a map in tests.
 pub trait Strings {
     fn get(&self, name: &str) -> Option<String>;
+
+    /// What there is, so that a misspelt name is noticed.
+    fn names(&self) -> Vec<String>;
 }
 
 impl Strings for BTreeMap<&str, &str> {
     fn get(&self, name: &str) -> Option<String> {
         BTreeMap::get(self, name).map(|s| (*s).to_owned())
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().map(|name| (*name).to_owned()).collect()
     }
 }
 
@@ -42,6 +54,13 @@ impl Strings for Environment {
     fn get(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }
+
+    fn names(&self) -> Vec<String> {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    }
 }
 
 /// Everything that `ipamd run` needs to know before its first call.
@@ -49,6 +68,7 @@ impl Strings for Environment {
 pub struct Config {
     pub pool: planner::Config,
     pub network: Network,
+    pub chained: ChainedPlugins,
     pub egress: Egress,
     pub cloud: Cloud,
     pub paths: Paths,
@@ -63,8 +83,19 @@ pub struct Config {
     pub spans: Option<SpanSettings>,
     /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
     pub log_level: tracing::Level,
-    /// Settings that are treated as unset, one line each: those for which the AWS VPC CNI accepts any text.
-    pub ignored: Vec<String>,
+    /// What an operator must be told about the settings, although the daemon starts.
+    pub notices: Vec<Notice>,
+}
+
+/// The standard plugins that the runtime calls after Hawser's, where they are installed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChainedPlugins {
+    /// `hostPort` of pods.
+    pub portmap: bool,
+    /// `ENABLE_BANDWIDTH_PLUGIN`.
+    pub bandwidth: bool,
+    /// `DISABLE_POD_V6`: no IPv6 in pods, by sysctls.
+    pub tuning: bool,
 }
 
 /// The configuration of pods' links.
@@ -89,6 +120,10 @@ pub struct Cloud {
     pub extra_tags: BTreeMap<String, String>,
     /// `MANAGE_UNTAGGED_ENI`: adopt attached ENIs without our tag.
     pub manage_untagged: bool,
+    /// `DISABLE_LEAKED_ENI_CLEANUP` turns it off: look for unattached ENIs of this node and delete them.
+    pub leaked_eni_cleanup: bool,
+    /// `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`.
+    pub proxies: Proxies,
     /// `HTTP_TIMEOUT`: the time limit of one EC2 or metadata call.
     pub timeout: Duration,
 }
@@ -107,7 +142,7 @@ pub struct Kubernetes {
 pub struct Paths {
     /// `HAWSER_RUN_DIR`: the directory of the socket and the state file, created with mode 0700.
     pub run_dir: PathBuf,
-    /// `HOST_CNI_BIN_PATH`: the runtime's plugin directory.
+    /// `HOST_CNI_BIN_PATH`: the runtime's plugin directory. Standard plugins are called only if they are there.
     pub cni_bin_dir: PathBuf,
     /// `HOST_CNI_CONFDIR_PATH`: the runtime's directory of network configurations; if unset, none is written.
     pub cni_conf_dir: Option<PathBuf>,
@@ -139,31 +174,11 @@ impl Config {
         let mut read = Reader {
             source,
             mistakes: Vec::new(),
-            ignored: Vec::new(),
+            notices: Vec::new(),
         };
-        let pool = read.pool();
-        let mut config = Self {
-            network: read.network(pool.family),
-            pool,
-            egress: read.egress(),
-            cloud: read.cloud(),
-            paths: Paths {
-                run_dir: read.or("HAWSER_RUN_DIR", "a path", PathBuf::from("/run/hawser")),
-                cni_bin_dir: read.or("HOST_CNI_BIN_PATH", "a path", PathBuf::from("/opt/cni/bin")),
-                cni_conf_dir: read.text("HOST_CNI_CONFDIR_PATH").map(PathBuf::from),
-            },
-            kubernetes: Kubernetes {
-                node: read.text("MY_NODE_NAME"),
-                endpoint: read.text("CLUSTER_ENDPOINT"),
-            },
-            metrics: read.metrics(),
-            introspection: read.introspection(),
-            probes: read.probes(),
-            spans: read.span_settings(),
-            log_level: read.log_level(),
-            ignored: Vec::new(),
-        };
-        config.ignored = read.ignored;
+        let mut config = read.configuration();
+        read.judge(config.pool.family);
+        config.notices = read.notices;
         if read.mistakes.is_empty() {
             Ok(config)
         } else {
@@ -172,13 +187,53 @@ impl Config {
     }
 }
 
+/// The spellings that Go's `strconv.ParseBool` takes, which is what manifests in the field are written for.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
 struct Reader<'a> {
     source: &'a dyn Strings,
     mistakes: Vec<String>,
-    ignored: Vec<String>,
+    notices: Vec<Notice>,
 }
 
 impl Reader<'_> {
+    /// Every setting that has an effect. What is wrong is noted, and the default stands for it.
+    fn configuration(&mut self) -> Config {
+        let pool = self.pool();
+        Config {
+            network: self.network(pool.family),
+            chained: ChainedPlugins {
+                portmap: true,
+                bandwidth: self.flag("ENABLE_BANDWIDTH_PLUGIN", false),
+                tuning: self.flag("DISABLE_POD_V6", false),
+            },
+            pool,
+            egress: self.egress(),
+            cloud: self.cloud(),
+            paths: Paths {
+                run_dir: self.or("HAWSER_RUN_DIR", "a path", PathBuf::from("/run/hawser")),
+                cni_bin_dir: self.or("HOST_CNI_BIN_PATH", "a path", PathBuf::from("/opt/cni/bin")),
+                cni_conf_dir: self.text("HOST_CNI_CONFDIR_PATH").map(PathBuf::from),
+            },
+            kubernetes: Kubernetes {
+                node: self.text("MY_NODE_NAME"),
+                endpoint: self.text("CLUSTER_ENDPOINT"),
+            },
+            metrics: self.metrics(),
+            introspection: self.introspection(),
+            probes: self.probes(),
+            spans: self.span_settings(),
+            log_level: self.log_level(),
+            notices: Vec::new(),
+        }
+    }
+
     fn text(&self, name: &str) -> Option<String> {
         self.source.get(name).filter(|text| !text.is_empty())
     }
@@ -189,8 +244,19 @@ impl Reader<'_> {
     }
 
     fn ignore(&mut self, name: &str, text: impl Display, wanted: &str) {
-        self.ignored
-            .push(format!("{name}={text}: expected {wanted}"));
+        self.notices.push(Notice {
+            setting: format!("{name}={}", notices::shown(name, &text.to_string())),
+            kind: notices::Kind::Ignored,
+            text: wanted.to_owned(),
+        });
+    }
+
+    /// What is not served, and what is not known.
+    fn judge(&mut self, family: Family) {
+        let (notices, refused) = notices::not_served(self.source, family);
+        self.notices.extend(notices);
+        self.notices.extend(notices::unknown(self.source));
+        self.mistakes.extend(refused);
     }
 
     fn maybe<T: FromStr>(&mut self, name: &str, wanted: &str) -> Option<T> {
@@ -206,18 +272,22 @@ impl Reader<'_> {
         self.maybe(name, wanted).unwrap_or(default)
     }
 
-    /// The values that Go's `strconv.ParseBool` accepts, because existing manifests use them.
     fn flag(&mut self, name: &str, default: bool) -> bool {
-        match self.text(name).as_deref() {
-            None => default,
-            Some("1" | "t" | "T" | "true" | "TRUE" | "True") => true,
-            Some("0" | "f" | "F" | "false" | "FALSE" | "False") => false,
-            Some(text) => {
-                let text = text.to_owned();
-                self.wrong(name, text, "true or false");
-                default
-            }
-        }
+        let Some(text) = self.text(name) else {
+            return default;
+        };
+        boolean(&text).unwrap_or_else(|| {
+            self.wrong(name, text, "true or false");
+            default
+        })
+    }
+
+    /// A count of which the AWS VPC CNI takes a negative number for "not set".
+    fn count(&mut self, name: &str) -> Option<u32> {
+        const WANTED: &str = "a whole number; a negative one means that it is not set";
+        let count: i64 = self.maybe(name, WANTED)?;
+        let count = u64::try_from(count).ok()?;
+        Some(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
     /// Every link must carry packets of 576 bytes in IPv4 (RFC 791), of 1280 in IPv6 (RFC 8200).
@@ -234,17 +304,16 @@ impl Reader<'_> {
     }
 
     fn pool(&mut self) -> planner::Config {
-        const COUNT: &str = "a whole number, 0 or more";
         let default = planner::Config::default();
         // Manifests use zero for "not set" for the two IP targets.
         let target = |n: Option<u32>| n.filter(|&n| n > 0);
         planner::Config {
             family: self.family(),
-            warm_eni_target: self.maybe("WARM_ENI_TARGET", COUNT),
-            warm_ip_target: target(self.maybe("WARM_IP_TARGET", COUNT)),
-            minimum_ip_target: target(self.maybe("MINIMUM_IP_TARGET", COUNT)),
-            warm_prefix_target: self.maybe("WARM_PREFIX_TARGET", COUNT),
-            max_eni: self.maybe::<u16>("MAX_ENI", COUNT).filter(|&n| n > 0),
+            warm_eni_target: self.count("WARM_ENI_TARGET"),
+            warm_ip_target: target(self.count("WARM_IP_TARGET")),
+            minimum_ip_target: target(self.count("MINIMUM_IP_TARGET")),
+            warm_prefix_target: self.count("WARM_PREFIX_TARGET"),
+            max_eni: target(self.count("MAX_ENI")).map(|n| u16::try_from(n).unwrap_or(u16::MAX)),
             prefix_delegation: self.flag("ENABLE_PREFIX_DELEGATION", default.prefix_delegation),
             cooldown: Duration::from_secs(self.or("IP_COOLDOWN_PERIOD", "seconds, 0 or more", 30)),
             manage_cordoned: self.flag("AWS_MANAGE_ENIS_NON_SCHEDULABLE", default.manage_cordoned),
@@ -275,6 +344,8 @@ impl Reader<'_> {
             cluster: self.text("CLUSTER_NAME"),
             extra_tags: self.extra_tags(),
             manage_untagged: self.flag("MANAGE_UNTAGGED_ENI", true),
+            proxies: self.proxies(),
+            leaked_eni_cleanup: !self.flag("DISABLE_LEAKED_ENI_CLEANUP", false),
             timeout: Duration::from_secs(timeout.max(10)),
         }
     }
@@ -289,8 +360,9 @@ impl Reader<'_> {
                 .into_iter()
                 .filter(|(key, _)| !key.contains("k8s.amazonaws.com"))
                 .collect(),
+            // As the AWS VPC CNI does: ENIs without these tags are better than pods without addresses.
             Err(_) => {
-                self.wrong("ADDITIONAL_ENI_TAGS", text, "a JSON object of strings");
+                self.ignore("ADDITIONAL_ENI_TAGS", text, "a JSON object of strings");
                 BTreeMap::new()
             }
         }
@@ -369,10 +441,6 @@ impl Reader<'_> {
             let wanted = "true: with ENABLE_IPv6 pods' addresses come from a prefix";
             self.wrong("ENABLE_PREFIX_DELEGATION", "false", wanted);
         }
-        if six && self.flag("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", false) {
-            let wanted = "false: with ENABLE_IPv6 pods' addresses are on the primary ENI";
-            self.wrong("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true", wanted);
-        }
         Family::V6
     }
 }
@@ -412,7 +480,6 @@ mod tests {
             ("AWS_VPC_ENI_MTU", "100"),
             ("AWS_VPC_K8S_CNI_VETHPREFIX", "vlan"),
             ("DISABLE_METRICS", "yes"),
-            ("ADDITIONAL_ENI_TAGS", "[]"),
             ("ENABLE_IPv6", "true"),
             ("ENABLE_IPv4", "true"),
         ])
@@ -423,7 +490,6 @@ mod tests {
             "AWS_VPC_ENI_MTU",
             "VETHPREFIX",
             "DISABLE_METRICS",
-            "ENI_TAGS",
             "ENABLE_IPv6",
         ] {
             assert!(all.contains(name), "{name} is missing from:\n{all}");

@@ -154,6 +154,7 @@ impl Node {
     async fn take_over(config: Config) -> Result<Self, DaemonError> {
         let begun = clock::now();
         let metrics = Arc::new(Metrics::new());
+        metrics.settings(&config.notices);
         let boot = boot_id().map_err(|source| serve_error("the boot id", source))?;
         make_run_dir(&config)?;
         let (store, contents) = Store::open(&config.paths.state(), &boot)?;
@@ -174,7 +175,14 @@ impl Node {
         let here = host.macs().await.map_err(recovery::RecoveryError::from)?;
         agreed.keep_linked(&here);
 
-        let aws = Arc::new(Aws::new(me.region.clone(), config.cloud.timeout).await);
+        let aws = Arc::new(
+            Aws::new(
+                me.region.clone(),
+                &config.cloud.proxies,
+                config.cloud.timeout,
+            )
+            .await,
+        );
         let kind = instance_type::known_or_asked(&me.instance_type, &aws).await?;
         if config.pool.family == Family::V6 && !kind.supports_prefixes() {
             return Err(DaemonError::NoPrefixes(me.instance_type.clone()));
@@ -318,6 +326,7 @@ impl Node {
             detached: detached.clone(),
             me: self.me.clone(),
             recorder: recorder.clone(),
+            notices: self.config.notices.clone().into(),
             room: Arc::new(Semaphore::new(slots.count())),
         };
         let stop = listen(&socket, service, slots, supervisor, detached.clone())?;
@@ -335,7 +344,7 @@ impl Node {
         self.introspect(pool, detached);
         self.announce(pool, socket.clone(), supervisor);
         recorder.metrics.ready(clock::now().since(self.begun));
-        tracing::info!(?socket, "ready");
+        tracing::info!(socket = %socket.display(), "ready");
         Ok(stop)
     }
 
@@ -380,8 +389,8 @@ impl Node {
             detached: detached.clone(),
         };
         match introspection::start(bind, sources) {
-            Ok(()) => tracing::info!(?bind, "serving introspection"),
-            Err(error) => tracing::error!(?bind, %error, "introspection cannot be served"),
+            Ok(()) => tracing::info!(%bind, "serving introspection"),
+            Err(error) => tracing::error!(%bind, %error, "introspection cannot be served"),
         }
     }
 
@@ -400,9 +409,12 @@ impl Node {
         };
         let conflist = Conflist {
             directory,
+            plugins: self.config.paths.cni_bin_dir.clone(),
+            companions: self.config.chained,
             socket,
             network: self.config.network.clone(),
             family: self.config.pool.family,
+            metrics: self.recorder.metrics.clone(),
         };
         let pool = pool.clone();
         supervisor.restarted("conflist", move || conflist.clone().publish(pool.clone()));

@@ -4,6 +4,7 @@
 //!
 //! Must not know what the runtime makes of it.
 
+pub mod chain;
 pub mod conflist;
 pub mod plugin;
 pub mod uninstall;

@@ -224,6 +224,12 @@ fn reserved(what: &'static str, text: &str, names: &[&str]) -> Result<(), NameEr
     Ok(())
 }
 
+/// The name of the network that the daemon configures. It is the AWS VPC CNI's: a runtime finds cached results by it, and
+/// chaining plugins look for it.
+pub const NETWORK: &str = "aws-cni";
+/// Its name in earlier releases. Sandboxes made under it are served until they end.
+pub const FORMER_NETWORK: &str = "hawser";
+
 /// The minimum MTU in a network configuration: every IPv4 host must accept this size.
 pub const MTU_MIN: u32 = 576;
 /// The maximum MTU in a network configuration: the MTU of an ENI inside a VPC.

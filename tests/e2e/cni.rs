@@ -3,6 +3,7 @@
 //! Owns no helper that another theme needs: those are in `support`. May use `lab`, `suite` and `support`. Must not know
 //! the other themes.
 
+mod chain;
 mod conformance;
 mod growth;
 mod lifecycle;
@@ -15,6 +16,7 @@ mod upgrade;
 use crate::suite::suites;
 
 suites!(
+    chain,
     conformance,
     growth,
     lifecycle,

@@ -10,6 +10,7 @@ mod doctor;
 mod inspect;
 mod introspection;
 mod page;
+mod settings;
 mod traces;
 
 use crate::suite::suites;
@@ -22,5 +23,6 @@ suites!(
     inspect,
     introspection,
     page,
+    settings,
     traces
 );

@@ -105,7 +105,7 @@ impl From<ConfError> for Failure {
                 "the container runtime adds this key: check which runtime calls the plugin, and its log"
             }
             _ => {
-                "correct the network configuration; ipamd writes 10-hawser.conflist again when it starts"
+                "correct the network configuration; ipamd writes 10-aws.conflist again when it starts"
             }
         };
         Self::new(error.code(), &error, remedy)

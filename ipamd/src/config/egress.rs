@@ -30,7 +30,6 @@ pub struct Egress {
 
 impl Reader<'_> {
     pub(super) fn egress(&mut self) -> Egress {
-        self.external_services();
         Egress {
             external_snat: self.flag("AWS_VPC_K8S_CNI_EXTERNALSNAT", false),
             ports: self.source_ports(),
@@ -95,15 +94,6 @@ impl Reader<'_> {
         }
         Duration::from_secs(seconds)
     }
-
-    /// The real destination, such as a service's endpoint, determines the ENI of a connection. Therefore no list of
-    /// services' addresses is needed.
-    fn external_services(&mut self) {
-        const NAME: &str = "AWS_EXTERNAL_SERVICE_CIDRS";
-        if let Some(text) = self.text(NAME) {
-            self.ignore(NAME, text, "nothing: services outside the VPC need no list");
-        }
-    }
 }
 
 /// Like Go's integer literals: decimal, or with a prefix (`0x`, `0o` or `0`, `0b`).
@@ -141,7 +131,7 @@ mod tests {
             mark: 0x80,
             period: Duration::from_secs(30),
         };
-        assert_eq!((config.egress, config.ignored), (wanted, Vec::new()));
+        assert_eq!((config.egress, config.notices), (wanted, Vec::new()));
     }
 
     #[test]
@@ -159,7 +149,7 @@ mod tests {
         for text in ["0", "blue", "0x1", "0xff", "0x100000000"] {
             let config = read(&[("AWS_VPC_K8S_CNI_CONNMARK", text)]);
             assert_eq!(config.egress.mark, 0x80, "{text}");
-            assert_eq!(config.ignored.len(), 1, "{text}");
+            assert_eq!(config.notices.len(), 1, "{text}");
         }
         let config = read(&[("AWS_VPC_K8S_CNI_CONNMARK", "0x80000000")]);
         assert_eq!(config.egress.mark, 0x8000_0000);
@@ -175,7 +165,7 @@ mod tests {
         ] {
             let config = read(&[("AWS_VPC_K8S_CNI_RANDOMIZESNAT", text)]);
             assert_eq!(config.egress.ports, wanted, "{text}");
-            assert_eq!(config.ignored.len(), ignored, "{text}");
+            assert_eq!(config.notices.len(), ignored, "{text}");
         }
     }
 
@@ -185,13 +175,6 @@ mod tests {
         let config = read(&[("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", list)]);
         let wanted = ["192.168.0.0/16", "10.9.0.0/16"].map(|net| net.parse().unwrap());
         assert_eq!(config.egress.excluded, wanted);
-        assert_eq!(config.ignored.len(), 2, "{:?}", config.ignored);
-    }
-
-    #[test]
-    fn services_outside_the_vpc_need_no_list() {
-        let config = read(&[("AWS_EXTERNAL_SERVICE_CIDRS", "198.51.100.0/24")]);
-        assert_eq!(config.egress, read(&[]).egress);
-        assert_eq!(config.ignored.len(), 1);
+        assert_eq!(config.notices.len(), 2, "{:?}", config.notices);
     }
 }

@@ -38,6 +38,17 @@ pub enum Protocol {
     Grpc,
 }
 
+impl Protocol {
+    /// The value of `OTEL_EXPORTER_OTLP_PROTOCOL`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http/protobuf",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
 /// The name of a variable for spans, and the one for all signals.
 type Names = [&'static str; 2];
 
@@ -318,6 +329,6 @@ mod tests {
         ])
         .unwrap();
         assert!(config.spans.is_some());
-        assert_eq!(config.ignored.len(), 2, "{:?}", config.ignored);
+        assert_eq!(config.notices.len(), 2, "{:?}", config.notices);
     }
 }

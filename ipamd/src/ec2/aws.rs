@@ -18,17 +18,19 @@ use aws_config::{
 };
 use aws_sdk_ec2::{
     Client,
-    error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
+    error::{ProvideErrorMetadata, SdkError},
     types::{
         Filter, NetworkInterface, NetworkInterfaceAttachmentChanges, ResourceType, Tag,
         TagSpecification,
     },
 };
 use planner::{Amount, AttachmentId, EniId, Mac, SubnetId};
+use proto::error_chain::chain;
 
 use crate::{
+    config::Proxies,
     ec2::api::{Attachment, Call, CallError, CallFuture, Ec2, Interface, Reply},
-    node::{http_client::http_client, identity::parse_mac},
+    node::{http_client::proxied_client, identity::parse_mac},
 };
 
 /// EC2 over HTTPS.
@@ -39,8 +41,9 @@ pub struct Aws {
 
 impl Aws {
     /// A client for `region`; `timeout` is the total time limit of each call.
-    pub async fn new(region: String, timeout: Duration) -> Self {
-        let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http_client());
+    pub async fn new(region: String, proxies: &Proxies, timeout: Duration) -> Self {
+        let loader = aws_config::defaults(BehaviorVersion::latest());
+        let loader = loader.http_client(proxied_client(proxies));
         Self::configured(loader, region, timeout).await
     }
 
@@ -339,7 +342,7 @@ where
     };
     let message = match (&code, error.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
-        _ => DisplayErrorContext(error).to_string(),
+        _ => chain(error),
     };
     CallError {
         action,

@@ -229,7 +229,7 @@ impl Executor {
     fn judge_failure(&self, call: &Call, error: &CallError) -> Failure {
         let action = call.action();
         let mut failure = classify(call, error);
-        tracing::warn!(action, class = ?failure.class, error = %error, "EC2 call failed");
+        tracing::warn!(action, class = failure.class.name(), error = %error, "EC2 call failed");
         let now = self.now();
         if let Class::Throttled { retry_after } = &mut failure.class {
             *retry_after = Some(self.limiter().throttled(action, now));

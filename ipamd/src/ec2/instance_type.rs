@@ -11,7 +11,7 @@ use planner::{
 
 use super::aws::Aws;
 use crate::{
-    config::Strings,
+    config::{Proxies, Strings},
     ec2::api::CallError,
     node::{identity::MetadataError, metadata},
 };
@@ -59,6 +59,7 @@ pub async fn known_or_asked(name: &str, aws: &Aws) -> Result<InstanceType, Insta
 pub async fn by_name(
     name: &str,
     source: &dyn Strings,
+    proxies: &Proxies,
     timeout: Duration,
 ) -> Result<InstanceType, InstanceTypeError> {
     let unknown = match limits::require(name) {
@@ -75,17 +76,20 @@ pub async fn by_name(
             .map(|(_, region)| region)
             .map_err(|source| InstanceTypeError::NoRegion { unknown, source })?,
     };
-    known_or_asked(name, &Aws::new(region, timeout).await).await
+    known_or_asked(name, &Aws::new(region, proxies, timeout).await).await
 }
 
 /// The type of the instance that this process runs on.
 ///
 /// # Errors
 /// [`InstanceTypeError::Metadata`], or as [`known_or_asked`].
-pub async fn of_this_instance(timeout: Duration) -> Result<InstanceType, InstanceTypeError> {
+pub async fn of_this_instance(
+    proxies: &Proxies,
+    timeout: Duration,
+) -> Result<InstanceType, InstanceTypeError> {
     let (name, region) = metadata::type_and_region(timeout).await?;
     match limits::lookup(&name) {
         Some(known) => Ok(known.clone()),
-        None => known_or_asked(&name, &Aws::new(region, timeout).await).await,
+        None => known_or_asked(&name, &Aws::new(region, proxies, timeout).await).await,
     }
 }

@@ -88,7 +88,7 @@ fn remove(socket: &mut Socket, batch: &[Doomed], metrics: &Metrics) {
         for error in errors {
             metrics.link_removal_failed();
             tracing::error!(
-                links = ?names,
+                links = names.join(", "),
                 error = chain(&error),
                 "could not remove a pod's link"
             );

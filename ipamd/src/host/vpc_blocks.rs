@@ -94,7 +94,11 @@ impl Follower {
             );
             return;
         }
-        tracing::info!(before = ?self.known, now = ?blocks, "the VPC's CIDR blocks have changed");
+        tracing::info!(
+            before = list(&self.known),
+            now = list(&blocks),
+            "the VPC's CIDR blocks have changed"
+        );
         self.known.clone_from(&blocks);
         // An outdated record costs a restarted daemon one period.
         let noted = self
@@ -110,12 +114,17 @@ impl Follower {
     }
 }
 
+fn list(blocks: &[Ipv4Net]) -> String {
+    let blocks: Vec<_> = blocks.iter().map(ToString::to_string).collect();
+    blocks.join(", ")
+}
+
 /// The sorted blocks, if they differ from the known ones and are plausible: a VPC must contain the node's own subnet.
 fn news(known: &[Ipv4Net], mut read: Vec<Ipv4Net>, subnet: Ipv4Net) -> Option<Vec<Ipv4Net>> {
     read.sort();
     read.dedup();
     if !read.iter().any(|block| block.contains(&subnet)) {
-        tracing::warn!(?read, %subnet, "ignored the VPC's CIDR blocks, because they do not contain this node's subnet");
+        tracing::warn!(read = list(&read), %subnet, "ignored the VPC's CIDR blocks, because they do not contain this node's subnet");
         return None;
     }
     let mut known = known.to_vec();

@@ -212,7 +212,12 @@ impl Shared {
     async fn view(&self) -> Option<View> {
         let me = &self.sources.me;
         let pool = self.sources.pool.snapshot().await.ok()?;
-        let wire = snapshot::to_wire(&pool, &me.instance, &me.instance_type);
+        let wire = snapshot::to_wire(
+            &pool,
+            &me.instance,
+            &me.instance_type,
+            &self.sources.config.notices,
+        );
         let mut view = View::from(wire);
         for waiting in &mut view.waiting {
             shorten(&mut waiting.sandbox);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use datapath::{constants::eni_table, nft::SourcePorts};
 use ipnet::IpNet;
+use proto::names::NETWORK;
 use serde_json::{Map, Value, json};
 
 use crate::{config::Config, rpc::view, runtime::clock::Wall};
@@ -122,7 +123,7 @@ fn used(address: &view::Address, ip: IpAddr, now: Wall) -> Value {
     json!({
         "Address": ip,
         // Empty, like the AWS VPC CNI's since 1.23: with it, anyone could send a DEL for the pod.
-        "IPAMKey": { "networkName": if cooling { "" } else { "hawser" }, "containerID": "", "ifName": "" },
+        "IPAMKey": { "networkName": if cooling { "" } else { NETWORK }, "containerID": "", "ifName": "" },
         "IPAMMetadata": { "k8sPodNamespace": namespace, "k8sPodName": name },
         "AssignedTime": assigned,
         "UnassignedTime": unassigned,

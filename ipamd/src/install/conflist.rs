@@ -1,27 +1,43 @@
 //! The network configuration that makes the runtime use the plugin. The file makes the node Ready, so it is written
 //! when the daemon can serve, and not before. It stays afterwards, because a restart must not make the node NotReady.
-//! If it is deleted or truncated, it is written again. If a file of another network sorts before ours, this is reported
-//! and the file is not changed, because it may be intended.
+//!
+//! Owns the file; what belongs in it is decided by [`super::chain`]. A damaged file is repaired once and reported. If the
+//! same damage comes back, somebody else wants it: it is then repaired once a minute at most, and never fought over. If
+//! a file of another network sorts before ours, this is reported and the file is not changed, because it may be intended.
 
 use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use planner::Family;
-use serde_json::{Value, json};
+use planner::{Family, Mono};
+use serde_json::{Map, Value, json};
 
-use crate::{config::Network, pool::driver::Pool};
+use super::chain::{self, Damage, Wanted};
+use crate::{
+    config::{ChainedPlugins, Network},
+    pool::driver::Pool,
+    runtime::clock,
+    telemetry::metrics::Metrics,
+};
 
-/// Sorts before the names that distributions use: a runtime takes the first file by name.
-pub const NAME: &str = "10-hawser.conflist";
+/// The AWS VPC CNI's own name: tools that look for its file find ours. Sorts before the names that distributions use.
+pub const NAME: &str = "10-aws.conflist";
+/// The file of earlier releases.
+pub const FORMER_NAME: &str = "10-hawser.conflist";
+/// Where the AWS VPC CNI's daemon listens.
+const AWS_NODE_SOCKET: &str = "/var/run/aws-node/ipamd.sock";
 /// How often the pool is checked until it can serve.
 const READY_PERIOD: Duration = Duration::from_millis(100);
 /// How often the file is checked afterwards.
-const CHECK_PERIOD: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(5);
+/// Between two repairs of the same damage.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The extensions that a runtime loads.
 const EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
 
@@ -29,14 +45,19 @@ const EXTENSIONS: [&str; 3] = ["conf", "conflist", "json"];
 #[derive(Clone, Debug)]
 pub struct Conflist {
     pub directory: PathBuf,
+    /// Where the runtime's plugins are, as this process sees it. Standard plugins are called only if they are there.
+    pub plugins: PathBuf,
+    /// The standard plugins that are wanted.
+    pub companions: ChainedPlugins,
     pub socket: PathBuf,
     pub network: Network,
     /// The address family of pods.
     pub family: Family,
+    pub metrics: Arc<Metrics>,
 }
 
 impl Conflist {
-    /// Waits until the pool can serve an ADD; from then on, keeps the contents of the file correct.
+    /// Waits until the pool can serve an ADD; from then on, keeps Hawser's part of the file correct.
     pub async fn publish(self, pool: Pool) {
         loop {
             match pool.snapshot().await {
@@ -45,192 +66,226 @@ impl Conflist {
                 Err(_) => return,
             }
         }
-        let mut reported = None;
+        let mut keeper = self.keeper();
         loop {
-            self.check_file(&mut reported);
-            tokio::time::sleep(CHECK_PERIOD).await;
+            keeper.look(clock::now());
+            tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// `reported`: the last reported file of another network.
-    fn check_file(&self, reported: &mut Option<OsString>) {
-        let path = self.directory.join(NAME);
-        match self.write(&path) {
-            Ok(true) => tracing::info!(
-                ?path,
-                "wrote the network configuration: the runtime can start pods"
-            ),
-            Ok(false) => {}
-            Err(error) => {
-                tracing::error!(?path, %error, "could not write the network configuration");
-            }
+    fn keeper(self) -> Keeper {
+        let companions = self.present();
+        for kind in self.missing(companions) {
+            tracing::warn!(
+                plugin = kind,
+                "a standard plugin is not in HOST_CNI_BIN_PATH: pods do without what it does"
+            );
         }
-        let rival = self.rival().unwrap_or_default();
-        if rival != *reported {
+        Keeper {
+            wanted: self.wanted(companions),
+            aws_node: AWS_NODE_SOCKET.into(),
+            directory: self.directory,
+            metrics: self.metrics,
+            repaired: None,
+            told: None,
+            rival: None,
+        }
+    }
+
+    /// The standard plugins that are wanted and there.
+    fn present(&self) -> ChainedPlugins {
+        let there = |kind| self.plugins.join(kind).is_file();
+        ChainedPlugins {
+            portmap: self.companions.portmap && there("portmap"),
+            bandwidth: self.companions.bandwidth && there("bandwidth"),
+            tuning: self.companions.tuning && there("tuning"),
+        }
+    }
+
+    fn missing(&self, present: ChainedPlugins) -> Vec<&'static str> {
+        [
+            ("portmap", self.companions.portmap, present.portmap),
+            ("bandwidth", self.companions.bandwidth, present.bandwidth),
+            ("tuning", self.companions.tuning, present.tuning),
+        ]
+        .into_iter()
+        .filter(|(_, wanted, there)| *wanted && !there)
+        .map(|(kind, ..)| kind)
+        .collect()
+    }
+
+    fn wanted(&self, companions: ChainedPlugins) -> Wanted {
+        let mut plugin = Map::new();
+        plugin.insert("type".to_owned(), chain::PLUGIN.into());
+        plugin.insert("socket".to_owned(), json!(self.socket));
+        plugin.insert("vethPrefix".to_owned(), json!(self.network.veth_prefix));
+        plugin.insert("mtu".to_owned(), self.network.pod_mtu.into());
+        if self.family == Family::V6 {
+            plugin.insert("ipv6".to_owned(), true.into());
+        }
+        Wanted {
+            plugin,
+            companions: chain::companions(companions),
+        }
+    }
+}
+
+/// Keeps the file, and knows what it has done to it.
+#[derive(Debug)]
+struct Keeper {
+    directory: PathBuf,
+    wanted: Wanted,
+    /// Its socket, while the AWS VPC CNI runs.
+    aws_node: PathBuf,
+    metrics: Arc<Metrics>,
+    /// What was found damaged last, and when it was repaired.
+    repaired: Option<(Option<String>, Mono)>,
+    /// What was reported last and has not changed since.
+    told: Option<&'static str>,
+    /// The last reported file of another network.
+    rival: Option<OsString>,
+}
+
+impl Keeper {
+    fn look(&mut self, now: Mono) {
+        if let Err(error) = self.keep(now) {
+            let path = self.directory.join(NAME);
+            tracing::error!(path = %path.display(), %error, "could not write the network configuration");
+        }
+        self.look_for_rivals();
+    }
+
+    fn keep(&mut self, now: Mono) -> io::Result<()> {
+        let path = self.directory.join(NAME);
+        let former = self.directory.join(FORMER_NAME);
+        let (found, at) = match read(&path)? {
+            Some(text) => (Some(text), &path),
+            None => (read(&former)?, &former),
+        };
+        let outcome = chain::merge(found.as_deref(), &self.wanted);
+        let Some(text) = &outcome.text else {
+            self.told = None;
+            return self.remove_former(&path, &former);
+        };
+        if let Some(damage) = outcome.damage {
+            let again = self
+                .repaired
+                .as_ref()
+                .is_some_and(|(before, at)| *before == found && now.since(*at) < PATIENCE);
+            if damage == Damage::OfAwsNode && UnixStream::connect(&self.aws_node).is_ok() {
+                self.report(
+                    "the network configuration is the AWS VPC CNI's, which runs: it is left alone",
+                );
+                return Ok(());
+            }
+            if again {
+                self.report("another program undoes the repair of the network configuration: it is left alone for a minute");
+                return Ok(());
+            }
+            self.told = None;
+            self.repaired = Some((found.clone(), now));
+        }
+        if outcome.damage == Some(Damage::OfAwsNode) {
+            // Not under a name that a runtime loads.
+            fs::copy(at, path.with_extension("conflist.aws-node"))?;
+        }
+        write(at, text)?;
+        if *at != path && at.exists() {
+            // A rename at once: at each moment there is one of the two files, and never none or both.
+            fs::rename(at, &path)?;
+        }
+        self.tell_written(&path, outcome.damage, found.is_some());
+        Ok(())
+    }
+
+    fn tell_written(&self, path: &Path, damage: Option<Damage>, found: bool) {
+        if let Some(damage) = damage.filter(|_| found) {
+            self.metrics.repaired("conflist", 1);
+            tracing::warn!(
+                path = %path.display(),
+                damage = damage.name(),
+                "repaired the network configuration"
+            );
+        }
+        tracing::info!(
+            path = %path.display(),
+            "wrote the network configuration: the runtime may send pods"
+        );
+    }
+
+    /// Reports once, until it changes.
+    fn report(&mut self, what: &'static str) {
+        if self.told != Some(what) {
+            tracing::error!(path = %self.directory.join(NAME).display(), "{what}");
+            self.told = Some(what);
+        }
+    }
+
+    /// A rollback to an earlier release and back leaves both files.
+    fn remove_former(&self, path: &Path, former: &Path) -> io::Result<()> {
+        let Some(text) = read(former)?.filter(|_| path.exists()) else {
+            return Ok(());
+        };
+        let list: Value = serde_json::from_str(&text).unwrap_or_default();
+        let plugins = list["plugins"].as_array().cloned().unwrap_or_default();
+        if plugins.iter().all(|plugin| plugin["type"] == chain::PLUGIN) {
+            fs::remove_file(former)?;
+            tracing::info!(path = %former.display(), "removed the configuration of an earlier release");
+        }
+        Ok(())
+    }
+
+    fn look_for_rivals(&mut self) {
+        let rival = rival(&self.directory).unwrap_or_default();
+        if rival != self.rival {
             match &rival {
                 Some(name) => tracing::error!(
-                    ?name,
+                    name = %name.display(),
                     "another network's configuration sorts before ours: the runtime uses it for new pods"
                 ),
                 None => {
                     tracing::info!("no other network's configuration sorts before ours any more")
                 }
             }
-            *reported = rival;
+            self.rival = rival;
         }
     }
+}
 
-    /// The file that the runtime prefers to ours.
-    fn rival(&self) -> io::Result<Option<OsString>> {
-        let mut first = None;
-        for entry in fs::read_dir(&self.directory)? {
-            let name = entry?.file_name();
-            let loaded = Path::new(&name)
-                .extension()
-                .is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known));
-            if loaded && name.as_os_str() < NAME && first.as_ref().is_none_or(|best| name < *best) {
-                first = Some(name);
-            }
+/// The file that the runtime prefers to ours.
+fn rival(directory: &Path) -> io::Result<Option<OsString>> {
+    let mut first = None;
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let loaded = Path::new(&name)
+            .extension()
+            .is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known));
+        if loaded && name.as_os_str() < NAME && first.as_ref().is_none_or(|best| name < *best) {
+            first = Some(name);
         }
-        Ok(first)
     }
+    Ok(first)
+}
 
-    /// True if the file was written.
-    fn write(&self, path: &Path) -> io::Result<bool> {
-        let text = format!("{:#}\n", self.content());
-        if fs::read_to_string(path).is_ok_and(|known| known == text) {
-            // Each reload blocks every ADD of the node (containerd takes a write lock), so the file is not written
-            // without need.
-            return Ok(false);
-        }
-        // In the same directory: containerd does not see a file that is moved in from another one. With a name that it
-        // does not load, because it reads a file immediately when it is written.
-        let unfinished = path.with_extension("tmp");
-        let mut file = File::create(&unfinished)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
-        Ok(true)
+/// `None` if there is no such file. Bytes that are no UTF-8 make a text that is no JSON either.
+fn read(path: &Path) -> io::Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
+}
 
-    /// `cniVersion` is the version that containerd 1.7 can read; later versions choose from `cniVersions`.
-    fn content(&self) -> Value {
-        let mut plugin = json!({
-            "type": "hawser",
-            "socket": self.socket,
-            "vethPrefix": self.network.veth_prefix,
-            "mtu": self.network.pod_mtu,
-        });
-        if self.family == Family::V6 {
-            plugin["ipv6"] = true.into();
-        }
-        json!({
-            "cniVersion": "1.0.0",
-            "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
-            "name": "hawser",
-            "plugins": [plugin],
-        })
-    }
+/// Each reload blocks every ADD of the node (containerd takes a write lock), so the file is not written without need.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    // In the same directory: containerd does not see a file that is moved in from another one. With a name that it does
+    // not load, because it reads a file immediately when it is written.
+    let unfinished = path.with_extension("tmp");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&unfinished, path)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A directory for this test, which is deleted with the value.
-    struct Scratch(Conflist);
-
-    impl Scratch {
-        fn new(name: &str) -> Self {
-            let name = format!("hawser-conflist-{name}-{}", std::process::id());
-            let directory = std::env::temp_dir().join(name);
-            fs::create_dir_all(&directory).unwrap();
-            let network = Network {
-                eni_mtu: 9001,
-                pod_mtu: 1500,
-                veth_prefix: "eni".into(),
-                block_pod_imds: false,
-            };
-            Self(Conflist {
-                directory,
-                socket: "/run/hawser/ipamd.sock".into(),
-                network,
-                family: Family::V4,
-            })
-        }
-
-        fn path(&self) -> PathBuf {
-            self.0.directory.join(NAME)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0.directory).unwrap();
-        }
-    }
-
-    #[test]
-    fn the_file_is_written_once_and_whole() {
-        let scratch = Scratch::new("whole");
-        let (conflist, path) = (&scratch.0, scratch.path());
-        assert!(conflist.write(&path).unwrap());
-        assert!(!conflist.write(&path).unwrap(), "unchanged: not touched");
-        let read: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
-        assert_eq!(read["plugins"][0]["mtu"], 1500);
-        fs::write(&path, "{").unwrap();
-        assert!(conflist.write(&path).unwrap(), "a truncated file is mended");
-        let names: Vec<_> = fs::read_dir(&conflist.directory)
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-            .collect();
-        assert_eq!(names, [NAME]);
-    }
-
-    #[test]
-    fn the_network_configuration_contains_only_ipv6() {
-        let mut scratch = Scratch::new("ipv6");
-        let four = scratch.0.content();
-        assert_eq!(four["plugins"][0].get("ipv6"), None);
-        scratch.0.family = Family::V6;
-        assert_eq!(scratch.0.content()["plugins"][0]["ipv6"], true);
-    }
-
-    #[test]
-    fn fault_47_a_deleted_or_truncated_file_is_written_again() {
-        let scratch = Scratch::new("again");
-        let (path, mut reported) = (scratch.path(), None);
-        scratch.0.check_file(&mut reported);
-        let whole = fs::read_to_string(&path).unwrap();
-        fs::remove_file(&path).unwrap();
-        scratch.0.check_file(&mut reported);
-        assert_eq!(fs::read_to_string(&path).unwrap(), whole);
-        fs::write(&path, &whole[..20]).unwrap();
-        scratch.0.check_file(&mut reported);
-        assert_eq!(fs::read_to_string(&path).unwrap(), whole);
-    }
-
-    #[test]
-    fn fault_47_a_file_that_sorts_first_is_reported_and_not_changed() {
-        let scratch = Scratch::new("rival");
-        let mut reported = None;
-        for name in [
-            "05-other.conflist",
-            "06-another.conf",
-            "00-notes.txt",
-            "99-later.conflist",
-        ] {
-            fs::write(scratch.0.directory.join(name), "{}").unwrap();
-        }
-        scratch.0.check_file(&mut reported);
-        assert_eq!(reported, Some("05-other.conflist".into()));
-        let rival = scratch.0.directory.join("05-other.conflist");
-        assert_eq!(fs::read_to_string(&rival).unwrap(), "{}");
-        fs::remove_file(rival).unwrap();
-        scratch.0.check_file(&mut reported);
-        assert_eq!(reported, Some("06-another.conf".into()));
-        fs::remove_file(scratch.0.directory.join("06-another.conf")).unwrap();
-        scratch.0.check_file(&mut reported);
-        assert_eq!(reported, None);
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use datapath::{
     pod::{self, HostSide},
 };
 
-use super::{conflist, plugin};
+use super::{chain, conflist, plugin};
 use crate::{
     config::Paths,
     state::store::{Record, read_only::peek},
@@ -55,8 +55,14 @@ pub fn uninstall(paths: &Paths, force: bool) -> Result<(), UninstallError> {
         });
     }
     if let Some(directory) = &paths.cni_conf_dir {
-        let path = directory.join(conflist::NAME);
-        remove(fs::remove_file(&path), path)?;
+        for name in [conflist::NAME, conflist::FORMER_NAME] {
+            let path = directory.join(name);
+            // The AWS VPC CNI's file has the same name.
+            let theirs = fs::read_to_string(&path).is_ok_and(|text| chain::is_of_aws_node(&text));
+            if !theirs {
+                remove(fs::remove_file(&path), path)?;
+            }
+        }
     }
     host::uninstall(&mut socket)?;
     remove_state(paths)?;

@@ -32,14 +32,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const ASK_PAUSE: Duration = Duration::from_secs(30);
 const ASK_SPREAD: Duration = Duration::from_secs(2);
 
-/// Sends EC2's list of attached ENIs to the pool as soon as it arrives, and some minutes later the ENIs that a previous
-/// process left unattached, if any. Ends when both are done. `serving`: the pool has ENIs from its records.
+/// Sends EC2's list of attached ENIs to the pool as soon as it arrives. Some minutes later sends
+/// the ENIs that a previous process left unattached, if any, unless the settings forbid the search. Ends when both are
+/// done. `serving`: the pool has ENIs from its records.
 pub async fn run(executor: Executor, pool: Pool, serving: bool) {
     let spread = if serving { UNHURRIED } else { HURRIED };
     let executor = &executor;
     tokio::time::sleep(executor.spread(spread)).await;
     pool.tell(Event::Inventory(attached(executor).await)).await;
 
+    if !executor.cleans_up() {
+        return;
+    }
     tokio::time::sleep(STRAYS_AFTER + executor.spread(STRAYS_SPREAD)).await;
     if insist(executor, || executor.strays()).await {
         tracing::info!("found unattached ENIs of this node");

@@ -19,6 +19,7 @@ use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use crate::{
+    config::notices::Notice,
     node::identity::Identity,
     pool::driver::Pool,
     rpc::{
@@ -50,6 +51,8 @@ pub struct Service {
     pub detached: Detached,
     pub me: Arc<Identity>,
     pub recorder: Recorder,
+    /// What `inspect` shows about the settings.
+    pub notices: Arc<[Notice]>,
     /// Permits for requests in progress. A request continues when its caller is gone, so the number of connections does
     /// not limit it.
     pub room: Arc<Semaphore>,
@@ -59,7 +62,7 @@ impl Service {
     async fn snapshot(&self) -> Option<v1::Snapshot> {
         let pool = self.pool.snapshot().await.ok()?;
         let (instance, kind) = (&self.me.instance, &self.me.instance_type);
-        Some(snapshot::to_wire(&pool, instance, kind))
+        Some(snapshot::to_wire(&pool, instance, kind, &self.notices))
     }
 
     /// Sends the node again after every change, until the caller or the pool is gone.

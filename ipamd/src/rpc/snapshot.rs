@@ -8,9 +8,16 @@ use planner::{
 };
 use proto::v1;
 
+use crate::config::notices::Notice;
+
 /// For the command line.
 #[must_use]
-pub fn to_wire(pool: &Snapshot, instance_id: &str, instance_type: &str) -> v1::Snapshot {
+pub fn to_wire(
+    pool: &Snapshot,
+    instance_id: &str,
+    instance_type: &str,
+    notices: &[Notice],
+) -> v1::Snapshot {
     v1::Snapshot {
         instance_id: instance_id.to_owned(),
         instance_type: instance_type.to_owned(),
@@ -34,6 +41,15 @@ pub fn to_wire(pool: &Snapshot, instance_id: &str, instance_type: &str) -> v1::S
         unmanaged: pool.unmanaged.iter().map(ToString::to_string).collect(),
         cordoned: !pool.schedulable,
         stopping: pool.stopping,
+        settings: notices.iter().map(setting).collect(),
+    }
+}
+
+fn setting(notice: &Notice) -> v1::SettingNotice {
+    v1::SettingNotice {
+        setting: notice.setting.clone(),
+        kind: notice.kind.name().to_owned(),
+        text: notice.text.clone(),
     }
 }
 

@@ -32,6 +32,19 @@ pub struct View {
     pub unmanaged: Vec<String>,
     pub cordoned: bool,
     pub stopping: bool,
+    /// What an operator must be told about the daemon's settings; a state file cannot tell.
+    pub settings: Vec<Setting>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Setting {
+    /// `NAME=value`.
+    pub setting: String,
+    /// `ignored`, `not_served`, `not_served_stock` or `unknown`.
+    pub kind: String,
+    /// What was expected, or what happens instead.
+    pub text: String,
 }
 
 /// The source of a view.
@@ -166,6 +179,17 @@ impl From<v1::Snapshot> for View {
             unmanaged: wire.unmanaged,
             cordoned: wire.cordoned,
             stopping: wire.stopping,
+            settings: wire.settings.into_iter().map(Setting::from).collect(),
+        }
+    }
+}
+
+impl From<v1::SettingNotice> for Setting {
+    fn from(wire: v1::SettingNotice) -> Self {
+        Self {
+            setting: wire.setting,
+            kind: wire.kind,
+            text: wire.text,
         }
     }
 }

@@ -156,7 +156,11 @@ impl Agreed {
         for link in std::mem::take(&mut self.orphans) {
             let Some(record) = adopted(&link, &self.restored.enis) else {
                 // Its route stays and prevents that the address is assigned again: the kernel refuses a second route.
-                tracing::error!(link = link.name, address = ?link.address, "a pod's address is on no ENI of this node");
+                tracing::error!(
+                    link = link.name,
+                    address = link.address.map(tracing::field::display),
+                    "a pod's address is on no ENI of this node"
+                );
                 continue;
             };
             tracing::warn!(link = link.name, address = %record.address, "adopting a pod without a record");

@@ -19,7 +19,13 @@ use std::{
 };
 
 use planner::{Event, Mac, Mono, Obstacle, Pod, Sandbox};
-use proto::{error_chain::chain, handover::Handed, refusal::Refusal, v1::Reason};
+use proto::{
+    error_chain::chain,
+    handover::Handed,
+    names::{FORMER_NETWORK, NETWORK},
+    refusal::Refusal,
+    v1::Reason,
+};
 
 use super::{
     early_del::EarlyDels,
@@ -275,6 +281,7 @@ impl<H: PodHost> Sandboxes<H> {
     /// A refusal if the record could not be freed. The address is unreachable anyway, and a repetition completes the
     /// DEL.
     pub async fn del(&self, sandbox: &Sandbox) -> Result<(), Refusal> {
+        let sandbox = &self.known_as(sandbox);
         let shared = &self.shared;
         shared.locks.cancel(sandbox);
         let begun = shared.pool.now();
@@ -296,6 +303,17 @@ impl<H: PodHost> Sandboxes<H> {
 
     /// Removes the link that this sandbox must have if its record was lost; returns whether there was one.
     async fn take_down_unknown(&self, sandbox: &Sandbox) -> Result<bool, Refusal> {
+        let former = Sandbox {
+            network: FORMER_NETWORK.to_owned(),
+            ..sandbox.clone()
+        };
+        if sandbox.network == NETWORK && self.take_down_link_of(&former).await? {
+            return Ok(true);
+        }
+        self.take_down_link_of(sandbox).await
+    }
+
+    async fn take_down_link_of(&self, sandbox: &Sandbox) -> Result<bool, Refusal> {
         let name = datapath::pod::host_name(&self.shared.network.veth_prefix, &parts(sandbox));
         let unknown = unknown(&name);
         // The sweep uses this key too.
@@ -363,6 +381,7 @@ impl<H: PodHost> Sandboxes<H> {
         address: Option<IpAddr>,
         handed: Handed,
     ) -> Result<(), Refusal> {
+        let sandbox = &self.known_as(sandbox);
         let _guard = self.shared.locks.lock(sandbox).await;
         let record = self
             .record(sandbox)
@@ -421,6 +440,19 @@ impl<H: PodHost> Sandboxes<H> {
             .values()
             .cloned()
             .collect()
+    }
+
+    /// The key under which the sandbox is recorded. A runtime asks under the network's name of today, also for a sandbox
+    /// that was made when the network had its former name.
+    fn known_as(&self, sandbox: &Sandbox) -> Sandbox {
+        let former = Sandbox {
+            network: FORMER_NETWORK.to_owned(),
+            ..sandbox.clone()
+        };
+        let renamed = sandbox.network == NETWORK
+            && self.record(sandbox).is_none()
+            && self.record(&former).is_some();
+        if renamed { former } else { sandbox.clone() }
     }
 
     fn record(&self, sandbox: &Sandbox) -> Option<Record> {

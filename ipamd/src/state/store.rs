@@ -308,8 +308,8 @@ impl Store {
 fn set_aside(path: &Path, why: &str) -> Result<(), StoreError> {
     let aside = path.with_extension(why);
     tracing::error!(
-        ?path,
-        ?aside,
+        path = %path.display(),
+        aside = %aside.display(),
         why,
         "the state file is unusable; moved it aside, creating a new one"
     );

@@ -20,6 +20,8 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
+use crate::config::notices::Notice;
+
 /// Prometheus's text format, which every scraper supports.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -134,6 +136,11 @@ impl Metrics {
     /// `changes` of objects of this kind repaired a change by others.
     pub fn repaired(&self, kind: &'static str, changes: u64) {
         self.own.repaired(kind, changes);
+    }
+
+    /// The settings that have no effect, or not the wanted one.
+    pub fn settings(&self, notices: &[Notice]) {
+        self.own.settings(notices);
     }
 
     /// The daemon serves; `took` is the time since the process started.

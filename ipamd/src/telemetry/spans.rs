@@ -102,7 +102,11 @@ impl Spans {
         let service = settings.service.as_deref();
         match export::start(settings, resource(service, origin), metrics) {
             Ok(provider) => {
-                tracing::info!(endpoint = settings.endpoint, protocol = ?settings.protocol, "exporting spans");
+                tracing::info!(
+                    endpoint = settings.endpoint,
+                    protocol = settings.protocol.name(),
+                    "exporting spans"
+                );
                 Self::over(provider, Anchor::now)
             }
             Err(error) => {

@@ -13,6 +13,7 @@ mod features;
 mod files;
 mod kernel;
 mod metadata;
+mod settings;
 
 use std::path::PathBuf;
 
@@ -112,6 +113,7 @@ pub async fn examine(places: &Places, config: &Config) -> Report {
     let mut checks = vec![files::conflist(places, config), files::plugin(places)];
     checks.push(daemon);
     checks.push(daemon::pool(view.as_ref()));
+    checks.extend(settings::checks(config, view.as_ref()));
     checks.push(files::kubelet(places, view.as_ref()));
     checks.push(features::check(places, config.pool.family));
     checks.extend(kernel::checks(config, view.as_ref()));

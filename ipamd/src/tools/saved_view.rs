@@ -49,6 +49,7 @@ pub fn view(contents: &Contents, now: Mono) -> View {
         unmanaged: Vec::new(),
         cordoned: false,
         stopping: false,
+        settings: Vec::new(),
     }
 }
 

@@ -119,12 +119,96 @@ pub struct ConfigureEni {
     pub index: EniIndex,
 }
 
+impl Command {
+    /// The API action, or what it is on the host.
+    #[must_use]
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::Grant { .. } => "Grant",
+            Self::Refuse { .. } => "Refuse",
+            Self::CreateEni { .. } => "CreateNetworkInterface",
+            Self::AttachEni { .. } => "AttachNetworkInterface",
+            Self::DeleteOnTermination { .. } => "ModifyNetworkInterfaceAttribute",
+            Self::ConfigureEni(_) => "ConfigureEni",
+            Self::Assign {
+                amount: Amount::Ipv6Prefixes(_),
+                ..
+            } => "AssignIpv6Addresses",
+            Self::Assign { .. } => "AssignPrivateIpAddresses",
+            Self::Unassign {
+                addresses,
+                prefixes,
+                ..
+            } => match (addresses.as_slice(), prefixes.as_slice()) {
+                ([IpAddr::V6(_), ..], _) | (_, [IpNet::V6(_), ..]) => "UnassignIpv6Addresses",
+                _ => "UnassignPrivateIpAddresses",
+            },
+            Self::DeconfigureEni { .. } => "DeconfigureEni",
+            Self::DetachEni { .. } => "DetachNetworkInterface",
+            Self::DeleteEni { .. } => "DeleteNetworkInterface",
+            Self::Describe { .. } => "DescribeNetworkInterfaces",
+        }
+    }
+
+    /// The ENI that it is about, if there is one yet.
+    #[must_use]
+    pub const fn eni(&self) -> Option<&EniId> {
+        match self {
+            Self::Grant { eni, .. }
+            | Self::AttachEni { eni, .. }
+            | Self::DeleteOnTermination { eni, .. }
+            | Self::Assign { eni, .. }
+            | Self::Unassign { eni, .. }
+            | Self::DeconfigureEni { eni, .. }
+            | Self::DetachEni { eni, .. }
+            | Self::DeleteEni { eni, .. } => Some(eni),
+            Self::ConfigureEni(configure) => Some(&configure.eni),
+            Self::Refuse { .. } | Self::CreateEni { .. } | Self::Describe { .. } => None,
+        }
+    }
+}
+
+/// As a log line tells it: the action and its operands.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.action())?;
+        if let Some(eni) = self.eni() {
+            write!(f, " {eni}")?;
+        }
+        match self {
+            Self::CreateEni { subnet, amount, .. } => write!(f, " in {subnet} with {amount}"),
+            Self::AttachEni { card, device, .. } => write!(f, " as card {card}, device {device}"),
+            Self::Assign { amount, .. } => write!(f, ": {amount}"),
+            Self::Unassign {
+                addresses,
+                prefixes,
+                ..
+            } => {
+                let shown = addresses.iter().map(ToString::to_string);
+                let shown = shown.chain(prefixes.iter().map(ToString::to_string));
+                write!(f, ": {}", shown.collect::<Vec<_>>().join(", "))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// How much to request, in the unit of the pool's mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Amount {
     Addresses(u16),
     Prefixes(u16),
     Ipv6Prefixes(u16),
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addresses(n) => write!(f, "{n} addresses"),
+            Self::Prefixes(n) => write!(f, "{n} prefixes"),
+            Self::Ipv6Prefixes(n) => write!(f, "{n} IPv6 prefixes"),
+        }
+    }
 }
 
 /// Why an ADD was refused, with operands. `Display` gives the cause. The daemon adds the remedy.

@@ -100,6 +100,25 @@ pub enum Class {
     Host,
 }
 
+impl Class {
+    /// For log lines.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Throttled { .. } => "throttled",
+            Self::Exhausted { .. } => "exhausted",
+            Self::Fragmented { .. } => "fragmented",
+            Self::Limit => "limit",
+            Self::NotFound => "not_found",
+            Self::Denied { .. } => "denied",
+            Self::InUse => "in_use",
+            Self::Ambiguous => "ambiguous",
+            Self::Transient => "transient",
+            Self::Host => "host",
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

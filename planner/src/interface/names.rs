@@ -75,6 +75,17 @@ pub struct Sandbox {
     pub ifname: String,
 }
 
+impl fmt::Display for Sandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            network,
+            container_id,
+            ifname,
+        } = self;
+        write!(f, "{network}/{container_id}/{ifname}")
+    }
+}
+
 /// The pod that an ADD is for, as far as the runtime says. It is only shown to people; no decision depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {

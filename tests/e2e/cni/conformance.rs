@@ -375,13 +375,13 @@ fn row_30_gc_keeps_the_listed_and_frees_the_rest() -> Outcome {
         "another network's list is no business of this one"
     );
     let valid = json!([{ "containerID": "a", "ifname": "eth0" }]);
-    assert!(gc(&node, "hawser", "cni.dev/valid-attachments", valid)?.succeeded());
+    assert!(gc(&node, "aws-cni", "cni.dev/valid-attachments", valid)?.succeeded());
     assert_eq!(count(&node, "assigned")?, 1);
     let kept = node
         .invocation("ADD", "a", Some(&a.path))
         .run(node.netns())?;
     assert_eq!(kept.address(), a.address());
-    assert!(gc(&node, "hawser", "cni.dev/attachments", json!([]))?.succeeded());
+    assert!(gc(&node, "aws-cni", "cni.dev/attachments", json!([]))?.succeeded());
     assert_eq!(count(&node, "assigned")?, 0);
     Ok(())
 }
@@ -391,10 +391,10 @@ fn row_31_gc_frees_nothing_without_a_list() -> Outcome {
     let node = node(&lab)?;
     node.add_pod("a")?;
     assert_eq!(
-        gc(&node, "hawser", "unrelated", json!(1))?.error_code(),
+        gc(&node, "aws-cni", "unrelated", json!(1))?.error_code(),
         Some(7)
     );
-    gc(&node, "hawser", "cni.dev/valid-attachments", Value::Null)?;
+    gc(&node, "aws-cni", "cni.dev/valid-attachments", Value::Null)?;
     assert_eq!(count(&node, "assigned")?, 1);
     Ok(())
 }

@@ -337,7 +337,7 @@ fn hand(stream: &UnixStream, byte: u8, fds: &[i32]) -> io::Result<()> {
 fn add_request() -> Vec<u8> {
     let request = v1::AddRequest {
         sandbox: Some(v1::Sandbox {
-            network: "hawser".into(),
+            network: "aws-cni".into(),
             container_id: "stray".into(),
             ifname: "eth0".into(),
         }),
@@ -398,7 +398,7 @@ fn the_caller_is_woken_only_by_the_answer() -> Outcome {
     let node = node(&lab)?;
     let request = v1::DelRequest {
         sandbox: Some(v1::Sandbox {
-            network: "hawser".to_owned(),
+            network: "aws-cni".to_owned(),
             container_id: "nobody".to_owned(),
             ifname: "eth0".to_owned(),
         }),

@@ -6,6 +6,7 @@
 pub mod binaries;
 mod daemon;
 pub mod inspect;
+pub mod log_lines;
 pub mod plugin;
 mod pods;
 

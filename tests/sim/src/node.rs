@@ -205,6 +205,8 @@ pub(super) fn settings(shared: &Shared) -> config::Cloud {
         cluster: None,
         extra_tags: BTreeMap::new(),
         manage_untagged: false,
+        leaked_eni_cleanup: true,
+        proxies: Default::default(),
         timeout: shared.with(|state, _| state.scenario.timeout),
     }
 }

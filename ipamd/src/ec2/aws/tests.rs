@@ -11,6 +11,7 @@ use planner::Class;
 
 use super::*;
 use crate::ec2::classify::classify;
+use crate::node::http_client::http_client;
 
 /// What the server does with a request.
 #[derive(Clone, Copy, Debug)]

@@ -25,6 +25,12 @@ impl Executor {
         self.observe_all(found).await
     }
 
+    /// Whether unattached ENIs of this node are looked for, and deleted.
+    #[must_use]
+    pub fn cleans_up(&self) -> bool {
+        self.settings.leaked_eni_cleanup
+    }
+
     /// Whether there are unattached ENIs with this node's tag: the previous process created or detached them and could
     /// not finish.
     ///

@@ -51,6 +51,8 @@ fn executor(
         cluster: Some("prod".into()),
         extra_tags: [("team".to_owned(), "net".to_owned())].into(),
         manage_untagged,
+        leaked_eni_cleanup: true,
+        proxies: Default::default(),
         timeout: Duration::from_secs(10),
     };
     let ec2 = Arc::new(Scripted {

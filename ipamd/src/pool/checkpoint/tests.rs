@@ -63,6 +63,8 @@ fn executor() -> Executor {
         cluster: None,
         extra_tags: BTreeMap::new(),
         manage_untagged: true,
+        leaked_eni_cleanup: true,
+        proxies: Default::default(),
         timeout: Duration::from_secs(10),
     };
     let metrics = Arc::new(Metrics::new());

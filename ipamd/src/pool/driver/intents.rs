@@ -14,7 +14,7 @@ use crate::{
 
 impl<H: EniHost> Driver<H> {
     pub(super) fn ask_ec2(&self, command: Command) {
-        tracing::info!(?command, "asking EC2");
+        tracing::info!(%command, "asking EC2");
         match &command {
             Command::CreateEni { token, .. } => {
                 let token = token.clone();

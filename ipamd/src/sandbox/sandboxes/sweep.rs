@@ -27,21 +27,23 @@ impl Sandboxes {
     pub async fn honour_tombstones(&self, directory: &Path) {
         let found = match tombstone::all(directory) {
             Ok(found) => found,
-            Err(error) => return tracing::error!(?directory, %error, "could not read tombstones"),
+            Err(error) => {
+                return tracing::error!(directory = %directory.display(), %error, "could not read tombstones");
+            }
         };
         for path in found.unreadable {
-            tracing::warn!(?path, "moved an unreadable tombstone aside");
+            tracing::warn!(path = %path.display(), "moved an unreadable tombstone aside");
         }
         for (path, key) in found.standing {
             let sandbox = sandbox_of(key);
             tracing::info!(
-                ?sandbox,
+                %sandbox,
                 "processing a DEL that came while the daemon was not running"
             );
             match self.del(&sandbox).await {
                 Ok(()) => drop(std::fs::remove_file(&path)),
                 Err(refusal) => {
-                    tracing::error!(?sandbox, %refusal, "the tombstone stays until the next check")
+                    tracing::error!(%sandbox, %refusal, "the tombstone stays until the next check")
                 }
             }
         }
@@ -69,11 +71,11 @@ impl Sandboxes {
             let records: Vec<Record> = self.records();
             for sandbox in suspects.overdue(&records, &links, clock::now()) {
                 tracing::info!(
-                    ?sandbox,
+                    %sandbox,
                     "released a sandbox: its link is gone, and there was no DEL"
                 );
                 if let Err(refusal) = self.del(&sandbox).await {
-                    tracing::error!(?sandbox, %refusal, "could not release a sandbox that has ended");
+                    tracing::error!(%sandbox, %refusal, "could not release a sandbox that has ended");
                 }
             }
         }

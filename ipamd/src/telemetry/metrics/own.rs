@@ -8,6 +8,7 @@ use prometheus::{
 };
 
 use super::{Book, Purpose};
+use crate::config::notices::{Kind, Notice};
 
 #[derive(Debug)]
 pub(super) struct Own {
@@ -31,6 +32,7 @@ pub(super) struct Own {
     in_flight: IntGauge,
     spans_dropped: IntCounterVec,
     task_panics: IntCounterVec,
+    setting_notices: IntGaugeVec,
     start_seconds: Gauge,
 }
 
@@ -64,6 +66,7 @@ impl Own {
             in_flight: book.gauge("hawser_pool_in_flight", "Pending commands of the pool"),
             spans_dropped: book.counters("hawser_spans_dropped_total", "Spans that did not reach the collector", &["reason"]),
             task_panics: book.counters("hawser_task_panics_total", "Tasks of the daemon that panicked", &["task"]),
+            setting_notices: book.gauges("hawser_setting_notices", "Settings that are ignored, not served or not known", &["kind"]),
             start_seconds: book.rate("hawser_start_seconds", "Time from the start of the process until it serves"),
         }
     }
@@ -108,6 +111,15 @@ impl Own {
 
     pub(super) fn task_panicked(&self, task: &str) {
         self.task_panics.with_label_values(&[task]).inc();
+    }
+
+    pub(super) fn settings(&self, notices: &[Notice]) {
+        for kind in Kind::ALL {
+            let count = notices.iter().filter(|notice| notice.kind == kind).count();
+            self.setting_notices
+                .with_label_values(&[kind.name()])
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     pub(super) fn ready(&self, took: Duration) {

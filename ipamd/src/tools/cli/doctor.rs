@@ -17,6 +17,7 @@ CHECKS
   plugin        the runtime finds the plugin and can execute it
   daemon        the daemon answers at its socket
   pool          growth, waiting pods and the pod limit, as reported by the daemon
+  settings      every setting is known, understood and served
   max-pods      the kubelet accepts no more pods than the node has addresses
   kernel        the kernel has the features that pods' network needs
   sysctl        the node forwards packets

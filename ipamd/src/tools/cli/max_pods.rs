@@ -24,7 +24,7 @@ use stdout::errln;
 use self::plan::Plan;
 
 use crate::{
-    config::Environment,
+    config::{Environment, Proxies},
     ec2::instance_type::{self, InstanceTypeError},
 };
 
@@ -271,12 +271,15 @@ impl MaxPods {
     }
 
     async fn ask(&self) -> Result<Vec<InstanceType>, MaxPodsError> {
+        let proxies = Proxies::read(&Environment);
         if self.from_imds {
-            return Ok(vec![instance_type::of_this_instance(PATIENCE).await?]);
+            return Ok(vec![
+                instance_type::of_this_instance(&proxies, PATIENCE).await?,
+            ]);
         }
         let mut found = Vec::new();
         for name in &self.types {
-            found.push(instance_type::by_name(name, &Environment, PATIENCE).await?);
+            found.push(instance_type::by_name(name, &Environment, &proxies, PATIENCE).await?);
         }
         Ok(found)
     }

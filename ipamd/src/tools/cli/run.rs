@@ -3,11 +3,15 @@
 use std::process::ExitCode;
 
 use proto::error_chain::chain;
+use serde_json::json;
 use stdout::errln;
 
 use super::USAGE;
 use crate::{
-    config::{Config, Environment},
+    config::{
+        Config, Environment,
+        notices::{Kind, Notice, differing},
+    },
     daemon,
     runtime::log,
 };
@@ -41,6 +45,26 @@ TRACES
 #[command(after_long_help = TRACES)]
 pub(super) struct Run {}
 
+/// Which version starts, with which settings, and what is wrong with them.
+fn tell(config: &Config) {
+    let settings = json!(differing(&Environment)).to_string();
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(settings_json = settings, version, "starting");
+    for notice in &config.notices {
+        let Notice { setting, text, .. } = notice;
+        match notice.kind {
+            Kind::Ignored => tracing::warn!(setting, expected = text, "a setting is ignored"),
+            Kind::NotServed => {
+                tracing::warn!(setting, instead = text, "a setting is not served");
+            }
+            Kind::NotServedStock => {
+                tracing::info!(setting, instead = text, "a setting is not served");
+            }
+            Kind::Unknown => tracing::warn!(setting, hint = text, "a setting is not known"),
+        }
+    }
+}
+
 impl Run {
     pub(super) fn run(self) -> ExitCode {
         let config = match Config::read(&Environment) {
@@ -51,10 +75,7 @@ impl Run {
             }
         };
         log::start(config.log_level);
-        tracing::info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
-        for setting in &config.ignored {
-            tracing::warn!(setting, "a setting is ignored");
-        }
+        tell(&config);
         // One worker thread. Two would wake each other for every task that follows another one, which takes a fifth of
         // an ADD's time on two processors. Slow work has its own threads, and the kernel's lock limits many ADDs at
         // once, not this thread.

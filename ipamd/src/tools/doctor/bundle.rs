@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use super::{Places, Report};
 use crate::{
-    config::{Config, Strings},
+    config::{Config, Strings, notices},
     rpc::view::View,
     runtime::clock,
 };
@@ -107,13 +107,14 @@ struct Noted<'a> {
 impl Strings for Noted<'_> {
     fn get(&self, name: &str) -> Option<String> {
         let value = self.source.get(name)?;
-        // Tags may contain anything, so only their existence is reported.
-        let shown = match name {
-            "ADDITIONAL_ENI_TAGS" => "(set)".to_owned(),
-            _ => value.clone(),
-        };
+        let shown = notices::shown(name, &value);
         self.set.borrow_mut().insert(name.to_owned(), shown);
         Some(value)
+    }
+
+    /// None: what is not a setting is not looked at, since it may be a secret.
+    fn names(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
                 .into();
         }
     };
-    let aws = Aws::new(me.region.clone(), timeout).await;
+    let aws = Aws::new(me.region.clone(), &config.cloud.proxies, timeout).await;
     let attached = attached(&aws, &me).await;
     let enis = attached.as_ref().map_or(&[][..], Vec::as_slice);
     match config.pool.family {

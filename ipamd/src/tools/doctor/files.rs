@@ -9,7 +9,11 @@ use std::{
 use serde_json::Value;
 
 use super::{Check, Finding, Places, failure, warning};
-use crate::{config::Config, install::conflist, rpc::view::View};
+use crate::{
+    config::Config,
+    install::{chain, conflist},
+    rpc::view::View,
+};
 
 const STUCK: &str = "the node is not ready, or its pods stay in ContainerCreating";
 
@@ -39,6 +43,7 @@ pub(super) fn conflist(places: &Places, config: &Config) -> Check {
         return Check::new("conflist", "", vec![finding]);
     };
     let mut findings: Vec<_> = content(path, config).into_iter().collect();
+    findings.extend(companions(places, config));
     if let Some(first) = all.first().filter(|first| *first != path) {
         findings.push(failure(
             "another network configuration comes first",
@@ -49,6 +54,39 @@ pub(super) fn conflist(places: &Places, config: &Config) -> Check {
     }
     let seen = format!("{} is the first of {}", conflist::NAME, all.len());
     Check::new("conflist", seen, findings)
+}
+
+/// Standard plugins that are asked for and would not be called.
+fn companions(places: &Places, config: &Config) -> Vec<Finding> {
+    let bin = places.host(&places.cni_bin_dir);
+    let wanted = [
+        (
+            "portmap",
+            config.chained.portmap,
+            "hostPort of pods does nothing",
+        ),
+        (
+            "bandwidth",
+            config.chained.bandwidth,
+            "the annotations that limit pods' bandwidth do nothing",
+        ),
+        ("tuning", config.chained.tuning, "pods keep IPv6"),
+    ];
+    let absent = wanted.into_iter().filter(|(kind, wanted, _)| {
+        // Nothing says that pods need portmap. Where no standard plugin is installed, nobody expects it.
+        let expected = *kind != "portmap" || bin.join("bandwidth").is_file();
+        *wanted && expected && !bin.join(kind).is_file()
+    });
+    absent
+        .map(|(kind, _, effect)| {
+            warning(
+                format!("the plugin {kind} is not there"),
+                format!("{} has none", bin.display()),
+                effect,
+                "install the standard CNI plugins, and set HOST_CNI_BIN_PATH to their directory",
+            )
+        })
+        .collect()
 }
 
 /// The files that a runtime would load, in its order.
@@ -80,7 +118,7 @@ fn content(path: &Path, config: &Config) -> Option<Finding> {
             "the network configuration cannot be used",
             evidence,
             STUCK,
-            "delete the file and restart ipamd, which writes it again",
+            "find the program that writes it; ipamd repairs it once a minute, unless the AWS VPC CNI runs",
         )
     };
     let text = match fs::read_to_string(path) {
@@ -92,12 +130,21 @@ fn content(path: &Path, config: &Config) -> Option<Finding> {
         Err(error) => return Some(broken(format!("{}: {error}", path.display()))),
     };
     let plugins = value["plugins"].as_array().cloned().unwrap_or_default();
-    let Some(ours) = plugins.iter().find(|plugin| plugin["type"] == "hawser") else {
+    let mut entries = plugins
+        .iter()
+        .filter(|plugin| plugin["type"] == chain::PLUGIN);
+    let Some(ours) = entries.next() else {
         return Some(broken(format!(
             "{} has no plugin \"hawser\"",
             path.display()
         )));
     };
+    if entries.next().is_some() {
+        return Some(broken(format!(
+            "{} names the plugin \"hawser\" twice",
+            path.display()
+        )));
+    }
     let socket = config.paths.socket();
     let named = ours["socket"].as_str().unwrap_or_default();
     (named != socket.to_string_lossy()).then(|| {

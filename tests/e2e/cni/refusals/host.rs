@@ -51,7 +51,7 @@ trials!(
 fn a_link_in_the_pods_way_is_named() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[])?;
-    let name = host_name("eni", &["hawser", "waits", "eth0"]);
+    let name = host_name("eni", &["aws-cni", "waits", "eth0"]);
     node.netns().run(|| occupy(&name))??;
     let words = [
         &*name,
@@ -65,7 +65,7 @@ fn a_link_in_the_pods_way_is_named() -> Outcome {
 fn add_with(node: &Node, descriptors: Option<(BorrowedFd<'_>, BorrowedFd<'_>)>) -> io::Result<()> {
     let request = v1::AddRequest {
         sandbox: Some(v1::Sandbox {
-            network: "hawser".into(),
+            network: "aws-cni".into(),
             container_id: "stray".into(),
             ifname: "eth0".into(),
         }),

@@ -78,7 +78,7 @@ impl DoctorNode {
     }
 
     pub fn conflist(&self) -> PathBuf {
-        self.root.join("net.d/10-hawser.conflist")
+        self.root.join("net.d/10-aws.conflist")
     }
 
     /// The host's kernel configuration: its path and its text.

@@ -41,7 +41,7 @@ fn the_runtimes_configuration_is_checked() -> Outcome {
         examined.finds("conflist", "cannot be used")?;
     }
     fs::remove_file(&path)?;
-    examined.finds("conflist", "there is no 10-hawser.conflist")?;
+    examined.finds("conflist", "there is no 10-aws.conflist")?;
     fs::write(&path, good)?;
     examined.healthy()?;
     fs::remove_dir_all(examined.root.join("net.d"))?;

@@ -13,7 +13,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{Node, binaries};
+use super::{Node, binaries, log_lines};
 use crate::wait::eventually;
 
 /// The time limit for the daemon to become ready. Generous: labs run in parallel.
@@ -253,5 +253,10 @@ impl Drop for Node {
     fn drop(&mut self) {
         // Best effort: the daemon is ours, and the test is over.
         drop(self.kill_daemon());
+        // Here, so that every log line of every lab run is read. A test that fails already says more.
+        if !std::thread::panicking() {
+            let found = log_lines::in_debug_syntax(&self.log());
+            assert!(found.is_empty(), "log fields in debug syntax: {found:#?}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use datapath::netns::Netns;
+use proto::names::NETWORK;
 use serde_json::{Value, json};
 
 use crate::node::binaries::Release;
@@ -88,7 +89,7 @@ impl Invocation {
             ("CNI_PATH", "/opt/cni/bin"),
         ];
         let conf =
-            json!({ "cniVersion": "1.0.0", "name": "hawser", "type": "hawser", "socket": socket });
+            json!({ "cniVersion": "1.0.0", "name": NETWORK, "type": "hawser", "socket": socket });
         Self {
             variables: variables
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))

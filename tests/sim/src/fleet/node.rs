@@ -126,6 +126,8 @@ fn settings() -> Cloud {
         cluster: Some("fleet".to_owned()),
         extra_tags: [].into(),
         manage_untagged: false,
+        leaked_eni_cleanup: true,
+        proxies: Default::default(),
         timeout: Duration::from_secs(10),
     }
 }

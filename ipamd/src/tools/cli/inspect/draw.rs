@@ -92,6 +92,17 @@ fn head(view: &View, text: &mut String) {
             ),
         );
     }
+    for setting in &view.settings {
+        let why = match setting.kind.as_str() {
+            "ignored" => "is ignored: expected",
+            "unknown" => "is not known:",
+            _ => "is not served:",
+        };
+        line(
+            text,
+            &format!("setting   {} {why} {}", setting.setting, setting.text),
+        );
+    }
     if view.cordoned {
         line(text, "node      cordoned");
     }

@@ -51,6 +51,10 @@ impl Strings for Source {
     fn get(&self, name: &str) -> Option<String> {
         self.0.get(name).cloned()
     }
+
+    fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
+    }
 }
 
 impl Plan {

@@ -1,0 +1,193 @@
+//! The list with and without neighbours, damaged in each way, and the AWS VPC CNI's.
+
+use proto::names::FORMER_NETWORK;
+
+use super::*;
+
+fn wanted() -> Wanted {
+    let plugin = json!({
+        "type": "hawser",
+        "socket": "/run/hawser/ipamd.sock",
+        "vethPrefix": "eni",
+        "mtu": 9001,
+    });
+    let Value::Object(plugin) = plugin else {
+        unreachable!("an object is written above")
+    };
+    Wanted {
+        plugin,
+        companions: Vec::new(),
+    }
+}
+
+fn merged(found: &Value, wanted: &Wanted) -> (Option<Value>, Option<Damage>) {
+    let outcome = merge(Some(&found.to_string()), wanted);
+    let text = outcome.text.as_deref();
+    (
+        text.map(|text| serde_json::from_str(text).unwrap()),
+        outcome.damage,
+    )
+}
+
+fn fresh() -> Value {
+    let outcome = merge(None, &wanted());
+    assert_eq!(outcome.damage, Some(Damage::Absent));
+    serde_json::from_str(&outcome.text.unwrap()).unwrap()
+}
+
+#[test]
+fn a_new_list_has_the_network_that_runtimes_and_meshes_look_for() {
+    let list = fresh();
+    assert_eq!(list["name"], "aws-cni");
+    assert_eq!(list["cniVersion"], "1.0.0");
+    assert_eq!(list["cniVersions"], json!(["0.4.0", "1.0.0", "1.1.0"]));
+    assert_eq!(list["plugins"].as_array().unwrap().len(), 1);
+    assert_eq!(merged(&list, &wanted()), (None, None), "it is complete");
+}
+
+#[test]
+fn case_09_entries_and_keys_of_others_stay() {
+    let mut list = fresh();
+    list["disableCheck"] = true.into();
+    list["plugins"][0]["log_level"] = "debug".into();
+    let plugins = list["plugins"].as_array_mut().unwrap();
+    plugins.insert(0, json!({ "type": "before", "order": [3, 1] }));
+    plugins.push(json!({ "type": "istio-cni", "kubernetes": { "cni_bin_dir": "/opt/cni/bin" } }));
+    assert_eq!(
+        merged(&list, &wanted()),
+        (None, None),
+        "nothing of ours differs"
+    );
+
+    let mut other = wanted();
+    other.plugin["mtu"] = 1500.into();
+    let (written, damage) = merged(&list, &other);
+    assert_eq!(damage, None);
+    list["plugins"][1]["mtu"] = 1500.into();
+    assert_eq!(written, Some(list), "our key alone has changed");
+}
+
+#[test]
+fn a_key_of_ours_that_is_no_longer_wanted_goes() {
+    let mut six = wanted();
+    six.plugin.insert("ipv6".to_owned(), true.into());
+    let list = merge(None, &six).text.unwrap();
+    let (written, _) = merged(&serde_json::from_str(&list).unwrap(), &wanted());
+    assert_eq!(written.unwrap()["plugins"][0].get("ipv6"), None);
+}
+
+#[test]
+fn a_list_without_us_gets_us_in_front_and_keeps_the_rest() {
+    let list =
+        json!({ "cniVersion": "0.3.1", "name": "aws-cni", "plugins": [{ "type": "istio-cni" }] });
+    let (written, damage) = merged(&list, &wanted());
+    assert_eq!(damage, Some(Damage::WithoutUs));
+    let written = written.unwrap();
+    assert_eq!(written["plugins"][0]["type"], "hawser");
+    assert_eq!(written["plugins"][1]["type"], "istio-cni");
+    assert_eq!(written["cniVersion"], "0.3.1");
+}
+
+#[test]
+fn a_list_with_us_twice_keeps_the_first() {
+    let mut list = fresh();
+    let ours = list["plugins"][0].clone();
+    let plugins = list["plugins"].as_array_mut().unwrap();
+    plugins.push(json!({ "type": "portmap" }));
+    plugins.push(ours);
+    let (written, damage) = merged(&list, &wanted());
+    assert_eq!(damage, Some(Damage::Twice));
+    let kinds = written.unwrap()["plugins"].clone();
+    assert_eq!(
+        (&kinds[0]["type"], &kinds[1]["type"]),
+        (&json!("hawser"), &json!("portmap"))
+    );
+    assert_eq!(kinds.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn what_is_no_list_is_written_anew() {
+    for (text, damage) in [
+        ("", Damage::Absent),
+        ("{", Damage::NotJson),
+        ("[]", Damage::NotAList),
+        ("{\"name\": \"aws-cni\"}", Damage::NotAList),
+        ("{\"plugins\": {}}", Damage::NotAList),
+    ] {
+        let outcome = merge(Some(text), &wanted());
+        assert_eq!(outcome.damage, Some(damage), "{text}");
+        let list: Value = serde_json::from_str(&outcome.text.unwrap()).unwrap();
+        assert_eq!(list, fresh());
+    }
+}
+
+#[test]
+fn the_former_network_is_renamed() {
+    let mut list = fresh();
+    list["name"] = FORMER_NETWORK.into();
+    list["plugins"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "type": "mesh" }));
+    let (written, damage) = merged(&list, &wanted());
+    list["name"] = NETWORK.into();
+    assert_eq!((written, damage), (Some(list), None));
+}
+
+#[test]
+fn companions_come_and_go_and_those_of_others_stay() {
+    let mut with = wanted();
+    with.companions = companions(ALL);
+    let list: Value = serde_json::from_str(&merge(None, &with).text.unwrap()).unwrap();
+    let kinds: Vec<_> = (0..4)
+        .map(|at| list["plugins"][at]["type"].clone())
+        .collect();
+    assert_eq!(kinds, ["hawser", "portmap", "bandwidth", "tuning"]);
+
+    let (written, _) = merged(&list, &wanted());
+    assert_eq!(written.unwrap()["plugins"].as_array().unwrap().len(), 1);
+
+    let mut theirs = fresh();
+    let own = json!({ "type": "portmap", "backend": "nftables" });
+    theirs["plugins"].as_array_mut().unwrap().push(own.clone());
+    assert_eq!(merged(&theirs, &wanted()), (None, None));
+    with.companions = companions(ChainedPlugins {
+        portmap: true,
+        ..ChainedPlugins::default()
+    });
+    assert_eq!(merged(&theirs, &with), (None, None));
+}
+
+#[test]
+fn the_list_of_the_aws_vpc_cni_becomes_ours_and_keeps_its_other_plugins() {
+    let list = json!({
+        "cniVersion": "0.4.0",
+        "name": "aws-cni",
+        "disableCheck": true,
+        "plugins": [
+            { "name": "aws-cni", "type": "aws-cni", "vethPrefix": "eni", "mtu": "9001" },
+            { "name": "egress-cni", "type": "egress-cni", "enabled": "false" },
+            { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
+            { "type": "istio-cni" },
+        ],
+    });
+    assert!(is_of_aws_node(&list.to_string()));
+    let mut with = wanted();
+    with.companions = companions(ChainedPlugins {
+        portmap: true,
+        ..ChainedPlugins::default()
+    });
+    let (written, damage) = merged(&list, &with);
+    assert_eq!(damage, Some(Damage::OfAwsNode));
+    let written = written.unwrap();
+    let kinds: Vec<_> = written["plugins"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| p["type"].clone())
+        .collect();
+    assert_eq!(kinds, ["hawser", "portmap", "istio-cni"]);
+    assert_eq!(written["cniVersion"], "1.0.0");
+    assert_eq!(written.get("disableCheck"), None, "CHECK works");
+    assert!(!is_of_aws_node(&written.to_string()));
+}
