@@ -6,6 +6,7 @@
 
 pub mod conntrack;
 pub mod constants;
+pub mod filter;
 #[doc(hidden)]
 pub mod fuzz_entry;
 pub mod host;

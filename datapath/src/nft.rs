@@ -13,7 +13,7 @@ mod encoder;
 mod expr;
 mod guard;
 mod ipv6;
-mod list;
+pub(crate) mod list;
 mod observe;
 
 use nix::sys::socket::SockProtocol;

@@ -24,6 +24,7 @@ use crate::{
     },
     host::{
         drift_repair::DriftRepair,
+        forwarding,
         hostnet::{HostNet, StartError},
         vpc_blocks::{self, Follower},
     },
@@ -292,6 +293,14 @@ impl Node {
         let (settings, told) = (self.config.kubernetes.clone(), pool.clone());
         supervisor.restarted("Node follower", move || {
             kube::follow(settings.clone(), told.clone())
+        });
+        let (family, prefix) = (
+            self.config.pool.family,
+            self.config.network.veth_prefix.clone(),
+        );
+        let metrics = self.recorder.metrics.clone();
+        supervisor.restarted("filter check", move || {
+            forwarding::watch(family, prefix.clone(), metrics.clone())
         });
         Ok(pool)
     }

@@ -5,6 +5,7 @@
 
 pub mod conntrack;
 pub mod drift_repair;
+pub mod forwarding;
 pub mod hostnet;
 mod link_reaper;
 pub mod seam;

@@ -52,12 +52,17 @@ impl Nft {
         const GET: [u16; 4] = [1, 4, 10, 7];
         let mut all = Vec::new();
         for get in GET {
-            self.list_one(get, &mut all)?;
+            self.dump(get, |kind, payload| all.extend(read(kind, payload)))?;
         }
         Ok(all)
     }
 
-    fn list_one(&mut self, get: u16, all: &mut Vec<Listed>) -> Result<(), Error> {
+    /// Every object of one kind, as the kernel sends it.
+    pub(crate) fn dump(
+        &mut self,
+        get: u16,
+        mut visit: impl FnMut(u16, &[u8]),
+    ) -> Result<(), Error> {
         let op = "nft list";
         self.seq = self.seq.wrapping_add(1);
         let (seq, port) = (self.seq, self.channel.port);
@@ -71,7 +76,7 @@ impl Nft {
                 }
                 match frame.kind {
                     NLMSG_ERROR | NLMSG_DONE => return verdict(op, &frame),
-                    kind => all.extend(read(kind, frame.payload())),
+                    kind => visit(kind, frame.payload()),
                 }
             }
         }
@@ -124,13 +129,13 @@ fn read(kind: u16, payload: &[u8]) -> Option<Listed> {
     }
 }
 
-fn attribute(object: &[u8], wanted: u16) -> Option<Vec<u8>> {
+pub(crate) fn attribute(object: &[u8], wanted: u16) -> Option<Vec<u8>> {
     let mut all = NlasIterator::new(object).flatten();
     let found = all.find(|a| a.kind() == wanted)?;
     Some(found.value().to_vec())
 }
 
-fn text(object: &[u8], wanted: u16) -> Option<String> {
+pub(crate) fn text(object: &[u8], wanted: u16) -> Option<String> {
     let text = String::from_utf8(attribute(object, wanted)?).ok()?;
     Some(text.trim_end_matches('\0').to_owned())
 }
@@ -159,7 +164,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-const fn family_name(family: u8) -> &'static str {
+pub(crate) const fn family_name(family: u8) -> &'static str {
     match family {
         1 => "inet",
         2 => "ip",

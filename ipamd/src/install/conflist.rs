@@ -86,6 +86,7 @@ impl Conflist {
             aws_node: AWS_NODE_SOCKET.into(),
             directory: self.directory,
             metrics: self.metrics,
+            written: false,
             repaired: None,
             told: None,
             rival: None,
@@ -138,6 +139,8 @@ struct Keeper {
     /// Its socket, while the AWS VPC CNI runs.
     aws_node: PathBuf,
     metrics: Arc<Metrics>,
+    /// Whether this process has written the file.
+    written: bool,
     /// What was found damaged last, and when it was repaired.
     repaired: Option<(Option<String>, Mono)>,
     /// What was reported last and has not changed since.
@@ -165,6 +168,7 @@ impl Keeper {
         let outcome = chain::merge(found.as_deref(), &self.wanted);
         let Some(text) = &outcome.text else {
             self.told = None;
+            self.written = true;
             return self.remove_former(&path, &former);
         };
         if let Some(damage) = outcome.damage {
@@ -183,7 +187,10 @@ impl Keeper {
                 return Ok(());
             }
             self.told = None;
-            self.repaired = Some((found.clone(), now));
+            // The first file of all is no repair.
+            if self.written || found.is_some() {
+                self.repaired = Some((found.clone(), now));
+            }
         }
         if outcome.damage == Some(Damage::OfAwsNode) {
             // Not under a name that a runtime loads.
@@ -194,12 +201,13 @@ impl Keeper {
             // A rename at once: at each moment there is one of the two files, and never none or both.
             fs::rename(at, &path)?;
         }
-        self.tell_written(&path, outcome.damage, found.is_some());
+        self.tell_written(&path, outcome.damage, self.written || found.is_some());
+        self.written = true;
         Ok(())
     }
 
-    fn tell_written(&self, path: &Path, damage: Option<Damage>, found: bool) {
-        if let Some(damage) = damage.filter(|_| found) {
+    fn tell_written(&self, path: &Path, damage: Option<Damage>, again: bool) {
+        if let Some(damage) = damage.filter(|_| again) {
             self.metrics.repaired("conflist", 1);
             tracing::warn!(
                 path = %path.display(),

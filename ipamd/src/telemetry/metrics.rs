@@ -138,6 +138,11 @@ impl Metrics {
         self.own.repaired(kind, changes);
     }
 
+    /// The number of filter chains of other programs that drop pods' packets.
+    pub fn forwarding_blocked(&self, chains: usize) {
+        self.own.forwarding_blocked(chains);
+    }
+
     /// The settings that have no effect, or not the wanted one.
     pub fn settings(&self, notices: &[Notice]) {
         self.own.settings(notices);

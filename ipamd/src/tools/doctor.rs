@@ -13,6 +13,7 @@ mod features;
 mod files;
 mod kernel;
 mod metadata;
+mod neighbours;
 mod settings;
 
 use std::path::PathBuf;
@@ -116,7 +117,7 @@ pub async fn examine(places: &Places, config: &Config) -> Report {
     checks.extend(settings::checks(config, view.as_ref()));
     checks.push(files::kubelet(places, view.as_ref()));
     checks.push(features::check(places, config.pool.family));
-    checks.extend(kernel::checks(config, view.as_ref()));
+    checks.extend(kernel::checks(places, config, view.as_ref()));
     checks.push(files::managers(places));
     checks.extend(metadata::checks(places, config).await);
     checks.extend(cloud::checks(config).await);

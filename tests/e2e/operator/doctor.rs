@@ -7,9 +7,10 @@ mod cloud;
 mod doctor_node;
 mod host;
 mod kernel;
+mod neighbours;
 mod pool;
 mod report;
 
 use crate::suite::suites;
 
-suites!(cloud, host, kernel, pool, report);
+suites!(cloud, host, kernel, neighbours, pool, report);

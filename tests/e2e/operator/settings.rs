@@ -129,9 +129,13 @@ const FAR: &str = "http://ec2.far.example";
 
 /// Passes on what reaches `listener` to EC2, and keeps the first line of each request.
 fn proxy(listener: &TcpListener, ec2: &str, seen: &Mutex<Vec<String>>) -> io::Result<()> {
-    let ec2 = ec2.trim_start_matches("http://").trim_end_matches('/');
+    let ec2 = ec2.trim_start_matches("http://");
+    let ec2 = match ec2.contains(':') {
+        true => ec2.to_owned(),
+        false => format!("{ec2}:80"),
+    };
     for client in listener.incoming() {
-        let (mut client, mut server) = (client?, TcpStream::connect(ec2)?);
+        let (mut client, mut server) = (client?, TcpStream::connect(&ec2)?);
         let mut from_server = server.try_clone()?;
         let mut to_client = client.try_clone()?;
         thread::spawn(move || io::copy(&mut from_server, &mut to_client));

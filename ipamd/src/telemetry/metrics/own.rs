@@ -33,6 +33,7 @@ pub(super) struct Own {
     spans_dropped: IntCounterVec,
     task_panics: IntCounterVec,
     setting_notices: IntGaugeVec,
+    forwarding_blocked: IntGauge,
     start_seconds: Gauge,
 }
 
@@ -67,6 +68,7 @@ impl Own {
             spans_dropped: book.counters("hawser_spans_dropped_total", "Spans that did not reach the collector", &["reason"]),
             task_panics: book.counters("hawser_task_panics_total", "Tasks of the daemon that panicked", &["task"]),
             setting_notices: book.gauges("hawser_setting_notices", "Settings that are ignored, not served or not known", &["kind"]),
+            forwarding_blocked: book.gauge("hawser_forwarding_blocked", "Filter chains of other programs that drop pods' packets, by way of the packets"),
             start_seconds: book.rate("hawser_start_seconds", "Time from the start of the process until it serves"),
         }
     }
@@ -111,6 +113,11 @@ impl Own {
 
     pub(super) fn task_panicked(&self, task: &str) {
         self.task_panics.with_label_values(&[task]).inc();
+    }
+
+    pub(super) fn forwarding_blocked(&self, chains: usize) {
+        self.forwarding_blocked
+            .set(i64::try_from(chains).unwrap_or(i64::MAX));
     }
 
     pub(super) fn settings(&self, notices: &[Notice]) {

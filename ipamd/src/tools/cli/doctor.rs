@@ -23,8 +23,10 @@ CHECKS
   sysctl        the node forwards packets
   links         each ENI has a link that is up, with the right MTU and a loose source check
   rules         each ENI has its rules, and no rule of another program comes before them
+  dhcp          no DHCP client configures secondary ENIs
   routes        each pod has a route
   nftables      Hawser's table exists, and no table of another network plugin
+  filters       no filter of another program drops pods' packets
   interference  network managers and MAC policies
   imds          the instance metadata service returns a token
   clock         the node's clock agrees with the metadata service's clock

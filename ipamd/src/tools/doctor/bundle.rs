@@ -274,7 +274,7 @@ mod tests {
         ]);
         assert_eq!(
             settings(&source),
-            "ADDITIONAL_ENI_TAGS=(set)\nWARM_IP_TARGET=5\n"
+            "ADDITIONAL_ENI_TAGS=(not shown)\nWARM_IP_TARGET=5\n"
         );
     }
 }

@@ -6,14 +6,19 @@ use std::{collections::BTreeSet, fs, net::IpAddr};
 
 use datapath::{
     constants::{PODS_TABLE, PROTOCOL, RULE_ENI, RULE_ENI_ADDRESS, RULE_PODS, eni_table},
-    netlink::{Family, Socket, link::Link, rule::Rule},
+    netlink::{Family, Socket, link::Link},
     nft::{Listed, Nft},
 };
 use proto::error_chain::chain;
 
-use super::{Check, Finding, failure, warning};
+use super::{
+    Check, Finding, Places, failure,
+    neighbours::{self, Manager},
+    warning,
+};
 use crate::{
     config::Config,
+    host::forwarding,
     rpc::view::{Eni, View},
 };
 
@@ -21,7 +26,7 @@ const TABLE: &str = "hawser";
 const REPAIR: &str =
     "a running ipamd restores it; if it disappears again, find the program that removes it";
 
-pub(super) fn checks(config: &Config, view: Option<&View>) -> Vec<Check> {
+pub(super) fn checks(places: &Places, config: &Config, view: Option<&View>) -> Vec<Check> {
     let family = config.pool.family;
     let mut checks = Vec::new();
     match Socket::open() {
@@ -29,11 +34,13 @@ pub(super) fn checks(config: &Config, view: Option<&View>) -> Vec<Check> {
             checks.push(settings(&mut socket, family, view));
             checks.push(links(&mut socket, config, view));
             checks.push(rules(&mut socket, family, view));
+            checks.push(leases(&mut socket, family, view, Manager::here(places)));
             checks.push(routes(&mut socket, family, view));
         }
         Err(error) => checks.push(blind("rules", &error)),
     }
     checks.push(nftables(family, config.network.block_pod_imds));
+    checks.push(filters(config));
     checks
 }
 
@@ -204,32 +211,39 @@ fn rules(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
             }
         }
     }
-    findings.extend(foreign_rules(&present));
+    findings.extend(neighbours::before_ours(&present));
+    findings.extend(neighbours::of_our_marks(&present));
     Check::new(NAME, format!("{} of ours", ours.len()), findings)
 }
 
-/// Rules of others that come before ENIs' tables, such as those of the AWS VPC CNI after a migration.
-fn foreign_rules(present: &[Rule]) -> Option<Finding> {
-    let foreign: Vec<_> = present
-        .iter()
-        .filter(|r| r.protocol != PROTOCOL && (1..RULE_ENI_ADDRESS).contains(&r.priority))
-        .map(|r| format!("{} to table {}", r.priority, r.table))
-        .collect();
-    if foreign.is_empty() {
-        return None;
+/// Whether a DHCP client configures ENIs beside the primary one.
+fn leases(
+    socket: &mut Socket,
+    family: Family,
+    view: Option<&View>,
+    manager: Option<Manager>,
+) -> Check {
+    const NAME: &str = "dhcp";
+    let enis = ready(view);
+    let secondary: Vec<_> = enis.iter().filter(|eni| !eni.primary).collect();
+    if secondary.is_empty() {
+        return Check::skipped(NAME, "no secondary ENI is known");
     }
-    let shown = foreign
-        .iter()
-        .take(5)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
-    Some(warning(
-        format!("{} rules of other programs come before ours", foreign.len()),
-        shown,
-        "matching packets do not use the ENI of their pod",
-        "remove the rules of an earlier network plugin; a reboot removes them too",
-    ))
+    let (links, routes) = match socket.links().and_then(|links| {
+        let routes = socket.routes(family, None)?;
+        Ok((links, routes))
+    }) {
+        Ok(found) => found,
+        Err(error) => return blind(NAME, &error),
+    };
+    let of_secondary = |link: &&Link| secondary.iter().any(|eni| is_link_of(link, eni));
+    let secondary_links: Vec<_> = links.iter().filter(of_secondary).collect();
+    let finding = neighbours::dhcp_on_secondary(&routes, &secondary_links, manager);
+    let seen = format!(
+        "{} secondary ENIs without routes of a DHCP client",
+        secondary_links.len()
+    );
+    Check::new(NAME, seen, finding.into_iter().collect())
 }
 
 /// A route to every pod.
@@ -265,6 +279,26 @@ fn routes(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
         format!("{} pods, each with a route", pods.len()),
         findings,
     )
+}
+
+/// Filters of other programs that drop pods' packets.
+fn filters(config: &Config) -> Check {
+    const NAME: &str = "filters";
+    let found = match forwarding::blocked(config.pool.family, &config.network.veth_prefix) {
+        Ok(found) => found,
+        Err(error) => return blind(NAME, &error),
+    };
+    let findings = found.into_iter().map(|(way, chain)| {
+        failure(
+            format!("a filter drops packets {way}"),
+            chain.to_string(),
+            "these packets are lost, and ADD succeeds all the same",
+            "accept them in the program that owns the chain; for iptables: -I FORWARD -i eni+ -j ACCEPT and -I FORWARD \
+             -o eni+ -j ACCEPT",
+        )
+    });
+    let findings = findings.collect();
+    Check::new(NAME, "none drops what the node forwards for pods", findings)
 }
 
 /// Our table exists, and no table of another network plugin.

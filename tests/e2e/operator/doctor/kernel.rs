@@ -181,7 +181,7 @@ fn a_kernel_that_cannot_be_asked_is_found() -> Outcome {
 }
 
 /// The name of the link of the ENI that is not the primary one.
-fn secondary_link(examined: &DoctorNode) -> io::Result<String> {
+pub(super) fn secondary_link(examined: &DoctorNode) -> io::Result<String> {
     let output = examined.node.ask(
         &examined.lab.sim.ec2_endpoint(),
         &["inspect", "--output", "json"],

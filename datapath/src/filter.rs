@@ -1,0 +1,77 @@
+//! Whether the filters of other programs drop pods' packets on their way through the node.
+//!
+//! Reads the rulesets of nftables, of iptables on top of it, and of the older iptables, and follows a new TCP connection
+//! through each chain of the forward hook and of the hooks around it. Owns no rule and changes nothing, and a ruleset
+//! that is not there is not loaded by looking. Hawser's own tables are left out.
+//!
+//! A condition that cannot be decided here counts for the packet: only what is dropped for certain is reported.
+
+mod chains;
+mod legacy;
+mod nft;
+mod xt;
+
+use std::fmt;
+
+use crate::netlink::{Error, Family};
+
+/// A new connection that the node forwards. Addresses are not known; a rule about them may match.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    pub family: Family,
+    /// The link that it comes in by.
+    pub iif: &'a str,
+    /// The link that it leaves by.
+    pub oif: &'a str,
+}
+
+/// A chain that drops the packet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Blocked {
+    /// `nft` or `iptables-legacy`.
+    pub backend: &'static str,
+    /// Such as `ip filter`.
+    pub table: String,
+    pub chain: String,
+    pub why: Why,
+}
+
+/// What drops the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Why {
+    /// No rule accepts it.
+    Policy,
+    /// A rule drops or rejects it.
+    Rule,
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            backend,
+            table,
+            chain,
+            why,
+        } = self;
+        let why = match why {
+            Why::Policy => "its policy is drop, and no rule accepts the packet",
+            Why::Rule => "a rule drops the packet",
+        };
+        write!(f, "{backend} table {table}, chain {chain}: {why}")
+    }
+}
+
+/// The chains that drop `packet`, in order.
+///
+/// # Errors
+/// If a ruleset that is there cannot be read.
+pub fn blocked(packet: &Packet<'_>) -> Result<Vec<Blocked>, Error> {
+    let mut found = nft::blocked(packet)?;
+    found.extend(legacy::blocked(packet)?);
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests;

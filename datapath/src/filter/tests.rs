@@ -1,0 +1,175 @@
+//! Rulesets as iptables (both back ends), nft, docker, ufw and firewalld write them, in a namespace of their own.
+
+use std::process::Command;
+
+use super::*;
+use crate::netns::Netns;
+
+const POD: &str = "eni0123456789a";
+
+fn run(netns: &Netns, commands: &[&str]) {
+    for line in commands {
+        let mut words = line.split_whitespace();
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
+        let output = netns.run(|| command.output()).unwrap().unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+    }
+}
+
+fn found(netns: &Netns, family: Family) -> Vec<String> {
+    let packet = Packet {
+        family,
+        iif: POD,
+        oif: "eth0",
+    };
+    let found = netns.run(|| blocked(&packet)).unwrap().unwrap();
+    found.iter().map(ToString::to_string).collect()
+}
+
+/// What each program is called for a back end.
+const BACKENDS: [&str; 2] = ["nft", "legacy"];
+
+#[test]
+fn a_new_namespace_drops_nothing_and_stays_without_tables() {
+    let netns = Netns::create().unwrap();
+    assert_eq!(found(&netns, Family::V4), Vec::<String>::new());
+    assert_eq!(found(&netns, Family::V6), Vec::<String>::new());
+    let names =
+        || std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+    assert_eq!(netns.run(names).unwrap(), "", "looking loads no table");
+}
+
+#[test]
+fn case_20_a_forward_policy_that_drops_is_found() {
+    for backend in BACKENDS {
+        let netns = Netns::create().unwrap();
+        let drop = format!("iptables-{backend} -P FORWARD DROP");
+        run(&netns, &[&drop]);
+        let told = found(&netns, Family::V4);
+        assert_eq!(told.len(), 1, "{backend}: {told:?}");
+        assert!(
+            told[0].contains("table ip filter, chain FORWARD: its policy is drop"),
+            "{told:?}"
+        );
+        let accept = format!("iptables-{backend} -A FORWARD -i eni+ -j ACCEPT");
+        run(&netns, &[&accept]);
+        assert_eq!(found(&netns, Family::V4), Vec::<String>::new(), "{backend}");
+    }
+}
+
+#[test]
+fn docker_and_kube_proxy_let_no_pod_pass() {
+    for backend in BACKENDS {
+        let netns = Netns::create().unwrap();
+        let iptables = format!("iptables-{backend}");
+        let commands = [
+            "-P FORWARD DROP",
+            "-N DOCKER-USER",
+            "-A DOCKER-USER -j RETURN",
+            "-A FORWARD -j DOCKER-USER",
+            "-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "-A FORWARD -i docker0 ! -o docker0 -j ACCEPT",
+            "-N KUBE-FORWARD",
+            "-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP",
+            "-A KUBE-FORWARD -m comment --comment kubernetes -m mark --mark 0x4000/0x4000 -j ACCEPT",
+            "-A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            "-A FORWARD -j KUBE-FORWARD",
+            "-A FORWARD -p icmp -j ACCEPT",
+        ];
+        for command in commands {
+            run(&netns, &[&format!("{iptables} {command}")]);
+        }
+        let told = found(&netns, Family::V4);
+        assert_eq!(told.len(), 1, "{backend}: {told:?}");
+        // What an administrator does about it.
+        run(&netns, &[&format!("{iptables} -I DOCKER-USER -j ACCEPT")]);
+        assert_eq!(found(&netns, Family::V4), Vec::<String>::new(), "{backend}");
+    }
+}
+
+#[test]
+fn a_rule_about_addresses_is_not_taken_for_certain() {
+    for backend in BACKENDS {
+        let netns = Netns::create().unwrap();
+        let iptables = format!("iptables-{backend}");
+        run(
+            &netns,
+            &[&format!("{iptables} -A FORWARD -s 192.0.2.0/24 -j DROP")],
+        );
+        assert_eq!(found(&netns, Family::V4), Vec::<String>::new(), "{backend}");
+        run(
+            &netns,
+            &[
+                &format!("{iptables} -P FORWARD DROP"),
+                &format!("{iptables} -A FORWARD -d 10.0.0.0/8 -j ACCEPT"),
+            ],
+        );
+        assert_eq!(found(&netns, Family::V4), Vec::<String>::new(), "{backend}");
+    }
+}
+
+#[test]
+fn a_reject_at_the_end_is_found_in_both_families() {
+    for backend in BACKENDS {
+        let netns = Netns::create().unwrap();
+        for program in ["iptables", "ip6tables"] {
+            run(
+                &netns,
+                &[&format!("{program}-{backend} -A FORWARD -j REJECT")],
+            );
+        }
+        for family in [Family::V4, Family::V6] {
+            let told = found(&netns, family);
+            assert_eq!(told.len(), 1, "{backend}: {told:?}");
+            assert!(told[0].ends_with("a rule drops the packet"), "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn firewalld_rejects_what_no_zone_accepts() {
+    let netns = Netns::create().unwrap();
+    run(
+        &netns,
+        &[
+            "nft add table inet firewalld",
+            "nft add chain inet firewalld filter_FORWARD { type filter hook forward priority 10 ; policy accept ; }",
+            "nft add chain inet firewalld filter_FWD_public",
+            "nft add rule inet firewalld filter_FORWARD ct state { established, related } accept",
+            "nft add rule inet firewalld filter_FORWARD iifname lo accept",
+            "nft add rule inet firewalld filter_FORWARD jump filter_FWD_public",
+            "nft add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited",
+        ],
+    );
+    for family in [Family::V4, Family::V6] {
+        let told = found(&netns, family);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].contains("inet firewalld, chain filter_FORWARD"),
+            "{told:?}"
+        );
+    }
+    run(
+        &netns,
+        &["nft add rule inet firewalld filter_FWD_public iifname eni* accept"],
+    );
+    assert_eq!(found(&netns, Family::V4), Vec::<String>::new());
+}
+
+#[test]
+fn other_hooks_on_the_way_count_and_those_beside_it_do_not() {
+    let netns = Netns::create().unwrap();
+    run(
+        &netns,
+        &[
+            "nft add table ip guard",
+            "nft add chain ip guard own { type filter hook input priority 0 ; policy drop ; }",
+            "nft add chain ip guard arrives { type filter hook prerouting priority 0 ; policy accept ; }",
+        ],
+    );
+    assert_eq!(found(&netns, Family::V4), Vec::<String>::new());
+    run(&netns, &["nft add rule ip guard arrives iifname eni* drop"]);
+    assert_eq!(found(&netns, Family::V4).len(), 1);
+    assert_eq!(found(&netns, Family::V6), Vec::<String>::new());
+}

@@ -1,0 +1,220 @@
+//! Other programs on this node whose rules, marks and routes decide the way of pods' packets, each by its usual name.
+//!
+//! Pure: rules and routes in, findings out. A name is a guess from a priority, a mark or a route's protocol, and the text
+//! says so.
+
+use std::path::Path;
+
+use datapath::{
+    constants::{MARK_MASK, PROTOCOL, RULE_ENI_ADDRESS},
+    netlink::{link::Link, route::Route, rule::Rule},
+};
+
+use super::{Finding, Places, warning};
+
+/// Priorities that programs use by default, with the program's usual name.
+const USUAL: [(std::ops::RangeInclusive<u32>, &str); 8] = [
+    (9..=110, "Cilium"),
+    (512..=512, "the AWS VPC CNI"),
+    (1024..=1024, "the AWS VPC CNI"),
+    (1535..=1536, "the AWS VPC CNI"),
+    (5_200..=5_280, "Tailscale"),
+    (10_000..=10_999, "ec2-net-utils"),
+    (30_400..=30_500, "nodeadm"),
+    (32_764..=32_765, "wg-quick (WireGuard)"),
+];
+
+/// `RTPROT_DHCP`.
+const DHCP: u8 = 16;
+
+/// Who usually has a rule of this priority.
+#[must_use]
+pub(super) fn usual_owner(priority: u32) -> &'static str {
+    let known = USUAL.iter().find(|(range, _)| range.contains(&priority));
+    known.map_or(
+        "an administrator, or a program unknown here",
+        |(_, name)| name,
+    )
+}
+
+fn shown(rules: &[&Rule]) -> String {
+    let each = rules.iter().take(5).map(|rule| {
+        let Rule {
+            priority, table, ..
+        } = rule;
+        format!(
+            "{priority} to table {table}, usually of {}",
+            usual_owner(*priority)
+        )
+    });
+    each.collect::<Vec<_>>().join("; ")
+}
+
+/// Rules of others that come before ours.
+pub(super) fn before_ours(present: &[Rule]) -> Option<Finding> {
+    let foreign: Vec<_> = present
+        .iter()
+        .filter(|rule| rule.protocol != PROTOCOL && (1..RULE_ENI_ADDRESS).contains(&rule.priority))
+        .collect();
+    (!foreign.is_empty()).then(|| {
+        warning(
+            format!("{} rules of other programs come before ours", foreign.len()),
+            shown(&foreign),
+            "packets that they match do not go the way of their ENI",
+            "where the program is gone, a restart of the node removes its rules; else give it a priority above 1536",
+        )
+    })
+}
+
+/// Rules of others that look at bits of the packet mark that tell ENIs apart.
+pub(super) fn of_our_marks(present: &[Rule]) -> Option<Finding> {
+    let foreign: Vec<_> = present
+        .iter()
+        .filter(|rule| rule.protocol != PROTOCOL)
+        .filter(|rule| rule.mark.is_some_and(|(_, mask)| mask & MARK_MASK != 0))
+        .collect();
+    (!foreign.is_empty()).then(|| {
+        let evidence = foreign.iter().take(5).map(|rule| {
+            let (value, mask) = rule.mark.unwrap_or_default();
+            format!("{} matches mark {value:#x}/{mask:#x}", rule.priority)
+        });
+        warning(
+            "another program uses bits of the packet mark that tell ENIs apart",
+            format!(
+                "{}: {}",
+                evidence.collect::<Vec<_>>().join(", "),
+                shown(&foreign)
+            ),
+            "it routes pods' packets as if they were its own, and ours its packets",
+            "have the program use other bits than the low eight",
+        )
+    })
+}
+
+/// Routes and addresses that a DHCP client put on an ENI beside the primary one.
+pub(super) fn dhcp_on_secondary(
+    routes: &[Route],
+    secondary: &[&Link],
+    manager: Option<Manager>,
+) -> Option<Finding> {
+    let touched: Vec<_> = secondary
+        .iter()
+        .filter(|link| {
+            routes
+                .iter()
+                .any(|route| route.protocol == DHCP && route.oif == Some(link.index))
+        })
+        .map(|link| link.name.as_str())
+        .collect();
+    (!touched.is_empty()).then(|| {
+        let who = manager.map_or("a DHCP client", Manager::name);
+        warning(
+            format!("{who} configures secondary ENIs"),
+            format!("routes with protocol dhcp on {}", touched.join(", ")),
+            "the host may send its own packets by an ENI that does not own their source",
+            manager.map_or(
+                "keep the DHCP client off every interface but the first",
+                Manager::remedy,
+            ),
+        )
+    })
+}
+
+/// Who configures interfaces on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manager {
+    Networkd,
+    NetworkManager,
+}
+
+impl Manager {
+    /// By the traces of a running one.
+    pub(super) fn here(places: &Places) -> Option<Self> {
+        let there = |path| places.host(Path::new(path)).exists();
+        if there("/run/NetworkManager/NetworkManager.pid") {
+            Some(Self::NetworkManager)
+        } else if there("/run/systemd/netif/links") {
+            Some(Self::Networkd)
+        } else {
+            None
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Networkd => "systemd-networkd",
+            Self::NetworkManager => "NetworkManager",
+        }
+    }
+
+    /// The drop-in that ends it.
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Networkd => {
+                "write /etc/systemd/network/10-hawser.network with [Match] Driver=ena and Name=!eth0 !ens5 (the first \
+                 interface), [Link] Unmanaged=yes; then networkctl reload"
+            }
+            Self::NetworkManager => {
+                "write /etc/NetworkManager/conf.d/10-hawser.conf with [keyfile] and \
+                 unmanaged-devices=driver:ena,except:interface-name:eth0,except:interface-name:ens5 (the first \
+                 interface); then nmcli general reload"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datapath::netlink::Family;
+
+    use super::*;
+
+    fn rule(priority: u32, mark: Option<(u32, u32)>, protocol: u8) -> Rule {
+        Rule {
+            mark,
+            protocol,
+            ..Rule::all(Family::V4, priority, 52)
+        }
+    }
+
+    #[test]
+    fn programs_are_named_by_their_usual_priorities() {
+        for (priority, name) in [
+            (9, "Cilium"),
+            (110, "Cilium"),
+            (1536, "the AWS VPC CNI"),
+            (5210, "Tailscale"),
+            (5270, "Tailscale"),
+            (32764, "wg-quick (WireGuard)"),
+            (77_777, "an administrator, or a program unknown here"),
+        ] {
+            assert_eq!(usual_owner(priority), name, "{priority}");
+        }
+    }
+
+    #[test]
+    fn rules_of_others_before_ours_are_found_with_their_owner() {
+        assert_eq!(
+            before_ours(&[rule(512, None, PROTOCOL), rule(32_766, None, 2)]),
+            None
+        );
+        let found = before_ours(&[rule(100, None, 0), rule(5270, None, 0)]).unwrap();
+        assert!(found.evidence.contains("usually of Cilium"), "{found:?}");
+        assert!(found.evidence.contains("usually of Tailscale"), "{found:?}");
+    }
+
+    #[test]
+    fn foreign_users_of_our_mark_bits_are_found() {
+        // Tailscale's own bits are above ours.
+        let theirs = rule(5210, Some((0x80000, 0xff0000)), 0);
+        assert_eq!(
+            of_our_marks(&[theirs, rule(1536, Some((1, 0x7f)), PROTOCOL)]),
+            None
+        );
+        let found = of_our_marks(&[rule(100, Some((0x1, 0x1)), 0)]).unwrap();
+        assert!(
+            found.evidence.contains("100 matches mark 0x1/0x1"),
+            "{found:?}"
+        );
+    }
+}

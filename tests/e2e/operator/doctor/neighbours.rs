@@ -1,0 +1,118 @@
+//! Other programs on the node, each with its real commands: what the doctor and the daemon tell of them.
+
+use std::{io, process::Command, time::Duration};
+
+use lab::wait::eventually;
+use vpc_sim::SimConfig;
+
+use super::{doctor_node::DoctorNode, kernel::secondary_link};
+use crate::suite::{Outcome, trials};
+
+trials!(
+    case_20_a_filter_that_drops_forexamineded_packets_is_told,
+    case_22_a_dhcp_client_on_a_secondary_eni_is_told_with_its_drop_in,
+    rules_and_marks_of_others_are_told_with_the_usual_program,
+);
+
+fn in_node(examined: &DoctorNode, line: &str) -> io::Result<()> {
+    let mut words = line.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words);
+    let output = examined.node.netns().run(move || command.output())??;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("{line}: {output:?}"))),
+    }
+}
+
+fn case_20_a_filter_that_drops_forexamineded_packets_is_told() -> Outcome {
+    for backend in ["nft", "legacy"] {
+        let mut examined = DoctorNode::start("m5.large", SimConfig::default())?;
+        examined.healthy()?;
+        in_node(&examined, &format!("iptables-{backend} -P FORWARD DROP"))?;
+        examined.finds("filters", "a filter drops packets from pods to other nodes")?;
+        examined.finds(
+            "filters",
+            "a filter drops packets between pods of this node",
+        )?;
+        // The daemon looks once a minute, and at its start.
+        examined.node.stop_daemon()?;
+        examined
+            .node
+            .start_daemon(&examined.lab.sim.ec2_endpoint())?;
+        let told = || {
+            examined
+                .node
+                .metric("hawser_forexamineding_blocked")
+                .is_ok_and(|n| n == 3)
+        };
+        assert!(
+            eventually(Duration::from_secs(20), told),
+            "{backend}\n{}",
+            examined.node.log()
+        );
+        assert!(
+            examined
+                .node
+                .log()
+                .contains("a filter of another program drops pods' packets")
+        );
+        let pod = examined.node.add_pod("a")?;
+        examined.node.delete_pod(pod)?;
+
+        for way in ["-i", "-o"] {
+            in_node(
+                &examined,
+                &format!("iptables-{backend} -I FORWARD {way} eni+ -j ACCEPT"),
+            )?;
+        }
+        examined.healthy()?;
+    }
+    Ok(())
+}
+
+fn rules_and_marks_of_others_are_told_with_the_usual_program() -> Outcome {
+    let examined = DoctorNode::start("m5.large", SimConfig::default())?;
+    in_node(
+        &examined,
+        "ip rule add priority 5210 fwmark 0x80000/0xff0000 lookup 52",
+    )?;
+    examined.finds("rules", "1 rules of other programs come before ours")?;
+    let told = examined.told()?.findings();
+    assert!(
+        format!("{told:?}").contains("usually of Tailscale"),
+        "{told:?}"
+    );
+    in_node(&examined, "ip rule del priority 5210")?;
+    in_node(
+        &examined,
+        "ip rule add priority 40000 fwmark 0x1/0x1 lookup 77",
+    )?;
+    examined.finds("rules", "uses bits of the packet mark")?;
+    in_node(&examined, "ip rule del priority 40000")?;
+    examined.healthy()
+}
+
+fn case_22_a_dhcp_client_on_a_secondary_eni_is_told_with_its_drop_in() -> Outcome {
+    let examined = DoctorNode::start("t3.small", SimConfig::default())?;
+    let _pods: Vec<_> = (0..5)
+        .map(|n| examined.node.add_pod(&format!("pod{n}")))
+        .collect::<io::Result<_>>()?;
+    std::fs::create_dir_all(examined.root.join("run/systemd/netif/links"))?;
+    let link = secondary_link(&examined)?;
+    in_node(
+        &examined,
+        &format!("ip route add 198.51.100.53/32 dev {link} proto dhcp scope link"),
+    )?;
+    examined.finds("dhcp", "systemd-networkd configures secondary ENIs")?;
+    let told = format!("{:?}", examined.told()?.findings());
+    assert!(
+        told.contains("/etc/systemd/network/10-hawser.network"),
+        "{told}"
+    );
+    in_node(
+        &examined,
+        &format!("ip route del 198.51.100.53/32 dev {link}"),
+    )?;
+    examined.healthy()
+}
