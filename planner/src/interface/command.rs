@@ -125,6 +125,7 @@ impl Command {
     pub const fn action(&self) -> &'static str {
         match self {
             Self::Grant { .. } => "Grant",
+            Self::GrantAgain { .. } => "GrantAgain",
             Self::Refuse { .. } => "Refuse",
             Self::CreateEni { .. } => "CreateNetworkInterface",
             Self::AttachEni { .. } => "AttachNetworkInterface",
@@ -155,6 +156,7 @@ impl Command {
     pub const fn eni(&self) -> Option<&EniId> {
         match self {
             Self::Grant { eni, .. }
+            | Self::GrantAgain { eni, .. }
             | Self::AttachEni { eni, .. }
             | Self::DeleteOnTermination { eni, .. }
             | Self::Assign { eni, .. }
@@ -176,7 +178,9 @@ impl fmt::Display for Command {
             write!(f, " {eni}")?;
         }
         match self {
-            Self::CreateEni { subnet, amount, .. } => write!(f, " in {subnet} with {amount}"),
+            Self::CreateEni { spec, .. } => {
+                write!(f, " in {} with {}", spec.subnet, spec.amount)
+            }
             Self::AttachEni { card, device, .. } => write!(f, " as card {card}, device {device}"),
             Self::Assign { amount, .. } => write!(f, ": {amount}"),
             Self::Unassign {
