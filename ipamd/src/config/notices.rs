@@ -1,7 +1,7 @@
-//! What an operator must be told about the settings of a daemon that starts all the same: values that were not understood,
-//! settings of the AWS VPC CNI that are not served, and names that nobody knows.
+//! Reports settings that do not prevent the start: invalid values, settings of the AWS VPC CNI that are not served, and
+//! unknown names.
 //!
-//! Knows the tables of [`super::known`] and no setting's meaning.
+//! Uses the tables of [`super::known`]. Must not know the meaning of single settings.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{
     known::{self, Standing},
 };
 
-/// One thing to be told about a setting.
+/// A notice about a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// `NAME=value`.
@@ -22,16 +22,16 @@ pub struct Notice {
     pub text: String,
 }
 
-/// Why a setting has no effect, or not the one that was wanted.
+/// Why a setting does not have the requested effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Its value is not understood: the default is in force.
+    /// Its value is invalid, and the default is used.
     Ignored,
-    /// It asks for what is not served.
+    /// It requests something that is not served.
     NotServed,
-    /// The same with a value of the AWS VPC CNI's own manifest.
+    /// The same with a value of the AWS VPC CNI's default manifest.
     NotServedStock,
-    /// Nobody reads a setting of this name.
+    /// There is no setting with this name.
     Unknown,
 }
 
@@ -68,16 +68,16 @@ impl std::fmt::Display for Notice {
     }
 }
 
-/// Longest value that is shown: a list may have thousands of characters.
+/// The longest value that is shown. A list may have thousands of characters.
 const SHOWN: usize = 200;
 
-/// A setting as it is shown to people. Values that may hold a secret are not.
+/// Formats a setting's value for output. Values that may contain a secret are not shown.
 #[must_use]
 pub fn shown(name: &str, value: &str) -> String {
     let mut value = match name {
-        // Tags may carry anything.
+        // Tags may contain anything.
         "ADDITIONAL_ENI_TAGS" => "(not shown)".to_owned(),
-        // Tokens of a collector.
+        // They may contain tokens for a collector.
         _ if name.ends_with("_HEADERS") => "(not shown)".to_owned(),
         // A proxy's password is in its URL.
         _ if name.to_ascii_uppercase().ends_with("_PROXY") => without_userinfo(value),
@@ -99,7 +99,7 @@ fn without_userinfo(url: &str) -> String {
     }
 }
 
-/// The settings of the AWS VPC CNI whose values ask for what is not served: to be told, and to refuse.
+/// Returns the settings of the AWS VPC CNI whose values are not served: first those to report, then those to refuse.
 pub(super) fn not_served(source: &dyn Strings, family: Family) -> (Vec<Notice>, Vec<String>) {
     let (mut notices, mut refused) = (Vec::new(), Vec::new());
     for known in &known::OF_AWS_VPC_CNI {
@@ -123,10 +123,10 @@ pub(super) fn not_served(source: &dyn Strings, family: Family) -> (Vec<Notice>, 
     (notices, refused)
 }
 
-/// Prefixes that nobody else uses: a name that begins so was meant for us.
+/// Prefixes that only the AWS VPC CNI and Hawser use.
 const OURS: [&str; 2] = ["HAWSER_", "AWS_VPC_"];
 
-/// Names that were meant for us and are none, each with the nearest one.
+/// Returns a notice for each name that looks like a setting and is none, with the most similar name.
 pub(super) fn unknown(source: &dyn Strings) -> Vec<Notice> {
     let known: Vec<&str> = known::OF_AWS_VPC_CNI
         .iter()
@@ -148,12 +148,12 @@ pub(super) fn unknown(source: &dyn Strings) -> Vec<Notice> {
             .min();
         let ours = OURS.iter().any(|prefix| name.starts_with(prefix));
         let text = match nearest {
-            // A third of the letters: beyond that the names have nothing to do with each other.
+            // If more than a third of the letters differ, the names are unrelated.
             Some((distance, nearest)) if ours && distance * 3 <= name.len() => {
                 format!("did you mean {nearest}?")
             }
             Some((1 | 2, nearest)) => format!("did you mean {nearest}?"),
-            _ if ours => "docs/settings.md lists all that are".to_owned(),
+            _ if ours => "docs/settings.md lists all settings".to_owned(),
             _ => continue,
         };
         let setting = format!("{name}={}", shown(&name, &value));
@@ -166,7 +166,7 @@ pub(super) fn unknown(source: &dyn Strings) -> Vec<Notice> {
     notices
 }
 
-/// What kubelet sets for each Service of the pod's namespace: one that is called `hawser-metrics` gives
+/// Whether kubelet sets this variable for a Service of the pod's namespace. For a Service `hawser-metrics`, kubelet sets
 /// `HAWSER_METRICS_SERVICE_HOST`, `HAWSER_METRICS_PORT=tcp://…` and more.
 fn is_service_link(name: &str, value: &str) -> bool {
     let after_port = name.split("_PORT_").nth(1);
@@ -176,7 +176,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || after_port.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-/// The settings without which the configuration would be another one, as they were written.
+/// Returns the settings that change the configuration, with the values that were set.
 #[must_use]
 pub fn differing(source: &dyn Strings) -> BTreeMap<String, String> {
     let full = Config::read(source).ok();
@@ -213,7 +213,7 @@ impl Strings for Without<'_> {
 }
 
 impl Config {
-    /// Without what is only told.
+    /// Removes the notices, which have no effect.
     fn effects(mut self) -> Self {
         self.notices.clear();
         self

@@ -25,7 +25,7 @@ pub struct Wanted {
     pub companions: Vec<Value>,
 }
 
-/// What is wrong with a list, beyond settings that have changed.
+/// A problem of a list, other than changed settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Damage {
     /// There is no file, or an empty one.
@@ -33,7 +33,7 @@ pub enum Damage {
     NotJson,
     /// JSON, but no list of plugins.
     NotAList,
-    /// Nobody calls Hawser's plugin.
+    /// Hawser's plugin is missing.
     WithoutUs,
     /// Hawser's plugin is called more than once: a pod would get two addresses.
     Twice,
@@ -56,7 +56,7 @@ impl Damage {
     }
 }
 
-/// What is to be done with a list.
+/// The result of a merge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The text to be written; `None` if nothing of Hawser's has changed.
@@ -64,7 +64,7 @@ pub struct Outcome {
     pub damage: Option<Damage>,
 }
 
-/// What becomes of the list `found`, which may be absent.
+/// Merges Hawser's entries into the list `found`, which may be absent.
 #[must_use]
 pub fn merge(found: Option<&str>, wanted: &Wanted) -> Outcome {
     let Some(text) = found.filter(|text| !text.trim().is_empty()) else {
@@ -173,8 +173,8 @@ fn set_keys(entry: &mut Value, wanted: &Map<String, Value>) {
     }
 }
 
-/// Standard plugins that are wanted, unless an entry of the kind is there: it may be somebody else's, with other keys.
-/// One that is no longer wanted goes only if it is as Hawser writes it.
+/// Adds the configured standard plugins, unless there is an entry of the same type: another program may own it, with other
+/// keys. An entry that is not configured any more is removed only if it has exactly the keys that Hawser writes.
 fn complete(plugins: &mut Vec<Value>, wanted: &Wanted) {
     let wants = |kind: &Value| wanted.companions.iter().any(|c| c["type"] == *kind);
     let dropped: Vec<Value> = companions(ALL)

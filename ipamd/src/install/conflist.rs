@@ -1,9 +1,9 @@
 //! The network configuration that makes the runtime use the plugin. The file makes the node Ready, so it is written
 //! when the daemon can serve, and not before. It stays afterwards, because a restart must not make the node NotReady.
 //!
-//! Owns the file; what belongs in it is decided by [`super::chain`]. A damaged file is repaired once and reported. If the
-//! same damage comes back, somebody else wants it: it is then repaired once a minute at most, and never fought over. If
-//! a file of another network sorts before ours, this is reported and the file is not changed, because it may be intended.
+//! Owns the file; [`super::chain`] decides its contents. A damaged file is repaired and reported. If another program
+//! repeats the same damage, it is repaired at most once a minute. If a file of another network sorts before ours, this is
+//! reported and the file is not changed, because it may be intended.
 
 use std::{
     ffi::OsString,

@@ -56,7 +56,7 @@ impl Planner {
     }
 
     /// EC2 must describe the ENI before anything else is done to it. A second list follows after [`LAG`], when no list can
-    /// be so old that it misses what the lost call did: an address that nobody knows of would stay assigned for ever (I4).
+    /// be so old that it misses what the lost call did: an unknown address would stay assigned (I4).
     pub(super) fn doubt(&mut self, key: Key) {
         let now = self.now;
         if let Some(eni) = self.pool.get_mut(key) {

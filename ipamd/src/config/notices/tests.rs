@@ -119,7 +119,7 @@ fn a_way_to_ipv4_is_missed_on_nodes_of_ipv6_only() {
 }
 
 #[test]
-fn a_misspelt_name_is_told_with_the_nearest_one() {
+fn a_misspelt_name_is_reported_with_the_nearest_one() {
     for (name, wanted) in [
         ("HAWSER_BLOCK_POD_IMSD", "HAWSER_BLOCK_POD_IMDS"),
         ("WARM_IP_TARGETS", "WARM_IP_TARGET"),
@@ -136,11 +136,11 @@ fn a_misspelt_name_is_told_with_the_nearest_one() {
         );
     }
     let far = notices(&[("HAWSER_COLOUR_OF_THE_LIVE_PAGE", "red")]);
-    assert!(far[0].1.ends_with("docs/settings.md lists all that are"));
+    assert!(far[0].1.ends_with("docs/settings.md lists all settings"));
 }
 
 #[test]
-fn names_that_are_not_ours_are_nobodys_business() {
+fn names_of_other_programs_are_ignored() {
     let others = [
         ("PATH", "/bin"),
         ("HOSTNAME", "node-1"),

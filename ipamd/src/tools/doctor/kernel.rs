@@ -292,7 +292,7 @@ fn filters(config: &Config) -> Check {
         failure(
             format!("a filter drops packets {way}"),
             chain.to_string(),
-            "these packets are lost, and ADD succeeds all the same",
+            "these packets are lost, although ADD succeeds",
             "accept them in the program that owns the chain; for iptables: -I FORWARD -i eni+ -j ACCEPT and -I FORWARD \
              -o eni+ -j ACCEPT",
         )

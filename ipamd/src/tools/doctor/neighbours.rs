@@ -1,7 +1,7 @@
-//! Other programs on this node whose rules, marks and routes decide the way of pods' packets, each by its usual name.
+//! Finds other programs on this node whose rules, marks and routes affect pods' packets, and their usual names.
 //!
-//! Pure: rules and routes in, findings out. A name is a guess from a priority, a mark or a route's protocol, and the text
-//! says so.
+//! Pure: rules and routes in, findings out. The name is a guess from a priority, a mark or a route's protocol, so the text
+//! says "usually".
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ const USUAL: [(std::ops::RangeInclusive<u32>, &str); 8] = [
 /// `RTPROT_DHCP`.
 const DHCP: u8 = 16;
 
-/// Who usually has a rule of this priority.
+/// The program that usually has a rule of this priority.
 #[must_use]
 pub(super) fn usual_owner(priority: u32) -> &'static str {
     let known = USUAL.iter().find(|(range, _)| range.contains(&priority));
@@ -60,13 +60,13 @@ pub(super) fn before_ours(present: &[Rule]) -> Option<Finding> {
         warning(
             format!("{} rules of other programs come before ours", foreign.len()),
             shown(&foreign),
-            "packets that they match do not go the way of their ENI",
-            "where the program is gone, a restart of the node removes its rules; else give it a priority above 1536",
+            "matching packets do not use the ENI of their pod",
+            "if the program is not used any more, reboot the node to remove its rules; otherwise, configure a priority above 1536",
         )
     })
 }
 
-/// Rules of others that look at bits of the packet mark that tell ENIs apart.
+/// Rules of others that match bits of the packet mark that Hawser uses for ENIs.
 pub(super) fn of_our_marks(present: &[Rule]) -> Option<Finding> {
     let foreign: Vec<_> = present
         .iter()
@@ -79,19 +79,19 @@ pub(super) fn of_our_marks(present: &[Rule]) -> Option<Finding> {
             format!("{} matches mark {value:#x}/{mask:#x}", rule.priority)
         });
         warning(
-            "another program uses bits of the packet mark that tell ENIs apart",
+            "another program uses the same bits of the packet mark as Hawser",
             format!(
                 "{}: {}",
                 evidence.collect::<Vec<_>>().join(", "),
                 shown(&foreign)
             ),
-            "it routes pods' packets as if they were its own, and ours its packets",
-            "have the program use other bits than the low eight",
+            "each program's rules apply to the packets of the other one",
+            "configure the program to use other bits than the lowest eight",
         )
     })
 }
 
-/// Routes and addresses that a DHCP client put on an ENI beside the primary one.
+/// Routes and addresses that a DHCP client configured on a secondary ENI.
 pub(super) fn dhcp_on_secondary(
     routes: &[Route],
     secondary: &[&Link],

@@ -1,6 +1,6 @@
-//! The daemon's settings: what was not understood, what is not served, which names nobody knows.
+//! Checks the daemon's settings: invalid values, settings that are not served, and unknown names.
 //!
-//! A running daemon tells which settings it was started with; without one, this process's own environment is looked at.
+//! A running daemon reports the settings with which it was started. Without one, this process's environment is checked.
 
 use super::{Check, Finding, warning};
 use crate::{
@@ -27,13 +27,9 @@ pub(super) fn checks(config: &Config, view: Option<&View>) -> Vec<Check> {
         .filter(|told| !stock(told))
         .map(finding)
         .collect();
-    let mut checks = vec![Check::new(
-        "settings",
-        "none is misspelt or misunderstood",
-        findings,
-    )];
+    let mut checks = vec![Check::new("settings", "all settings are valid", findings)];
     if !not_served.is_empty() {
-        // The AWS VPC CNI's manifest sets these, so they are no finding.
+        // The AWS VPC CNI's manifest sets these, so they are not a problem.
         checks.push(Check::new("not served", not_served.join("; "), Vec::new()));
     }
     checks
@@ -53,19 +49,19 @@ fn finding(told: &Setting) -> Finding {
         Some(Kind::NotServed | Kind::NotServedStock) => warning(
             "a setting is not served",
             format!("{}: {}", told.setting, told.text),
-            "pods do without what it asks for",
-            "see docs/settings.md, and remove it where nothing needs it",
+            "pods do not get what it requests",
+            "see docs/settings.md, and remove the setting if nothing needs it",
         ),
         Some(Kind::Unknown) => warning(
-            "nobody reads a setting of this name",
+            "there is no setting with this name",
             format!("{}: {}", told.setting, told.text),
-            "the default is in force",
-            "correct the name; docs/settings.md lists all that are",
+            "the default is used",
+            "correct the name; docs/settings.md lists all settings",
         ),
         Some(Kind::Ignored) | None => warning(
-            "a setting is not understood",
+            "a setting is invalid",
             format!("{}: expected {}", told.setting, told.text),
-            "the default is in force",
+            "the default is used",
             "correct the value, and restart the daemon",
         ),
     }

@@ -88,7 +88,7 @@ fn rules_and_marks_of_others_are_told_with_the_usual_program() -> Outcome {
         &examined,
         "ip rule add priority 40000 fwmark 0x1/0x1 lookup 77",
     )?;
-    examined.finds("rules", "uses bits of the packet mark")?;
+    examined.finds("rules", "uses the same bits of the packet mark")?;
     in_node(&examined, "ip rule del priority 40000")?;
     examined.healthy()
 }
