@@ -52,6 +52,8 @@ pub struct Executor {
     spans: Spans,
     /// Networks of known subnets; a subnet's CIDR never changes.
     subnets: Arc<Mutex<BTreeMap<SubnetId, Ipv4Net>>>,
+    /// What EC2 last said about ENIs besides their addresses.
+    seen: Arc<Mutex<describe::Seen>>,
     limiter: Arc<Mutex<Limiter>>,
     /// Recent ClientTokens and the times in their tags.
     creates: Arc<Mutex<VecDeque<(String, String)>>>,
@@ -84,6 +86,7 @@ impl Executor {
             metrics,
             spans: Spans::default(),
             subnets: Arc::new(Mutex::new(subnets)),
+            seen: Arc::default(),
             limiter: Arc::new(Mutex::new(limiter)),
             creates: Arc::default(),
             begun: tokio::time::Instant::now(),
@@ -104,6 +107,7 @@ impl Executor {
     /// # Panics
     /// If `command` is not an EC2 command: those belong to the host or to the waiting pod.
     pub async fn run(&self, command: Command) -> Result<Answer, Failure> {
+        self.log_removal(&command);
         match command {
             Command::CreateEni { token, spec, .. } => {
                 let call = Call::CreateNetworkInterface {

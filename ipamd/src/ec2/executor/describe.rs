@@ -1,10 +1,14 @@
 //! Reading EC2: which interfaces this node has, and which of them it manages.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::MutexGuard,
+};
 
 use ipnet::Ipv4Net;
 use planner::{
-    Class, EniAttachment, EniId, Failure, Observed, SubnetId,
+    Class, Command, EniAttachment, EniId, Failure, Observed, SubnetId,
     ownership::{Facts, Node, Ownership, ownership},
 };
 
@@ -12,6 +16,16 @@ use super::{Executor, INSTANCE_TAG, unexpected};
 use crate::ec2::api::{Call, Interface, Reply};
 
 pub(super) const NO_MANAGE_TAG: &str = "node.k8s.amazonaws.com/no_manage";
+
+/// What EC2 last said about ENIs besides their addresses.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The VPC and the zone of the node, which are those of its primary ENI.
+    vpc: Option<String>,
+    zone: Option<String>,
+    /// ENIs that the pool manages although this node did not create them.
+    adopted: BTreeSet<EniId>,
+}
 
 impl Executor {
     /// Every ENI that is attached to this instance: one call, which is all that pods need.
@@ -87,6 +101,11 @@ impl Executor {
                 .as_ref()
                 .is_none_or(|attachment| attachment.instance.as_ref() == Some(instance))
         });
+        if let Some(primary) = found.values().find(|eni| eni.mac == self.me.mac) {
+            let mut seen = self.seen();
+            seen.vpc.clone_from(&primary.vpc);
+            seen.zone.clone_from(&primary.zone);
+        }
         let mut inventory = Vec::with_capacity(found.len());
         for eni in found.into_values() {
             inventory.push(self.observe(eni).await?);
@@ -96,10 +115,14 @@ impl Executor {
 
     /// Puts EC2's description of an ENI into the planner's terms: above all, whether the pool manages it.
     pub(super) async fn observe(&self, eni: Interface) -> Result<Observed, Failure> {
+        let (vpc, zone) = {
+            let seen = self.seen();
+            (seen.vpc.clone(), seen.zone.clone())
+        };
         let node = Node {
             instance: &self.me.instance,
-            vpc: None,
-            zone: None,
+            vpc: vpc.as_deref(),
+            zone: zone.as_deref(),
             manage_untagged: self.settings.manage_untagged,
         };
         let mut facts = Facts {
@@ -124,6 +147,10 @@ impl Executor {
             tracing::info!(eni = %eni.eni, %reason, "the pool does not manage this ENI");
         }
         let tagged_ours = facts.tagged_ours(&node);
+        let adopted = owner.is_managed() && !facts.primary && !tagged_ours;
+        if adopted && self.seen().adopted.insert(eni.eni.clone()) {
+            tracing::info!(eni = %eni.eni, "the pool manages an ENI that this node did not create");
+        }
         let attached = eni
             .attachment
             .filter(|attachment| attachment.status != "detached")
@@ -145,6 +172,37 @@ impl Executor {
             prefixes: eni.prefixes,
             attached,
         })
+    }
+
+    /// Logs what is about to be removed from an ENI that another program created: that program may still use it.
+    pub(super) fn log_removal(&self, command: &Command) {
+        let (eni, addresses, prefixes) = match command {
+            Command::Unassign {
+                eni,
+                addresses,
+                prefixes,
+                ..
+            } => (eni, listed(addresses), listed(prefixes)),
+            Command::DetachEni { eni, .. } | Command::DeleteEni { eni, .. } => {
+                (eni, String::new(), String::new())
+            }
+            _ => return,
+        };
+        if self.seen().adopted.contains(eni) {
+            let action = removal(command);
+            tracing::warn!(
+                %eni,
+                action,
+                addresses,
+                prefixes,
+                "removing something of an ENI that this node did not create; if it is missed, ask who called \
+                 AttachNetworkInterface (CloudTrail shows it), and tag the ENI {NO_MANAGE_TAG}=true"
+            );
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().expect("no holder panics")
     }
 
     /// The subnet's network, or `None` if EC2 does not show the subnet to this account (a subnet that another account
@@ -188,4 +246,17 @@ impl Executor {
             .insert(subnet.clone(), cidr);
         Ok(cidr)
     }
+}
+
+const fn removal(command: &Command) -> &'static str {
+    match command {
+        Command::DetachEni { .. } => "detach",
+        Command::DeleteEni { .. } => "delete",
+        _ => "unassign",
+    }
+}
+
+fn listed<T: ToString>(all: &[T]) -> String {
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    all.join(", ")
 }

@@ -112,6 +112,38 @@ async fn managed(manage_untagged: bool, eni: Interface) -> bool {
 }
 
 #[tokio::test]
+async fn an_eni_in_another_vpc_or_zone_than_the_primary_is_not_adopted() {
+    let primary = Interface {
+        mac: OUR_MAC,
+        ..interface("eni-0")
+    };
+    let vpc = Interface {
+        vpc: Some("vpc-2".into()),
+        ..interface("eni-1")
+    };
+    let zone = Interface {
+        zone: Some("eu-west-1b".into()),
+        ..interface("eni-2")
+    };
+    let all = vec![vpc, zone, interface("eni-3"), primary];
+    let (executor, _) = executor(true, vec![Ok(Reply::Interfaces(all))]);
+    let found = executor.attached().await.unwrap();
+    let managed: Vec<_> = found
+        .iter()
+        .map(|eni| (eni.eni.0.as_str(), eni.managed))
+        .collect();
+    assert_eq!(
+        managed,
+        [
+            ("eni-0", true),
+            ("eni-1", false),
+            ("eni-2", false),
+            ("eni-3", true)
+        ]
+    );
+}
+
+#[tokio::test]
 async fn only_ordinary_enis_that_are_ours_or_adopted_are_managed() {
     let ours = || tagged(interface("eni-1"), INSTANCE_TAG, ME);
     assert!(managed(false, ours()).await, "tagged as this node's");
