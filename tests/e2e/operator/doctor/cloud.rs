@@ -46,7 +46,7 @@ fn denied_iam_actions_are_found_one_by_one() -> Outcome {
     examined.lab.sim.faults().clear();
     let fault = Fault::error(Action::CreateTags, u32::MAX, "InternalError");
     examined.lab.sim.faults().push(fault);
-    examined.finds("iam", "ec2:CreateTags could not be tried")
+    examined.finds("iam", "could not test ec2:CreateTags")
 }
 
 fn ec2_out_of_reach_is_found() -> Outcome {
