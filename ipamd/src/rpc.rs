@@ -6,6 +6,7 @@ pub mod client;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz_entry;
 pub mod listener;
+pub mod presence;
 pub mod service;
 pub mod snapshot;
 pub mod status;

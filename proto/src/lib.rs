@@ -7,6 +7,7 @@ pub mod address;
 pub mod error_chain;
 pub mod handover;
 pub mod names;
+pub mod presence;
 pub mod refusal;
 pub mod tombstone;
 pub mod wire;

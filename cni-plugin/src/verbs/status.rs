@@ -1,12 +1,14 @@
 //! STATUS: whether an ADD would be expected to succeed now. The runtime treats a failure as "node not ready" and blocks
 //! every other call until the answer, so this verb has the shortest deadline.
 
+use proto::presence;
+use proto::refusal::Reason;
 use proto::v1::{StatusReply, StatusRequest};
 
 use crate::error::{Failure, code};
 use crate::input::conf::Conf;
 use crate::input::env::Verb;
-use crate::rpc::client::Daemon;
+use crate::rpc::client::{ClientError, Daemon};
 
 pub fn run(conf: &Conf) -> Result<(), Failure> {
     // Settings that would make every ADD fail.
@@ -18,7 +20,19 @@ pub fn run(conf: &Conf) -> Result<(), Failure> {
     };
     match daemon.call("Status", |_| StatusRequest {}) {
         Ok(StatusReply {}) => Ok(()),
+        // A daemon that restarts is back before an ADD gives up.
+        Err(error) if is_away(&error) && presence::is_recent(&conf.socket) => Ok(()),
         // The specification has one code for all reasons.
         Err(error) => Err(Failure::from(error).with_code(code::NOT_AVAILABLE)),
+    }
+}
+
+/// Whether the daemon is not there, or is about to go or to come.
+fn is_away(error: &ClientError) -> bool {
+    match error {
+        ClientError::Refused { refusal } => {
+            matches!(refusal.reason, Reason::Starting | Reason::Stopping)
+        }
+        error => error.is_absence(),
     }
 }

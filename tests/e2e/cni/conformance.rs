@@ -346,6 +346,12 @@ fn row_29_status_follows_the_daemon() -> Outcome {
     let healthy = status(&node)?;
     assert!(healthy.succeeded(), "{healthy:?}");
     node.stop_daemon()?;
+    let away = status(&node)?;
+    assert!(away.succeeded(), "an upgrade takes seconds: {away:?}");
+    let mark = std::fs::File::options()
+        .write(true)
+        .open(proto::presence::path(&node.socket()))?;
+    mark.set_times(std::fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH))?;
     assert_eq!(status(&node)?.error_code(), Some(50));
     Ok(())
 }
