@@ -16,7 +16,7 @@ CARGO := cargo --locked
 CLUSTER := tests/cluster/programs
 export HAWSER_CLUSTER_PROGRAMS := $(HOME)/.cache/hawser/cluster/$(shell cat $(CLUSTER)/go.* $(CLUSTER)/*/main.go $(CLUSTER)/build.sh | sha256sum | cut -c 1-12)
 
-.PHONY: help tools build plugin previous plugin-binary cluster-programs cluster image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
+.PHONY: help tools build plugin previous plugin-binary cluster-programs cluster manifest image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ cluster-programs: tools ## Build a real Kubernetes from the Go module proxy (onc
 
 cluster: build cluster-programs ## Run Kubernetes with Hawser on a simulated VPC; KEEP=1 keeps it for kubectl
 	@$(CARGO_TARGET_DIR)/debug/cluster $(if $(KEEP),keep)
+
+manifest: cluster-programs ## Render the chart into deploy/manifests/hawser.yaml
+	@PATH=$(HAWSER_CLUSTER_PROGRAMS):$$PATH sh deploy/manifests/render.sh > deploy/manifests/hawser.yaml
 
 # Used by deploy/image/Containerfile, which has none of the tools that the tests need.
 image-root: plugin-binary ## Fill DIRECTORY with the files of the image, built for release

@@ -41,7 +41,11 @@ suffix. */ -}}
 {{- range .Files.Lines "files/settings.txt" -}}
 {{- if . -}}{{- $known = append $known . -}}{{- end -}}
 {{- end -}}
+{{- $own := dict "MY_NODE_NAME" "the pod's own node" "HOST_CNI_BIN_PATH" "paths.cniBin" "HOST_CNI_CONFDIR_PATH" "paths.cniConf" "HAWSER_RUN_DIR" "paths.run" "HAWSER_NODE_CONDITIONS" "node.conditions" "HAWSER_NODE_EVENTS" "node.events" "HAWSER_STARTUP_TAINT" "node.startupTaint" -}}
 {{- range $name, $value := .Values.env -}}
+{{- if hasKey $own $name -}}
+{{- fail (printf "env.%s is set by the chart, from %s." $name (get $own $name)) -}}
+{{- end -}}
 {{- if and (not (has $name $known)) (not (hasPrefix "OTEL_" $name)) (or (not (hasPrefix "AWS_" $name)) (hasPrefix "AWS_VPC_" $name)) (not (has $name (list "HTTP_PROXY" "HTTPS_PROXY" "NO_PROXY" "SSL_CERT_FILE" "RUST_BACKTRACE"))) -}}
 {{- $best := dict "score" 0 "name" "" -}}
 {{- range $candidate := $known -}}
@@ -73,7 +77,7 @@ suffix. */ -}}
 {{- $_ := set $best "name" $candidate -}}
 {{- end -}}
 {{- end -}}
-{{- fail (printf "env.%s is not a setting of the daemon; did you mean %s? The README lists all of them." $name (get $best "name")) -}}
+{{- fail (printf "env.%s is not a setting of the daemon; did you mean %s? docs/settings.md lists all of them." $name (get $best "name")) -}}
 {{- end -}}
 {{- end -}}
 {{- if and (eq (dig "ENABLE_IPv4" "" .Values.env | toString) "true") (include "hawser.ipv6" .) -}}
