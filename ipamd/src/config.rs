@@ -135,6 +135,12 @@ pub struct Kubernetes {
     pub node: Option<String>,
     /// `CLUSTER_ENDPOINT`: the API server's URL, instead of its Service's address.
     pub endpoint: Option<String>,
+    /// `HAWSER_NODE_CONDITIONS`: write conditions to the Node.
+    pub conditions: bool,
+    /// `HAWSER_NODE_EVENTS`: send events of the Node.
+    pub events: bool,
+    /// `HAWSER_STARTUP_TAINT`: the key of the taint that is removed from the Node when pods can be served.
+    pub startup_taint: Option<String>,
 }
 
 /// The daemon's files.
@@ -224,6 +230,9 @@ impl Reader<'_> {
             kubernetes: Kubernetes {
                 node: self.text("MY_NODE_NAME"),
                 endpoint: self.text("CLUSTER_ENDPOINT"),
+                conditions: self.flag("HAWSER_NODE_CONDITIONS", false),
+                events: self.flag("HAWSER_NODE_EVENTS", false),
+                startup_taint: self.text("HAWSER_STARTUP_TAINT"),
             },
             metrics: self.metrics(),
             introspection: self.introspection(),

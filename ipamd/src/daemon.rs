@@ -29,7 +29,7 @@ use crate::{
         vpc_blocks::{self, Follower},
     },
     http::{introspection, metrics_server, probes},
-    install::conflist::Conflist,
+    install::conflist::{self, Conflist},
     kube,
     node::{
         identity::{Identity, MetadataError},
@@ -44,6 +44,7 @@ use crate::{
             self,
             admission::{self, ConnectionSlots},
         },
+        presence,
         service::Service,
     },
     runtime::{
@@ -126,6 +127,8 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         tracing::warn!("the learned demand of the last minutes is lost");
     }
     node.recorder.spans.finish();
+    // From now on the plugin counts. A mark that cannot be written was warned about.
+    proto::presence::mark(&node.config.paths.socket()).unwrap_or_default();
     tracing::info!("stopped");
     ended
 }
@@ -294,6 +297,12 @@ impl Node {
         supervisor.restarted("Node follower", move || {
             kube::follow(settings.clone(), told.clone())
         });
+        let (settings, told) = (self.config.kubernetes.clone(), pool.clone());
+        let conflist = self.config.paths.cni_conf_dir.clone();
+        let conflist = conflist.map(|directory| directory.join(conflist::NAME));
+        supervisor.restarted("Node reporter", move || {
+            kube::report(settings.clone(), conflist.clone(), told.clone())
+        });
         let (family, prefix) = (
             self.config.pool.family,
             self.config.network.veth_prefix.clone(),
@@ -351,6 +360,10 @@ impl Node {
         }
         self.serve_probes(pool);
         self.introspect(pool, detached);
+        let (marked, served) = (socket.clone(), pool.clone());
+        supervisor.restarted("presence", move || {
+            presence::keep(marked.clone(), served.clone())
+        });
         self.announce(pool, socket.clone(), supervisor);
         recorder.metrics.ready(clock::now().since(self.begun));
         tracing::info!(socket = %socket.display(), "ready");

@@ -1,11 +1,15 @@
-//! What Kubernetes says about this node: watches the daemon's own Node object, and no other.
+//! This node in its cluster: watches the daemon's own Node object, and writes to it what operators need to know.
 //!
 //! Only warm growth depends on it, never an ADD or DEL: while the API server is unavailable, slow or wrong, the pool
-//! uses the last known state. Must not write to the cluster, and keeps only one bit of the object.
+//! uses the last known state. Reads and writes no other object than the Node and its events.
 //!
-//! May use `config` and `pool`.
+//! May use `runtime`, `config` and `pool`.
 
+mod conditions;
 mod node;
+mod report;
+
+pub use report::report;
 
 use std::time::Duration;
 

@@ -147,11 +147,14 @@ pub const OF_AWS_VPC_CNI: [Known; 63] = [
 ];
 
 /// Hawser's own settings.
-pub const OWN: [&str; 5] = [
+pub const OWN: [&str; 8] = [
     "HAWSER_BLOCK_POD_IMDS",
     "HAWSER_METRICS_ADDRESS",
+    "HAWSER_NODE_CONDITIONS",
+    "HAWSER_NODE_EVENTS",
     "HAWSER_PROBE_ADDRESS",
     "HAWSER_RUN_DIR",
+    "HAWSER_STARTUP_TAINT",
     "HAWSER_VPC_CIDR_PERIOD",
 ];
 

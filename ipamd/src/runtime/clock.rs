@@ -39,6 +39,13 @@ pub fn now() -> Mono {
 pub struct Wall(std::time::SystemTime);
 
 impl Wall {
+    /// This time plus `span`, as RFC 3339.
+    #[must_use]
+    pub fn after(self, span: Duration) -> String {
+        let then = DateTime::from(self.0.checked_add(span).unwrap_or(self.0));
+        then.fmt(Format::DateTime).unwrap_or_default()
+    }
+
     /// This time minus `age`, as RFC 3339.
     #[must_use]
     pub fn before(self, age: Duration) -> String {

@@ -183,7 +183,27 @@ impl Cluster {
         }
     }
 
-    fn kubectl_command(&self) -> io::Result<Command> {
+    /// A `kubectl` that knows the API server but has no identity.
+    ///
+    /// # Errors
+    /// If the cluster's programs are not built.
+    pub fn anonymous_kubectl(&self) -> io::Result<Command> {
+        let mut command = self.control_plane.command("kubectl")?;
+        let server = format!("--server=https://{}:{API_PORT}", self.api_server());
+        let authority = self.pki.path("ca.crt");
+        command
+            .env("KUBECONFIG", "/dev/null")
+            .env("HOME", self.lab.dir())
+            .arg(server)
+            .arg(format!("--certificate-authority={}", authority.display()));
+        Ok(command)
+    }
+
+    /// A `kubectl` of the administrator.
+    ///
+    /// # Errors
+    /// As [`Cluster::anonymous_kubectl`].
+    pub fn kubectl_command(&self) -> io::Result<Command> {
         let mut command = self.control_plane.command("kubectl")?;
         command
             .env("KUBECONFIG", self.kubeconfig())

@@ -18,7 +18,9 @@ pub fn run(command: &mut Command) -> io::Result<String> {
 /// # Errors
 /// As [`run`].
 pub fn feed(command: &mut Command, input: &str) -> io::Result<String> {
-    let name = format!("{command:?}");
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    let name = words.join(" ");
     let failed = |error: io::Error| io::Error::new(error.kind(), format!("{name}: {error}"));
     command
         .stdin(Stdio::piped())

@@ -1,6 +1,6 @@
 //! `ipamd uninstall`: removes Hawser from the node.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use proto::error_chain::chain;
 use stdout::{errln, outln};
@@ -10,8 +10,11 @@ use super::{USAGE, block_on, print_error};
 use crate::{
     config::{Config, Environment},
     http::probes,
-    install::uninstall::uninstall,
+    install::uninstall::{UninstallError, uninstall},
 };
+
+/// Between two looks whether pods still run.
+const PERIOD: Duration = Duration::from_secs(5);
 
 /// Remove Hawser from this node
 ///
@@ -22,7 +25,7 @@ pub(super) struct Uninstall {
     /// Clean the node even if pods run on it. Their connections break
     #[arg(long)]
     force: bool,
-    /// Keep running until SIGTERM afterwards, and answer kubelet's probes
+    /// Wait until no pod runs on the node. Afterwards answer the kubelet's probes until SIGTERM
     #[arg(long)]
     wait: bool,
 }
@@ -36,7 +39,7 @@ impl Uninstall {
                 return ExitCode::from(USAGE);
             }
         };
-        if let Err(error) = uninstall(&config.paths, self.force) {
+        if let Err(error) = self.clean(&config) {
             return print_error(&chain(&error));
         }
         let done = outln!("Hawser is removed from this node").and_then(|()| match self.wait {
@@ -50,5 +53,24 @@ impl Uninstall {
             false => Ok(()),
         });
         stdout::ended("ipamd", done.map(|()| ExitCode::SUCCESS))
+    }
+
+    /// With `--wait`, until the node's last pod has gone. A pod of the DaemonSet that ended instead would be started again
+    /// at ever longer intervals.
+    fn clean(&self, config: &Config) -> Result<(), UninstallError> {
+        let mut told = String::new();
+        loop {
+            match uninstall(&config.paths, self.force) {
+                Err(error @ UninstallError::Pods { .. }) if self.wait => {
+                    let text = error.to_string();
+                    if text != told {
+                        errln!("ipamd: {text}");
+                        told = text;
+                    }
+                    std::thread::sleep(PERIOD);
+                }
+                other => return other,
+            }
+        }
     }
 }

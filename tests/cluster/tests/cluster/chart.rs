@@ -1,0 +1,158 @@
+//! The chart without a cluster: what it renders, and what it says to bad values.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use cluster::{cluster::CHART, command::run, programs};
+use libtest_mimic::Trial;
+
+use crate::Outcome;
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
+pub fn trials() -> Vec<Trial> {
+    vec![
+        Trial::test(
+            "chart::bad_values_are_told_by_name",
+            bad_values_are_told_by_name,
+        ),
+        Trial::test(
+            "chart::the_manifest_is_the_rendered_chart",
+            the_manifest_is_the_rendered_chart,
+        ),
+        Trial::test("chart::kustomize_sets_the_image", kustomize_sets_the_image),
+        Trial::test(
+            "chart::it_knows_every_setting_of_the_daemon",
+            it_knows_every_setting,
+        ),
+        Trial::test("chart::values_reach_the_pod", values_reach_the_pod),
+    ]
+}
+
+fn program(name: &str) -> std::io::Result<Command> {
+    let mut command = Command::new(programs::directory()?.join(name));
+    command
+        .env("PATH", programs::search_path()?)
+        .env("HOME", std::env::temp_dir())
+        .env_remove("KUBECONFIG");
+    Ok(command)
+}
+
+fn render(values: &[&str]) -> std::io::Result<String> {
+    let mut helm = program("helm")?;
+    helm.args(["template", "hawser", CHART, "--namespace", "kube-system"]);
+    run(helm.args(values.iter().flat_map(|value| ["--set", value])))
+}
+
+fn bad_values_are_told_by_name() -> Outcome {
+    for (value, told) in [
+        ("image.tagg=1", "additional properties 'tagg' not allowed"),
+        ("image.digest=abc", "'abc' does not match pattern"),
+        (
+            "terminationGracePeriodSeconds=soon",
+            "got string, want integer",
+        ),
+        ("env.WARM_IP_TARGT=3", "did you mean WARM_IP_TARGET?"),
+        (
+            "env.HAWSER_RUN_DIR=/run/x",
+            "is set by the chart, from paths.run",
+        ),
+        ("env.MAXENI=3", "did you mean MAX_ENI?"),
+        ("env.WARM_IP_TARGET.a=3", "/env/WARM_IP_TARGET"),
+        (
+            "env.ENABLE_IPv4=true,env.ENABLE_IPv6=true",
+            "addresses of one family",
+        ),
+        ("node.startupTaint.key=not a key", "/node/startupTaint/key"),
+        ("serviceAccount.name=aws-node", "/serviceAccount/name"),
+        ("serviceAccount.roleArn=role", "/serviceAccount/roleArn"),
+        ("paths.cniBin=opt/cni/bin", "/paths/cniBin"),
+        ("mode=remove", "/mode"),
+        (
+            "env.HAWSER_METRICS_ADDRESS=0.0.0.0:61679",
+            "both use port 61679",
+        ),
+    ] {
+        match render(&[value]) {
+            Ok(_) => return Err(format!("{value} was accepted").into()),
+            Err(error) => assert!(error.to_string().contains(told), "{value}: {error}"),
+        }
+    }
+    Ok(())
+}
+
+fn the_manifest_is_the_rendered_chart() -> Outcome {
+    let mut script = Command::new("sh");
+    script.arg("deploy/manifests/render.sh").current_dir(ROOT);
+    script.env("PATH", programs::search_path()?);
+    let rendered = run(&mut script)?;
+    let manifest = fs::read_to_string(Path::new(ROOT).join("deploy/manifests/hawser.yaml"))?;
+    assert!(
+        rendered == manifest,
+        "run `make manifest`: the chart has changed"
+    );
+    Ok(())
+}
+
+fn kustomize_sets_the_image() -> Outcome {
+    let overlay = std::env::temp_dir().join(format!("hawser-overlay-{}", std::process::id()));
+    let base = overlay.join("base");
+    fs::create_dir_all(&base)?;
+    for file in ["kustomization.yaml", "hawser.yaml"] {
+        fs::copy(
+            Path::new(ROOT).join("deploy/manifests").join(file),
+            base.join(file),
+        )?;
+    }
+    let text =
+        "resources: [base]\nimages: [{ name: hawser, newName: registry.example/h, newTag: v9 }]\n";
+    fs::write(overlay.join("kustomization.yaml"), text)?;
+    let built = run(program("kubectl")?.arg("kustomize").arg(&overlay))?;
+    fs::remove_dir_all(&overlay)?;
+    assert_eq!(built.matches("image: registry.example/h:v9").count(), 2);
+    assert!(!built.contains("image: hawser"));
+    Ok(())
+}
+
+/// The page of all settings, which a test of the daemon holds to its code, and the file that the chart reads.
+fn it_knows_every_setting() -> Outcome {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/settings.md"))?;
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let documented: BTreeSet<_> = rows.filter_map(|row| row.split('`').next()).collect();
+    let file = fs::read_to_string(Path::new(CHART).join("files/settings.txt"))?;
+    let known: BTreeSet<_> = file.lines().collect();
+    assert_eq!(known, documented);
+    Ok(())
+}
+
+fn values_reach_the_pod() -> Outcome {
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let image = format!("image.digest={digest}");
+    let rendered = render(&[
+        &image,
+        "env.WARM_IP_TARGET=100000000",
+        "env.AWS_VPC_K8S_CNI_EXTERNALSNAT=true",
+        "env.ENABLE_IPv6=true",
+        "podMonitor.enabled=true",
+        "serviceAccount.roleArn=arn:aws:iam::111122223333:role/hawser",
+        "seLinuxOptions.type=spc_t",
+        "node.events=false",
+    ])?;
+    for text in [
+        format!("image: hawser@{digest}").as_str(),
+        "value: \"100000000\"",
+        "path: /proc/sys/net",
+        "kind: PodMonitor",
+        "eks.amazonaws.com/role-arn: arn:aws:iam::111122223333:role/hawser",
+        "type: spc_t",
+        "drop: [ALL]",
+        "hostPort: 61678",
+        "values:\n                - fargate",
+    ] {
+        assert!(rendered.contains(text), "{text} is not in\n{rendered}");
+    }
+    assert!(
+        !rendered.contains("hawser-events"),
+        "the right went with the feature"
+    );
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! A real Kubernetes with Hawser as its network: one cluster, brought up once, and what is shown on it in order. Beside it
+//! the tests of what `deploy/` has, by the real helm and kubectl.
+
+#![forbid(unsafe_code)]
+
+mod chart;
+mod daemon;
+mod iam;
+mod node;
+mod pods;
+mod refusal;
+mod stage;
+mod uninstall;
+mod upgrade;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// What a test and a part of one return.
+type Outcome = Result<(), Failed>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    // Listing works anywhere. A test that cannot have its namespaces fails; it is not skipped.
+    if !arguments.list
+        && let Err(why) = lab::sandbox::enter()
+    {
+        stdout::errln!("cluster: {why}");
+        return ExitCode::FAILURE;
+    }
+    let mut trials = vec![Trial::test("a_real_kubernetes_runs_hawser", stage::run)];
+    trials.extend(chart::trials());
+    trials.extend(iam::trials());
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

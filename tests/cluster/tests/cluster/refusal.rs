@@ -1,0 +1,55 @@
+//! The 28th pod on an m5.large, which has addresses for 27.
+
+use cluster::{cluster::Cluster, images};
+
+use crate::{Outcome, stage::PATIENCE};
+
+/// A deployment on one node. CoreDNS may have pods on it too, so not all of its pods get an address.
+pub const FULL: &str = "full";
+const ADDRESSES: usize = 27;
+/// Comes when every address is in use.
+const EXTRA: &str = "one-too-many";
+
+/// `kubectl describe pod` says which limit is reached, and what helps.
+pub fn says_why(cluster: &mut Cluster) -> Outcome {
+    cluster.kubectl(&["delete", "deployment", "web", "--wait"])?;
+    let (image, node) = (images::PAUSE, &cluster.nodes[0].name);
+    let spec = format!(
+        "nodeName: {node}, terminationGracePeriodSeconds: 1, containers: [{{ name: pause, image: \"{image}\" }}]"
+    );
+    cluster.apply(&format!(
+        "apiVersion: apps/v1
+kind: Deployment
+metadata: {{ name: {FULL} }}
+spec:
+  replicas: {ADDRESSES}
+  selector: {{ matchLabels: {{ app: {FULL} }} }}
+  template: {{ metadata: {{ labels: {{ app: {FULL} }} }}, spec: {{ {spec} }} }}
+"
+    ))?;
+    let field = format!("spec.nodeName={node},status.phase=Running");
+    let running = [
+        "get",
+        "pods",
+        "-A",
+        "--field-selector",
+        &field,
+        "-o",
+        "name",
+    ];
+    // Hawser's own pod has no address of the pool.
+    let full = |text: &str| text.lines().count() == ADDRESSES + 1;
+    cluster.await_kubectl(PATIENCE, &running, full)?;
+    cluster.apply(&format!(
+        "{{ apiVersion: v1, kind: Pod, metadata: {{ name: {EXTRA} }}, spec: {{ {spec} }} }}"
+    ))?;
+    let described = cluster.await_kubectl(PATIENCE, &["describe", "pod", EXTRA], |text| {
+        text.contains("FailedCreatePodSandBox")
+    })?;
+    let wanted = "all 27 pod addresses are in use: m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses; \
+                  the pod starts when another pod is deleted; lower the kubelet's max-pods to the value that \
+                  `ipamd max-pods` prints, or use a larger instance type (POD_LIMIT";
+    assert!(described.contains(wanted), "{described}");
+    cluster.kubectl(&["delete", "pod", EXTRA, "--wait"])?;
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! `mode: uninstall`, then `helm uninstall`.
+
+use cluster::cluster::Cluster;
+
+use crate::{
+    Outcome, daemon,
+    stage::{NODES, PATIENCE},
+};
+
+/// A node with pods refuses and says which; a drained one is cleaned.
+pub fn leaves_nothing(cluster: &mut Cluster) -> Outcome {
+    cluster.kubectl(&["delete", "deployment", "--all", "--wait"])?;
+    cluster.install(&["mode=uninstall"])?;
+    let log = [
+        "logs",
+        "-n",
+        "kube-system",
+        "-l",
+        "app.kubernetes.io/name=hawser",
+        "--prefix",
+        "--tail=20",
+    ];
+    let refused = "pods with Hawser's addresses run on this node (kube-system/coredns-";
+    cluster.await_kubectl(PATIENCE, &log, |text| text.contains(refused))?;
+    cluster.kubectl(&[
+        "scale",
+        "deployment/coredns",
+        "-n",
+        "kube-system",
+        "--replicas=0",
+    ])?;
+    daemon::rolled_out(cluster)?;
+    for node in &cluster.nodes {
+        // Each of these prints what is Hawser's.
+        let left = node.shell(
+            "ls /etc/cni/net.d /run/hawser | grep -v ':$' | grep . || true
+             ls /opt/cni/bin | grep -v loopback || true
+             ip rule | grep -v -E 'lookup (local|main|default) *$' || true
+             ip route show table all proto 107
+             nft list tables | grep hawser || true
+             ip -o link | grep -o ' eni[0-9a-f]*@' || true",
+        )?;
+        assert_eq!(left, "", "{}", node.name);
+    }
+    cluster.helm(&[
+        "uninstall",
+        "hawser",
+        "--namespace",
+        "kube-system",
+        "--wait",
+    ])?;
+    let not_ready = |text: &str| text.matches(" NotReady ").count() == NODES;
+    cluster.await_kubectl(PATIENCE, &["get", "nodes"], not_ready)?;
+    let left = cluster.kubectl(&[
+        "get",
+        "daemonsets,serviceaccounts,clusterroles,clusterrolebindings,validatingadmissionpolicies",
+        "-A",
+        "-l",
+        "app.kubernetes.io/name=hawser",
+        "-o",
+        "name",
+    ])?;
+    assert_eq!(left, "");
+    Ok(())
+}
