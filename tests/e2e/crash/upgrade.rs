@@ -112,7 +112,10 @@ impl Before {
             conflist,
             ..
         } = self;
-        let written: Value = serde_json::from_slice(&fs::read(conflist)?)?;
+        assert!(!conflist.exists(), "the previous release's file is gone");
+        let written = fs::read(conflist.with_file_name("10-aws.conflist"))?;
+        let written: Value = serde_json::from_slice(&written)?;
+        assert_eq!(written["name"], "aws-cni", "{written}");
         assert_eq!(written["plugins"][0]["type"], "hawser", "{written}");
         for pod in &pods {
             let check = node.invocation("CHECK", &pod.id, Some(&pod.path));

@@ -9,7 +9,7 @@ use super::{doctor_node::DoctorNode, kernel::secondary_link};
 use crate::suite::{Outcome, trials};
 
 trials!(
-    case_20_a_filter_that_drops_forexamineded_packets_is_told,
+    case_20_a_filter_that_drops_forwarded_packets_is_told,
     case_22_a_dhcp_client_on_a_secondary_eni_is_told_with_its_drop_in,
     rules_and_marks_of_others_are_told_with_the_usual_program,
 );
@@ -25,7 +25,7 @@ fn in_node(examined: &DoctorNode, line: &str) -> io::Result<()> {
     }
 }
 
-fn case_20_a_filter_that_drops_forexamineded_packets_is_told() -> Outcome {
+fn case_20_a_filter_that_drops_forwarded_packets_is_told() -> Outcome {
     for backend in ["nft", "legacy"] {
         let mut examined = DoctorNode::start("m5.large", SimConfig::default())?;
         examined.healthy()?;
@@ -43,7 +43,7 @@ fn case_20_a_filter_that_drops_forexamineded_packets_is_told() -> Outcome {
         let told = || {
             examined
                 .node
-                .metric("hawser_forexamineding_blocked")
+                .metric("hawser_forwarding_blocked")
                 .is_ok_and(|n| n == 3)
         };
         assert!(

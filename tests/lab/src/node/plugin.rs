@@ -11,7 +11,7 @@ use std::{
 };
 
 use datapath::netns::Netns;
-use proto::names::NETWORK;
+use proto::names::{FORMER_NETWORK, NETWORK};
 use serde_json::{Value, json};
 
 use crate::node::binaries::Release;
@@ -101,9 +101,13 @@ impl Invocation {
 
     /// Executes another release's plugin.
     #[must_use]
-    pub const fn of(mut self, release: Release) -> Self {
+    pub fn of(mut self, release: Release) -> Self {
         self.release = release;
-        self
+        match release {
+            Release::Current => self,
+            // What it calls its network in the configuration that it writes.
+            Release::Previous => self.conf("name", FORMER_NETWORK.into()),
+        }
     }
 
     /// Changes the configuration on standard input.
