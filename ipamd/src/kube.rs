@@ -3,7 +3,7 @@
 //! Only warm growth depends on it, never an ADD or DEL: while the API server is unavailable, slow or wrong, the pool
 //! uses the last known state. Reads and writes no other object than the Node and its events.
 //!
-//! May use `runtime`, `config` and `pool`.
+//! May use `runtime`, `config` and `pool`. Must not know requests, ENIs or the kernel.
 
 mod conditions;
 mod node;

@@ -1,3 +1,5 @@
+//! The plugin on the host: installed, replaced while it runs, and removed.
+
 use std::{
     error::Error as _,
     fs, io,
