@@ -23,10 +23,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The network section of the CIS benchmark, as image builders apply it with `sysctl --system`.
 fn hardened_settings_are_put_back_under_traffic() -> Outcome {
     const HARDENING: &str = "cd /proc/sys/net/ipv4; echo 0 > ip_forward; cd conf; \
-        for d in all default eth0 eth1; do \
-        echo 1 > $d/rp_filter; echo 0 > $d/send_redirects; echo 0 > $d/accept_redirects; \
-        echo 0 > $d/secure_redirects; echo 0 > $d/accept_source_route; echo 1 > $d/log_martians; done; \
-        echo 0 > all/forwarding";
+        for d in all default; do echo 1 > $d/rp_filter; echo 0 > $d/send_redirects; \
+        echo 0 > $d/accept_redirects; echo 0 > $d/secure_redirects; echo 0 > $d/accept_source_route; \
+        echo 1 > $d/log_martians; done; \
+        echo 1 > eth0/rp_filter; echo 1 > eth1/rp_filter; echo 0 > all/forwarding";
     let node = DamagedNode::ipv4()?;
     let right = node.describe()?;
     let took = node.damage(HARDENING, &right)?;
