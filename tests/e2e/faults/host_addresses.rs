@@ -51,12 +51,16 @@ fn on_loopback(node: &Node, address: IpAddr, request: fn(&Address) -> Request) -
 
 fn an_address_that_the_host_has_goes_to_no_pod_until_the_host_drops_it() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
-    let settings = [("WARM_ENI_TARGET", "0"), ("MAX_ENI", "1")];
+    // The primary ENI's three addresses, and no more.
+    let settings = [("WARM_IP_TARGET", "3"), ("MAX_ENI", "1")];
     let node = lab.node("t3.small", &settings)?;
-    let all = addresses(&node)?;
-    let free = all.iter().find(|(_, view)| view.state == "free");
-    let (own, _) = *free.as_ref().ok_or("no address is free")?;
-    let own = *own;
+    let free = || -> Vec<IpAddr> {
+        let all = addresses(&node).unwrap_or_default();
+        let free = all.iter().filter(|(_, view)| view.state == "free");
+        free.map(|(own, _)| *own).collect()
+    };
+    assert!(eventually(LIMIT, || free().len() == 3));
+    let own = free()[0];
 
     on_loopback(&node, own, addr::add)?;
     assert!(eventually(LIMIT, || seen(&node, own, "quarantined", true)));
