@@ -205,7 +205,8 @@ mod tests {
 
     #[test]
     fn enis_that_pods_cannot_use_are_left_alone_whatever_their_tags_say() {
-        let cases: [(fn(&mut Facts<'_>), &str); 6] = [
+        type Change = fn(&mut Facts<'_>);
+        let cases: [(Change, &str); 6] = [
             (
                 |facts| facts.interface_type = "efa",
                 "its type is efa, not interface",

@@ -96,7 +96,7 @@ impl Call {
 /// EC2's answer.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    Interface(Interface),
+    Interface(Box<Interface>),
     Attached(AttachmentId),
     Assigned {
         addresses: Vec<IpAddr>,

@@ -107,7 +107,7 @@ impl Aws {
                 let eni = out
                     .network_interface()
                     .ok_or_else(|| unreadable(action, "no networkInterface"))?;
-                Ok(Reply::Interface(interface(action, eni)?))
+                Ok(Reply::Interface(Box::new(interface(action, eni)?)))
             }
             Call::AttachNetworkInterface {
                 eni,

@@ -119,7 +119,7 @@ impl Executor {
                     amount: spec.amount,
                 };
                 match self.call(call).await? {
-                    Reply::Interface(eni) => Ok(Answer::Created(self.observe(eni).await?)),
+                    Reply::Interface(eni) => Ok(Answer::Created(self.observe(*eni).await?)),
                     other => Err(unexpected(&other)),
                 }
             }

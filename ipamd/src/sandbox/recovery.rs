@@ -44,7 +44,7 @@ pub struct Agreed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// The pod of this record was deleted while no daemon was running. Its address is in cooldown until this time.
-    Release { record: Record, until: Mono },
+    Release { record: Box<Record>, until: Mono },
     /// A link without a route: an ADD was interrupted before the pod was reachable, or a DEL after it was unreachable.
     RemoveLink(String),
 }
@@ -68,6 +68,7 @@ pub fn plan(
         } else {
             let until = now + cooldown;
             agreed.left.push((record.address, until));
+            let record = Box::new(record);
             steps.push(Step::Release { record, until });
         }
     }

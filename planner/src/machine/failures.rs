@@ -188,7 +188,7 @@ impl Planner {
         eni.assign = None;
         match failure.class {
             Class::Throttled { .. } | Class::Transient | Class::Denied { .. } => {}
-            Class::Exhausted { .. } | Class::Fragmented => {}
+            Class::Exhausted | Class::Fragmented => {}
             // An Assign has no token: a blind repetition would take addresses twice (ec2-and-faults §7 rows 8, 10).
             Class::Limit | Class::NotFound | Class::InUse | Class::Ambiguous | Class::Host => {
                 eni.assign_tries += 1;

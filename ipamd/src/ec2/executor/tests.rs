@@ -218,7 +218,10 @@ async fn a_subnet_that_cannot_be_seen_costs_one_eni_and_not_the_list() {
 
 #[tokio::test]
 async fn a_create_carries_everything_in_one_call() {
-    let (executor, ec2) = executor(true, vec![Ok(Reply::Interface(interface("eni-1")))]);
+    let (executor, ec2) = executor(
+        true,
+        vec![Ok(Reply::Interface(Box::new(interface("eni-1"))))],
+    );
     let command = Command::CreateEni {
         op: Op(1),
         token: "token".into(),
@@ -324,7 +327,7 @@ async fn a_delete_passes_on_ec2s_message() {
 
 #[tokio::test]
 async fn a_repeated_create_is_the_same_to_the_letter() {
-    let answer = || Ok(Reply::Interface(interface("eni-1")));
+    let answer = || Ok(Reply::Interface(Box::new(interface("eni-1"))));
     let (executor, ec2) = executor(true, vec![answer(), answer()]);
     let command = Command::CreateEni {
         op: Op(1),

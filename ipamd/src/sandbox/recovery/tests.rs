@@ -85,7 +85,7 @@ fn a_record_without_its_route_is_released_and_its_address_cools() {
     for links in cases {
         let (steps, agreed) = plan(contents(vec![gone.clone()]), links, COOLDOWN, now());
         let release = Step::Release {
-            record: gone.clone(),
+            record: Box::new(gone.clone()),
             until,
         };
         assert_eq!(steps[0], release);

@@ -27,7 +27,7 @@ pub fn has_one_capability(cluster: &mut Cluster) -> Outcome {
         assert_eq!(field("NoNewPrivs:"), "1");
         assert_eq!(field("Seccomp:"), "2", "a filter");
         let resident = field("VmRSS:");
-        println!(
+        stdout::errln!(
             "          {}: CapEff {NET_ADMIN_ONLY}, resident {resident}",
             node.name
         );

@@ -58,7 +58,7 @@ pub fn run() -> Outcome {
     for _ in 0..NODES {
         cluster.add_node(KIND, &settings)?;
     }
-    println!(
+    stdout::errln!(
         "{:6.1} s  the cluster is started",
         begun.elapsed().as_secs_f64()
     );
@@ -68,10 +68,10 @@ pub fn run() -> Outcome {
         let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
         let time = begun.elapsed().as_secs_f64();
         match outcome {
-            Ok(()) => println!("{time:6.1} s  {name}"),
+            Ok(()) => stdout::errln!("{time:6.1} s  {name}"),
             Err(failed) => {
                 let why = failed.message().unwrap_or_default().to_owned();
-                println!("{time:6.1} s  {name}: FAILED\n{why}");
+                stdout::errln!("{time:6.1} s  {name}: FAILED\n{why}");
                 failures.push(format!("{name}: {why}"));
             }
         }

@@ -61,7 +61,7 @@ spec:
     });
     rolled?;
     let replacements = replacements.map_err(|_| "the churn panicked")??;
-    println!("          {replacements} times {REPLICAS} pods were replaced meanwhile");
+    stdout::errln!("          {replacements} times {REPLICAS} pods were replaced meanwhile");
     cluster.await_kubectl(PATIENCE, &["get", "deployment", CHURN], |text| {
         text.contains(&format!("{REPLICAS}/{REPLICAS}"))
     })?;

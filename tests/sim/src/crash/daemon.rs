@@ -37,16 +37,19 @@ use crate::{
 /// Between a daemon's death and the next one's start.
 const DOWN: Duration = Duration::from_secs(2);
 
-/// The verbs of the serving daemon, if there is one, and its generation.
+/// The verbs of a daemon, and its generation.
+type Generation = (Sandboxes<PodNetwork>, u64);
+
+/// The daemon that serves now, if there is one.
 #[derive(Clone, Debug, Default)]
-pub struct Serving(Arc<Mutex<Option<(Sandboxes<PodNetwork>, u64)>>>);
+pub struct Serving(Arc<Mutex<Option<Generation>>>);
 
 impl Serving {
-    pub fn get(&self) -> Option<(Sandboxes<PodNetwork>, u64)> {
+    pub fn get(&self) -> Option<Generation> {
         self.0.lock().expect("a panic ends the run").clone()
     }
 
-    fn set(&self, serving: Option<(Sandboxes<PodNetwork>, u64)>) {
+    fn set(&self, serving: Option<Generation>) {
         *self.0.lock().expect("a panic ends the run") = serving;
     }
 }

@@ -199,7 +199,7 @@ impl Ledger {
                 let mut eni = self.interface(node, count(amount));
                 eni.tags = tags;
                 self.interfaces[node].push(eni.clone());
-                Reply::Interface(eni)
+                Reply::Interface(Box::new(eni))
             }
             Call::AttachNetworkInterface { eni, device, .. } => {
                 let found = self.find(node, &eni);

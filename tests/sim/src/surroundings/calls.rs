@@ -29,7 +29,7 @@ pub fn apply(state: &mut State, call: &Call, now: Duration) -> Result<Reply, Api
     match call {
         Call::CreateNetworkInterface { .. } => {
             let made = world.create_network_interface(creation(call), now)?;
-            Ok(Reply::Interface(convert::interface(&made)))
+            Ok(Reply::Interface(Box::new(convert::interface(&made))))
         }
         Call::AttachNetworkInterface {
             eni,

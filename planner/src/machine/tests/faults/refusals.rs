@@ -271,7 +271,7 @@ fn an_assign_refused_by_an_unnamed_subnet_shuts_its_own_subnets_gate() {
         let mut world = World::new(
             "m5.large",
             Config {
-                prefix_delegation: matches!(class, Class::Fragmented { .. }),
+                prefix_delegation: matches!(class, Class::Fragmented),
                 ..ip_targets(1, 0)
             },
         );
