@@ -13,8 +13,9 @@ const PARTS: u64 = 8;
 fn part(number: u64) {
     let size = SEEDS / PARTS;
     let seeds = number * size..(number + 1) * size;
-    let report = campaign::run_all(seeds, 1, |line| outln!("{line}")).unwrap();
-    outln!("{report}").unwrap();
+    let report =
+        campaign::run_all(seeds, 1, |line| outln!("{line}")).expect("standard output is open");
+    outln!("{report}").expect("standard output is open");
     assert!(
         report.failures.is_empty(),
         "{} seeds failed",
@@ -108,7 +109,7 @@ const KINDS: [&str; 26] = [
 
 fn crash_everywhere(faults: &[Fault], first: usize, stride: usize) {
     let report = crash::enumerate(faults, first, stride);
-    outln!("{report}").unwrap();
+    outln!("{report}").expect("standard output is open");
     assert_eq!(report.failures, Vec::<String>::new());
     let wanted = (first..report.points.len()).step_by(stride).count();
     assert_eq!(
