@@ -172,7 +172,7 @@ fn check_reports_what_is_missing() -> Outcome {
     let words = ["prevResult has 10.0.255.250, the record", "delete the pod"];
     expect_refusal_of("check", &node, &drifted, Reason::Drift, &words)?;
     let unknown = check("stranger", &pod.added.json)?;
-    let words = ["no record of stranger eth0 in network hawser"];
+    let words = ["no record of stranger eth0 in network aws-cni"];
     expect_refusal_of("check", &node, &unknown, Reason::UnknownSandbox, &words)
 }
 
