@@ -7,7 +7,7 @@ use cluster::{
     command::feed,
 };
 
-use crate::{Outcome, stage::TIMEOUT};
+use crate::{Outcome, setup::TIMEOUT};
 
 /// CAP_NET_ADMIN is bit 12.
 const NET_ADMIN_ONLY: &str = "0000000000001000";

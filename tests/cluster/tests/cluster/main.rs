@@ -9,7 +9,8 @@ mod iam;
 mod node;
 mod pods;
 mod refusal;
-mod stage;
+mod setup;
+mod steps;
 mod uninstall;
 mod upgrade;
 
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         stdout::errln!("cluster: {why}");
         return ExitCode::FAILURE;
     }
-    let mut trials = vec![Trial::test("a_real_kubernetes_runs_hawser", stage::run)];
+    let mut trials = vec![Trial::test("a_real_kubernetes_runs_hawser", steps::run)];
     trials.extend(chart::trials());
     trials.extend(iam::trials());
     libtest_mimic::run(&arguments, trials).exit_code()

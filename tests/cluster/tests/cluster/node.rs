@@ -5,7 +5,7 @@ use cluster::{cluster::Cluster, command::run};
 use crate::{
     Outcome,
     refusal::FULL,
-    stage::{NODES, PATIENCE, TAINT},
+    setup::{NODES, PATIENCE, TAINT},
 };
 
 /// From a cold start, with kube-proxy and CoreDNS coming later than Hawser. The startup taint goes when pods can be served.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use cluster::{cluster::Cluster, command::run, control_plane::API_PORT, images};
 
-use crate::{Outcome, stage::TIMEOUT};
+use crate::{Outcome, setup::TIMEOUT};
 
 /// The deployment and its service.
 pub const WEB: &str = "web";

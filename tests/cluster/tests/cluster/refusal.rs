@@ -2,7 +2,7 @@
 
 use cluster::{cluster::Cluster, images};
 
-use crate::{Outcome, stage::PATIENCE};
+use crate::{Outcome, setup::PATIENCE};
 
 /// A deployment on one node. CoreDNS may have pods on it too, so not all of its pods get an address.
 pub const FULL: &str = "full";

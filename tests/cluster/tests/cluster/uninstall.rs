@@ -4,7 +4,7 @@ use cluster::cluster::Cluster;
 
 use crate::{
     Outcome, daemon,
-    stage::{NODES, PATIENCE},
+    setup::{NODES, PATIENCE},
 };
 
 /// A node with pods refuses and says which; a drained one is cleaned.

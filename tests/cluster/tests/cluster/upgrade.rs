@@ -10,7 +10,7 @@ use cluster::{cluster::Cluster, images};
 
 use crate::{
     Outcome, daemon,
-    stage::{PATIENCE, TIMEOUT},
+    setup::{PATIENCE, TIMEOUT},
 };
 
 const CHURN: &str = "churn";

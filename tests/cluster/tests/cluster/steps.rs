@@ -1,30 +1,25 @@
-//! The cluster of the test, and the scenes that are played on it. Bringing it up takes half a minute of two processors, so
-//! it is brought up once. A scene that fails does not keep the others from being played.
+//! The steps of the test, on one cluster: its start takes half a minute on two processors. A step that fails does not
+//! stop the others.
 
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use cluster::{cluster::Cluster, images, worker::Settings};
 use lab::node::binaries;
 
-use crate::{Outcome, daemon, node, pods, refusal, uninstall, upgrade};
+use crate::{
+    Outcome, daemon, node, pods, refusal,
+    setup::{KIND, NODES, TAINT},
+    uninstall, upgrade,
+};
 
-/// For everything that is awaited. A loaded machine takes ten times as long as an idle one.
-pub const PATIENCE: Duration = Duration::from_secs(240);
-/// The same as kubectl takes it.
-pub const TIMEOUT: &str = "--timeout=240s";
-/// 27 pod addresses.
-pub const KIND: &str = "m5.large";
-pub const NODES: usize = 2;
-pub const TAINT: &str = "hawser.dev/agent-not-ready";
+type Step = fn(&mut Cluster) -> Outcome;
 
-type Scene = fn(&mut Cluster) -> Outcome;
-
-/// In this order: each scene leaves the cluster as the next expects it.
-const SCENES: [(&str, Scene); 12] = [
+/// In this order: each step leaves the cluster in the state that the next one expects.
+const STEPS: [(&str, Step); 12] = [
     ("nodes become ready by themselves", node::becomes_ready),
     ("the daemon has one capability", daemon::has_one_capability),
     ("the chart's own test passes", daemon::passes_helm_test),
@@ -42,7 +37,7 @@ const SCENES: [(&str, Scene); 12] = [
     ("uninstall leaves nothing behind", uninstall::leaves_nothing),
 ];
 
-/// Brings the cluster up and plays every scene.
+/// Starts the cluster and runs every step.
 #[expect(clippy::disallowed_methods, reason = "the test tells real times")]
 pub fn run() -> Outcome {
     let begun = Instant::now();
@@ -63,8 +58,8 @@ pub fn run() -> Outcome {
         begun.elapsed().as_secs_f64()
     );
     let mut failures = Vec::new();
-    for (name, scene) in SCENES {
-        let outcome = catch_unwind(AssertUnwindSafe(|| scene(&mut cluster)));
+    for (name, step) in STEPS {
+        let outcome = catch_unwind(AssertUnwindSafe(|| step(&mut cluster)));
         let outcome = outcome.unwrap_or_else(|panic| Err(panicked(&*panic).into()));
         let time = begun.elapsed().as_secs_f64();
         match outcome {
