@@ -59,6 +59,7 @@ impl Uninstall {
     /// at ever longer intervals.
     fn clean(&self, config: &Config) -> Result<(), UninstallError> {
         let mut told = String::new();
+        let mut cleaned = false;
         loop {
             match uninstall(&config.paths, self.force) {
                 Err(error @ UninstallError::Pods { .. }) if self.wait => {
@@ -67,6 +68,11 @@ impl Uninstall {
                         errln!("ipamd: {text}");
                         told = text;
                     }
+                    std::thread::sleep(PERIOD);
+                }
+                Ok(()) if self.wait && !cleaned => {
+                    // A DEL that was in progress may have written a tombstone into the empty directory.
+                    cleaned = true;
                     std::thread::sleep(PERIOD);
                 }
                 other => return other,
