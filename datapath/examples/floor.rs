@@ -71,7 +71,7 @@ fn measure(count: u16, bare: &[(String, f64)]) -> io::Result<()> {
         let start = Instant::now();
         let mut pod = Socket::from_fd(theirs).expect("the handed-over socket");
         let mut marks = vec![start, Instant::now()];
-        pod::add_observed(&mut host, &mut pod, netns.as_fd(), link, |_| {
+        pod::add_observed(&mut host, &mut pod, netns.as_fd(), link, None, |_| {
             marks.push(Instant::now())
         })
         .expect("wired");
@@ -129,7 +129,7 @@ fn pod_link(i: u16) -> PodLink {
         pod_name: "eth0".to_owned(),
         address: [10, 0, high, low].into(),
         mtu: 9001,
-        index: i % 4,
+        uplink: datapath::uplink::Uplink::eni(i % 4),
         host_mac: datapath::netlink::Mac::local([0, 0, 0, 0, high, low]),
         pod_mac: datapath::netlink::Mac::local([4, 0, 0, 0, high, low]),
     }

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::netlink::Family;
+use nettypes::Family;
 
 /// The next hop of every pod. It is link-local, so it can never be a VPC address. No interface owns it; pods reach it
 /// through a permanent neighbour entry.
@@ -41,8 +41,15 @@ pub const GROUP_BASE: u32 = 0x6b00;
 /// of the indices, so such a link is no longer treated as a pod's link.
 pub const GROUP_DYING: u32 = GROUP_BASE + 0xff;
 
-/// The largest ENI index: the mark has seven bits for it, [`MARK_ENI_MASK`].
-pub const MAX_ENI_INDEX: u16 = 0x7f;
+/// Link group of managed ENIs, so that a rule can tell routes over them from all others ([`RULE_NODE_LOCAL`]). It is
+/// outside the range of the indices.
+pub const GROUP_ENI: u32 = GROUP_BASE + 0xfe;
+
+/// The bits of a link group that hold the index of an ENI.
+pub const GROUP_INDEX_MASK: u32 = 0x7f;
+
+/// The largest ENI index. The mark holds the index plus one, in at most seven bits.
+pub const MAX_ENI_INDEX: u16 = 0x7e;
 
 /// The table of the local pods' /32 and /128 routes, one per family. The AWS VPC CNI's ENI tables are `device + 1` and
 /// `10000 + 100·card + device`, branch ENIs use 101–220, the kernel 253–255. The group base differs from all of them
@@ -52,24 +59,24 @@ pub const PODS_TABLE: u32 = GROUP_BASE;
 /// Every packet → [`PODS_TABLE`]: local pods take precedence over every ENI table. The cost is one /32 lookup for any
 /// number of pods.
 pub const RULE_PODS: u32 = 512;
-/// [`MARK_PRIMARY`] → main: packets that must leave through the primary ENI.
+/// Packets from the node itself continue at [`RULE_HOST_RESUME`]: marks that other programs set on them are not ours.
+pub const RULE_HOST_SKIP: u32 = 1020;
+/// Packets to destinations outside the VPC → main, as far as main has a route for them that is neither over an ENI nor
+/// shorter than [`NODE_LOCAL_PREFIX`]: networks that exist only on the node, such as a container bridge's.
+pub const RULE_NODE_LOCAL: u32 = 1022;
+/// Packets that must leave through the primary ENI → its table.
 pub const RULE_PRIMARY: u32 = 1024;
-/// Mark → ENI table, one rule per secondary ENI. It comes after the primary's rule, because that bit overrides an ENI
-/// index.
+/// Mark → ENI table, one rule per ENI. After the primary's rule, because that bit overrides an ENI's number.
 pub const RULE_ENI: u32 = 1536;
+/// Does nothing. The target of [`RULE_HOST_SKIP`].
+pub const RULE_HOST_RESUME: u32 = 1540;
+/// Routes of main that are shorter than this are never node-local: some VPN clients split the default route in two or four.
+pub const NODE_LOCAL_PREFIX: u32 = 8;
 /// From an ENI's own address → its table: the host's traffic through this ENI. Just before main (32766).
 pub const RULE_ENI_ADDRESS: u32 = 32765;
 
-/// The bits of the packet mark that belong to Hawser. kube-proxy uses 0x4000 and 0x8000, Calico the upper half.
-pub const MARK_MASK: u32 = 0xff;
-/// The bits with the ENI index; 0 is the primary ENI, which needs no rule.
-pub const MARK_ENI_MASK: u32 = 0x7f;
-/// "Leave through the primary ENI": `NodePort` replies and traffic out of the VPC. The same bit as in the AWS VPC CNI's
-/// connection mark.
-pub const MARK_PRIMARY: u32 = 0x80;
-
-/// Route table of the ENI at `device` on network card `card`. The primary ENI (card 0, device 0) uses main, and its
-/// number (1) is unused, as in the AWS VPC CNI.
+/// Route table of the ENI at `device` on network card `card`. Table 1 is the primary ENI's (card 0, device 0); the AWS VPC
+/// CNI leaves that number unused and routes the primary's pods by main.
 #[must_use]
 pub const fn eni_table(card: u32, device: u32) -> u32 {
     if card == 0 {
@@ -79,25 +86,13 @@ pub const fn eni_table(card: u32, device: u32) -> u32 {
     }
 }
 
-/// Link group of the pods on ENI `index`.
-#[must_use]
-pub const fn group(index: u16) -> u32 {
-    GROUP_BASE + index as u32
-}
-
-/// The ENI index of a link group, or `None` if the group is not one of ours.
-#[must_use]
-pub fn index_of_group(group: u32) -> Option<u16> {
-    let index = u16::try_from(group.checked_sub(GROUP_BASE)?).ok()?;
-    (index <= MAX_ENI_INDEX).then_some(index)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn tables_are_upstreams() {
+        assert_eq!(eni_table(0, 0), 1);
         assert_eq!(eni_table(0, 1), 2);
         assert_eq!(eni_table(0, 14), 15);
         assert_eq!(eni_table(1, 1), 10_101);
@@ -111,14 +106,5 @@ mod tests {
             .find(|t| *t == PODS_TABLE);
         assert_eq!(clash, None);
         assert!(!(101..=220).contains(&PODS_TABLE) && !(253..=255).contains(&PODS_TABLE));
-    }
-
-    #[test]
-    fn groups_and_indices_are_inverse_and_bounded() {
-        assert_eq!(index_of_group(group(5)), Some(5));
-        assert_eq!(index_of_group(GROUP_BASE - 1), None);
-        assert_eq!(index_of_group(0), None);
-        assert_eq!(index_of_group(GROUP_DYING), None);
-        assert_eq!(index_of_group(group(MAX_ENI_INDEX) + 1), None);
     }
 }

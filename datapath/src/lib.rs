@@ -10,10 +10,12 @@ pub mod filter;
 #[doc(hidden)]
 pub mod fuzz_entry;
 pub mod host;
+pub mod marks;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod pod;
+pub mod uplink;
 
 #[cfg(test)]
 mod testing;

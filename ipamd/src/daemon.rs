@@ -167,7 +167,7 @@ impl Node {
         let vpc_blocks = vpc_blocks(&imds, &store, &me, contents.vpc_blocks.clone()).await?;
         let egress = vpc_blocks::egress(&config.egress, &me, &vpc_blocks);
         let (host, host_changes) = HostNet::start(
-            me.mac,
+            &me,
             config.pool.family,
             &config.network,
             egress,
@@ -276,6 +276,7 @@ impl Node {
         let own = self.host.local_addresses().await;
         let own = own.map_err(recovery::RecoveryError::from)?;
         pool.tell(Event::HostAddresses(own)).await;
+        self.host.warn_of_mark_conflicts().await;
         pool.tell(Event::Restore(self.agreed.restored.clone()))
             .await;
         let (asking, told) = (executor.clone(), pool.clone());

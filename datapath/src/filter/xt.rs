@@ -3,7 +3,7 @@
 use super::chains::{Action, Fit};
 
 /// Bits of the packet mark that tell ENIs apart: a pod's packet may have any of them, and no other.
-const OWN_MARK_BITS: u32 = crate::constants::MARK_MASK;
+const OWN_MARK_BITS: u32 = crate::marks::Marks::DEFAULT.all();
 
 fn number(info: &[u8], at: usize) -> Option<u32> {
     let bytes = info.get(at..at + 4)?;

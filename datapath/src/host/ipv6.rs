@@ -5,27 +5,23 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::time::Duration;
 
-use super::{During, HostConfig, HostError, ensure_link, rules};
+use super::error::{During, HostError};
+use super::{link as eni_link, rules};
 use crate::constants::{PODS_TABLE, RULE_PODS};
 use crate::netlink::link::Link;
 use crate::netlink::rule::Rule;
 use crate::netlink::{Family, Kind, Socket};
 
-/// All of it except nftables, like [`ensure`](super::ensure) for IPv4.
-pub(super) fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
-    let mac = config.primary_mac;
-    let primary = crate::netlink::wait_for_link_by_mac(socket, mac, Duration::ZERO)
-        .during("find the primary ENI")?
-        .ok_or(HostError::LinkMissing { mac })?;
+/// All of it except nftables. `primary` is the primary ENI's link.
+pub(super) fn ensure(socket: &mut Socket, primary: &Link, mtu: u32) -> Result<(), HostError> {
     if ensure_settings(&primary.name)? {
         socket.count(Kind::Setting);
     }
-    ensure_link(socket, &primary, config.mtu)?;
+    eni_link::ensure(socket, primary, mtu)?;
     let pods = Rule::all(Family::V6, RULE_PODS, PODS_TABLE);
-    rules::ensure(socket, &pods, |r| r.priority == RULE_PODS)?;
-    Ok(primary)
+    let present = socket.rules(Family::V6).during("look at rules")?;
+    rules::diff(&present, &[pods], |r| r.priority == RULE_PODS).apply(socket)
 }
 
 /// A host that forwards is a router, and a router ignores router advertisements by default. When forwarding is enabled,

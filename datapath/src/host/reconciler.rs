@@ -4,19 +4,28 @@
 //! with it, so a repair, which is the same diff as the first set-up, can never undo what was wanted. [`DirtySet`] says which
 //! parts of the state may differ after a notification. It only decides what is looked at, never what is changed.
 
+mod desired;
 mod dirty_set;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
-use super::{Changes, During, EniLink, HostConfig, HostError, eni};
+use super::config::HostConfig;
+use super::eni::{self, EniLink};
+use super::error::{During, HostError};
+use super::monitor::Changes;
+use super::{ipv6, node, rules, stale};
+use crate::netlink::route::{self, LOCAL};
+use crate::netlink::rule::Rule;
 use crate::netlink::{Error, Family, Kind, Mac, Socket, Tally};
 use crate::nft::{Fingerprint, Ruleset};
 use crate::pod::{self, AddError, LinkIndices, PodLink, PodRef, WiredPod};
+use crate::uplink::EniIndex;
 
+use desired::Desired;
 pub use dirty_set::DirtySet;
 
 /// See the module. Belongs to one thread, which is in the namespace that it maintains.
@@ -28,18 +37,6 @@ pub struct Reconciler {
     left: Option<(Ruleset, Fingerprint)>,
 }
 
-/// The desired state.
-#[derive(Debug)]
-struct Desired {
-    config: HostConfig,
-    /// Link index of the primary ENI.
-    primary: u32,
-    /// Secondary ENIs by index, each with the index of its link, if it existed at the last check.
-    enis: BTreeMap<u16, (EniLink, Option<u32>)>,
-    /// By the name of the host end.
-    pods: BTreeMap<String, WiredPod>,
-}
-
 /// The result of a repair.
 #[derive(Debug, Default)]
 pub struct Repaired {
@@ -49,6 +46,8 @@ pub struct Repaired {
     pub failures: Vec<HostError>,
     /// MAC addresses of ENIs whose link has disappeared since the last repair. We cannot bring a link back.
     pub gone: Vec<Mac>,
+    /// The addresses that the kernel takes for the node's own, if they were looked at; see [`Reconciler::local_addresses`].
+    pub local: Option<BTreeSet<IpNet>>,
 }
 
 impl Reconciler {
@@ -57,13 +56,14 @@ impl Reconciler {
     /// # Errors
     /// As [`prepare`](super::prepare).
     pub fn take_over(mut socket: Socket, config: HostConfig) -> Result<Self, HostError> {
-        super::stale::remove(&mut socket)?;
-        let primary = super::prepare(&mut socket, &config)?.index;
+        stale::remove(&mut socket)?;
+        let prepared = node::prepare(&mut socket, &config)?;
         let mut reconciler = Self {
             socket,
             desired: Desired {
                 config,
-                primary,
+                primary: prepared.link.index,
+                source: prepared.source,
                 enis: BTreeMap::new(),
                 pods: BTreeMap::new(),
             },
@@ -83,7 +83,7 @@ impl Reconciler {
     /// # Errors
     /// As [`update_local`](super::update_local).
     pub fn update_local(&mut self, local: Vec<Ipv4Net>) -> Result<(), HostError> {
-        super::update_local(&mut self.socket, &mut self.desired.config, local)?;
+        node::update_local(&mut self.socket, &mut self.desired.config, local)?;
         self.remember_nftables();
         Ok(())
     }
@@ -93,7 +93,8 @@ impl Reconciler {
     /// # Errors
     /// As [`add_eni`](super::add_eni).
     pub fn add_eni(&mut self, eni: EniLink) -> Result<(), HostError> {
-        let index = super::add_eni(&mut self.socket, &eni, Duration::ZERO)?;
+        let marks = self.desired.config.egress.marks;
+        let index = eni::add_eni(&mut self.socket, &eni, marks, Duration::ZERO)?;
         self.desired.enis.insert(eni.index, (eni, Some(index)));
         Ok(())
     }
@@ -102,9 +103,9 @@ impl Reconciler {
     ///
     /// # Errors
     /// As [`remove_eni`](super::remove_eni).
-    pub fn remove_eni(&mut self, index: u16, table: u32) -> Result<(), Vec<HostError>> {
+    pub fn remove_eni(&mut self, index: EniIndex, table: u32) -> Result<(), Vec<HostError>> {
         self.desired.enis.remove(&index);
-        super::remove_eni(&mut self.socket, table)
+        eni::remove_eni(&mut self.socket, table)
     }
 
     /// As [`pod::add`].
@@ -117,7 +118,7 @@ impl Reconciler {
         netns: BorrowedFd<'_>,
         link: &PodLink,
     ) -> Result<LinkIndices, AddError> {
-        let wired = pod::add(&mut self.socket, pod, netns, link)?;
+        let wired = pod::add(&mut self.socket, pod, netns, link, self.desired.source)?;
         self.keep_pod(WiredPod {
             host_index: Some(wired.host_index),
             ..WiredPod::from(link)
@@ -165,7 +166,7 @@ impl Reconciler {
         if dirty.of_pods() {
             repaired.failures.extend(self.repair_ipv6_of_pods().err());
             let pods = self.desired.pods.values();
-            let failure = pod::repair(&mut self.socket, pods).err();
+            let failure = pod::repair(&mut self.socket, pods, self.desired.source).err();
             let failure = failure.map(|source| HostError::Netlink {
                 what: "repair the pods' links",
                 source,
@@ -175,6 +176,14 @@ impl Reconciler {
         // Last: the rule and the table for a mark must be complete before any packet gets the mark.
         if dirty.nftables || dirty.node {
             repaired.failures.extend(self.repair_nftables().err());
+        }
+        if dirty.local {
+            // After the ENIs: their strays are gone by now.
+            let local = self.local_addresses().during("look at local addresses");
+            match local {
+                Ok(local) => repaired.local = Some(local),
+                Err(failure) => repaired.failures.push(failure),
+            }
         }
         repaired.changed = self.socket.changed().since(before);
         repaired
@@ -190,10 +199,37 @@ impl Reconciler {
         Ok(present.any(|mac| macs.contains(&mac) && self.desired.is_unknown(mac)))
     }
 
+    /// Every address that the kernel takes for the node's own: on any link, of any scope, secondary ones and whole networks
+    /// included. A pod must not get one of them, because the node would receive the pod's packets.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn local_addresses(&mut self) -> Result<BTreeSet<IpNet>, Error> {
+        let mut local = BTreeSet::new();
+        for family in [Family::V4, Family::V6] {
+            let routes = self.socket.routes(family, Some(LOCAL))?;
+            let own = routes.iter().filter(|r| r.kind == route::Kind::Local);
+            local.extend(own.map(|r| r.dst));
+        }
+        Ok(local)
+    }
+
+    /// The rules of other programs that decide by mark bits that are ours; see [`conflicts`](super::conflicts).
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn mark_conflicts(&mut self) -> Result<Vec<Rule>, Error> {
+        let present = self.socket.rules(Family::V4)?;
+        Ok(rules::conflicts(&present, self.desired.config.egress.marks))
+    }
+
     fn repair_node(&mut self, repaired: &mut Repaired) {
         let failures = &mut repaired.failures;
-        match super::ensure(&mut self.socket, &self.desired.config) {
-            Ok(primary) => self.desired.primary = primary.index,
+        match node::ensure(&mut self.socket, &self.desired.config) {
+            Ok(prepared) => {
+                self.desired.primary = prepared.link.index;
+                self.desired.source = prepared.source;
+            }
             Err(failure) => failures.push(failure),
         }
         let links = match self.socket.links() {
@@ -203,13 +239,14 @@ impl Reconciler {
                 return failures.push(HostError::Netlink { what, source });
             }
         };
+        let marks = self.desired.config.egress.marks;
         for (eni, index) in self.desired.enis.values_mut() {
             let Some(link) = links.iter().find(|link| link.mac == Some(eni.mac)) else {
                 repaired.gone.extend(index.take().map(|_| eni.mac));
                 continue;
             };
             *index = Some(link.index);
-            failures.extend(eni::ensure(&mut self.socket, eni, link).err());
+            failures.extend(eni::ensure(&mut self.socket, eni, marks, link).err());
         }
     }
 
@@ -221,7 +258,7 @@ impl Reconciler {
         let links = self.socket.links().during("list links")?;
         let pods = &self.desired.pods;
         let of_pods = links.iter().filter(|link| pods.contains_key(&link.name));
-        for _ in 0..super::ipv6::ensure_pod_links(of_pods)? {
+        for _ in 0..ipv6::ensure_pod_links(of_pods)? {
             self.socket.count(Kind::Setting);
         }
         Ok(())
@@ -230,7 +267,7 @@ impl Reconciler {
     /// Writes nothing if the kernel still has what we wrote last and the wanted ruleset has not changed.
     fn repair_nftables(&mut self) -> Result<(), HostError> {
         let wanted = self.ruleset()?;
-        let mut nft = super::nft(&self.socket)?;
+        let mut nft = node::nft(&self.socket)?;
         let what = "read nftables";
         let found = nft.fingerprint().during(what)?;
         let as_left = |(made, left): &(Ruleset, Fingerprint)| *made == wanted && found == *left;
@@ -250,12 +287,12 @@ impl Reconciler {
     }
 
     fn ruleset(&self) -> Result<Ruleset, HostError> {
-        super::ruleset(&self.desired.config, self.desired.primary)
+        node::ruleset(&self.desired.config, self.desired.primary)
     }
 
     fn look_at_nftables(&self) -> Option<(Ruleset, Fingerprint)> {
         let made = self.ruleset().ok()?;
-        let fingerprint = super::nft(&self.socket).ok()?.fingerprint().ok()?;
+        let fingerprint = node::nft(&self.socket).ok()?.fingerprint().ok()?;
         Some((made, fingerprint))
     }
 }

@@ -7,9 +7,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{During, HostError, rules};
+use super::error::{During, HostError};
+use super::rules;
 use crate::constants::{
-    GROUP_DYING, PODS_TABLE, PROTOCOL, RULE_ENI, RULE_ENI_ADDRESS, RULE_PODS, RULE_PRIMARY,
+    GROUP_DYING, PODS_TABLE, PROTOCOL, RULE_ENI, RULE_ENI_ADDRESS, RULE_HOST_RESUME,
+    RULE_HOST_SKIP, RULE_NODE_LOCAL, RULE_PODS, RULE_PRIMARY,
 };
 use crate::netlink::link;
 use crate::netlink::route::{self, MAIN};
@@ -29,7 +31,7 @@ pub(super) fn remove(socket: &mut Socket) -> Result<(), HostError> {
     let mut ours = socket.rules(Family::V4).during(what)?;
     ours.retain(|r| r.protocol == PROTOCOL);
     let (stale, kept): (Vec<_>, Vec<_>) = ours.into_iter().partition(|r| match r.priority {
-        RULE_PODS | RULE_PRIMARY => false,
+        RULE_PODS | RULE_HOST_SKIP | RULE_NODE_LOCAL | RULE_PRIMARY | RULE_HOST_RESUME => false,
         RULE_ENI | RULE_ENI_ADDRESS => !filled.contains(&r.table),
         _ => true,
     });

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use super::HostError;
+use super::error::HostError;
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const RP_FILTER_ALL: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";

@@ -3,22 +3,29 @@
 mod ipv6;
 mod reconciler;
 mod traffic;
+mod upgrade;
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd;
 use std::thread;
+use std::time::Duration;
 
 use super::*;
 use crate::constants::eni_table;
+use crate::marks::Marks;
 use crate::netlink::addr::{self, Address};
+use crate::netlink::link;
 use crate::netlink::link::End;
 use crate::netlink::route::{MAIN, Route};
+use crate::netlink::{Error, Family, Mac, Socket};
 use crate::netlink::{Monitor, Topic};
 use crate::netns::Netns;
-use crate::nft::{Snat, SourcePorts};
+use crate::nft::{Egress, Snat, SourcePorts};
 use crate::pod::{self, PodLink};
 use crate::testing::{keep_only_net_admin, netns, run_in, snapshot, socket_in};
+use crate::uplink::{EniIndex, Uplink};
 
+const MARKS: Marks = Marks::DEFAULT;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 struct Lab {
@@ -36,8 +43,13 @@ fn config() -> HostConfig {
     HostConfig {
         pods: Family::V4,
         block_metadata: false,
-        primary_mac: mac(0),
-        mtu: 9001,
+        primary: EniLink {
+            mac: mac(0),
+            address: Ipv4Addr::new(10, 0, 0, 10),
+            table: eni_table(0, 0),
+            index: EniIndex::PRIMARY,
+            ..eni()
+        },
         egress: Egress {
             local: vec!["10.0.0.0/16".parse().unwrap()],
             snat: Some(Snat {
@@ -53,10 +65,10 @@ fn config() -> HostConfig {
 fn eni() -> EniLink {
     EniLink {
         mac: mac(1),
-        primary: Ipv4Addr::new(10, 0, 0, 20),
+        address: Ipv4Addr::new(10, 0, 0, 20),
         subnet: "10.0.0.0/24".parse().unwrap(),
         table: eni_table(0, 1),
-        index: 1,
+        index: EniIndex(1),
         mtu: 9001,
     }
 }
@@ -108,7 +120,7 @@ impl Lab {
     fn set_up(&mut self) {
         self.on_host(|socket| {
             prepare(socket, &config()).unwrap();
-            add_eni(socket, &eni(), PATIENCE).unwrap();
+            add_eni(socket, &eni(), MARKS, PATIENCE).unwrap();
         });
     }
 
@@ -127,6 +139,7 @@ impl Lab {
             &mut socket_in(&netns),
             netns.as_fd(),
             &link,
+            Some([10, 0, 0, 10].into()),
         )
         .unwrap();
         netns
@@ -139,7 +152,7 @@ fn pod_link(i: u8, index: u16) -> PodLink {
         pod_name: "eth0".to_owned(),
         address: [10, 0, 0, i].into(),
         mtu: 9001,
-        index,
+        uplink: Uplink::eni(index),
         host_mac: Mac::local([0, 0, 0, 0, 0, i]),
         pod_mac: Mac::local([4, 0, 0, 0, 0, i]),
     }
@@ -154,20 +167,26 @@ fn a_node_is_set_up_as_designed() {
         [
             "0: from all lookup local",
             "512: from all lookup 27392 proto 107",
-            "1024: from all fwmark 0x80/0x80 lookup main proto 107",
-            "1536: from all fwmark 0x1/0x7f lookup 2 proto 107",
+            "1020: from all iif lo goto 1540 proto 107",
+            "1022: from all fwmark 0x80/0x80 lookup main suppress_prefixlength 7 suppress_ifgroup 27646 proto 107",
+            "1024: from all fwmark 0x80/0x80 lookup 1 proto 107",
+            "1536: from all fwmark 0x1/0x7f lookup 1 proto 107",
+            "1536: from all fwmark 0x2/0x7f lookup 2 proto 107",
+            "1540: from all nop proto 107",
             "32765: from 10.0.0.20 lookup 2 proto 107",
             "32766: from all lookup main",
             "32767: from all lookup default",
         ]
     );
-    assert_eq!(
-        lab.show("ip route show table 2"),
-        [
-            "default via 10.0.0.1 dev eth1 proto 107",
-            "10.0.0.1 dev eth1 proto 107 scope link"
-        ]
-    );
+    for (table, eni) in [(1, "eth0"), (2, "eth1")] {
+        assert_eq!(
+            lab.show(&format!("ip route show table {table}")),
+            [
+                format!("default via 10.0.0.1 dev {eni} proto 107"),
+                format!("10.0.0.1 dev {eni} proto 107 scope link"),
+            ]
+        );
+    }
     assert_eq!(
         lab.show("ip route"),
         [
@@ -200,7 +219,14 @@ fn disabled_settings_are_removed_and_restored() {
     };
     lab.on_host(|socket| prepare(socket, &off).unwrap());
     let rules = lab.show("ip rule; nft list ruleset").join("\n");
-    for gone in ["1024:", "source_nat", "nodeport_in", "10.0.0.0/16", "ct "] {
+    for gone in [
+        "1022:",
+        "1024:",
+        "source_nat",
+        "nodeport_in",
+        "10.0.0.0/16",
+        "ct ",
+    ] {
         assert!(!rules.contains(gone), "{gone} in {rules}");
     }
     assert!(rules.contains("jump mark_eni"), "{rules}");
@@ -214,7 +240,7 @@ fn another_mark_takes_the_place_of_the_first() {
     lab.show("ip rule add pref 1024 fwmark 0x80/0x80 lookup 77");
     lab.set_up();
     let egress = Egress {
-        mark: 0x100,
+        marks: Marks::new(0x100, 0x7f).unwrap(),
         ..config().egress
     };
     let moved = HostConfig { egress, ..config() };
@@ -222,7 +248,7 @@ fn another_mark_takes_the_place_of_the_first() {
     let rules = lab.show("ip rule | grep ^1024");
     let wanted = [
         "1024: from all fwmark 0x80/0x80 lookup 77",
-        "1024: from all fwmark 0x100/0x100 lookup main proto 107",
+        "1024: from all fwmark 0x100/0x100 lookup 1 proto 107",
     ];
     assert_eq!(rules, wanted, "somebody else's rule stays");
 }
@@ -290,7 +316,7 @@ fn differences_are_repaired() {
     lab.set_up();
     let right = snapshot(&lab.host);
     let meddle = "ip rule del pref 512; ip rule add pref 512 lookup 500 proto 107; \
-                  ip rule del pref 1536; ip rule add pref 1536 fwmark 1/0x7f lookup 7 proto 107; \
+                  ip rule del pref 1536 fwmark 2/0x7f; ip rule add pref 1536 fwmark 2/0x7f lookup 7 proto 107; \
                   ip rule add pref 32765 from 10.0.0.99 lookup 2 proto 107; \
                   ip route replace default via 10.0.0.1 dev eth1 mtu 1200 proto static table 2; \
                   ip route add 10.9.0.0/16 dev eth1 proto 107 table 2; \
@@ -340,7 +366,7 @@ fn a_removed_eni_leaves_nothing_but_its_link() {
     lab.on_host(|socket| prepare(socket, &config()).unwrap());
     let rules = lab.show("ip rule; nft list ruleset");
     lab.on_host(|socket| {
-        add_eni(socket, &eni(), PATIENCE).unwrap();
+        add_eni(socket, &eni(), MARKS, PATIENCE).unwrap();
         remove_eni(socket, eni().table).unwrap();
         remove_eni(socket, eni().table).unwrap();
     });
@@ -360,7 +386,7 @@ fn an_eni_that_is_still_being_attached_is_waited_for() {
     };
     lab.on_host(|socket| {
         prepare(socket, &config()).unwrap();
-        let error = add_eni(socket, &late, Duration::from_millis(1)).unwrap_err();
+        let error = add_eni(socket, &late, MARKS, Duration::from_millis(1)).unwrap_err();
         assert_eq!(
             error.to_string(),
             "no network interface with MAC 02:00:00:00:01:09"
@@ -370,7 +396,7 @@ fn an_eni_that_is_still_being_attached_is_waited_for() {
     let host: &Netns = host;
     std::thread::scope(|scope| {
         let add = || {
-            host.run(|| add_eni(&mut Socket::open().unwrap(), &late, PATIENCE))
+            host.run(|| add_eni(&mut Socket::open().unwrap(), &late, MARKS, PATIENCE))
                 .unwrap()
         };
         let waiter = scope.spawn(add);
@@ -401,14 +427,14 @@ fn an_eni_that_is_still_being_attached_is_waited_for() {
 fn a_failed_setup_is_reported() {
     let mut lab = Lab::new();
     lab.on_host(|socket| {
-        let no_primary = HostConfig { primary_mac: mac(7), ..config() };
+        let no_primary = HostConfig { primary: EniLink { mac: mac(7), ..config().primary }, ..config() };
         assert!(matches!(prepare(socket, &no_primary), Err(HostError::LinkMissing { mac: m }) if m == mac(7)));
-        for index in [0, 128] {
-            let error = add_eni(socket, &EniLink { index, ..eni() }, PATIENCE).unwrap_err();
-            assert!(matches!(error, HostError::Index { index: i } if i == index));
+        for index in [127, 128].map(EniIndex) {
+            let error = add_eni(socket, &EniLink { index, ..eni() }, MARKS, PATIENCE).unwrap_err();
+            assert!(matches!(error, HostError::Index { index: i, .. } if i == index));
         }
         let elsewhere = EniLink { subnet: "10.1.0.0/24".parse().unwrap(), ..eni() };
-        assert!(matches!(add_eni(socket, &elsewhere, PATIENCE), Err(HostError::Subnet { .. })));
+        assert!(matches!(add_eni(socket, &elsewhere, MARKS, PATIENCE), Err(HostError::Subnet { .. })));
     });
     // On a thread in another namespace, nftables and sysctls would belong to another host.
     let error = update_local(&mut lab.socket, &mut config(), Vec::new()).unwrap_err();
@@ -456,7 +482,7 @@ fn net_admin_is_enough() {
     lab.on_host(|socket| {
         keep_only_net_admin();
         prepare(socket, &config()).unwrap();
-        add_eni(socket, &eni(), PATIENCE).unwrap();
+        add_eni(socket, &eni(), MARKS, PATIENCE).unwrap();
         remove_eni(socket, eni().table).unwrap();
     });
 }

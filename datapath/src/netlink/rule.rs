@@ -10,15 +10,32 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use super::{Error, Family, Request, Socket, family};
 use crate::constants::PROTOCOL;
 
-/// A rule that sends matching packets to a table. Two rules with the same priority can differ only in their match.
+/// What happens to a packet that matches a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It is looked up in the rule's table.
+    Lookup,
+    /// Evaluation continues at the first rule with this priority.
+    Goto(u32),
+    /// Nothing: evaluation continues.
+    Nop,
+}
+
+/// A rule, most often one that sends matching packets to a table. Two rules with the same priority can differ only in their match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// The family of the packets.
     pub family: Family,
     /// Lower values come first.
     pub priority: u32,
-    /// The table for the lookup.
+    /// What happens to a matching packet.
+    pub action: Action,
+    /// The table for the lookup; 0 for other actions.
     pub table: u32,
+    /// Ignore routes of the table with this prefix length or a shorter one.
+    pub suppress_prefix: Option<u32>,
+    /// Ignore routes of the table over links of this group.
+    pub suppress_group: Option<u32>,
     /// Value and mask of the packet mark.
     pub mark: Option<(u32, u32)>,
     /// Source prefix.
@@ -38,7 +55,10 @@ impl Rule {
         Self {
             family,
             priority,
+            action: Action::Lookup,
             table,
+            suppress_prefix: None,
+            suppress_group: None,
             mark: None,
             from: None,
             to: None,
@@ -66,7 +86,15 @@ impl Rule {
         }
     }
 
-    /// Parses a `RTM_NEWRULE` or `RTM_DELRULE`; `None` for any other message or family, and for rules without a table.
+    /// A rule of `family` without a table. With our protocol.
+    #[must_use]
+    pub const fn without_table(family: Family, priority: u32, action: Action) -> Self {
+        let mut rule = Self::all(family, priority, 0);
+        rule.action = action;
+        rule
+    }
+
+    /// Parses a `RTM_NEWRULE` or `RTM_DELRULE`; `None` for any other message or family, and for rules that reject packets.
     #[must_use]
     pub fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
         let (RouteNetlinkMessage::NewRule(message) | RouteNetlinkMessage::DelRule(message)) =
@@ -75,11 +103,15 @@ impl Rule {
             return None;
         };
         let header = &message.header;
-        if header.action != RuleAction::ToTable {
-            return None;
-        }
+        let action = match header.action {
+            RuleAction::ToTable => Action::Lookup,
+            RuleAction::Goto => Action::Goto(0),
+            RuleAction::Nop => Action::Nop,
+            _ => return None,
+        };
         let mut rule = Self {
             protocol: 0,
+            action,
             ..Self::all(family::from_code(header.family)?, 0, header.table.into())
         };
         // The kernel omits the mask if it is all ones, and both if there is no mark.
@@ -87,6 +119,14 @@ impl Rule {
         for attribute in &message.attributes {
             match attribute {
                 RuleAttribute::Priority(priority) => rule.priority = *priority,
+                RuleAttribute::Goto(target) => rule.action = Action::Goto(*target),
+                // The kernel shows "none" as all ones.
+                RuleAttribute::SuppressPrefixLen(length) => {
+                    rule.suppress_prefix = Some(*length).filter(|length| *length != u32::MAX);
+                }
+                RuleAttribute::SuppressIfGroup(group) => {
+                    rule.suppress_group = Some(*group).filter(|group| *group != u32::MAX);
+                }
                 RuleAttribute::Table(table) => rule.table = *table,
                 RuleAttribute::FwMark(value) => mark = Some(*value),
                 RuleAttribute::FwMask(value) => mask = Some(*value),
@@ -135,7 +175,7 @@ pub fn dump(family: Family) -> Request {
 }
 
 impl Socket {
-    /// All rules of a family in the namespace that have a table, in the order in which the kernel evaluates them.
+    /// All rules of a family in the namespace that do not reject packets, in the order in which the kernel evaluates them.
     ///
     /// # Errors
     /// As [`Socket::dump`].
@@ -147,13 +187,22 @@ impl Socket {
 fn message(rule: &Rule) -> RuleMessage {
     let mut message = RuleMessage::default();
     message.header.family = family::code(rule.family);
-    message.header.action = RuleAction::ToTable;
+    message.header.action = match rule.action {
+        Action::Lookup => RuleAction::ToTable,
+        Action::Goto(_) => RuleAction::Goto,
+        Action::Nop => RuleAction::Nop,
+    };
     message.header.table = u8::try_from(rule.table).unwrap_or(0);
     let attributes = &mut message.attributes;
     attributes.push(RuleAttribute::Priority(rule.priority));
     if rule.table > 255 {
         attributes.push(RuleAttribute::Table(rule.table));
     }
+    if let Action::Goto(target) = rule.action {
+        attributes.push(RuleAttribute::Goto(target));
+    }
+    attributes.extend(rule.suppress_prefix.map(RuleAttribute::SuppressPrefixLen));
+    attributes.extend(rule.suppress_group.map(RuleAttribute::SuppressIfGroup));
     if let Some((value, mask)) = rule.mark {
         attributes.extend([RuleAttribute::FwMark(value), RuleAttribute::FwMask(mask)]);
     }

@@ -14,8 +14,8 @@ use ipnet::Ipv4Net;
 
 use super::batch::{Batch, Chain, Hook};
 use super::expr::{CtKey, Expr, FibType, Key, Verdict};
-use super::{MARK_ENI_MASK, RTN_LOCAL};
-use crate::constants::MARK_PRIMARY;
+use super::parts::{self, RTN_LOCAL};
+use crate::marks::Marks;
 
 const NODEPORT_IN: &str = "nodeport_in";
 const SOURCE_NAT: &str = "source_nat";
@@ -51,9 +51,8 @@ pub struct Egress {
     pub snat: Option<Snat>,
     /// Whether replies of connections to an address of the primary ENI leave through it, whichever pod handles them.
     pub node_ports: bool,
-    /// The bits of the packet's and the connection's mark that mean "through the primary ENI". They must not overlap
-    /// the ENI index ([`MARK_ENI_MASK`]).
-    pub mark: u32,
+    /// The bits of packets' and connections' marks in use.
+    pub marks: Marks,
 }
 
 impl Default for Egress {
@@ -62,7 +61,7 @@ impl Default for Egress {
             local: Vec::new(),
             snat: None,
             node_ports: false,
-            mark: MARK_PRIMARY,
+            marks: Marks::default(),
         }
     }
 }
@@ -70,7 +69,7 @@ impl Default for Egress {
 impl Egress {
     /// Whether any packet is marked for the primary ENI.
     #[must_use]
-    pub const fn marks(&self) -> bool {
+    pub const fn marks_primary(&self) -> bool {
         self.node_ports || self.snat.is_some()
     }
 }
@@ -119,7 +118,7 @@ pub(super) fn add_chains(batch: &mut Batch, egress: &Egress, primary: u32) {
         add_source_nat(batch);
     }
     if egress.node_ports {
-        add_nodeport_in(batch, primary, egress.mark);
+        add_nodeport_in(batch, primary, egress.marks.primary());
     }
 }
 
@@ -134,18 +133,18 @@ pub(super) fn add_chains(batch: &mut Batch, egress: &Egress, primary: u32) {
 /// a CIDR block that is added to the VPC would move translated connections to an ENI that does not own their source
 /// address.
 pub(super) fn add_clauses(batch: &mut Batch, chain: &str, egress: &Egress) {
-    let mark = egress.mark;
+    let mark = egress.marks.primary();
     if egress.snat.is_some() {
         let jump = [Expr::Verdict(Verdict::Jump(LEAVING))];
         batch.add_rule(chain, &[&IS_NEW[..], &jump].concat());
     }
-    if egress.marks() {
+    if egress.marks_primary() {
         let marked = [
             Expr::LoadCt(CtKey::Mark),
             Expr::Bitwise { mask: mark, xor: 0 },
             Expr::Equals(mark),
         ];
-        let to_primary = super::mark(MARK_ENI_MASK | mark, mark);
+        let to_primary = parts::mark(egress.marks.all(), mark);
         batch.add_rule(chain, &[&marked[..], &to_primary].concat());
     }
 }
@@ -191,7 +190,7 @@ fn spare_local(batch: &mut Batch, egress: &Egress, snat: Snat) {
     let flags = snat.ports.flags();
     let translate = [Expr::Address(snat.to), Expr::SourceNat { flags }];
     let decisions = [
-        (LEAVING, &mark_connection(egress.mark)[..]),
+        (LEAVING, &mark_connection(egress.marks.primary())[..]),
         (TRANSLATED, &translate),
     ];
     let local = disjoint(&egress.local);

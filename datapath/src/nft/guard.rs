@@ -3,7 +3,8 @@
 
 use super::batch::{Batch, Chain, Hook};
 use super::expr::{Expr, Verdict};
-use super::{POD_GROUP, TABLE};
+use super::parts::POD_GROUP;
+use super::socket::TABLE;
 use crate::constants::{GROUP_BASE, INSTANCE_METADATA, INSTANCE_METADATA_V6};
 use crate::netlink::Family;
 

@@ -5,7 +5,10 @@
 //! address and, without a link-local address, no other route. The same rule therefore drops router advertisements and
 //! redirects, which need a link-local source, and neighbour discovery with a forged sender.
 
-use super::{Nft, TABLE, add_check_source, batch::Batch, guard};
+use super::batch::Batch;
+use super::check_source::add_check_source;
+use super::guard;
+use super::socket::{Nft, TABLE};
 use crate::netlink::{Error, Family};
 
 impl Nft {

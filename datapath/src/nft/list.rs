@@ -6,7 +6,7 @@ use std::fmt;
 
 use netlink_packet_core::NlasIterator;
 
-use super::Nft;
+use super::socket::Nft;
 use crate::netlink::{Error, verdict};
 
 const NFTABLES: u16 = 10;

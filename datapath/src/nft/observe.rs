@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::encoder::Encoder;
-use super::{Nft, TABLE};
+use super::socket::{Nft, TABLE};
 use crate::netlink::{Channel, Error, Family, Frame, verdict};
 
 const NFTABLES: u16 = 10;

@@ -33,6 +33,7 @@ fn listed(netns: &Netns) -> String {
 const BARE: &str = "\
 table ip hawser {
 	chain mark_eni {
+		meta mark set meta mark & 0xffffff80
 		iifgroup & 1 == 1 meta mark set meta mark | 0x00000001
 		iifgroup & 2 == 2 meta mark set meta mark | 0x00000002
 		iifgroup & 4 == 4 meta mark set meta mark | 0x00000004
@@ -40,12 +41,19 @@ table ip hawser {
 		iifgroup & 16 == 16 meta mark set meta mark | 0x00000010
 		iifgroup & 32 == 32 meta mark set meta mark | 0x00000020
 		iifgroup & 64 == 64 meta mark set meta mark | 0x00000040
+		meta mark & 0x00000001 == 0x00000000 meta mark set meta mark ^ 0x00000001 return
+		meta mark & 0x00000003 == 0x00000001 meta mark set meta mark ^ 0x00000003 return
+		meta mark & 0x00000007 == 0x00000003 meta mark set meta mark ^ 0x00000007 return
+		meta mark & 0x0000000f == 0x00000007 meta mark set meta mark ^ 0x0000000f return
+		meta mark & 0x0000001f == 0x0000000f meta mark set meta mark ^ 0x0000001f return
+		meta mark & 0x0000003f == 0x0000001f meta mark set meta mark ^ 0x0000003f return
+		meta mark & 0x0000007f == 0x0000003f meta mark set meta mark ^ 0x0000007f return
 	}
 
 	chain choose_eni {
 		type filter hook prerouting priority dstnat + 10; policy accept;
 		iifgroup != 27392/25 return
-		meta mark set meta mark & 0xffffff00
+		meta mark set meta mark & 0xffffff01 | 0x00000001
 		iifgroup != 27392 jump mark_eni
 		fib daddr type local return
 	}

@@ -8,12 +8,14 @@ use std::os::fd::BorrowedFd;
 use netlink_packet_core::NlasIterator;
 use tracing::debug;
 
-use super::{PodLink, guard::GUARD, host_route};
-use crate::constants::{GROUP_DYING, MAX_ENI_INDEX, gateway, index_of_group};
+use super::guard::GUARD;
+use super::pod_link::{PodLink, host_route};
+use crate::constants::{GROUP_DYING, gateway};
 use crate::netlink::addr::{self, Address};
 use crate::netlink::link;
 use crate::netlink::{Errno, Error, Frame, Report, Socket, neigh, route};
 use crate::netns::{Netns, NetnsId};
+use crate::uplink::Uplink;
 
 /// The steps of an ADD, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,7 +90,8 @@ pub enum AddError {
     },
 }
 
-/// Wires a pod (design §4.1). `host` acts in the host's namespace, `pod` in the pod's namespace, which is `netns`.
+/// Wires a pod (design §4.1). `host` acts in the host's namespace, `pod` in the pod's namespace, which is `netns`. `source`
+/// is the source address of the node's own packets to the pod, if one is prescribed; the node must have it.
 ///
 /// # Errors
 /// [`AddError`]. All completed steps are undone first.
@@ -97,8 +100,9 @@ pub fn add(
     pod: &mut Socket,
     netns: BorrowedFd<'_>,
     link: &PodLink,
+    source: Option<IpAddr>,
 ) -> Result<LinkIndices, AddError> {
-    add_observed(host, pod, netns, link, |_| {})
+    add_observed(host, pod, netns, link, source, |_| {})
 }
 
 /// As [`add`]. `done` is called after each step, for measurements.
@@ -110,6 +114,7 @@ pub fn add_observed(
     pod: &mut Socket,
     netns: BorrowedFd<'_>,
     link: &PodLink,
+    source: Option<IpAddr>,
     mut done: impl FnMut(Step),
 ) -> Result<LinkIndices, AddError> {
     validate(link)?;
@@ -119,7 +124,7 @@ pub fn add_observed(
     done(Step::Pair);
     wire_pod(pod, link, wired.pod_index).map_err(|e| undo(host, wired, pod_side(e)))?;
     done(Step::PodSide);
-    wire_host(host, link, wired.host_index).map_err(|e| undo(host, wired, e))?;
+    wire_host(host, link, source, wired.host_index).map_err(|e| undo(host, wired, e))?;
     open_queue(pod, wired.pod_index).map_err(|e| undo(host, wired, pod_side(e)))?;
     done(Step::HostSide);
     Ok(wired)
@@ -138,8 +143,9 @@ fn validate(link: &PodLink) -> Result<(), AddError> {
     if !is_interface_name(&link.pod_name) {
         return invalid("pod interface name", &link.pod_name);
     }
-    if link.index > MAX_ENI_INDEX {
-        return invalid("ENI index", &link.index);
+    let index = link.uplink.index();
+    if !index.is_valid() {
+        return invalid("ENI index", &index);
     }
     if !is_pod_address(link.address) {
         return invalid("pod address", &link.address);
@@ -200,7 +206,7 @@ fn make_pair(
         });
     };
     // A link that a crash left in the group for deletion is ours too.
-    let ours = index_of_group(holder.group).is_some() || holder.group == GROUP_DYING;
+    let ours = Uplink::of_group(holder.group).is_some() || holder.group == GROUP_DYING;
     if holder.kind.as_deref() != Some("veth") || !ours {
         return Err(AddError::HostNameTaken { name: name.clone() });
     }
@@ -315,7 +321,12 @@ fn without_ipv6(mut report: Report, position: usize) -> Report {
 /// The host end is set up here and not at its creation. If it were up without a carrier, the kernel would search all
 /// IPv6 routes of the host (`rt6_sync_down_dev`), and there were three for each pod. A link-local address would also
 /// make every link-local source of the pod valid.
-fn wire_host(host: &mut Socket, link: &PodLink, index: u32) -> Result<(), AddError> {
+fn wire_host(
+    host: &mut Socket,
+    link: &PodLink,
+    source: Option<IpAddr>,
+    index: u32,
+) -> Result<(), AddError> {
     let requests = [
         // For a pod with an IPv6 address, this blocks all IPv4: there is no route back to any IPv4 source.
         link::set_inet_conf(index, &GUARD),
@@ -323,11 +334,16 @@ fn wire_host(host: &mut Socket, link: &PodLink, index: u32) -> Result<(), AddErr
         link::up(index),
         neigh::set_permanent(index, link.address, link.pod_mac),
         // Never "replace": an existing route is evidence that another pod has this address.
-        route::add(&host_route(link.address, index)),
+        route::add(&host_route(link.address, index, source)),
     ];
     let failed = |e| refused(Step::HostSide, e);
     let report = host.batch(&requests).map_err(failed)?;
-    match without_ipv6(report, 1).ok() {
+    let mut done = without_ipv6(report, 1).ok();
+    // The node has lost the source address a moment ago. The pod is reachable without it, and a repair adds it.
+    if source.is_some() && matches!(&done, Err(e) if e.is(Errno::EINVAL)) {
+        done = host.apply(&route::add(&host_route(link.address, index, None)));
+    }
+    match done {
         Err(e) if e.is(Errno::EEXIST) => Err(AddError::AddressInUse {
             address: link.address,
         }),
@@ -404,7 +420,7 @@ mod tests {
             pod_name: "eth0".to_owned(),
             address: [10, 0, 0, 5].into(),
             mtu: 1500,
-            index: 0,
+            uplink: Uplink::eni(0),
             host_mac: Mac([2, 0, 0, 0, 0, 1]),
             pod_mac: Mac([2, 0, 0, 0, 0, 2]),
         };

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use super::host_route;
+use super::pod_link::host_route;
 use crate::constants::GROUP_DYING;
 use crate::netlink::link::{self, Change};
 use crate::netlink::route;
@@ -39,7 +39,7 @@ pub fn unroute(host: &mut Socket, pod: &PodRef) -> Result<(), Error> {
 /// # Errors
 /// As [`unroute`].
 pub fn unroute_over(host: &mut Socket, address: IpAddr, host_index: u32) -> Result<(), Error> {
-    gone_ok(host.apply(&route::del(&host_route(address, host_index))))
+    gone_ok(host.apply(&route::del(&host_route(address, host_index, None))))
 }
 
 /// Phase two: removes the pair. Takes an RCU grace period.

@@ -8,13 +8,16 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::*;
-use crate::constants::{GROUP_BASE, GROUP_DYING, RULE_PODS};
+use crate::constants::{GATEWAY, GROUP_BASE, GROUP_DYING, PODS_TABLE, RULE_PODS};
 use crate::netlink::link::{Change, InetConf};
 use crate::netlink::rule::Rule;
-use crate::netlink::{Errno, Socket, addr, link, route, rule};
+use crate::netlink::{Errno, Mac, Socket, addr, link, route, rule};
 use crate::netns::Netns;
 use crate::testing::{keep_only_net_admin, netns, run_in, snapshot, socket_in};
+use crate::uplink::Uplink;
 
 /// A host, and one pod that is not wired yet.
 struct Lab {
@@ -38,7 +41,13 @@ impl Lab {
     }
 
     fn add(&mut self, link: &PodLink) -> Result<LinkIndices, AddError> {
-        add(&mut self.host, &mut self.pod, self.pod_ns.as_fd(), link)
+        add(
+            &mut self.host,
+            &mut self.pod,
+            self.pod_ns.as_fd(),
+            link,
+            None,
+        )
     }
 
     fn check(&mut self, link: &PodLink) -> Vec<Drift> {
@@ -70,7 +79,7 @@ fn pod_link(i: u8) -> PodLink {
         pod_name: "eth0".to_owned(),
         address: [10, 0, 0, i].into(),
         mtu: 9001,
-        index: 1,
+        uplink: Uplink::eni(1),
         host_mac: Mac::local([0, 0, 0, 0, 0, i]),
         pod_mac: Mac::local([4, 0, 0, 0, 0, i]),
     }
@@ -198,7 +207,14 @@ fn a_late_repetition_of_del_does_not_cut_off_the_next_owner() {
         host_name: "enisecond".to_owned(),
         ..first.clone()
     };
-    add(&mut lab.host, &mut second_pod, second_ns.as_fd(), &second).unwrap();
+    add(
+        &mut lab.host,
+        &mut second_pod,
+        second_ns.as_fd(),
+        &second,
+        None,
+    )
+    .unwrap();
     unroute(&mut lab.host, &reference(&first)).unwrap();
     unlink(&mut lab.host, &first.host_name).unwrap();
     unroute(&mut lab.host, &reference(&first)).unwrap();
@@ -212,7 +228,7 @@ fn many_links_go_together_and_only_they() {
     lab.add(&stays).unwrap();
     let pods: Vec<_> = (2..6).map(|i| (pod(), pod_link(i))).collect();
     for ((ns, _), link) in &pods {
-        add(&mut lab.host, &mut socket_in(ns), ns.as_fd(), link).unwrap();
+        add(&mut lab.host, &mut socket_in(ns), ns.as_fd(), link, None).unwrap();
     }
     let mut names: Vec<_> = pods
         .iter()
@@ -370,7 +386,7 @@ fn pods_are_found_again() {
     let found = HostSide {
         ifindex: wired.host_index,
         name: link.host_name.clone(),
-        index: 1,
+        uplink: Uplink::eni(1),
         mac: Some(link.host_mac),
         address: Some(link.address),
     };
@@ -401,7 +417,7 @@ fn net_admin_is_enough() {
             keep_only_net_admin();
             let refused = pod_ns.run(|| ()).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
-            add(&mut host, &mut pod, pod_ns.as_fd(), &link).unwrap();
+            add(&mut host, &mut pod, pod_ns.as_fd(), &link, None).unwrap();
             assert_eq!(check(&mut host, &mut pod, &link).unwrap(), []);
             unroute(&mut host, &reference(&link)).unwrap();
             unlink(&mut host, &link.host_name).unwrap();
@@ -440,6 +456,7 @@ fn a_pod_cannot_use_another_pods_address() {
         &mut receiver,
         receiver_ns.as_fd(),
         &pod_link(6),
+        None,
     )
     .unwrap();
     let forged = IpAddr::from([10, 0, 0, 77]);

@@ -6,12 +6,15 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::{Drift, PodLink, guard::GUARD, host_route};
-use crate::constants::{PODS_TABLE, group};
+use super::drift::{Drift, Side, compare_link, has_route, ipv6_drift};
+use super::guard::GUARD;
+use super::pod_link::{PodLink, host_route};
+use crate::constants::PODS_TABLE;
 use crate::netlink::link::{self, Change, Link};
 use crate::netlink::neigh::{self, Neighbour};
 use crate::netlink::route::{self, Route};
 use crate::netlink::{Error, Family, Mac, Request, Socket};
+use crate::uplink::Uplink;
 
 /// The host's side of a wired pod. Not all of it is known for a pod that was found without a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +25,8 @@ pub struct WiredPod {
     pub host_index: Option<u32>,
     /// The pod's address.
     pub address: IpAddr,
-    /// Index of the ENI that owns it.
-    pub index: u16,
+    /// Where its packets leave the node.
+    pub uplink: Uplink,
     /// Of the host end, in bytes.
     pub mtu: Option<u32>,
     /// MAC address of the host end.
@@ -38,7 +41,7 @@ impl From<&PodLink> for WiredPod {
             host_name: link.host_name.clone(),
             host_index: None,
             address: link.address,
-            index: link.index,
+            uplink: link.uplink,
             mtu: Some(link.mtu),
             host_mac: Some(link.host_mac),
             pod_mac: Some(link.pod_mac),
@@ -47,9 +50,73 @@ impl From<&PodLink> for WiredPod {
 }
 
 impl WiredPod {
+    /// The differences of the host's side: of its link, the routes of the pods table over it and the neighbours on it.
+    ///
+    /// `source`: the source address that its route shall have, if one is prescribed.
+    #[must_use]
+    pub fn drift(
+        &self,
+        end: &Link,
+        routes: &[Route],
+        neighbours: &[Neighbour],
+        source: Option<IpAddr>,
+    ) -> Vec<Drift> {
+        let mut drift = self.link_drift(end);
+        let wrong = |setting: Option<i32>, want| setting.filter(|have| *have != want);
+        drift.extend(wrong(end.rp_filter, 1).map(|have| Drift::RpFilter { have }));
+        drift.extend(wrong(end.forwarding, 1).map(|_| Drift::Forwarding));
+        drift.extend(wrong(end.accept_redirects, 0).map(|_| Drift::Redirects));
+        if self.address.is_ipv6() {
+            drift.extend(end.ipv6.iter().flat_map(ipv6_drift));
+        }
+        let address = self.address;
+        let route = host_route(address, end.index, source);
+        if !has_route(routes, &route) {
+            drift.push(Drift::HostRouteMissing { address });
+        } else if let Some(want) = route.source.filter(|_| !routes.contains(&route)) {
+            drift.push(Drift::HostRouteSource { address, want });
+        }
+        let missing = |mac| !neighbours.contains(&self.neighbour(end.index, mac));
+        if self.pod_mac.is_some_and(missing) {
+            drift.push(Drift::NeighbourMissing {
+                side: Side::Host,
+                address,
+            });
+        }
+        drift
+    }
+
+    /// As [`WiredPod::drift`], of what the pair is made with.
+    #[must_use]
+    pub fn link_drift(&self, end: &Link) -> Vec<Drift> {
+        let mut drift = Vec::new();
+        compare_link(Side::Host, end, self.mtu, self.host_mac, &mut drift);
+        let want = self.uplink.group();
+        if end.group != want {
+            drift.push(Drift::Group {
+                want,
+                have: end.group,
+            });
+        }
+        // Without the permanent neighbour entry, a link without ARP could not send anything.
+        if end.arp && self.pod_mac.is_some() {
+            drift.push(Drift::Arp);
+        }
+        drift
+    }
+
+    fn neighbour(&self, index: u32, mac: Mac) -> Neighbour {
+        Neighbour {
+            index,
+            address: self.address,
+            mac,
+            permanent: true,
+        }
+    }
+
     /// The requests that correct `drift`, in an order in which none undoes another: a link loses its neighbours when it goes
     /// up, leaves ARP or changes its MAC address. IPv6 settings that exist only in `/proc/sys` are the reconciler's.
-    fn remedy(&self, end: &Link, drift: &[Drift]) -> Vec<Request> {
+    fn remedy(&self, end: &Link, drift: &[Drift], source: Option<IpAddr>) -> Vec<Request> {
         let has = |wanted: fn(&Drift) -> bool| drift.iter().any(wanted);
         let up = has(|d| matches!(d, Drift::LinkDown { .. }));
         let arp = has(|d| matches!(d, Drift::Arp));
@@ -67,7 +134,7 @@ impl WiredPod {
             arp: arp.then_some(false),
             mtu: self.mtu.filter(|_| mtu),
             mac: self.host_mac.filter(|_| mac),
-            group: moved.then_some(group(self.index)),
+            group: moved.then_some(self.uplink.group()),
             ..Change::default()
         };
         let mut requests = Vec::new();
@@ -86,7 +153,11 @@ impl WiredPod {
         requests.extend(known.map(|mac| neigh::set_permanent(end.index, self.address, mac)));
         // "add", never "replace": a route over another link shows that another pod has this address.
         if has(|d| matches!(d, Drift::HostRouteMissing { .. })) {
-            requests.push(route::add(&host_route(self.address, end.index)));
+            requests.push(route::add(&host_route(self.address, end.index, source)));
+        }
+        // This route is over the pod's own link, so that "replace" is safe, and leaves no gap.
+        if has(|d| matches!(d, Drift::HostRouteSource { .. })) {
+            requests.push(route::replace(&host_route(self.address, end.index, source)));
         }
         requests
     }
@@ -124,12 +195,14 @@ impl Observed {
 }
 
 /// Compares the host's side of all `pods` with the kernel and corrects what differs. Pods whose link is gone are skipped.
+/// `source`: as for [`add`](super::add).
 ///
 /// # Errors
 /// When the kernel cannot be queried, or the first refusal; the other pods are corrected anyway.
 pub fn repair<'a>(
     host: &mut Socket,
     pods: impl Iterator<Item = &'a WiredPod>,
+    source: Option<IpAddr>,
 ) -> Result<(), Error> {
     let observed = Observed::of(host)?;
     let mut requests = Vec::new();
@@ -142,8 +215,8 @@ pub fn repair<'a>(
             .get(&end.index)
             .map_or(&[][..], Vec::as_slice);
         let on = observed.neighbours.get(&end.index);
-        let drift = pod.drift(end, routes, on.map_or(&[][..], Vec::as_slice));
-        requests.extend(pod.remedy(end, &drift));
+        let drift = pod.drift(end, routes, on.map_or(&[][..], Vec::as_slice), source);
+        requests.extend(pod.remedy(end, &drift, source));
     }
     let report = host.batch(&requests)?;
     // A link that disappeared between reading and correcting belonged to a pod that has ended.

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use datapath::{
-    constants::{MARK_ENI_MASK, MARK_PRIMARY},
-    nft::SourcePorts,
-};
+use datapath::{marks::Marks, nft::SourcePorts};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::Reader;
@@ -22,9 +19,10 @@ pub struct Egress {
     pub excluded: Vec<Ipv4Net>,
     /// `AWS_VPC_CNI_NODE_PORT_SUPPORT`.
     pub node_ports: bool,
-    /// `AWS_VPC_K8S_CNI_CONNMARK`: the bits of the packet's and the connection's mark that mean the primary ENI.
-    pub mark: u32,
-    /// `HAWSER_VPC_CIDR_PERIOD`: how often the metadata service is checked for the VPC's CIDR blocks.
+    /// `AWS_VPC_K8S_CNI_CONNMARK`, the bits of packets' and connections' marks that stand for the primary ENI, and
+    /// `HAWSER_ENI_MARK_MASK`, the bits of packets' marks that hold the number of an ENI.
+    pub marks: Marks,
+    /// `HAWSER_VPC_CIDR_PERIOD`: how often the metadata service is asked for the VPC's blocks.
     pub period: Duration,
 }
 
@@ -35,7 +33,7 @@ impl Reader<'_> {
             ports: self.source_ports(),
             excluded: self.excluded(),
             node_ports: self.flag("AWS_VPC_CNI_NODE_PORT_SUPPORT", true),
-            mark: self.mark(),
+            marks: self.marks(),
             period: self.period(),
         }
     }
@@ -69,20 +67,38 @@ impl Reader<'_> {
         nets
     }
 
-    fn mark(&mut self) -> u32 {
-        const NAME: &str = "AWS_VPC_K8S_CNI_CONNMARK";
-        let Some(text) = self.text(NAME) else {
-            return MARK_PRIMARY;
-        };
-        match any_base(text.trim()) {
-            // The low bits identify secondary ENIs, and cannot mean the primary ENI at the same time.
-            Some(mark) if mark != 0 && mark & MARK_ENI_MASK == 0 => mark,
-            _ => {
-                let wanted = "a 32-bit number other than 0, with the low seven bits clear";
-                self.ignore(NAME, text, wanted);
-                MARK_PRIMARY
-            }
+    /// The bits that upstream's setting names are ignored where they cannot be used, as upstream does.
+    fn marks(&mut self) -> Marks {
+        const PRIMARY: &str = "AWS_VPC_K8S_CNI_CONNMARK";
+        const ENI: &str = "HAWSER_ENI_MARK_MASK";
+        let eni = self.eni_mask(ENI);
+        let fallback = || Marks::new(Marks::DEFAULT.primary(), eni);
+        let text = self.text(PRIMARY);
+        let given = text.as_deref().map(|text| {
+            let primary = any_base(text.trim())?;
+            Marks::new(primary, eni).ok()
+        });
+        if let Some(Some(marks)) = given {
+            return marks;
         }
+        if let Some(text) = text {
+            let wanted = format!("a 32-bit number other than 0, without the bits {eni:#x}");
+            self.ignore(PRIMARY, text, &wanted);
+        }
+        fallback().unwrap_or_else(|error| {
+            self.wrong(ENI, format!("{eni:#x}"), &error.to_string());
+            Marks::DEFAULT
+        })
+    }
+
+    fn eni_mask(&mut self, name: &'static str) -> u32 {
+        let Some(text) = self.text(name) else {
+            return Marks::DEFAULT.eni_mask();
+        };
+        any_base(text.trim()).unwrap_or_else(|| {
+            self.wrong(name, text, "a 32-bit number, such as 0x7f");
+            Marks::DEFAULT.eni_mask()
+        })
     }
 
     fn period(&mut self) -> Duration {
@@ -128,7 +144,7 @@ mod tests {
             ports: SourcePorts::Random,
             excluded: Vec::new(),
             node_ports: true,
-            mark: 0x80,
+            marks: Marks::DEFAULT,
             period: Duration::from_secs(30),
         };
         assert_eq!((config.egress, config.notices), (wanted, Vec::new()));
@@ -148,11 +164,27 @@ mod tests {
     fn an_invalid_mark_is_ignored_and_reported() {
         for text in ["0", "blue", "0x1", "0xff", "0x100000000"] {
             let config = read(&[("AWS_VPC_K8S_CNI_CONNMARK", text)]);
-            assert_eq!(config.egress.mark, 0x80, "{text}");
+            assert_eq!(config.egress.marks, Marks::DEFAULT, "{text}");
             assert_eq!(config.notices.len(), 1, "{text}");
         }
         let config = read(&[("AWS_VPC_K8S_CNI_CONNMARK", "0x80000000")]);
-        assert_eq!(config.egress.mark, 0x8000_0000);
+        assert_eq!(config.egress.marks, Marks::new(0x8000_0000, 0x7f).unwrap());
+    }
+
+    #[test]
+    fn the_bits_of_enis_can_be_moved_and_wrong_ones_are_named() {
+        let config = read(&[("HAWSER_ENI_MARK_MASK", "0x7f0000")]);
+        assert_eq!(config.egress.marks, Marks::new(0x80, 0x7f_0000).unwrap());
+        let both = [
+            ("HAWSER_ENI_MARK_MASK", "0xf000"),
+            ("AWS_VPC_K8S_CNI_CONNMARK", "0x800"),
+        ];
+        assert_eq!(read(&both).egress.marks, Marks::new(0x800, 0xf000).unwrap());
+        for text in ["blue", "0x7", "0x5f", "0xff", "0xf0"] {
+            let pairs = BTreeMap::from([("HAWSER_ENI_MARK_MASK", text)]);
+            let error = Config::read(&pairs).unwrap_err().to_string();
+            assert!(error.contains("HAWSER_ENI_MARK_MASK"), "{error}");
+        }
     }
 
     #[test]

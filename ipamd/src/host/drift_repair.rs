@@ -10,7 +10,6 @@ use datapath::{
     host::{Changes, DirtySet, HostMonitor, Repaired},
     netlink::Kind,
 };
-use ipnet::IpNet;
 use planner::Mono;
 use proto::error_chain::chain;
 use tokio::{
@@ -73,8 +72,14 @@ impl DriftRepair {
                         return;
                     }
                 }
-                if self.send_addresses(&mut known).await.is_err() {
-                    return;
+                if let Some(local) = repaired.local
+                    && known.as_ref() != Some(&local)
+                {
+                    known = Some(local.clone());
+                    let local = local.into_iter().collect();
+                    if self.news.send(HostNews::Addresses(local)).await.is_err() {
+                        return;
+                    }
                 }
                 tokio::time::sleep(PAUSE).await;
             }
@@ -91,25 +96,6 @@ impl DriftRepair {
                 dirty = self.host.mark_dirty(told, dirty).await;
             }
             self.tell(&mut dirty);
-        }
-    }
-
-    /// Sends the node's own addresses if they are not the `known` ones.
-    async fn send_addresses(
-        &self,
-        known: &mut Option<Vec<IpNet>>,
-    ) -> Result<(), mpsc::error::SendError<HostNews>> {
-        match self.host.local_addresses().await {
-            Ok(now) if known.as_ref() != Some(&now) => {
-                *known = Some(now.clone());
-                self.news.send(HostNews::Addresses(now)).await
-            }
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let error = chain(&error);
-                tracing::error!(error, "could not list the node's own addresses");
-                Ok(())
-            }
         }
     }
 

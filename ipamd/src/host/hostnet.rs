@@ -4,11 +4,13 @@
 use std::{collections::BTreeSet, net::IpAddr, os::fd::AsFd, sync::Arc, time::Duration};
 
 use datapath::{
+    constants::eni_table,
     host::{self, Changes, DirtySet, EniLink, HostConfig, HostMonitor, Reconciler, Repaired},
-    netlink::{self, Socket, route},
+    netlink::{self, Socket},
     netns::{Netns, NetnsError, NetnsId},
     nft::Egress,
     pod::{self, AddError, HostSide, PodLink, PodRef, WiredPod},
+    uplink::{self, Uplink},
 };
 use ipnet::{IpNet, Ipv4Net};
 use nettypes::{Family, Mac};
@@ -22,6 +24,7 @@ use crate::{
         link_reaper::Reaper,
         seam::{EniHost, PodHost, WireError},
     },
+    node::identity::Identity,
     runtime::worker::{Gone, Worker},
     state::store::Record,
     telemetry::metrics::Metrics,
@@ -67,7 +70,7 @@ impl HostNet {
     /// # Errors
     /// The kernel's error, with the object.
     pub fn start(
-        primary: Mac,
+        me: &Identity,
         family: Family,
         network: &config::Network,
         egress: Egress,
@@ -77,8 +80,14 @@ impl HostNet {
         let (socket, reaping) = (Socket::open()?, Socket::open()?);
         let monitor = HostMonitor::open(family, &[socket.port(), reaping.port()])?;
         let settings = HostConfig {
-            primary_mac: primary,
-            mtu: network.eni_mtu,
+            primary: EniLink {
+                mac: me.mac,
+                address: me.address,
+                subnet: me.subnet_cidr,
+                table: eni_table(0, 0),
+                index: uplink::EniIndex::PRIMARY,
+                mtu: network.eni_mtu,
+            },
             egress,
             block_metadata: network.block_pod_imds,
             pods: family,
@@ -145,19 +154,26 @@ impl HostNet {
     /// # Errors
     /// [`WireError`] if the kernel could not be queried.
     pub async fn local_addresses(&self) -> Result<Vec<IpNet>, WireError> {
-        let list = |host: &mut Reconciler| {
-            let mut local = Vec::new();
-            for family in [Family::V4, Family::V6] {
-                let routes = host.socket().routes(family, Some(route::LOCAL))?;
-                let own = routes.iter().filter(|r| r.kind == route::Kind::Local);
-                local.extend(own.map(|r| r.dst));
-            }
-            local.sort_unstable();
-            local.dedup();
-            Ok(local)
+        let local = self.writer.run(Reconciler::local_addresses).await?;
+        let local = local.map_err(|e| WireError::Kernel(e.into()))?;
+        Ok(local.into_iter().collect())
+    }
+
+    /// Logs a warning for each rule of another program that decides by mark bits that are ours.
+    pub async fn warn_of_mark_conflicts(&self) {
+        let Ok(Ok(rules)) = self.writer.run(Reconciler::mark_conflicts).await else {
+            return;
         };
-        let listed: Result<_, netlink::Error> = self.writer.run(list).await?;
-        listed.map_err(|e| WireError::Kernel(e.into()))
+        for rule in rules {
+            let (mark, mask) = rule.mark.unwrap_or_default();
+            tracing::warn!(
+                priority = rule.priority,
+                mark = format!("{mark:#x}/{mask:#x}"),
+                table = rule.table,
+                "a rule of another program uses the mark bits of pods: set HAWSER_ENI_MARK_MASK or \
+                 AWS_VPC_K8S_CNI_CONNMARK to other bits"
+            );
+        }
     }
 
     /// The addresses of every Ethernet link of the node: each attached ENI has one.
@@ -184,10 +200,10 @@ impl HostNet {
     fn eni_link(&self, eni: &ConfigureEni) -> EniLink {
         EniLink {
             mac: eni.mac,
-            primary: eni.primary,
+            address: eni.primary,
             subnet: eni.subnet_cidr,
-            table: datapath::constants::eni_table(eni.card.into(), eni.device.into()),
-            index: eni.index.get(),
+            table: eni_table(eni.card.into(), eni.device.into()),
+            index: uplink::EniIndex(eni.index.get()),
             mtu: self.eni_mtu,
         }
     }
@@ -223,7 +239,7 @@ impl EniHost for HostNet {
         let table = self.eni_link(&eni).table;
         match self
             .writer
-            .run(move |host| host.remove_eni(eni.index.get(), table))
+            .run(move |host| host.remove_eni(uplink::EniIndex(eni.index.get()), table))
             .await
         {
             Ok(Ok(())) => Ok(()),
@@ -323,7 +339,7 @@ pub fn link_of(record: &Record) -> PodLink {
         pod_name: record.sandbox.ifname.clone(),
         address: record.address,
         mtu: record.mtu,
-        index: record.index,
+        uplink: Uplink::eni(record.index),
         host_mac: record.host_mac,
         pod_mac: record.pod_mac,
     }
@@ -336,7 +352,7 @@ fn wired_pod_of(record: &Record) -> WiredPod {
         host_name: record.host_name.clone(),
         host_index: None,
         address: record.address,
-        index: record.index,
+        uplink: Uplink::eni(record.index),
         mtu: Some(record.mtu).filter(|mtu| *mtu > 0),
         host_mac: record.host_mac.nonzero(),
         pod_mac: record.pod_mac.nonzero(),

@@ -30,7 +30,7 @@ pub fn egress(settings: &config::Egress, me: &Identity, blocks: &[Ipv4Net]) -> n
         local: local(settings, blocks),
         snat: (!settings.external_snat).then_some(snat),
         node_ports: settings.node_ports,
-        mark: settings.mark,
+        marks: settings.marks,
     }
 }
 

@@ -82,7 +82,7 @@ fn one(eni: &view::Eni, now: Wall) -> Value {
         "AvailableIPv4Cidrs": four,
         "IPv6Cidrs": six,
         "IsExcludedForPodIPs": false,
-        "RouteTableID": if eni.primary { 254 } else { eni_table(eni.card, device) },
+        "RouteTableID": eni_table(eni.card, device),
         "SubnetID": eni.subnet,
     })
 }
@@ -134,7 +134,7 @@ fn used(address: &view::Address, ip: IpAddr, now: Wall) -> Value {
 pub(super) fn network_settings(config: &Config) -> Value {
     let egress = &config.egress;
     json!({
-        "AWS_VPC_K8S_CNI_CONNMARK": egress.mark,
+        "AWS_VPC_K8S_CNI_CONNMARK": egress.marks.primary(),
         "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS": egress.excluded.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "AWS_VPC_K8S_CNI_EXTERNALSNAT": egress.external_snat,
         "AWS_EXTERNAL_SERVICE_CIDRS": [],

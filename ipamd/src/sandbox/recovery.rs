@@ -180,7 +180,7 @@ fn adopted(link: &HostSide, enis: &[Observed]) -> Option<Record> {
         pod: Pod::default(),
         address,
         eni,
-        index: link.index,
+        index: link.uplink.index().0,
         host_name: link.name.clone(),
         host_mac: link.mac.unwrap_or_default(),
         pod_mac: Mac::default(),

@@ -6,7 +6,6 @@ use std::{
 };
 
 use datapath::{
-    constants::group,
     netlink::{
         Errno, Socket,
         addr::{self, Address},
@@ -15,6 +14,7 @@ use datapath::{
         route::{self, MAIN, Route},
     },
     netns::Netns,
+    uplink::Uplink,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nettypes::Mac;
@@ -30,7 +30,7 @@ const VPC_MTU: u32 = 9001;
 const DEFAULT_ROUTE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 const DEFAULT_ROUTE_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0);
 /// The link group whose sources are checked in IPv6.
-const CHECKED: u32 = group(0);
+const CHECKED: u32 = Uplink::eni(0).group();
 
 #[derive(Debug)]
 pub struct Port {

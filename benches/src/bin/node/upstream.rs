@@ -15,6 +15,7 @@ use datapath::{
     },
     netns::Netns,
     pod::{self, PodLink},
+    uplink::Uplink,
 };
 
 use crate::packets::{self, Seen};
@@ -49,7 +50,7 @@ fn lay_out(ends: &[Netns; 2], pods: u16) -> Result<(), Failure> {
     let mut host = Socket::open()?;
     for (n, netns) in (0..).zip(ends) {
         let mut inside = Socket::open_in(netns)?;
-        pod::add(&mut host, &mut inside, netns.as_fd(), &link(n))?;
+        pod::add(&mut host, &mut inside, netns.as_fd(), &link(n), None)?;
     }
     // The measured pods are added last: their rules come after the others'.
     for n in (2..pods).chain([0, 1]) {
@@ -70,7 +71,7 @@ fn link(n: u16) -> PodLink {
         pod_name: "eth0".to_owned(),
         address: address(n),
         mtu: 9001,
-        index: 0,
+        uplink: Uplink::eni(0),
         host_mac: Mac::local([0, 0, 0, 0, high, low]),
         pod_mac: Mac::local([4, 0, 0, 0, high, low]),
     }

@@ -129,7 +129,7 @@ fn the_last_notification_of_a_link_counts() {
 #[test]
 fn rules_come_back() {
     let mut kept = Kept::new();
-    let flush = "for p in 512 1536 32765; do ip rule del pref $p; done";
+    let flush = "for p in 512 1536 1536 32765; do ip rule del pref $p; done";
     assert_eq!(kept.after(flush), [Kind::Rule]);
 }
 
@@ -247,7 +247,7 @@ fn everything_at_once_is_restored() {
     let mut kept = Kept::new();
     let pod = pod_link(21, 1).host_name;
     let all = format!(
-        "for p in 512 1536 32765; do ip rule del pref $p; done; ip route flush table 2; \
+        "for p in 512 1536 1536 32765; do ip rule del pref $p; done; ip route flush table 2; \
          ip route flush table 27392; nft flush ruleset; ip neigh flush dev {pod} nud permanent; \
          ip addr flush dev eth1; ip link set {pod} group 0; echo 0 > /proc/sys/net/ipv4/ip_forward"
     );
@@ -324,7 +324,7 @@ fn a_software_link_is_not_an_unknown_eni() {
     assert!(
         !kept
             .reconciler
-            .has_unknown_links(&[eni().mac, config().primary_mac].into())
+            .has_unknown_links(&[eni().mac, config().primary.mac].into())
             .unwrap()
     );
     kept.lab.show("ip link del d0");
@@ -366,7 +366,15 @@ fn leftovers_of_a_previous_process_are_removed_and_others_stay() {
     ));
     lab.on_host(|_| Reconciler::take_over(Socket::open().unwrap(), config()).unwrap());
     let mut after = lab.show("ip rule; ip route show table 11");
-    after.retain(|line| !line.starts_with("512:") && !line.starts_with("1024:"));
+    let ours = [
+        "512:",
+        "1020:",
+        "1022:",
+        "1024:",
+        "1536: from all fwmark 0x1/",
+        "1540:",
+    ];
+    after.retain(|line| !ours.iter().any(|start| line.starts_with(start)));
     assert_eq!(after, before);
     assert_eq!(lab.socket.link_by_name("d0").unwrap(), None);
 }

@@ -155,3 +155,141 @@ fn no_packet_goes_astray_while_the_table_is_replaced() {
     );
     assert_eq!(lab.show("nft list table ip hawser"), before);
 }
+
+/// A DHCP client, a VPN client and a container bridge write into main and add rules (public case 22).
+#[test]
+fn pods_do_not_depend_on_the_routes_of_main() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    let pods = [(11, 0), (21, 1)].map(|(i, index)| (lab.add_pod(i, index), i, usize::from(index)));
+    for wire in &lab.wires {
+        run_in(wire, &["ip", "addr", "add", "203.0.113.9/32", "dev", "lo"]);
+        run_in(wire, &["ip", "addr", "add", "10.0.0.30/32", "dev", "lo"]);
+    }
+    for meddle in [
+        "true",
+        "ip route add 10.0.0.30 dev eth1 proto dhcp scope link src 10.0.0.20 metric 512",
+        "ip route add default via 10.0.0.1 dev eth1 onlink proto dhcp metric 512; \
+         ip route del default via 10.0.0.1 dev eth0; \
+         ip route add default via 10.0.0.1 dev eth0 proto dhcp metric 1024",
+        "ip route add 203.0.113.0/24 via 10.0.0.1 dev eth1 onlink",
+        "ip link add bridge type veth peer name spare; ip link set bridge up; ip link set spare up; \
+         ip addr add 10.0.0.129/25 dev bridge; ip route add 10.0.0.30 dev bridge metric 1",
+        "ip rule add pref 5210 lookup 52; ip route add default dev bridge table 52",
+    ] {
+        lab.show(meddle);
+        for (pod, i, eni) in &pods {
+            let own = Ipv4Addr::new(10, 0, 0, *i);
+            let seen = arrives(pod, &lab.wires[*eni], "10.0.0.30:7000");
+            assert_eq!(seen, Some(own), "in the VPC, after {meddle}");
+            let seen = arrives(pod, &lab.wires[0], "203.0.113.9:7000");
+            let translated = Ipv4Addr::new(10, 0, 0, 10);
+            assert_eq!(seen, Some(translated), "outside the VPC, after {meddle}");
+        }
+    }
+}
+
+/// A network that exists only on the node, such as a container bridge's, is reached from every pod.
+#[test]
+fn pods_reach_networks_of_the_node() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    let container = netns();
+    let near = End {
+        name: "docker0",
+        mtu: None,
+        mac: None,
+        group: 0,
+        up: true,
+    };
+    let far = End {
+        name: "eth0",
+        up: false,
+        ..near
+    };
+    let pair = link::add_veth(&near, &far, Some(container.as_fd()));
+    lab.socket.apply(&pair).unwrap();
+    lab.show("ip addr add 172.17.0.1/16 dev docker0");
+    let inside = "ip link set eth0 up; ip addr add 172.17.0.2/16 dev eth0; ip route add default via 172.17.0.1";
+    run_in(&container, &["sh", "-ec", inside]);
+    for (i, index) in [(11, 0), (21, 1)] {
+        let pod = lab.add_pod(i, index);
+        assert!(
+            arrives(&pod, &container, "172.17.0.2:7000").is_some(),
+            "{index}"
+        );
+    }
+}
+
+/// Marks that other programs set on the node's own packets are theirs (public case 31).
+#[test]
+fn the_nodes_own_packets_pass_over_the_rules_for_pods() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    for mark in ["0x1", "0x2", "0x80", "0xff"] {
+        let found = lab.show(&format!("ip -o route get 10.0.0.30 mark {mark}"));
+        let by_main = found[0].starts_with("10.0.0.30 dev eth0 src 10.0.0.10");
+        assert!(by_main, "mark {mark}: {found:?}");
+    }
+    lab.show("nft 'table ip theirs { chain c { type route hook output priority mangle; meta mark set meta mark | 0x2; }; }'");
+    let inbox = lab.wires[0]
+        .run(|| UdpSocket::bind("10.0.0.1:7000").unwrap())
+        .unwrap();
+    inbox.set_read_timeout(Some(PATIENCE)).unwrap();
+    let outbox = lab.host.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    outbox.unwrap().send_to(b"x", "10.0.0.1:7000").unwrap();
+    let (_, from) = inbox.recv_from(&mut [0; 8]).unwrap();
+    assert_eq!(from.ip(), Ipv4Addr::new(10, 0, 0, 10));
+}
+
+#[test]
+fn rules_of_others_that_use_our_bits_are_found() {
+    let mut lab = Lab::new();
+    lab.set_up();
+    lab.show(
+        "ip rule add pref 100 fwmark 0x1/0xf lookup 7; ip rule add pref 101 fwmark 0x80000/0xff0000 lookup 52; \
+         ip rule add pref 102 fwmark 0x180/0x180 lookup 8",
+    );
+    let present = lab.socket.rules(Family::V4).unwrap();
+    let found: Vec<_> = conflicts(&present, MARKS)
+        .iter()
+        .map(|r| r.priority)
+        .collect();
+    assert_eq!(found, [100, 102]);
+    assert_eq!(
+        conflicts(&present, Marks::new(0x1000, 0x7f00_0000).unwrap()),
+        []
+    );
+}
+
+/// Probes and other packets of the node to a pod have the primary's address, whatever other addresses there are (public
+/// case 29).
+#[test]
+fn the_node_speaks_to_pods_with_the_primary_address() {
+    let mut lab = Lab::new();
+    lab.show("ip addr add 198.51.100.7/32 dev lo");
+    lab.set_up();
+    let pod = lab.add_pod(21, 1);
+    let inbox = pod
+        .run(|| UdpSocket::bind("10.0.0.21:7000").unwrap())
+        .unwrap();
+    inbox.set_read_timeout(Some(PATIENCE)).unwrap();
+    let outbox = lab.host.run(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    outbox.unwrap().send_to(b"x", "10.0.0.21:7000").unwrap();
+    let (_, from) = inbox.recv_from(&mut [0; 8]).unwrap();
+    assert_eq!(from.ip(), Ipv4Addr::new(10, 0, 0, 10));
+}
+
+/// From which address a datagram of `pod` to `to` arrives in `receiver`, if it does.
+fn arrives(pod: &Netns, receiver: &Netns, to: &str) -> Option<Ipv4Addr> {
+    let inbox = receiver.run(|| UdpSocket::bind(to).unwrap()).unwrap();
+    let patience = Duration::from_millis(500);
+    inbox.set_read_timeout(Some(patience)).unwrap();
+    let outbox = pod.run(|| UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
+    outbox.send_to(b"x", to).unwrap();
+    let (_, from) = inbox.recv_from(&mut [0; 8]).ok()?;
+    match from.ip() {
+        std::net::IpAddr::V4(from) => Some(from),
+        std::net::IpAddr::V6(_) => None,
+    }
+}

@@ -72,6 +72,7 @@ table ip hawser {
 	}
 
 	chain mark_eni {
+		meta mark set meta mark & 0xffffff80
 		iifgroup & 1 == 1 meta mark set meta mark | 0x00000001
 		iifgroup & 2 == 2 meta mark set meta mark | 0x00000002
 		iifgroup & 4 == 4 meta mark set meta mark | 0x00000004
@@ -79,12 +80,19 @@ table ip hawser {
 		iifgroup & 16 == 16 meta mark set meta mark | 0x00000010
 		iifgroup & 32 == 32 meta mark set meta mark | 0x00000020
 		iifgroup & 64 == 64 meta mark set meta mark | 0x00000040
+		meta mark & 0x00000001 == 0x00000000 meta mark set meta mark ^ 0x00000001 return
+		meta mark & 0x00000003 == 0x00000001 meta mark set meta mark ^ 0x00000003 return
+		meta mark & 0x00000007 == 0x00000003 meta mark set meta mark ^ 0x00000007 return
+		meta mark & 0x0000000f == 0x00000007 meta mark set meta mark ^ 0x0000000f return
+		meta mark & 0x0000001f == 0x0000000f meta mark set meta mark ^ 0x0000001f return
+		meta mark & 0x0000003f == 0x0000001f meta mark set meta mark ^ 0x0000003f return
+		meta mark & 0x0000007f == 0x0000003f meta mark set meta mark ^ 0x0000007f return
 	}
 
 	chain choose_eni {
 		type filter hook prerouting priority dstnat + 10; policy accept;
 		iifgroup != 27392/25 return
-		meta mark set meta mark & 0xffffff00
+		meta mark set meta mark & 0xffffff01 | 0x00000001
 		iifgroup != 27392 jump mark_eni
 		fib daddr type local return
 		ct state new jump leaving
@@ -138,7 +146,7 @@ fn ports_are_chosen_as_told() {
 fn another_mark_is_used_throughout_and_the_default_one_left_alone() {
     let (netns, mut nft) = lab();
     let marked = Egress {
-        mark: 0x200,
+        marks: Marks::new(0x200, 0x7f).unwrap(),
         ..egress(SourcePorts::Random)
     };
     nft.replace(&ruleset(marked)).unwrap();
@@ -146,7 +154,7 @@ fn another_mark_is_used_throughout_and_the_default_one_left_alone() {
     for clause in [
         "ct mark set ct mark | 0x00000200",
         "ct mark & 0x00000200 == 0x00000200 meta mark set meta mark & 0xffffff80 | 0x00000200\n",
-        "meta mark set meta mark & 0xfffffd80\n",
+        "meta mark set meta mark & 0xfffffd81 | 0x00000001\n",
     ] {
         assert!(text.contains(clause), "{clause} in {text}");
     }

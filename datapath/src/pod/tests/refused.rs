@@ -1,6 +1,8 @@
 //! Real ADDs that fail and leave nothing behind, and ADDs that find the remains of an earlier one.
 
 use super::*;
+use crate::netlink::Family;
+use crate::netlink::route::{MAIN, Route};
 
 #[test]
 fn an_interface_name_in_use_is_reported() {
@@ -195,7 +197,7 @@ fn an_invalid_pod_is_refused_before_any_change() {
         (
             "ENI index",
             PodLink {
-                index: 128,
+                uplink: Uplink::eni(128),
                 ..base.clone()
             },
         ),
@@ -227,7 +229,14 @@ fn an_invalid_pod_is_refused_before_any_change() {
 fn a_descriptor_that_is_not_a_namespace_is_refused() {
     let mut lab = Lab::new();
     let file = std::fs::File::open("/dev/null").unwrap();
-    let error = add(&mut lab.host, &mut lab.pod, file.as_fd(), &pod_link(5)).unwrap_err();
+    let error = add(
+        &mut lab.host,
+        &mut lab.pod,
+        file.as_fd(),
+        &pod_link(5),
+        None,
+    )
+    .unwrap_err();
     assert!(matches!(error, AddError::NamespaceGone), "{error}");
 }
 

@@ -22,7 +22,7 @@ fn repaired(meddle: &str) -> Vec<Kind> {
 
 fn repair_one(lab: &mut Lab, link: &PodLink) -> Tally {
     let before = lab.host.changed();
-    repair(&mut lab.host, [WiredPod::from(link)].iter()).unwrap();
+    repair(&mut lab.host, [WiredPod::from(link)].iter(), None).unwrap();
     lab.host.changed().since(before)
 }
 
@@ -72,14 +72,15 @@ fn another_pods_route_is_not_taken() {
     let (other_ns, mut other) = pod();
     let mut rival = pod_link(6);
     rival.address = [10, 0, 0, 6].into();
-    add(&mut lab.host, &mut other, other_ns.as_fd(), &rival).unwrap();
+    add(&mut lab.host, &mut other, other_ns.as_fd(), &rival, None).unwrap();
     let meddle = format!(
         "ip route replace 10.0.0.5 dev {} table 27392 proto 107",
         rival.host_name
     );
     run_in(&lab.host_ns, &["sh", "-ec", &meddle]);
     let before = snapshot(&lab.host_ns);
-    let error = super::super::repair(&mut lab.host, [WiredPod::from(&link)].iter()).unwrap_err();
+    let error =
+        super::super::repair(&mut lab.host, [WiredPod::from(&link)].iter(), None).unwrap_err();
     assert!(error.is(Errno::EEXIST), "{error}");
     assert_eq!(snapshot(&lab.host_ns), before);
 }
@@ -102,7 +103,7 @@ fn unknown_properties_are_not_changed() {
     );
     run_in(&lab.host_ns, &["sh", "-ec", &meddle]);
     let before = lab.host.changed();
-    repair(&mut lab.host, [pod].iter()).unwrap();
+    repair(&mut lab.host, [pod].iter(), None).unwrap();
     let changed: Vec<_> = lab.host.changed().since(before).iter().collect();
     assert_eq!(changed, [(Kind::Route, 1)]);
 }
@@ -112,6 +113,6 @@ fn a_repair_skips_a_pod_whose_link_is_gone() {
     let mut lab = Lab::new();
     let link = pod_link(5);
     let before = snapshot(&lab.host_ns);
-    repair(&mut lab.host, [WiredPod::from(&link)].iter()).unwrap();
+    repair(&mut lab.host, [WiredPod::from(&link)].iter(), None).unwrap();
     assert_eq!(snapshot(&lab.host_ns), before);
 }

@@ -33,7 +33,7 @@ fn link(id: &str, address: Option<[u8; 4]>) -> HostSide {
     HostSide {
         ifindex: 7,
         name: format!("eni{id}"),
-        index: 1,
+        uplink: datapath::uplink::Uplink::eni(1),
         mac: None,
         address: address.map(IpAddr::from),
     }

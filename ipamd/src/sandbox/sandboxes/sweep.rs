@@ -147,7 +147,7 @@ mod tests {
         HostSide {
             ifindex: 7,
             name: format!("eni{id}"),
-            index: 0,
+            uplink: datapath::uplink::Uplink::eni(0),
             mac: None,
             address: None,
         }

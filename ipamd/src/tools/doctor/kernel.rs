@@ -33,7 +33,7 @@ pub(super) fn checks(places: &Places, config: &Config, view: Option<&View>) -> V
         Ok(mut socket) => {
             checks.push(settings(&mut socket, family, view));
             checks.push(links(&mut socket, config, view));
-            checks.push(rules(&mut socket, family, view));
+            checks.push(rules(&mut socket, config, view));
             checks.push(leases(&mut socket, family, view, Manager::here(places)));
             checks.push(routes(&mut socket, family, view));
         }
@@ -165,8 +165,9 @@ fn links(socket: &mut Socket, config: &Config, view: Option<&View>) -> Check {
 }
 
 /// Checks the ip rules: local pods first, then each ENI's pods and the ENI's own address to its table.
-fn rules(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
+fn rules(socket: &mut Socket, config: &Config, view: Option<&View>) -> Check {
     const NAME: &str = "rules";
+    let family = config.pool.family;
     let present = match socket.rules(family) {
         Ok(rules) => rules,
         Err(error) => return blind(NAME, &error),
@@ -190,7 +191,12 @@ fn rules(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
         let what = format!("the rule {RULE_PODS} to the pods' table");
         missing(what, "no packet reaches a pod of this node");
     }
-    for eni in ready(view).iter().filter(|eni| !eni.primary) {
+    let enis = if family == Family::V4 {
+        ready(view)
+    } else {
+        Vec::new()
+    };
+    for eni in enis {
         let Some(device) = eni.device else { continue };
         let table = eni_table(eni.card, device);
         for (priority, effect) in [
@@ -203,7 +209,9 @@ fn rules(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
                 "the node does not answer on this ENI's own address",
             ),
         ] {
-            if !has(priority, table) {
+            // The node's traffic with the primary's address is routed by main.
+            let expected = !(eni.primary && priority == RULE_ENI_ADDRESS);
+            if expected && !has(priority, table) {
                 missing(
                     format!("the rule {priority} to table {table} of {}", eni.id),
                     effect,
@@ -212,7 +220,7 @@ fn rules(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
         }
     }
     findings.extend(neighbours::before_ours(&present));
-    findings.extend(neighbours::of_our_marks(&present));
+    findings.extend(neighbours::of_our_marks(&present, config.egress.marks));
     Check::new(NAME, format!("{} of ours", ours.len()), findings)
 }
 

@@ -6,7 +6,9 @@
 use std::path::Path;
 
 use datapath::{
-    constants::{MARK_MASK, PROTOCOL, RULE_ENI_ADDRESS},
+    constants::{PROTOCOL, RULE_ENI_ADDRESS},
+    host::conflicts,
+    marks::Marks,
     netlink::{link::Link, route::Route, rule::Rule},
 };
 
@@ -67,12 +69,9 @@ pub(super) fn before_ours(present: &[Rule]) -> Option<Finding> {
 }
 
 /// Rules of others that match bits of the packet mark that Hawser uses for ENIs.
-pub(super) fn of_our_marks(present: &[Rule]) -> Option<Finding> {
-    let foreign: Vec<_> = present
-        .iter()
-        .filter(|rule| rule.protocol != PROTOCOL)
-        .filter(|rule| rule.mark.is_some_and(|(_, mask)| mask & MARK_MASK != 0))
-        .collect();
+pub(super) fn of_our_marks(present: &[Rule], marks: Marks) -> Option<Finding> {
+    let conflicts = conflicts(present, marks);
+    let foreign: Vec<_> = conflicts.iter().collect();
     (!foreign.is_empty()).then(|| {
         let evidence = foreign.iter().take(5).map(|rule| {
             let (value, mask) = rule.mark.unwrap_or_default();
@@ -86,7 +85,7 @@ pub(super) fn of_our_marks(present: &[Rule]) -> Option<Finding> {
                 shown(&foreign)
             ),
             "each program's rules apply to the packets of the other one",
-            "configure the program to use other bits than the lowest eight",
+            "configure the program to use other bits, or set HAWSER_ENI_MARK_MASK and AWS_VPC_K8S_CNI_CONNMARK",
         )
     })
 }
@@ -208,10 +207,13 @@ mod tests {
         // Tailscale's own bits are above ours.
         let theirs = rule(5210, Some((0x80000, 0xff0000)), 0);
         assert_eq!(
-            of_our_marks(&[theirs, rule(1536, Some((1, 0x7f)), PROTOCOL)]),
+            of_our_marks(
+                &[theirs, rule(1536, Some((1, 0x7f)), PROTOCOL)],
+                Marks::DEFAULT
+            ),
             None
         );
-        let found = of_our_marks(&[rule(100, Some((0x1, 0x1)), 0)]).unwrap();
+        let found = of_our_marks(&[rule(100, Some((0x1, 0x1)), 0)], Marks::DEFAULT).unwrap();
         assert!(
             found.evidence.contains("100 matches mark 0x1/0x1"),
             "{found:?}"

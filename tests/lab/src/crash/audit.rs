@@ -94,7 +94,7 @@ fn kernel(setup: &Setup) -> io::Result<Vec<String>> {
         .collect();
     let living = addresses(&setup.pods);
     let named: BTreeSet<String> = setup.pods.iter().map(host_link).collect();
-    let devices: BTreeSet<u32> = secondary(setup);
+    let devices: BTreeSet<u32> = eni_tables(setup);
     let tables: BTreeSet<u32> = routes
         .iter()
         .map(|route| route.table)
@@ -140,11 +140,10 @@ pub fn enis(setup: &Setup) -> Vec<NetworkInterface> {
     world.interfaces().filter(ours).cloned().collect()
 }
 
-/// The route tables of the attached secondary ENIs.
-fn secondary(setup: &Setup) -> BTreeSet<u32> {
+/// The route tables of the attached ENIs.
+fn eni_tables(setup: &Setup) -> BTreeSet<u32> {
     let attached = enis(setup).into_iter().filter_map(|eni| eni.attachment);
     attached
-        .filter(|at| at.device > 0)
         .map(|at| datapath::constants::eni_table(at.card, at.device))
         .collect()
 }

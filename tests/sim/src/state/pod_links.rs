@@ -23,7 +23,7 @@ impl Kernel {
         let side = HostSide {
             ifindex: self.made,
             name: link.host_name.clone(),
-            index: link.index,
+            uplink: link.uplink,
             mac: Some(link.host_mac),
             address: None,
         };

@@ -1,0 +1,85 @@
+//! The desired contents of our tables, and the transactions that write them.
+
+use super::batch::Batch;
+use super::check_source::add_check_source;
+use super::choose_eni::add_choose_eni;
+use super::egress::{self, Egress};
+use super::guard;
+use super::socket::{Nft, TABLE};
+use crate::netlink::{Error, Family};
+
+/// The desired contents of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ruleset {
+    /// Drop packets of a pod with a source address that is not routed to it. The kernel's reverse path filter does this
+    /// at a lower cost, unless `net.ipv4.conf.all.rp_filter` is 2, which turns every device's strict setting into a
+    /// loose one.
+    pub check_source: bool,
+    /// Link index of the primary ENI.
+    pub primary: u32,
+    /// The packets that leave through the primary ENI, and their source address.
+    pub egress: Egress,
+    /// Pods cannot reach the instance metadata service.
+    pub block_metadata: bool,
+    /// The address family of pods. IPv6 packets are neither marked nor translated. For IPv6, there are only the source
+    /// check and the block of the metadata service, in table `ip6 hawser`.
+    pub pods: Family,
+    /// Pods have no IPv6, and their IPv6 packets are dropped. Otherwise, table `ip6 hawser` is not touched.
+    pub refuse_ipv6: bool,
+}
+
+impl Nft {
+    /// Replaces the whole table, or creates it.
+    ///
+    /// # Errors
+    /// The kernel's error. The table is then unchanged.
+    pub fn replace(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
+        if ruleset.pods == Family::V6 {
+            return self.replace_ipv6(ruleset.block_metadata);
+        }
+        let mut batch = Batch::new(Family::V4, TABLE);
+        // Deleting a table that does not exist would fail the transaction, so it is created first.
+        batch.add_table();
+        batch.del_table();
+        batch.add_table();
+        if ruleset.check_source {
+            add_check_source(&mut batch);
+        }
+        let egress = &ruleset.egress;
+        egress::add_chains(&mut batch, egress, ruleset.primary);
+        add_choose_eni(&mut batch, egress);
+        if ruleset.block_metadata {
+            guard::add_block_metadata(&mut batch, Family::V4);
+        }
+        if ruleset.refuse_ipv6 {
+            guard::replace_ipv6(&mut batch);
+        }
+        batch.send(&mut self.channel, &mut self.seq)
+    }
+
+    /// Changes the local destinations to those of `egress`, and nothing else. Everything else must be unchanged, or the
+    /// table must be replaced. Without [`Egress::snat`], nothing changes.
+    ///
+    /// # Errors
+    /// `ENOENT` if the chains do not exist; otherwise the kernel's error. In both cases nothing has changed.
+    pub fn update_local(&mut self, egress: &Egress) -> Result<(), Error> {
+        let mut batch = Batch::new(Family::V4, TABLE);
+        egress::change_local(&mut batch, egress);
+        batch.send(&mut self.channel, &mut self.seq)
+    }
+
+    /// Removes our tables of both families. Tables that are not there are no error.
+    ///
+    /// # Errors
+    /// The kernel's error; the tables are then unchanged.
+    pub fn remove(&mut self) -> Result<(), Error> {
+        let mut batch = Batch::new(Family::V4, TABLE);
+        for family in [Family::V4, Family::V6] {
+            batch.turn_to(family, TABLE);
+            // Deleting a table that is not there would fail the transaction, so it is made first.
+            batch.add_table();
+            batch.del_table();
+        }
+        batch.send(&mut self.channel, &mut self.seq)
+    }
+}
