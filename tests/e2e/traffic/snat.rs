@@ -288,7 +288,7 @@ fn another_mark_does_the_same() -> Outcome {
     );
     let rules = lab::traffic::kube_proxy::feed(pair.a.netns(), &["ip", "rule"], "")?;
     assert!(
-        rules.contains("1024:\tfrom all fwmark 0x1000/0x1000 lookup main"),
+        rules.contains("1024:\tfrom all fwmark 0x1000/0x1000 lookup 1 "),
         "{rules}"
     );
     assert!(!rules.contains("fwmark 0x80/0x80"), "{rules}");
