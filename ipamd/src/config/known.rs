@@ -147,8 +147,9 @@ pub const OF_AWS_VPC_CNI: [Known; 63] = [
 ];
 
 /// Hawser's own settings.
-pub const OWN: [&str; 8] = [
+pub const OWN: [&str; 9] = [
     "HAWSER_BLOCK_POD_IMDS",
+    "HAWSER_ENI_MARK_MASK",
     "HAWSER_METRICS_ADDRESS",
     "HAWSER_NODE_CONDITIONS",
     "HAWSER_NODE_EVENTS",
