@@ -42,7 +42,7 @@ const CT_NEW: u32 = 8;
 
 /// The packets that leave through the primary ENI, and their source address. By default, only packets of its own pods,
 /// without translation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Egress {
     /// Destinations that see pods' own addresses: the VPC's CIDR blocks, and those that the operator excludes. They may
     /// overlap.
@@ -53,17 +53,6 @@ pub struct Egress {
     pub node_ports: bool,
     /// The bits of packets' and connections' marks in use.
     pub marks: Marks,
-}
-
-impl Default for Egress {
-    fn default() -> Self {
-        Self {
-            local: Vec::new(),
-            snat: None,
-            node_ports: false,
-            marks: Marks::default(),
-        }
-    }
 }
 
 impl Egress {
