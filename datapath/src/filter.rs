@@ -2,7 +2,8 @@
 //!
 //! Reads the rulesets of nftables, of iptables on top of it, and of the older iptables, and follows a new TCP connection
 //! through each chain of the forward hook and of the hooks around it. Owns no rule and changes nothing, and a ruleset
-//! that is not there is not loaded by looking. Hawser's own tables are left out.
+//! that is not there is not loaded by looking. Hawser's own tables are left out. May use `netlink` and `nft`. Must not
+//! know pods or why a packet is asked about.
 //!
 //! A condition that cannot be decided here counts for the packet: only what is dropped for certain is reported.
 

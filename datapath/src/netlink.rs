@@ -2,7 +2,8 @@
 //!
 //! Owns how requests are sent, how they are matched with their answers, and how errors of the kernel are explained. The
 //! verb modules ([`link`], [`addr`], [`route`], [`neigh`], [`rule`]) build requests and contain no policy. A socket
-//! always belongs to the namespace in which it was opened, whoever uses it later.
+//! always belongs to the namespace in which it was opened, whoever uses it later. May use `netns` and `constants`. Must
+//! not know pods, ENIs or the ruleset.
 
 pub(crate) mod channel;
 mod error;

@@ -3,7 +3,7 @@
 //! Owns the ruleset of design §4.2 and the transactions that change it. Uses netfilter netlink directly: no binary in
 //! the image, no lock, no text to compare. Every change is one transaction, so no packet sees a partial change. This is
 //! true for rules. The contents of sets and maps take effect slightly before or after the rules that use them, so there
-//! are no sets and no maps.
+//! are no sets and no maps. May use `netlink` and `netns`. Must not know single pods.
 //!
 //! Only our own bits of a packet's or connection's mark are changed.
 

@@ -1,7 +1,7 @@
 //! One pod's network: a veth pair, an address, two routes, two neighbours, and a route to it on the host.
 //!
 //! Owns the hot path (design §4.1): the configuration of a pod, and how it is created, removed, compared and found
-//! again. Must not choose addresses, names or ENIs; these are in a [`PodLink`]. Nothing here enters a namespace: the
+//! again. May use `netlink` and `netns`. Must not choose addresses, names or ENIs; these are in a [`PodLink`]. Nothing here enters a namespace: the
 //! pod's side is configured through a socket that was opened in it.
 
 mod add;

@@ -2,7 +2,8 @@
 //!
 //! Owns the desired state of ENIs and of the pods' host sides. Every change is recorded here before its effect or together
 //! with it, so a repair, which is the same diff as the first set-up, can never undo what was wanted. [`DirtySet`] says which
-//! parts of the state may differ after a notification. It only decides what is looked at, never what is changed.
+//! parts of the state may differ after a notification. It only decides what is looked at, never what is changed. May
+//! use the rest of `host`, `pod` and `netlink`. Must not know why something is wanted.
 
 mod desired;
 mod dirty_set;

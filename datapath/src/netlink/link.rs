@@ -1,7 +1,8 @@
 //! Links: veth pairs, changes, IPv4 device settings, lookups.
 //!
 //! Builds requests and parses answers; makes no decisions. Links are addressed by index wherever the caller has one,
-//! because a name may belong to another link when the kernel handles the request.
+//! because a name may belong to another link when the kernel handles the request. May use the rest of `netlink`. Must
+//! not know what a link is for.
 
 mod ipv6;
 
