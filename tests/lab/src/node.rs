@@ -34,6 +34,8 @@ pub struct Node {
     dir: PathBuf,
     settings: Vec<(String, String)>,
     release: Release,
+    /// Where the log of this checkout's daemons begins, in bytes. An earlier release wrote what is before it.
+    log_from: usize,
     daemon: Option<Child>,
 }
 
@@ -53,6 +55,7 @@ impl Node {
             dir,
             settings,
             release: Release::Current,
+            log_from: 0,
             daemon: None,
         })
     }
@@ -64,8 +67,9 @@ impl Node {
     }
 
     /// Changes whose daemon is started and whose plugin is executed from now on.
-    pub const fn set_release(&mut self, release: Release) {
+    pub fn set_release(&mut self, release: Release) {
         self.release = release;
+        self.log_from = self.log().len();
     }
 
     #[must_use]
