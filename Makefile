@@ -105,10 +105,11 @@ fleet: build ## Simulate the EC2 calls of 1,000 and 5,000 nodes in one account
 fmt: ## Format the sources
 	@cargo fmt --all
 
-lint: ## Check the format, run clippy with warnings as errors, check that the fuzz targets compile
+lint: ## Check the format, clippy, that the fuzz targets compile, and the layout of the source folders
 	@echo "== format" && cargo fmt --all --check
 	@echo "== clippy" && $(CARGO) clippy -q --workspace --all-targets -- -D warnings
 	@echo "== fuzz targets" && $(CARGO) check -q --manifest-path tests/fuzz/Cargo.toml --bins
+	@echo "== layout" && $(CARGO) test -q --manifest-path tests/layout/Cargo.toml
 
 deny: ## Check licences, sources and duplicates of the dependencies, and advisories if their database can be reached
 	@command -v cargo-deny >/dev/null || { echo "== installing cargo-deny"; cargo install -q --locked cargo-deny; }
