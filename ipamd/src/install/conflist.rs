@@ -76,10 +76,7 @@ impl Conflist {
     fn keeper(self) -> Keeper {
         let companions = self.present();
         for kind in self.missing(companions) {
-            tracing::warn!(
-                plugin = kind,
-                "a standard plugin is not in HOST_CNI_BIN_PATH: pods do without what it does"
-            );
+            report_missing(kind);
         }
         Keeper {
             wanted: self.wanted(companions),
@@ -128,6 +125,17 @@ impl Conflist {
             plugin,
             companions: chain::companions(companions),
         }
+    }
+}
+
+/// Nobody asked for portmap, and many nodes need none; the others are asked for by a setting.
+fn report_missing(kind: &str) {
+    const TEXT: &str =
+        "a standard plugin is not in HOST_CNI_BIN_PATH: pods do without what it does";
+    if kind == "portmap" {
+        tracing::info!(plugin = kind, "{TEXT}");
+    } else {
+        tracing::warn!(plugin = kind, "{TEXT}");
     }
 }
 
