@@ -16,7 +16,7 @@ CARGO := cargo --locked
 CLUSTER := tests/cluster/programs
 export HAWSER_CLUSTER_PROGRAMS := $(HOME)/.cache/hawser/cluster/$(shell cat $(CLUSTER)/go.* $(CLUSTER)/*/main.go $(CLUSTER)/build.sh | sha256sum | cut -c 1-12)
 
-.PHONY: help tools build plugin previous plugin-binary cluster-programs cluster manifest image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
+.PHONY: help tools build plugin previous plugin-binary cluster-programs cluster cluster-test manifest image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,9 +61,14 @@ image-root: plugin-binary ## Fill DIRECTORY with the files of the image, built f
 demo: build ## Run pods on two nodes of a simulated VPC; KEEP=1 keeps the nodes and their live pages
 	@$(CARGO_TARGET_DIR)/debug/demo $(if $(KEEP),keep)
 
-test: build cluster-programs ## Run every test
+# The test of a whole Kubernetes cluster needs minutes of two idle processors: it has a command of its own.
+CLUSTER_TEST := package(cluster) & test(a_real_kubernetes_runs_hawser)
+test: build cluster-programs ## Run every test but the one of cluster-test
 	@echo "== testing"
-	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast
+	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast -E 'not ($(CLUSTER_TEST))'
+
+cluster-test: build cluster-programs ## Test Hawser in a real Kubernetes on a simulated VPC
+	@$(CARGO) nextest run --workspace --all-targets -E '$(CLUSTER_TEST)'
 
 sim-conformance: build ## Compare the simulator with another one, through the AWS command line
 	@echo "== comparing the simulator with moto"
