@@ -27,12 +27,14 @@ pub fn run(conf: &Conf) -> Result<(), Failure> {
     }
 }
 
-/// Whether the daemon is not there, or is about to go or to come.
+/// Whether the daemon is not there, or is about to go or to come. A daemon that closes the connection is there, and
+/// refuses this caller.
 fn is_away(error: &ClientError) -> bool {
     match error {
         ClientError::Refused { refusal } => {
             matches!(refusal.reason, Reason::Starting | Reason::Stopping)
         }
-        error => error.is_absence(),
+        ClientError::Connect { .. } | ClientError::Late { .. } => true,
+        ClientError::Broken { .. } => false,
     }
 }

@@ -267,7 +267,7 @@ fn a_node_that_cannot_be_of_ipv6_is_refused_with_the_reason() -> Outcome {
         (
             "t2.medium",
             six("false", "true").to_vec(),
-            "t2.medium is not on Nitro",
+            "t2.medium is not a Nitro instance",
         ),
     ] {
         let mut node = lab.bare_node(kind, &settings)?;
