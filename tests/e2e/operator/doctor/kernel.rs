@@ -75,9 +75,9 @@ fn missing_kernel_objects_are_found() -> Outcome {
 
     in_node(&examined, "ip", "rule del priority 512")?;
     examined.finds("rules", "the rule 512 to the pods' table is missing")?;
-    in_node(&examined, "ip", "rule del priority 1536")?;
+    in_node(&examined, "ip", "rule del priority 1536 lookup 2")?;
     examined.finds("rules", "the rule 1536 to table 2")?;
-    in_node(&examined, "ip", "rule del priority 32765")?;
+    in_node(&examined, "ip", "rule del priority 32765 lookup 2")?;
     examined.finds("rules", "the rule 32765 to table 2")?;
 
     in_node(&examined, "nft", "add table ip nat")?;
