@@ -52,10 +52,16 @@ pub fn install(plugin: &Path, directory: &Path) -> Result<Installed, InstallErro
         path: plugin.to_owned(),
         source,
     })?;
-    fs::read_dir(directory).map_err(|source| InstallError::NoDirectory {
+    let no_directory = |source| InstallError::NoDirectory {
         path: directory.to_owned(),
         source,
-    })?;
+    };
+    // For a file, `open` alone would succeed.
+    fs::read_dir(directory).map_err(no_directory)?;
+    let host = File::open(directory).map_err(no_directory)?;
+    // One installation at a time: another one would replace the unfinished file, and this one would rename a part of it.
+    // The kernel releases the lock with the process.
+    during("lock", directory, host.lock())?;
     let target = directory.join(NAME);
     if holds(&target, &content) {
         return Ok(Installed::Unchanged);
@@ -67,8 +73,7 @@ pub fn install(plugin: &Path, directory: &Path) -> Result<Installed, InstallErro
             &target,
             fs::rename(&unfinished, &target),
         )?;
-        let entry = File::open(directory).and_then(|directory| directory.sync_all());
-        during("flush", directory, entry)
+        during("flush", directory, host.sync_all())
     });
     if placed.is_err() {
         // If this fails, the next attempt replaces the file.
@@ -94,11 +99,10 @@ pub fn remove(directory: &Path) -> Result<(), InstallError> {
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<(), InstallError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return during("remove", path, Err(error));
-        }
-        _ => {}
+    match fs::remove_file(path).map_err(|error| (error.kind(), error)) {
+        // A read-only file system says so even if there is no such file. Creating the file is then the clearer error.
+        Ok(()) | Err((io::ErrorKind::NotFound | io::ErrorKind::ReadOnlyFilesystem, _)) => {}
+        Err((_, error)) => return during("remove", path, Err(error)),
     }
     // Symbolic links are not followed.
     let created = OpenOptions::new()

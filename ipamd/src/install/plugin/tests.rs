@@ -78,6 +78,35 @@ fn what_is_not_a_plugin_of_ours_is_replaced() {
 }
 
 #[test]
+fn installations_at_the_same_time_all_succeed_and_leave_one_complete_plugin() {
+    let scratch = Scratch::new("at-once");
+    // Large enough that one installation would meet the unfinished file of another.
+    let plugins = ["one", "two"].map(|name| {
+        let path = scratch.0.join(name);
+        fs::write(&path, name.repeat(1 << 20)).unwrap();
+        path
+    });
+    let host = scratch.host();
+    std::thread::scope(|scope| {
+        for plugin in plugins.iter().cycle().take(8) {
+            let host = &host;
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    install(plugin, host).unwrap();
+                }
+            });
+        }
+    });
+    let installed = fs::read(host.join(NAME)).unwrap();
+    assert!(
+        plugins
+            .iter()
+            .any(|plugin| fs::read(plugin).unwrap() == installed)
+    );
+    assert_eq!(scratch.files(), [NAME]);
+}
+
+#[test]
 fn errors_name_the_path_and_the_cause() {
     let scratch = Scratch::new("errors");
     let missing = scratch.0.join("missing");
