@@ -231,38 +231,28 @@ impl Refused {
     }
 }
 
-fn fault_35_an_add_meets_an_io_error_at_every_write() -> Outcome {
+/// Kills nothing: each effect in turn fails with this error.
+fn meets(name: &str, verb: Verb, effects: &'static [&'static str], errno: Errno) -> Outcome {
     let work = Refused {
-        verb: Verb::Add,
-        effects: STATE,
-        errno: Errno::EIO,
+        verb,
+        effects,
+        errno,
     };
-    survive("ADD, EIO", &work, WORKERS)
+    survive(name, &work, WORKERS)
+}
+
+fn fault_35_an_add_meets_an_io_error_at_every_write() -> Outcome {
+    meets("ADD, EIO", Verb::Add, STATE, Errno::EIO)
 }
 
 fn fault_35_a_del_meets_an_io_error_at_every_write() -> Outcome {
-    let work = Refused {
-        verb: Verb::Del,
-        effects: STATE,
-        errno: Errno::EIO,
-    };
-    survive("DEL, EIO", &work, WORKERS)
+    meets("DEL, EIO", Verb::Del, STATE, Errno::EIO)
 }
 
 fn fault_41_an_add_meets_a_socket_without_room_at_every_request() -> Outcome {
-    let work = Refused {
-        verb: Verb::Add,
-        effects: NETLINK,
-        errno: Errno::ENOBUFS,
-    };
-    survive("ADD, ENOBUFS", &work, WORKERS)
+    meets("ADD, ENOBUFS", Verb::Add, NETLINK, Errno::ENOBUFS)
 }
 
 fn fault_41_a_del_meets_a_socket_without_room_at_every_request() -> Outcome {
-    let work = Refused {
-        verb: Verb::Del,
-        effects: NETLINK,
-        errno: Errno::ENOBUFS,
-    };
-    survive("DEL, ENOBUFS", &work, WORKERS)
+    meets("DEL, ENOBUFS", Verb::Del, NETLINK, Errno::ENOBUFS)
 }
