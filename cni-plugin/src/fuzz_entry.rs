@@ -1,7 +1,7 @@
 //! Entry of the fuzz target, and of the test that replays its corpus: passes what a runtime hands over through everything that
 //! reads it. Opens, connects to and prints nothing.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+use std::{ffi::OsString, hint::black_box, os::unix::ffi::OsStringExt};
 
 use nettypes::Mac;
 
@@ -57,7 +57,7 @@ fn read<F: Fn(&str) -> Option<OsString>>(
         return Ok(());
     };
     if verb == Verb::Version {
-        let _version = crate::input::conf::asked_version(stdin);
+        black_box(crate::input::conf::asked_version(stdin));
         return Ok(());
     }
     variables.require(verb)?;
@@ -69,7 +69,7 @@ fn read<F: Fn(&str) -> Option<OsString>>(
         Verb::Status | Verb::Version => {}
         Verb::Add => {
             let (attachment, _pod) = (variables.attachment()?, variables.pod()?);
-            let _link = conf.link()?;
+            black_box(conf.link()?);
             let sandbox = attachment.netns.unwrap_or_default();
             let result = granted().to_json(conf.version, &sandbox, prev)?;
             // The result of ADD is passed back as prevResult.
@@ -78,9 +78,9 @@ fn read<F: Fn(&str) -> Option<OsString>>(
         }
         Verb::Del | Verb::Check => {
             let attachment = variables.attachment()?;
-            let _key = attachment.key(&conf.name);
+            black_box(attachment.key(&conf.name));
             if let (Verb::Check, Some(prev)) = (verb, prev) {
-                let _address = address_in(prev, attachment.ifname.as_str())?;
+                black_box(address_in(prev, attachment.ifname.as_str())?);
             }
         }
     }

@@ -95,7 +95,7 @@ fn print(json: &Value) -> bool {
 /// Writes one line to stderr in one piece, which runtimes add to their log. A closed stderr is ignored.
 fn note(line: std::fmt::Arguments<'_>) {
     let line = format!("hawser {line}\n");
-    let _lost = std::io::stderr().write_all(line.as_bytes());
+    drop(std::io::stderr().write_all(line.as_bytes()));
 }
 
 fn about() {

@@ -13,6 +13,8 @@ use std::time::Instant;
 use datapath::netlink::Socket;
 use datapath::netns::Netns;
 use datapath::pod::{self, PodLink, PodRef};
+use datapath::uplink::Uplink;
+use nettypes::EniIndex;
 use stdout::{out, outln};
 
 /// The measured steps, and the names that the bare program uses for them.
@@ -129,7 +131,7 @@ fn pod_link(i: u16) -> PodLink {
         pod_name: "eth0".to_owned(),
         address: [10, 0, high, low].into(),
         mtu: 9001,
-        uplink: datapath::uplink::Uplink::eni(i % 4),
+        uplink: Uplink::Eni(EniIndex::new(i % 4).expect("below 127")),
         host_mac: datapath::netlink::Mac::local([0, 0, 0, 0, high, low]),
         pod_mac: datapath::netlink::Mac::local([4, 0, 0, 0, high, low]),
     }

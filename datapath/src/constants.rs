@@ -48,9 +48,6 @@ pub const GROUP_ENI: u32 = GROUP_BASE + 0xfe;
 /// The bits of a link group that hold the index of an ENI.
 pub const GROUP_INDEX_MASK: u32 = 0x7f;
 
-/// The largest ENI index. The mark holds the index plus one, in at most seven bits.
-pub const MAX_ENI_INDEX: u16 = 0x7e;
-
 /// The table of the local pods' /32 and /128 routes, one per family. The AWS VPC CNI's ENI tables are `device + 1` and
 /// `10000 + 100·card + device`, branch ENIs use 101–220, the kernel 253–255. The group base differs from all of them
 /// for any card below 173, and is recognisable in `ip rule`.

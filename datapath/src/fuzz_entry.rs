@@ -3,6 +3,8 @@
 //! The kernel is trusted, but a later release may send what no test here has seen. A pod's socket also comes from another
 //! process.
 
+use std::hint::black_box;
+
 use crate::netlink::{
     addr::Address,
     channel::Frames,
@@ -30,10 +32,10 @@ pub fn netlink(datagram: &[u8]) {
             continue;
         };
         drop(Link::from_message(&message));
-        let _route = Route::from_message(&message);
-        let _address = Address::from_message(&message);
-        let _neighbour = Neighbour::from_message(&message);
-        let _rule = Rule::from_message(&message);
+        black_box(Route::from_message(&message));
+        black_box(Address::from_message(&message));
+        black_box(Neighbour::from_message(&message));
+        black_box(Rule::from_message(&message));
     }
 }
 

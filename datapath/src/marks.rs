@@ -3,7 +3,7 @@
 //! Owns which bits those are and what they say. Pure. Only these bits are ever written; the other bits of a mark belong to
 //! other programs (kube-proxy uses 0x4000 and 0x8000, Calico the upper half; see the public fwmark registry).
 
-use crate::uplink::EniIndex;
+use nettypes::EniIndex;
 
 /// The bits in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Marks {
     /// the field is too small.
     #[must_use]
     pub const fn of(self, index: EniIndex) -> Option<u32> {
-        let value = (index.0 as u32 + 1) << self.shift();
+        let value = (index.get() as u32 + 1) << self.shift();
         if value & !self.number() == 0 {
             Some(value | self.tag)
         } else {
@@ -113,8 +113,7 @@ impl Marks {
             return None;
         }
         let number = (mark & self.number()) >> self.shift();
-        let index = u16::try_from(number.checked_sub(1)?).ok()?;
-        Some(EniIndex(index))
+        EniIndex::new(u16::try_from(number.checked_sub(1)?).ok()?)
     }
 
     /// The same field, in which the highest bit is always set and the others hold the number. Rules for these marks stand
@@ -142,16 +141,19 @@ impl Marks {
 mod tests {
     use super::*;
 
+    fn index(index: u16) -> EniIndex {
+        EniIndex::new(index).unwrap()
+    }
+
     #[test]
     fn the_number_of_an_eni_is_its_index_plus_one() {
         let marks = Marks::default();
-        assert_eq!(marks.of(EniIndex(0)), Some(1));
-        assert_eq!(marks.of(EniIndex(14)), Some(15));
-        assert_eq!(marks.of(EniIndex(126)), Some(0x7f));
-        assert_eq!(marks.of(EniIndex(127)), None);
+        assert_eq!(marks.of(EniIndex::PRIMARY), Some(1));
+        assert_eq!(marks.of(index(14)), Some(15));
+        assert_eq!(marks.of(EniIndex::LAST), Some(0x7f));
         let moved = Marks::new(0x8000_0000, 0x0f00).unwrap();
-        assert_eq!(moved.of(EniIndex(1)), Some(0x200));
-        assert_eq!(moved.of(EniIndex(15)), None);
+        assert_eq!(moved.of(index(1)), Some(0x200));
+        assert_eq!(moved.of(index(15)), None);
     }
 
     #[test]
@@ -161,7 +163,7 @@ mod tests {
             Marks::default().tagged(),
             Marks::new(1, 0x7f_0000).unwrap(),
         ] {
-            for index in (0..62).map(EniIndex) {
+            for index in (0..62).map(index) {
                 let mark = marks.of(index).unwrap();
                 assert_eq!(mark & !marks.eni_mask(), 0);
                 assert_eq!(marks.index_of(mark | 0x8000_0080), Some(index));

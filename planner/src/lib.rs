@@ -28,14 +28,12 @@ pub use forecast::{Holding, forecast};
 pub use interface::{
     command::{self, Amount, Command, EniSpec, Placement, Refusal},
     event::{self, Answer, Class, EniAttachment, Event, Failure, Observed, Restored},
-    names::{
-        self, AttachmentId, EniId, EniIndex, Op, Pod, Sandbox, SecurityGroupId, SubnetId, Ticket,
-    },
+    names::{self, AttachmentId, EniId, Op, Pod, Sandbox, SecurityGroupId, SubnetId, Ticket},
     obstacle::Obstacle,
     snapshot::{self, Snapshot},
 };
 pub use limits::{InstanceType, PodLimit};
 pub use machine::Planner;
-pub use nettypes::{Family, Mac};
+pub use nettypes::{EniIndex, Family, Mac};
 pub use time::Mono;
 pub use unit::IPV6_PREFIX_SIZE;

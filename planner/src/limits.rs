@@ -4,15 +4,14 @@
 //! into a pod limit. The daemon enforces the limit, and `ipamd max-pods` prints it. It must not guess: an unknown type is
 //! an error that names similar types. It may use the operator's settings and nothing else of the planner.
 
-pub mod expression;
 pub mod max_pods;
 mod table;
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::borrow::Cow;
 
 use crate::{Config, Family};
 
-pub use max_pods::{MaxPods, Question, Unanswerable, max_pods};
+pub use max_pods::{MaxPods, Question, Unanswerable, max_pods, max_pods_by};
 pub use table::{UnknownType, all, lookup, nearest, require};
 
 /// Addresses in one /28 prefix. All sixteen can serve pods, because EC2 routes a prefix as a whole.
@@ -182,7 +181,7 @@ pub fn pod_addresses(instance: &InstanceType, usage: &Usage) -> PodLimit {
     if !reasons.is_empty() {
         let could = instance.card_enis();
         let list = reasons.join(", ");
-        let _infallible = write!(derivation, " ({list}; the instance could hold {could})");
+        derivation.push_str(&format!(" ({list}; the instance could hold {could})"));
     }
     let unit = if prefixes {
         format!("prefixes × {PREFIX_SIZE} addresses")
@@ -190,10 +189,9 @@ pub fn pod_addresses(instance: &InstanceType, usage: &Usage) -> PodLimit {
         "addresses".to_owned()
     };
     let slots = instance.ipv4_per_eni;
-    let _infallible = write!(
-        derivation,
+    derivation.push_str(&format!(
         " × ({slots} − 1) {unit} = {addresses} pod addresses"
-    );
+    ));
     PodLimit {
         addresses,
         derivation,

@@ -132,7 +132,7 @@ mod tests {
 
     impl Drop for Place {
         fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).ok();
+            drop(fs::remove_dir_all(&self.0));
         }
     }
 

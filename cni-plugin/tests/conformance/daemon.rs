@@ -39,7 +39,7 @@ impl Dir {
 impl Drop for Dir {
     fn drop(&mut self) {
         // A remaining directory must not hide the cause of a test failure.
-        let _left = fs::remove_dir_all(&self.0);
+        drop(fs::remove_dir_all(&self.0));
     }
 }
 

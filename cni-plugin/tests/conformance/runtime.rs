@@ -129,7 +129,7 @@ impl Call {
         let bytes = self.stdin.clone();
         // On a thread: the plugin may answer before it has read everything, or read nothing at all.
         let writer = std::thread::spawn(move || {
-            let _closed = stdin.write_all(&bytes);
+            drop(stdin.write_all(&bytes));
         });
         let output = child.wait_with_output().unwrap();
         writer.join().unwrap();

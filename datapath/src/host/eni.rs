@@ -17,7 +17,7 @@ use crate::netlink::link::Link;
 use crate::netlink::route::{self, MAIN, Route};
 use crate::netlink::rule::{self, Rule};
 use crate::netlink::{Errno, Error, Family, Mac, Report, Request, Socket, wait_for_link_by_mac};
-use crate::uplink::EniIndex;
+use nettypes::EniIndex;
 
 /// The desired configuration of an ENI.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,7 +196,7 @@ pub fn remove_eni(socket: &mut Socket, table: u32) -> Result<(), Vec<HostError>>
 /// The ENI's mark.
 fn validate(eni: &EniLink, marks: Marks) -> Result<u32, HostError> {
     gateway(eni)?;
-    let mark = marks.of(eni.index).filter(|_| eni.index.is_valid());
+    let mark = marks.of(eni.index);
     mark.ok_or(HostError::Index {
         index: eni.index,
         mask: marks.eni_mask(),

@@ -3,7 +3,7 @@
 use ipnet::Ipv4Net;
 
 use crate::netlink::{Error, Mac};
-use crate::uplink::EniIndex;
+use nettypes::EniIndex;
 
 /// Why the node's network cannot be configured.
 #[derive(Debug, thiserror::Error)]

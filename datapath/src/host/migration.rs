@@ -14,7 +14,7 @@ use crate::constants::{PROTOCOL, RULE_ENI};
 use crate::marks::Marks;
 use crate::netlink::Family;
 use crate::netlink::rule::Rule;
-use crate::uplink::EniIndex;
+use nettypes::EniIndex;
 
 /// The steps of a change of marks.
 #[derive(Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ fn earlier(ours: &[&Rule], rule: &Rule, primary: u32) -> Option<(EniIndex, u32)>
     let same_bits = |r: &&&Rule| r.mark.is_some_and(|(_, other)| other == mask);
     let counts_from_one = ours.iter().filter(same_bits).any(|r| r.table == primary);
     let index = number.checked_sub(u32::from(counts_from_one))?;
-    Some((EniIndex(u16::try_from(index).ok()?), rule.table))
+    Some((EniIndex::new(u16::try_from(index).ok()?)?, rule.table))
 }
 
 #[cfg(test)]

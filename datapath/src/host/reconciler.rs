@@ -24,7 +24,7 @@ use crate::netlink::rule::Rule;
 use crate::netlink::{Error, Family, Kind, Mac, Socket, Tally};
 use crate::nft::{Fingerprint, Ruleset};
 use crate::pod::{self, AddError, LinkIndices, PodLink, PodRef, WiredPod};
-use crate::uplink::EniIndex;
+use nettypes::EniIndex;
 
 use desired::Desired;
 pub use dirty_set::DirtySet;

@@ -10,6 +10,8 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
+use nettypes::EniIndex;
+
 use super::*;
 use crate::constants::eni_table;
 use crate::marks::Marks;
@@ -23,7 +25,7 @@ use crate::netns::Netns;
 use crate::nft::{Egress, Snat, SourcePorts};
 use crate::pod::{self, PodLink};
 use crate::testing::{keep_only_net_admin, netns, run_in, snapshot, socket_in};
-use crate::uplink::{EniIndex, Uplink};
+use crate::uplink::Uplink;
 
 const MARKS: Marks = Marks::DEFAULT;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -68,7 +70,7 @@ fn eni() -> EniLink {
         address: Ipv4Addr::new(10, 0, 0, 20),
         subnet: "10.0.0.0/24".parse().unwrap(),
         table: eni_table(0, 1),
-        index: EniIndex(1),
+        index: EniIndex::new(1).unwrap(),
         mtu: 9001,
     }
 }
@@ -152,7 +154,7 @@ fn pod_link(i: u8, index: u16) -> PodLink {
         pod_name: "eth0".to_owned(),
         address: [10, 0, 0, i].into(),
         mtu: 9001,
-        uplink: Uplink::eni(index),
+        uplink: Uplink::Eni(EniIndex::new(index).unwrap()),
         host_mac: Mac::local([0, 0, 0, 0, 0, i]),
         pod_mac: Mac::local([4, 0, 0, 0, 0, i]),
     }
@@ -429,10 +431,10 @@ fn a_failed_setup_is_reported() {
     lab.on_host(|socket| {
         let no_primary = HostConfig { primary: EniLink { mac: mac(7), ..config().primary }, ..config() };
         assert!(matches!(prepare(socket, &no_primary), Err(HostError::LinkMissing { mac: m }) if m == mac(7)));
-        for index in [127, 128].map(EniIndex) {
-            let error = add_eni(socket, &EniLink { index, ..eni() }, MARKS, PATIENCE).unwrap_err();
-            assert!(matches!(error, HostError::Index { index: i, .. } if i == index));
-        }
+        let narrow = Marks::new(0x80, 0x0f).unwrap();
+        let index = EniIndex::new(15).unwrap();
+        let error = add_eni(socket, &EniLink { index, ..eni() }, narrow, PATIENCE).unwrap_err();
+        assert!(matches!(error, HostError::Index { index: i, .. } if i == index));
         let elsewhere = EniLink { subnet: "10.1.0.0/24".parse().unwrap(), ..eni() };
         assert!(matches!(add_eni(socket, &elsewhere, MARKS, PATIENCE), Err(HostError::Subnet { .. })));
     });

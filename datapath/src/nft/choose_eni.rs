@@ -8,7 +8,7 @@ use super::expr::{Expr, FibType, Key, Verdict};
 use super::parts::{POD_GROUP, RTN_LOCAL, mark};
 use crate::constants::GROUP_BASE;
 use crate::marks::Marks;
-use crate::uplink::EniIndex;
+use nettypes::EniIndex;
 
 const CHOOSE_ENI: &str = "choose_eni";
 const MARK_ENI: &str = "mark_eni";

@@ -143,10 +143,6 @@ fn validate(link: &PodLink) -> Result<(), AddError> {
     if !is_interface_name(&link.pod_name) {
         return invalid("pod interface name", &link.pod_name);
     }
-    let index = link.uplink.index();
-    if !index.is_valid() {
-        return invalid("ENI index", &index);
-    }
     if !is_pod_address(link.address) {
         return invalid("pod address", &link.address);
     }
@@ -420,7 +416,7 @@ mod tests {
             pod_name: "eth0".to_owned(),
             address: [10, 0, 0, 5].into(),
             mtu: 1500,
-            uplink: Uplink::eni(0),
+            uplink: Uplink::Eni(nettypes::EniIndex::PRIMARY),
             host_mac: Mac([2, 0, 0, 0, 0, 1]),
             pod_mac: Mac([2, 0, 0, 0, 0, 2]),
         };

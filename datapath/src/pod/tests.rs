@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use nettypes::EniIndex;
 
 use super::*;
 use crate::constants::{GATEWAY, GROUP_BASE, GROUP_DYING, PODS_TABLE, RULE_PODS};
@@ -79,7 +80,7 @@ fn pod_link(i: u8) -> PodLink {
         pod_name: "eth0".to_owned(),
         address: [10, 0, 0, i].into(),
         mtu: 9001,
-        uplink: Uplink::eni(1),
+        uplink: Uplink::Eni(EniIndex::new(1).unwrap()),
         host_mac: Mac::local([0, 0, 0, 0, 0, i]),
         pod_mac: Mac::local([4, 0, 0, 0, 0, i]),
     }
@@ -386,7 +387,7 @@ fn pods_are_found_again() {
     let found = HostSide {
         ifindex: wired.host_index,
         name: link.host_name.clone(),
-        uplink: Uplink::eni(1),
+        uplink: Uplink::Eni(EniIndex::new(1).unwrap()),
         mac: Some(link.host_mac),
         address: Some(link.address),
     };

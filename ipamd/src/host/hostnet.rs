@@ -10,7 +10,7 @@ use datapath::{
     netns::{Netns, NetnsError, NetnsId},
     nft::Egress,
     pod::{self, AddError, HostSide, PodLink, PodRef, WiredPod},
-    uplink::{self, Uplink},
+    uplink::Uplink,
 };
 use ipnet::{IpNet, Ipv4Net};
 use nettypes::{Family, Mac};
@@ -85,7 +85,7 @@ impl HostNet {
                 address: me.address,
                 subnet: me.subnet_cidr,
                 table: eni_table(0, 0),
-                index: uplink::EniIndex::PRIMARY,
+                index: EniIndex::PRIMARY,
                 mtu: network.eni_mtu,
             },
             egress,
@@ -203,7 +203,7 @@ impl HostNet {
             address: eni.primary,
             subnet: eni.subnet_cidr,
             table: eni_table(eni.card.into(), eni.device.into()),
-            index: uplink::EniIndex(eni.index.get()),
+            index: eni.index,
             mtu: self.eni_mtu,
         }
     }
@@ -239,7 +239,7 @@ impl EniHost for HostNet {
         let table = self.eni_link(&eni).table;
         match self
             .writer
-            .run(move |host| host.remove_eni(uplink::EniIndex(eni.index.get()), table))
+            .run(move |host| host.remove_eni(eni.index, table))
             .await
         {
             Ok(Ok(())) => Ok(()),
@@ -331,31 +331,30 @@ pub fn ref_of(record: &Record) -> PodRef {
     }
 }
 
-/// The link of a record.
+/// The link of a record. `None` for a pod that was adopted without a record: not all of its link is known.
 #[must_use]
-pub fn link_of(record: &Record) -> PodLink {
-    PodLink {
+pub fn link_of(record: &Record) -> Option<PodLink> {
+    Some(PodLink {
         host_name: record.host_name.clone(),
         pod_name: record.sandbox.ifname.clone(),
         address: record.address,
-        mtu: record.mtu,
-        uplink: Uplink::eni(record.index),
-        host_mac: record.host_mac,
-        pod_mac: record.pod_mac,
-    }
+        mtu: record.mtu?,
+        uplink: Uplink::Eni(record.index),
+        host_mac: record.host_mac?,
+        pod_mac: record.pod_mac?,
+    })
 }
 
-/// The desired host side of a record's pod. The record of a pod that was adopted without one has no MTU and no MAC
-/// address of the pod.
+/// The desired host side of a record's pod.
 fn wired_pod_of(record: &Record) -> WiredPod {
     WiredPod {
         host_name: record.host_name.clone(),
         host_index: None,
         address: record.address,
-        uplink: Uplink::eni(record.index),
-        mtu: Some(record.mtu).filter(|mtu| *mtu > 0),
-        host_mac: record.host_mac.nonzero(),
-        pod_mac: record.pod_mac.nonzero(),
+        uplink: Uplink::Eni(record.index),
+        mtu: record.mtu,
+        host_mac: record.host_mac,
+        pod_mac: record.pod_mac,
     }
 }
 

@@ -252,6 +252,7 @@ fn in_use(
     snapshots: impl Stream<Item = Result<v1::Snapshot, Status>> + Send + 'static,
 ) -> Response<Snapshots> {
     Response::new(Box::pin(snapshots.map(move |snapshot| {
+        // Moved into the closure, which lives as long as the stream.
         let _ = &under_way;
         snapshot
     })))
@@ -325,10 +326,10 @@ fn read_add(request: v1::AddRequest, handed: Option<Handed>) -> Result<Add, Refu
 }
 
 fn reply(record: &Record) -> v1::AddReply {
-    let link = |name: &str, mac: planner::Mac| v1::Link {
+    let link = |name: &str, mac: Option<planner::Mac>| v1::Link {
         name: name.to_owned(),
-        mac: mac.0.into(),
-        mtu: record.mtu,
+        mac: mac.unwrap_or_default().0.into(),
+        mtu: record.mtu.unwrap_or_default(),
     };
     v1::AddReply {
         address: address::octets(record.address),

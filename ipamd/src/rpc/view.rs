@@ -1,7 +1,8 @@
 //! The node for humans and scripts: one serialisable value for the command line, introspection and the page.
 //!
-//! Created from the gRPC message ([`v1::Snapshot`]), or from the state file if no daemon answers. Ages are in
-//! milliseconds, so that a reader does not need our clock. There are no decisions here.
+//! Created from the gRPC message ([`v1::Snapshot`]), or from the state file if no daemon answers. The parts of the message
+//! that need no conversion are used as they are. Ages are in milliseconds, so that a reader does not need our clock. There
+//! are no decisions here.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -18,33 +19,22 @@ pub struct View {
     /// The maximum number of pods with their own address, and its calculation.
     pub pod_limit: u32,
     pub pod_limit_why: String,
-    pub totals: Totals,
+    pub totals: v1::Totals,
     /// What the planner would do now; not available from a state file.
-    pub decision: Option<Decision>,
+    pub decision: Option<v1::Decision>,
     /// First come, first served.
     pub waiting: Vec<Waiting>,
     /// Pending commands to EC2 or to the host.
-    pub calls: Vec<PendingCall>,
+    pub calls: Vec<v1::Call>,
     /// What prevents EC2 calls, and for how long.
-    pub obstacles: Vec<Obstacle>,
+    pub obstacles: Vec<v1::Obstacle>,
     pub enis: Vec<Eni>,
     /// ENIs attached to this instance that the pool does not manage.
     pub unmanaged: Vec<String>,
     pub cordoned: bool,
     pub stopping: bool,
     /// What an operator must be told about the daemon's settings; a state file cannot tell.
-    pub settings: Vec<Setting>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Setting {
-    /// `NAME=value`.
-    pub setting: String,
-    /// `ignored`, `not_served`, `not_served_stock` or `unknown`.
-    pub kind: String,
-    /// What was expected, or what happens instead.
-    pub text: String,
+    pub settings: Vec<v1::SettingNotice>,
 }
 
 /// The source of a view.
@@ -57,33 +47,6 @@ pub enum Source {
     File,
 }
 
-/// Addresses by state over all ENIs, and ENIs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Totals {
-    pub enis: u32,
-    pub max_enis: u32,
-    pub free: u32,
-    pub reserved: u32,
-    pub assigned: u32,
-    pub cooling: u32,
-    pub quarantined: u32,
-    pub releasing: u32,
-    pub prefixes: u32,
-    /// In progress from EC2.
-    pub incoming: u32,
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Decision {
-    /// `rest`, `wait`, `grow` or `give back`.
-    pub verdict: String,
-    pub why: String,
-    /// The targets in force, by the names of their variables.
-    pub policy: String,
-}
-
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
@@ -92,22 +55,6 @@ pub struct Waiting {
     pub waited_ms: u64,
     /// The refusal that it would get if its deadline were now.
     pub cause: String,
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PendingCall {
-    pub action: String,
-    /// Empty if it concerns no ENI.
-    pub eni: String,
-    pub age_ms: u64,
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Obstacle {
-    pub what: String,
-    pub for_ms: u64,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -148,48 +95,22 @@ pub struct Address {
 
 impl From<v1::Snapshot> for View {
     fn from(wire: v1::Snapshot) -> Self {
-        let totals = wire.totals.unwrap_or_default();
         Self {
             source: Source::Live,
             instance: wire.instance_id,
             instance_type: wire.instance_type,
             pod_limit: wire.pod_limit,
             pod_limit_why: wire.pod_limit_why,
-            totals: Totals {
-                enis: totals.enis,
-                max_enis: totals.max_enis,
-                free: totals.free,
-                reserved: totals.reserved,
-                assigned: totals.assigned,
-                cooling: totals.cooling,
-                quarantined: totals.quarantined,
-                releasing: totals.releasing,
-                prefixes: totals.prefixes,
-                incoming: totals.incoming,
-            },
-            decision: wire.decision.map(|decision| Decision {
-                verdict: decision.verdict,
-                why: decision.why,
-                policy: decision.policy,
-            }),
+            totals: wire.totals.unwrap_or_default(),
+            decision: wire.decision,
             waiting: wire.queue.into_iter().map(Waiting::from).collect(),
-            calls: wire.calls.into_iter().map(PendingCall::from).collect(),
-            obstacles: wire.obstacles.into_iter().map(Obstacle::from).collect(),
+            calls: wire.calls,
+            obstacles: wire.obstacles,
             enis: wire.enis.into_iter().map(Eni::from).collect(),
             unmanaged: wire.unmanaged,
             cordoned: wire.cordoned,
             stopping: wire.stopping,
-            settings: wire.settings.into_iter().map(Setting::from).collect(),
-        }
-    }
-}
-
-impl From<v1::SettingNotice> for Setting {
-    fn from(wire: v1::SettingNotice) -> Self {
-        Self {
-            setting: wire.setting,
-            kind: wire.kind,
-            text: wire.text,
+            settings: wire.settings,
         }
     }
 }
@@ -201,25 +122,6 @@ impl From<v1::Waiting> for Waiting {
             sandbox: sandbox(wire.sandbox.as_ref()),
             waited_ms: wire.waited_ms,
             cause: wire.cause,
-        }
-    }
-}
-
-impl From<v1::Call> for PendingCall {
-    fn from(wire: v1::Call) -> Self {
-        Self {
-            action: wire.action,
-            eni: wire.eni,
-            age_ms: wire.age_ms,
-        }
-    }
-}
-
-impl From<v1::Obstacle> for Obstacle {
-    fn from(wire: v1::Obstacle) -> Self {
-        Self {
-            what: wire.what,
-            for_ms: wire.for_ms,
         }
     }
 }

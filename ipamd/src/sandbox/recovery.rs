@@ -180,11 +180,11 @@ fn adopted(link: &HostSide, enis: &[Observed]) -> Option<Record> {
         pod: Pod::default(),
         address,
         eni,
-        index: link.uplink.index().0,
+        index: link.uplink.index(),
         host_name: link.name.clone(),
-        host_mac: link.mac.unwrap_or_default(),
-        pod_mac: Mac::default(),
-        mtu: 0,
+        host_mac: link.mac,
+        pod_mac: None,
+        mtu: None,
     })
 }
 

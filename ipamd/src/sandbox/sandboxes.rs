@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use datapath::{pod::PodLink, uplink::Uplink};
 use planner::{Event, Mac, Mono, Obstacle, Pod, Sandbox};
 use proto::{
     error_chain::chain,
@@ -183,8 +184,8 @@ impl<H: PodHost> Sandboxes<H> {
                 .record(&request.sandbox)
                 .ok_or_else(|| refusals::no_record(&request.sandbox));
         };
-        let record = self.plan(&request, grant);
-        match self.wire_and_record(&record, request.handed).await {
+        let (link, record) = self.plan(&request, grant);
+        match self.wire_and_record(link, &record, request.handed).await {
             Ok(()) => {
                 let sandbox = record.sandbox.clone();
                 shared
@@ -202,23 +203,33 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    fn plan(&self, request: &Add, grant: Grant) -> Record {
+    fn plan(&self, request: &Add, grant: Grant) -> (PodLink, Record) {
         let sandbox = &request.sandbox;
         let prefix = request
             .veth_prefix
             .as_deref()
             .unwrap_or(&self.shared.network.veth_prefix);
-        Record {
+        let link = PodLink {
             host_name: datapath::pod::host_name(prefix, &parts(sandbox)),
+            pod_name: sandbox.ifname.clone(),
+            address: grant.address,
+            mtu: request.mtu.unwrap_or(self.shared.network.pod_mtu),
+            uplink: Uplink::Eni(grant.index),
             host_mac: mac(sandbox, "host"),
             pod_mac: mac(sandbox, "pod"),
-            mtu: request.mtu.unwrap_or(self.shared.network.pod_mtu),
-            sandbox: request.sandbox.clone(),
+        };
+        let record = Record {
+            sandbox: sandbox.clone(),
             pod: request.pod.clone(),
             address: grant.address,
             eni: grant.eni,
-            index: grant.index.get(),
-        }
+            index: grant.index,
+            host_name: link.host_name.clone(),
+            host_mac: Some(link.host_mac),
+            pod_mac: Some(link.pod_mac),
+            mtu: Some(link.mtu),
+        };
+        (link, record)
     }
 
     /// Kernel and record at once, each on its own thread: neither is trusted without the other. A crash leaves a link
@@ -228,11 +239,12 @@ impl<H: PodHost> Sandboxes<H> {
     /// the kernel still routes it to another pod. Then it must go into cooldown and not be assigned again immediately.
     async fn wire_and_record(
         &self,
+        link: PodLink,
         record: &Record,
         handed: Handed,
     ) -> Result<(), (Refusal, Event)> {
         let shared = &self.shared;
-        let (link, sandbox) = (link_of(record), record.sandbox.clone());
+        let sandbox = record.sandbox.clone();
         let begun = shared.pool.now();
         let wiring = async {
             let wired = shared.host.wire(link.clone(), handed).await;
@@ -395,7 +407,8 @@ impl<H: PodHost> Sandboxes<H> {
                 ),
             ));
         }
-        let wiring = link_of(&record);
+        // A pod that was adopted without a record has a key that no runtime uses.
+        let wiring = link_of(&record).ok_or_else(|| refusals::no_record(sandbox))?;
         match self.shared.host.check(wiring.clone(), handed).await {
             Ok(drifts) if drifts.is_empty() => Ok(()),
             Ok(drifts) => Err(refusals::drift(sandbox, &drifts.join("; "))),

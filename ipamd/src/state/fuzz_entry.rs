@@ -110,11 +110,11 @@ fn record(n: u8) -> Record {
         },
         address: [10, 0, 0, n].into(),
         eni: EniId::from("eni-0123456789abcdef0"),
-        index: 1,
+        index: nettypes::EniIndex::PRIMARY,
         host_name: format!("eni{n:011x}"),
-        host_mac: Mac([2, 0, 0, 0, 0, n]),
-        pod_mac: Mac([2, 0, 0, 0, 1, n]),
-        mtu: 9001,
+        host_mac: Some(Mac([2, 0, 0, 0, 0, n])),
+        pod_mac: Some(Mac([2, 0, 0, 0, 1, n])),
+        mtu: Some(9001),
     }
 }
 

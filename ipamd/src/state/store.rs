@@ -18,7 +18,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use planner::{Demand, EniId, Mac, Mono, Observed, Pod, Sandbox};
+use planner::{Demand, EniId, EniIndex, Mac, Mono, Observed, Pod, Sandbox};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use self::attempts::{FATAL, Lock};
@@ -49,13 +49,13 @@ pub struct Record {
     pub pod: Pod,
     pub address: IpAddr,
     pub eni: EniId,
-    /// The ENI's index, for marks and link groups.
-    pub index: u16,
+    pub index: EniIndex,
     pub host_name: String,
-    pub host_mac: Mac,
-    /// Zero if the pod was adopted without a record.
-    pub pod_mac: Mac,
-    pub mtu: u32,
+    pub host_mac: Option<Mac>,
+    /// `None` if the pod was adopted without a record, as `mtu`.
+    pub pod_mac: Option<Mac>,
+    /// In bytes.
+    pub mtu: Option<u32>,
 }
 
 /// The contents of an opened file.

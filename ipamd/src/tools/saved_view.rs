@@ -6,9 +6,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use planner::{Mono, Observed};
+use proto::v1;
 
 use crate::{
-    rpc::view::{Address, Eni, Source, Totals, View, human_duration},
+    rpc::view::{Address, Eni, Source, View, human_duration},
     state::store::{Contents, Record},
 };
 
@@ -162,18 +163,18 @@ fn resting(until: Mono, now: Mono) -> Address {
     }
 }
 
-fn totals(enis: &[Eni]) -> Totals {
+fn totals(enis: &[Eni]) -> v1::Totals {
     let count = |state: &str| {
         let all = enis.iter().flat_map(|eni| &eni.addresses);
         u32::try_from(all.filter(|address| address.state == state).count()).unwrap_or(u32::MAX)
     };
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Totals {
+    v1::Totals {
         enis: number(enis.len()),
         free: count("free"),
         assigned: count("assigned"),
         cooling: count("cooling"),
         prefixes: number(enis.iter().map(|eni| eni.prefixes.len()).sum()),
-        ..Totals::default()
+        ..v1::Totals::default()
     }
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
-use nettypes::Mac;
+use nettypes::{EniIndex, Mac};
 
 use super::{
-    names::{AttachmentId, EniId, EniIndex, Op, Pod, Sandbox, SecurityGroupId, SubnetId, Ticket},
+    names::{AttachmentId, EniId, Op, Pod, Sandbox, SecurityGroupId, SubnetId, Ticket},
     obstacle::Obstacle,
 };
 

@@ -31,42 +31,6 @@ string_name!(/// A subnet: `subnet-…`.
 string_name!(/// A security group: `sg-…`.
     SecurityGroupId);
 
-/// The small number from which an ENI's packet mark, link group and route table are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EniIndex(u16);
-
-impl EniIndex {
-    /// The index of the primary ENI.
-    pub const PRIMARY: Self = Self(0);
-    const LAST: u16 = 127;
-
-    /// `None` if there is no ENI with this index.
-    #[must_use]
-    pub const fn new(index: u16) -> Option<Self> {
-        if index <= Self::LAST {
-            Some(Self(index))
-        } else {
-            None
-        }
-    }
-
-    #[must_use]
-    pub const fn get(self) -> u16 {
-        self.0
-    }
-
-    /// All indices of secondary ENIs, in ascending order.
-    pub(crate) fn secondary() -> impl Iterator<Item = Self> {
-        (1..=Self::LAST).map(Self)
-    }
-}
-
-impl fmt::Display for EniIndex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// The primary key of a CNI attachment (CNI specification, "Section 2: Execution Protocol").
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sandbox {

@@ -9,9 +9,9 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     command::Refusal,
-    names::{AttachmentId, EniId, EniIndex, Pod, Sandbox, SubnetId},
+    names::{AttachmentId, EniId, Pod, Sandbox, SubnetId},
 };
-use nettypes::Mac;
+use nettypes::{EniIndex, Mac};
 
 use crate::{demand::Demand, limits::PodLimit, time::Mono};
 

@@ -6,11 +6,7 @@
 
 use thiserror::Error;
 
-use super::{
-    Hypervisor, InstanceType, PREFIX_SIZE, Usage,
-    expression::{Expression, ExpressionError, Variables},
-    pod_addresses,
-};
+use super::{Hypervisor, InstanceType, PREFIX_SIZE, Usage, pod_addresses};
 
 /// The number of vCPUs up to which the lower cap is recommended.
 const SMALL_VCPUS: u16 = 30;
@@ -24,11 +20,10 @@ pub struct Question {
     /// Pods have IPv6 addresses from one /80 prefix.
     pub ipv6: bool,
     /// Limit the result to what Kubernetes recommends for the number of vCPUs: 110, or 250 above 30 vCPUs. The result
-    /// of an expression is not limited.
+    /// of an [`Expression`] is not limited.
     pub capped: bool,
     /// Pods that use the node's address. The AWS VPC CNI's calculator uses two: the daemon and kube-proxy.
     pub host_network_pods: u32,
-    pub expression: Option<Expression>,
 }
 
 impl Default for Question {
@@ -38,7 +33,6 @@ impl Default for Question {
             ipv6: false,
             capped: true,
             host_network_pods: 2,
-            expression: None,
         }
     }
 }
@@ -56,13 +50,36 @@ pub struct MaxPods {
     pub branch_pods: u32,
     pub cap: Option<u32>,
     /// The expression is not usable, and [`MaxPods::uncapped`] was used instead.
-    pub expression_error: Option<ExpressionError>,
+    pub expression_error: Option<String>,
     /// kube-reserved memory in MiB, as calculated by nodeadm from `max_pods`.
     pub reserved_memory: u64,
     /// kube-reserved CPU in millicores; `None` if the number of vCPUs is not known.
     pub reserved_cpu: Option<u32>,
     /// The steps of the calculation, one per line, for humans.
     pub steps: Vec<String>,
+}
+
+/// A formula of the operator's own.
+pub trait Expression {
+    /// As the operator wrote it.
+    fn text(&self) -> &str;
+
+    /// A number from 1 to 2³¹ − 1 (source: nodeadm's `maxPodsExpression`).
+    ///
+    /// # Errors
+    /// Why there is none, as a sentence.
+    fn evaluate(&self, names: &Variables) -> Result<u32, String>;
+}
+
+/// The names that an expression may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Variables {
+    /// ENIs of the default network card.
+    pub default_enis: u32,
+    /// Addresses per ENI, including the primary one.
+    pub ips_per_eni: u32,
+    /// The result without expression and without cap.
+    pub max_pods: u32,
 }
 
 /// There is no result for this instance type.
@@ -77,6 +94,26 @@ pub enum Unanswerable {
 /// # Errors
 /// [`Unanswerable`] if the instance type does not support the parameters.
 pub fn max_pods(instance: &InstanceType, question: &Question) -> Result<MaxPods, Unanswerable> {
+    answer(instance, question, None)
+}
+
+/// The same with the operator's formula instead of the cap. If it cannot be used, its error is part of the result.
+///
+/// # Errors
+/// [`Unanswerable`].
+pub fn max_pods_by(
+    instance: &InstanceType,
+    question: &Question,
+    expression: &dyn Expression,
+) -> Result<MaxPods, Unanswerable> {
+    answer(instance, question, Some(expression))
+}
+
+fn answer(
+    instance: &InstanceType,
+    question: &Question,
+    expression: Option<&dyn Expression>,
+) -> Result<MaxPods, Unanswerable> {
     let mut usage = question.usage;
     let mut steps = vec![facts(instance)];
     if question.ipv6 {
@@ -102,7 +139,8 @@ pub fn max_pods(instance: &InstanceType, question: &Question) -> Result<MaxPods,
     steps.push(format!(
         "+ {hosts} host-network pods, which count but need no address = {uncapped} pods"
     ));
-    let (max_pods, cap, expression_error) = bound(instance, question, uncapped, &mut steps);
+    let (max_pods, cap, expression_error) =
+        bound(instance, question, expression, uncapped, &mut steps);
     let (reserved_memory, reserved_cpu) =
         (reserved_memory(max_pods), instance.vcpus.map(reserved_cpu));
     steps.push(format!(
@@ -165,10 +203,11 @@ fn branch_pods(instance: &InstanceType, usage: &Usage, steps: &mut Vec<String>) 
 fn bound(
     instance: &InstanceType,
     question: &Question,
+    expression: Option<&dyn Expression>,
     uncapped: u32,
     steps: &mut Vec<String>,
-) -> (u32, Option<u32>, Option<ExpressionError>) {
-    if let Some(expression) = &question.expression {
+) -> (u32, Option<u32>, Option<String>) {
+    if let Some(expression) = expression {
         let names = Variables {
             default_enis: instance.card_enis().into(),
             ips_per_eni: instance.ipv4_per_eni.into(),

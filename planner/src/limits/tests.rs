@@ -1,10 +1,7 @@
 //! The numbers that AWS publishes, and edge cases.
 
 use super::*;
-use crate::limits::{
-    expression::Expression,
-    max_pods::{reserved_cpu, reserved_memory, subnet_addresses},
-};
+use crate::limits::max_pods::{reserved_cpu, reserved_memory, subnet_addresses};
 
 fn limit(name: &str, config: &Config) -> PodLimit {
     pod_limit(require(name).unwrap(), config)
@@ -35,14 +32,6 @@ fn uncapped() -> Question {
 
 fn figure(instance: &InstanceType, question: &Question) -> u32 {
     max_pods(instance, question).unwrap().max_pods
-}
-
-fn by_expression(enis: u16, addresses: u16, text: &str) -> u32 {
-    let question = Question {
-        expression: Some(Expression::parse(text).unwrap()),
-        ..Question::default()
-    };
-    figure(&instance(enis, addresses), &question)
 }
 
 #[test]
@@ -133,39 +122,7 @@ fn the_standard_figure() {
     assert_eq!(figure(&instance(6, 12), &uncapped()), 68);
 }
 
-/// Rows 3 to 8. Row 4 is an unknown name, row 8 a standard number above the expression's own cap.
-#[test]
-fn expressions() {
-    for (text, expect) in [
-        ("max_pods + 1", 18),
-        ("unknown * 2", 17),
-        ("default_enis * (ips_per_eni - 1) * 16 + 2", 242),
-        (
-            "math.least(default_enis * (ips_per_eni - 1) * 16 + 2, 30)",
-            30,
-        ),
-        ("(default_enis - 1) * (ips_per_eni - 1) + 2", 12),
-    ] {
-        assert_eq!(by_expression(3, 6, text), expect, "{text}");
-    }
-    assert_eq!(by_expression(3, 12, "max_pods > 30 ? 30 : max_pods"), 30);
-}
-
-/// Row 9: the standard number is used, and the reason is reported.
-#[test]
-fn an_unusable_expression_is_reported_and_ignored() {
-    for text in ["max_pods - 17", "0 - 1", "max_pods > 1", "2147483647 + 1"] {
-        let question = Question {
-            expression: Some(Expression::parse(text).unwrap()),
-            ..Question::default()
-        };
-        let answer = max_pods(&instance(3, 6), &question).unwrap();
-        assert_eq!(answer.max_pods, 17, "{text}");
-        assert!(answer.expression_error.is_some(), "{text}");
-    }
-}
-
-/// Rows 10, 11 and 14: m4.xlarge plain, with one ENI reserved, and with an addition.
+/// Rows 10 and 11: m4.xlarge plain, and with one ENI reserved.
 #[test]
 fn m4_xlarge() {
     let m4 = require("m4.xlarge").unwrap();
@@ -175,12 +132,6 @@ fn m4_xlarge() {
     reserved.usage.custom_networking = true;
     let reserved = max_pods(m4, &reserved).unwrap();
     assert_eq!((reserved.max_pods, reserved.reserved_memory), (44, 739));
-    let question = Question {
-        expression: Some(Expression::parse("max_pods + 2").unwrap()),
-        ..Question::default()
-    };
-    let more = max_pods(m4, &question).unwrap();
-    assert_eq!((more.max_pods, more.reserved_memory), (60, 915));
 }
 
 /// Rows 12, 13 and 19, and the CPU figures of upstream-datapath §8.4.

@@ -155,7 +155,7 @@ impl Drop for Browser {
     fn drop(&mut self) {
         // Best effort: the process group is ours, and the test is over.
         if let Ok(pid) = i32::try_from(self.child.id()) {
-            killpg(Pid::from_raw(pid), Signal::SIGKILL).ok();
+            drop(killpg(Pid::from_raw(pid), Signal::SIGKILL).map_err(io::Error::from));
         }
         drop(self.child.wait());
         drop(std::fs::remove_dir_all(&self.profile));

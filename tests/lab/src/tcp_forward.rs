@@ -47,7 +47,7 @@ fn join(guest: &TcpStream, host: &TcpStream) -> io::Result<()> {
         let (mut from, mut to) = (from.try_clone()?, to.try_clone()?);
         thread::spawn(move || {
             drop(io::copy(&mut from, &mut to));
-            to.shutdown(Shutdown::Write).ok();
+            drop(to.shutdown(Shutdown::Write));
         });
     }
     Ok(())

@@ -116,7 +116,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         // Lazily: namespace files in it are mounts too, and are removed with it.
-        umount2(&self.dir, MntFlags::MNT_DETACH).ok();
+        drop(umount2(&self.dir, MntFlags::MNT_DETACH).map_err(io::Error::from));
         drop(fs::remove_dir(&self.dir));
     }
 }

@@ -17,7 +17,7 @@ use datapath::{
     uplink::Uplink,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use nettypes::Mac;
+use nettypes::{EniIndex, Mac};
 
 use super::{
     FabricError, program,
@@ -30,7 +30,7 @@ const VPC_MTU: u32 = 9001;
 const DEFAULT_ROUTE: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
 const DEFAULT_ROUTE_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0);
 /// The link group whose sources are checked in IPv6.
-const CHECKED: u32 = Uplink::eni(0).group();
+const CHECKED: u32 = Uplink::Eni(EniIndex::PRIMARY).group();
 
 #[derive(Debug)]
 pub struct Port {

@@ -71,7 +71,7 @@ fn link(n: u16) -> PodLink {
         pod_name: "eth0".to_owned(),
         address: address(n),
         mtu: 9001,
-        uplink: Uplink::eni(0),
+        uplink: Uplink::Eni(planner::EniIndex::PRIMARY),
         host_mac: Mac::local([0, 0, 0, 0, high, low]),
         pod_mac: Mac::local([4, 0, 0, 0, high, low]),
     }

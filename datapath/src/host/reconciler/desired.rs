@@ -24,7 +24,7 @@ use crate::netlink::route::{Kind, LOCAL, Route};
 use crate::netlink::rule::Rule;
 use crate::netlink::{Event, Mac};
 use crate::pod::WiredPod;
-use crate::uplink::EniIndex;
+use nettypes::EniIndex;
 
 /// The priorities of our rules.
 const RULES: [u32; 7] = [

@@ -132,7 +132,7 @@ fn no_packet_goes_astray_while_the_table_is_replaced() {
                 .collect();
             for socket in sockets.iter().cycle().take(PACKETS) {
                 // The kernel refuses packets while the router's address is being resolved.
-                let _ = socket.send_to(b"?", "10.0.9.9:9");
+                drop(socket.send_to(b"?", "10.0.9.9:9"));
             }
         };
         pod.run(send).unwrap();

@@ -77,6 +77,6 @@ fn send_until(stop: &AtomicBool, i: u8) {
     let socket = UdpSocket::bind((Ipv4Addr::new(10, 0, 0, i), 0)).unwrap();
     while !stop.load(Ordering::Relaxed) {
         // The kernel refuses packets while the router's address is being resolved.
-        let _ = socket.send_to(b"?", "10.0.9.9:9");
+        drop(socket.send_to(b"?", "10.0.9.9:9"));
     }
 }

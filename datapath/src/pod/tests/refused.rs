@@ -195,13 +195,6 @@ fn an_invalid_pod_is_refused_before_any_change() {
             },
         ),
         (
-            "ENI index",
-            PodLink {
-                uplink: Uplink::eni(128),
-                ..base.clone()
-            },
-        ),
-        (
             "pod address",
             PodLink {
                 address: [224, 0, 0, 1].into(),

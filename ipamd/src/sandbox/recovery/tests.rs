@@ -21,11 +21,11 @@ fn record(id: &str, address: [u8; 4]) -> Record {
         pod: Pod::default(),
         address: address.into(),
         eni: EniId::from("eni-1"),
-        index: 1,
+        index: nettypes::EniIndex::new(1).unwrap(),
         host_name: format!("eni{id}"),
-        host_mac: Mac([2, 0, 0, 0, 0, 1]),
-        pod_mac: Mac([2, 0, 0, 0, 0, 2]),
-        mtu: 9001,
+        host_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+        pod_mac: Some(Mac([2, 0, 0, 0, 0, 2])),
+        mtu: Some(9001),
     }
 }
 
@@ -33,7 +33,7 @@ fn link(id: &str, address: Option<[u8; 4]>) -> HostSide {
     HostSide {
         ifindex: 7,
         name: format!("eni{id}"),
-        uplink: datapath::uplink::Uplink::eni(1),
+        uplink: datapath::uplink::Uplink::Eni(nettypes::EniIndex::new(1).unwrap()),
         mac: None,
         address: address.map(IpAddr::from),
     }

@@ -96,7 +96,7 @@ fn of_wires() -> Vec<Refusal> {
         pod_name: "eth0".into(),
         address: [10, 0, 3, 7].into(),
         mtu: 9001,
-        uplink: datapath::uplink::Uplink::eni(0),
+        uplink: datapath::uplink::Uplink::Eni(nettypes::EniIndex::PRIMARY),
         host_mac: nettypes::Mac([2, 0, 0, 0, 0, 1]),
         pod_mac: nettypes::Mac([2, 0, 0, 0, 0, 2]),
     };

@@ -135,11 +135,11 @@ mod tests {
             pod: Pod::default(),
             address: [10, 0, 0, 5].into(),
             eni: EniId::from("eni-1"),
-            index: 0,
+            index: nettypes::EniIndex::PRIMARY,
             host_name: format!("eni{id}"),
-            host_mac: Mac([2, 0, 0, 0, 0, 1]),
-            pod_mac: Mac([2, 0, 0, 0, 0, 1]),
-            mtu: 9001,
+            host_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+            pod_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+            mtu: Some(9001),
         }
     }
 
@@ -147,7 +147,7 @@ mod tests {
         HostSide {
             ifindex: 7,
             name: format!("eni{id}"),
-            uplink: datapath::uplink::Uplink::eni(0),
+            uplink: datapath::uplink::Uplink::Eni(nettypes::EniIndex::PRIMARY),
             mac: None,
             address: None,
         }

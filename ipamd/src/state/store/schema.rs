@@ -9,8 +9,8 @@ use std::{
 
 use ipnet::{IpNet, Ipv4Net};
 use planner::{
-    AttachmentId, Demand, EniId, Mac, Mono, Observed, Pod, Sandbox, SecurityGroupId, SubnetId,
-    event::EniAttachment,
+    AttachmentId, Demand, EniId, EniIndex, Mac, Mono, Observed, Pod, Sandbox, SecurityGroupId,
+    SubnetId, event::EniAttachment,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,7 @@ struct StoredRecord {
     eni: String,
     index: u16,
     host_name: String,
+    /// Zero if not known, as the next two.
     host_mac: [u8; 6],
     pod_mac: [u8; 6],
     mtu: u32,
@@ -92,11 +93,11 @@ pub fn of_record(record: &Record) -> String {
             .into(),
         address: record.address,
         eni: record.eni.0.clone(),
-        index: record.index,
+        index: record.index.get(),
         host_name: record.host_name.clone(),
-        host_mac: record.host_mac.0,
-        pod_mac: record.pod_mac.0,
-        mtu: record.mtu,
+        host_mac: record.host_mac.unwrap_or_default().0,
+        pod_mac: record.pod_mac.unwrap_or_default().0,
+        mtu: record.mtu.unwrap_or_default(),
     })
 }
 
@@ -117,11 +118,11 @@ pub fn to_record(text: &str) -> Option<Record> {
         pod,
         address: stored.address,
         eni: EniId(stored.eni),
-        index: stored.index,
+        index: EniIndex::new(stored.index)?,
         host_name: stored.host_name,
-        host_mac: Mac(stored.host_mac),
-        pod_mac: Mac(stored.pod_mac),
-        mtu: stored.mtu,
+        host_mac: Mac(stored.host_mac).nonzero(),
+        pod_mac: Mac(stored.pod_mac).nonzero(),
+        mtu: Some(stored.mtu).filter(|mtu| *mtu > 0),
     })
 }
 

@@ -20,11 +20,11 @@ fn record(container: &str, address: [u8; 4]) -> Record {
         },
         address: address.into(),
         eni: EniId::from("eni-1"),
-        index: 1,
+        index: nettypes::EniIndex::new(1).unwrap(),
         host_name: "eni0123456789a".into(),
-        host_mac: Mac([2, 0, 0, 0, 0, 1]),
-        pod_mac: Mac([2, 0, 0, 0, 0, 2]),
-        mtu: 9001,
+        host_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+        pod_mac: Some(Mac([2, 0, 0, 0, 0, 2])),
+        mtu: Some(9001),
     }
 }
 

@@ -1,10 +1,12 @@
 //! `ipamd max-pods`: how many pods an instance type supports, and how many addresses a warm target holds on it.
 //!
 //! Owns the options and their meaning. All numbers come from the planner ([`planner::limits`], [`planner::forecast`]), so
-//! they are the same as in the daemon. `output` formats the result; `plan` parses and runs policies.
+//! they are the same as in the daemon. `output` formats the result; `plan` parses and runs policies; `expression` evaluates
+//! the operator's formula.
 //!
 //! May use `node`, `runtime` and `config`. Must not know a running daemon.
 
+mod expression;
 mod output;
 mod plan;
 
@@ -13,15 +15,12 @@ use std::{process::ExitCode, time::Duration};
 use clap::ValueEnum;
 use planner::{
     InstanceType,
-    limits::{
-        self, MaxPods as Figures, Question, Unanswerable, Usage, expression::Expression,
-        max_pods::subnet_addresses,
-    },
+    limits::{self, MaxPods as Figures, Question, Unanswerable, Usage, max_pods::subnet_addresses},
 };
 use proto::error_chain::chain;
 use stdout::errln;
 
-use self::plan::Plan;
+use self::{expression::Expression, plan::Plan};
 
 use crate::{
     config::{Environment, Proxies},
@@ -50,8 +49,8 @@ EXAMPLES
       ipamd max-pods m5.large --plan '8..12 pods, WARM_ENI_TARGET=1'
 
 EXPRESSIONS
-  The same as nodeadm's maxPodsExpression: integers, + - * / %, comparisons, && || !, a ? b : c, \
-parentheses, math.least(…), math.greatest(…), and the names
+  The same as nodeadm's maxPodsExpression: the Common Expression Language with its math functions \
+(math.least, math.greatest), and the names
       default_enis   ENIs of the default network card
       ips_per_eni    IPv4 addresses per ENI, including the primary one
       max_pods       the result without the expression and without a cap
@@ -202,7 +201,7 @@ impl MaxPods {
         let question = self.question();
         let mut rows = Vec::new();
         for instance in self.instances()? {
-            match limits::max_pods(&instance, &question) {
+            match self.figures(&instance, &question) {
                 Ok(figures) => rows.push(self.row(instance, figures, &question)),
                 // With all types, those that do not support the options are left out.
                 Err(_) if self.all => {}
@@ -224,6 +223,17 @@ impl MaxPods {
         Ok(rows
             .iter()
             .all(|row| row.room.is_none_or(|room| room.fits())))
+    }
+
+    fn figures(
+        &self,
+        instance: &InstanceType,
+        question: &Question,
+    ) -> Result<Figures, Unanswerable> {
+        match &self.expression {
+            Some(expression) => limits::max_pods_by(instance, question, expression),
+            None => limits::max_pods(instance, question),
+        }
     }
 
     fn row(&self, instance: InstanceType, figures: Figures, question: &Question) -> Row {
@@ -254,7 +264,6 @@ impl MaxPods {
             ipv6: self.ipv6,
             capped: !self.no_cap,
             host_network_pods: self.host_network_pods,
-            expression: self.expression.clone(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The daemon: whether it answers, and the state of its pool.
 
-use proto::error_chain::chain;
+use proto::{error_chain::chain, v1};
 
 use super::{Check, Finding, failure, warning};
 use crate::{
@@ -117,7 +117,7 @@ pub(super) fn pool(view: Option<&View>) -> Check {
     Check::new(NAME, seen, findings)
 }
 
-fn obstacle(obstacle: &crate::rpc::view::Obstacle) -> Finding {
+fn obstacle(obstacle: &v1::Obstacle) -> Finding {
     warning(
         obstacle.what.clone(),
         format!(

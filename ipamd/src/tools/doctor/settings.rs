@@ -2,21 +2,23 @@
 //!
 //! A running daemon reports the settings with which it was started. Without one, this process's environment is checked.
 
+use proto::v1::SettingNotice;
+
 use super::{Check, Finding, warning};
 use crate::{
     config::{
         Config,
         notices::{Kind, Notice},
     },
-    rpc::view::{Setting, View},
+    rpc::view::View,
 };
 
 pub(super) fn checks(config: &Config, view: Option<&View>) -> Vec<Check> {
-    let told: Vec<Setting> = match view {
+    let told: Vec<SettingNotice> = match view {
         Some(view) if !view.settings.is_empty() => view.settings.clone(),
         _ => config.notices.iter().map(setting).collect(),
     };
-    let stock = |setting: &&Setting| setting.kind == Kind::NotServedStock.name();
+    let stock = |setting: &&SettingNotice| setting.kind == Kind::NotServedStock.name();
     let not_served: Vec<_> = told
         .iter()
         .filter(stock)
@@ -35,15 +37,15 @@ pub(super) fn checks(config: &Config, view: Option<&View>) -> Vec<Check> {
     checks
 }
 
-fn setting(notice: &Notice) -> Setting {
-    Setting {
+fn setting(notice: &Notice) -> SettingNotice {
+    SettingNotice {
         setting: notice.setting.clone(),
         kind: notice.kind.name().to_owned(),
         text: notice.text.clone(),
     }
 }
 
-fn finding(told: &Setting) -> Finding {
+fn finding(told: &SettingNotice) -> Finding {
     let kind = Kind::ALL.into_iter().find(|kind| kind.name() == told.kind);
     match kind {
         Some(Kind::NotServed | Kind::NotServedStock) => warning(

@@ -356,11 +356,11 @@ impl World {
         match fault {
             Some(Fault::Refuse(class)) => self.answer(op, failure(class)),
             Some(Fault::LoseReply) => {
-                let _applied = self.apply(command);
+                drop(self.apply(command));
                 self.answer(op, failure(Class::Ambiguous));
             }
             Some(Fault::Silence) => {
-                let _applied = self.apply(command);
+                drop(self.apply(command));
             }
             None => {
                 let result = self.apply(command).map_err(|class| Failure {

@@ -1,6 +1,6 @@
 //! What is left of the sandboxes: the list that a test expects to be empty, and the clean-up after a failed test.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -100,7 +100,7 @@ impl Containerd {
 fn end(pid: &str) {
     if let Ok(pid) = pid.parse() {
         // It may have ended already.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        drop(kill(Pid::from_raw(pid), Signal::SIGKILL).map_err(io::Error::from));
     }
 }
 

@@ -1,7 +1,5 @@
 //! A view as text for a terminal, without colours and with any width, because it is often piped.
 
-use std::fmt::Write as _;
-
 use crate::{
     rpc::view::{Address, Eni, Source, View, human_duration},
     tools::cli::table::Table,
@@ -25,7 +23,7 @@ pub(super) fn draw(view: &View) -> String {
 
 fn line(text: &mut String, line: &str) {
     // Writing to a String cannot fail.
-    let _infallible = writeln!(text, "{line}");
+    text.push_str(&format!("{line}\n"));
 }
 
 fn head(view: &View, text: &mut String) {
