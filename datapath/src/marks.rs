@@ -13,8 +13,6 @@ pub struct Marks {
     primary: u32,
     /// The field that holds the number of an ENI: adjacent bits.
     eni: u32,
-    /// A bit of the field that is always set. Only while the marks of an earlier version are replaced; otherwise 0.
-    tag: u32,
 }
 
 /// Why bits cannot be used.
@@ -53,7 +51,6 @@ impl Marks {
     pub const DEFAULT: Self = Self {
         primary: 0x80,
         eni: 0x7f,
-        tag: 0,
     };
 
     /// Marks with these bits.
@@ -69,11 +66,7 @@ impl Marks {
         if primary == 0 || primary & eni != 0 {
             return Err(MarksError::Overlap { primary, eni });
         }
-        Ok(Self {
-            primary,
-            eni,
-            tag: 0,
-        })
+        Ok(Self { primary, eni })
     }
 
     /// The bits that mean "leave by the primary ENI".
@@ -94,13 +87,15 @@ impl Marks {
         self.primary | self.eni
     }
 
-    /// The value of the field for an ENI: its index plus one, because 0 would match every packet without a mark. `None` if
-    /// the field is too small.
+    /// The value of the field for an ENI: its largest number minus the index. `None` if the field is too small.
+    ///
+    /// 0 is no ENI, because it would match every packet without a mark. Counting down takes one instruction of nftables,
+    /// which can invert bits, but not add.
     #[must_use]
     pub const fn of(self, index: EniIndex) -> Option<u32> {
-        let value = (index.get() as u32 + 1) << self.shift();
-        if value & !self.number() == 0 {
-            Some(value | self.tag)
+        let index = index.get() as u32;
+        if index < self.largest() {
+            Some((self.largest() - index) << self.shift())
         } else {
             None
         }
@@ -109,26 +104,16 @@ impl Marks {
     /// The ENI whose mark this is, the inverse of [`Marks::of`].
     #[must_use]
     pub fn index_of(self, mark: u32) -> Option<EniIndex> {
-        if mark & self.tag != self.tag {
+        let number = (mark & self.eni) >> self.shift();
+        if number == 0 {
             return None;
         }
-        let number = (mark & self.number()) >> self.shift();
-        EniIndex::new(u16::try_from(number.checked_sub(1)?).ok()?)
+        EniIndex::new(u16::try_from(self.largest() - number).ok()?)
     }
 
-    /// The same field, in which the highest bit is always set and the others hold the number. Rules for these marks stand
-    /// beside those of an earlier version, which never used that bit.
-    #[must_use]
-    pub(crate) const fn tagged(self) -> Self {
-        Self {
-            tag: 1 << (u32::BITS - 1 - self.eni.leading_zeros()),
-            ..self
-        }
-    }
-
-    /// The bits of the field that hold the number.
-    pub(crate) const fn number(self) -> u32 {
-        self.eni & !self.tag
+    /// The largest number of the field.
+    pub(crate) const fn largest(self) -> u32 {
+        self.eni >> self.shift()
     }
 
     /// The position of the field's lowest bit.
@@ -146,31 +131,26 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_an_eni_is_its_index_plus_one() {
+    fn marks_count_down_from_the_largest_number() {
         let marks = Marks::default();
-        assert_eq!(marks.of(EniIndex::PRIMARY), Some(1));
-        assert_eq!(marks.of(index(14)), Some(15));
-        assert_eq!(marks.of(EniIndex::LAST), Some(0x7f));
+        assert_eq!(marks.of(EniIndex::PRIMARY), Some(0x7f));
+        assert_eq!(marks.of(index(14)), Some(0x71));
+        assert_eq!(marks.of(EniIndex::LAST), Some(1));
         let moved = Marks::new(0x8000_0000, 0x0f00).unwrap();
-        assert_eq!(moved.of(index(1)), Some(0x200));
+        assert_eq!(moved.of(index(1)), Some(0xe00));
         assert_eq!(moved.of(index(15)), None);
     }
 
     #[test]
     fn marks_and_indices_are_inverse() {
-        for marks in [
-            Marks::default(),
-            Marks::default().tagged(),
-            Marks::new(1, 0x7f_0000).unwrap(),
-        ] {
-            for index in (0..62).map(index) {
+        for marks in [Marks::default(), Marks::new(1, 0x7f_0000).unwrap()] {
+            for index in (0..=126).map(index) {
                 let mark = marks.of(index).unwrap();
                 assert_eq!(mark & !marks.eni_mask(), 0);
                 assert_eq!(marks.index_of(mark | 0x8000_0080), Some(index));
             }
             assert_eq!(marks.index_of(0), None);
         }
-        assert_eq!(Marks::default().tagged().index_of(5), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 /// The number of an ENI on its node, from which its packet mark, its link group and its route table are made. It is kept
 /// for as long as the ENI is attached.
 ///
-/// A mark holds the index plus one in at most seven bits, so the largest index is 126.
+/// A mark has at most seven bits for it, and the mark 0 is no ENI's, so the largest index is 126.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EniIndex(u16);
 
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_index_has_room_in_seven_bits_with_one_added() {
+    fn a_mark_of_seven_bits_has_room_for_an_index_and_for_none() {
         let fits = |index: u16| index + 1 < 1 << 7;
         for index in 0..200 {
             assert_eq!(EniIndex::new(index).is_some(), fits(index), "{index}");

@@ -1,119 +1,97 @@
 //! Changing the marks of packets under traffic: from the marks of an earlier version, or from other bits.
 //!
-//! Until version 0.1 the primary ENI had no table, and the mark of an ENI was its index; now it is the index plus one. The same
-//! mark then means two ENIs, while rules and nftables cannot change together. So there is a third set of marks in between, with
-//! a bit that neither of the two uses: first its rules are added, then nftables set these marks, then the rules for the final
-//! marks replace the old ones, then nftables set the final marks. At every moment each packet's mark leads to its ENI's table.
+//! An earlier version counted up: the mark of an ENI was its index, and the primary ENI had no mark; or it was the index plus
+//! one. Now marks count down from the largest number of their seven bits. No instance has so many ENIs that the two meet, so
+//! both sets of rules can stand side by side: first the rules for the new marks are added, then nftables set these marks, then
+//! the old rules are removed. At every moment each packet's mark leads to its ENI's table.
 //!
-//! The rules in the kernel tell how far a process came that died in the middle: the primary's rule is added last in each set.
+//! The rules in the kernel tell how far a process came that died in the middle.
 
 use std::collections::BTreeMap;
+
+use nettypes::EniIndex;
 
 use super::rules;
 use crate::constants::{PROTOCOL, RULE_ENI};
 use crate::marks::Marks;
 use crate::netlink::Family;
 use crate::netlink::rule::Rule;
-use nettypes::EniIndex;
 
 /// The steps of a change of marks.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Migration {
-    /// Adds the rules for the marks in between. To be applied before nftables set these marks.
+    /// Adds the rules for the new marks. To be applied before nftables set them.
     pub(super) begin: rules::Diff,
-    /// Replaces the old rules. To be applied before nftables set the final marks.
-    pub(super) switch: rules::Diff,
-    /// Removes the rules of the marks in between.
+    /// Removes the old rules. To be applied after nftables have set the new marks.
     pub(super) end: rules::Diff,
 }
 
 /// Plans the change from the rules that are `present` to `marks`. `None` if there is nothing to change. `primary` is the
 /// primary ENI's table.
 pub(super) fn plan(present: &[Rule], marks: Marks, primary: u32) -> Option<Migration> {
-    let ours: Vec<&Rule> = present
+    let is_of_an_eni =
+        |r: &&Rule| r.protocol == PROTOCOL && r.priority == RULE_ENI && r.mark.is_some();
+    let ours: Vec<&Rule> = present.iter().filter(is_of_an_eni).collect();
+    let mut old: Vec<&Rule> = ours
         .iter()
-        .filter(|r| r.protocol == PROTOCOL && r.priority == RULE_ENI && r.mark.is_some())
+        .copied()
+        .filter(|r| !is_current(r, marks))
         .collect();
-    let between = marks.tagged();
-    let tables = tables(&ours, marks, primary)?;
-    let set = |marks: Marks| -> Vec<Rule> {
-        // The primary's rule is last.
-        let rules = tables.iter().rev();
-        rules
-            .filter_map(|(index, table)| {
-                let mask = marks.eni_mask();
-                Some(Rule::mark(
-                    Family::V4,
-                    RULE_ENI,
-                    marks.of(*index)?,
-                    mask,
-                    *table,
-                ))
-            })
-            .collect()
-    };
-    let (tagged, last) = (set(between), set(marks));
-    let is_tagged = |r: &&&Rule| tagged.iter().any(|t| r.same(t));
-    let missing = |wanted: &[Rule]| {
-        let absent = wanted.iter().filter(|w| !ours.iter().any(|r| r.same(w)));
-        absent.cloned().collect()
-    };
-    let wrong = ours
-        .iter()
-        .filter(|r| !is_tagged(r) && !last.iter().any(|l| r.same(l)));
+    if old.is_empty() {
+        return None;
+    }
+    let mut tables: BTreeMap<EniIndex, u32> =
+        old.iter().filter_map(|r| eni(r, &old, primary)).collect();
+    tables.insert(EniIndex::PRIMARY, primary);
+    let new = tables.iter().filter_map(|(index, table)| {
+        let mask = marks.eni_mask();
+        Some(Rule::mark(
+            Family::V4,
+            RULE_ENI,
+            marks.of(*index)?,
+            mask,
+            *table,
+        ))
+    });
+    let missing = new.filter(|n| !ours.iter().any(|r| r.same(n))).collect();
+    // The primary's is removed last: it says how the others are counted.
+    old.sort_by_key(|r| r.table == primary);
     Some(Migration {
         begin: rules::Diff {
-            missing: missing(&tagged),
+            missing,
             wrong: Vec::new(),
-        },
-        switch: rules::Diff {
-            missing: missing(&last),
-            wrong: wrong.map(|r| (*r).clone()).collect(),
         },
         end: rules::Diff {
             missing: Vec::new(),
-            // The primary's first, which says that the set is complete.
-            wrong: tagged.into_iter().rev().collect(),
+            wrong: old.into_iter().cloned().collect(),
         },
     })
 }
 
-/// The table of each ENI, as the rules tell. `None` if they are those of `marks` already, or if there are none.
-fn tables(ours: &[&Rule], marks: Marks, primary: u32) -> Option<BTreeMap<EniIndex, u32>> {
-    let between = marks.tagged();
-    let decode = |marks: Marks, rule: &Rule| {
-        let (value, mask) = rule.mark?;
-        let index = (mask == marks.eni_mask()).then(|| marks.index_of(value))??;
-        Some((index, rule.table))
-    };
-    let leads = |marks: Marks| {
-        let rule = |r: &&&Rule| decode(marks, r) == Some((EniIndex::PRIMARY, primary));
-        ours.iter().any(|r| rule(&r))
-    };
-    if leads(between) {
-        return Some(ours.iter().filter_map(|r| decode(between, r)).collect());
-    }
-    if leads(marks) {
-        return None;
-    }
-    let mut tables: BTreeMap<_, _> = ours
-        .iter()
-        .filter_map(|r| earlier(ours, r, primary))
-        .collect();
-    if tables.is_empty() {
-        return None;
-    }
-    tables.insert(EniIndex::PRIMARY, primary);
-    Some(tables)
+/// Whether a rule is for one of `marks`, and not for one of an earlier version, which had these seven bits only.
+fn is_current(rule: &Rule, marks: Marks) -> bool {
+    rule.mark.is_some_and(|(value, mask)| {
+        mask == marks.eni_mask() && !counts_up(value >> marks.shift(), marks.largest())
+    })
 }
 
-/// The ENI of a rule with other bits, or of one from before the primary ENI had a rule.
-fn earlier(ours: &[&Rule], rule: &Rule, primary: u32) -> Option<(EniIndex, u32)> {
+/// Whether a number of a field with this largest number was counted up from 0.
+const fn counts_up(number: u32, largest: u32) -> bool {
+    largest == 0x7f && number <= largest / 2
+}
+
+/// The ENI and the table of one of the `old` rules.
+fn eni(rule: &Rule, old: &[&Rule], primary: u32) -> Option<(EniIndex, u32)> {
     let (value, mask) = rule.mark?;
-    let number = (value & mask).checked_shr(mask.trailing_zeros())?;
-    let same_bits = |r: &&&Rule| r.mark.is_some_and(|(_, other)| other == mask);
-    let counts_from_one = ours.iter().filter(same_bits).any(|r| r.table == primary);
-    let index = number.checked_sub(u32::from(counts_from_one))?;
+    let field = |bits: u32| bits.checked_shr(mask.trailing_zeros());
+    let (number, largest) = (field(value & mask)?, field(mask)?);
+    let index = if counts_up(number, largest) {
+        let same_bits = |r: &&&Rule| r.mark.is_some_and(|(_, other)| other == mask);
+        let from_one = old.iter().filter(same_bits).any(|r| r.table == primary);
+        number.checked_sub(u32::from(from_one))?
+    } else {
+        largest - number
+    };
     Some((EniIndex::new(u16::try_from(index).ok()?)?, rule.table))
 }
 
@@ -127,56 +105,69 @@ mod tests {
         Rule::mark(Family::V4, RULE_ENI, mark, 0x7f, table)
     }
 
-    /// Applies the steps one by one, and after each plans again, as a process that was started then would.
-    fn run(mut rules: Vec<Rule>, marks: Marks) -> Vec<Rule> {
-        let apply = |rules: &mut Vec<Rule>, diff: &rules::Diff| {
-            rules.extend(diff.missing.iter().cloned());
-            rules.retain(|r| !diff.wrong.contains(r));
-        };
-        let first = plan(&rules, marks, PRIMARY).unwrap();
-        apply(&mut rules, &first.begin);
-        let second = plan(&rules, marks, PRIMARY).unwrap();
-        assert_eq!((&second.switch, &second.end), (&first.switch, &first.end));
-        assert!(second.begin.missing.is_empty());
-        apply(&mut rules, &first.switch);
-        let third = plan(&rules, marks, PRIMARY).unwrap();
-        assert!(third.begin.missing.is_empty() && third.switch.missing.is_empty());
-        assert_eq!(third.end, first.end);
-        apply(&mut rules, &first.end);
-        assert_eq!(plan(&rules, marks, PRIMARY), None);
+    fn sorted(mut rules: Vec<Rule>) -> Vec<Rule> {
+        rules.sort_by_key(|r| r.table);
         rules
     }
 
+    /// Applies the steps rule by rule, and after each plans again, as a process that was started then would: it comes to the
+    /// same end.
+    fn run(old: &[Rule], marks: Marks) -> Vec<Rule> {
+        let first = plan(old, marks, PRIMARY).unwrap();
+        let mut rules = old.to_vec();
+        for added in &first.begin.missing {
+            let again = plan(&rules, marks, PRIMARY).unwrap();
+            assert_eq!(again.end, first.end);
+            rules.push(added.clone());
+        }
+        for removed in &first.end.wrong {
+            let again = plan(&rules, marks, PRIMARY).unwrap();
+            assert_eq!(again.begin.missing, []);
+            rules.retain(|r| r != removed);
+        }
+        assert_eq!(plan(&rules, marks, PRIMARY), None);
+        sorted(rules)
+    }
+
     #[test]
-    fn marks_of_the_earlier_version_are_counted_up() {
-        let rules = run(vec![rule(1, 2), rule(2, 3)], Marks::default());
-        assert_eq!(rules, [rule(3, 3), rule(2, 2), rule(1, PRIMARY)]);
+    fn marks_that_count_up_become_marks_that_count_down() {
+        let wanted = [rule(0x7f, PRIMARY), rule(0x7e, 2), rule(0x7d, 3)];
+        let from_zero = [rule(1, 2), rule(2, 3)];
+        assert_eq!(run(&from_zero, Marks::default()), wanted);
+        let from_one = [rule(1, PRIMARY), rule(2, 2), rule(3, 3)];
+        assert_eq!(run(&from_one, Marks::default()), wanted);
     }
 
     #[test]
     fn at_no_moment_does_a_mark_lead_to_two_tables() {
         let old = [rule(1, 2), rule(2, 3), rule(3, 4)];
         let plan = plan(&old, Marks::default(), PRIMARY).unwrap();
-        let between: Vec<_> = plan.begin.missing.iter().map(|r| r.mark).collect();
-        for others in [&old[..], &plan.switch.missing] {
-            assert!(others.iter().all(|r| !between.contains(&r.mark)));
-        }
-        assert_eq!(plan.switch.wrong, old);
+        let new: Vec<_> = plan.begin.missing.iter().map(|r| r.mark).collect();
+        assert!(old.iter().all(|r| !new.contains(&r.mark)));
+        assert_eq!(plan.end.wrong, old);
     }
 
     #[test]
     fn other_bits_are_taken_over() {
-        let moved = Marks::new(0x80, 0x7f00).unwrap();
-        let rules = run(vec![rule(1, PRIMARY), rule(2, 2)], moved);
-        let wanted = |mark, table| Rule::mark(Family::V4, RULE_ENI, mark, 0x7f00, table);
-        assert_eq!(rules, [wanted(0x200, 2), wanted(0x100, PRIMARY)]);
+        let wanted = |mark, mask, table| Rule::mark(Family::V4, RULE_ENI, mark, mask, table);
+        let old = [rule(0x7f, PRIMARY), rule(0x7e, 2)];
+        for (mask, marks) in [(0x7f00, [0x7f00, 0x7e00]), (0xf00, [0xf00, 0xe00])] {
+            let [first, second] = marks;
+            assert_eq!(
+                run(&old, Marks::new(0x80, mask).unwrap()),
+                [wanted(first, mask, PRIMARY), wanted(second, mask, 2)]
+            );
+        }
+        let narrow = [wanted(0xf00, 0xf00, PRIMARY), wanted(0xe00, 0xf00, 2)];
+        assert_eq!(run(&narrow, Marks::default()), old);
     }
 
     #[test]
     fn a_first_start_and_a_restart_change_nothing() {
         let marks = Marks::default();
         assert_eq!(plan(&[], marks, PRIMARY), None);
-        assert_eq!(plan(&[rule(1, PRIMARY), rule(2, 2)], marks, PRIMARY), None);
+        let current = [rule(0x7f, PRIMARY), rule(0x7e, 2)];
+        assert_eq!(plan(&current, marks, PRIMARY), None);
         let others = Rule {
             protocol: 4,
             ..rule(1, 2)

@@ -48,16 +48,11 @@ pub fn prepare(socket: &mut Socket, config: &HostConfig) -> Result<Prepared, Hos
         // The primary's table must be complete before a mark leads there.
         eni::ensure_table(socket, &config.primary, &link)?;
         migration.begin.apply(socket)?;
-        let mut between = config.clone();
-        between.egress.marks = config.egress.marks.tagged();
-        write_nftables(socket, &between, link.index)?;
-        migration.switch.apply(socket)?;
+        write_nftables(socket, config, link.index)?;
+        migration.end.apply(socket)?;
     }
     let prepared = ensure(socket, config)?;
     write_nftables(socket, config, prepared.link.index)?;
-    if let Some(migration) = &migration {
-        migration.end.apply(socket)?;
-    }
     Ok(prepared)
 }
 

@@ -172,8 +172,8 @@ fn a_node_is_set_up_as_designed() {
             "1020: from all iif lo goto 1540 proto 107",
             "1022: from all fwmark 0x80/0x80 lookup main suppress_prefixlength 7 suppress_ifgroup 27646 proto 107",
             "1024: from all fwmark 0x80/0x80 lookup 1 proto 107",
-            "1536: from all fwmark 0x1/0x7f lookup 1 proto 107",
-            "1536: from all fwmark 0x2/0x7f lookup 2 proto 107",
+            "1536: from all fwmark 0x7f/0x7f lookup 1 proto 107",
+            "1536: from all fwmark 0x7e/0x7f lookup 2 proto 107",
             "1540: from all nop proto 107",
             "32765: from 10.0.0.20 lookup 2 proto 107",
             "32766: from all lookup main",
@@ -318,7 +318,7 @@ fn differences_are_repaired() {
     lab.set_up();
     let right = snapshot(&lab.host);
     let meddle = "ip rule del pref 512; ip rule add pref 512 lookup 500 proto 107; \
-                  ip rule del pref 1536 fwmark 2/0x7f; ip rule add pref 1536 fwmark 2/0x7f lookup 7 proto 107; \
+                  ip rule del pref 1536 fwmark 0x7e/0x7f; ip rule add pref 1536 fwmark 0x7e/0x7f lookup 7 proto 107; \
                   ip rule add pref 32765 from 10.0.0.99 lookup 2 proto 107; \
                   ip route replace default via 10.0.0.1 dev eth1 mtu 1200 proto static table 2; \
                   ip route add 10.9.0.0/16 dev eth1 proto 107 table 2; \

@@ -4,11 +4,10 @@
 
 use super::batch::{Batch, Chain, Hook};
 use super::egress::{self, Egress};
-use super::expr::{Expr, FibType, Key, Verdict};
-use super::parts::{POD_GROUP, RTN_LOCAL, mark};
+use super::expr::{Expr, Key, Verdict};
+use super::parts::{POD_GROUP, mark};
 use crate::constants::GROUP_BASE;
 use crate::marks::Marks;
-use nettypes::EniIndex;
 
 const CHOOSE_ENI: &str = "choose_eni";
 const MARK_ENI: &str = "mark_eni";
@@ -22,18 +21,17 @@ const CHOOSE_ENI_HOOK: Hook = Hook {
 
 /// ```text
 /// iifgroup & 0xffffff80 != 0x6b00 return
-/// meta mark set meta mark & 0xffffff00 | 1
-/// iifgroup != 0x6b00 jump mark_eni
-/// fib daddr type local return
+/// meta mark != 0 jump mark_eni
+/// meta mark 0 meta mark set iifgroup & 0x7f ^ 0x7f
 /// ...what leaves by the primary ENI...
 /// ```
 ///
-/// A packet to a local address is not delivered by its mark, but it may be forwarded with it: a proxy may bind addresses of
-/// services to a device of the node, and route the rewritten packets again. The destination is not the real one yet,
-/// so it does not show whether the packet leaves the VPC.
+/// Nearly every packet has no mark yet, and gets its ENI's in one step: the index is in the link's group, and a mark counts
+/// down from the largest number. A packet with a mark of another program goes through chain `mark_eni`, and is marked
+/// then, so that the next rule does not apply to it.
 ///
-/// Our bits are cleared first. If another program, or a connection mark that it restores, had set any of them, the packet
-/// would leave through an ENI that does not own its address, and the VPC would drop it silently.
+/// In such a mark, our bits are cleared first. If another program, or a connection mark that it restores, had set any of
+/// them, the packet would leave through an ENI that does not own its address, and the VPC would drop it silently.
 pub(super) fn add_choose_eni(batch: &mut Batch, egress: &Egress) {
     let marks = egress.marks;
     add_mark_eni(batch, marks);
@@ -48,41 +46,45 @@ pub(super) fn add_choose_eni(batch: &mut Batch, egress: &Egress) {
         Expr::Differs(GROUP_BASE),
         Expr::Verdict(Verdict::Return),
     ];
-    let primary = marks.of(EniIndex::PRIMARY).unwrap_or_default();
-    let by_primary = mark(marks.all(), primary);
-    let by_secondary = [
-        load,
-        Expr::Differs(GROUP_BASE),
+    let marked = [
+        Expr::Load(Key::Mark),
+        Expr::Differs(0),
         Expr::Verdict(Verdict::Jump(MARK_ENI)),
     ];
-    let local = [
-        Expr::FibType(FibType::Destination),
-        Expr::Equals(RTN_LOCAL),
-        Expr::Verdict(Verdict::Return),
+    let unmarked = [
+        Expr::Load(Key::Mark),
+        Expr::Equals(0),
+        Expr::Load(Key::InputGroup),
+        Expr::Bitwise {
+            mask: marks.largest(),
+            xor: marks.largest(),
+        },
+        Expr::StoreMark,
     ];
-    for rule in [&not_a_pods[..], &by_primary, &by_secondary, &local] {
-        batch.add_rule(CHOOSE_ENI, rule);
+    batch.add_rule(CHOOSE_ENI, &not_a_pods);
+    if marks.shift() == 0 {
+        batch.add_rule(CHOOSE_ENI, &marked);
+        batch.add_rule(CHOOSE_ENI, &unmarked);
+    } else {
+        // The index would have to be shifted, too.
+        batch.add_rule(CHOOSE_ENI, &[Expr::Verdict(Verdict::Jump(MARK_ENI))]);
     }
     egress::add_clauses(batch, CHOOSE_ENI, egress);
 }
 
-/// Puts the ENI's index plus one into the mark. First the index is copied from the link's group, `iifgroup & 1 == 1 meta
-/// mark set meta mark | 1` and so on, then it is counted up: `meta mark & 1 == 0 meta mark set meta mark ^ 1 return`, `meta
-/// mark & 3 == 1 meta mark set meta mark ^ 3 return` and so on, which flips the lowest 0 and the ones below it.
+/// Puts the ENI into a mark that has bits of other programs: `meta mark set meta mark & 0xffffff00 | 0x7f`, then `iifgroup &
+/// 1 == 1 meta mark set meta mark & 0xfffffffe` for each bit of the index.
 ///
-/// This is done bit by bit, because kernels before 6.13 cannot combine two registers, and none can add. A map from group
-/// to mark could do it, but a map that is being replaced is empty for a moment: of a million packets, a thousand passed
-/// without a mark.
+/// This is done bit by bit, because kernels before 6.13 cannot combine two registers. A map from group to mark could do
+/// it, but a map that is being replaced is empty for a moment: of a million packets, a thousand passed without a mark.
 fn add_mark_eni(batch: &mut Batch, marks: Marks) {
     batch.add_chain(&Chain {
         name: MARK_ENI,
         hook: None,
     });
-    batch.add_rule(MARK_ENI, &mark(marks.number(), 0));
-    let bits = marks.number().count_ones();
-    for bit in 0..bits {
+    batch.add_rule(MARK_ENI, &mark(marks.all(), marks.eni_mask()));
+    for bit in 0..marks.eni_mask().count_ones() {
         let in_group = 1 << bit;
-        let in_mark = in_group << marks.shift();
         let is_set = [
             Expr::Load(Key::InputGroup),
             Expr::Bitwise {
@@ -91,28 +93,7 @@ fn add_mark_eni(batch: &mut Batch, marks: Marks) {
             },
             Expr::Equals(in_group),
         ];
-        batch.add_rule(MARK_ENI, &[&is_set[..], &mark(in_mark, in_mark)].concat());
-    }
-    for bit in 0..bits {
-        let ones = ((1 << bit) - 1) << marks.shift();
-        let flipped = ((2 << bit) - 1) << marks.shift();
-        batch.add_rule(
-            MARK_ENI,
-            &[
-                Expr::Load(Key::Mark),
-                Expr::Bitwise {
-                    mask: flipped,
-                    xor: 0,
-                },
-                Expr::Equals(ones),
-                Expr::Load(Key::Mark),
-                Expr::Bitwise {
-                    mask: u32::MAX,
-                    xor: flipped,
-                },
-                Expr::StoreMark,
-                Expr::Verdict(Verdict::Return),
-            ],
-        );
+        let cleared = mark(in_group << marks.shift(), 0);
+        batch.add_rule(MARK_ENI, &[&is_set[..], &cleared].concat());
     }
 }

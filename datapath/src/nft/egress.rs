@@ -19,7 +19,7 @@ use crate::marks::Marks;
 
 const NODEPORT_IN: &str = "nodeport_in";
 const SOURCE_NAT: &str = "source_nat";
-/// Marks the packets from `choose_eni`, except those to local destinations.
+/// Marks the connections from `choose_eni`, except those to local destinations.
 const LEAVING: &str = "leaving";
 /// Translates the packets from `source_nat`, except those to local destinations.
 const TRANSLATED: &str = "translated";
@@ -172,18 +172,29 @@ pub(super) fn change_local(batch: &mut Batch, egress: &Egress) {
 /// ```text
 /// ip daddr 10.0.0.0/16 return
 /// ...the other local destinations...
+/// fib daddr type local return
 /// ct mark set ct mark | 0x80
 /// ```
-/// and the same before `snat to`.
+/// and the same without `fib` before `snat to`.
+///
+/// A packet to a local address is not delivered by its mark, but it may be forwarded with it: a proxy may bind addresses of
+/// services to a device of the node, and route the rewritten packets again. The destination is not the real one yet,
+/// so it does not show whether the packet leaves the VPC.
 fn spare_local(batch: &mut Batch, egress: &Egress, snat: Snat) {
     let flags = snat.ports.flags();
     let translate = [Expr::Address(snat.to), Expr::SourceNat { flags }];
+    let to_the_node = [
+        Expr::FibType(FibType::Destination),
+        Expr::Equals(RTN_LOCAL),
+        Expr::Verdict(Verdict::Return),
+    ];
+    let connection = mark_connection(egress.marks.primary());
     let decisions = [
-        (LEAVING, &mark_connection(egress.marks.primary())[..]),
-        (TRANSLATED, &translate),
+        (LEAVING, &[&to_the_node[..], &connection][..]),
+        (TRANSLATED, &[&translate]),
     ];
     let local = disjoint(&egress.local);
-    for (chain, decision) in decisions {
+    for (chain, last) in decisions {
         for prefix in &local {
             batch.add_rule(
                 chain,
@@ -195,7 +206,9 @@ fn spare_local(batch: &mut Batch, egress: &Egress, snat: Snat) {
                 ],
             );
         }
-        batch.add_rule(chain, decision);
+        for rule in last {
+            batch.add_rule(chain, rule);
+        }
     }
 }
 

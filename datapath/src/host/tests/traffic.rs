@@ -56,6 +56,50 @@ fn each_pod_leaves_by_the_eni_of_its_address() {
     }
 }
 
+/// A packet gets the mark of its pod's ENI, whether another program has marked it or not, and keeps the other's bits.
+#[test]
+fn every_index_has_its_mark_beside_those_of_others() {
+    let mut lab = Lab::new();
+    let pod = lab.add_pod(11, 0);
+    let host_end = pod_link(11, 0).host_name;
+    for (marks, last) in [(MARKS, 126), (Marks::new(0x80, 0x0f00).unwrap(), 14)] {
+        let egress = Egress {
+            marks,
+            ..Egress::default()
+        };
+        let config = HostConfig { egress, ..config() };
+        lab.on_host(|socket| prepare(socket, &config).unwrap());
+        for index in [0, 1, 2, 7, 8, 13, 14, 62, 63, 64, 125, 126]
+            .into_iter()
+            .filter(|i| *i <= last)
+        {
+            let index = EniIndex::new(index).unwrap();
+            let mark = marks.of(index).unwrap();
+            for theirs in [0, 0x4000, 0x4000 | marks.all(), marks.primary()] {
+                lab.show(&format!(
+                    "ip link set {host_end} group {}; nft 'table ip eye; flush table ip eye; table ip eye {{ \
+                     chain before {{ type filter hook prerouting priority -95; meta mark set {theirs}; }}; \
+                     chain after {{ type filter hook prerouting priority -80; meta mark {} counter; }}; }}'",
+                    Uplink::Eni(index).group(),
+                    theirs & !marks.all() | mark,
+                ));
+                pod.run(|| {
+                    UdpSocket::bind("0.0.0.0:0")
+                        .unwrap()
+                        .send_to(b"x", "10.0.0.1:7000")
+                        .unwrap()
+                })
+                .unwrap();
+                let eye = lab.show("nft list chain ip eye after").join(" ");
+                assert!(
+                    eye.contains("counter packets 1 "),
+                    "ENI {index}, mark {theirs:#x}: {eye}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn two_pods_of_different_enis_meet_on_the_node() {
     let mut lab = Lab::new();
