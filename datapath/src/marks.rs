@@ -89,8 +89,8 @@ impl Marks {
 
     /// The value of the field for an ENI: its largest number minus the index. `None` if the field is too small.
     ///
-    /// 0 is no ENI, because it would match every packet without a mark. Counting down takes one instruction of nftables,
-    /// which can invert bits, but not add.
+    /// 0 is no ENI, because it would match every packet without a mark. Counting down takes few rules of nftables, which can
+    /// clear bits, but not add.
     #[must_use]
     pub const fn of(self, index: EniIndex) -> Option<u32> {
         let index = index.get() as u32;

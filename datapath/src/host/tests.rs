@@ -272,7 +272,7 @@ fn the_local_destinations_change_alone_and_heal() {
             let rules = lab.show(&format!("nft list chain ip hawser {chain}"));
             rules
                 .into_iter()
-                .filter(|rule| rule.ends_with(" return"))
+                .filter(|rule| rule.starts_with("ip daddr "))
                 .collect::<Vec<_>>()
         })
     };

@@ -8,6 +8,7 @@ use super::expr::{Expr, Key, Verdict};
 use super::parts::{POD_GROUP, mark};
 use crate::constants::GROUP_BASE;
 use crate::marks::Marks;
+use nettypes::EniIndex;
 
 const CHOOSE_ENI: &str = "choose_eni";
 const MARK_ENI: &str = "mark_eni";
@@ -21,17 +22,13 @@ const CHOOSE_ENI_HOOK: Hook = Hook {
 
 /// ```text
 /// iifgroup & 0xffffff80 != 0x6b00 return
-/// meta mark != 0 jump mark_eni
-/// meta mark 0 meta mark set iifgroup & 0x7f ^ 0x7f
+/// meta mark set meta mark & 0xffffff00 | 0x7f
+/// iifgroup != 0x6b00 jump mark_eni
 /// ...what leaves by the primary ENI...
 /// ```
 ///
-/// Nearly every packet has no mark yet, and gets its ENI's in one step: the index is in the link's group, and a mark counts
-/// down from the largest number. A packet with a mark of another program goes through chain `mark_eni`, and is marked
-/// then, so that the next rule does not apply to it.
-///
-/// In such a mark, our bits are cleared first. If another program, or a connection mark that it restores, had set any of
-/// them, the packet would leave through an ENI that does not own its address, and the VPC would drop it silently.
+/// Our bits are cleared first. If another program, or a connection mark that it restores, had set any of them, the packet
+/// would leave through an ENI that does not own its address, and the VPC would drop it silently.
 pub(super) fn add_choose_eni(batch: &mut Batch, egress: &Egress) {
     let marks = egress.marks;
     add_mark_eni(batch, marks);
@@ -46,54 +43,47 @@ pub(super) fn add_choose_eni(batch: &mut Batch, egress: &Egress) {
         Expr::Differs(GROUP_BASE),
         Expr::Verdict(Verdict::Return),
     ];
-    let marked = [
-        Expr::Load(Key::Mark),
-        Expr::Differs(0),
+    let primary = marks.of(EniIndex::PRIMARY).unwrap_or_default();
+    let by_primary = mark(marks.all(), primary);
+    let by_secondary = [
+        load,
+        Expr::Differs(GROUP_BASE),
         Expr::Verdict(Verdict::Jump(MARK_ENI)),
     ];
-    let unmarked = [
-        Expr::Load(Key::Mark),
-        Expr::Equals(0),
-        Expr::Load(Key::InputGroup),
-        Expr::Bitwise {
-            mask: marks.largest(),
-            xor: marks.largest(),
-        },
-        Expr::StoreMark,
-    ];
-    batch.add_rule(CHOOSE_ENI, &not_a_pods);
-    if marks.shift() == 0 {
-        batch.add_rule(CHOOSE_ENI, &marked);
-        batch.add_rule(CHOOSE_ENI, &unmarked);
-    } else {
-        // The index would have to be shifted, too.
-        batch.add_rule(CHOOSE_ENI, &[Expr::Verdict(Verdict::Jump(MARK_ENI))]);
+    for rule in [&not_a_pods[..], &by_primary, &by_secondary] {
+        batch.add_rule(CHOOSE_ENI, rule);
     }
     egress::add_clauses(batch, CHOOSE_ENI, egress);
 }
 
-/// Puts the ENI into a mark that has bits of other programs: `meta mark set meta mark & 0xffffff00 | 0x7f`, then `iifgroup &
-/// 1 == 1 meta mark set meta mark & 0xfffffffe` for each bit of the index.
+/// Turns the primary ENI's mark into that of the packet's ENI: a mark counts down from the largest number, so each bit of the
+/// index is cleared, `iifgroup & 1 == 1 meta mark set meta mark & 0xfffffffe` and so on. Most instances have few ENIs, so the
+/// chain ends early if no higher bit is set: `iifgroup & 0xfffffffc == 0x6b00 return` after two bits.
 ///
-/// This is done bit by bit, because kernels before 6.13 cannot combine two registers. A map from group to mark could do
-/// it, but a map that is being replaced is empty for a moment: of a million packets, a thousand passed without a mark.
+/// This is done bit by bit, because kernels before 6.13 cannot combine two registers, and because `nft` cannot read a rule
+/// that stores a group as a mark: a saved ruleset could not be loaded again. A map from group to mark could do it, but a map
+/// that is being replaced is empty for a moment: of a million packets, a thousand passed without a mark.
 fn add_mark_eni(batch: &mut Batch, marks: Marks) {
     batch.add_chain(&Chain {
         name: MARK_ENI,
         hook: None,
     });
-    batch.add_rule(MARK_ENI, &mark(marks.all(), marks.eni_mask()));
-    for bit in 0..marks.eni_mask().count_ones() {
-        let in_group = 1 << bit;
-        let is_set = [
+    let group = |mask: u32, value: u32| {
+        [
             Expr::Load(Key::InputGroup),
-            Expr::Bitwise {
-                mask: in_group,
-                xor: 0,
-            },
-            Expr::Equals(in_group),
-        ];
+            Expr::Bitwise { mask, xor: 0 },
+            Expr::Equals(value),
+        ]
+    };
+    for bit in 0..marks.eni_mask().count_ones() {
+        if bit > 0 && bit % 2 == 0 {
+            let no_higher_bit = group(!((1 << bit) - 1), GROUP_BASE);
+            let end = [Expr::Verdict(Verdict::Return)];
+            batch.add_rule(MARK_ENI, &[&no_higher_bit[..], &end].concat());
+        }
+        let in_group = 1 << bit;
         let cleared = mark(in_group << marks.shift(), 0);
+        let is_set = group(in_group, in_group);
         batch.add_rule(MARK_ENI, &[&is_set[..], &cleared].concat());
     }
 }

@@ -33,29 +33,23 @@ fn listed(netns: &Netns) -> String {
 const BARE: &str = "\
 table ip hawser {
 	chain mark_eni {
-		meta mark set meta mark & 0xffffff80
-		iifgroup & 1 == 1 meta mark set meta mark | 0x00000001
-		iifgroup & 2 == 2 meta mark set meta mark | 0x00000002
-		iifgroup & 4 == 4 meta mark set meta mark | 0x00000004
-		iifgroup & 8 == 8 meta mark set meta mark | 0x00000008
-		iifgroup & 16 == 16 meta mark set meta mark | 0x00000010
-		iifgroup & 32 == 32 meta mark set meta mark | 0x00000020
-		iifgroup & 64 == 64 meta mark set meta mark | 0x00000040
-		meta mark & 0x00000001 == 0x00000000 meta mark set meta mark ^ 0x00000001 return
-		meta mark & 0x00000003 == 0x00000001 meta mark set meta mark ^ 0x00000003 return
-		meta mark & 0x00000007 == 0x00000003 meta mark set meta mark ^ 0x00000007 return
-		meta mark & 0x0000000f == 0x00000007 meta mark set meta mark ^ 0x0000000f return
-		meta mark & 0x0000001f == 0x0000000f meta mark set meta mark ^ 0x0000001f return
-		meta mark & 0x0000003f == 0x0000001f meta mark set meta mark ^ 0x0000003f return
-		meta mark & 0x0000007f == 0x0000003f meta mark set meta mark ^ 0x0000007f return
+		iifgroup & 1 == 1 meta mark set meta mark & 0xfffffffe
+		iifgroup & 2 == 2 meta mark set meta mark & 0xfffffffd
+		iifgroup 27392/30 return
+		iifgroup & 4 == 4 meta mark set meta mark & 0xfffffffb
+		iifgroup & 8 == 8 meta mark set meta mark & 0xfffffff7
+		iifgroup 27392/28 return
+		iifgroup & 16 == 16 meta mark set meta mark & 0xffffffef
+		iifgroup & 32 == 32 meta mark set meta mark & 0xffffffdf
+		iifgroup 27392/26 return
+		iifgroup & 64 == 64 meta mark set meta mark & 0xffffffbf
 	}
 
 	chain choose_eni {
 		type filter hook prerouting priority dstnat + 10; policy accept;
 		iifgroup != 27392/25 return
-		meta mark set meta mark & 0xffffff01 | 0x00000001
+		meta mark set meta mark & 0xffffff7f | 0x0000007f
 		iifgroup != 27392 jump mark_eni
-		fib daddr type local return
 	}
 }
 ";

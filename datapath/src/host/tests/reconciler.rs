@@ -354,7 +354,7 @@ fn pods_of_a_previous_process_are_kept_too() {
 fn leftovers_of_a_previous_process_are_removed_and_others_stay() {
     let mut lab = Lab::new();
     // Rules of a removed ENI; a priority that is no longer used; a table without a rule.
-    let leave = "ip rule add pref 1536 fwmark 9/0x7f lookup 10 proto 107; ip rule add pref 32765 from 10.0.0.9 lookup 10 proto 107; \
+    let leave = "ip rule add pref 1536 fwmark 0x76/0x7f lookup 10 proto 107; ip rule add pref 32765 from 10.0.0.9 lookup 10 proto 107; \
                  ip rule add pref 600 from all lookup 27392 proto 107; ip route add 10.0.0.1 dev eth0 table 11 proto 107";
     let foreign = "ip rule add pref 600 to 10.0.0.200 lookup main; ip route add 192.0.2.0/24 dev eth0 table 11; \
                    ip rule add pref 1536 fwmark 8/0x7f lookup 12";
@@ -371,7 +371,7 @@ fn leftovers_of_a_previous_process_are_removed_and_others_stay() {
         "1020:",
         "1022:",
         "1024:",
-        "1536: from all fwmark 0x1/",
+        "1536: from all fwmark 0x7f/",
         "1540:",
     ];
     after.retain(|line| !ours.iter().any(|start| line.starts_with(start)));
