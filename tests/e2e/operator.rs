@@ -8,6 +8,7 @@ mod closed_pipe;
 mod deploy;
 mod doctor;
 mod inspect;
+mod install;
 mod introspection;
 mod page;
 mod settings;
@@ -21,6 +22,7 @@ suites!(
     deploy,
     doctor,
     inspect,
+    install,
     introspection,
     page,
     settings,

@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+
 /// The plugin's name in the network configuration.
 pub const NAME: &str = "hawser";
 /// In the same directory, because a file cannot be renamed across file systems. The runtime executes no plugin with this
@@ -33,6 +35,8 @@ pub enum InstallError {
     },
     #[error("{} has other contents than were written", path.display())]
     Differs { path: PathBuf },
+    #[error("{} is mounted with noexec, so the runtime could not execute a plugin in it: remount it with exec, or configure another directory in the runtime and here", path.display())]
+    NoExec { path: PathBuf },
 }
 
 /// The result of an installation.
@@ -59,6 +63,14 @@ pub fn install(plugin: &Path, directory: &Path) -> Result<Installed, InstallErro
     // For a file, `open` alone would succeed.
     fs::read_dir(directory).map_err(no_directory)?;
     let host = File::open(directory).map_err(no_directory)?;
+    let mounted = fstatvfs(&host).map_err(io::Error::from);
+    if during("examine", directory, mounted)?
+        .flags()
+        .contains(FsFlags::ST_NOEXEC)
+    {
+        let path = directory.to_owned();
+        return Err(InstallError::NoExec { path });
+    }
     // One installation at a time: another one would replace the unfinished file, and this one would rename a part of it.
     // The kernel releases the lock with the process.
     during("lock", directory, host.lock())?;
@@ -99,17 +111,19 @@ pub fn remove(directory: &Path) -> Result<(), InstallError> {
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<(), InstallError> {
-    match fs::remove_file(path).map_err(|error| (error.kind(), error)) {
-        // A read-only file system says so even if there is no such file. Creating the file is then the clearer error.
-        Ok(()) | Err((io::ErrorKind::NotFound | io::ErrorKind::ReadOnlyFilesystem, _)) => {}
-        Err((_, error)) => return during("remove", path, Err(error)),
-    }
     // Symbolic links are not followed.
-    let created = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(MODE)
-        .open(path);
+    let create = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(MODE).open(path)
+    };
+    let created = match create() {
+        // An earlier attempt was interrupted.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            during("remove", path, fs::remove_file(path))?;
+            create()
+        }
+        created => created,
+    };
     let mut file = during("create", path, created)?;
     // The umask may have changed the mode when the file was created.
     let mode = file.set_permissions(Permissions::from_mode(MODE));
