@@ -3,10 +3,16 @@
 //! Owns their commands, as published. May use `lab`, `suite` and `support`. Must not know the other themes. The rows of
 //! `docs/faults.md` from N1 on name these tests.
 
+mod host_addresses;
 mod metadata_agent;
 mod operating_system;
 mod orchestrators;
 
 use crate::suite::suites;
 
-suites!(metadata_agent, operating_system, orchestrators);
+suites!(
+    host_addresses,
+    metadata_agent,
+    operating_system,
+    orchestrators
+);
