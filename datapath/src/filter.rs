@@ -1,11 +1,11 @@
 //! Whether the filters of other programs drop pods' packets on their way through the node.
 //!
 //! Reads the rulesets of nftables, of iptables on top of it, and of the older iptables, and follows a new TCP connection
-//! through each chain of the forward hook and of the hooks around it. Owns no rule and changes nothing, and a ruleset
-//! that is not there is not loaded by looking. Hawser's own tables are left out. May use `netlink` and `nft`. Must not
-//! know pods or why a packet is asked about.
+//! through each chain of the forward hook and of the hooks around it. Owns no rule and changes nothing. Reading does not
+//! load a ruleset that is absent. Hawser's own tables are left out. May use `netlink` and `nft`. Must not know pods or the
+//! reason for the question.
 //!
-//! A condition that cannot be decided here counts for the packet: only what is dropped for certain is reported.
+//! If a condition cannot be decided here, the packet is assumed to pass: only what is certainly dropped is reported.
 
 mod chains;
 mod legacy;
@@ -65,7 +65,7 @@ impl fmt::Display for Blocked {
 /// The chains that drop `packet`, in order.
 ///
 /// # Errors
-/// If a ruleset that is there cannot be read.
+/// If an existing ruleset cannot be read.
 pub fn blocked(packet: &Packet<'_>) -> Result<Vec<Blocked>, Error> {
     let mut found = nft::blocked(packet)?;
     found.extend(legacy::blocked(packet)?);

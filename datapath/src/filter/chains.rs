@@ -1,4 +1,4 @@
-//! Chains of rules whose conditions are already decided for one packet, and the packet's way through them. Pure.
+//! Chains of rules whose conditions have been decided for one packet, and the result of evaluating them. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::Why;
 pub enum Fit {
     Yes,
     No,
-    /// It depends on what is not known.
+    /// It depends on something that is not known.
     Perhaps,
 }
 
@@ -44,9 +44,9 @@ pub enum Action {
     Return,
     Jump(String),
     Goto(String),
-    /// On to the next rule: counters, logs, marks.
+    /// Continue with the next rule: counters, logs, marks.
     Continue,
-    /// Decides in a way that is not known here.
+    /// The result is not known here.
     Unknown,
 }
 
@@ -59,7 +59,7 @@ pub struct Rule {
 /// The rules of a table, by chain.
 pub type Chains = BTreeMap<String, Vec<Rule>>;
 
-/// How far a chain may jump into others. The kernel's own limit is 16.
+/// The maximum depth of jumps. The kernel's own limit is 16.
 const DEPTH: usize = 20;
 
 /// Where the packet is after a chain.
@@ -73,11 +73,11 @@ enum End {
 
 struct Walk<'a> {
     chains: &'a Chains,
-    /// A rule that may fit would have let the packet pass.
+    /// A rule that may apply would accept the packet, or skip the rules that drop it.
     spared: bool,
 }
 
-/// What drops the packet in the base chain `name`, if anything does for certain.
+/// What certainly drops the packet in the base chain `name`.
 pub fn walk(chains: &Chains, name: &str, drops_by_policy: bool) -> Option<Why> {
     let mut walk = Walk {
         chains,
@@ -100,7 +100,7 @@ impl Walk<'_> {
             let end = match &rule.action {
                 Action::Continue => continue,
                 Action::Return if certain => return End::Through,
-                // It may be spared what follows in this chain.
+                // It may skip the rest of this chain.
                 Action::Return | Action::Unknown => {
                     self.spared = true;
                     continue;

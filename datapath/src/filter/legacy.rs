@@ -1,7 +1,7 @@
-//! Rulesets of the older iptables, read as its own programs read them (`ip_tables.h`, `ip6_tables.h`).
+//! Rulesets of the older iptables, read like its own programs read them (`ip_tables.h`, `ip6_tables.h`).
 //!
-//! The kernel makes a table when somebody asks for it, so only those that `ip_tables_names` has are asked for: that of the
-//! thread, since `/proc/net` is the one of the process.
+//! The kernel creates a table when a program asks for it, so only the tables in `ip_tables_names` are requested. The file is
+//! read for the thread, because `/proc/net` shows the namespace of the process.
 
 use std::{
     collections::BTreeMap,
@@ -28,10 +28,10 @@ const GET_ENTRIES: libc::c_int = 65;
 const TCP: u16 = 6;
 /// Prerouting, forward, postrouting, with the names of their chains.
 const HOOKS: [(usize, &str); 3] = [(0, "PREROUTING"), (2, "FORWARD"), (4, "POSTROUTING")];
-/// More than the largest ruleset that is known of.
+/// A limit above the largest known ruleset.
 const LARGEST: usize = 64 << 20;
 
-/// Where the parts of an entry are.
+/// The offsets of an entry's parts.
 struct Layout {
     level: libc::c_int,
     domain: AddressFamily,
@@ -42,11 +42,11 @@ struct Layout {
     protocol: usize,
     flags: usize,
     inverted: usize,
-    /// Of the addresses' masks.
+    /// The masks of the addresses.
     masks: std::ops::Range<usize>,
     target: usize,
     next: usize,
-    /// Where matches begin.
+    /// The first match.
     size: usize,
 }
 
@@ -80,11 +80,11 @@ const V6: Layout = Layout {
     size: 168,
 };
 
-/// Of an entry's inverted conditions.
+/// Flag of an inverted condition of an entry.
 const INV_IN: u8 = 1;
 const INV_OUT: u8 = 2;
 const INV_PROTOCOL: u8 = 0x40;
-/// A target's jump does not come back.
+/// Flag of a jump that does not return.
 const GOTO: u8 = 2;
 
 pub fn blocked(packet: &Packet<'_>) -> Result<Vec<Blocked>, Error> {
@@ -115,7 +115,7 @@ const fn failed(errno: Errno) -> Error {
 /// `struct ipt_getinfo` and the entries of `struct ipt_get_entries`.
 fn table(fd: &OwnedFd, layout: &Layout, name: &str) -> Result<(Vec<u8>, Vec<u8>), Error> {
     const HEAD: usize = 40;
-    // Another program may change the table between the two questions.
+    // Another program may change the table between the two requests.
     for _ in 0..8 {
         let mut info = vec![0; 84];
         put_name(&mut info, name);
@@ -207,11 +207,11 @@ fn judge(
     found
 }
 
-/// Rules by where they are, each with where the next one is. Jumps name the place that they go to.
+/// Rules by their offset, each with the offset of the next one. A jump has the offset of its target.
 type Rules = BTreeMap<u32, (Rule, Option<u32>)>;
 
-/// Cuts the rules into chains, each named after the place where it begins. A jump goes to the begin of a chain; one ends
-/// before the next one's name (a target `ERROR`), the base chain at its policy.
+/// Splits the rules into chains, each named after the offset of its first rule. A jump leads to the start of a chain. A chain
+/// ends before the name of the next one (a target `ERROR`), and a base chain ends at its policy.
 fn chains(rules: &Rules, base: u32, policy: u32) -> Chains {
     let mut begins = vec![base];
     for (rule, _) in rules.values() {
@@ -285,7 +285,7 @@ fn name(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
-/// What a target does, and whether it is the end of a chain.
+/// The effect of a target, and whether it is the end of a chain.
 fn action(target: &[u8], flags: u8) -> (Action, bool) {
     if target.len() < 36 {
         return (Action::Unknown, true);

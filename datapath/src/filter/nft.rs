@@ -1,4 +1,4 @@
-//! Rulesets of nftables, iptables on top of it included: decodes what decides about a forwarded packet.
+//! Rulesets of nftables, including those of iptables on top of it: decodes the parts that affect a forwarded packet.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ struct Table {
 pub fn blocked(packet: &Packet<'_>) -> Result<Vec<Blocked>, Error> {
     let mut nft = match Nft::open() {
         Ok(nft) => nft,
-        // A kernel without nftables filters nothing by it.
+        // A kernel without nftables has no such rules.
         Err(_) => return Ok(Vec::new()),
     };
     let mut tables: BTreeMap<(u8, String), Table> = BTreeMap::new();
@@ -71,7 +71,7 @@ pub fn blocked(packet: &Packet<'_>) -> Result<Vec<Blocked>, Error> {
     Ok(found)
 }
 
-/// The table of an object, if it sees the packet.
+/// The table of an object, if the packet passes through it.
 fn table_of(payload: &[u8], packet: &Packet<'_>) -> Option<(u8, String)> {
     let family = *payload.first()?;
     let own = match packet.family {
@@ -173,7 +173,7 @@ impl Decoder<'_> {
         key: u16,
         value: impl Fn(&Self, u32) -> Option<Value>,
     ) {
-        // Without a target register it sets the mark, or the like.
+        // Without a target register, it sets a property of the packet, such as the mark.
         let Some(register) = big_endian(data, register) else {
             return;
         };
@@ -199,7 +199,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// Only the protocol of an IPv4 header is known: iptables compares it so.
+    /// Of the IPv4 header, only the protocol is known. iptables compares it this way.
     fn payload(&mut self, data: &[u8]) {
         const NETWORK: u32 = 1;
         let Some(register) = big_endian(data, 1) else {
@@ -247,8 +247,8 @@ impl Decoder<'_> {
         self.fit = self.fit.and(fit);
     }
 
-    /// A set or a map. Sets of a connection's states are those of connections that exist already; a map of them ends such
-    /// packets and lets a new one go on. What others hold is not read.
+    /// A set or a map. Sets and maps of connection states are about existing connections, so a packet of a new connection
+    /// continues. The contents of other sets and maps are not read.
     fn lookup(&mut self, data: &[u8]) {
         let source = big_endian(data, 2).and_then(|register| self.registers.get(&register));
         let of_states = matches!(source, Some(Value::State(_)));
@@ -281,7 +281,7 @@ impl Value {
     fn equals(&self, wanted: &[u8]) -> Fit {
         let number = |wanted: &[u8]| wanted.try_into().ok().map(u32::from_ne_bytes);
         match self {
-            // A shorter text than a link's name may have is compared as a prefix.
+            // A value that is shorter than a link's name can be is compared as a prefix.
             Self::Bytes(bytes) => {
                 let zeros = std::iter::repeat(&0);
                 Fit::of(bytes.iter().chain(zeros).zip(wanted).all(|(a, b)| a == b))

@@ -1,4 +1,4 @@
-//! The matches and targets of iptables, which both of its back ends hold in the same binary form (`xt_*.h`).
+//! The matches and targets of iptables. Both of its back ends store them in the same binary form (`xt_*.h`).
 
 use super::chains::{Action, Fit};
 
@@ -66,7 +66,7 @@ fn conntrack(info: &[u8]) -> Option<Fit> {
     } else {
         state
     };
-    // What else it asks for is not known.
+    // The other conditions are not decoded.
     Some(if flags == STATE {
         state
     } else {
@@ -74,7 +74,7 @@ fn conntrack(info: &[u8]) -> Option<Fit> {
     })
 }
 
-/// What a target that is no plain verdict does.
+/// The effect of a target that is not a plain verdict.
 pub fn target(name: &str) -> Action {
     match name {
         "REJECT" | "TARPIT" => Action::Drop,
