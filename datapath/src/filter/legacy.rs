@@ -80,7 +80,7 @@ const V6: Layout = Layout {
     size: 168,
 };
 
-/// Flag of an inverted condition of an entry.
+/// Flags of the inverted conditions of an entry.
 const INV_IN: u8 = 1;
 const INV_OUT: u8 = 2;
 const INV_PROTOCOL: u8 = 0x40;
