@@ -14,7 +14,7 @@ use crate::{
     Bench,
     figure::{Figure, Report},
     floor::{Floor, Floors},
-    packets::{self, AtDensity},
+    packets::{self, AtDensity, Pair},
     plot,
     sample::Sample,
     upstream,
@@ -24,7 +24,7 @@ use crate::{
 const INSTANCE: &str = "m5.24xlarge";
 const FULL: usize = 735;
 /// Numbers of pods at which packets are measured; host-network pods count, as in the budget's "737".
-const PACKETS: [u16; 4] = [2, 58, 234, 735];
+const PACKETS: [u16; 5] = [2, 4, 58, 140, 735];
 /// Numbers of pods at which an ADD is reported, each from this many ADDs around it.
 const ADDS: [usize; 4] = [10, 100, 250, 735];
 const AROUND: usize = 20;
@@ -147,8 +147,9 @@ impl Filling {
         let (Some(first), Some(last)) = (self.pods.first(), self.pods.last()) else {
             return Err(io::Error::other("two pods are needed"));
         };
-        let here = packets::between(&first.netns, &last.netns, last.address())?;
-        let there = upstream::measure(pods)?;
+        let here = Pair::open(&first.netns, &last.netns, last.address())?;
+        let upstream = upstream::Node::new(pods)?;
+        let [here, there] = packets::in_turn([here, upstream.pair()?])?;
         self.seen.push(AtDensity { pods, here, there });
         Ok(())
     }

@@ -10,7 +10,12 @@ use lab::{
 };
 use vpc_sim::SimConfig;
 
-use crate::{Bench, figure::Figure, packets, sample::Sample};
+use crate::{
+    Bench,
+    figure::Figure,
+    packets::{self, Pair},
+    sample::Sample,
+};
 
 /// The same as in `density`.
 const INSTANCE: &str = "m5.24xlarge";
@@ -110,7 +115,8 @@ impl Filling {
         let (Some(first), Some(last)) = (self.pods.first(), self.pods.last()) else {
             return Err(io::Error::other("two pods are needed"));
         };
-        let seen = packets::between(&first.netns, &last.netns, last.address())?;
+        let pair = Pair::open(&first.netns, &last.netns, last.address())?;
+        let [seen] = packets::in_turn([pair])?;
         Ok(seen.round_trip)
     }
 }

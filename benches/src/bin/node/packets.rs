@@ -3,20 +3,26 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use datapath::netns::Netns;
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
 
 use crate::sample::{Sample, now};
 
 const PORT: u16 = 7;
-const ROUND_TRIPS: usize = 20_000;
-const FLOOD: Duration = Duration::from_millis(700);
+/// Of one round. The rounds of two layouts alternate, so that both see the same machine.
+const ROUND_TRIPS: usize = 8_000;
+const FLOOD: Duration = Duration::from_millis(300);
+const ROUNDS: usize = 7;
 /// Time without a datagram after which an echo server ends.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// The result of [`between`].
+/// The medians of all rounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     /// Median, microseconds.
@@ -33,32 +39,85 @@ pub struct AtDensity {
     pub there: Seen,
 }
 
-/// From `client` to the pod `server` at `address`.
+/// Two pods of one node with open sockets.
+#[derive(Debug)]
+pub struct Pair {
+    client: UdpSocket,
+    server: UdpSocket,
+    round_trips: Sample,
+    rates: Sample,
+}
+
+impl Pair {
+    /// From `client` to the pod `server` at `address`.
+    ///
+    /// # Errors
+    /// If a socket cannot be opened.
+    pub fn open(client: &Netns, server: &Netns, address: IpAddr) -> io::Result<Self> {
+        let any: IpAddr = match address {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let server = server.run(|| UdpSocket::bind((any, PORT)))??;
+        server.set_read_timeout(Some(SILENCE))?;
+        let client = client.run(|| UdpSocket::bind((any, 0)))??;
+        client.set_read_timeout(Some(SILENCE))?;
+        client.connect((address, PORT))?;
+        Ok(Self {
+            client,
+            server,
+            round_trips: Sample::default(),
+            rates: Sample::default(),
+        })
+    }
+
+    fn round(&mut self) -> io::Result<()> {
+        let (client, server) = (&self.client, &self.server);
+        let sample = std::thread::scope(|scope| {
+            let echo = scope.spawn(|| on_cpu(1, || echo(server)));
+            let asking = scope.spawn(|| on_cpu(0, || ping_pong(client)));
+            let sample = asking.join().expect("no panic in it");
+            // An empty datagram ends the server.
+            client.send(&[])?;
+            echo.join().expect("no panic in it")?;
+            sample
+        })?;
+        self.round_trips.push(sample.median());
+        self.rates.push(flood(client, server)?);
+        Ok(())
+    }
+
+    fn seen(&self) -> Seen {
+        Seen {
+            round_trip: self.round_trips.median(),
+            rate: self.rates.median(),
+        }
+    }
+}
+
+/// Measures all pairs in turn, several times.
 ///
 /// # Errors
 /// If a datagram is lost in either direction, or a socket fails.
-pub fn between(client: &Netns, server: &Netns, address: IpAddr) -> io::Result<Seen> {
-    let any: IpAddr = match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = server.run(|| UdpSocket::bind((any, PORT)))??;
-    socket.set_read_timeout(Some(SILENCE))?;
-    let ours = client.run(|| UdpSocket::bind((any, 0)))??;
-    ours.set_read_timeout(Some(SILENCE))?;
-    ours.connect((address, PORT))?;
-    let round_trip = std::thread::scope(|scope| {
-        let echo = scope.spawn(|| echo(&socket));
-        let sample = ping_pong(&ours);
-        // An empty datagram ends the server.
-        ours.send(&[])?;
-        echo.join().expect("no panic in it")?;
-        sample
-    })?;
-    Ok(Seen {
-        round_trip: round_trip.median(),
-        rate: flood(&ours, &socket)?,
-    })
+pub fn in_turn<const N: usize>(mut pairs: [Pair; N]) -> io::Result<[Seen; N]> {
+    for _ in 0..ROUNDS {
+        for pair in &mut pairs {
+            pair.round()?;
+        }
+    }
+    Ok(pairs.map(|pair| pair.seen()))
+}
+
+/// Runs `work` on one processor, if the machine has it: threads that move make the figures of a run vary.
+fn on_cpu<T>(cpu: usize, work: impl FnOnce() -> T) -> T {
+    let mut set = CpuSet::new();
+    // Without that processor, the thread stays where it is.
+    drop(
+        set.set(cpu)
+            .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+            .map_err(io::Error::from),
+    );
+    work()
 }
 
 fn echo(socket: &UdpSocket) -> io::Result<()> {
@@ -88,16 +147,16 @@ fn flood(from: &UdpSocket, to: &UdpSocket) -> io::Result<f64> {
     to.set_nonblocking(false)?;
     let begun = now();
     std::thread::scope(|scope| {
-        let count = scope.spawn(|| {
-            let (mut arrived, mut byte) = (0_u32, [0; 8]);
-            while to.recv(&mut byte)? > 0 {
-                arrived += 1;
-            }
-            Ok::<_, io::Error>(f64::from(arrived) / begun.elapsed().as_secs_f64())
+        let count = scope.spawn(|| on_cpu(1, || arrivals(to, begun)));
+        let sent = scope.spawn(|| {
+            on_cpu(0, || {
+                while begun.elapsed() < FLOOD {
+                    from.send(&[1])?;
+                }
+                Ok::<_, io::Error>(())
+            })
         });
-        while begun.elapsed() < FLOOD {
-            from.send(&[1])?;
-        }
+        sent.join().expect("no panic in it")?;
         // The queue may be full: the end is sent repeatedly until it is received.
         while !count.is_finished() {
             from.send(&[])?;
@@ -105,4 +164,13 @@ fn flood(from: &UdpSocket, to: &UdpSocket) -> io::Result<f64> {
         }
         count.join().expect("no panic in it")
     })
+}
+
+/// Datagrams per second until an empty one.
+fn arrivals(to: &UdpSocket, begun: Instant) -> io::Result<f64> {
+    let (mut arrived, mut byte) = (0_u32, [0; 8]);
+    while to.recv(&mut byte)? > 0 {
+        arrived += 1;
+    }
+    Ok(f64::from(arrived) / begun.elapsed().as_secs_f64())
 }

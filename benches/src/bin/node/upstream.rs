@@ -1,5 +1,5 @@
 //! The same two pods on a node configured like the AWS VPC CNI's: two policy rules for every pod, which the kernel
-//! evaluates one by one for every packet.
+//! evaluates one by one for every packet, and its rules of iptables.
 
 use std::{
     io,
@@ -18,7 +18,9 @@ use datapath::{
     uplink::Uplink,
 };
 
-use crate::packets::{self, Seen};
+use lab::traffic::kube_proxy::feed;
+
+use crate::packets::Pair;
 
 /// The table of a secondary ENI.
 const ENI_TABLE: u32 = 2;
@@ -26,16 +28,51 @@ const ENI_TABLE: u32 = 2;
 const TO_POD: u32 = 512;
 const FROM_POD: u32 = 1536;
 
-/// What two pods measure among `pods - 2` others.
-///
-/// # Errors
-/// If the kernel refuses a step.
-pub fn measure(pods: u16) -> io::Result<Seen> {
-    let node = Netns::create()?;
-    let ends = [Netns::create()?, Netns::create()?];
-    node.run(|| lay_out(&ends, pods))?
-        .map_err(|e| io::Error::other(e.to_string()))?;
-    packets::between(&ends[0], &ends[1], address(1))
+/// Its rules of iptables, as recorded from version 1.23.1. They are the same for every number of pods. The first two make the
+/// kernel track connections, as it does on every such node.
+const IPTABLES: &str = "\
+*mangle
+-A PREROUTING -i eth0 -m addrtype --dst-type LOCAL --limit-iface-in -j CONNMARK --set-xmark 0x80/0x80
+-A PREROUTING -i eni+ -j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80
+-A PREROUTING -i vlan+ -j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80
+COMMIT
+*nat
+:AWS-SNAT-CHAIN-0 - [0:0]
+-A POSTROUTING -j AWS-SNAT-CHAIN-0
+-A AWS-SNAT-CHAIN-0 -d 10.0.0.0/8 -j RETURN
+-A AWS-SNAT-CHAIN-0 ! -o vlan+ -m addrtype ! --dst-type LOCAL -j SNAT --to-source 10.0.0.10 --random-fully
+COMMIT
+";
+
+/// A node without a daemon, and two of its pods.
+#[derive(Debug)]
+pub struct Node {
+    ends: [Netns; 2],
+    /// Holds the rules.
+    _node: Netns,
+}
+
+impl Node {
+    /// Lays out `pods` pods, two of which exist.
+    ///
+    /// # Errors
+    /// If the kernel refuses a step.
+    pub fn new(pods: u16) -> io::Result<Self> {
+        let node = Netns::create()?;
+        let ends = [Netns::create()?, Netns::create()?];
+        node.run(|| lay_out(&ends, pods))?
+            .map_err(|e| io::Error::other(e.to_string()))?;
+        feed(&node, &["iptables-restore"], IPTABLES)?;
+        Ok(Self { ends, _node: node })
+    }
+
+    /// Its two pods.
+    ///
+    /// # Errors
+    /// If a socket cannot be opened.
+    pub fn pair(&self) -> io::Result<Pair> {
+        Pair::open(&self.ends[0], &self.ends[1], address(1))
+    }
 }
 
 fn address(n: u16) -> IpAddr {
