@@ -5,8 +5,6 @@
 //! coordinate; `rpc`, `http`, `kube` and `install` are the external interfaces; `tools` is the command line; [`daemon`]
 //! connects the parts.
 
-#![forbid(unsafe_code)]
-
 pub mod config;
 pub mod daemon;
 pub mod ec2;

@@ -1,7 +1,8 @@
-//! What every part of the daemon uses: clocks, worker threads, supervised tasks, and the log.
+//! What every part of the daemon uses: clocks, worker threads, supervised tasks, the log and the memory allocator.
 //!
 //! Must not know what the daemon does. Uses no other folder.
 
+pub mod allocator;
 pub mod clock;
 #[cfg(test)]
 pub mod corpus;

@@ -10,6 +10,7 @@ mod doctor;
 mod inspect;
 mod install;
 mod introspection;
+mod memory;
 mod page;
 mod settings;
 mod traces;
@@ -24,6 +25,7 @@ suites!(
     inspect,
     install,
     introspection,
+    memory,
     page,
     settings,
     traces

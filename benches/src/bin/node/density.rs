@@ -32,8 +32,6 @@ const AROUND: usize = 20;
 const FLOOR_RUNS: usize = 3;
 /// How long the kernel may take to remove the namespaces of those runs.
 const REMOVAL: Duration = Duration::from_secs(3);
-/// As recommended in the README; otherwise the C library keeps memory for each of the daemon's threads.
-pub const ONE_ARENA: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 /// Longer than the interval of the daemon's check of everything that it manages.
 const A_LOOK: Duration = Duration::from_secs(65);
 /// The maximum resident memory with a full node.
@@ -48,11 +46,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
     let all = FULL.to_string();
     let node = lab.node(
         INSTANCE,
-        &[
-            ("WARM_IP_TARGET", "0"),
-            ("MINIMUM_IP_TARGET", &all),
-            ONE_ARENA,
-        ],
+        &[("WARM_IP_TARGET", "0"), ("MINIMUM_IP_TARGET", &all)],
     )?;
     let empty = resident(&node)?;
     warm(&node)?;

@@ -9,13 +9,7 @@ use lab::{
 };
 use vpc_sim::SimConfig;
 
-use crate::{
-    Bench,
-    caller::Caller,
-    density::{ONE_ARENA, resident},
-    figure::Figure,
-    sample::now,
-};
+use crate::{Bench, caller::Caller, density::resident, figure::Figure, sample::now};
 
 const CYCLES: usize = 100_000;
 /// First, so that every buffer reaches its final size: half a minute.
@@ -38,7 +32,6 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
             ("WARM_IP_TARGET", "0"),
             ("MINIMUM_IP_TARGET", "735"),
             ("IP_COOLDOWN_PERIOD", "1"),
-            ONE_ARENA,
         ],
     )?;
     let warm = || count(&node, "free").is_ok_and(|free| free >= 700);
