@@ -74,5 +74,13 @@ pub fn blocked(packet: &Packet<'_>) -> Result<Vec<Blocked>, Error> {
     Ok(found)
 }
 
+/// Whether a ruleset of the older iptables contains one of these texts, such as the name of a chain.
+///
+/// # Errors
+/// If a ruleset that is there cannot be read.
+pub fn legacy_mentions(family: Family, texts: &[&str]) -> Result<bool, Error> {
+    legacy::mentions(family, texts)
+}
+
 #[cfg(test)]
 mod tests;

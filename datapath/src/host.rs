@@ -8,6 +8,7 @@
 mod config;
 mod eni;
 mod error;
+mod foreign;
 mod ipv6;
 mod link;
 mod migration;
@@ -22,9 +23,10 @@ mod uninstall;
 pub use config::HostConfig;
 pub use eni::{EniLink, add_eni, remove_eni};
 pub use error::HostError;
+pub use foreign::{Predecessor, Scene, Steered};
 pub use monitor::{Changes, HostMonitor};
 pub use node::{Prepared, prepare, update_local};
-pub use reconciler::{DirtySet, Reconciler, Repaired};
+pub use reconciler::{Claims, DirtySet, Reconciler, Removed, Repaired};
 pub use rules::conflicts;
 pub use uninstall::uninstall;
 

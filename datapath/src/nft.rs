@@ -15,6 +15,7 @@ mod encoder;
 mod expr;
 mod guard;
 mod ipv6;
+mod leftovers;
 pub(crate) mod list;
 mod observe;
 mod parts;

@@ -26,6 +26,7 @@ use crate::{
         drift_repair::DriftRepair,
         forwarding,
         hostnet::{HostNet, StartError},
+        predecessor::{self, StillRunning},
         vpc_blocks::{self, Follower},
     },
     http::{introspection, metrics_server, probes},
@@ -86,6 +87,8 @@ pub enum DaemonError {
         "ENABLE_IPv6 needs an instance that supports prefixes, and {0} is not a Nitro instance: use another type, or ENABLE_IPv4=true"
     )]
     NoPrefixes(String),
+    #[error("another network plugin is in charge of this node")]
+    StillRunning(#[from] StillRunning),
     #[error("could not take over the node's network")]
     Host(#[from] StartError),
     #[error("could not compare records with the kernel")]
@@ -162,6 +165,7 @@ impl Node {
         let boot = boot_id().map_err(|source| serve_error("the boot id", source))?;
         make_run_dir(&config)?;
         let (store, contents) = Store::open(&config.paths.state(), &boot)?;
+        let running = predecessor::running(config.pool.family)?;
         let imds = Metadata::new(config.cloud.timeout);
         let me = identity(&imds, &store, contents.identity.clone()).await?;
         let vpc_blocks = vpc_blocks(&imds, &store, &me, contents.vpc_blocks.clone()).await?;
@@ -171,6 +175,7 @@ impl Node {
             config.pool.family,
             &config.network,
             egress,
+            &running,
             metrics.clone(),
         )?;
         let intents = contents.intents.clone();
@@ -273,9 +278,9 @@ impl Node {
         supervisor.critical("conntrack", self.host.stale_connections().clone().run());
         let serving = !self.agreed.restored.enis.is_empty();
         // Before any address can be granted.
-        let own = self.host.local_addresses().await;
-        let own = own.map_err(recovery::RecoveryError::from)?;
-        pool.tell(Event::HostAddresses(own)).await;
+        let claims = self.host.claims().await;
+        let claims = claims.map_err(recovery::RecoveryError::from)?;
+        pool.tell(Event::HostClaims(claims)).await;
         self.host.warn_of_mark_conflicts().await;
         pool.tell(Event::Restore(self.agreed.restored.clone()))
             .await;

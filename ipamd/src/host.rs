@@ -8,5 +8,6 @@ pub mod drift_repair;
 pub mod forwarding;
 pub mod hostnet;
 mod link_reaper;
+pub mod predecessor;
 pub mod seam;
 pub mod vpc_blocks;

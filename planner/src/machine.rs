@@ -147,7 +147,7 @@ impl Planner {
             Event::Restore(restored) => self.restore(restored),
             Event::Inventory(list) => self.inventory(&list),
             Event::EniLinkGone { mac } => self.link_gone(mac),
-            Event::HostAddresses(hosted) => self.pool.set_hosted(hosted),
+            Event::HostClaims(claims) => self.pool.set_claims(claims),
             Event::Node {
                 schedulable,
                 stopping,

@@ -16,7 +16,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{EniId, EniIndex, Mono, Pod, Sandbox, snapshot::Phase};
+use crate::{EniId, EniIndex, HostClaim, Mono, Pod, Sandbox, snapshot::Phase};
 use block::{Counts, Holder, SlotState};
 use eni::Eni;
 
@@ -56,8 +56,8 @@ pub(crate) struct Pool {
     returned: BTreeMap<(Key, IpNet), Mono>,
     /// Deleted ENIs, and until when a list that shows them is stale.
     deleted: BTreeMap<EniId, Mono>,
-    /// What the kernel takes for addresses of the node itself.
-    hosted: Vec<IpNet>,
+    /// What the host keeps from pods.
+    claims: Vec<(IpNet, HostClaim)>,
     next_key: u32,
 }
 
@@ -155,9 +155,9 @@ impl Pool {
                 .min_by_key(|(_, eni)| (std::cmp::Reverse(eni.counts().held), eni.device))?;
             let address = self.get(key)?.pick()?;
             // An address of an IPv6 prefix is listed, and marked, when it is first needed.
-            if self.is_hosted(address) {
+            if let Some(claim) = claim_on(&self.claims, address) {
                 let eni = self.get_mut(key)?;
-                eni.with_slot(address, |slot| slot.hosted = true);
+                eni.with_slot(address, |slot| slot.claim = Some(claim));
                 continue;
             }
             if !self.claimed_elsewhere(key, address) {
@@ -287,27 +287,23 @@ impl Pool {
         if let Some(eni) = self.get_mut(key) {
             eni.add_block(net, now);
             self.settle_resting(key, now);
-            self.mark_hosted(key);
+            self.mark_claims(key);
         }
     }
 
-    /// What the kernel takes for addresses of the node itself. They keep their pods, and get no new ones.
-    pub(crate) fn set_hosted(&mut self, hosted: Vec<IpNet>) {
-        if self.hosted == hosted {
+    /// What the host keeps from pods. Pods that have such an address keep it; no other pod gets it.
+    pub(crate) fn set_claims(&mut self, claims: Vec<(IpNet, HostClaim)>) {
+        if self.claims == claims {
             return;
         }
-        self.hosted = hosted;
+        self.claims = claims;
         for key in self.keys() {
-            self.mark_hosted(key);
+            self.mark_claims(key);
         }
     }
 
-    fn is_hosted(&self, address: IpAddr) -> bool {
-        self.hosted.iter().any(|net| net.contains(&address))
-    }
-
-    fn mark_hosted(&mut self, key: Key) {
-        let hosted = std::mem::take(&mut self.hosted);
+    fn mark_claims(&mut self, key: Key) {
+        let claims = std::mem::take(&mut self.claims);
         let nets: Vec<IpNet> = match self.get(key) {
             Some(eni) => eni.blocks.keys().copied().collect(),
             None => Vec::new(),
@@ -316,11 +312,11 @@ impl Pool {
             let Some(eni) = self.get_mut(key) else { break };
             eni.with_block(net, |block| {
                 for slot in &mut block.slots {
-                    slot.hosted = hosted.iter().any(|own| own.contains(&slot.address));
+                    slot.claim = claim_on(&claims, slot.address);
                 }
             });
         }
-        self.hosted = hosted;
+        self.claims = claims;
     }
 
     fn settle_resting(&mut self, key: Key, now: Mono) {
@@ -433,6 +429,11 @@ impl Pool {
         }
         assert_eq!(held, self.held());
     }
+}
+
+fn claim_on(claims: &[(IpNet, HostClaim)], address: IpAddr) -> Option<HostClaim> {
+    let found = claims.iter().find(|(net, _)| net.contains(&address));
+    found.map(|(_, claim)| *claim)
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@ mod host_addresses;
 mod metadata_agent;
 mod operating_system;
 mod orchestrators;
+mod predecessors;
+mod vip;
+mod vpn;
 
 use crate::suite::suites;
 
@@ -14,5 +17,8 @@ suites!(
     host_addresses,
     metadata_agent,
     operating_system,
-    orchestrators
+    orchestrators,
+    predecessors,
+    vip,
+    vpn
 );

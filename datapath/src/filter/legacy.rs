@@ -88,10 +88,32 @@ const INV_PROTOCOL: u8 = 0x40;
 const GOTO: u8 = 2;
 
 pub fn blocked(packet: &Packet<'_>) -> Result<Vec<Blocked>, Error> {
-    let layout = match packet.family {
+    let layout = layout(packet.family);
+    let mut found = Vec::new();
+    for (name, info, entries) in tables(layout)? {
+        found.extend(judge(&info, &entries, layout, &name, packet));
+    }
+    Ok(found)
+}
+
+pub fn mentions(family: Family, texts: &[&str]) -> Result<bool, Error> {
+    let within = |bytes: &[u8]| {
+        let mentioned = |text: &&str| bytes.windows(text.len()).any(|b| b == text.as_bytes());
+        texts.iter().any(mentioned)
+    };
+    let all = tables(layout(family))?;
+    Ok(all.iter().any(|(_, _, entries)| within(entries)))
+}
+
+const fn layout(family: Family) -> &'static Layout {
+    match family {
         Family::V4 => &V4,
         Family::V6 => &V6,
-    };
+    }
+}
+
+/// Each table that is there, as [`table`] reads it.
+fn tables(layout: &Layout) -> Result<Vec<(String, Vec<u8>, Vec<u8>)>, Error> {
     let names = fs::read_to_string(layout.names).unwrap_or_default();
     let mut found = Vec::new();
     for name in names.split_whitespace() {
@@ -103,7 +125,7 @@ pub fn blocked(packet: &Packet<'_>) -> Result<Vec<Blocked>, Error> {
         )
         .map_err(failed)?;
         let (info, entries) = table(&fd, layout, name)?;
-        found.extend(judge(&info, &entries, layout, name, packet));
+        found.push((name.to_owned(), info, entries));
     }
     Ok(found)
 }

@@ -17,6 +17,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::config::HostConfig;
 use super::eni::{self, EniLink};
 use super::error::{During, HostError};
+use super::foreign::{self, Predecessor, Scene, Steered};
 use super::monitor::Changes;
 use super::{ipv6, node, rules, stale};
 use crate::netlink::route::{self, LOCAL};
@@ -47,8 +48,27 @@ pub struct Repaired {
     pub failures: Vec<HostError>,
     /// MAC addresses of ENIs whose link has disappeared since the last repair. We cannot bring a link back.
     pub gone: Vec<Mac>,
-    /// The addresses that the kernel takes for the node's own, if they were looked at; see [`Reconciler::local_addresses`].
-    pub local: Option<BTreeSet<IpNet>>,
+    /// The addresses that the host keeps from pods, if they were looked at; see [`Reconciler::claims`].
+    pub claims: Option<Claims>,
+}
+
+/// The addresses that no pod should get.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Those that the kernel takes for the node's own: on any link, of any scope, secondary ones, broadcast addresses and
+    /// whole networks included. The node would receive the pod's packets.
+    pub own: BTreeSet<IpNet>,
+    /// Those whose packets go where a rule of another program says.
+    pub steered: Steered,
+}
+
+/// What a predecessor had left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// Who.
+    pub of: Predecessor,
+    /// The object, as the usual tools print it.
+    pub what: String,
 }
 
 impl Reconciler {
@@ -67,6 +87,7 @@ impl Reconciler {
                 source: prepared.source,
                 enis: BTreeMap::new(),
                 pods: BTreeMap::new(),
+                steering: BTreeSet::new(),
             },
             left: None,
         };
@@ -180,9 +201,9 @@ impl Reconciler {
         }
         if dirty.local {
             // After the ENIs: their strays are gone by now.
-            let local = self.local_addresses().during("look at local addresses");
-            match local {
-                Ok(local) => repaired.local = Some(local),
+            let claims = self.claims().during("look at the host's addresses");
+            match claims {
+                Ok(claims) => repaired.claims = Some(claims),
                 Err(failure) => repaired.failures.push(failure),
             }
         }
@@ -200,19 +221,58 @@ impl Reconciler {
         Ok(present.any(|mac| macs.contains(&mac) && self.desired.is_unknown(mac)))
     }
 
-    /// Every address that the kernel takes for the node's own: on any link, of any scope, secondary ones and whole networks
-    /// included. A pod must not get one of them, because the node would receive the pod's packets.
+    /// The addresses that no pod should get.
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn local_addresses(&mut self) -> Result<BTreeSet<IpNet>, Error> {
-        let mut local = BTreeSet::new();
+    pub fn claims(&mut self) -> Result<Claims, Error> {
+        let mut own = BTreeSet::new();
         for family in [Family::V4, Family::V6] {
             let routes = self.socket.routes(family, Some(LOCAL))?;
-            let own = routes.iter().filter(|r| r.kind == route::Kind::Local);
-            local.extend(own.map(|r| r.dst));
+            let pods_could_have = routes.iter().filter(|r| r.kind != route::Kind::Multicast);
+            own.extend(pods_could_have.map(|r| r.dst));
         }
-        Ok(local)
+        let present = self.socket.rules(self.desired.config.pods)?;
+        let tables = foreign::tables(&present);
+        let mut routes = Vec::new();
+        for table in &tables {
+            routes.extend(self.socket.routes(self.desired.config.pods, Some(*table))?);
+        }
+        self.desired.steering = tables;
+        let steered = foreign::steered(&present, &routes);
+        Ok(Claims { own, steered })
+    }
+
+    /// Removes the rules and nftables objects that predecessors left behind for certain. Those in `running` may still
+    /// use theirs. To be called after [`Reconciler::take_over`], so that our own objects stand in for them.
+    ///
+    /// # Errors
+    /// If the kernel cannot be queried or refuses; a repetition removes the rest.
+    pub fn remove_leftovers(&mut self, running: &[Predecessor]) -> Result<Vec<Removed>, HostError> {
+        let family = self.desired.config.pods;
+        let scene = Scene::of(&mut self.socket, family)?;
+        let mut vpc = self.desired.config.egress.local.clone();
+        vpc.push(self.desired.config.primary.subnet);
+        let mut removed = Vec::new();
+        for of in [Predecessor::AwsNode, Predecessor::CiliumEni] {
+            if running.contains(&of) {
+                continue;
+            }
+            let wrong = scene.leftovers(of, &vpc);
+            let shown = wrong.iter().map(|rule| format!("ip rule {rule}"));
+            removed.extend(shown.map(|what| Removed { of, what }));
+            let missing = Vec::new();
+            rules::Diff { missing, wrong }.apply(&mut self.socket)?;
+        }
+        let of = Predecessor::AwsNode;
+        if !running.contains(&of) && !scene.has_pods(of) {
+            let what = "remove chains of the AWS VPC CNI";
+            let mut nft = node::nft(&self.socket)?;
+            let objects = nft.remove_aws_node().during(what)?;
+            removed.extend(objects.into_iter().map(|what| Removed { of, what }));
+            self.remember_nftables();
+        }
+        Ok(removed)
     }
 
     /// The rules of other programs that decide by mark bits that are ours; see [`conflicts`](super::conflicts).

@@ -1,5 +1,6 @@
 //! Tests the node's network: a real host namespace with two ENIs, each on its own wire.
 
+mod foreign;
 mod ipv6;
 mod reconciler;
 mod traffic;

@@ -1,12 +1,14 @@
 //! Policy routing rules. Builds requests and parses answers; makes no decisions.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteProtocol;
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 
+use super::route::MAIN;
 use super::{Error, Family, Request, Socket, family};
 use crate::constants::PROTOCOL;
 
@@ -19,6 +21,8 @@ pub enum Action {
     Goto(u32),
     /// Nothing: evaluation continues.
     Nop,
+    /// It is dropped, or answered with an ICMP error: the kernel's number of the kind.
+    Reject(u8),
 }
 
 /// A rule, most often one that sends matching packets to a table. Two rules with the same priority can differ only in their match.
@@ -44,6 +48,10 @@ pub struct Rule {
     pub to: Option<IpNet>,
     /// Name of the incoming link.
     pub iif: Option<String>,
+    /// It applies to the packets that do not match.
+    pub inverted: bool,
+    /// It has further selectors, such as a port, that are not represented here.
+    pub narrowed: bool,
     /// The program that created it; 0 if the kernel does not report it (before 4.17).
     pub protocol: u8,
 }
@@ -63,6 +71,8 @@ impl Rule {
             from: None,
             to: None,
             iif: None,
+            inverted: false,
+            narrowed: false,
             protocol: PROTOCOL,
         }
     }
@@ -94,7 +104,7 @@ impl Rule {
         rule
     }
 
-    /// Parses a `RTM_NEWRULE` or `RTM_DELRULE`; `None` for any other message or family, and for rules that reject packets.
+    /// Parses a `RTM_NEWRULE` or `RTM_DELRULE`; `None` for any other message or family.
     #[must_use]
     pub fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
         let (RouteNetlinkMessage::NewRule(message) | RouteNetlinkMessage::DelRule(message)) =
@@ -107,11 +117,13 @@ impl Rule {
             RuleAction::ToTable => Action::Lookup,
             RuleAction::Goto => Action::Goto(0),
             RuleAction::Nop => Action::Nop,
-            _ => return None,
+            other => Action::Reject(other.into()),
         };
         let mut rule = Self {
             protocol: 0,
             action,
+            inverted: header.flags.contains(RuleFlags::Invert),
+            narrowed: header.tos != 0,
             ..Self::all(family::from_code(header.family)?, 0, header.table.into())
         };
         // The kernel omits the mask if it is all ones, and both if there is no mark.
@@ -134,7 +146,9 @@ impl Rule {
                 RuleAttribute::Destination(ip) => rule.to = IpNet::new(*ip, header.dst_len).ok(),
                 RuleAttribute::Iifname(name) => rule.iif = Some(name.clone()),
                 RuleAttribute::Protocol(protocol) => rule.protocol = (*protocol).into(),
-                _ => {}
+                // It marks the route's user, and selects nothing.
+                RuleAttribute::Realm(_) => {}
+                _ => rule.narrowed = true,
             }
         }
         if mark.is_some() || mask.is_some_and(|m| m != 0) {
@@ -151,6 +165,48 @@ impl Rule {
                 protocol: self.protocol,
                 ..other.clone()
             }
+    }
+}
+
+/// As `ip rule` prints it.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.priority)?;
+        if self.inverted {
+            write!(f, " not")?;
+        }
+        match self.from {
+            Some(from) => write!(f, " from {}", short(from))?,
+            None => write!(f, " from all")?,
+        }
+        if let Some(to) = self.to {
+            write!(f, " to {}", short(to))?;
+        }
+        if let Some((value, mask)) = self.mark {
+            write!(f, " fwmark {value:#x}/{mask:#x}")?;
+        }
+        if let Some(iif) = &self.iif {
+            write!(f, " iif {iif}")?;
+        }
+        if self.narrowed {
+            write!(f, " ...")?;
+        }
+        match self.action {
+            Action::Lookup if self.table == MAIN => write!(f, " lookup main"),
+            Action::Lookup => write!(f, " lookup {}", self.table),
+            Action::Goto(target) => write!(f, " goto {target}"),
+            Action::Nop => write!(f, " nop"),
+            Action::Reject(_) => write!(f, " reject"),
+        }
+    }
+}
+
+/// A single address without its length.
+fn short(net: IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() {
+        net.addr().to_string()
+    } else {
+        net.to_string()
     }
 }
 
@@ -175,7 +231,7 @@ pub fn dump(family: Family) -> Request {
 }
 
 impl Socket {
-    /// All rules of a family in the namespace that do not reject packets, in the order in which the kernel evaluates them.
+    /// All rules of a family in the namespace, in the order in which the kernel evaluates them.
     ///
     /// # Errors
     /// As [`Socket::dump`].
@@ -191,7 +247,11 @@ fn message(rule: &Rule) -> RuleMessage {
         Action::Lookup => RuleAction::ToTable,
         Action::Goto(_) => RuleAction::Goto,
         Action::Nop => RuleAction::Nop,
+        Action::Reject(kind) => RuleAction::from(kind),
     };
+    if rule.inverted {
+        message.header.flags = RuleFlags::Invert;
+    }
     message.header.table = u8::try_from(rule.table).unwrap_or(0);
     let attributes = &mut message.attributes;
     attributes.push(RuleAttribute::Priority(rule.priority));

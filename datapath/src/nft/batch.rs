@@ -20,6 +20,7 @@ const NFTABLES: u16 = 10;
 const NEWTABLE: u16 = 0;
 const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
+const DELCHAIN: u16 = 5;
 const NEWRULE: u16 = 6;
 const DELRULE: u16 = 8;
 
@@ -128,6 +129,42 @@ impl Batch {
         );
     }
 
+    /// Deletes one rule of another program's table, which is given with the number of its family.
+    pub(super) fn del_rule(&mut self, (family, table): (u8, &str), chain: &str, handle: u64) {
+        let kind = NFTABLES << 8 | DELRULE;
+        self.frame("nft delete rule", kind, NLM_F_REQUEST, family, 0, |out| {
+            out.string(RULE_TABLE, table);
+            out.string(RULE_CHAIN, chain);
+            out.bytes(RULE_HANDLE, &handle.to_be_bytes());
+        });
+    }
+
+    /// As [`Batch::flush_chain`], in another program's table.
+    pub(super) fn flush_chain_of(&mut self, (family, table): (u8, &str), chain: &str) {
+        let kind = NFTABLES << 8 | DELRULE;
+        self.frame("nft flush chain", kind, NLM_F_REQUEST, family, 0, |out| {
+            out.string(RULE_TABLE, table);
+            out.string(RULE_CHAIN, chain);
+        });
+    }
+
+    /// Deletes a chain of another program's table. It must be empty.
+    pub(super) fn del_chain(&mut self, (family, table): (u8, &str), chain: &str) {
+        let kind = NFTABLES << 8 | DELCHAIN;
+        self.frame("nft delete chain", kind, NLM_F_REQUEST, family, 0, |out| {
+            out.string(CHAIN_TABLE, table);
+            out.string(CHAIN_NAME, chain);
+        });
+    }
+
+    /// Deletes another program's table with everything in it.
+    pub(super) fn del_table_of(&mut self, (family, table): (u8, &str)) {
+        let kind = NFTABLES << 8 | DELTABLE;
+        self.frame("nft delete table", kind, NLM_F_REQUEST, family, 0, |out| {
+            out.string(TABLE_NAME, table)
+        });
+    }
+
     fn message(
         &mut self,
         op: &'static str,
@@ -219,4 +256,5 @@ const HOOK_NUM: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
+const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;

@@ -18,7 +18,10 @@ use tokio::{
 };
 
 use crate::{
-    host::{hostnet::HostNet, seam::HostNews},
+    host::{
+        hostnet::{HostNet, claims_of},
+        seam::HostNews,
+    },
     runtime::{clock, supervise::Detached},
     telemetry::metrics::Metrics,
 };
@@ -72,12 +75,12 @@ impl DriftRepair {
                         return;
                     }
                 }
-                if let Some(local) = repaired.local
-                    && known.as_ref() != Some(&local)
+                if let Some(claims) = repaired.claims
+                    && known.as_ref() != Some(&claims)
                 {
-                    known = Some(local.clone());
-                    let local = local.into_iter().collect();
-                    if self.news.send(HostNews::Addresses(local)).await.is_err() {
+                    known = Some(claims.clone());
+                    let claims = HostNews::Claims(claims_of(claims));
+                    if self.news.send(claims).await.is_err() {
                         return;
                     }
                 }

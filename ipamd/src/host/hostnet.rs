@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, net::IpAddr, os::fd::AsFd, sync::Arc, time::Dur
 
 use datapath::{
     constants::eni_table,
-    host::{self, Changes, DirtySet, EniLink, HostConfig, HostMonitor, Reconciler, Repaired},
+    host::{
+        self, Changes, Claims, DirtySet, EniLink, HostConfig, HostMonitor, Predecessor, Reconciler,
+        Removed, Repaired,
+    },
     netlink::{self, Socket},
     netns::{Netns, NetnsError, NetnsId},
     nft::Egress,
@@ -14,7 +17,7 @@ use datapath::{
 };
 use ipnet::{IpNet, Ipv4Net};
 use nettypes::{Family, Mac};
-use planner::{Class, EniIndex, Failure, Mono, command::ConfigureEni};
+use planner::{Class, EniIndex, Failure, HostClaim, Mono, command::ConfigureEni};
 use proto::{error_chain::chain, handover::Handed};
 
 use crate::{
@@ -64,8 +67,8 @@ pub struct HostNet {
 }
 
 impl HostNet {
-    /// Opens the sockets in the namespace of the calling thread and prepares the node (rules, sysctls, nft table).
-    /// Later changes by others are in the notifications.
+    /// Opens the sockets in the namespace of the calling thread and prepares the node (rules, sysctls, nft table). Removes
+    /// what predecessors left, except those that are `running`. Later changes by others are in the notifications.
     ///
     /// # Errors
     /// The kernel's error, with the object.
@@ -74,6 +77,7 @@ impl HostNet {
         family: Family,
         network: &config::Network,
         egress: Egress,
+        running: &[Predecessor],
         metrics: Arc<Metrics>,
     ) -> Result<(Self, HostMonitor), StartError> {
         let own = Netns::current()?.id();
@@ -92,7 +96,8 @@ impl HostNet {
             block_metadata: network.block_pod_imds,
             pods: family,
         };
-        let reconciler = Reconciler::take_over(socket, settings)?;
+        let mut reconciler = Reconciler::take_over(socket, settings)?;
+        remove_leftovers(&mut reconciler, running);
         let host = Self {
             writer: Worker::start("datapath", reconciler)?,
             reaper: Reaper::start(reaping, metrics)?,
@@ -148,15 +153,13 @@ impl HostNet {
         matches!(found, Ok(Ok(true)))
     }
 
-    /// Everything that the kernel takes for an address of the node itself: on any link, of any scope, secondary ones and
-    /// whole networks included.
+    /// All addresses that the host keeps from pods.
     ///
     /// # Errors
     /// [`WireError`] if the kernel could not be queried.
-    pub async fn local_addresses(&self) -> Result<Vec<IpNet>, WireError> {
-        let local = self.writer.run(Reconciler::local_addresses).await?;
-        let local = local.map_err(|e| WireError::Kernel(e.into()))?;
-        Ok(local.into_iter().collect())
+    pub async fn claims(&self) -> Result<Vec<(IpNet, HostClaim)>, WireError> {
+        let claims = self.writer.run(Reconciler::claims).await?;
+        Ok(claims_of(claims.map_err(|e| WireError::Kernel(e.into()))?))
     }
 
     /// Logs a warning for each rule of another program that decides by mark bits that are ours.
@@ -319,6 +322,34 @@ impl PodHost for HostNet {
         self.writer
             .run(|host| pod::list(host.socket()).map_err(|e| WireError::Kernel(e.into())))
             .await?
+    }
+}
+
+/// What the planner must know of it. An address of the node itself comes first: a rule does not matter then.
+#[must_use]
+pub fn claims_of(claims: Claims) -> Vec<(IpNet, HostClaim)> {
+    let own = claims.own.into_iter().map(|net| (net, HostClaim::Own));
+    let steered = claims.steered.into_iter();
+    let steered = steered.map(|(net, priority)| (net, HostClaim::Rule { priority }));
+    own.chain(steered).collect()
+}
+
+/// Removes what predecessors left. What cannot be removed stays, and its addresses are kept from pods.
+fn remove_leftovers(reconciler: &mut Reconciler, running: &[Predecessor]) {
+    match reconciler.remove_leftovers(running) {
+        Ok(removed) => {
+            for Removed { of, what } in removed {
+                tracing::warn!(
+                    of = of.name(),
+                    what,
+                    "removed what a predecessor left behind"
+                );
+            }
+        }
+        Err(error) => tracing::warn!(
+            error = chain(&error),
+            "could not remove what a predecessor left behind"
+        ),
     }
 }
 

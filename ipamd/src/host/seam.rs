@@ -6,7 +6,7 @@ use std::{fmt, net::IpAddr};
 use datapath::pod::{HostSide, PodLink, PodRef};
 use ipnet::IpNet;
 use nettypes::Mac;
-use planner::{Failure, Mono, command::ConfigureEni};
+use planner::{Failure, HostClaim, Mono, command::ConfigureEni};
 use proto::handover::Handed;
 
 use crate::runtime::worker::Gone;
@@ -54,8 +54,8 @@ pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
 pub enum HostNews {
     /// The link of the ENI with this address disappeared.
     LinkGone(Mac),
-    /// Everything that the kernel takes for an address of the node itself.
-    Addresses(Vec<IpNet>),
+    /// All addresses that the host keeps from pods.
+    Claims(Vec<(IpNet, HostClaim)>),
 }
 
 /// For the pool: configuring and removing ENIs.

@@ -86,7 +86,7 @@ pub async fn follow_host(mut news: mpsc::Receiver<HostNews>, pool: Pool) {
     while let Some(news) = news.recv().await {
         let event = match news {
             HostNews::LinkGone(mac) => Event::EniLinkGone { mac },
-            HostNews::Addresses(own) => Event::HostAddresses(own),
+            HostNews::Claims(claims) => Event::HostClaims(claims),
         };
         pool.tell(event).await;
     }

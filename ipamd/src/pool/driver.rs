@@ -10,8 +10,8 @@ mod intents;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use planner::{
-    Answer, Command, EniId, EniIndex, Event, Failure, Mono, Observed, Obstacle, Op, Planner, Pod,
-    Refusal, Sandbox, Ticket, command::ConfigureEni,
+    Answer, Command, EniId, EniIndex, Event, Failure, HostClaim, Mono, Observed, Obstacle, Op,
+    Planner, Pod, Refusal, Sandbox, Ticket, command::ConfigureEni,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -165,8 +165,8 @@ pub struct Driver<H> {
     changes: watch::Sender<()>,
     /// The number of addresses that EC2 does not confirm, as last logged.
     quarantined: u32,
-    /// Addresses that the node itself uses, as of the last log line.
-    hosted: u32,
+    /// Addresses that the host keeps from pods, as of the last log line.
+    claimed: u32,
     waiting: BTreeMap<Ticket, oneshot::Sender<Result<Granted, Refusal>>>,
     /// ENIs that the host was told to configure, for their removal.
     configured: BTreeMap<EniId, ConfigureEni>,
@@ -210,7 +210,7 @@ impl<H: EniHost> Driver<H> {
             enis: watch::Sender::default(),
             changes,
             quarantined: 0,
-            hosted: 0,
+            claimed: 0,
             waiting: BTreeMap::new(),
             configured: BTreeMap::new(),
         };
@@ -315,7 +315,7 @@ impl<H: EniHost> Driver<H> {
         for command in commands {
             self.start(command);
         }
-        self.note_hosted();
+        self.note_claims();
         self.note_quarantine();
         self.changes.send_replace(());
     }
@@ -329,10 +329,10 @@ impl<H: EniHost> Driver<H> {
         });
     }
 
-    /// Logs each change once: the node itself uses an address of the pool, or no longer does.
-    fn note_hosted(&mut self) {
-        let now = self.planner.totals().hosted;
-        let before = std::mem::replace(&mut self.hosted, now);
+    /// Logs each change once: the host keeps an address of the pool from pods, or no longer does.
+    fn note_claims(&mut self) {
+        let now = self.planner.totals().claimed;
+        let before = std::mem::replace(&mut self.claimed, now);
         if now == before {
             return;
         }
@@ -340,27 +340,40 @@ impl<H: EniHost> Driver<H> {
             tracing::info!(
                 addresses = now,
                 before,
-                "the node no longer uses addresses of the pool"
+                "the host keeps fewer addresses of the pool from pods"
             );
             return;
         }
         let snapshot = self.planner.snapshot(self.clock.now());
         let all = snapshot.enis.iter().flat_map(|eni| &eni.addresses);
-        for view in all.filter(|view| view.hosted) {
-            let sandbox = view.sandbox.as_ref();
-            tracing::warn!(
-                address = %view.address,
-                container = sandbox.map(|sandbox| sandbox.container_id.as_str()),
-                "the node itself uses an address of the pool; no pod gets it: find out what configured it on the host"
-            );
+        for view in all {
+            let container = view
+                .sandbox
+                .as_ref()
+                .map(|sandbox| sandbox.container_id.as_str());
+            match view.claim {
+                Some(HostClaim::Own) => tracing::warn!(
+                    address = %view.address,
+                    container,
+                    "the node itself uses an address of the pool; no pod gets it: find out what configured it on the host"
+                ),
+                Some(HostClaim::Rule { priority }) => tracing::warn!(
+                    address = %view.address,
+                    container,
+                    priority,
+                    "an ip rule of another program decides the way of an address of the pool; no pod gets it: find out \
+                     which program added it"
+                ),
+                None => {}
+            }
         }
     }
 
     /// Logs each change once: EC2 no longer confirms an address, or confirms it again.
     fn note_quarantine(&mut self) {
-        // Those that the node itself uses are logged apart.
+        // Those that the host keeps from pods are logged apart.
         let totals = self.planner.totals();
-        let now = totals.quarantined.saturating_sub(totals.hosted);
+        let now = totals.quarantined.saturating_sub(totals.claimed);
         let before = std::mem::replace(&mut self.quarantined, now);
         if now > before {
             tracing::warn!(

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use planner::{
-    Mono, Pod, Sandbox, Snapshot,
+    HostClaim, Mono, Pod, Sandbox, Snapshot,
     snapshot::{AddressState, AddressView, CallView, EniView, Verdict, WaitingView},
 };
 use proto::v1;
@@ -169,7 +169,11 @@ fn address(view: &AddressView, now: Mono) -> v1::Address {
             .map(ToString::to_string)
             .unwrap_or_default(),
         until_ms: view.until.map_or(0, |until| milliseconds(until.since(now))),
-        host_uses: view.hosted,
+        host_uses: view.claim == Some(HostClaim::Own),
+        foreign_rule: match view.claim {
+            Some(HostClaim::Rule { priority }) => priority,
+            _ => 0,
+        },
     }
 }
 

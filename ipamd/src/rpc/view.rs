@@ -91,6 +91,12 @@ pub struct Address {
     pub prefix: String,
     /// The reason for its state, if it is not obvious.
     pub reason: String,
+    /// The node itself uses it.
+    #[serde(skip)]
+    pub host_uses: bool,
+    /// The priority of a rule of another program that decides its way, or 0.
+    #[serde(skip)]
+    pub foreign_rule: u32,
 }
 
 impl From<v1::Snapshot> for View {
@@ -157,6 +163,10 @@ impl Address {
             "cooling" => format!("free again in {}", human_duration(wire.until_ms)),
             "quarantined" if wire.host_uses => "the node itself uses it".to_owned(),
             "assigned" if wire.host_uses => "the node itself uses it too".to_owned(),
+            "quarantined" | "assigned" if wire.foreign_rule > 0 => format!(
+                "ip rule {} of another program decides its way",
+                wire.foreign_rule
+            ),
             "quarantined" if eni_missing => "EC2 does not list its ENI as ours".to_owned(),
             "quarantined" => "EC2 does not list it".to_owned(),
             "releasing" => "it is being returned to EC2".to_owned(),
@@ -169,6 +179,8 @@ impl Address {
             pod: pod(wire.pod.as_ref()),
             sandbox: sandbox(wire.sandbox.as_ref()),
             prefix: wire.prefix,
+            host_uses: wire.host_uses,
+            foreign_rule: wire.foreign_rule,
             state: wire.state,
             reason,
         }

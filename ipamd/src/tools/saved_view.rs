@@ -139,6 +139,8 @@ fn plain(state: &str) -> Address {
         sandbox: String::new(),
         prefix: String::new(),
         reason: String::new(),
+        host_uses: false,
+        foreign_rule: 0,
     }
 }
 

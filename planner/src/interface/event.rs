@@ -34,20 +34,28 @@ pub enum Event {
         op: Op,
         result: Result<Answer, Failure>,
     },
-    /// What the daemon knew before it was restarted. Sent at most once, and only after [`Event::HostAddresses`].
+    /// What the daemon knew before it was restarted. Sent at most once, and only after [`Event::HostClaims`].
     Restore(Restored),
     /// EC2's complete list of what is attached to this instance, sent at start without a command.
     Inventory(Vec<Observed>),
     /// The kernel no longer has a link with this hardware address: somebody else detached the ENI. Unknown addresses are
     /// ignored, so the sender need not know which links are ENIs.
     EniLinkGone { mac: Mac },
-    /// Everything that the kernel takes for an address of the node itself, after each change. A pod that had one of them
-    /// would lose its packets to the node.
-    HostAddresses(Vec<IpNet>),
+    /// All addresses that the host keeps from pods, after each change. Where two overlap, the first one counts.
+    HostClaims(Vec<(IpNet, HostClaim)>),
     /// Whether the node is cordoned, and whether the daemon is shutting down.
     Node { schedulable: bool, stopping: bool },
     /// The time of [`crate::Planner::next_deadline`] has come.
     Tick,
+}
+
+/// Why the host keeps an address from pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostClaim {
+    /// The kernel takes it for an address of the node itself, so the node would receive the pod's packets.
+    Own,
+    /// A routing rule of another program, with this priority, decides the way of its packets.
+    Rule { priority: u32 },
 }
 
 /// A command succeeded.

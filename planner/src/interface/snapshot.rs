@@ -9,6 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     command::Refusal,
+    event::HostClaim,
     names::{AttachmentId, EniId, Pod, Sandbox, SubnetId},
 };
 use nettypes::{EniIndex, Mac};
@@ -120,8 +121,8 @@ pub struct AddressView {
     pub pod: Option<Pod>,
     /// When a cooling address is free again.
     pub until: Option<Mono>,
-    /// The node itself uses it. It is quarantined unless a pod has it.
-    pub hosted: bool,
+    /// Why the host keeps it from pods. It is quarantined unless a pod has it.
+    pub claim: Option<HostClaim>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,7 +131,7 @@ pub enum AddressState {
     Reserved,
     Assigned,
     Cooling,
-    /// EC2 does not confirm it, or the node itself uses it. It may still have a sandbox.
+    /// EC2 does not confirm it, or the host keeps it from pods. It may still have a sandbox.
     Quarantined,
     /// EC2 is asked to unassign it.
     Releasing,
@@ -195,8 +196,8 @@ pub struct Totals {
     pub cooling: u32,
     pub quarantined: u32,
     pub releasing: u32,
-    /// Addresses that the node itself uses, whatever their state.
-    pub hosted: u32,
+    /// Addresses that the host keeps from pods, whatever their state.
+    pub claimed: u32,
     pub prefixes: u32,
     /// Addresses that were requested and will come soon.
     pub incoming: u32,

@@ -146,7 +146,18 @@ impl Planner {
         if self.gates.limit.explains(self.now) {
             why.push_str(", and EC2 refused one more");
         }
+        why.push_str(&self.claimed());
         Refusal::EniLimit { why }
+    }
+
+    /// A remark on addresses that no pod can get, or nothing.
+    fn claimed(&self) -> String {
+        match self.totals().claimed {
+            0 => String::new(),
+            claimed => {
+                format!("; {claimed} addresses are kept from pods by the host, see `ipamd inspect`")
+            }
+        }
     }
 
     /// Why no address came in time. The most specific cause wins: "throttled" would mislead the operator if IAM denies the
@@ -293,7 +304,8 @@ impl Planner {
         let cooling = self.stock().cooling;
         format!(
             "ENIs being created: {creating}, attached: {attaching}, brought up: {configuring}, given addresses: \
-             {assigning}; {cooling} addresses are cooling down"
+             {assigning}; {cooling} addresses are cooling down{}",
+            self.claimed()
         )
     }
 }

@@ -165,8 +165,8 @@ impl Planner {
             && eni.phase == Phase::Ready
             && !eni.primary
             && eni.idle()
-            // The node itself would lose an address.
-            && eni.counts().hosted == 0
+            // The node itself might lose an address.
+            && eni.counts().claimed == 0
             && self.now >= eni.since + MIN_LIFE
             && eni.suspect.is_none()
             && eni.assign.is_none()

@@ -1,8 +1,8 @@
 //! Tests the planner with a small simulated EC2 (`world`): scenarios by name, and random runs compared with a model.
 
+mod claims;
 mod explain;
 mod faults;
-mod hosted;
 mod ipv6;
 mod itself;
 mod links;

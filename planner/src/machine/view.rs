@@ -73,7 +73,7 @@ impl Planner {
             let counts = eni.counts();
             totals.enis += u32::from(eni.id.is_some());
             totals.releasing += counts.releasing;
-            totals.hosted += counts.hosted;
+            totals.claimed += counts.claimed;
             totals.prefixes += counts.prefixes;
             if eni.trust == Trust::Sound {
                 totals.free += counts.free;
@@ -167,7 +167,7 @@ impl AddressView {
         let state = match slot.state {
             _ if block.releasing => AddressState::Releasing,
             _ if missing || block.doubt.is_some() => AddressState::Quarantined,
-            SlotState::Free if slot.hosted => AddressState::Quarantined,
+            SlotState::Free if slot.claim.is_some() => AddressState::Quarantined,
             SlotState::Free => AddressState::Free,
             SlotState::Reserved => AddressState::Reserved,
             SlotState::Assigned => AddressState::Assigned,
@@ -187,7 +187,7 @@ impl AddressView {
             sandbox,
             pod,
             until,
-            hosted: slot.hosted,
+            claim: slot.claim,
         }
     }
 }

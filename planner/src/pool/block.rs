@@ -14,7 +14,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::{Mono, Pod, Sandbox, unit::Unit};
+use crate::{HostClaim, Mono, Pod, Sandbox, unit::Unit};
 
 /// How many addresses of an IPv6 prefix are listed from the start. They are granted in turn, so none is granted again as
 /// soon as its cooldown is over.
@@ -47,8 +47,8 @@ pub(crate) struct Slot {
     /// When a pod last left it, if one ever did. The address that was free longest is granted first.
     pub released: Option<Mono>,
     pub holder: Option<Box<Holder>>,
-    /// The kernel takes it for an address of the node itself. It is not granted as long as that lasts.
-    pub hosted: bool,
+    /// The host keeps it from pods. It is not granted as long as that lasts.
+    pub claim: Option<HostClaim>,
 }
 
 /// EC2 does not list a block that we hold. One list is not enough to remove it: the block is not used until EC2 lists it
@@ -96,8 +96,8 @@ pub(crate) struct Counts {
     pub held: u32,
     /// Addresses in cooldown, whatever the state of their block.
     pub resting: u32,
-    /// Addresses that the node itself uses, whatever their state.
-    pub hosted: u32,
+    /// Addresses that the host keeps from pods, whatever their state.
+    pub claimed: u32,
     /// Usable prefixes, and how many of them are wholly free.
     pub prefixes: u32,
     pub free_prefixes: u32,
@@ -120,7 +120,7 @@ impl AddAssign for Counts {
         self.releasing += other.releasing;
         self.held += other.held;
         self.resting += other.resting;
-        self.hosted += other.hosted;
+        self.claimed += other.claimed;
         self.prefixes += other.prefixes;
         self.free_prefixes += other.free_prefixes;
     }
@@ -189,7 +189,7 @@ impl Block {
         let free = self
             .slots
             .iter()
-            .filter(|slot| slot.state == SlotState::Free && !slot.hosted);
+            .filter(|slot| slot.state == SlotState::Free && slot.claim.is_none());
         let rested = free.map(|slot| (slot.released, slot.address)).min();
         rested.or_else(|| Some((None, self.unlisted()?)))
     }
@@ -210,9 +210,9 @@ impl Block {
         self.doubt.is_none() && !self.releasing
     }
 
-    /// Usable, and every address in it is free. A block that the node itself uses is not: it is not given back.
+    /// Usable, and every address in it is free. A block that the host claims is not: it is not given back.
     pub(crate) const fn wholly_free(&self) -> bool {
-        self.usable() && self.counts.hosted == 0 && self.counts.free == self.counts.total()
+        self.usable() && self.counts.claimed == 0 && self.counts.free == self.counts.total()
     }
 
     /// No pod and no cooldown is on it.
@@ -232,11 +232,11 @@ impl Block {
         for slot in &self.slots {
             counts.held += u32::from(slot.holder.is_some());
             counts.resting += u32::from(matches!(slot.state, SlotState::Cooling { .. }));
-            counts.hosted += u32::from(slot.hosted);
+            counts.claimed += u32::from(slot.claim.is_some());
             *match slot.state {
                 _ if self.releasing => &mut counts.releasing,
                 _ if self.doubt.is_some() => &mut counts.quarantined,
-                SlotState::Free if slot.hosted => &mut counts.quarantined,
+                SlotState::Free if slot.claim.is_some() => &mut counts.quarantined,
                 SlotState::Free => &mut counts.free,
                 SlotState::Reserved => &mut counts.reserved,
                 SlotState::Assigned => &mut counts.assigned,
@@ -245,7 +245,7 @@ impl Block {
         }
         if self.is_prefix() && self.usable() {
             counts.prefixes = 1;
-            counts.free_prefixes = u32::from(counts.hosted == 0 && counts.free == counts.total());
+            counts.free_prefixes = u32::from(counts.claimed == 0 && counts.free == counts.total());
         }
         self.counts = counts;
     }
@@ -259,7 +259,7 @@ impl Slot {
             since,
             released: None,
             holder: None,
-            hosted: false,
+            claim: None,
         }
     }
 }

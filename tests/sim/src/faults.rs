@@ -70,6 +70,10 @@ faults! {
     PrefixTaken = "prefix unassigned",
     /// Another actor assigns our ENI a second one.
     PrefixAdded = "prefix assigned by others",
+    /// The host has an address of ours itself, or a rule of another program decides its way.
+    HostTakes = "address claimed by the host",
+    /// The host gives such an address up.
+    HostDrops = "address left by the host",
     /// An unattached ENI of a previous process [2].
     Leftover = "ENI left over",
     /// The daemon is killed and started again [27].

@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     faults::Fault,
-    state::{Shared, State},
+    state::{Shared, State, claims::Told},
     surroundings::{cloud::Cloud, host::Host},
 };
 
@@ -78,6 +78,7 @@ impl Node {
         self.shared.with(|state, now| {
             state.pool = None;
             state.monitor = None;
+            drop(state.claims.watch());
             state.generation += 1;
             state.count(Fault::Crash, now);
             state.ledger.granted.clear();
@@ -163,12 +164,15 @@ impl Start {
             self.shared.clone(),
             self.generation,
         )));
+        let (claims, changes) = self.shared.with(|state, _| state.claims.watch());
+        pool.tell(Event::HostClaims(claims)).await;
         pool.tell(Event::Restore(restored)).await;
         let (missing, monitor) = self.shared.with(|state, _| state.watch_links(&known));
         for mac in missing {
             pool.tell(Event::EniLinkGone { mac }).await;
         }
         drop(detached.spawn_idle(pass_on(monitor, pool.clone())));
+        drop(detached.spawn_idle(pass_on_claims(changes, pool.clone())));
         drop(detached.spawn_idle(discovery::run(executor, pool.clone(), serving)));
         self.shared.with(|state, now| {
             state
@@ -184,6 +188,13 @@ impl Start {
 async fn pass_on(mut gone: mpsc::UnboundedReceiver<Mac>, pool: Pool) {
     while let Some(mac) = gone.recv().await {
         pool.tell(Event::EniLinkGone { mac }).await;
+    }
+}
+
+/// Tells the pool what the host keeps from pods, after each change.
+async fn pass_on_claims(mut changes: mpsc::UnboundedReceiver<Told>, pool: Pool) {
+    while let Some(claims) = changes.recv().await {
+        pool.tell(Event::HostClaims(claims)).await;
     }
 }
 

@@ -67,6 +67,11 @@ pub fn granted(state: &mut State, sandbox: &Sandbox, address: IpAddr, eni: &EniI
         let what = format!("{address} is in cooldown until {:.3}", until.as_secs_f64());
         state.fail(now, "I3: no reuse within the cooldown", what);
     }
+    let is_new = state.ledger.holder(address).is_none();
+    if is_new && state.claims.keeps(address, now) {
+        let what = format!("{address} for {}", sandbox.container_id);
+        state.fail(now, "I2: no pod gets what the host keeps from pods", what);
+    }
     let excused = state.disturbed.excuses(&Thing::Eni(eni.clone()), now)
         || state.disturbed.excuses_address(address, now);
     if let Some(why) = unusable(state, address, eni).filter(|_| !excused) {
@@ -242,7 +247,9 @@ pub fn capacity(state: &State) -> usize {
     // just disappeared, which the daemon does not know.
     let hanging = ours.iter().filter(|eni| !state.is_attached(eni)).count();
     let room = cap.saturating_sub(foreign.len() + hanging + state.just_left);
-    let held = state.ledger.live.len() + state.ledger.resting.len();
+    let attached = ours.iter().filter(|eni| state.is_attached(eni));
+    let claimed = attached.map(|eni| claimed(state, eni)).sum::<usize>();
+    let held = state.ledger.live.len() + state.ledger.resting.len() + claimed;
     let by_slots = (room * slots).saturating_sub(held);
     let subnet = usize::try_from(state.world.available(&state.subnet)).unwrap_or(usize::MAX);
     // Unused addresses of our ENIs, and what the subnet can still assign beyond new ENIs' own addresses.
@@ -258,8 +265,18 @@ fn spare(state: &State, eni: &NetworkInterface) -> usize {
     let total = eni.ipv4.len() - 1 + eni.ipv4_prefixes.len() * 16;
     let rests = |a: &&IpAddr| eni.owns(**a);
     total.saturating_sub(
-        state.in_use_on(eni).len() + state.ledger.resting.keys().filter(rests).count(),
+        state.in_use_on(eni).len()
+            + state.ledger.resting.keys().filter(rests).count()
+            + claimed(state, eni),
     )
+}
+
+/// Unused addresses that the host keeps from pods.
+fn claimed(state: &State, eni: &NetworkInterface) -> usize {
+    let used = state.in_use_on(eni);
+    let idle = |a: &IpAddr| !used.contains(a) && !state.ledger.resting.contains_key(a);
+    let here = state.claims.addresses().filter(|a| eni.owns(*a));
+    here.filter(idle).count()
 }
 
 /// How long after the end of the faults an address may be assigned in EC2 but unused (I4): two minutes, plus the longer

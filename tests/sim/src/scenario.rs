@@ -64,7 +64,7 @@ const LASTING: [Fault; 24] = [
 ];
 
 /// Faults that happen once.
-const SUDDEN: [Fault; 12] = [
+const SUDDEN: [Fault; 15] = [
     Fault::AttachStall,
     Fault::AttachStall,
     Fault::DetachStall,
@@ -74,17 +74,22 @@ const SUDDEN: [Fault; 12] = [
     Fault::ForeignDetach,
     Fault::ForeignDelete,
     Fault::Moved,
+    Fault::HostTakes,
+    Fault::HostTakes,
+    Fault::HostDrops,
     Fault::Crash,
     Fault::Crash,
     Fault::Crash,
 ];
 
 /// Those of an IPv6 node: it has one ENI, and others are not affected.
-const SUDDEN_V6: [Fault; 7] = [
+const SUDDEN_V6: [Fault; 9] = [
     Fault::PrefixTaken,
     Fault::PrefixTaken,
     Fault::PrefixAdded,
     Fault::ForeignAttach,
+    Fault::HostTakes,
+    Fault::HostDrops,
     Fault::Crash,
     Fault::Crash,
     Fault::Crash,

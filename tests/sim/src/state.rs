@@ -4,6 +4,7 @@
 //! Must not know its users: the surroundings, the oracle and the daemon.
 
 pub mod budget;
+pub mod claims;
 pub mod disturbances;
 pub mod ledger;
 pub mod lists;

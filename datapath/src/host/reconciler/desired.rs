@@ -4,7 +4,7 @@
 //! reason to look, and most of them agree. For a link, only the last notification counts: the kernel sends one at every step
 //! of creating it (before Linux 6.2 without the port of the requester), and only the last one shows the finished link.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -49,6 +49,8 @@ pub(super) struct Desired {
     pub(super) enis: BTreeMap<EniIndex, (EniLink, Option<u32>)>,
     /// By the name of the host end.
     pub(super) pods: BTreeMap<String, WiredPod>,
+    /// The tables to which rules of others send packets of named addresses, as of the last look.
+    pub(super) steering: BTreeSet<u32>,
 }
 
 impl Desired {
@@ -99,12 +101,17 @@ impl Desired {
                     dirty.node |= pods && route.dst.addr().is_ipv6();
                     dirty.node |= self.enis.values().any(|(eni, _)| eni.table == route.table);
                     dirty.node |= self.config.primary.table == route.table;
-                    dirty.local |= route.table == LOCAL && route.kind == Kind::Local;
+                    // The kernel adds the others with its own addresses, and to each link.
+                    let own = !matches!(route.kind, Kind::Multicast | Kind::Anycast);
+                    dirty.local |= route.table == LOCAL && own;
+                    dirty.local |= self.steering.contains(&route.table);
                 }
             }
             M::NewRule(_) | M::DelRule(_) => {
                 if let Some(rule) = Rule::from_message(message) {
                     dirty.node |= rule.protocol == PROTOCOL || RULES.contains(&rule.priority);
+                    // Its addresses are kept from pods, or no longer.
+                    dirty.local |= rule.protocol != PROTOCOL;
                 }
             }
             M::NewAddress(_) | M::DelAddress(_) => {

@@ -15,7 +15,7 @@ pub struct DirtySet {
     pub links: BTreeSet<String>,
     /// Our nftables.
     pub nftables: bool,
-    /// The addresses that the kernel takes for the node's own, on any link.
+    /// The addresses that the host keeps from pods: its own, and those that rules of others decide for.
     pub local: bool,
     /// A pod's link is gone, and the pod with it.
     pub ended: bool,

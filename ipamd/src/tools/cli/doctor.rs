@@ -23,6 +23,7 @@ CHECKS
   sysctl        the node forwards packets
   links         each ENI has a link that is up, with the right MTU and a loose source check
   rules         each ENI has its rules, and no rule of another program comes before them
+  predecessors  no other network plugin runs on the node, and none left rules or chains
   dhcp          no DHCP client configures secondary ENIs
   routes        each pod has a route
   nftables      Hawser's table exists, and no table of another network plugin

@@ -2,12 +2,12 @@
 
 use proto::{error_chain::chain, v1};
 
-use super::{Check, Finding, failure, warning};
+use super::{Check, Finding, failure, neighbours, warning};
 use crate::{
     config::Config,
     rpc::{
         client::Client,
-        view::{Source, View, human_duration},
+        view::{Address, Source, View, human_duration},
     },
     runtime::clock,
     state::store::read_only::peek,
@@ -89,10 +89,16 @@ pub(super) fn pool(view: Option<&View>) -> Check {
             "set the kubelet's maxPods to the value that `ipamd max-pods` prints, or use a larger instance type",
         ));
     }
-    if totals.quarantined > 0 {
+    findings.extend(neighbours::claims(view));
+    let claimed = |address: &&Address| address.host_uses || address.foreign_rule > 0;
+    let addresses = view.enis.iter().flat_map(|eni| &eni.addresses);
+    let quarantined = addresses.filter(|address| address.state == "quarantined");
+    let explained = number(quarantined.filter(claimed).count());
+    let unconfirmed = totals.quarantined.saturating_sub(explained);
+    if unconfirmed > 0 {
         findings.push(warning(
             "EC2 does not confirm addresses of this node",
-            format!("{} addresses are quarantined", totals.quarantined),
+            format!("{unconfirmed} addresses are quarantined"),
             "they are not assigned to new pods; pods with these addresses may have no network",
             "find out who unassigns addresses or detaches ENIs: CloudTrail has the caller",
         ));

@@ -6,6 +6,8 @@ use std::{collections::BTreeSet, fs, net::IpAddr};
 
 use datapath::{
     constants::{PODS_TABLE, PROTOCOL, RULE_ENI, RULE_ENI_ADDRESS, RULE_PODS, eni_table},
+    filter,
+    host::Scene,
     netlink::{Family, Socket, link::Link},
     nft::{Listed, Nft},
 };
@@ -18,7 +20,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    host::forwarding,
+    host::{forwarding, predecessor::Seen},
     rpc::view::{Eni, View},
 };
 
@@ -34,6 +36,7 @@ pub(super) fn checks(places: &Places, config: &Config, view: Option<&View>) -> V
             checks.push(settings(&mut socket, family, view));
             checks.push(links(&mut socket, config, view));
             checks.push(rules(&mut socket, config, view));
+            checks.push(predecessors(&mut socket, family));
             checks.push(leases(&mut socket, family, view, Manager::here(places)));
             checks.push(routes(&mut socket, family, view));
         }
@@ -224,6 +227,23 @@ fn rules(socket: &mut Socket, config: &Config, view: Option<&View>) -> Check {
     Check::new(NAME, format!("{} of ours", ours.len()), findings)
 }
 
+/// Whether another network plugin runs here, or left its rules and chains.
+fn predecessors(socket: &mut Socket, family: Family) -> Check {
+    const NAME: &str = "predecessors";
+    let looked = Scene::of(socket, family);
+    let scene = match looked {
+        Ok(scene) => scene,
+        Err(error) => return blind(NAME, &error),
+    };
+    let legacy = filter::legacy_mentions(family, &["AWS-SNAT-CHAIN-", "AWS-CONNMARK-CHAIN-"]);
+    let legacy = match legacy {
+        Ok(legacy) => legacy,
+        Err(error) => return blind(NAME, &error),
+    };
+    let findings = neighbours::predecessors(&Seen::here(), &scene, legacy);
+    Check::new(NAME, "no other network plugin runs or left rules", findings)
+}
+
 /// Whether a DHCP client configures ENIs beside the primary one.
 fn leases(
     socket: &mut Socket,
@@ -354,7 +374,7 @@ fn nftables(family: Family, block_metadata: bool) -> Check {
             "chains of the AWS VPC CNI are left",
             upstream.join(", "),
             "they translate and mark pods' packets a second time",
-            "remove the aws-node daemon set, and restart the node or delete its chains",
+            "delete the pods that it started, then restart ipamd, which removes the chains; or reboot the node",
         ));
     }
     Check::new(

@@ -7,12 +7,16 @@ use std::path::Path;
 
 use datapath::{
     constants::{PROTOCOL, RULE_ENI_ADDRESS},
-    host::conflicts,
+    host::{Predecessor, Scene, conflicts},
     marks::Marks,
     netlink::{link::Link, route::Route, rule::Rule},
 };
 
-use super::{Finding, Places, warning};
+use super::{Finding, Places, Severity, failure, finding, warning};
+use crate::{
+    host::predecessor::Seen,
+    rpc::view::{Address, View},
+};
 
 /// Priorities that programs use by default, with the program's usual name.
 const USUAL: [(std::ops::RangeInclusive<u32>, &str); 8] = [
@@ -88,6 +92,100 @@ pub(super) fn of_our_marks(present: &[Rule], marks: Marks) -> Option<Finding> {
             "configure the program to use other bits, or set HAWSER_ENI_MARK_MASK and AWS_VPC_K8S_CNI_CONNMARK",
         )
     })
+}
+
+/// Addresses of the pool that the host keeps from pods.
+pub(super) fn claims(view: &View) -> Vec<Finding> {
+    let all: Vec<_> = view.enis.iter().flat_map(|eni| &eni.addresses).collect();
+    let shown = |address: &Address, why: &str| {
+        let ip = address
+            .address
+            .map_or_else(String::new, |ip| ip.to_string());
+        match address.pod.as_str() {
+            "" => format!("{ip}{why}"),
+            pod => format!("{ip}{why} (of pod {pod})"),
+        }
+    };
+    // A pod that has such an address has lost its network.
+    let severity = |of: &[&&Address]| match of.iter().any(|address| address.state == "assigned") {
+        true => Severity::Failure,
+        false => Severity::Warning,
+    };
+    let own: Vec<_> = all.iter().filter(|address| address.host_uses).collect();
+    let steered: Vec<_> = all
+        .iter()
+        .filter(|address| address.foreign_rule > 0)
+        .collect();
+    let mut findings = Vec::new();
+    if !own.is_empty() {
+        let evidence: Vec<_> = own
+            .iter()
+            .take(5)
+            .map(|address| shown(address, ""))
+            .collect();
+        findings.push(finding(
+            severity(&own),
+            "the node itself uses addresses of the pool",
+            evidence.join(", "),
+            "no pod gets them, and a pod that has one loses its packets to the node",
+            "find out what configured them (DHCP, keepalived, kube-vip, an agent; see `ip addr`), and give it addresses \
+             outside of the pool, for example from a CIDR reservation of the subnet; delete the pods that have one",
+        ));
+    }
+    if !steered.is_empty() {
+        let evidence: Vec<_> = steered
+            .iter()
+            .take(5)
+            .map(|address| {
+                let rule = address.foreign_rule;
+                let why = format!(" by ip rule {rule}, usually of {}", usual_owner(rule));
+                shown(address, &why)
+            })
+            .collect();
+        findings.push(finding(
+            severity(&steered),
+            "rules of other programs decide the way of addresses of the pool",
+            evidence.join(", "),
+            "no pod gets them, and a pod that has one may have no network",
+            "remove the rules (`ip rule`), or the program that adds them",
+        ));
+    }
+    findings
+}
+
+/// Predecessors that still run, or that left rules behind. `legacy`: whether the older iptables has their chains.
+pub(super) fn predecessors(seen: &Seen, scene: &Scene, legacy: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(evidence) = &seen.aws_node {
+        findings.push(failure(
+            "aws-node runs on this node too",
+            evidence.clone(),
+            "two daemons assign the same addresses; ipamd does not start beside it",
+            "keep the DaemonSet aws-node off this node",
+        ));
+    }
+    for of in [Predecessor::AwsNode, Predecessor::CiliumEni] {
+        let rules: Vec<_> = scene.rules_of(of).map(ToString::to_string).collect();
+        if rules.is_empty() {
+            continue;
+        }
+        let evidence = rules.iter().take(3).cloned().collect::<Vec<_>>();
+        findings.push(warning(
+            format!("{} rules of {} are left", rules.len(), of.name()),
+            evidence.join("; "),
+            "no pod gets an address that they decide for",
+            "delete the pods that it started, then restart ipamd, which removes what belongs to no pod; or reboot the node",
+        ));
+    }
+    if legacy {
+        findings.push(warning(
+            "chains of the AWS VPC CNI are left in iptables-legacy",
+            "AWS-SNAT-CHAIN-0 or AWS-CONNMARK-CHAIN-0",
+            "they translate and mark pods' packets a second time",
+            "reboot the node, or delete them: iptables-legacy-save | grep -v AWS | iptables-legacy-restore",
+        ));
+    }
+    findings
 }
 
 /// Routes and addresses that a DHCP client configured on a secondary ENI.

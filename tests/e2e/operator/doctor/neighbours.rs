@@ -1,6 +1,6 @@
 //! Other programs on the node, each with its real commands: what the doctor and the daemon tell of them.
 
-use std::{io, process::Command, time::Duration};
+use std::{io, os::unix::net::UnixListener, process::Command, time::Duration};
 
 use lab::wait::eventually;
 use vpc_sim::SimConfig;
@@ -12,6 +12,8 @@ trials!(
     case_20_a_filter_that_drops_forwarded_packets_is_told,
     case_22_a_dhcp_client_on_a_secondary_eni_is_told_with_its_drop_in,
     rules_and_marks_of_others_are_told_with_the_usual_program,
+    addresses_that_the_host_keeps_from_pods_are_told,
+    predecessors_that_run_or_left_rules_are_told,
 );
 
 fn in_node(examined: &DoctorNode, line: &str) -> io::Result<()> {
@@ -114,5 +116,68 @@ fn case_22_a_dhcp_client_on_a_secondary_eni_is_told_with_its_drop_in() -> Outcom
         &examined,
         &format!("ip route del 198.51.100.53/32 dev {link}"),
     )?;
+    examined.healthy()
+}
+
+fn addresses_that_the_host_keeps_from_pods_are_told() -> Outcome {
+    let examined = DoctorNode::start("m5.large", SimConfig::default())?;
+    let pod = examined.node.add_pod("a")?;
+    let address = pod.address();
+    let told = |rule: &str, what: &str| {
+        let found = || examined.finds("pool", what).is_ok();
+        assert!(
+            eventually(Duration::from_secs(20), found),
+            "{rule}\n{}",
+            examined.node.log()
+        );
+        let findings = examined.told().map(|told| told.findings());
+        let text = format!("{findings:?}");
+        assert!(
+            text.contains(&format!("{address}")) && text.contains("of pod lab/pod-a"),
+            "{text}"
+        );
+        assert!(!text.contains("EC2 does not confirm"), "{text}");
+    };
+    in_node(&examined, &format!("ip addr add {address}/32 dev lo"))?;
+    told("an address", "the node itself uses addresses of the pool");
+    in_node(&examined, &format!("ip addr del {address}/32 dev lo"))?;
+    in_node(
+        &examined,
+        &format!("ip rule add to {address} priority 100 lookup main"),
+    )?;
+    told(
+        "a rule",
+        "rules of other programs decide the way of addresses of the pool",
+    );
+    in_node(&examined, "ip rule del priority 100")?;
+    let healthy = || examined.healthy().is_ok();
+    assert!(eventually(Duration::from_secs(20), healthy));
+    Ok(())
+}
+
+fn predecessors_that_run_or_left_rules_are_told() -> Outcome {
+    let examined = DoctorNode::start("m5.large", SimConfig::default())?;
+    in_node(
+        &examined,
+        "ip rule add to 10.0.9.9 priority 512 lookup main",
+    )?;
+    in_node(&examined, "iptables-legacy -t nat -N AWS-SNAT-CHAIN-0")?;
+    let path = examined.lab.dir().join("aws-node");
+    std::fs::create_dir_all(&path)?;
+    let socket = path.join("ipamd.sock");
+    let daemon = examined
+        .node
+        .netns()
+        .run(move || UnixListener::bind(socket))??;
+    for what in [
+        "aws-node runs on this node too",
+        "1 rules of the AWS VPC CNI are left",
+        "chains of the AWS VPC CNI are left in iptables-legacy",
+    ] {
+        examined.finds("predecessors", what)?;
+    }
+    drop(daemon);
+    in_node(&examined, "ip rule del priority 512 to 10.0.9.9")?;
+    in_node(&examined, "iptables-legacy -t nat -X AWS-SNAT-CHAIN-0")?;
     examined.healthy()
 }

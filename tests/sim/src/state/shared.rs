@@ -27,6 +27,7 @@ use crate::{
     scenario::{SUBNET_V6, Scenario},
     state::{
         budget::Budget,
+        claims::Claims,
         disturbances::Disturbances,
         ledger::{Held, Ledger},
         lists::Lists,
@@ -80,6 +81,8 @@ pub struct State {
     pub pool: Option<Pool>,
     /// Where the kernel notifies this daemon of links that disappear.
     pub monitor: Option<mpsc::UnboundedSender<Mac>>,
+    /// What the host keeps from pods.
+    pub claims: Claims,
     /// Counts daemons: everything of an older one is dead.
     pub generation: u64,
     /// From then on there are no more faults, and every ADD must get an address.
@@ -239,6 +242,7 @@ impl State {
             points: Points::default(),
             pool: None,
             monitor: None,
+            claims: Claims::default(),
             generation: 0,
             entitled: None,
             closing: false,

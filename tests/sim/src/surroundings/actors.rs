@@ -1,9 +1,10 @@
 //! Other actors: other users of the subnet, operators with a console, AWS itself.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use ipamd::ec2::api::Call;
-use planner::EniId;
+use ipnet::Ipv4Net;
+use planner::{EniId, HostClaim};
 use vpc_sim::{
     ids::EniId as WorldEni,
     world::{
@@ -41,6 +42,8 @@ impl State {
             Fault::Moved => self.move_address(now),
             Fault::PrefixTaken => self.take_prefix(now),
             Fault::PrefixAdded => self.add_prefix(now),
+            Fault::HostTakes => self.claim(now),
+            Fault::HostDrops => self.unclaim(),
             _ => false,
         };
         if struck {
@@ -151,6 +154,49 @@ impl State {
             .is_ok()
     }
 
+    /// An agent configures an address of ours on the host, or another program adds a rule for it.
+    fn claim(&mut self, now: Duration) -> bool {
+        let here = |eni: &&NetworkInterface| self.is_ours(eni) && self.is_attached(eni);
+        let mut candidates: Vec<IpAddr> = Vec::new();
+        for eni in self.world.interfaces().filter(here) {
+            candidates.extend(eni.ipv4.iter().skip(1).copied().map(IpAddr::V4));
+            candidates.extend(
+                eni.ipv4_prefixes
+                    .iter()
+                    .flat_map(Ipv4Net::hosts)
+                    .map(IpAddr::V4),
+            );
+            let six = eni
+                .ipv6_prefixes
+                .iter()
+                .flat_map(|net| net.hosts().take(40));
+            candidates.extend(six.map(IpAddr::V6));
+        }
+        candidates.sort_unstable();
+        if candidates.is_empty() {
+            return false;
+        }
+        for _ in 0..1 + self.calls.below(3) {
+            let address = *self.calls.pick(&candidates);
+            let claim = match self.calls.percent(70) {
+                true => HostClaim::Own,
+                false => HostClaim::Rule { priority: 100 },
+            };
+            self.claims.put(address, claim, now);
+        }
+        true
+    }
+
+    fn unclaim(&mut self) -> bool {
+        let held = self.claims.len();
+        if held == 0 {
+            return false;
+        }
+        let one = self.calls.index(held);
+        self.claims.drop_one(one);
+        true
+    }
+
     /// An operator unassigns a prefix in the console.
     fn take_prefix(&mut self, now: Duration) -> bool {
         let primary = convert::eni(&self.primary);
@@ -250,6 +296,9 @@ impl State {
         }
         if self.calls.percent(50) {
             self.foreign_leave(now);
+        }
+        if self.calls.percent(50) {
+            self.claims.drop_all();
         }
     }
 

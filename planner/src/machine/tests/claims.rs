@@ -1,4 +1,5 @@
-//! Addresses that the kernel takes for the node's own: an agent, a VIP manager or DHCP configured them.
+//! Addresses that the host keeps from pods: an agent, a VIP manager or DHCP configured them on the node, or a rule of
+//! another program decides the way of their packets.
 
 use std::net::IpAddr;
 
@@ -6,7 +7,7 @@ use ipnet::IpNet;
 
 use super::world::{World, sandbox};
 use crate::{
-    Command, Config, Event,
+    Command, Config, Event, HostClaim,
     snapshot::{AddressState, AddressView},
 };
 
@@ -24,6 +25,10 @@ fn view(world: &World, address: IpAddr) -> AddressView {
         .expect("it is ours")
 }
 
+fn own_claim(net: impl Into<IpNet>) -> Event {
+    Event::HostClaims(vec![(net.into(), HostClaim::Own)])
+}
+
 fn free(world: &World) -> Vec<IpAddr> {
     let snapshot = world.planner.snapshot(world.now);
     let all = snapshot.enis.into_iter().flat_map(|eni| eni.addresses);
@@ -35,10 +40,10 @@ fn free(world: &World) -> Vec<IpAddr> {
 fn an_address_of_the_node_itself_is_not_granted_until_the_node_drops_it() {
     let mut world = node();
     let own = free(&world)[0];
-    world.send(Event::HostAddresses(vec![IpNet::from(own)]));
+    world.send(own_claim(own));
     assert_eq!(view(&world, own).state, AddressState::Quarantined);
-    assert!(view(&world, own).hosted);
-    assert_eq!(world.planner.totals().hosted, 1);
+    assert_eq!(view(&world, own).claim, Some(HostClaim::Own));
+    assert_eq!(world.planner.totals().claimed, 1);
     for n in 0..18 {
         world.add(n);
     }
@@ -46,9 +51,40 @@ fn an_address_of_the_node_itself_is_not_granted_until_the_node_drops_it() {
     assert_eq!(world.live.len(), 18, "the other addresses serve");
     assert!(world.live.values().all(|address| *address != own));
 
-    world.send(Event::HostAddresses(Vec::new()));
+    world.send(Event::HostClaims(Vec::new()));
     assert_eq!(view(&world, own).state, AddressState::Free);
-    assert_eq!(world.planner.totals().hosted, 0);
+    assert_eq!(world.planner.totals().claimed, 0);
+}
+
+#[test]
+fn an_address_that_a_rule_of_others_decides_for_is_not_granted_until_the_rule_is_gone() {
+    let mut world = node();
+    let steered = free(&world)[0];
+    let rule = HostClaim::Rule { priority: 512 };
+    let both = vec![
+        (IpNet::from(steered), HostClaim::Own),
+        (IpNet::from(steered), rule),
+    ];
+    world.send(Event::HostClaims(both));
+    assert_eq!(view(&world, steered).claim, Some(HostClaim::Own));
+    world.send(Event::HostClaims(vec![(steered.into(), rule)]));
+    let seen = view(&world, steered);
+    assert_eq!(
+        (seen.state, seen.claim),
+        (AddressState::Quarantined, Some(rule))
+    );
+    let ticket = (0..27).map(|n| world.add_within(n, 5)).last();
+    world.run(60);
+    assert!(!ticket.is_some_and(|ticket| world.granted.contains_key(&ticket)));
+    assert!(world.live.values().all(|address| *address != steered));
+    let refusals = format!("{:?}", world.log);
+    assert!(
+        refusals.contains("1 addresses are kept from pods by the host"),
+        "{refusals}"
+    );
+
+    world.send(Event::HostClaims(Vec::new()));
+    assert_eq!(view(&world, steered).state, AddressState::Free);
 }
 
 #[test]
@@ -56,9 +92,12 @@ fn an_address_that_becomes_the_nodes_under_a_pod_keeps_the_pod_and_gets_no_other
     let mut world = node();
     world.add(0);
     let own = world.live[&sandbox(0)];
-    world.send(Event::HostAddresses(vec![IpNet::from(own)]));
+    world.send(own_claim(own));
     let seen = view(&world, own);
-    assert_eq!((seen.state, seen.hosted), (AddressState::Assigned, true));
+    assert_eq!(
+        (seen.state, seen.claim),
+        (AddressState::Assigned, Some(HostClaim::Own))
+    );
     world.left(0);
     world.run(120);
     assert_eq!(view(&world, own).state, AddressState::Quarantined);
@@ -68,7 +107,7 @@ fn an_address_that_becomes_the_nodes_under_a_pod_keeps_the_pod_and_gets_no_other
 fn a_whole_network_of_the_node_is_not_granted() {
     let mut world = node();
     let own: IpNet = "0.0.0.0/0".parse().unwrap();
-    world.send(Event::HostAddresses(vec![own]));
+    world.send(own_claim(own));
     assert_eq!(free(&world), Vec::<IpAddr>::new());
     let ticket = world.add_within(0, 5);
     world.run(10);
@@ -88,7 +127,7 @@ fn what_the_node_itself_uses_is_not_given_back_to_ec2() {
     }
     world.run(60);
     let own = world.live[&sandbox(0)];
-    world.send(Event::HostAddresses(vec![IpNet::from(own)]));
+    world.send(own_claim(own));
     for n in 0..5 {
         world.left(n);
     }
@@ -110,7 +149,7 @@ fn an_address_of_an_ipv6_prefix_is_skipped_although_it_is_not_listed() {
     let first = free(&world)[0];
     let prefix = IpNet::new(first, 123).unwrap().trunc();
     // Sixteen addresses are listed; the node uses these and sixteen more.
-    world.send(Event::HostAddresses(vec![prefix]));
+    world.send(own_claim(prefix));
     world.add(0);
     let granted = world.live[&sandbox(0)];
     assert!(!prefix.contains(&granted), "{granted} is in {prefix}");

@@ -1,0 +1,153 @@
+//! Whether another network plugin is in charge of this node.
+//!
+//! Other processes are not visible from a container. Their listening sockets are, to everyone in the host's network
+//! namespace. Cilium also runs chained behind Hawser, which is normal: it is in charge only if it routes pods of its own.
+
+use std::fs;
+
+use datapath::{
+    host::{HostError, Predecessor, Scene},
+    netlink::{self, Family, Socket},
+};
+
+/// Where the AWS VPC CNI's daemon listens for its plugin.
+const AWS_NODE_SOCKET: &str = "/aws-node/ipamd.sock";
+/// The same before version 1.23: `127.0.0.1:50051`, a port that others use too, so its other ports count as well.
+const AWS_NODE_PORT: (&str, u16) = ("0100007F", 50051);
+/// Its metrics, and its introspection.
+const AWS_NODE_OTHER_PORTS: [u16; 2] = [61678, 61679];
+/// Where Cilium's agent has its sockets.
+const CILIUM_SOCKETS: &str = "/cilium/";
+
+/// Why the daemon must not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StillRunning {
+    #[error(
+        "aws-node runs on this node ({seen}), and two daemons would assign the same addresses: keep its DaemonSet off this \
+         node (kubectl -n kube-system, nodeAffinity), then ipamd starts by itself"
+    )]
+    AwsNode { seen: String },
+    #[error(
+        "Cilium runs on this node in ENI mode ({seen}, and it routes pods of its own), and two daemons would assign the \
+         same addresses: chain it behind Hawser (ipam.mode other than eni, cni.chainingMode=aws-cni), or keep one of \
+         the two off this node"
+    )]
+    CiliumEni { seen: String },
+    #[error("the rules and routes of other programs cannot be read")]
+    Host(#[from] HostError),
+    #[error("no netlink socket could be opened")]
+    Socket(#[from] netlink::Error),
+}
+
+/// Each program with what shows that it runs.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub aws_node: Option<String>,
+    pub cilium: Option<String>,
+}
+
+impl Seen {
+    /// In the network namespace of the calling thread.
+    #[must_use]
+    pub fn here() -> Self {
+        let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
+        let [unix, tcp, tcp6] = ["unix", "tcp", "tcp6"].map(|name| read(name).unwrap_or_default());
+        Self::of(&unix, &[tcp, tcp6])
+    }
+
+    fn of(unix: &str, tcp: &[String]) -> Self {
+        let paths: Vec<_> = listening_paths(unix).collect();
+        let path = |wanted: &dyn Fn(&str) -> bool| {
+            let found = paths.iter().find(|path| wanted(path));
+            found.map(|path| format!("it listens at {path}"))
+        };
+        let ports: Vec<_> = tcp
+            .iter()
+            .flat_map(|table| listening_ports(table))
+            .collect();
+        let listens = |port| ports.iter().any(|(_, listening)| *listening == port);
+        let old = ports.contains(&AWS_NODE_PORT) && AWS_NODE_OTHER_PORTS.into_iter().any(listens);
+        let by_port = old.then(|| "it listens at 127.0.0.1:50051".to_owned());
+        Self {
+            aws_node: path(&|path| path.ends_with(AWS_NODE_SOCKET)).or(by_port),
+            cilium: path(&|path| path.contains(CILIUM_SOCKETS)),
+        }
+    }
+}
+
+/// The predecessors that run, and that may therefore still use what they added.
+///
+/// # Errors
+/// [`StillRunning`] if one of them is in charge of this node.
+pub fn running(family: Family) -> Result<Vec<Predecessor>, StillRunning> {
+    let seen = Seen::here();
+    if let Some(seen) = seen.aws_node {
+        return Err(StillRunning::AwsNode { seen });
+    }
+    let Some(seen) = seen.cilium else {
+        return Ok(Vec::new());
+    };
+    let scene = Scene::of(&mut Socket::open()?, family)?;
+    if scene.routes_pods(Predecessor::CiliumEni) {
+        return Err(StillRunning::CiliumEni { seen });
+    }
+    tracing::info!(seen, "Cilium runs on this node, chained");
+    Ok(vec![Predecessor::CiliumEni])
+}
+
+/// Of `/proc/net/unix`: address, references, protocol, flags, type, state, inode, path.
+fn listening_paths(table: &str) -> impl Iterator<Item = &str> {
+    const ACCEPTS: u32 = 1 << 16;
+    table.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let flags = u32::from_str_radix(words.nth(3)?, 16).ok()?;
+        words.nth(3).filter(|_| flags & ACCEPTS != 0)
+    })
+}
+
+/// Of `/proc/net/tcp` or `tcp6`: number, local address and port, remote address and port, state.
+fn listening_ports(table: &str) -> impl Iterator<Item = (&str, u16)> {
+    const LISTEN: &str = "0A";
+    table.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (address, port) = words.nth(1)?.rsplit_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        (words.nth(1)? == LISTEN).then_some((address, port))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNIX: &str = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+        0000000000000000: 00000002 00000000 00010000 0001 01 12345 /run/containerd/containerd.sock\n\
+        0000000000000000: 00000003 00000000 00000000 0001 03 12346 /var/run/aws-node/ipamd.sock\n\
+        0000000000000000: 00000002 00000000 00000000 0002 01 12347\n";
+    const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n\
+           0: 0100007F:C383 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 9 1\n\
+           1: 0100007F:F0EF 0100007F:1234 01 00000000:00000000 00:00000000 00000000     0        0 9 1\n";
+
+    fn seen(unix: &str, tcp: &str) -> Seen {
+        Seen::of(&format!("{UNIX}{unix}"), &[format!("{TCP}{tcp}")])
+    }
+
+    #[test]
+    fn only_listening_sockets_count() {
+        assert_eq!(seen("", ""), Seen::default());
+        let aws =
+            "0000000000000000: 00000002 00000000 00010000 0001 01 9 /var/run/aws-node/ipamd.sock\n";
+        let evidence = "it listens at /var/run/aws-node/ipamd.sock";
+        assert_eq!(seen(aws, "").aws_node.as_deref(), Some(evidence));
+        let cilium =
+            "0000000000000000: 00000002 00000000 00010000 0001 01 9 /var/run/cilium/cilium.sock\n";
+        assert!(seen(cilium, "").cilium.is_some() && seen(cilium, "").aws_node.is_none());
+    }
+
+    #[test]
+    fn the_port_of_old_versions_counts_only_together_with_another_one() {
+        let metrics = "   2: 00000000000000000000000000000000:F0EE 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 1 1\n";
+        let evidence = Some("it listens at 127.0.0.1:50051".to_owned());
+        assert_eq!(seen("", metrics).aws_node, evidence);
+    }
+}
