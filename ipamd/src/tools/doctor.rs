@@ -1,10 +1,10 @@
 //! `ipamd doctor`: checks a node and reports each problem with its evidence, effect and remedy.
 //!
 //! Each check first observes and then judges, and none changes anything: EC2 is tested with dry runs where its API
-//! supports them. The daemon may be dead or may never have started; checks that need it are then skipped, and reported
+//! supports them, and the node with pods that exist only for the test. The daemon may be dead or may never have started; checks that need it are then skipped, and reported
 //! as skipped.
 //!
-//! May use `config`, `ec2`, `install`, `node`, `rpc`, `runtime` and `state`. Must not know the command line.
+//! May use `config`, `ec2`, `host`, `install`, `node`, `rpc`, `runtime` and `state`. Must not know the command line.
 
 pub mod bundle;
 mod cloud;
@@ -14,6 +14,7 @@ mod files;
 mod kernel;
 mod metadata;
 mod neighbours;
+mod probe;
 mod settings;
 
 use std::path::PathBuf;
@@ -118,6 +119,7 @@ pub async fn examine(places: &Places, config: &Config) -> Report {
     checks.push(files::kubelet(places, view.as_ref()));
     checks.push(features::check(places, config.pool.family));
     checks.extend(kernel::checks(places, config, view.as_ref()));
+    checks.push(probe::check(config));
     checks.push(files::managers(places));
     checks.extend(metadata::checks(places, config).await);
     checks.extend(cloud::checks(config).await);

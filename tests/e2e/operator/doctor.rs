@@ -9,8 +9,9 @@ mod host;
 mod kernel;
 mod neighbours;
 mod pool;
+mod probe;
 mod report;
 
 use crate::suite::suites;
 
-suites!(cloud, host, kernel, neighbours, pool, report);
+suites!(cloud, host, kernel, neighbours, pool, probe, report);

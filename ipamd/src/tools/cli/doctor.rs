@@ -28,6 +28,7 @@ CHECKS
   routes        each pod has a route
   nftables      Hawser's table exists, and no table of another network plugin
   filters       no filter of another program drops pods' packets
+  probe         a connection between two probe pods, which end with the command, passes the node
   interference  network managers and MAC policies
   imds          the instance metadata service returns a token
   clock         the node's clock agrees with the metadata service's clock
