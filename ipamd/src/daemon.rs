@@ -26,6 +26,7 @@ use crate::{
         drift_repair::DriftRepair,
         forwarding,
         hostnet::{HostNet, StartError},
+        marks_in_transit,
         predecessor::{self, StillRunning},
         vpc_blocks::{self, Follower},
     },
@@ -317,6 +318,13 @@ impl Node {
         supervisor.restarted("filter check", move || {
             forwarding::watch(family, prefix.clone(), metrics.clone())
         });
+        // The pods of an IPv6 node need no marks.
+        if family == Family::V4 {
+            let (marks, metrics) = (self.config.egress.marks, self.recorder.metrics.clone());
+            supervisor.restarted("mark check", move || {
+                marks_in_transit::watch(marks, metrics.clone())
+            });
+        }
         Ok(pool)
     }
 

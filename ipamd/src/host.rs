@@ -8,6 +8,7 @@ pub mod drift_repair;
 pub mod forwarding;
 pub mod hostnet;
 mod link_reaper;
+pub mod marks_in_transit;
 pub mod predecessor;
 pub mod seam;
 pub mod vpc_blocks;

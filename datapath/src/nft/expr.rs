@@ -23,6 +23,7 @@ pub(super) enum Key {
     InputLink = 4,
     OutputName = 7,
     InputGroup = 21,
+    OutputGroup = 22,
 }
 
 /// What `ct` loads. For an untracked packet, the rule ends.
@@ -92,6 +93,8 @@ pub(super) enum Expr<'a> {
     /// Translate the connection's source to the address in the register. `flags` (`NF_NAT_RANGE_*`) determine how its
     /// port is chosen.
     SourceNat { flags: u32 },
+    /// Count the packet.
+    Counter,
     /// Stop here.
     Verdict(Verdict<'a>),
 }
@@ -118,6 +121,7 @@ impl Expr<'_> {
             Self::FibType(_) | Self::FibSourceIsRoutedBack => "fib",
             Self::Address(_) | Self::Verdict(_) => "immediate",
             Self::SourceNat { .. } => "nat",
+            Self::Counter => "counter",
         }
     }
 
@@ -175,6 +179,8 @@ impl Expr<'_> {
                     out.number(NAT_FLAGS, flags);
                 }
             }
+            // It starts at 0.
+            Self::Counter => {}
             Self::Verdict(verdict) => {
                 out.number(IMMEDIATE_DREG, REG_VERDICT);
                 out.nest(IMMEDIATE_DATA, |out| verdict.encode(out));

@@ -2,7 +2,10 @@
 //!
 //! Owns the reading side. A table is not interpreted: its objects as reported by the kernel are hashed, and the hash is
 //! compared with the one after our last own change. Objects have handles that are never reused, so a table that another
-//! program deleted and created again with the same rules has another hash.
+//! program deleted and created again with the same rules has another hash. The folder also has what counts packets for people
+//! ([`transit`]). May use the rest of `nft` and `netlink`. Must not know the desired state.
+
+pub(super) mod transit;
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};

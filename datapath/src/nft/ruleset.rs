@@ -5,6 +5,7 @@ use super::check_source::add_check_source;
 use super::choose_eni::add_choose_eni;
 use super::egress::{self, Egress};
 use super::guard;
+use super::observe::transit::TRANSIT;
 use super::socket::{Nft, TABLE};
 use crate::netlink::{Error, Family};
 
@@ -74,8 +75,13 @@ impl Nft {
     /// The kernel's error; the tables are then unchanged.
     pub fn remove(&mut self) -> Result<(), Error> {
         let mut batch = Batch::new(Family::V4, TABLE);
-        for family in [Family::V4, Family::V6] {
-            batch.turn_to(family, TABLE);
+        let tables = [
+            (Family::V4, TABLE),
+            (Family::V6, TABLE),
+            (Family::V4, TRANSIT),
+        ];
+        for (family, table) in tables {
+            batch.turn_to(family, table);
             // Deleting a table that is not there would fail the transaction, so it is made first.
             batch.add_table();
             batch.del_table();

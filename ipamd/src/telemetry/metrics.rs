@@ -138,6 +138,11 @@ impl Metrics {
         self.own.repaired(kind, changes);
     }
 
+    /// So many more packets in transit carried mark bits of ENIs although no pod sent them.
+    pub fn foreign_marked(&self, packets: u64) {
+        self.own.foreign_marked(packets);
+    }
+
     /// The number of filter chains of other programs that drop pods' packets.
     pub fn forwarding_blocked(&self, chains: usize) {
         self.own.forwarding_blocked(chains);

@@ -33,6 +33,7 @@ pub(super) struct Own {
     spans_dropped: IntCounterVec,
     task_panics: IntCounterVec,
     setting_notices: IntGaugeVec,
+    foreign_marked: IntCounter,
     forwarding_blocked: IntGauge,
     start_seconds: Gauge,
 }
@@ -68,6 +69,7 @@ impl Own {
             spans_dropped: book.counters("hawser_spans_dropped_total", "Spans that did not reach the collector", &["reason"]),
             task_panics: book.counters("hawser_task_panics_total", "Tasks of the daemon that panicked", &["task"]),
             setting_notices: book.gauges("hawser_setting_notices", "Settings that are ignored, not served or not known", &["kind"]),
+            foreign_marked: book.counter("hawser_foreign_marked_packets_total", "Packets in transit, not from pods, with mark bits of ENIs"),
             forwarding_blocked: book.gauge("hawser_forwarding_blocked", "Filter chains of other programs that drop pods' packets, by way of the packets"),
             start_seconds: book.rate("hawser_start_seconds", "Time from the start of the process until it serves"),
         }
@@ -113,6 +115,10 @@ impl Own {
 
     pub(super) fn task_panicked(&self, task: &str) {
         self.task_panics.with_label_values(&[task]).inc();
+    }
+
+    pub(super) fn foreign_marked(&self, packets: u64) {
+        self.foreign_marked.inc_by(packets);
     }
 
     pub(super) fn forwarding_blocked(&self, chains: usize) {

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    host::{forwarding, predecessor::Seen},
+    host::{forwarding, marks_in_transit, predecessor::Seen},
     rpc::view::{Eni, View},
 };
 
@@ -375,6 +375,14 @@ fn nftables(family: Family, block_metadata: bool) -> Check {
             upstream.join(", "),
             "they translate and mark pods' packets a second time",
             "delete the pods that it started, then restart ipamd, which removes the chains; or reboot the node",
+        ));
+    }
+    if let Ok(Some(packets @ 1..)) = marks_in_transit::counted() {
+        findings.push(warning(
+            "packets in transit carry mark bits of ENIs although no pod sent them",
+            format!("{packets} packets since ipamd started"),
+            "they may leave by an interface that does not own their source address, and the VPC drops them then",
+            "have the program that marks them use other bits, or set HAWSER_ENI_MARK_MASK",
         ));
     }
     Check::new(

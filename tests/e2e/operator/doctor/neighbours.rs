@@ -1,8 +1,8 @@
 //! Other programs on the node, each with its real commands: what the doctor and the daemon tell of them.
 
-use std::{io, os::unix::net::UnixListener, process::Command, time::Duration};
+use std::{io, net::IpAddr, os::unix::net::UnixListener, process::Command, time::Duration};
 
-use lab::wait::eventually;
+use lab::{traffic::ping::ping, wait::eventually};
 use vpc_sim::SimConfig;
 
 use super::{doctor_node::DoctorNode, kernel::secondary_link};
@@ -14,6 +14,7 @@ trials!(
     rules_and_marks_of_others_are_told_with_the_usual_program,
     addresses_that_the_host_keeps_from_pods_are_told,
     predecessors_that_run_or_left_rules_are_told,
+    packets_in_transit_with_bits_of_enis_are_told,
 );
 
 fn in_node(examined: &DoctorNode, line: &str) -> io::Result<()> {
@@ -180,4 +181,53 @@ fn predecessors_that_run_or_left_rules_are_told() -> Outcome {
     in_node(&examined, "ip rule del priority 512 to 10.0.9.9")?;
     in_node(&examined, "iptables-legacy -t nat -X AWS-SNAT-CHAIN-0")?;
     examined.healthy()
+}
+
+/// A container behind a bridge, whose packets a firewall marks.
+fn packets_in_transit_with_bits_of_enis_are_told() -> Outcome {
+    let examined = DoctorNode::start("m5.large", SimConfig::default())?;
+    let counts = || {
+        examined
+            .node
+            .shell("nft list table ip hawser_transit")
+            .is_ok()
+    };
+    assert!(
+        eventually(Duration::from_secs(20), counts),
+        "{}",
+        examined.node.log()
+    );
+    let (container, path) = examined.node.sandbox("container")?;
+    examined.node.shell(&format!(
+        "ip link add docker0 type veth peer name c0; ip link set c0 netns {}; ip addr add 172.17.0.1/16 dev docker0; \
+         ip link set docker0 up; nft 'table ip firewall {{ chain c {{ type filter hook prerouting priority -150; \
+         iif docker0 meta mark set 0x4001; }}; }}'",
+        path.display()
+    ))?;
+    let inside =
+        "ip link set c0 up; ip addr add 172.17.0.2/16 dev c0; ip route add default via 172.17.0.1";
+    let set_up = container.run(|| Command::new("sh").args(["-ec", inside]).status())??;
+    assert!(set_up.success());
+    let router = IpAddr::from([10, 0, 0, 1]);
+    ping(&container, None, router, Duration::from_secs(1))?;
+    examined.finds(
+        "nftables",
+        "packets in transit carry mark bits of ENIs although no pod sent them",
+    )?;
+    // The daemon looks once a minute.
+    let told = || {
+        let count = examined.node.metric("hawser_foreign_marked_packets_total");
+        count.is_ok_and(|packets| packets > 0)
+    };
+    assert!(
+        eventually(Duration::from_secs(90), told),
+        "{}",
+        examined.node.log()
+    );
+    let log = examined.node.log();
+    assert!(
+        log.contains("packets in transit carry mark bits of ENIs"),
+        "{log}"
+    );
+    Ok(())
 }
