@@ -5,10 +5,12 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::net::IpAddr;
 
 use super::error::{During, HostError};
 use super::{link as eni_link, rules};
 use crate::constants::{PODS_TABLE, RULE_PODS};
+use crate::netlink::addr::Address;
 use crate::netlink::link::Link;
 use crate::netlink::rule::Rule;
 use crate::netlink::{Family, Kind, Socket};
@@ -22,6 +24,17 @@ pub(super) fn ensure(socket: &mut Socket, primary: &Link, mtu: u32) -> Result<()
     let pods = Rule::all(Family::V6, RULE_PODS, PODS_TABLE);
     let present = socket.rules(Family::V6).during("look at rules")?;
     rules::diff(&present, &[pods], |r| r.priority == RULE_PODS).apply(socket)
+}
+
+/// The source address of the node's own packets to pods: of the primary ENI's global addresses, the one that was
+/// configured first, because VIPs come later. The kernel lists the newest first.
+pub(super) fn primary_address(on_primary: &[Address]) -> Option<IpAddr> {
+    let global = |address: &&Address| match address.address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(ip) => !ip.is_unicast_link_local() && !ip.is_loopback() && !ip.is_multicast(),
+    };
+    let mut usable = on_primary.iter().filter(global).filter(|a| a.stable);
+    usable.next_back().map(|a| a.address)
 }
 
 /// A host that forwards is a router, and a router ignores router advertisements by default. When forwarding is enabled,

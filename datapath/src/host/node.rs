@@ -73,7 +73,9 @@ pub(super) fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Prepare
     if config.pods == Family::V6 {
         let link = primary_link(socket, config)?;
         ipv6::ensure(socket, &link, config.primary.mtu)?;
-        return Ok(Prepared { link, source: None });
+        let own = socket.addresses(Family::V6, Some(link.index));
+        let source = ipv6::primary_address(&own.during("look at addresses")?);
+        return Ok(Prepared { link, source });
     }
     if sysctl::ensure_forwarding()? {
         socket.count(Kind::Setting);

@@ -20,7 +20,14 @@ pub struct Address {
     pub no_prefix_route: bool,
     /// `IFA_F_NODAD`, IPv6: usable at once, without duplicate address detection.
     pub no_dad: bool,
+    /// IPv6: usable for new connections, and meant to stay: neither under detection nor deprecated nor temporary.
+    pub stable: bool,
 }
+
+const UNSTABLE: AddressFlags = AddressFlags::Tentative
+    .union(AddressFlags::Dadfailed)
+    .union(AddressFlags::Deprecated)
+    .union(AddressFlags::Secondary);
 
 impl Address {
     /// A host address (/32 or /128) without a connected route. For a /32, the kernel never creates one. For a /128, the
@@ -36,6 +43,7 @@ impl Address {
             prefix_len: family.bits(),
             no_prefix_route: family == Family::V6,
             no_dad: family == Family::V6,
+            stable: true,
         }
     }
 
@@ -58,13 +66,15 @@ impl Address {
             }
         }
         let header = &message.header;
+        // For IPv6, the local address is present only if it differs from the prefix's address.
+        let address = local.or(prefix)?;
         Some(Self {
             index: header.index,
-            // For IPv6, the local address is present only if it differs from the prefix's address.
-            address: local.or(prefix)?,
+            address,
             prefix_len: header.prefix_len,
             no_prefix_route: flags.contains(AddressFlags::Noprefixroute),
             no_dad: flags.contains(AddressFlags::Nodad),
+            stable: address.is_ipv4() || !flags.intersects(UNSTABLE),
         })
     }
 }

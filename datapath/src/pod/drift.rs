@@ -103,7 +103,15 @@ pub(super) fn ipv6_drift(have: &Inet6Conf) -> impl Iterator<Item = Drift> + use<
 
 /// An equivalent route is enough, whoever created it: a service mesh may have replaced ours.
 pub(super) fn has_route(routes: &[Route], want: &Route) -> bool {
-    routes
-        .iter()
-        .any(|r| (r.dst, r.gateway, r.oif, r.kind) == (want.dst, want.gateway, want.oif, want.kind))
+    routes.iter().any(|r| is_equivalent(r, want))
+}
+
+/// The same, with the wanted source address, if there is one.
+pub(super) fn has_sourced_route(routes: &[Route], want: &Route) -> bool {
+    let sourced = |r: &Route| want.source.is_none() || r.source == want.source;
+    routes.iter().any(|r| is_equivalent(r, want) && sourced(r))
+}
+
+fn is_equivalent(r: &Route, want: &Route) -> bool {
+    (r.dst, r.gateway, r.oif, r.kind) == (want.dst, want.gateway, want.oif, want.kind)
 }

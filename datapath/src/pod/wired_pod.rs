@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use super::drift::{Drift, Side, compare_link, has_route, ipv6_drift};
+use super::drift::{Drift, Side, compare_link, has_route, has_sourced_route, ipv6_drift};
 use super::guard::GUARD;
 use super::pod_link::{PodLink, host_route};
 use crate::constants::PODS_TABLE;
@@ -73,7 +73,7 @@ impl WiredPod {
         let route = host_route(address, end.index, source);
         if !has_route(routes, &route) {
             drift.push(Drift::HostRouteMissing { address });
-        } else if let Some(want) = route.source.filter(|_| !routes.contains(&route)) {
+        } else if let Some(want) = route.source.filter(|_| !has_sourced_route(routes, &route)) {
             drift.push(Drift::HostRouteSource { address, want });
         }
         let missing = |mac| !neighbours.contains(&self.neighbour(end.index, mac));

@@ -118,15 +118,18 @@ impl Desired {
                 if let Some(address) = Address::from_message(message) {
                     let on = |(_, index): &(_, _)| *index == Some(address.index);
                     dirty.node |= self.enis.values().any(on);
-                    // The source address of pods' routes. When it disappears, the kernel removes the routes as well, and
-                    // sends no notification about them.
+                    // The source address of pods' routes. When it disappears, the kernel removes the routes as well, or its
+                    // mention in them, and sends no notification about them. IPv6 addresses of the primary also disappear
+                    // when its IPv6 is switched off.
                     let source = address.address == self.config.primary.address;
-                    dirty.node |= source;
-                    dirty.pods |= source;
+                    // A router's advertisement renews the address that is known already.
+                    let renewed =
+                        matches!(message, M::NewAddress(_)) && self.source == Some(address.address);
+                    let six =
+                        address.address.is_ipv6() && address.index == self.primary && !renewed;
+                    dirty.node |= source || six;
+                    dirty.pods |= source || six;
                     dirty.local = true;
-                    // The primary's addresses are not ours, but they also disappear when its IPv6 is switched off.
-                    let lost = matches!(message, M::DelAddress(_)) && address.address.is_ipv6();
-                    dirty.node |= lost && address.index == self.primary;
                 }
             }
             M::NewNeighbour(_) | M::DelNeighbour(_) => {

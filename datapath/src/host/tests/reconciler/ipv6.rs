@@ -130,6 +130,9 @@ fn ipv6_that_is_switched_off_is_switched_on() {
         assert!(kept.repair(&dirty).contains(&Kind::Setting), "{links}");
         kept.lab
             .show("ip addr add 2600:1f14:0:1::10/64 dev eth0 nodad");
+        // It is the source address of pods' routes again.
+        let dirty = kept.mark_dirty();
+        kept.repair(&dirty);
         // The kernel adds an address's own routes in a work queue.
         let whole = |_| {
             std::thread::sleep(Duration::from_millis(10));
@@ -179,4 +182,36 @@ fn objects_of_others_stay() {
         kept.after(meddle),
         [Kind::Setting, Kind::Rule, Kind::Nftables]
     );
+}
+
+/// Probes and other packets of the node to a pod have the primary's address, whatever other addresses there are (public
+/// case 29).
+#[test]
+fn routes_to_pods_carry_the_primary_address_as_source() {
+    let mut kept = kept();
+    let source = |kept: &Kept| {
+        let shown = kept.lab.show(&format!("ip -6 -o route get {POD}"));
+        let mut words = shown[0].split(' ').skip_while(|word| *word != "src");
+        words.nth(1).map(str::to_owned)
+    };
+    let primary = Some("2600:1f14:0:1::10".to_owned());
+    assert_eq!(source(&kept), primary);
+    // A service address that is nearer to the pod's, and a VIP on the primary itself.
+    kept.lab.show("ip addr add 2600:1f14:0:1:2::ff/128 dev lo; ip addr add 2600:1f14:0:1::5/128 dev eth0 nodad");
+    let dirty = kept.mark_dirty();
+    kept.repair(&dirty);
+    assert_eq!(source(&kept), primary);
+    kept.lab.show("ip addr del 2600:1f14:0:1::10/64 dev eth0");
+    let dirty = kept.mark_dirty();
+    assert!(dirty.pods, "{dirty:?}");
+    kept.repair(&dirty);
+    assert_eq!(source(&kept).as_deref(), Some("2600:1f14:0:1::5"));
+    kept.lab.show("ip addr add 2600:1f14:0:1::10/64 dev eth0 nodad; ip addr del 2600:1f14:0:1::5/128 dev eth0");
+    let dirty = kept.mark_dirty();
+    kept.repair(&dirty);
+    assert_eq!(source(&kept), primary);
+    kept.lab.show("ip addr del 2600:1f14:0:1:2::ff/128 dev lo");
+    let dirty = kept.mark_dirty();
+    kept.repair(&dirty);
+    assert_eq!(snapshot_ipv6(&kept.lab.host), kept.right);
 }
