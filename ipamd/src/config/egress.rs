@@ -202,6 +202,45 @@ mod tests {
     }
 
     #[test]
+    fn case_38_each_format_of_an_exclusion_is_taken_or_named() {
+        for (list, wanted, ignored) in [
+            (
+                " 10.9.0.0/16 , 10.8.0.0/16 ",
+                vec!["10.9.0.0/16", "10.8.0.0/16"],
+                vec![],
+            ),
+            ("10.9.0.0/16,", vec!["10.9.0.0/16"], vec![]),
+            ("10.9.1.2/16", vec!["10.9.0.0/16"], vec![]),
+            ("0.0.0.0/0", vec!["0.0.0.0/0"], vec![]),
+            (
+                "2001:db8::/32,10.9.0.0/16",
+                vec!["10.9.0.0/16"],
+                vec!["2001:db8::/32"],
+            ),
+            (
+                "10.9.0.0/16;10.8.0.0/16",
+                vec![],
+                vec!["10.9.0.0/16;10.8.0.0/16"],
+            ),
+            ("\"10.9.0.0/16\"", vec![], vec!["\"10.9.0.0/16\""]),
+            (
+                "10.9.0.0/33,10.8.0.0/16",
+                vec!["10.8.0.0/16"],
+                vec!["10.9.0.0/33"],
+            ),
+            ("10.9.0.0", vec![], vec!["10.9.0.0"]),
+        ] {
+            let config = read(&[("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", list)]);
+            let wanted: Vec<Ipv4Net> = wanted.iter().map(|net| net.parse().unwrap()).collect();
+            assert_eq!(config.egress.excluded, wanted, "{list}");
+            let notices = format!("{:?}", config.notices);
+            assert_eq!(config.notices.len(), ignored.len(), "{list}: {notices}");
+            let named = |item: &&str| notices.contains(&item.replace('"', "\\\""));
+            assert!(ignored.iter().all(|item| named(item)), "{list}: {notices}");
+        }
+    }
+
+    #[test]
     fn exclusions_are_normalised_and_bad_ones_left_out() {
         let list = "192.168.1.7/16, 10.9.0.0/16,,fd00::/8,nonsense";
         let config = read(&[("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", list)]);

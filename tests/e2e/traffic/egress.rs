@@ -123,7 +123,12 @@ fn translation_is_switched_off_and_on_by_a_restart() -> Outcome {
         );
         assert_eq!(table.contains("chain leaving"), !external_snat, "{table}");
         assert_eq!(table.contains("chain nodeport_in"), node_ports, "{table}");
-        // A connection's first packet decides. Only with both settings disabled, nothing is left that knows it.
+        // A connection's first packet decides. These must outlast the next changes too (public case 37).
+        for pod in Endpoint::ON_A {
+            let call = pair.call(pod, pair.at(Endpoint::Internet))?;
+            open.push((format!("{pod:?}, external SNAT {external_snat}"), call));
+        }
+        // Only with both settings disabled, nothing is left that knows it.
         if node_ports {
             for (what, call) in &mut open {
                 pair.note(what, call.echoes());
