@@ -90,7 +90,12 @@ const GOTO: u8 = 2;
 pub fn blocked(packet: &Packet<'_>) -> Result<Vec<Blocked>, Error> {
     let layout = layout(packet.family);
     let mut found = Vec::new();
-    for (name, info, entries) in tables(layout)? {
+    for Table {
+        name,
+        info,
+        entries,
+    } in tables(layout)?
+    {
         found.extend(judge(&info, &entries, layout, &name, packet));
     }
     Ok(found)
@@ -102,7 +107,7 @@ pub fn mentions(family: Family, texts: &[&str]) -> Result<bool, Error> {
         texts.iter().any(mentioned)
     };
     let all = tables(layout(family))?;
-    Ok(all.iter().any(|(_, _, entries)| within(entries)))
+    Ok(all.iter().any(|table| within(&table.entries)))
 }
 
 const fn layout(family: Family) -> &'static Layout {
@@ -112,8 +117,17 @@ const fn layout(family: Family) -> &'static Layout {
     }
 }
 
-/// Each table that is there, as [`table`] reads it.
-fn tables(layout: &Layout) -> Result<Vec<(String, Vec<u8>, Vec<u8>)>, Error> {
+/// A table in the kernel's binary form.
+struct Table {
+    name: String,
+    /// `struct ipt_getinfo`.
+    info: Vec<u8>,
+    /// Of `struct ipt_get_entries`.
+    entries: Vec<u8>,
+}
+
+/// All existing tables.
+fn tables(layout: &Layout) -> Result<Vec<Table>, Error> {
     let names = fs::read_to_string(layout.names).unwrap_or_default();
     let mut found = Vec::new();
     for name in names.split_whitespace() {
@@ -125,7 +139,11 @@ fn tables(layout: &Layout) -> Result<Vec<(String, Vec<u8>, Vec<u8>)>, Error> {
         )
         .map_err(failed)?;
         let (info, entries) = table(&fd, layout, name)?;
-        found.push((name.to_owned(), info, entries));
+        found.push(Table {
+            name: name.to_owned(),
+            info,
+            entries,
+        });
     }
     Ok(found)
 }
