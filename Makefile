@@ -11,12 +11,17 @@ PREVIOUS := 3fd7b2b76819c99b81ba372294bd79e5ed32f646
 PREVIOUS_DIR := $(CARGO_TARGET_DIR)/previous/$(PREVIOUS)
 export HAWSER_PREVIOUS_PLUGIN := $(PREVIOUS_DIR)/hawser
 export HAWSER_PREVIOUS_IPAMD := $(PREVIOUS_DIR)/ipamd
+# The commit whose chart the cluster test upgrades from.
+PREVIOUS_CHART := ac05477d1a9d254ce5a803f196664c7fe83fbe2b
+export HAWSER_PREVIOUS_CHART := $(CARGO_TARGET_DIR)/previous/$(PREVIOUS_CHART)/deploy/chart/hawser
 CARGO := cargo --locked
 # Named after the content of what they are built from, so that a checkout with other versions builds its own.
 CLUSTER := tests/cluster/programs
-export HAWSER_CLUSTER_PROGRAMS := $(HOME)/.cache/hawser/cluster/$(shell cat $(CLUSTER)/go.* $(CLUSTER)/*/main.go $(CLUSTER)/build.sh | sha256sum | cut -c 1-12)
+CLUSTER_HASH := $(shell cat $(CLUSTER)/go.* $(CLUSTER)/*/*.go $(CLUSTER)/build.sh | sha256sum | cut -c 1-12)
+export HAWSER_CLUSTER_PROGRAMS := $(HOME)/.cache/hawser/cluster/$(CLUSTER_HASH)
+export HAWSER_CONFORMANCE_PROGRAMS := $(HOME)/.cache/hawser/conformance/$(CLUSTER_HASH)
 
-.PHONY: help tools build plugin previous plugin-binary cluster-programs cluster cluster-test manifest image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
+.PHONY: help tools build plugin previous plugin-binary cluster-programs conformance-programs cluster cluster-test conformance manifest image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +52,10 @@ build: plugin previous ## Build everything (the EC2 client takes minutes, once)
 cluster-programs: tools ## Build a real Kubernetes from the Go module proxy (once; ten minutes)
 	@sh $(CLUSTER)/build.sh $(HAWSER_CLUSTER_PROGRAMS)
 
+conformance-programs: cluster-programs
+	@sh tests/tools.sh conformance
+	@sh $(CLUSTER)/build.sh $(HAWSER_CONFORMANCE_PROGRAMS) conformance
+
 cluster: build cluster-programs ## Run Kubernetes with Hawser on a simulated VPC; KEEP=1 keeps it for kubectl
 	@$(CARGO_TARGET_DIR)/debug/cluster $(if $(KEEP),keep)
 
@@ -67,8 +76,15 @@ test: build cluster-programs ## Run every test but the one of cluster-test
 	@echo "== testing"
 	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast -E 'not ($(CLUSTER_TEST))'
 
-cluster-test: build cluster-programs ## Test Hawser in a real Kubernetes on a simulated VPC
+$(HAWSER_PREVIOUS_CHART):
+	@mkdir -p $(CARGO_TARGET_DIR)/previous/$(PREVIOUS_CHART)
+	@git archive $(PREVIOUS_CHART) deploy/chart | tar -x -C $(CARGO_TARGET_DIR)/previous/$(PREVIOUS_CHART)
+
+cluster-test: build cluster-programs $(HAWSER_PREVIOUS_CHART) ## Test Hawser in a real Kubernetes on a simulated VPC
 	@$(CARGO) nextest run --workspace --all-targets -E '$(CLUSTER_TEST)'
+
+conformance: build conformance-programs ## Run the network conformance of Kubernetes and CRI and record it [ONLY=TEXT in a name]
+	@$(CARGO_TARGET_DIR)/debug/conformance $(if $(ONLY),"$(ONLY)")
 
 sim-conformance: build ## Compare the simulator with another one, through the AWS command line
 	@echo "== comparing the simulator with moto"

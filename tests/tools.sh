@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs missing packages that are needed to build and test. Prints nothing if none are missing.
+# tools.sh [conformance]: installs missing packages that are needed to build and test, or for `make conformance`. Prints
+# nothing if none are missing.
 set -eu
 
 missing=""
@@ -24,6 +25,12 @@ need buildah buildah
 [ -x /usr/local/go/bin/go ] || need go golang-go # too old for the test cluster's programs, but it can fetch a newer Go
 need chromium chromium # the live page is tested in a real browser
 python3 -c 'import ensurepip, tomllib' 2>/dev/null || missing="$missing python3-venv" # for tests/conformance
+if [ "${1:-}" = conformance ]; then
+    # The specs run these in pods.
+    need curl curl
+    need dig bind9-dnsutils
+    need nc.openbsd netcat-openbsd
+fi
 
 if [ -n "$missing" ]; then
     command -v apt-get >/dev/null || { echo "tools: please install:$missing" >&2; exit 1; }

@@ -1,12 +1,13 @@
 #!/bin/sh
-# build.sh DIRECTORY: builds the programs of a Kubernetes cluster into DIRECTORY, from the Go module proxy. Does nothing if
-# they exist. The directory's name contains a hash of the files here (see the Makefile), so a machine builds each version
-# once.
+# build.sh DIRECTORY [conformance]: builds the programs of a Kubernetes cluster into DIRECTORY, or the conformance suites,
+# from the Go module proxy. Does nothing if they exist. The directory's name contains a hash of the files here (see the
+# Makefile), so a machine builds each version once.
 #
-# With empty caches, this takes ten minutes on two cores and 3 GB of memory.
+# With empty caches, the cluster takes ten minutes on two cores and 3 GB of memory, and the suites take one minute more.
 set -eu
 
 out=$1
+what=${2:-cluster}
 cd "$(dirname "$0")"
 [ ! -e "$out/complete" ] || exit 0
 
@@ -44,21 +45,34 @@ build() { # Linker flags, then arguments of go build.
     shift
     CGO_ENABLED=0 nice "$go" build -trimpath -ldflags "-s -w $flags" -o "$out.new/" "$@"
 }
-echo "== building the programs of a Kubernetes cluster (once; about ten minutes)"
 # Components without a version report v0.0.0, and other components refuse them.
-build "-X $k8s.gitVersion=$kubernetes -X $k8s.gitMajor=1 -X $k8s.gitMinor=${minor%%.*}" ./kube
-build "" ./coredns k8s.io/kubernetes/test/images/agnhost
-# Helm assumes this version of Kubernetes if it has no cluster.
-helm=helm.sh/helm/v3
-build "-X $helm/internal/version.version=$(version $helm) -X $helm/pkg/chartutil.k8sVersionMajor=1 \
-    -X $helm/pkg/chartutil.k8sVersionMinor=${minor%%.*}" $helm/cmd/helm
-build "-X github.com/containerd/containerd/v2/version.Version=$containerd" -tags no_btrfs,no_devmapper,no_zfs \
-    github.com/containerd/containerd/v2/cmd/containerd \
-    github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 \
-    github.com/containerd/containerd/v2/cmd/ctr
-for name in etcd kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet; do
-    ln -s kube "$out.new/$name"
-done
+stamp="-X $k8s.gitVersion=$kubernetes -X $k8s.gitMajor=1 -X $k8s.gitMinor=${minor%%.*}"
+build_cluster() {
+    echo "== building the programs of a Kubernetes cluster (once; about ten minutes)"
+    build "$stamp" ./kube
+    build "" ./coredns k8s.io/kubernetes/test/images/agnhost
+    # The certificate of agnhost's TLS server.
+    install -m 644 "$("$go" list -m -f '{{.Dir}}' k8s.io/kubernetes)"/test/images/agnhost/porter/localhost.* "$out.new/"
+    # Helm assumes this version of Kubernetes if it has no cluster.
+    helm=helm.sh/helm/v3
+    build "-X $helm/internal/version.version=$(version $helm) -X $helm/pkg/chartutil.k8sVersionMajor=1 \
+        -X $helm/pkg/chartutil.k8sVersionMinor=${minor%%.*}" $helm/cmd/helm
+    build "-X github.com/containerd/containerd/v2/version.Version=$containerd" -tags no_btrfs,no_devmapper,no_zfs \
+        github.com/containerd/containerd/v2/cmd/containerd \
+        github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 \
+        github.com/containerd/containerd/v2/cmd/ctr
+    for name in etcd kube-apiserver kube-controller-manager kube-proxy kube-scheduler kubectl kubelet; do
+        ln -s kube "$out.new/$name"
+    done
+}
+
+build_conformance() {
+    echo "== building the conformance suites (once; three minutes)"
+    CGO_ENABLED=0 nice "$go" test -trimpath -ldflags "-s -w $stamp" -c -o "$out.new/e2e.test" ./e2e
+    CGO_ENABLED=0 nice "$go" test -trimpath -ldflags "-s -w" -c -o "$out.new/critest" ./critest
+}
+
+"build_$what"
 touch "$out.new/complete"
 rm -rf "$out"
 mv "$out.new" "$out"

@@ -84,6 +84,65 @@ impl Cluster {
         Ok(self.nodes.len() - 1)
     }
 
+    /// Starts kube-proxy on all nodes again, in one of [`worker::PROXY_MODES`].
+    ///
+    /// # Errors
+    /// If it is not running or cannot be started.
+    pub fn set_proxy_mode(&mut self, mode: &str) -> io::Result<()> {
+        for node in &mut self.nodes {
+            node.stop("kube-proxy", "TERM")?;
+            worker::start_proxy(node, &self.pki, mode)?;
+        }
+        Ok(())
+    }
+
+    /// Starts a node's kubelet, which was stopped, with a new certificate.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_kubelet(&mut self, number: usize) -> io::Result<()> {
+        let (node, api_server) = (number, self.api_server());
+        let settings = Settings::default();
+        worker::start_kubelet(&mut self.nodes[node], &self.pki, api_server, &settings)
+    }
+
+    /// Starts a node's containerd, which was stopped.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn start_containerd(&mut self, number: usize) -> io::Result<()> {
+        worker::start_containerd(&mut self.nodes[number])
+    }
+
+    /// Reboots a node.
+    ///
+    /// # Errors
+    /// If the machine does not boot, or a service cannot be started.
+    pub fn reboot(&mut self, number: usize) -> io::Result<()> {
+        self.nodes[number].reboot()?;
+        self.start_containerd(number)?;
+        self.start_kubelet(number)?;
+        worker::start_proxy(&mut self.nodes[number], &self.pki, worker::PROXY_MODES[0])
+    }
+
+    /// Ends a node's machine and terminates its instance. Its Node object stays.
+    ///
+    /// # Errors
+    /// EC2's error.
+    pub fn terminate(&mut self, number: usize) -> io::Result<()> {
+        let id = self.nodes.remove(number).instance.id.clone();
+        let terminated = self.lab.sim.terminate_instance(&id);
+        terminated.map_err(|e| with_causes(&e))
+    }
+
+    /// Starts the API server, which was stopped, with a new certificate, and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it is not ready in time.
+    pub fn resume_api_server(&mut self) -> io::Result<()> {
+        control_plane::resume(&mut self.control_plane, &self.pki)
+    }
+
     /// The API server's address in the VPC.
     #[must_use]
     pub fn api_server(&self) -> Ipv4Addr {
@@ -143,12 +202,21 @@ impl Cluster {
     /// # Errors
     /// If helm fails.
     pub fn install(&self, values: &[&str]) -> io::Result<String> {
+        self.install_from(CHART.as_ref(), values)
+    }
+
+    /// The same with another chart.
+    ///
+    /// # Errors
+    /// If helm fails.
+    pub fn install_from(&self, chart: &Path, values: &[&str]) -> io::Result<String> {
         let ec2 = format!("env.AWS_ENDPOINT_URL_EC2={}", self.lab.sim.ec2_endpoint());
         let api = format!(
             "env.CLUSTER_ENDPOINT=https://{}:{API_PORT}",
             self.api_server()
         );
-        let mut arguments = vec!["upgrade", "--install", "hawser", CHART];
+        let chart = chart.display().to_string();
+        let mut arguments = vec!["upgrade", "--install", "hawser", &chart];
         arguments.extend(["--namespace", "kube-system", "--set", &ec2, "--set", &api]);
         arguments.extend(values.iter().flat_map(|value| ["--set", value]));
         self.helm(&arguments)

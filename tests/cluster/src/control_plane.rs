@@ -31,12 +31,27 @@ pub fn start(machine: &mut Machine, pki: &Pki) -> io::Result<()> {
     start_scheduler(machine, pki)
 }
 
-fn sign(pki: &Pki, address: Ipv4Addr) -> io::Result<()> {
+/// Starts the API server again, with a new certificate, and waits until it is ready.
+///
+/// # Errors
+/// If it is not ready in time. The error contains its log.
+pub fn resume(machine: &mut Machine, pki: &Pki) -> io::Result<()> {
+    let address = machine.instance.address;
+    sign_api_server(pki, address)?;
+    start_api_server(machine, pki, address)?;
+    wait_ready(machine, pki)
+}
+
+fn sign_api_server(pki: &Pki, address: Ipv4Addr) -> io::Result<()> {
     let names = format!(
         "IP:{address},IP:{API_SERVICE},IP:127.0.0.1,DNS:kubernetes,DNS:kubernetes.default,\
          DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local"
     );
-    pki.sign("apiserver", "/CN=kube-apiserver", &names)?;
+    pki.sign("apiserver", "/CN=kube-apiserver", &names)
+}
+
+fn sign(pki: &Pki, address: Ipv4Addr) -> io::Result<()> {
+    sign_api_server(pki, address)?;
     pki.sign("kubelet-client", "/O=system:masters/CN=kube-apiserver", "")?;
     let server = format!("https://{address}:{API_PORT}");
     for (name, subject) in [

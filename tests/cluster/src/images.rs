@@ -1,4 +1,5 @@
-//! Builds container images on this machine, without a registry.
+//! Builds container images on this machine, without a registry. May use `command` and `programs`; must not know the
+//! cluster's machines.
 
 use std::{
     fs, io,
@@ -6,9 +7,10 @@ use std::{
     process::Command,
 };
 
-use serde_json::{Value, json};
-
+use self::archive::Image;
 use crate::{command::run, programs};
+
+mod archive;
 
 /// The image of every pod's sandbox.
 pub const PAUSE: &str = "registry.k8s.io/pause:3.10.1";
@@ -25,16 +27,6 @@ const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// The paths of the program in Debian's package busybox-static, with and without a merged /usr.
 const BUSYBOX: [&str; 2] = ["/usr/bin/busybox", "/bin/busybox"];
 
-/// A static program and its command line.
-#[derive(Debug)]
-struct Image<'a> {
-    name: &'a str,
-    program: PathBuf,
-    /// In the image.
-    path: &'a str,
-    arguments: &'a [&'a str],
-}
-
 /// Creates an archive of all images of the cluster except Hawser's.
 ///
 /// # Errors
@@ -45,40 +37,50 @@ pub fn archive(directory: &Path) -> io::Result<PathBuf> {
     let busybox = busybox.ok_or_else(|| {
         io::Error::other("busybox is missing: run `make tools` (package busybox-static)")
     })?;
+    let root = |name: &str| directory.join(format!("{name}.root"));
+    let mut pause = Image::of_program(root("pause"), PAUSE, busybox, "bin/busybox")?;
+    pause.arguments = ["sleep", "infinity"].map(str::to_owned).to_vec();
+    let program =
+        |name: &str, image: &str| Image::of_program(root(name), image, &programs.join(name), name);
+    let images = [
+        pause,
+        program("agnhost", AGNHOST)?,
+        program("coredns", COREDNS)?,
+    ];
+    archive::save(directory, "images", &images)
+}
+
+/// The web server for critest, which asks its port 80.
+pub const WEB: &str = "docker.io/library/web:1";
+
+/// Creates an archive of the images for the conformance tests: one image with agnhost and the programs that the specs
+/// run in pods, under all of `names`, and [`WEB`].
+///
+/// # Errors
+/// If a program is missing or `directory` cannot be written.
+pub fn test_tools(directory: &Path, names: &[String]) -> io::Result<PathBuf> {
+    let root = directory.join("tools.root");
+    let mut script = Command::new("sh");
+    script
+        .args(["-euc", include_str!("images/test_tools.sh"), "test_tools"])
+        .args([&root, &programs::directory()?]);
+    run(&mut script)?;
+    let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect();
     let images = [
         Image {
-            name: PAUSE,
-            program: busybox.to_owned(),
-            path: "bin/busybox",
-            arguments: &["sleep", "infinity"],
+            names: names.to_vec(),
+            root: root.clone(),
+            entrypoint: words(&["/agnhost"]),
+            arguments: words(&["pause"]),
         },
         Image {
-            name: AGNHOST,
-            program: programs.join("agnhost"),
-            path: "agnhost",
-            arguments: &[],
-        },
-        Image {
-            name: COREDNS,
-            program: programs.join("coredns"),
-            path: "coredns",
-            arguments: &[],
+            names: words(&[WEB]),
+            root,
+            entrypoint: words(&["/agnhost", "netexec", "--http-port=80"]),
+            arguments: Vec::new(),
         },
     ];
-    fs::create_dir_all(directory)?;
-    let mut manifest = Vec::new();
-    let mut files = vec!["manifest.json".to_owned()];
-    for (number, image) in images.iter().enumerate() {
-        manifest.push(layer(directory, number, image)?);
-        files.extend([format!("{number}.json"), format!("{number}.tar")]);
-    }
-    fs::write(
-        directory.join("manifest.json"),
-        Value::from(manifest).to_string(),
-    )?;
-    let archive = directory.join("images.tar");
-    tar(directory, &archive, &files)?;
-    Ok(archive)
+    archive::save(directory, "tools", &images)
 }
 
 /// Builds Hawser's image from these programs, with the Containerfile of the release but without its build stage, and
@@ -118,51 +120,4 @@ pub fn hawser(directory: &Path, ipamd: &Path, plugin: &Path) -> io::Result<PathB
     run(buildah().args(["push", HAWSER, &target]))?;
     fs::remove_dir_all(directory.join("storage"))?;
     Ok(archive)
-}
-
-/// Writes an image's layer and configuration, and returns its entry in the archive's manifest. The format is that of
-/// `docker save`. Unlike an OCI layout, it needs only the digest of the layer.
-fn layer(directory: &Path, number: usize, image: &Image<'_>) -> io::Result<Value> {
-    let root = directory.join(format!("{number}.root"));
-    let program = root.join(image.path);
-    let parent = program.parent().unwrap_or(&root);
-    fs::create_dir_all(parent)?;
-    fs::create_dir_all(root.join("tmp"))?;
-    fs::copy(&image.program, &program)?;
-    let (layer, config) = (format!("{number}.tar"), format!("{number}.json"));
-    tar(&root, &directory.join(&layer), &[".".to_owned()])?;
-    let digest = run(Command::new("sha256sum").arg(directory.join(&layer)))?;
-    let digest = digest.split_whitespace().next().unwrap_or_default();
-    let mut command = vec![format!("/{}", image.path)];
-    command.extend(image.arguments.iter().map(|word| (*word).to_owned()));
-    let content = json!({
-        "architecture": architecture(),
-        "os": "linux",
-        "config": { "Entrypoint": command },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
-    });
-    fs::write(directory.join(&config), content.to_string())?;
-    Ok(json!({ "Config": config, "RepoTags": [image.name], "Layers": [layer] }))
-}
-
-fn tar(from: &Path, archive: &Path, names: &[String]) -> io::Result<()> {
-    let mut command = Command::new("tar");
-    command
-        .args(["--owner=0", "--group=0", "--numeric-owner", "--create"])
-        .arg("--directory")
-        .arg(from)
-        .arg("--file")
-        .arg(archive)
-        .args(names);
-    run(&mut command).map(drop)
-}
-
-/// This machine's architecture, with its name in images.
-#[must_use]
-pub fn architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    }
 }

@@ -42,25 +42,7 @@ impl Machine {
     /// If the namespaces or the mounts cannot be created. The error contains the output of the boot script.
     pub fn boot(name: String, instance: Instance, dir: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(dir.join("log"))?;
-        let log = File::create(dir.join("log/boot.log"))?;
-        let netns = format!(
-            "--net=/proc/{}/fd/{}",
-            std::process::id(),
-            instance.netns.as_fd().as_raw_fd()
-        );
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "nsenter", &netns])
-            .args(["unshare", "--mount", "--propagation", "private"])
-            .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
-            .args(["sh", "-eu", "-c", include_str!("machine/boot.sh"), "boot"])
-            .arg(&dir)
-            .env_clear()
-            .env("PATH", programs::search_path()?)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        let unshare = command.spawn()?;
+        let unshare = power_on(&instance, &dir)?;
         let mut machine = Self {
             name,
             instance,
@@ -69,16 +51,56 @@ impl Machine {
             init: String::new(),
             services: Vec::new(),
         };
-        let booted = machine.dir.join("booted");
+        machine.await_boot()?;
+        Ok(machine)
+    }
+
+    /// Ends all processes and boots the machine again: with an empty /run and another boot id, with the same disk, and
+    /// with the network as the operating system configures it. No service is started.
+    ///
+    /// # Errors
+    /// As [`Machine::boot`].
+    pub fn reboot(&mut self) -> io::Result<()> {
+        self.power_off();
+        fs::remove_file(self.dir.join("booted"))?;
+        let mut reset = Command::new("nsenter");
+        let mac = self.instance.mac.to_string();
+        reset.arg(netns(&self.instance)).args([
+            "sh",
+            "-euc",
+            include_str!("machine/reset.sh"),
+            "reset",
+            &mac,
+        ]);
+        run(&mut reset)?;
+        self.unshare = power_on(&self.instance, &self.dir)?;
+        self.await_boot()
+    }
+
+    fn await_boot(&mut self) -> io::Result<()> {
+        let booted = self.dir.join("booted");
         if !eventually(BOOT_LIMIT, || booted.exists()) {
-            let text = format!("{} does not boot: {}", machine.name, machine.log("boot"));
+            let text = format!("{} does not boot: {}", self.name, self.log("boot"));
             return Err(io::Error::other(text));
         }
-        let parent = machine.unshare.id();
+        let parent = self.unshare.id();
         let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"))?;
-        children.trim().clone_into(&mut machine.init);
-        machine.make_cgroups()?;
-        Ok(machine)
+        children.trim().clone_into(&mut self.init);
+        self.make_cgroups()
+    }
+
+    /// Errors are ignored, because the machine is not used as it is any more.
+    fn power_off(&mut self) {
+        drop(self.unshare.kill());
+        drop(self.unshare.wait());
+        for service in &mut self.services {
+            drop(service.wait());
+        }
+        self.services.clear();
+        for group in self.cgroups().unwrap_or_default() {
+            // A group can be removed when its last process has ended.
+            eventually(END_LIMIT, || remove_cgroup(&group).is_ok());
+        }
     }
 
     /// Prepares a command that runs on the machine.
@@ -155,6 +177,12 @@ impl Machine {
         &self.dir
     }
 
+    /// The path of a file on the machine, given without the leading slash, for programs outside.
+    #[must_use]
+    pub fn path(&self, file: &str) -> PathBuf {
+        Path::new("/proc").join(&self.init).join("root").join(file)
+    }
+
     /// The command that opens a shell on the machine.
     #[must_use]
     pub fn entry(&self) -> String {
@@ -200,17 +228,32 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Errors are ignored, because the machine is not used any more.
-        drop(self.unshare.kill());
-        drop(self.unshare.wait());
-        for service in &mut self.services {
-            drop(service.wait());
-        }
-        for group in self.cgroups().unwrap_or_default() {
-            // A group can be removed when its last process has ended.
-            eventually(END_LIMIT, || remove_cgroup(&group).is_ok());
-        }
+        self.power_off();
     }
+}
+
+/// Starts the machine's first process.
+fn power_on(instance: &Instance, dir: &Path) -> io::Result<Child> {
+    let log = File::create(dir.join("log/boot.log"))?;
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "nsenter", &netns(instance)])
+        .args(["unshare", "--mount", "--propagation", "private"])
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["sh", "-eu", "-c", include_str!("machine/boot.sh"), "boot"])
+        .arg(dir)
+        .env_clear()
+        .env("PATH", programs::search_path()?)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    command.spawn()
+}
+
+/// The option of nsenter for the instance's network namespace.
+fn netns(instance: &Instance) -> String {
+    let (process, netns) = (std::process::id(), instance.netns.as_fd().as_raw_fd());
+    format!("--net=/proc/{process}/fd/{netns}")
 }
 
 /// Removes a control group and its children.

@@ -15,6 +15,9 @@ use crate::{
 
 const CONTAINERD_LIMIT: Duration = Duration::from_secs(60);
 
+/// The modes of kube-proxy that are tested. The first one is the default.
+pub const PROXY_MODES: [&str; 2] = ["iptables", "nftables"];
+
 /// Options that differ between nodes.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -49,7 +52,7 @@ pub fn start(
         import(machine, archive.as_ref())?;
     }
     start_kubelet(machine, pki, api_server, settings)?;
-    start_proxy(machine, pki)
+    start_proxy(machine, pki, PROXY_MODES[0])
 }
 
 /// Imports the images of an archive into the node's containerd.
@@ -185,15 +188,15 @@ fn kubelet_config(machine: &Machine, pki: &Pki, settings: &Settings) -> serde_js
     })
 }
 
-/// Starts kube-proxy.
+/// Starts kube-proxy in one of [`PROXY_MODES`]. It removes the rules of the other ones.
 ///
 /// # Errors
 /// If its configuration cannot be written.
-pub fn start_proxy(machine: &mut Machine, pki: &Pki) -> io::Result<()> {
+pub fn start_proxy(machine: &mut Machine, pki: &Pki, mode: &str) -> io::Result<()> {
     let config = json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
-        "mode": "iptables",
+        "mode": mode,
         "clientConnection": { "kubeconfig": pki.path("proxy.kubeconfig").display().to_string() },
         "hostnameOverride": machine.name,
         // The limit of connection tracking applies to the whole kernel.

@@ -28,6 +28,10 @@ kernel.keys.root_maxkeys 1000000
 kernel.keys.root_maxbytes 25000000
 LIST
 
+# Otherwise, a machine would keep its boot id when it is rebooted. Containers mount their own /proc and see this machine's.
+cat /proc/sys/kernel/random/uuid > "$dir/boot_id"
+mount --bind "$dir/boot_id" /proc/sys/kernel/random/boot_id
+
 # As in images for Kubernetes nodes.
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo "nameserver 169.254.169.253" > "$dir/resolv.conf"

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod chart;
+mod conformance;
 mod daemon;
 mod iam;
 mod node;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     }
     let mut trials = vec![Trial::test("a_real_kubernetes_runs_hawser", steps::run)];
     trials.extend(chart::trials());
+    trials.extend(conformance::trials());
     trials.extend(iam::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }
