@@ -236,7 +236,7 @@ mod tests {
             let notices = format!("{:?}", config.notices);
             assert_eq!(config.notices.len(), ignored.len(), "{list}: {notices}");
             let named = |item: &&str| notices.contains(&item.replace('"', "\\\""));
-            assert!(ignored.iter().all(|item| named(item)), "{list}: {notices}");
+            assert!(ignored.iter().all(named), "{list}: {notices}");
         }
     }
 
