@@ -233,7 +233,7 @@ impl Policy {
             } else {
                 stock.free.saturating_sub(1) / PREFIX_SIZE
             };
-            return spare.min(last);
+            return self.until_short(stock, spare.min(last));
         }
         if !self.by_addresses() {
             return 0;
@@ -242,6 +242,25 @@ impl Policy {
             .free
             .saturating_sub(self.warm_addresses)
             .min(stock.total().saturating_sub(self.minimum))
+    }
+
+    /// The most prefixes, up to `most`, without which the pool is not short. The ones that stay may have fewer addresses for
+    /// pods than their size, because the host keeps some of them.
+    fn until_short(&self, stock: &Stock, most: u32) -> u32 {
+        let quiet = Flow {
+            warm: true,
+            ..Flow::default()
+        };
+        let enough = |prefixes: &u32| {
+            let given = Stock {
+                free: prefixes * PREFIX_SIZE,
+                prefixes: *prefixes,
+                free_prefixes: *prefixes,
+                ..Stock::default()
+            };
+            self.short(&stock.minus(&given), &quiet).addresses == 0
+        };
+        (1..=most).rev().find(enough).unwrap_or(0)
     }
 
     /// Whether the pool does not need an idle ENI: the others must be enough for every target.

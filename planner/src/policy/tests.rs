@@ -152,6 +152,20 @@ vectors! {
     v27_prefix_w1_m1_fiftyeight_pods: grown_prefixes(&t3_small(prefixes(ip_targets(1, 1))), 58) => 4;
 }
 
+/// The host keeps addresses of one of two prefixes.
+#[test]
+fn a_prefix_that_makes_up_for_claimed_addresses_is_not_given_back() {
+    let with = |free| Stock {
+        free,
+        prefixes: 2,
+        free_prefixes: 1,
+        ..Stock::default()
+    };
+    let config = || prefixes(ip_targets(5, 15));
+    assert_eq!(short_over(config(), with(30)), (0, 0));
+    assert_eq!(short_over(config(), with(31)), (0, 1));
+}
+
 /// Which of ENI-2 (2 free) and ENI-3 (1 free) can be removed, in addition to ENI-1 (primary, 2 of 2 used).
 fn deletable(warm: u32, minimum: u32, third: bool) -> Vec<&'static str> {
     let policy = t3_small(ip_targets(warm, minimum));
