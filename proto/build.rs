@@ -6,7 +6,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Each side links only its own half, because the plugin's size and start time have budgets.
     let mut build = tonic_prost_build::configure();
     // What the daemon shows to humans and scripts as it is, also as JSON.
-    for message in ["Totals", "Decision", "Call", "Obstacle", "SettingNotice"] {
+    for message in [
+        "Totals",
+        "Decision",
+        "Call",
+        "Obstacle",
+        "RefusedAction",
+        "SettingNotice",
+    ] {
         let attribute = "#[cfg_attr(feature = \"serde\", derive(serde::Serialize), serde(rename_all = \"camelCase\"))]";
         build = build.type_attribute(format!(".hawser.v1.{message}"), attribute);
     }

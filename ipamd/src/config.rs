@@ -11,6 +11,7 @@ pub mod known;
 pub mod notices;
 mod proxies;
 mod spans;
+mod tags;
 
 use std::{
     collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr,
@@ -350,7 +351,7 @@ impl Reader<'_> {
     fn cloud(&mut self) -> Cloud {
         let timeout = self.or("HTTP_TIMEOUT", "seconds, 10 or more", 10_u64);
         Cloud {
-            cluster: self.text("CLUSTER_NAME"),
+            cluster: self.cluster(),
             extra_tags: self.extra_tags(),
             manage_untagged: self.flag("MANAGE_UNTAGGED_ENI", true),
             proxies: self.proxies(),
@@ -359,16 +360,42 @@ impl Reader<'_> {
         }
     }
 
+    /// A value of the tags that every ENI gets.
+    fn cluster(&mut self) -> Option<String> {
+        let name = self.text("CLUSTER_NAME")?;
+        match tags::fault("cluster", &name) {
+            Some(expected) => {
+                self.ignore("CLUSTER_NAME", name, expected);
+                None
+            }
+            None => Some(name),
+        }
+    }
+
+    /// Reports a tag that EC2 would refuse. The others are set.
+    fn leave_out_tag(&mut self, name: &str, key: &str, expected: &str) {
+        let key = notices::shown("", key);
+        self.notices.push(Notice {
+            setting: format!("{name}[{key:?}]"),
+            kind: notices::Kind::Ignored,
+            text: expected.to_owned(),
+        });
+    }
+
     fn extra_tags(&mut self) -> BTreeMap<String, String> {
         let Some(text) = self.text("ADDITIONAL_ENI_TAGS") else {
             return BTreeMap::new();
         };
         match serde_json::from_str::<BTreeMap<String, String>>(&text) {
             // As in the AWS VPC CNI, the tags that identify a node's ENIs cannot be set.
-            Ok(tags) => tags
-                .into_iter()
-                .filter(|(key, _)| !key.contains("k8s.amazonaws.com"))
-                .collect(),
+            Ok(mut tags) => {
+                tags.retain(|key, _| !key.contains("k8s.amazonaws.com"));
+                let (accepted, refused) = tags::sorted_out(tags);
+                for (key, expected) in refused {
+                    self.leave_out_tag("ADDITIONAL_ENI_TAGS", &key, expected);
+                }
+                accepted
+            }
             // As the AWS VPC CNI does: ENIs without these tags are better than pods without addresses.
             Err(_) => {
                 self.ignore("ADDITIONAL_ENI_TAGS", text, "a JSON object of strings");

@@ -281,6 +281,13 @@ impl Node {
         // Before any address can be granted.
         let claims = self.host.claims().await;
         let claims = claims.map_err(recovery::RecoveryError::from)?;
+        let restored = &self.agreed.restored;
+        let enis = restored.enis.iter().map(|eni| eni.eni.clone());
+        let of_pods = restored.assigned.iter().map(|(.., eni)| eni.clone());
+        let configured = self.host.eni_addresses().await;
+        let configured = configured.map_err(recovery::RecoveryError::from)?;
+        executor.keep(enis.chain(of_pods), configured);
+        executor.host_has(&claims);
         pool.tell(Event::HostClaims(claims)).await;
         self.host.warn_of_mark_conflicts().await;
         pool.tell(Event::Restore(self.agreed.restored.clone()))
@@ -393,7 +400,9 @@ impl Node {
     ) -> Arc<Notify> {
         let (ended, ask) = (Arc::<Notify>::default(), Arc::<Notify>::default());
         let (news, received) = mpsc::channel(HOST_NEWS);
-        supervisor.critical("host news", discovery::follow_host(received, pool.clone()));
+        let follow =
+            discovery::follow_host(received, self.executor.clone(), ask.clone(), pool.clone());
+        supervisor.critical("host news", follow);
         let watch = DriftRepair {
             host: self.host.clone(),
             news,

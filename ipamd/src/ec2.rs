@@ -8,6 +8,7 @@
 pub mod api;
 pub mod aws;
 pub mod classify;
+pub mod codes;
 pub mod executor;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz_entry;

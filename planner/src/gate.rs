@@ -7,12 +7,18 @@
 
 mod action;
 pub(crate) mod pace;
+mod refusals;
 
 use std::{collections::BTreeMap, time::Duration};
 
 pub use self::action::Action;
 use self::pace::Pace;
-use crate::{Class, Mono, SubnetId, event::Failure, rng::Rng};
+pub(crate) use self::refusals::{Refusals, Refused};
+use crate::{
+    Class, Mono, SubnetId,
+    event::{Failure, Rest},
+    rng::Rng,
+};
 
 /// For this long after a gate has opened again its cause is still reported: the retry may be in progress.
 const RECENT: Duration = Duration::from_secs(60);
@@ -107,16 +113,11 @@ impl Throttling {
 
     /// The gate that explains why growth waits. If there are several, the one that opens last.
     pub(crate) fn explains(&self, now: Mono) -> Option<&Gate> {
-        [
-            Action::Describe,
-            Action::Create,
-            Action::Attach,
-            Action::Assign,
-        ]
-        .iter()
-        .filter_map(|action| self.0.get(action))
-        .filter(|gate| gate.explains(now))
-        .max_by_key(|gate| gate.until())
+        Action::GROWTH
+            .iter()
+            .filter_map(|action| self.0.get(action))
+            .filter(|gate| gate.explains(now))
+            .max_by_key(|gate| gate.until())
     }
 
     /// When the last one opens.
@@ -141,10 +142,11 @@ pub(crate) struct Gates {
     pub(crate) transient: Gate,
     pub(crate) limit: Gate,
     pub(crate) host: Gate,
-    pub(crate) denied: BTreeMap<Action, (Gate, String)>,
+    /// What EC2 refuses, IAM's denials included.
+    pub(crate) refusals: Refusals,
     pub(crate) subnets: BTreeMap<SubnetId, SubnetGate>,
-    /// The last message of a failure that has no more specific cause.
-    pub(crate) trouble: Option<(Mono, String)>,
+    /// The last failure that has no more specific cause.
+    pub(crate) trouble: Option<(Mono, Failure)>,
     rng: Rng,
 }
 
@@ -170,7 +172,7 @@ impl Gates {
                 since: Mono::ZERO,
                 shut_at: Mono::ZERO,
             },
-            denied: BTreeMap::new(),
+            refusals: Refusals::new(),
             subnets: BTreeMap::new(),
             trouble: None,
             rng,
@@ -182,10 +184,7 @@ impl Gates {
         action.on_host()
             || !(self.throttled.shut(action, now)
                 || self.transient.shut(now)
-                || self
-                    .denied
-                    .get(&action)
-                    .is_some_and(|(gate, _)| gate.shut(now)))
+                || self.refusals.shut(action, now))
     }
 
     /// A failure's effect beyond the object that the call was about. For subnets, see [`Gates::scarce`].
@@ -202,27 +201,25 @@ impl Gates {
             }
             Class::Transient => {
                 self.transient.hit(pace::TRANSIENT, &mut self.rng, now);
-                self.trouble(action, &failure.message, now);
+                self.trouble = Some((now, failure.clone()));
             }
-            Class::Denied { action: name } => {
-                let (gate, known) = self.denied.entry(action).or_default();
-                known.clone_from(name);
-                gate.hit(pace::DENIED, &mut self.rng, now);
-            }
+            Class::Denied { .. } => self.refuse(action, failure, pace::DENIED, now),
+            Class::Refused(Rest::Long) => self.refuse(action, failure, pace::REFUSED, now),
+            Class::Refused(Rest::Short) => self.refuse(action, failure, pace::TRANSIENT, now),
             Class::Host => {
                 self.host.hit(pace::HOST, &mut self.rng, now);
-                self.trouble(action, &failure.message, now);
+                self.trouble = Some((now, failure.clone()));
             }
-            Class::Limit => self.trouble(action, &failure.message, now),
-            Class::Ambiguous | Class::NotFound | Class::InUse => {
-                self.trouble(action, &failure.message, now)
+            Class::Limit | Class::Ambiguous | Class::NotFound | Class::InUse => {
+                self.trouble = Some((now, failure.clone()));
             }
             Class::Exhausted | Class::Fragmented => {}
         }
     }
 
-    pub(crate) fn trouble(&mut self, action: Action, message: &str, now: Mono) {
-        self.trouble = Some((now, format!("{}: {message}", action.api())));
+    /// EC2 refuses `action`. Only this action rests.
+    pub(crate) fn refuse(&mut self, action: Action, failure: &Failure, pace: Pace, now: Mono) {
+        self.refusals.add(action, failure, pace, &mut self.rng, now);
     }
 
     pub(crate) fn passed(&mut self, action: Action, now: Mono) {
@@ -234,9 +231,7 @@ impl Gates {
             gate.pass(now);
         }
         self.transient.pass(now);
-        if let Some((gate, _)) = self.denied.get_mut(&action) {
-            gate.pass(now);
-        }
+        self.refusals.pass(action, now);
     }
 
     /// The subnet refused `asked` addresses. Request half at once, and wait only when a single one is refused.
@@ -304,9 +299,9 @@ impl Gates {
     /// Pods wait: shortens the back-off of all gates except throttling.
     pub(crate) fn hasten(&mut self) {
         let subnets = self.subnets.values_mut().map(|gate| &mut gate.exhausted);
-        let denied = self.denied.values_mut().map(|(gate, _)| gate);
+        let refused = self.refusals.gates_mut();
         let account = [&mut self.transient, &mut self.limit, &mut self.host];
-        for gate in account.into_iter().chain(denied).chain(subnets) {
+        for gate in account.into_iter().chain(refused).chain(subnets) {
             gate.hasten();
         }
     }
@@ -323,13 +318,12 @@ impl Gates {
             .subnets
             .values()
             .flat_map(|gate| [gate.exhausted.until(), gate.fragmented.until()]);
-        let denied = self.denied.values().map(|(gate, _)| gate.until());
         let throttled = self.throttled.0.values().map(Gate::until);
         [&self.transient, &self.limit, &self.host]
             .into_iter()
             .map(Gate::until)
             .chain(throttled)
-            .chain(denied)
+            .chain(self.refusals.openings())
             .chain(subnets)
     }
 }

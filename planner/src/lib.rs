@@ -27,7 +27,9 @@ pub use demand::Demand;
 pub use forecast::{Holding, forecast};
 pub use interface::{
     command::{self, Amount, Command, EniSpec, Placement, Refusal},
-    event::{self, Answer, Class, EniAttachment, Event, Failure, HostClaim, Observed, Restored},
+    event::{
+        self, Answer, Class, EniAttachment, Event, Failure, HostClaim, Observed, Rest, Restored,
+    },
     names::{self, AttachmentId, EniId, Op, Pod, Sandbox, SecurityGroupId, SubnetId, Ticket},
     obstacle::Obstacle,
     snapshot::{self, Snapshot},

@@ -3,7 +3,7 @@
 //! Owns that decision and its reasons. It looks at what EC2 says about the ENI and about the node. It must not know the
 //! pool, and it must not call EC2: the daemon passes the facts in.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use crate::EniId;
 
@@ -27,6 +27,9 @@ pub struct Facts<'a> {
     pub status: &'a str,
     /// Whether EC2 shows its subnet to this account.
     pub subnet_visible: bool,
+    /// An address of it that the node itself uses, as the kernel shows. `None` once the pool has managed the ENI: a DHCP
+    /// client that configures it later does not make it the node's.
+    pub used_by_host: Option<IpAddr>,
 }
 
 /// The node, as far as the decision needs it.
@@ -58,6 +61,7 @@ pub enum Reason {
     NoManageTag,
     Untagged,
     SubnetNotVisible,
+    UsedByHost(IpAddr),
 }
 
 impl fmt::Display for Reason {
@@ -77,6 +81,10 @@ impl fmt::Display for Reason {
                 f.write_str("it does not carry this node's tag, and MANAGE_UNTAGGED_ENI is false")
             }
             Self::SubnetNotVisible => f.write_str("EC2 does not show its subnet to this account"),
+            Self::UsedByHost(address) => write!(
+                f,
+                "the node did not create it, and uses its address {address} itself"
+            ),
         }
     }
 }
@@ -97,13 +105,16 @@ impl Facts<'_> {
 }
 
 /// Decides whose an ENI is. The primary ENI always belongs to the pool. Other ENIs must be ordinary ones that pods of this
-/// node can use; then the tags decide.
+/// node can use; then the tags decide. One that the node did not create must not serve the node itself.
 #[must_use]
 pub fn ownership(facts: &Facts<'_>, node: &Node<'_>) -> Ownership {
     if facts.primary {
         return Ownership::Managed;
     }
-    match unusable(facts, node).or_else(|| refused_by_tags(facts, node)) {
+    let reason = unusable(facts, node)
+        .or_else(|| refused_by_tags(facts, node))
+        .or_else(|| serves_the_host(facts, node));
+    match reason {
         Some(reason) => Ownership::Unmanaged(reason),
         None => Ownership::Managed,
     }
@@ -136,6 +147,11 @@ fn refused_by_tags(facts: &Facts<'_>, node: &Node<'_>) -> Option<Reason> {
         None if facts.tagged_ours(node) || node.manage_untagged => None,
         None => Some(Reason::Untagged),
     }
+}
+
+fn serves_the_host(facts: &Facts<'_>, node: &Node<'_>) -> Option<Reason> {
+    let used = facts.used_by_host.filter(|_| !facts.tagged_ours(node));
+    used.map(Reason::UsedByHost)
 }
 
 fn differ(theirs: Option<&str>, ours: Option<&str>) -> Option<(String, String)> {
@@ -171,6 +187,7 @@ mod tests {
             zone: Some("zone-a"),
             status: "in-use",
             subnet_visible: true,
+            used_by_host: None,
         };
         change(&mut facts);
         ownership(&facts, node)
@@ -201,6 +218,27 @@ mod tests {
         assert_eq!(tagged, Ownership::Unmanaged(Reason::NoManageTag));
         let other = of(|facts| facts.no_manage_tag = Some("false"));
         assert_eq!(other, Ownership::Managed);
+    }
+
+    #[test]
+    fn an_eni_that_the_node_did_not_create_and_uses_itself_is_left_alone() {
+        let own: IpAddr = [10, 0, 3, 7].into();
+        let found = of(|facts| facts.used_by_host = Some(own));
+        let Ownership::Unmanaged(reason) = found else {
+            panic!("managed, although the node uses it");
+        };
+        assert_eq!(reason, Reason::UsedByHost(own));
+        assert!(reason.to_string().contains("10.0.3.7"), "{reason}");
+    }
+
+    /// DHCP clients configure every interface that appears.
+    #[test]
+    fn an_eni_that_the_node_created_is_managed_although_a_dhcp_client_configured_it() {
+        let found = of(|facts| {
+            facts.instance_tag = Some("i-1");
+            facts.used_by_host = Some([10, 0, 3, 7].into());
+        });
+        assert_eq!(found, Ownership::Managed);
     }
 
     #[test]

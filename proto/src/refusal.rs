@@ -153,6 +153,7 @@ fn row(reason: Reason) -> (Code, u32) {
         Reason::SubnetExhausted => (Code::ResourceExhausted, TRY_AGAIN),
         Reason::Ec2Throttled => (Code::Unavailable, TRY_AGAIN),
         Reason::Ec2Denied => (Code::PermissionDenied, TRY_AGAIN),
+        Reason::Ec2Refused => (Code::FailedPrecondition, TRY_AGAIN),
         Reason::Ec2Unreachable => (Code::Unavailable, TRY_AGAIN),
         Reason::EniLimit => (Code::ResourceExhausted, TRY_AGAIN),
         Reason::Busy => (Code::Aborted, TRY_AGAIN),
@@ -205,7 +206,7 @@ mod tests {
 
     #[test]
     fn every_reason_survives_the_round_trip() {
-        assert_eq!(reasons().count(), 19);
+        assert_eq!(reasons().count(), 20);
         for reason in reasons().skip(1) {
             let refusal = Refusal::new(
                 reason,

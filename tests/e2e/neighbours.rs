@@ -4,6 +4,7 @@
 //! `docs/faults.md` from N1 on name these tests.
 
 mod host_addresses;
+mod interfaces;
 mod metadata_agent;
 mod operating_system;
 mod orchestrators;
@@ -15,6 +16,7 @@ use crate::suite::suites;
 
 suites!(
     host_addresses,
+    interfaces,
     metadata_agent,
     operating_system,
     orchestrators,

@@ -244,7 +244,14 @@ impl ApiError {
         match self.code() {
             "RequestLimitExceeded" | "ServiceUnavailable" | "Unavailable" => 503,
             "InternalError" | "InternalFailure" => 500,
-            "UnauthorizedOperation" | "AuthFailure" => 403,
+            "AuthFailure" => 401,
+            "UnauthorizedOperation"
+            | "AccessDenied"
+            | "AccessDeniedException"
+            | "InvalidClientTokenId"
+            | "MissingAuthenticationToken"
+            | "OptInRequired"
+            | "SignatureDoesNotMatch" => 403,
             "DryRunOperation" => 412,
             _ => 400,
         }

@@ -9,6 +9,7 @@ mod desired;
 mod dirty_set;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::error::{During, HostError};
 use super::foreign::{self, Predecessor, Scene, Steered};
 use super::monitor::Changes;
 use super::{ipv6, node, rules, stale};
+use crate::constants::{PROTOCOL, RULE_ENI_ADDRESS};
 use crate::netlink::route::{self, LOCAL};
 use crate::netlink::rule::Rule;
 use crate::netlink::{Error, Family, Kind, Mac, Socket, Tally};
@@ -273,6 +275,18 @@ impl Reconciler {
             self.remember_nftables();
         }
         Ok(removed)
+    }
+
+    /// The addresses of ENIs that we configured on the host, as our rules show, also those of a previous process.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn eni_addresses(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
+        let present = self.socket.rules(Family::V4)?;
+        let ours = present
+            .iter()
+            .filter(|rule| rule.protocol == PROTOCOL && rule.priority == RULE_ENI_ADDRESS);
+        Ok(ours.filter_map(|rule| Some(rule.from?.addr())).collect())
     }
 
     /// The rules of other programs that decide by mark bits that are ours; see [`conflicts`](super::conflicts).

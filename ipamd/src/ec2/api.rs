@@ -126,6 +126,11 @@ pub struct Interface {
     pub interface_type: String,
     /// Requester-managed, or managed by an operator such as EKS Auto Mode.
     pub managed_by_aws: bool,
+    pub groups: Vec<SecurityGroupId>,
+    /// As its creator described it.
+    pub description: String,
+    /// The account or AWS service that created it, if EC2 says.
+    pub requester: Option<String>,
     pub tags: BTreeMap<String, String>,
     pub attachment: Option<Attachment>,
 }
@@ -135,6 +140,8 @@ pub struct Interface {
 pub struct Attachment {
     pub id: AttachmentId,
     pub instance: Option<String>,
+    /// The account that owns the instance.
+    pub account: Option<String>,
     pub card: u16,
     pub device: u16,
     /// `attaching`, `attached`, `detaching`, `detached`.

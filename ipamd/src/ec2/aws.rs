@@ -24,7 +24,7 @@ use aws_sdk_ec2::{
         TagSpecification,
     },
 };
-use planner::{Amount, AttachmentId, EniId, Mac, SubnetId};
+use planner::{Amount, AttachmentId, EniId, Mac, SecurityGroupId, SubnetId};
 use proto::error_chain::chain;
 
 use crate::{
@@ -397,6 +397,7 @@ fn interface(action: &'static str, eni: &NetworkInterface) -> Result<Interface, 
         .tag_set()
         .iter()
         .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())));
+    let groups = eni.groups().iter().filter_map(|group| group.group_id());
     Ok(Interface {
         eni: EniId(need(eni.network_interface_id(), "id")?),
         mac: mac(action, &need(eni.mac_address(), "MAC")?)?,
@@ -419,11 +420,15 @@ fn interface(action: &'static str, eni: &NetworkInterface) -> Result<Interface, 
             .interface_type()
             .map_or_else(|| "interface".to_owned(), |kind| kind.as_str().to_owned()),
         managed_by_aws: eni.requester_managed().unwrap_or(false) || operator,
+        groups: groups.map(SecurityGroupId::from).collect(),
+        description: eni.description().unwrap_or_default().to_owned(),
+        requester: eni.requester_id().or(eni.owner_id()).map(str::to_owned),
         tags: tags.collect(),
         attachment: eni.attachment().and_then(|a| {
             Some(Attachment {
                 id: AttachmentId::from(a.attachment_id()?),
                 instance: a.instance_id().map(str::to_owned),
+                account: a.instance_owner_id().map(str::to_owned),
                 card: u16::try_from(a.network_card_index().unwrap_or(0)).ok()?,
                 device: u16::try_from(a.device_index().unwrap_or(0)).ok()?,
                 status: a

@@ -1,64 +1,76 @@
-//! The table from EC2's error codes to their meaning for the pool.
+//! From a failed call to its meaning for the planner: the class, a text and a remedy.
 //!
-//! Sources: EC2 API "Error codes" page, and the codes that were observed for each action. Any other code is
-//! [`Class::Transient`] if EC2 refused the call, otherwise [`Class::Ambiguous`].
+//! [`codes`](super::codes) knows the codes. A failure without a code is [`Class::Transient`] if the call was never sent or
+//! only reads, otherwise [`Class::Ambiguous`].
 
 use planner::{Amount, Class, Failure};
 
-use crate::ec2::api::{Call, CallError};
+use crate::ec2::{
+    api::{Call, CallError},
+    codes::{self, Meaning},
+};
 
-/// Converts a failed `call` for the planner.
+/// Converts a failed `call` for the planner. `region`: where the account's quotas are.
 #[must_use]
-pub fn classify(call: &Call, error: &CallError) -> Failure {
-    let class = match error.code.as_deref() {
-        None if error.refused || call.reads() => Class::Transient,
-        None => Class::Ambiguous,
-        Some(code) => by_code(call, code, &error.message),
+pub fn classify(call: &Call, error: &CallError, region: &str) -> Failure {
+    let Some(code) = &error.code else {
+        let class = if error.refused || call.reads() {
+            Class::Transient
+        } else {
+            Class::Ambiguous
+        };
+        return Failure::new(class, error.to_string());
     };
+    let row = codes::row(code, &error.message);
     Failure {
-        class,
-        message: error.to_string(),
+        class: class(call, row.meaning, &error.message),
+        message: said(error),
+        remedy: row.remedy_in(region),
     }
 }
 
-fn by_code(call: &Call, code: &str, message: &str) -> Class {
-    // CloudTrail and some SDK layers add this prefix.
-    match code.strip_prefix("Client.").unwrap_or(code) {
-        "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "EC2ThrottledException" => {
-            Class::Throttled { retry_after: None }
-        }
-        "InsufficientFreeAddressesInSubnet" => Class::Exhausted,
-        "InsufficientCidrBlocks" => Class::Fragmented,
-        // A subnet that is smaller than the request returns this instead of the codes above. A subnet that is too small
-        // for a prefix may have free addresses.
-        "InvalidParameterValue" if message.contains("sufficient free") => {
-            if wants_prefixes(call) {
-                Class::Fragmented
-            } else {
-                Class::Exhausted
-            }
-        }
-        "InvalidParameterValue" if message.contains("in use") => Class::InUse,
-        // The error of an Unassign for addresses that were moved away. A retry would always fail.
-        "InvalidParameterValue" if message.contains("are not assigned") => Class::NotFound,
-        "InvalidParameterValue" if message.contains("already has an interface attached") => {
-            Class::InUse
-        }
-        "InvalidNetworkInterface.InUse" | "IncorrectState" => Class::InUse,
-        "PrivateIpAddressLimitExceeded"
-        | "AttachmentLimitExceeded"
-        | "NetworkInterfaceLimitExceeded" => Class::Limit,
-        "UnauthorizedOperation" | "AccessDenied" | "AuthFailure" => Class::Denied {
-            action: format!("ec2:{}", call.action()),
-        },
-        code if code.ends_with(".NotFound") => Class::NotFound,
-        "InternalError" | "InternalFailure" | "Unavailable" | "ServiceUnavailable"
-            if !call.reads() =>
-        {
-            Class::Ambiguous
-        }
-        _ => Class::Transient,
+fn class(call: &Call, meaning: Meaning, message: &str) -> Class {
+    match meaning {
+        Meaning::Throttled => Class::Throttled { retry_after: None },
+        Meaning::NoAddress => Class::Exhausted,
+        Meaning::NoBlock => Class::Fragmented,
+        // A subnet that is too small for a prefix may have free addresses.
+        Meaning::NoRoom if wants_prefixes(call) => Class::Fragmented,
+        Meaning::NoRoom => Class::Exhausted,
+        Meaning::Limit => Class::Limit,
+        Meaning::NotFound => Class::NotFound,
+        Meaning::InUse => Class::InUse,
+        Meaning::Denied => denial(call, message),
+        Meaning::Refused(rest) => Class::Refused(rest),
+        Meaning::Internal if call.reads() => Class::Transient,
+        Meaning::Internal => Class::Ambiguous,
     }
+}
+
+/// What IAM denies: "… is not authorized to perform: ec2:CreateTags on resource: … because …". One call may need several
+/// actions, so EC2's word counts and not the call's name.
+fn denial(call: &Call, message: &str) -> Class {
+    let named = message.split_once("not authorized to perform: ");
+    let named = named.map_or("", |(_, rest)| rest);
+    let action = named.split([' ', ',']).next().unwrap_or_default();
+    let why = named.split_once(" because ").map(|(_, rest)| rest);
+    let why = why.map(|rest| rest.split(". ").next().unwrap_or(rest));
+    Class::Denied {
+        action: match action {
+            "" => format!("ec2:{}", call.action()),
+            action => action.to_owned(),
+        },
+        why: why.map(|why| why.trim_end_matches('.').to_owned()),
+    }
+}
+
+/// The call, EC2's code and its message. Without the encoded message, which is long and of no use to readers: the log has
+/// it.
+fn said(error: &CallError) -> String {
+    const ENCODED: &str = "Encoded authorization failure message";
+    let text = error.to_string();
+    let text = text.split(ENCODED).next().unwrap_or(&text);
+    text.trim_end_matches([' ', '.', ':']).to_owned()
 }
 
 const fn wants_prefixes(call: &Call) -> bool {
@@ -109,7 +121,7 @@ mod tests {
             message: message.into(),
             refused: true,
         };
-        classify(call, &error).class
+        classify(call, &error, "eu-west-1").class
     }
 
     #[test]
@@ -148,6 +160,7 @@ mod tests {
                 "",
                 Class::Denied {
                     action: "ec2:AssignPrivateIpAddresses".into(),
+                    why: None,
                 },
             ),
             (assign(), "InternalError", "", Class::Ambiguous),
@@ -213,7 +226,7 @@ mod tests {
                 message: "timed out".into(),
                 refused,
             };
-            classify(call, &error).class
+            classify(call, &error, "eu-west-1").class
         };
         assert_eq!(lost(&assign(), false), Class::Ambiguous);
         assert_eq!(

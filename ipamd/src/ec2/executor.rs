@@ -15,7 +15,9 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use planner::{Answer, AttachmentId, Class, Command, EniId, Failure, Mono, SubnetId};
+use planner::{
+    Answer, AttachmentId, Class, Command, EniId, Failure, Mono, SecurityGroupId, SubnetId,
+};
 
 use super::limiter::{Gauge, Limiter};
 use crate::{
@@ -23,6 +25,7 @@ use crate::{
     ec2::{
         api::{Call, CallError, Ec2, Interface, Reply},
         classify::classify,
+        codes,
     },
     node::identity::Identity,
     telemetry::{
@@ -55,10 +58,20 @@ pub struct Executor {
     /// What EC2 last said about ENIs besides their addresses.
     seen: Arc<Mutex<describe::Seen>>,
     limiter: Arc<Mutex<Limiter>>,
-    /// Recent ClientTokens and the times in their tags.
-    creates: Arc<Mutex<VecDeque<(String, String)>>>,
+    /// What recent Creates sent.
+    creates: Arc<Mutex<VecDeque<Sent>>>,
     /// The time base of the limiter.
     begun: tokio::time::Instant,
+}
+
+/// What a Create sends besides its command. A repetition sends the same: with anything else, EC2 returns
+/// `IdempotentParameterMismatch`, and the ENI of the lost answer would never be claimed.
+#[derive(Clone, Debug)]
+struct Sent {
+    token: String,
+    /// The time in the tags.
+    at: String,
+    groups: Vec<SecurityGroupId>,
 }
 
 impl std::fmt::Debug for Executor {
@@ -110,11 +123,12 @@ impl Executor {
         self.log_removal(&command);
         match command {
             Command::CreateEni { token, spec, .. } => {
+                let sent = self.sent(&token, spec.security_groups);
                 let call = Call::CreateNetworkInterface {
-                    tags: self.tags(&token),
+                    tags: self.tags(sent.at),
                     token,
                     subnet: spec.subnet,
-                    groups: spec.security_groups,
+                    groups: sent.groups,
                     description: format!("aws-K8S-{}", self.me.instance),
                     amount: spec.amount,
                 };
@@ -211,7 +225,8 @@ impl Executor {
             .as_ref()
             .err()
             .map(|(failure, error)| (failure, error));
-        let code = failure.map(|(_, error)| error.code.as_deref().unwrap_or("no_answer"));
+        let code =
+            failure.map(|(_, error)| error.code.as_deref().map_or("no_answer", codes::bounded));
         self.metrics.ec2_ended(action, code, took);
         self.spans.ec2_call(&Ec2Call {
             action,
@@ -232,7 +247,7 @@ impl Executor {
     /// Classifies a failed call, and updates the rate of its action.
     fn judge_failure(&self, call: &Call, error: &CallError) -> Failure {
         let action = call.action();
-        let mut failure = classify(call, error);
+        let mut failure = classify(call, error, &self.me.region);
         tracing::warn!(action, class = failure.class.name(), error = %error, "EC2 call failed");
         let now = self.now();
         if let Class::Throttled { retry_after } = &mut failure.class {
@@ -253,15 +268,15 @@ impl Executor {
                 tokio::time::sleep(wait).await;
                 Ok(wait)
             }
-            Err(wait) => Err(Failure {
-                class: Class::Throttled {
+            Err(wait) => {
+                let class = Class::Throttled {
                     retry_after: Some(wait),
-                },
-                message: format!(
-                    "{action}: this node's own budget is used up for {:.1} s",
-                    wait.as_secs_f32()
-                ),
-            }),
+                };
+                let seconds = wait.as_secs_f32();
+                let message =
+                    format!("{action}: this node's own budget is used up for {seconds:.1} s");
+                Err(Failure::new(class, message))
+            }
         }
     }
 
@@ -298,10 +313,7 @@ impl Executor {
             "{eni} is still attached {} s after DetachNetworkInterface",
             DETACH_LIMIT.as_secs()
         );
-        Err(Failure {
-            class: Class::InUse,
-            message,
-        })
+        Err(Failure::new(Class::InUse, message))
     }
 
     async fn is_detached(&self, eni: &EniId) -> Result<bool, Failure> {
@@ -316,24 +328,28 @@ impl Executor {
         Ok(matches!(reply, Reply::Interfaces(found) if found.iter().all(free)))
     }
 
-    /// Tags are part of the Create call: IAM policies and leak detection need them, so an ENI must never exist without
-    /// them. A repetition of `token` contains the time of the first call. With another time, EC2 returns
-    /// `IdempotentParameterMismatch`, and the ENI of the lost answer would never be claimed.
-    fn tags(&self, token: &str) -> BTreeMap<String, String> {
-        let mut sent = self.creates.lock().expect("no holder panics");
-        let first = sent
-            .iter()
-            .find(|(known, _)| known == token)
-            .map(|(_, at)| at.clone());
-        let at = first.unwrap_or_else(|| {
-            let now = crate::runtime::clock::wall_rfc3339();
-            sent.push_back((token.to_owned(), now.clone()));
-            now
-        });
-        if sent.len() > CREATES_KEPT {
-            sent.pop_front();
+    /// What the first Create with this token sent. New ENIs get the groups that the primary ENI has now, which may differ
+    /// from those at the boot of the node.
+    fn sent(&self, token: &str, at_boot: Vec<SecurityGroupId>) -> Sent {
+        let mut creates = self.creates.lock().expect("no holder panics");
+        if let Some(first) = creates.iter().find(|sent| sent.token == token) {
+            return first.clone();
         }
-        drop(sent);
+        let sent = Sent {
+            token: token.to_owned(),
+            at: crate::runtime::clock::wall_rfc3339(),
+            groups: self.groups_of_primary().unwrap_or(at_boot),
+        };
+        creates.push_back(sent.clone());
+        if creates.len() > CREATES_KEPT {
+            creates.pop_front();
+        }
+        sent
+    }
+
+    /// Tags are part of the Create call: IAM policies and leak detection need them, so an ENI must never exist without
+    /// them.
+    fn tags(&self, at: String) -> BTreeMap<String, String> {
         let mut tags = BTreeMap::from([
             (INSTANCE_TAG.to_owned(), self.me.instance.clone()),
             (CREATED_TAG.to_owned(), at),
@@ -373,10 +389,8 @@ fn unassign(eni: EniId, addresses: &[IpAddr], prefixes: &[IpNet]) -> Call {
 }
 
 fn unexpected(reply: &Reply) -> Failure {
-    Failure {
-        class: Class::Transient,
-        message: format!("EC2 client answered with the wrong kind of reply: {reply:?}"),
-    }
+    let message = format!("EC2 client answered with the wrong kind of reply: {reply:?}");
+    Failure::new(Class::Transient, message)
 }
 
 /// FNV-1a: the same for an instance at every start, and different for other instances.

@@ -87,7 +87,7 @@ impl Client {
                 assert!(body.trim_ascii_end().ends_with(b">"), "{reply:?}");
             }
             Err(error) => {
-                let failure = classify(&call, &error);
+                let failure = classify(&call, &error, "eu-west-1");
                 assert!(!failure.message.is_empty());
             }
         }

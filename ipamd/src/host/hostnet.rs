@@ -162,6 +162,15 @@ impl HostNet {
         Ok(claims_of(claims.map_err(|e| WireError::Kernel(e.into()))?))
     }
 
+    /// The addresses of ENIs that this or a previous process configured on the host.
+    ///
+    /// # Errors
+    /// [`WireError`] if the kernel could not be queried.
+    pub async fn eni_addresses(&self) -> Result<BTreeSet<IpAddr>, WireError> {
+        let configured = self.writer.run(Reconciler::eni_addresses).await?;
+        configured.map_err(|e| WireError::Kernel(e.into()))
+    }
+
     /// Logs a warning for each rule of another program that decides by mark bits that are ours.
     pub async fn warn_of_mark_conflicts(&self) {
         let Ok(Ok(rules)) = self.writer.run(Reconciler::mark_conflicts).await else {
@@ -409,5 +418,7 @@ fn failure(eni: &ConfigureEni, error: &dyn std::error::Error) -> Failure {
             eni.mac,
             chain(error)
         ),
+        remedy: "see the daemon's log, and find out what keeps the interface's link from the node"
+            .to_owned(),
     }
 }

@@ -78,6 +78,13 @@ pub(super) fn pressure(pool: &Snapshot, now: Wall) -> Condition {
         let until = now.after(*retry_in);
         let message = format!("IAM denies {action}; EC2 is asked again at {until}");
         (true, "PermissionDenied", message)
+    } else if let Some(refused) = pool.refused.iter().find(|refused| refused.stops_growth) {
+        let until = now.after(refused.retry_in);
+        let message = format!(
+            "EC2 refuses {}; EC2 is asked again at {until}",
+            refused.message
+        );
+        (true, "RefusedByEC2", message)
     } else {
         (false, "AddressesAvailable", "pods get addresses".to_owned())
     };
@@ -170,6 +177,32 @@ mod tests {
         assert!(!later.differs(&condition));
         pool.inventoried = false;
         assert!(!pressure(&pool, now).is_true, "nothing is known yet");
+    }
+
+    #[test]
+    fn what_ec2_refuses_is_named_if_the_pool_cannot_grow_without_it() {
+        let mut pool = pool();
+        let refused = planner::snapshot::RefusedView {
+            action: "CreateNetworkInterface",
+            denied: None,
+            message: "CreateNetworkInterface: NetworkInterfaceLimitExceeded: no".into(),
+            remedy: String::new(),
+            at: Mono::ZERO,
+            retry_in: Duration::from_secs(60),
+            stops_growth: true,
+        };
+        pool.refused = vec![refused.clone()];
+        let condition = pressure(&pool, wall());
+        assert_eq!(
+            (condition.is_true, condition.reason),
+            (true, "RefusedByEC2")
+        );
+        assert!(condition.message.contains("NetworkInterfaceLimitExceeded"));
+        pool.refused = vec![planner::snapshot::RefusedView {
+            stops_growth: false,
+            ..refused
+        }];
+        assert!(!pressure(&pool, wall()).is_true);
     }
 
     #[test]

@@ -81,12 +81,23 @@ pub async fn follow_enis(ask: Arc<Notify>, executor: Executor, pool: Pool) {
     }
 }
 
-/// Passes on to the pool what it must know of the host.
-pub async fn follow_host(mut news: mpsc::Receiver<HostNews>, pool: Pool) {
+/// Passes on to the pool what it must know of the host. Asks for EC2's list if an ENI may be adopted now that the host no
+/// longer uses it.
+pub async fn follow_host(
+    mut news: mpsc::Receiver<HostNews>,
+    executor: Executor,
+    ask: Arc<Notify>,
+    pool: Pool,
+) {
     while let Some(news) = news.recv().await {
         let event = match news {
             HostNews::LinkGone(mac) => Event::EniLinkGone { mac },
-            HostNews::Claims(claims) => Event::HostClaims(claims),
+            HostNews::Claims(claims) => {
+                if executor.host_has(&claims) {
+                    ask.notify_one();
+                }
+                Event::HostClaims(claims)
+            }
         };
         pool.tell(event).await;
     }

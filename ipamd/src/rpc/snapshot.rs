@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use planner::{
     HostClaim, Mono, Pod, Sandbox, Snapshot,
-    snapshot::{AddressState, AddressView, CallView, EniView, Verdict, WaitingView},
+    snapshot::{AddressState, AddressView, CallView, EniView, RefusedView, Verdict, WaitingView},
 };
 use proto::v1;
 
@@ -42,6 +42,11 @@ pub fn to_wire(
         cordoned: !pool.schedulable,
         stopping: pool.stopping,
         settings: notices.iter().map(setting).collect(),
+        refused: pool
+            .refused
+            .iter()
+            .map(|view| refused(view, pool.at))
+            .collect(),
     }
 }
 
@@ -99,6 +104,20 @@ fn call(view: &CallView, now: Mono) -> v1::Call {
     }
 }
 
+fn refused(view: &RefusedView, now: Mono) -> v1::RefusedAction {
+    v1::RefusedAction {
+        what: match &view.denied {
+            Some(denied) => format!("IAM denies {denied}"),
+            None => format!("EC2 refuses {}", view.action),
+        },
+        message: view.message.clone(),
+        remedy: view.remedy.clone(),
+        age_ms: age(view.at, now),
+        retry_ms: milliseconds(view.retry_in),
+        stops_growth: view.stops_growth,
+    }
+}
+
 fn obstacles(pool: &Snapshot) -> Vec<v1::Obstacle> {
     let obstacle = |what: String, wait: Duration| v1::Obstacle {
         what,
@@ -107,10 +126,6 @@ fn obstacles(pool: &Snapshot) -> Vec<v1::Obstacle> {
     let throttled = pool
         .throttled_for
         .map(|wait| obstacle("EC2 throttles this account".to_owned(), wait));
-    let denied = pool
-        .denied
-        .iter()
-        .map(|(action, wait)| obstacle(format!("IAM denies {action}"), *wait));
     let subnets = pool.subnets.iter().flat_map(|gate| {
         let name = &gate.subnet;
         let exhausted = gate
@@ -121,7 +136,7 @@ fn obstacles(pool: &Snapshot) -> Vec<v1::Obstacle> {
             .map(|wait| obstacle(format!("{name} has no free /28"), wait));
         exhausted.into_iter().chain(fragmented)
     });
-    throttled.into_iter().chain(denied).chain(subnets).collect()
+    throttled.into_iter().chain(subnets).collect()
 }
 
 fn age(since: Mono, now: Mono) -> u64 {

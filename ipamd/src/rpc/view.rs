@@ -28,6 +28,8 @@ pub struct View {
     pub calls: Vec<v1::Call>,
     /// What prevents EC2 calls, and for how long.
     pub obstacles: Vec<v1::Obstacle>,
+    /// EC2 actions whose last try was refused.
+    pub refused: Vec<v1::RefusedAction>,
     pub enis: Vec<Eni>,
     /// ENIs attached to this instance that the pool does not manage.
     pub unmanaged: Vec<String>,
@@ -112,6 +114,7 @@ impl From<v1::Snapshot> for View {
             waiting: wire.queue.into_iter().map(Waiting::from).collect(),
             calls: wire.calls,
             obstacles: wire.obstacles,
+            refused: wire.refused,
             enis: wire.enis.into_iter().map(Eni::from).collect(),
             unmanaged: wire.unmanaged,
             cordoned: wire.cordoned,

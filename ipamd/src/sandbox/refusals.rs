@@ -1,6 +1,6 @@
 //! The texts of all refusals of the daemon: reason, cause with evidence, remedy, and when to try again.
 
-use std::{net::IpAddr, time::Duration};
+use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use datapath::pod::PodLink;
 use planner::Sandbox;
@@ -19,59 +19,82 @@ fn refusal(reason: Reason, cause: String, remedy: &str, retry_after: Option<Dura
 pub fn of_pool(refused: planner::Refusal) -> Refusal {
     use planner::Refusal as P;
     let cause = refused.to_string();
-    let (reason, remedy, retry) = match refused {
+    let (reason, remedy, retry): (_, Cow<'static, str>, _) = match refused {
         P::PodLimit { .. } => (
             Reason::PodLimit,
             "the pod starts when another pod is deleted; lower the kubelet's max-pods to the value that `ipamd max-pods` \
-             prints, or use a larger instance type",
+             prints, or use a larger instance type"
+                .into(),
             None,
         ),
         P::Empty { .. } => (
             Reason::PoolEmpty,
-            "wait until the pool has grown, or raise WARM_IP_TARGET",
+            "wait until the pool has grown, or raise WARM_IP_TARGET".into(),
             Some(SOON),
         ),
         P::Fixed => (
             Reason::PoolEmpty,
-            "the pod starts when another pod is deleted; assign more addresses to the node's ENIs, or let the pool grow",
+            "the pod starts when another pod is deleted; assign more addresses to the node's ENIs, or let the pool grow"
+                .into(),
             None,
         ),
         P::Wiring { .. } => (
             Reason::Busy,
-            "if the runtime's next try fails too, see the daemon's log",
+            "if the runtime's next try fails too, see the daemon's log".into(),
             Some(SOON),
         ),
         P::Exhausted { retry_in, .. } => (
             Reason::SubnetExhausted,
-            "free addresses in the subnet, or use nodes in another subnet",
+            "free addresses in the subnet, or use nodes in another subnet".into(),
             Some(retry_in),
         ),
         P::Throttled { retry_in } => (
             Reason::Ec2Throttled,
-            "find out what uses the account's EC2 request budget",
+            "find out what uses the account's EC2 request budget".into(),
             Some(retry_in),
         ),
         P::Denied { .. } => (
             Reason::Ec2Denied,
-            "allow the action in the node role's IAM policy; `ipamd doctor` tests each action",
+            "allow the action in the node role's IAM policy; `ipamd doctor` tests each action".into(),
             Some(SOON),
         ),
-        P::Unreachable { retry_in, .. } => (
+        P::Refused {
+            remedy, retry_in, ..
+        } => (
+            Reason::Ec2Refused,
+            known_or(remedy, "EC2's message says why"),
+            Some(retry_in),
+        ),
+        P::Unreachable {
+            remedy, retry_in, ..
+        } => (
             Reason::Ec2Unreachable,
-            "check the node's route to the EC2 endpoint and its DNS; `ipamd doctor` checks both",
+            known_or(
+                remedy,
+                "check the node's route to the EC2 endpoint and its DNS; `ipamd doctor` checks both",
+            ),
             Some(retry_in),
         ),
         P::EniLimit { .. } => (
             Reason::EniLimit,
             "the pod starts when another pod is deleted; detach interfaces that do not serve pods, or raise MAX_ENI if \
-             it is the limit",
+             it is the limit"
+                .into(),
             None,
         ),
         P::Stopping => return stopping(Reason::Stopping),
     };
     // Nothing can change in a shorter time.
     let retry = retry.map(|after: Duration| after.max(SOON));
-    refusal(reason, cause, remedy, retry)
+    refusal(reason, cause, &remedy, retry)
+}
+
+fn known_or(remedy: String, other: &'static str) -> Cow<'static, str> {
+    if remedy.is_empty() {
+        other.into()
+    } else {
+        remedy.into()
+    }
 }
 
 /// The daemon is shutting down, or exits because the thread of `reason` has died.

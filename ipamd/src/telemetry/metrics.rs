@@ -90,10 +90,9 @@ impl Metrics {
         self.upstream.begun(Purpose::of(action));
     }
 
-    /// It has ended; if it failed, with EC2's error code or `no_answer`.
-    pub fn ec2_ended(&self, action: &'static str, failure: Option<&str>, took: Duration) {
+    /// It has ended; if it failed, with EC2's error code, `other` or `no_answer`.
+    pub fn ec2_ended(&self, action: &'static str, failure: Option<&'static str>, took: Duration) {
         let purpose = Purpose::of(action);
-        let failure = failure.map(bounded);
         self.upstream.ended(action, purpose, failure, took);
         self.own.ec2(action, purpose, failure, took);
     }
@@ -183,39 +182,6 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// EC2's code if the daemon knows it: a label must not contain arbitrary text from a proxy.
-fn bounded(code: &str) -> &'static str {
-    const KNOWN: [&str; 22] = [
-        "no_answer",
-        "AccessDenied",
-        "AttachmentLimitExceeded",
-        "AuthFailure",
-        "IdempotentParameterMismatch",
-        "IncorrectState",
-        "InsufficientCidrBlocks",
-        "InsufficientFreeAddressesInSubnet",
-        "InternalError",
-        "InvalidAttachmentID.NotFound",
-        "InvalidNetworkInterface.InUse",
-        "InvalidNetworkInterfaceID.NotFound",
-        "InvalidParameterValue",
-        "InvalidSecurityGroupID.NotFound",
-        "InvalidSubnetID.NotFound",
-        "NetworkInterfaceLimitExceeded",
-        "PrivateIpAddressLimitExceeded",
-        "RequestExpired",
-        "RequestLimitExceeded",
-        "ServiceUnavailable",
-        "Unavailable",
-        "UnauthorizedOperation",
-    ];
-    let code = code.strip_prefix("Client.").unwrap_or(code);
-    KNOWN
-        .into_iter()
-        .find(|known| *known == code)
-        .unwrap_or("other")
 }
 
 /// Registers metrics. Names are constants in this program: a conflict would show at every start.

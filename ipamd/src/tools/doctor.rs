@@ -17,7 +17,7 @@ mod neighbours;
 mod probe;
 mod settings;
 
-use std::path::PathBuf;
+use std::{borrow::Cow, path::PathBuf};
 
 use serde::Serialize;
 
@@ -60,7 +60,7 @@ pub struct Finding {
     pub what: String,
     pub evidence: String,
     pub effect: &'static str,
-    pub remedy: &'static str,
+    pub remedy: Cow<'static, str>,
 }
 
 /// One check and its result.
@@ -131,14 +131,14 @@ fn finding(
     what: impl Into<String>,
     evidence: impl Into<String>,
     effect: &'static str,
-    remedy: &'static str,
+    remedy: impl Into<Cow<'static, str>>,
 ) -> Finding {
     Finding {
         severity,
         what: what.into(),
         evidence: evidence.into(),
         effect,
-        remedy,
+        remedy: remedy.into(),
     }
 }
 
@@ -147,7 +147,7 @@ fn failure(
     what: impl Into<String>,
     evidence: impl Into<String>,
     effect: &'static str,
-    remedy: &'static str,
+    remedy: impl Into<Cow<'static, str>>,
 ) -> Finding {
     finding(Severity::Failure, what, evidence, effect, remedy)
 }
@@ -157,7 +157,7 @@ fn warning(
     what: impl Into<String>,
     evidence: impl Into<String>,
     effect: &'static str,
-    remedy: &'static str,
+    remedy: impl Into<Cow<'static, str>>,
 ) -> Finding {
     finding(Severity::Warning, what, evidence, effect, remedy)
 }

@@ -46,6 +46,7 @@ pub fn view(contents: &Contents, now: Mono) -> View {
         waiting: Vec::new(),
         calls: Vec::new(),
         obstacles: Vec::new(),
+        refused: Vec::new(),
         enis,
         unmanaged: Vec::new(),
         cordoned: false,

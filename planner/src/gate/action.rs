@@ -18,6 +18,9 @@ pub enum Action {
 }
 
 impl Action {
+    /// What the pool needs in order to grow, in the order in which a refusal is told.
+    pub(crate) const GROWTH: [Self; 4] = [Self::Create, Self::Attach, Self::Assign, Self::Describe];
+
     /// Actions on the host do not wait for EC2's gates.
     pub(crate) const fn on_host(self) -> bool {
         matches!(self, Self::Configure | Self::Deconfigure)

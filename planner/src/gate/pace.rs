@@ -25,6 +25,8 @@ pub(crate) const EXHAUSTED: Pace = pace(10_000, 120);
 pub(crate) const FRAGMENTED: Pace = pace(120_000, 600);
 /// Somebody has to change an IAM policy. I4 bounds it from above.
 pub(crate) const DENIED: Pace = pace(60_000, 300);
+/// Somebody has to change the account, a quota, a setting or another object.
+pub(crate) const REFUSED: Pace = pace(60_000, 300);
 pub(crate) const LIMIT: Pace = pace(60_000, 300);
 pub(crate) const HOST: Pace = pace(10_000, 120);
 /// The next step of one ENI.

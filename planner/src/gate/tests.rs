@@ -8,10 +8,7 @@ fn at(seconds: u64) -> Mono {
 
 fn throttled(seconds: Option<u64>) -> Failure {
     let retry_after = seconds.map(Duration::from_secs);
-    Failure {
-        class: Class::Throttled { retry_after },
-        message: "Request limit exceeded.".into(),
-    }
+    Failure::new(Class::Throttled { retry_after }, "Request limit exceeded.")
 }
 
 #[test]

@@ -240,10 +240,20 @@ pub enum Refusal {
     },
     /// EC2 throttles this account.
     Throttled { retry_in: Duration },
-    /// IAM denies an action that growth needs.
-    Denied { action: String },
-    /// EC2 does not answer, or its answer cannot be used.
-    Unreachable { message: String, retry_in: Duration },
+    /// IAM denies an action that growth needs, for this reason if EC2 tells it.
+    Denied { action: String, why: Option<String> },
+    /// EC2 answers that it does not do what growth needs. `remedy` says what helps.
+    Refused {
+        message: String,
+        remedy: String,
+        retry_in: Duration,
+    },
+    /// EC2 does not answer, or its answer cannot be used. `remedy` is empty if nobody knows what helps.
+    Unreachable {
+        message: String,
+        remedy: String,
+        retry_in: Duration,
+    },
     /// Every ENI slot is in use, some of them by interfaces that the pool does not manage.
     EniLimit { why: String },
     /// The daemon is shutting down.
@@ -293,8 +303,16 @@ impl fmt::Display for Refusal {
                 "EC2 throttles this account; {}",
                 next_call(*retry_in)
             ),
-            Self::Denied { action } => write!(f, "IAM denies {action}"),
-            Self::Unreachable { message, retry_in } => write!(
+            Self::Denied { action, why } => {
+                write!(f, "IAM denies {action}")?;
+                why.as_ref().map_or(Ok(()), |why| write!(f, " because {why}"))
+            }
+            Self::Refused {
+                message, retry_in, ..
+            } => write!(f, "EC2 refuses {message}; {}", next_call(*retry_in)),
+            Self::Unreachable {
+                message, retry_in, ..
+            } => write!(
                 f,
                 "EC2 is not available: {message}; {}",
                 next_call(*retry_in)

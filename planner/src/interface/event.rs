@@ -76,11 +76,26 @@ pub enum Answer {
     Done,
 }
 
-/// A command failed. `class` decides what happens next. `message` is for people.
+/// A command failed. `class` decides what happens next. The texts are for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub class: Class,
+    /// The call and the reason, each once: `CreateNetworkInterface: InternalError: …`.
     pub message: String,
+    /// What helps, in one sentence. Empty if nobody knows.
+    pub remedy: String,
+}
+
+impl Failure {
+    /// A failure without a remedy.
+    #[must_use]
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: message.into(),
+            remedy: String::new(),
+        }
+    }
 }
 
 /// What a failure means. One table in the daemon maps EC2's error codes to these classes.
@@ -96,8 +111,10 @@ pub enum Class {
     Limit,
     /// The object does not exist.
     NotFound,
-    /// IAM does not allow `action`.
-    Denied { action: String },
+    /// IAM does not allow `action`, for this reason if EC2 tells it.
+    Denied { action: String, why: Option<String> },
+    /// EC2 answered that it does not do this. Nothing was done.
+    Refused(Rest),
     /// The object is in use, or is not yet in the state that the call needs.
     InUse,
     /// The request may or may not have taken effect. Describe before repeating it.
@@ -106,6 +123,15 @@ pub enum Class {
     Transient,
     /// The host failed: the link did not appear, or a netlink error.
     Host,
+}
+
+/// How long a refused action rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// The cause passes without anybody's help: expired credentials, another change at the same time.
+    Short,
+    /// Somebody must change the account, a quota, a setting or another object.
+    Long,
 }
 
 impl Class {
@@ -119,6 +145,7 @@ impl Class {
             Self::Limit => "limit",
             Self::NotFound => "not_found",
             Self::Denied { .. } => "denied",
+            Self::Refused(_) => "refused",
             Self::InUse => "in_use",
             Self::Ambiguous => "ambiguous",
             Self::Transient => "transient",

@@ -23,12 +23,14 @@ pub enum Obstacle {
     EniLimit,
     SubnetExhausted,
     Throttled,
+    /// EC2 answers that it does not do what growth needs.
+    Refused,
     Denied,
     PodLimit,
 }
 
 impl Obstacle {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Cooling,
         Self::Growth,
         Self::Assign,
@@ -40,6 +42,7 @@ impl Obstacle {
         Self::EniLimit,
         Self::SubnetExhausted,
         Self::Throttled,
+        Self::Refused,
         Self::Denied,
         Self::PodLimit,
     ];
@@ -59,6 +62,7 @@ impl Obstacle {
             Self::EniLimit => "eni_limit",
             Self::SubnetExhausted => "subnet_exhausted",
             Self::Throttled => "throttled",
+            Self::Refused => "refused",
             Self::Denied => "denied",
             Self::PodLimit => "pod_limit",
         }

@@ -31,6 +31,8 @@ pub struct Snapshot {
     pub demand: Demand,
     /// Actions that IAM denies, and how long until the next try.
     pub denied: Vec<(String, Duration)>,
+    /// Actions whose last try EC2 refused, those that IAM denies included.
+    pub refused: Vec<RefusedView>,
     /// How long EC2's throttling keeps calls waiting.
     pub throttled_for: Option<Duration>,
     /// Whether EC2 has reported what is attached.
@@ -146,6 +148,25 @@ pub struct WaitingView {
     pub cause: Refusal,
 }
 
+/// An action whose last try was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusedView {
+    /// The EC2 action.
+    pub action: &'static str,
+    /// What IAM denies, if it does.
+    pub denied: Option<String>,
+    /// The call, and EC2's code and message.
+    pub message: String,
+    /// What helps. Empty if nobody knows.
+    pub remedy: String,
+    /// When EC2 last refused it.
+    pub at: Mono,
+    /// How long until the next try is possible.
+    pub retry_in: Duration,
+    /// The pool cannot grow without this action.
+    pub stops_growth: bool,
+}
+
 /// A command without an answer.
 #[derive(Clone, Debug)]
 pub struct CallView {
@@ -225,6 +246,7 @@ pub struct Counters {
     pub refused_exhausted: u64,
     pub refused_throttled: u64,
     pub refused_denied: u64,
+    pub refused_by_ec2: u64,
     pub refused_unreachable: u64,
     pub refused_eni_limit: u64,
     pub refused_stopping: u64,
@@ -239,6 +261,7 @@ pub struct Counters {
     pub failures_throttled: u64,
     pub failures_exhausted: u64,
     pub failures_denied: u64,
+    pub failures_refused: u64,
     pub failures_ambiguous: u64,
     pub failures_other: u64,
     /// Commands without an answer in time.

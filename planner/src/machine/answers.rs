@@ -44,9 +44,13 @@ impl Planner {
             } else {
                 Class::Ambiguous
             };
-            let message = format!("no answer for {} s", pending.action.patience().as_secs());
+            let message = format!(
+                "{}: no answer for {} s",
+                pending.action.api(),
+                pending.action.patience().as_secs()
+            );
             self.counters.overdue += 1;
-            self.failed(op, &pending, &Failure { class, message });
+            self.failed(op, &pending, &Failure::new(class, message));
         }
     }
 
@@ -78,10 +82,8 @@ impl Planner {
             (Action::Detach, Answer::Done) => self.detached(key),
             (Action::Delete, Answer::Done) => self.pool.remove(key, self.now),
             (action, _) => {
-                let failure = Failure {
-                    class: Class::Ambiguous,
-                    message: "an unexpected answer".to_owned(),
-                };
+                let message = format!("{}: an unexpected answer", action.api());
+                let failure = Failure::new(Class::Ambiguous, message);
                 self.failed(
                     op,
                     &Pending {
@@ -170,10 +172,8 @@ impl Planner {
         self.take_blocks(key, addresses, prefixes);
         if addresses.is_empty() && prefixes.is_empty() {
             // Without this, an empty success would be repeated at once, for ever.
-            let failure = Failure {
-                class: Class::Transient,
-                message: "EC2 assigned nothing".to_owned(),
-            };
+            let message = format!("{}: EC2 assigned nothing", Action::Assign.api());
+            let failure = Failure::new(Class::Transient, message);
             self.gates.failed(Action::Assign, &failure, now);
             return;
         }

@@ -26,6 +26,7 @@ impl Counters {
             Refusal::Exhausted { .. } => &mut self.refused_exhausted,
             Refusal::Throttled { .. } => &mut self.refused_throttled,
             Refusal::Denied { .. } => &mut self.refused_denied,
+            Refusal::Refused { .. } => &mut self.refused_by_ec2,
             Refusal::Unreachable { .. } => &mut self.refused_unreachable,
             Refusal::EniLimit { .. } => &mut self.refused_eni_limit,
             Refusal::Stopping => &mut self.refused_stopping,
@@ -37,6 +38,7 @@ impl Counters {
             Class::Throttled { .. } => &mut self.failures_throttled,
             Class::Exhausted | Class::Fragmented => &mut self.failures_exhausted,
             Class::Denied { .. } => &mut self.failures_denied,
+            Class::Refused(_) => &mut self.failures_refused,
             Class::Ambiguous => &mut self.failures_ambiguous,
             Class::Limit | Class::NotFound | Class::InUse | Class::Transient | Class::Host => {
                 &mut self.failures_other

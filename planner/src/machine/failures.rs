@@ -14,7 +14,7 @@ use crate::{
     gate::{Action, pace},
     pool::{
         Key,
-        eni::{Eni, Termination},
+        eni::{Eni, Termination, Trust},
     },
     snapshot::Phase,
 };
@@ -88,16 +88,17 @@ impl Planner {
         if failure.class == Class::Limit {
             self.gates.hit_limit(self.now);
             self.describe_after(Duration::ZERO);
-        } else if matches!(failure.class, Class::NotFound | Class::InUse) {
-            // A subnet or group is missing, and nobody knows until when. Treat it like an outage.
-            self.gates.failed(
-                Action::Create,
-                &Failure {
-                    class: Class::Transient,
-                    ..failure.clone()
-                },
-                self.now,
-            );
+        } else if failure.class == Class::NotFound {
+            // A subnet or group is missing, and nobody knows until when. The list shows which groups the primary ENI has
+            // by now.
+            let now = self.now;
+            self.gates
+                .refuse(Action::Create, failure, pace::REFUSED, now);
+            self.describe_after(Duration::ZERO);
+        } else if failure.class == Class::InUse {
+            let now = self.now;
+            self.gates
+                .refuse(Action::Create, failure, pace::TRANSIENT, now);
         }
         self.pool.remove(key, self.now);
     }
@@ -128,6 +129,9 @@ impl Planner {
             Class::Throttled { .. } | Class::Transient | Class::Denied { .. } => return,
             _ => self.again(key),
         };
+        if matches!(failure.class, Class::Refused(_)) {
+            return self.attach_refused(key, tries);
+        }
         if failure.class == Class::Limit {
             // Somebody else took the slot. This ENI has no place here; EC2's list will show what room there is.
             self.gates.hit_limit(now);
@@ -147,6 +151,18 @@ impl Planner {
         }
     }
 
+    /// No other list and no other device number would change EC2's answer. If the reason is in the ENI itself, another one
+    /// may do.
+    fn attach_refused(&mut self, key: Key, tries: u32) {
+        let now = self.now;
+        if tries >= ATTACH_TRIES
+            && let Some(eni) = self.pool.get_mut(key)
+        {
+            eni.device = None;
+            eni.enter(Phase::Deleting, now);
+        }
+    }
+
     fn configure_failed(&mut self, key: Key) {
         let tries = self.again(key);
         let now = self.now;
@@ -154,9 +170,15 @@ impl Planner {
             return;
         };
         eni.carries = false;
-        if tries >= CONFIGURE_TRIES && !eni.primary && eni.idle() {
+        if tries < CONFIGURE_TRIES || eni.primary || !eni.idle() {
+            return;
+        }
+        if eni.created_here {
             eni.never_came_up = true;
             eni.enter(Phase::Draining, now);
+        } else {
+            // Another program may have its link, in another namespace for example. EC2's next list is another chance.
+            eni.trust = Trust::Unmanaged;
         }
     }
 
@@ -187,7 +209,8 @@ impl Planner {
         };
         eni.assign = None;
         match failure.class {
-            Class::Throttled { .. } | Class::Transient | Class::Denied { .. } => {}
+            Class::Throttled { .. } | Class::Transient => {}
+            Class::Denied { .. } | Class::Refused(_) => {}
             Class::Exhausted | Class::Fragmented => {}
             // An Assign has no token: a blind repetition would take addresses twice (ec2-and-faults §7 rows 8, 10).
             Class::Limit | Class::NotFound | Class::InUse | Class::Ambiguous | Class::Host => {
@@ -209,7 +232,10 @@ impl Planner {
         eni.unassign = None;
         match failure.class {
             // Nothing was done. The addresses are usable as before.
-            Class::Throttled { .. } | Class::Denied { .. } | Class::Transient => {
+            Class::Throttled { .. }
+            | Class::Denied { .. }
+            | Class::Refused(_)
+            | Class::Transient => {
                 let nets: Vec<IpNet> = eni
                     .blocks
                     .values()
@@ -248,7 +274,10 @@ impl Planner {
                 self.again(key);
                 self.doubt(key);
             }
-            Class::Throttled { .. } | Class::Denied { .. } | Class::Transient => {}
+            Class::Throttled { .. }
+            | Class::Denied { .. }
+            | Class::Refused(_)
+            | Class::Transient => {}
             _ => {
                 self.again(key);
             }
@@ -265,7 +294,10 @@ impl Planner {
                 self.doubt(key);
             }
             Class::NotFound => self.pool.remove(key, now),
-            Class::Throttled { .. } | Class::Denied { .. } | Class::Transient => {}
+            Class::Throttled { .. }
+            | Class::Denied { .. }
+            | Class::Refused(_)
+            | Class::Transient => {}
             Class::Ambiguous => {
                 self.again(key);
                 self.doubt(key);

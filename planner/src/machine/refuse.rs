@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Planner;
 use crate::{
-    Command, Mono, Obstacle, PodLimit, Refusal, Sandbox, SubnetId, Ticket,
-    gate::{Action, Gate},
+    Class, Command, Failure, Mono, Obstacle, PodLimit, Refusal, Sandbox, SubnetId, Ticket,
+    gate::{Gate, Refused},
     pool::block::Block,
     snapshot::Phase,
 };
@@ -174,9 +174,11 @@ impl Planner {
         let retry_in = |gate: &Gate| gate.until().since(now);
         let refusal = match self.obstacle(now) {
             Obstacle::PodLimit => Some(self.pod_limit_reached()),
-            Obstacle::Denied => self.denial().map(|name| Refusal::Denied {
-                action: name.to_owned(),
-            }),
+            Obstacle::Denied | Obstacle::Refused => self
+                .gates
+                .refusals
+                .explains(now)
+                .map(|refused| refusal_of(refused, now)),
             Obstacle::Throttled => {
                 self.gates
                     .throttled
@@ -194,11 +196,13 @@ impl Planner {
             }
             Obstacle::Inventory => Some(Refusal::Unreachable {
                 message: "the list of this node's interfaces has not arrived yet".to_owned(),
+                remedy: String::new(),
                 retry_in: Duration::ZERO,
             }),
             Obstacle::EniLimit => Some(self.eni_limit()),
-            Obstacle::Unreachable => self.trouble(now).map(|message| Refusal::Unreachable {
-                message: message.to_owned(),
+            Obstacle::Unreachable => self.trouble(now).map(|failure| Refusal::Unreachable {
+                message: failure.message.clone(),
+                remedy: failure.remedy.clone(),
                 retry_in: retry_in(&self.gates.transient).max(retry_in(&self.gates.host)),
             }),
             Obstacle::Create
@@ -226,8 +230,11 @@ impl Planner {
     fn obstacle(&self, now: Mono) -> Obstacle {
         if self.pool.held() >= self.limit.addresses {
             Obstacle::PodLimit
-        } else if self.denial().is_some() {
-            Obstacle::Denied
+        } else if let Some(refused) = self.gates.refusals.explains(now) {
+            match refused.denied() {
+                Some(_) => Obstacle::Denied,
+                None => Obstacle::Refused,
+            }
         } else if self.gates.throttled.explains(now).is_some() {
             Obstacle::Throttled
         } else if self.exhausted().is_some() {
@@ -261,25 +268,10 @@ impl Planner {
         }
     }
 
-    /// The last message of a failure without a more specific cause, if it is recent.
-    fn trouble(&self, now: Mono) -> Option<&str> {
-        let (at, message) = self.gates.trouble.as_ref()?;
-        (now.since(*at) < TROUBLE_FRESH).then_some(message)
-    }
-
-    fn denial(&self) -> Option<&str> {
-        let needed = [
-            Action::Create,
-            Action::Attach,
-            Action::Assign,
-            Action::Describe,
-        ];
-        let denied = |action| {
-            let denied = self.gates.denied.get(&action);
-            denied.filter(|(gate, _)| gate.explains(self.now))
-        };
-        let (_, name) = needed.into_iter().find_map(denied)?;
-        Some(name)
+    /// The last failure without a more specific cause, if it is recent.
+    fn trouble(&self, now: Mono) -> Option<&Failure> {
+        let (at, failure) = self.gates.trouble.as_ref()?;
+        (now.since(*at) < TROUBLE_FRESH).then_some(failure)
     }
 
     fn exhausted(&self) -> Option<(&SubnetId, &Gate)> {
@@ -307,5 +299,20 @@ impl Planner {
              {assigning}; {cooling} addresses are cooling down{}",
             self.claimed()
         )
+    }
+}
+
+fn refusal_of(refused: &Refused, now: Mono) -> Refusal {
+    let failure = &refused.failure;
+    match &failure.class {
+        Class::Denied { action, why } => Refusal::Denied {
+            action: action.clone(),
+            why: why.clone(),
+        },
+        _ => Refusal::Refused {
+            message: failure.message.clone(),
+            remedy: failure.remedy.clone(),
+            retry_in: refused.retry_in(now),
+        },
     }
 }

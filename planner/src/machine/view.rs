@@ -23,10 +23,11 @@ impl Planner {
             exhausted_for: left(gate.exhausted.until()),
             fragmented_for: left(gate.fragmented.until()),
         });
-        let denied = gates
-            .denied
-            .values()
-            .filter_map(|(gate, name)| Some((name.clone(), left(gate.until())?)));
+        let refused: Vec<_> = gates.refusals.views(now).collect();
+        let denied = refused.iter().filter_map(|view| {
+            let name = view.denied.clone()?;
+            (!view.retry_in.is_zero()).then_some((name, view.retry_in))
+        });
         Snapshot {
             at: now,
             enis: self.pool.enis().map(EniView::from).collect(),
@@ -38,6 +39,7 @@ impl Planner {
             targets: self.targets(),
             demand: self.demand(now),
             denied: denied.collect(),
+            refused,
             throttled_for: left(gates.throttled.until()),
             inventoried: self.inventoried,
             schedulable: self.schedulable,

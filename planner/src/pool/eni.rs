@@ -38,8 +38,8 @@ pub(crate) enum Trust {
         since: Mono,
         reads: u32,
     },
-    /// The pool managed it and no longer does (`no_manage`). It is left alone until it is managed again or its pods have
-    /// left.
+    /// The pool managed it and no longer does (`no_manage`), or another program has its link. It is left alone until it is
+    /// managed again or its pods have left.
     Unmanaged,
 }
 
@@ -75,6 +75,8 @@ pub(crate) struct Eni {
     pub device: Option<u16>,
     pub index: Option<EniIndex>,
     pub primary: bool,
+    /// This node created it, as its tag shows. Another program may still use what this node only adopted.
+    pub created_here: bool,
 
     pub phase: Phase,
     pub phase_since: Mono,
@@ -131,6 +133,7 @@ impl Eni {
             device: None,
             index: None,
             primary: false,
+            created_here: false,
             phase,
             phase_since: now,
             since: now,
@@ -192,6 +195,7 @@ impl Eni {
         self.subnet = seen.subnet.clone();
         self.subnet_cidr = seen.subnet_cidr;
         self.address = Some(seen.primary);
+        self.created_here |= seen.tagged_ours;
         if let Some(attachment) = &seen.attached {
             self.attachment = Some(attachment.id.clone());
             self.card = attachment.card;

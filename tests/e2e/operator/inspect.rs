@@ -145,7 +145,7 @@ fn a_pod_that_waits_is_shown_with_its_cause() -> Outcome {
         );
         let drawn = text(&inspect(&lab, &node, &[])?);
         assert!(
-            drawn.contains("obstacle  IAM denies ec2:AssignPrivateIpAddresses")
+            drawn.contains("refused   IAM denies ec2:AssignPrivateIpAddresses")
                 && drawn.contains("WAITING")
                 && drawn.contains("lab/pod-late"),
             "{drawn}"

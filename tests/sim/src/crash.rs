@@ -60,7 +60,7 @@ impl fmt::Display for Report {
 }
 
 /// Faults in addition to the crash, which [`enumerate_all`] combines.
-const BESIDE: [&[Fault]; 9] = [
+const BESIDE: [&[Fault]; 10] = [
     &[],
     &[Fault::LostReply],
     &[Fault::Unsent],
@@ -70,6 +70,7 @@ const BESIDE: [&[Fault]; 9] = [
     &[Fault::HostFails, Fault::WireFails],
     &[Fault::Partial, Fault::LinkLate],
     &[Fault::Denied],
+    &[Fault::Lasting],
 ];
 
 /// Kills a daemon at every point of each of these runs, and reports the results. True if there were no violations.

@@ -36,6 +36,8 @@ faults! {
     Buckets = "bucket empty",
     /// IAM denies one action [14].
     Denied = "denied",
+    /// EC2 refuses one action for a reason that somebody must remove: a quota, the account, a setting [53].
+    Lasting = "call refused",
     /// Others use every free address [12].
     Exhausted = "subnet exhausted",
     /// There is no free /28 [11].

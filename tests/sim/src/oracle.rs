@@ -280,10 +280,10 @@ fn claimed(state: &State, eni: &NetworkInterface) -> usize {
 }
 
 /// How long after the end of the faults an address may be assigned in EC2 but unused (I4): two minutes, plus the longer
-/// waits of the design. If IAM denied the list itself, it is tried again after five minutes at most.
+/// waits of the design. If IAM denied or EC2 refused the list itself, it is tried again after five minutes at most.
 #[must_use]
 pub fn address_limit(state: &State) -> Duration {
-    let denied = state.tally.of(Fault::Denied) > 0;
+    let denied = state.tally.of(Fault::Denied) + state.tally.of(Fault::Lasting) > 0;
     let policy = Duration::from_secs(if denied { 300 } else { 0 });
     Duration::from_secs(120) + grace(state) + policy
 }

@@ -15,7 +15,7 @@ use vpc_sim::random::Rng;
 /// The node has been up for a while when the daemon first starts.
 pub const BOOT: Duration = Duration::from_secs(1000);
 
-/// EC2 actions that can be denied.
+/// EC2 actions that can be denied or refused.
 const DENIABLE: [&str; 8] = [
     "CreateNetworkInterface",
     "AttachNetworkInterface",
@@ -35,7 +35,7 @@ const DENIABLE_V6: [&str; 3] = [
 ];
 
 /// Faults that last for a while.
-const LASTING: [Fault; 24] = [
+const LASTING: [Fault; 25] = [
     // Those that need an opportunity are more frequent.
     Fault::Stale,
     Fault::Stale,
@@ -52,6 +52,7 @@ const LASTING: [Fault; 24] = [
     Fault::Throttled,
     Fault::Buckets,
     Fault::Denied,
+    Fault::Lasting,
     Fault::Exhausted,
     Fault::Fragmented,
     Fault::Fresh,
@@ -109,7 +110,7 @@ pub struct Window {
     pub to: Duration,
     /// The share of calls (or other opportunities) that it affects.
     pub percent: u64,
-    /// The action that is denied.
+    /// The action that is denied or refused.
     pub action: &'static str,
 }
 
@@ -342,7 +343,7 @@ impl fmt::Display for Scenario {
         {
             let (from, to) = (from.as_secs_f64(), to.as_secs_f64());
             write!(f, " {} {percent} % {from:.0}–{to:.0} s", fault.name())?;
-            if *fault == Fault::Denied {
+            if matches!(fault, Fault::Denied | Fault::Lasting) {
                 write!(f, " ({action})")?;
             }
             f.write_str(";")?;

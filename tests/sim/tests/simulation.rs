@@ -148,4 +148,5 @@ crash_and! {
     crash_and_an_unwilling_host from 1: HostFails, WireFails;
     crash_and_partial_answers from 2: Partial, LinkLate;
     crash_and_a_denied_assign from 3: Denied;
+    crash_and_a_refused_assign from 0: Lasting;
 }

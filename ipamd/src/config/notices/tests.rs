@@ -161,6 +161,28 @@ fn malformed_tags_start_the_daemon_without_them() {
 }
 
 #[test]
+fn a_tag_that_ec2_would_refuse_is_left_out_alone() {
+    let tags = r#"{"team": "net", "aws:owner": "x"}"#;
+    let config = read(&[
+        ("ADDITIONAL_ENI_TAGS", tags),
+        ("CLUSTER_NAME", &"c".repeat(257)),
+    ]);
+    let config = config.unwrap();
+    let kept: Vec<_> = config.cloud.extra_tags.into_keys().collect();
+    assert_eq!(
+        (kept, config.cloud.cluster),
+        (vec!["team".to_owned()], None)
+    );
+    let told: Vec<_> = config.notices.iter().map(ToString::to_string).collect();
+    let named = |name: &str| told.iter().any(|text| text.contains(name));
+    assert!(
+        named("ADDITIONAL_ENI_TAGS[\"aws:owner\"] is ignored"),
+        "{told:?}"
+    );
+    assert!(named("CLUSTER_NAME"), "{told:?}");
+}
+
+#[test]
 fn a_negative_count_is_not_set() {
     let unset = read(&[]).unwrap();
     for name in [

@@ -11,7 +11,10 @@ use aws_sdk_ec2::{
 use planner::SubnetId;
 
 use super::{Aws, CallError, failed, unreadable};
-use crate::node::identity::Identity;
+use crate::{
+    ec2::codes::{self, Meaning},
+    node::identity::Identity,
+};
 
 /// The values of an interface that dry runs need.
 #[derive(Clone, Debug)]
@@ -26,8 +29,11 @@ pub enum Permission {
     Allowed,
     /// With EC2's message.
     Denied(String),
-    /// EC2 returned another error, or did not answer.
-    Unclear(String),
+    /// EC2 returned another error, with what helps against it, or did not answer.
+    Unclear {
+        message: String,
+        remedy: String,
+    },
 }
 
 type Answers = Vec<(&'static str, Permission)>;
@@ -53,9 +59,9 @@ impl Aws {
             .send()
             .await;
         let mut answers = vec![
-            ("DescribeNetworkInterfaces", permission(list)),
-            ("DescribeSubnets", permission(subnets)),
-            ("CreateNetworkInterface", permission(create)),
+            ("DescribeNetworkInterfaces", permission(&me.region, list)),
+            ("DescribeSubnets", permission(&me.region, subnets)),
+            ("CreateNetworkInterface", permission(&me.region, create)),
         ];
         if let Some(subject) = subject {
             self.about(me, subject, &mut answers).await;
@@ -76,7 +82,7 @@ impl Aws {
             .dry_run(true)
             .send()
             .await;
-        answers.push(("CreateTags", permission(tags)));
+        answers.push(("CreateTags", permission(&me.region, tags)));
         let attach = client
             .attach_network_interface()
             .network_interface_id(eni)
@@ -85,7 +91,7 @@ impl Aws {
             .dry_run(true)
             .send()
             .await;
-        answers.push(("AttachNetworkInterface", permission(attach)));
+        answers.push(("AttachNetworkInterface", permission(&me.region, attach)));
         let change = NetworkInterfaceAttachmentChanges::builder()
             .attachment_id(attachment)
             .delete_on_termination(true);
@@ -96,21 +102,24 @@ impl Aws {
             .dry_run(true)
             .send()
             .await;
-        answers.push(("ModifyNetworkInterfaceAttribute", permission(modify)));
+        answers.push((
+            "ModifyNetworkInterfaceAttribute",
+            permission(&me.region, modify),
+        ));
         let detach = client
             .detach_network_interface()
             .attachment_id(attachment)
             .dry_run(true)
             .send()
             .await;
-        answers.push(("DetachNetworkInterface", permission(detach)));
+        answers.push(("DetachNetworkInterface", permission(&me.region, detach)));
         let delete = client
             .delete_network_interface()
             .network_interface_id(eni)
             .dry_run(true)
             .send()
             .await;
-        answers.push(("DeleteNetworkInterface", permission(delete)));
+        answers.push(("DeleteNetworkInterface", permission(&me.region, delete)));
     }
 
     /// Free IPv4 addresses of each subnet.
@@ -158,7 +167,7 @@ impl Aws {
 }
 
 /// A dry run never succeeds: "allowed" is an error of its own.
-fn permission<O, E, R>(result: Result<O, SdkError<E, R>>) -> Permission
+fn permission<O, E, R>(region: &str, result: Result<O, SdkError<E, R>>) -> Permission
 where
     SdkError<E, R>: ProvideErrorMetadata,
     E: std::error::Error + 'static,
@@ -168,11 +177,17 @@ where
         Ok(_) => return Permission::Allowed,
         Err(error) => failed("dry run", &error),
     };
-    match error.code.as_deref() {
-        Some("DryRunOperation") => Permission::Allowed,
-        Some("UnauthorizedOperation" | "AccessDenied" | "AuthFailure") => {
-            Permission::Denied(error.message)
-        }
-        _ => Permission::Unclear(error.message),
+    let code = error.code.as_deref().unwrap_or_default();
+    match codes::row(code, &error.message).meaning {
+        _ if codes::plain(code) == "DryRunOperation" => Permission::Allowed,
+        Meaning::Denied => Permission::Denied(error.message),
+        _ if error.code.is_none() => Permission::Unclear {
+            message: error.message,
+            remedy: "try again; if this remains, see the message".to_owned(),
+        },
+        _ => Permission::Unclear {
+            remedy: codes::row(code, &error.message).remedy_in(region),
+            message: error.message,
+        },
     }
 }

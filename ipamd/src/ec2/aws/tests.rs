@@ -180,7 +180,7 @@ async fn a_call_is_sent_once_whatever_the_answer() {
         let client = client(&url, Duration::from_secs(20)).await;
         let error = client.call(assign()).await.unwrap_err();
         assert_eq!(error.code.as_deref(), Some(code));
-        assert_eq!(classify(&assign(), &error).class, class);
+        assert_eq!(classify(&assign(), &error, "eu-west-1").class, class);
         assert_eq!(requests.try_iter().count(), 1, "{code}");
     }
 }
@@ -195,7 +195,10 @@ async fn a_call_without_an_answer_ends_in_time_and_may_have_taken_effect() {
     let bounds = Duration::from_millis(450)..Duration::from_secs(5);
     assert!(bounds.contains(&took), "{took:?}");
     assert_eq!((error.code.as_deref(), error.refused), (None, false));
-    assert_eq!(classify(&assign(), &error).class, Class::Ambiguous);
+    assert_eq!(
+        classify(&assign(), &error, "eu-west-1").class,
+        Class::Ambiguous
+    );
     assert_eq!(requests.try_iter().count(), 1);
 }
 
@@ -207,7 +210,10 @@ async fn a_call_that_was_not_sent_has_no_effect() {
     let client = client(&url, Duration::from_secs(20)).await;
     let error = client.call(assign()).await.unwrap_err();
     assert!(error.refused, "{error}");
-    assert_eq!(classify(&assign(), &error).class, Class::Transient);
+    assert_eq!(
+        classify(&assign(), &error, "eu-west-1").class,
+        Class::Transient
+    );
 }
 
 /// An unreadable answer may have taken effect, unless the call only reads. All of its bytes come from the network, so
@@ -222,7 +228,7 @@ async fn unreadable(manner: Manner) {
         "{error}"
     );
     assert_eq!(
-        classify(&assign(), &error).class,
+        classify(&assign(), &error, "eu-west-1").class,
         Class::Ambiguous,
         "{manner:?}"
     );
@@ -231,7 +237,11 @@ async fn unreadable(manner: Manner) {
         filters: Vec::new(),
     };
     let error = client.call(list.clone()).await.unwrap_err();
-    assert_eq!(classify(&list, &error).class, Class::Transient, "{error}");
+    assert_eq!(
+        classify(&list, &error, "eu-west-1").class,
+        Class::Transient,
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -6,10 +6,10 @@ use std::{
     sync::MutexGuard,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use planner::{
-    Class, Command, EniAttachment, EniId, Failure, Observed, SubnetId,
-    ownership::{Facts, Node, Ownership, ownership},
+    Class, Command, EniAttachment, EniId, Failure, HostClaim, Observed, SecurityGroupId, SubnetId,
+    ownership::{Facts, Node, Ownership, Reason, ownership},
 };
 
 use super::{Executor, INSTANCE_TAG, unexpected};
@@ -23,11 +23,74 @@ pub(super) struct Seen {
     /// The VPC and the zone of the node, which are those of its primary ENI.
     vpc: Option<String>,
     zone: Option<String>,
-    /// ENIs that the pool manages although this node did not create them.
-    adopted: BTreeSet<EniId>,
+    /// The security groups of the primary ENI.
+    groups: Option<Vec<SecurityGroupId>>,
+    /// ENIs that the pool manages although this node did not create them, and whom to ask about them.
+    adopted: BTreeMap<EniId, String>,
+    /// ENIs that the pool has managed. What the host does with their addresses later is a stray of a DHCP client.
+    kept: BTreeSet<EniId>,
+    /// The addresses of ENIs that a previous process configured on the host.
+    configured: BTreeSet<IpAddr>,
+    /// Everything that the kernel takes for an address of the node itself.
+    own: Vec<IpNet>,
+    /// The addresses of ENIs that are left alone because of them.
+    left: BTreeMap<EniId, Vec<IpNet>>,
+}
+
+impl Seen {
+    /// An address of the ENI that the node itself uses, unless the pool has managed the ENI already.
+    fn used_by_host(&self, eni: &Interface) -> Option<IpAddr> {
+        let ours = self.kept.contains(&eni.eni) || self.configured.contains(&eni.primary.into());
+        let mut all = nets(eni).into_iter().filter(|_| !ours);
+        all.find(|net| self.uses(net)).map(|net| net.addr())
+    }
+
+    fn uses(&self, net: &IpNet) -> bool {
+        let mut own = self.own.iter();
+        own.any(|own| own.contains(net) || net.contains(own))
+    }
+
+    /// Notes the decision, for the log and for later ones.
+    fn note(&mut self, eni: &Interface, owner: &Ownership, adopted: bool) {
+        let id = &eni.eni;
+        match owner {
+            Ownership::Managed => {
+                self.kept.insert(id.clone());
+                self.left.remove(id);
+            }
+            Ownership::Unmanaged(Reason::UsedByHost(_)) => {
+                self.left.insert(id.clone(), nets(eni));
+            }
+            Ownership::Unmanaged(_) => {}
+        }
+        if adopted {
+            let origin = origin(eni);
+            if !self.adopted.contains_key(id) {
+                tracing::info!(eni = %id, %origin, "the pool manages an ENI that this node did not create");
+            }
+            self.adopted.insert(id.clone(), origin);
+        }
+    }
 }
 
 impl Executor {
+    /// The pool has managed these ENIs, and a previous process configured these addresses of ENIs on the host.
+    pub fn keep(&self, enis: impl IntoIterator<Item = EniId>, configured: BTreeSet<IpAddr>) {
+        let mut seen = self.seen();
+        seen.kept.extend(enis);
+        seen.configured = configured;
+    }
+
+    /// Takes note of everything that the host keeps from pods. True if an ENI that was left alone because of one is free now, so
+    /// that EC2's list is worth another look.
+    pub fn host_has(&self, claims: &[(IpNet, HostClaim)]) -> bool {
+        let own = claims.iter().filter(|(_, claim)| *claim == HostClaim::Own);
+        let mut seen = self.seen();
+        seen.own = own.map(|(net, _)| *net).collect();
+        let mut left = seen.left.values();
+        left.any(|nets| !nets.iter().any(|net| seen.uses(net)))
+    }
+
     /// Every ENI that is attached to this instance: one call, which is all that pods need.
     ///
     /// # Errors
@@ -105,6 +168,8 @@ impl Executor {
             let mut seen = self.seen();
             seen.vpc.clone_from(&primary.vpc);
             seen.zone.clone_from(&primary.zone);
+            let groups = Some(primary.groups.clone());
+            seen.groups = groups.filter(|groups| !groups.is_empty());
         }
         let mut inventory = Vec::with_capacity(found.len());
         for eni in found.into_values() {
@@ -136,6 +201,7 @@ impl Executor {
             zone: eni.zone.as_deref(),
             status: &eni.status,
             subnet_visible: true,
+            used_by_host: self.seen().used_by_host(&eni),
         };
         let mut subnet_cidr = None;
         if ownership(&facts, &node).is_managed() {
@@ -148,9 +214,7 @@ impl Executor {
         }
         let tagged_ours = facts.tagged_ours(&node);
         let adopted = owner.is_managed() && !facts.primary && !tagged_ours;
-        if adopted && self.seen().adopted.insert(eni.eni.clone()) {
-            tracing::info!(eni = %eni.eni, "the pool manages an ENI that this node did not create");
-        }
+        self.seen().note(&eni, &owner, adopted);
         let attached = eni
             .attachment
             .filter(|attachment| attachment.status != "detached")
@@ -188,17 +252,23 @@ impl Executor {
             }
             _ => return,
         };
-        if self.seen().adopted.contains(eni) {
+        if let Some(origin) = self.seen().adopted.get(eni) {
             let action = removal(command);
             tracing::warn!(
                 %eni,
                 action,
                 addresses,
                 prefixes,
-                "removing something of an ENI that this node did not create; if it is missed, ask who called \
-                 AttachNetworkInterface (CloudTrail shows it), and tag the ENI {NO_MANAGE_TAG}=true"
+                %origin,
+                "removing something of an ENI that this node did not create; if it is missed, its origin says whom \
+                 to ask (CloudTrail shows who called AttachNetworkInterface); tag the ENI {NO_MANAGE_TAG}=true"
             );
         }
+    }
+
+    /// `None` until EC2 has told.
+    pub(super) fn groups_of_primary(&self) -> Option<Vec<SecurityGroupId>> {
+        self.seen().groups.clone()
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -236,9 +306,10 @@ impl Executor {
             .into_iter()
             .find(|(id, _)| id == subnet)
             .map(|(_, cidr)| cidr);
-        let cidr = cidr.ok_or_else(|| Failure {
-            class: Class::NotFound,
-            message: format!("subnet {subnet} is not visible to this account"),
+        let cidr = cidr.ok_or_else(|| {
+            let message =
+                format!("DescribeSubnets: subnet {subnet} is not visible to this account");
+            Failure::new(Class::NotFound, message)
         })?;
         self.subnets
             .lock()
@@ -246,6 +317,38 @@ impl Executor {
             .insert(subnet.clone(), cidr);
         Ok(cidr)
     }
+}
+
+/// Every address of an ENI, its own one first.
+fn nets(eni: &Interface) -> Vec<IpNet> {
+    let addresses = [eni.primary]
+        .into_iter()
+        .chain(eni.secondary.iter().copied());
+    let addresses = addresses.map(|address| IpNet::from(IpAddr::V4(address)));
+    addresses.chain(eni.prefixes.iter().copied()).collect()
+}
+
+/// Whom to ask about an ENI: its description, its creator, the account of its attachment and its tags.
+pub(super) fn origin(eni: &Interface) -> String {
+    let attachment = eni.attachment.as_ref();
+    let account = attachment.and_then(|attachment| attachment.account.as_deref());
+    let tags = eni.tags.iter().map(|(key, value)| format!("{key}={value}"));
+    let tags: Vec<_> = tags.collect();
+    let parts = [
+        ("description", Some(eni.description.as_str())),
+        ("created by", eni.requester.as_deref()),
+        ("attached to an instance of", account),
+        ("tags", Some(&tags.join(", "))),
+    ];
+    let known = parts.into_iter().filter_map(|(name, text)| {
+        let text = text.filter(|text| !text.is_empty())?;
+        Some(format!("{name}: {text}"))
+    });
+    let known: Vec<_> = known.collect();
+    if known.is_empty() {
+        return "unknown".to_owned();
+    }
+    known.join("; ")
 }
 
 const fn removal(command: &Command) -> &'static str {

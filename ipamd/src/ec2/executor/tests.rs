@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, net::Ipv4Addr};
 
-use planner::{Amount, EniSpec, Mac, Op};
+use planner::{Amount, EniSpec, HostClaim, Mac, Op};
 
 use super::*;
 use crate::ec2::{
@@ -81,10 +81,14 @@ fn interface(id: &str) -> Interface {
         status: "in-use".into(),
         interface_type: "interface".into(),
         managed_by_aws: false,
+        groups: vec!["sg-9".into()],
+        description: "made by hand".into(),
+        requester: Some("111122223333".into()),
         tags: BTreeMap::new(),
         attachment: Some(Attachment {
             id: AttachmentId::from("eni-attach-1"),
             instance: Some(ME.into()),
+            account: Some("111122223333".into()),
             card: 0,
             device: 1,
             status: "attached".into(),
@@ -352,4 +356,126 @@ async fn a_repeated_create_is_the_same_to_the_letter() {
         .map(|call| format!("{call:?}"))
         .collect();
     assert_eq!(asked[0], asked[1]);
+}
+
+fn create(token: &str) -> Command {
+    Command::CreateEni {
+        op: Op(1),
+        token: token.into(),
+        spec: EniSpec {
+            subnet: SubnetId::from("subnet-1"),
+            security_groups: vec!["sg-1".into()],
+            card: 0,
+            amount: Amount::Addresses(9),
+        },
+    }
+}
+
+/// Somebody may delete a group that the primary ENI had at boot.
+#[tokio::test]
+async fn new_enis_get_the_groups_that_the_primary_eni_has_now() {
+    let made = || Ok(Reply::Interface(Box::new(interface("eni-1"))));
+    let primary = Interface {
+        mac: OUR_MAC,
+        ..interface("eni-0")
+    };
+    let list = Ok(Reply::Interfaces(vec![primary]));
+    let (executor, ec2) = executor(true, vec![made(), list, made(), made()]);
+    executor.run(create("first")).await.unwrap();
+    executor.attached().await.unwrap();
+    executor.run(create("first")).await.unwrap();
+    executor.run(create("second")).await.unwrap();
+    let asked = ec2.asked.lock().unwrap();
+    let groups: Vec<_> = asked
+        .iter()
+        .filter_map(|call| match call {
+            Call::CreateNetworkInterface { groups, .. } => Some(groups[0].0.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(groups, ["sg-1", "sg-1", "sg-9"], "a repetition is the same");
+}
+
+#[tokio::test]
+async fn what_is_removed_from_an_adopted_eni_is_logged_with_whom_to_ask() {
+    let eni = tagged(interface("eni-1"), "team", "storage");
+    let words = super::describe::origin(&eni);
+    for word in ["made by hand", "111122223333", "team=storage"] {
+        assert!(words.contains(word), "{words}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_has_ec2s_code_once_and_a_remedy_with_the_region() {
+    let quota = CallError {
+        action: "CreateNetworkInterface",
+        code: Some("NetworkInterfaceLimitExceeded".into()),
+        message: "NetworkInterfaceLimitExceeded: You have reached the limit.".into(),
+        refused: true,
+    };
+    let (executor, _) = executor(true, vec![Err(quota)]);
+    let failure = executor.run(create("token")).await.unwrap_err();
+    assert_eq!(
+        failure.message,
+        "CreateNetworkInterface: NetworkInterfaceLimitExceeded: You have reached the limit"
+    );
+    for word in [
+        "Network interfaces per Region",
+        "Service Quotas",
+        "eu-west-1",
+    ] {
+        assert!(failure.remedy.contains(word), "{}", failure.remedy);
+    }
+}
+
+async fn adopts(executor: &Executor) -> bool {
+    executor.attached().await.unwrap()[0].managed
+}
+
+fn list_of(eni: &Interface) -> Result<Reply, CallError> {
+    Ok(Reply::Interfaces(vec![eni.clone()]))
+}
+
+fn own_nets(nets: &[&str]) -> Vec<(IpNet, HostClaim)> {
+    let nets = nets.iter().map(|net| net.parse().unwrap());
+    nets.map(|net| (net, HostClaim::Own)).collect()
+}
+
+#[tokio::test]
+async fn an_eni_whose_addresses_the_host_uses_is_adopted_when_the_host_drops_them() {
+    let eni = interface("eni-1");
+    for own in ["10.0.0.9/32", "10.0.0.10/32", "10.0.0.0/24"] {
+        let (executor, _) = executor(true, vec![list_of(&eni), list_of(&eni)]);
+        assert!(
+            !executor.host_has(&own_nets(&[own])),
+            "nothing is known yet"
+        );
+        assert!(!adopts(&executor).await, "{own}");
+        assert!(!executor.host_has(&own_nets(&[own, "10.9.0.1/32"])));
+        assert!(executor.host_has(&[]), "the list is worth another look");
+        assert!(adopts(&executor).await, "{own}");
+    }
+}
+
+#[tokio::test]
+async fn an_adopted_eni_is_kept_although_a_dhcp_client_configures_it_later() {
+    let eni = interface("eni-1");
+    let (executor, _) = executor(true, vec![list_of(&eni), list_of(&eni)]);
+    assert!(adopts(&executor).await);
+    executor.host_has(&own_nets(&["10.0.0.9/32"]));
+    assert!(adopts(&executor).await);
+}
+
+#[tokio::test]
+async fn a_restart_keeps_what_the_pool_has_managed() {
+    let eni = interface("eni-1");
+    let own = own_nets(&["10.0.0.9/32"]);
+    let (recorded, _) = executor(true, vec![list_of(&eni)]);
+    recorded.keep([EniId::from("eni-1")], [].into());
+    recorded.host_has(&own);
+    assert!(adopts(&recorded).await, "the state file has it");
+    let (configured, _) = executor(true, vec![list_of(&eni)]);
+    configured.keep([], [IpAddr::from([10, 0, 0, 9])].into());
+    configured.host_has(&own);
+    assert!(adopts(&configured).await, "the kernel has our rule for it");
 }

@@ -13,7 +13,7 @@ use proto::refusal::cni_code;
 use repo_checks::catalogue;
 
 use super::*;
-use crate::runtime::worker::Gone;
+use crate::{ec2::codes, runtime::worker::Gone};
 
 const PART: &str = "From the daemon";
 
@@ -50,20 +50,47 @@ fn of_planner() -> Vec<P> {
         P::Throttled { retry_in: soon },
         P::Denied {
             action: "ec2:CreateNetworkInterface".into(),
+            why: None,
         },
+        P::Denied {
+            action: "ec2:CreateTags".into(),
+            why: Some("no identity-based policy allows the ec2:CreateTags action".into()),
+        },
+        of_ec2(
+            "NetworkInterfaceLimitExceeded",
+            "You've reached the limit on the number of network interfaces that you can create in this Region",
+        ),
+        of_ec2("PendingVerification", "Your account is currently being verified"),
+        of_ec2("InvalidGroup.NotFound", "The security group 'sg-1' does not exist"),
         P::Unreachable {
             message: "AssignPrivateIpAddresses: no answer within 10 s".into(),
+            remedy: String::new(),
             retry_in: soon,
         },
         P::Unreachable {
             message: "the list of this node's interfaces has not arrived yet".into(),
+            remedy: String::new(),
             retry_in: Duration::ZERO,
+        },
+        P::Unreachable {
+            message: "CreateNetworkInterface: InternalError: An internal error has occurred".into(),
+            remedy: codes::row("InternalError", "").remedy_in("eu-west-1"),
+            retry_in: soon,
         },
         P::EniLimit {
             why: "m5.large supports 3 ENIs; 2 are in the pool, 1 are not managed by it".into(),
         },
         P::Stopping,
     ]
+}
+
+/// A refusal of CreateNetworkInterface, as the planner passes it on.
+fn of_ec2(code: &str, message: &str) -> P {
+    P::Refused {
+        message: format!("CreateNetworkInterface: {code}: {message}"),
+        remedy: codes::row(code, message).remedy_in("eu-west-1"),
+        retry_in: Duration::from_secs(8),
+    }
 }
 
 /// Does not compile if the planner has another kind. Add this kind to the list above too.
@@ -76,6 +103,7 @@ fn known(refusal: P) -> P {
         | P::Exhausted { .. }
         | P::Throttled { .. }
         | P::Denied { .. }
+        | P::Refused { .. }
         | P::Unreachable { .. }
         | P::EniLimit { .. }
         | P::Stopping => refusal,

@@ -122,6 +122,7 @@ impl Upstream {
             "SUBNET_EXHAUSTED",
             "EC2_THROTTLED",
             "EC2_DENIED",
+            "EC2_REFUSED",
             "EC2_UNREACHABLE",
             "ENI_LIMIT",
             "POD_LIMIT",

@@ -15,6 +15,7 @@ use crate::{
             Aws,
             dry_run::{Permission, Subject},
         },
+        codes,
     },
     node::{identity::Identity, metadata::Metadata},
 };
@@ -40,7 +41,7 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
             hop_limit(&aws, &me).await,
         ],
         Family::V6 => vec![
-            list_only(&attached),
+            list_only(&attached, &me.region),
             Check::skipped("subnets", "an IPv6 subnet has room for every node"),
             hop_limit(&aws, &me).await,
         ],
@@ -48,15 +49,18 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
 }
 
 /// An IPv6 node creates and deletes no ENIs: a policy that does not allow it is correct.
-fn list_only(described: &Result<Vec<Interface>, CallError>) -> Check {
-    let findings = described.as_ref().err().map(unanswered);
+fn list_only(described: &Result<Vec<Interface>, CallError>, region: &str) -> Check {
+    let findings = described
+        .as_ref()
+        .err()
+        .map(|error| unanswered(error, region));
     let seen = "DescribeNetworkInterfaces allowed; AssignIpv6Addresses, the one other action that is needed, has no dry run";
     Check::new("iam", seen, findings.into_iter().collect())
 }
 
-fn unanswered(error: &CallError) -> Finding {
-    if error.code.is_some() {
-        return denied_list(error);
+fn unanswered(error: &CallError, region: &str) -> Finding {
+    if let Some(code) = &error.code {
+        return refused_list(error, codes::row(code, &error.message).remedy_in(region));
     }
     failure(
         "EC2 cannot be called",
@@ -87,7 +91,7 @@ async fn iam(
     if let Err(error) = described
         && error.code.is_none()
     {
-        return Check::new(NAME, "", vec![unanswered(error)]);
+        return Check::new(NAME, "", vec![unanswered(error, &me.region)]);
     }
     // A policy that is restricted by tags allows changes only for the pool's own ENIs, so one of those is used if there
     // is one.
@@ -110,7 +114,7 @@ async fn iam(
     let mut findings: Vec<Finding> = described
         .as_ref()
         .err()
-        .map(unanswered)
+        .map(|error| unanswered(error, &me.region))
         .into_iter()
         .collect();
     for (action, permission) in &answers {
@@ -122,11 +126,11 @@ async fn iam(
                 effect_of(action),
                 "allow the action in the node role's policy; a permission boundary or an SCP may deny it too",
             )),
-            Permission::Unclear(message) => Some(warning(
+            Permission::Unclear { message, remedy } => Some(warning(
                 format!("could not test ec2:{action}"),
                 message.clone(),
                 "it is not known whether IAM allows it",
-                "try again; if this remains, see the message",
+                remedy.clone(),
             )),
         });
     }
@@ -137,12 +141,12 @@ async fn iam(
     Check::new(NAME, seen, findings)
 }
 
-fn denied_list(error: &CallError) -> Finding {
+fn refused_list(error: &CallError, remedy: String) -> Finding {
     failure(
         "EC2 does not list the attached ENIs",
         error.to_string(),
         "the pool serves the known addresses and does not grow",
-        "allow ec2:DescribeNetworkInterfaces; RequestExpired means that the node's clock is wrong",
+        remedy,
     )
 }
 

@@ -61,6 +61,7 @@ pub(super) fn pool(view: Option<&View>) -> Check {
     let totals = view.totals;
     let used = totals.assigned + totals.reserved;
     let mut findings: Vec<_> = view.obstacles.iter().map(obstacle).collect();
+    findings.extend(view.refused.iter().map(refused));
     let late = view.waiting.iter().filter(|w| w.waited_ms >= LONG_MS);
     if let Some(first) = late.clone().max_by_key(|w| w.waited_ms) {
         findings.push(failure(
@@ -131,8 +132,24 @@ fn obstacle(obstacle: &v1::Obstacle) -> Finding {
             human_duration(obstacle.for_ms)
         ),
         "the pool cannot grow: pods beyond the free addresses wait",
-        "an IAM denial needs the node role's policy, an empty subnet addresses, throttling fewer calls in the account",
+        "an empty subnet needs addresses, throttling fewer calls in the account",
     )
+}
+
+/// The last refusal of an action, however long ago: it was not done since.
+fn refused(refused: &v1::RefusedAction) -> Finding {
+    let effect = if refused.stops_growth {
+        "the pool cannot grow: pods beyond the free addresses wait"
+    } else {
+        "what the pool no longer needs stays in EC2"
+    };
+    let remedy = match refused.remedy.as_str() {
+        "" => "EC2's message says why",
+        remedy => remedy,
+    };
+    let age = human_duration(refused.age_ms);
+    let evidence = format!("{}; {age} ago", refused.message);
+    warning(refused.what.clone(), evidence, effect, remedy.to_owned())
 }
 
 fn number(n: usize) -> u32 {

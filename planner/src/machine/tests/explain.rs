@@ -48,6 +48,7 @@ fn an_obstacle_is_named() {
     let denied = || {
         Fault::Refuse(Class::Denied {
             action: "ec2:AssignPrivateIpAddresses".into(),
+            why: None,
         })
     };
     for action in [Action::Assign, Action::Create] {

@@ -18,6 +18,7 @@ fn ip_targets(warm: u32, minimum: u32) -> Config {
 fn denied(action: &str) -> Fault {
     Fault::Refuse(Class::Denied {
         action: action.into(),
+        why: None,
     })
 }
 

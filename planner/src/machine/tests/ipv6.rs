@@ -100,6 +100,7 @@ fn a_refusal_is_not_the_end() {
     let mut world = World::bare("m5.large", config());
     let denied = Class::Denied {
         action: "ec2:AssignIpv6Addresses".into(),
+        why: None,
     };
     world.fault(
         Action::Assign,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::{Fault, World};
-use crate::{Amount, Class, Command, Config, Obstacle, Ticket, gate::Action};
+use crate::{Amount, Class, Command, Config, Obstacle, Rest, Ticket, gate::Action};
 
 /// No warm target is set, and the primary ENI has these addresses.
 fn holding(addresses: u16, config: Config) -> World {
@@ -92,11 +92,13 @@ fn cooling_addresses_are_reported_if_the_pool_must_not_grow() {
 fn an_ec2_refusal_is_reported_although_the_pod_gets_an_address() {
     let denied = Class::Denied {
         action: "ec2:CreateNetworkInterface".into(),
+        why: None,
     };
     let exhausted = Class::Exhausted;
     for (class, obstacle) in [
         (Class::Throttled { retry_after: None }, Obstacle::Throttled),
         (denied, Obstacle::Denied),
+        (Class::Refused(Rest::Long), Obstacle::Refused),
         (exhausted, Obstacle::SubnetExhausted),
         (Class::Transient, Obstacle::Unreachable),
     ] {

@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::world::{Fault, World, sandbox};
-use crate::{Class, Command, Config, Event, Ticket, gate::Action, rng::Rng, snapshot::Phase};
+use crate::{Class, Command, Config, Event, Rest, Ticket, gate::Action, rng::Rng, snapshot::Phase};
 
 const ACTIONS: [Action; 10] = [
     Action::Create,
@@ -127,7 +127,7 @@ impl Run {
 
     fn fault(&mut self) {
         let action = ACTIONS[self.pick(ACTIONS.len())];
-        let fault = match self.pick(11) {
+        let fault = match self.pick(13) {
             0 => Fault::LoseReply,
             1 => Fault::Silence,
             2 => Fault::Refuse(Class::Throttled {
@@ -139,9 +139,12 @@ impl Run {
             6 => Fault::Refuse(Class::NotFound),
             7 => Fault::Refuse(Class::Denied {
                 action: "ec2:Something".into(),
+                why: None,
             }),
             8 => Fault::Refuse(Class::InUse),
             9 => Fault::Refuse(Class::Transient),
+            10 => Fault::Refuse(Class::Refused(Rest::Short)),
+            11 => Fault::Refuse(Class::Refused(Rest::Long)),
             _ => Fault::Refuse(Class::Ambiguous),
         };
         // The host has its own failures. NotFound must not be false, because the planner believes it.

@@ -347,12 +347,7 @@ impl World {
             .get_mut(&action)
             .filter(|faults| !faults.is_empty())
             .map(|faults| faults.remove(0));
-        let failure = |class| {
-            Err(Failure {
-                class,
-                message: "as told".into(),
-            })
-        };
+        let failure = |class| Err(Failure::new(class, "as told"));
         match fault {
             Some(Fault::Refuse(class)) => self.answer(op, failure(class)),
             Some(Fault::LoseReply) => {
@@ -363,10 +358,8 @@ impl World {
                 drop(self.apply(command));
             }
             None => {
-                let result = self.apply(command).map_err(|class| Failure {
-                    class,
-                    message: "EC2 says no".into(),
-                });
+                let result = self.apply(command);
+                let result = result.map_err(|class| Failure::new(class, "EC2 says no"));
                 self.answer(op, result);
             }
         }

@@ -20,6 +20,8 @@ trials!(
     a_denied_action_is_named,
     throttling_is_named,
     an_unreachable_ec2_is_named,
+    case_19_a_quota_is_named_with_its_region_and_where_to_raise_it,
+    case_19_refusals_of_the_account_have_ec2s_code_once_and_a_fitting_remedy,
     a_waiting_add_is_served_by_the_first_address,
     a_lost_create_reply_makes_no_second_eni,
     del_cancels_a_waiting_add,
@@ -91,9 +93,64 @@ fn an_unreachable_ec2_is_named() -> Outcome {
         &[
             "EC2 is not available",
             "InternalError",
-            "route to the EC2 endpoint",
+            "AWS Health Dashboard",
         ],
     )
+}
+
+/// Case 19 of the public reports.
+fn case_19_a_quota_is_named_with_its_region_and_where_to_raise_it() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = full_node(&lab)?;
+    let quota = "NetworkInterfaceLimitExceeded";
+    let fault = Fault::error(Action::CreateNetworkInterface, u32::MAX, quota);
+    lab.sim.faults().push(fault);
+    let region = lab.sim.world().region().to_owned();
+    let words = [
+        "EC2 refuses CreateNetworkInterface: NetworkInterfaceLimitExceeded",
+        "Network interfaces per Region",
+        "Service Quotas",
+        &region,
+    ];
+    let refused = add_within(&node, 3)?;
+    expect_refusal(&node, &refused, Reason::Ec2Refused, &words)?;
+    let text = refused.error_text();
+    assert_eq!(text.matches(quota).count(), 1, "{text}");
+    assert!(!text.contains("MAX_ENI") && !text.contains("DNS"), "{text}");
+    // The quota is raised: the next pod does not wait for the rest of a pause, which would be longer than its deadline.
+    lab.sim.faults().clear();
+    node.add_pod("served")?;
+    Ok(())
+}
+
+fn case_19_refusals_of_the_account_have_ec2s_code_once_and_a_fitting_remedy() -> Outcome {
+    for (code, remedy) in [
+        ("OptInRequired", "subscribe the account to EC2"),
+        ("Blocked", "AWS Support"),
+        ("PendingVerification", "wait for AWS to verify the account"),
+        (
+            "InvalidGroup.NotFound",
+            "give the primary ENI security groups",
+        ),
+        ("TagPolicyViolation", "ADDITIONAL_ENI_TAGS"),
+        (
+            "SecurityGroupsPerInterfaceLimitExceeded",
+            "fewer security groups",
+        ),
+        ("AuthFailure", "credentials"),
+    ] {
+        let lab = Lab::start(SimConfig::default())?;
+        let node = full_node(&lab)?;
+        let fault = Fault::error(Action::CreateNetworkInterface, u32::MAX, code);
+        lab.sim.faults().push(fault);
+        let refused = add_within(&node, 3)?;
+        let words = ["EC2 refuses CreateNetworkInterface", code, remedy];
+        expect_refusal(&node, &refused, Reason::Ec2Refused, &words)?;
+        let text = refused.error_text();
+        assert_eq!(text.matches(code).count(), 1, "{text}");
+        assert!(!text.contains("DNS"), "{text}");
+    }
+    Ok(())
 }
 
 fn slots_in_use_according_to_ec2_are_named() -> Outcome {

@@ -12,7 +12,8 @@ trials!(
     a_full_node_is_found,
     addresses_that_ec2_does_not_confirm_are_found,
     foreign_interfaces_that_take_slots_are_found,
-    pods_that_wait_for_long_are_found
+    pods_that_wait_for_long_are_found,
+    the_last_refusal_of_each_action_is_found_until_the_action_succeeds
 );
 
 fn a_full_node_is_found() -> Outcome {
@@ -71,6 +72,59 @@ fn pods_that_wait_for_long_are_found() -> Outcome {
         assert!(found, "{:#?}", told.findings());
         told.finds("pool", "IAM denies ec2:")
     })
+}
+
+fn the_last_refusal_of_each_action_is_found_until_the_action_succeeds() -> Outcome {
+    let examined = DoctorNode::start("t3.small", SimConfig::default())?;
+    for (action, code) in [
+        (Action::AssignPrivateIpAddresses, "OptInRequired"),
+        (
+            Action::CreateNetworkInterface,
+            "NetworkInterfaceLimitExceeded",
+        ),
+    ] {
+        let always = Fault::error(action, u32::MAX, code);
+        examined.lab.sim.faults().push(always);
+    }
+    for n in 0..2 {
+        examined.node.add_pod(&format!("pod{n}"))?;
+    }
+    let refused = || {
+        [
+            "EC2 refuses AssignPrivateIpAddresses",
+            "EC2 refuses CreateNetworkInterface",
+        ]
+        .iter()
+        .all(|what| examined.finds("pool", what).is_ok())
+    };
+    let limit = Duration::from_secs(30);
+    assert!(
+        eventually(limit, refused),
+        "{:#?}",
+        examined.told()?.findings()
+    );
+    let shown = examined
+        .node
+        .ask(&examined.lab.sim.ec2_endpoint(), &["inspect"])?;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for words in ["refused   EC2 refuses", "OptInRequired", "Service Quotas"] {
+        assert!(shown.contains(words), "{shown}");
+    }
+    examined.lab.sim.faults().clear();
+    for n in 2..6 {
+        examined.node.add_pod(&format!("pod{n}"))?;
+    }
+    let over = || {
+        examined
+            .finds("pool", "EC2 refuses CreateNetworkInterface")
+            .is_err()
+    };
+    assert!(
+        eventually(limit, over),
+        "{:#?}",
+        examined.told()?.findings()
+    );
+    Ok(())
 }
 
 fn foreign_interfaces_that_take_slots_are_found() -> Outcome {

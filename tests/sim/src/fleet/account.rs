@@ -263,6 +263,9 @@ impl Ledger {
             status: "in-use".to_owned(),
             interface_type: "interface".to_owned(),
             managed_by_aws: false,
+            groups: Vec::new(),
+            description: String::new(),
+            requester: None,
             tags: [].into(),
             attachment: None,
         }
@@ -314,6 +317,7 @@ fn attachment(eni: &EniId, node: usize, device: u16) -> Attachment {
     Attachment {
         id: AttachmentId(format!("eni-attach-{}", &eni.0[4..])),
         instance: Some(instance(node)),
+        account: None,
         card: 0,
         device,
         status: "attached".to_owned(),

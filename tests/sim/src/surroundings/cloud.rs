@@ -2,8 +2,11 @@
 
 use std::{future::pending, sync::Arc, time::Duration};
 
-use ipamd::ec2::api::{Call, CallError, CallFuture, Ec2, Reply};
-use planner::Amount;
+use ipamd::ec2::{
+    api::{Call, CallError, CallFuture, Ec2, Reply},
+    codes::{Meaning, TABLE},
+};
+use planner::{Amount, Rest};
 use tokio::time::sleep;
 use vpc_sim::{Action, error::ApiError};
 
@@ -99,7 +102,10 @@ impl State {
             return plain;
         };
         self.count(fault, now);
-        let failure = Some(failure_of(call, fault));
+        let failure = Some(match fault {
+            Fault::Lasting => lasting(call, self.calls.below(u64::MAX)),
+            fault => failure_of(call, fault),
+        });
         match fault {
             Fault::LostReply => Fate {
                 after: full.saturating_sub(half),
@@ -131,6 +137,10 @@ impl State {
         let denied = self.scenario.window(Fault::Denied, now);
         if denied.is_some_and(|window| window.action == call.action()) {
             return Some(Fault::Denied);
+        }
+        let refused = self.scenario.window(Fault::Lasting, now);
+        if refused.is_some_and(|window| window.action == call.action()) {
+            return Some(Fault::Lasting);
         }
         if self.is_fresh(call, now) && self.strikes(Fault::Fresh, now) {
             return Some(Fault::Fresh);
@@ -270,6 +280,22 @@ fn failure_of(call: &Call, fault: Fault) -> CallError {
         code: code.map(str::to_owned),
         message: fault.name().to_owned(),
         refused,
+    }
+}
+
+/// One of the codes with which EC2 refuses a call for long.
+fn lasting(call: &Call, draw: u64) -> CallError {
+    let rows = TABLE
+        .iter()
+        .filter(|row| row.meaning == Meaning::Refused(Rest::Long));
+    let rows: Vec<_> = rows.collect();
+    let at = usize::try_from(draw).unwrap_or(0) % rows.len();
+    let (code, words) = (rows[at].code, rows[at].saying.unwrap_or(rows[at].text));
+    CallError {
+        action: call.action(),
+        code: Some(code.to_owned()),
+        message: format!("{code}: {words}"),
+        refused: true,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use ipamd::ec2::api::{Attachment, Call, Interface, Reply};
 use ipnet::IpNet;
-use planner::{Amount, AttachmentId, EniId, Mac, SubnetId};
+use planner::{Amount, AttachmentId, EniId, Mac, SecurityGroupId, SubnetId};
 use vpc_sim::{
     error::ApiError,
     ids,
@@ -44,10 +44,18 @@ pub fn interface(seen: &NetworkInterface) -> Interface {
         status: seen.status().to_owned(),
         interface_type: seen.interface_type.name().to_owned(),
         managed_by_aws: seen.requester_managed,
+        groups: seen
+            .groups
+            .iter()
+            .map(|group| SecurityGroupId(group.0.clone()))
+            .collect(),
+        description: seen.description.clone(),
+        requester: None,
         tags: seen.tags.clone(),
         attachment: seen.attachment.as_ref().map(|attachment| Attachment {
             id: AttachmentId(attachment.id.0.clone()),
             instance: Some(attachment.instance.0.clone()),
+            account: None,
             card: narrow(attachment.card),
             device: narrow(attachment.device),
             status: attachment.state.name().to_owned(),

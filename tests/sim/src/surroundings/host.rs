@@ -131,8 +131,5 @@ impl EniHost for Host {
 }
 
 fn failure(message: &str) -> Failure {
-    Failure {
-        class: Class::Host,
-        message: message.to_owned(),
-    }
+    Failure::new(Class::Host, message)
 }

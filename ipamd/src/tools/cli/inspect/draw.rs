@@ -90,6 +90,21 @@ fn head(view: &View, text: &mut String) {
             ),
         );
     }
+    for refused in &view.refused {
+        let next = match refused.retry_ms {
+            0 => "the next try is due".to_owned(),
+            wait => format!("the next try is in {}", human_duration(wait)),
+        };
+        let age = human_duration(refused.age_ms);
+        line(
+            text,
+            &format!("refused   {}, {age} ago, {next}", refused.what),
+        );
+        line(text, &format!("          {}", refused.message));
+        if !refused.remedy.is_empty() {
+            line(text, &format!("          {}", refused.remedy));
+        }
+    }
     for setting in &view.settings {
         let why = match setting.kind.as_str() {
             "ignored" => "is ignored: expected",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{count, denied, full, ip_targets, many, served_in_spite_of};
 use crate::{
-    Amount, Class, Command, Config, Refusal, SubnetId,
+    Amount, Class, Command, Config, Event, Refusal, Rest, SubnetId,
     gate::Action,
     machine::tests::world::{Fault, World},
 };
@@ -177,7 +177,8 @@ fn a_denied_action_is_the_cause_and_rests_alone() {
     assert_eq!(
         world.refused[&ticket],
         Refusal::Denied {
-            action: "ec2:CreateNetworkInterface".into()
+            action: "ec2:CreateNetworkInterface".into(),
+            why: None,
         }
     );
     let from = world.log.len();
@@ -189,11 +190,15 @@ fn a_denied_action_is_the_cause_and_rests_alone() {
 
 #[test]
 fn a_denied_unassign_does_not_stop_growth() {
+    let denied = denied("ec2:UnassignPrivateIpAddresses");
+    for fault in [denied, refused(Rest::Long), refused(Rest::Short)] {
+        an_unassign_fails_with(&fault);
+    }
+}
+
+fn an_unassign_fails_with(fault: &Fault) {
     let mut world = World::new("m5.large", ip_targets(1, 3));
-    world.fault(
-        Action::Unassign,
-        many(&denied("ec2:UnassignPrivateIpAddresses")),
-    );
+    world.fault(Action::Unassign, many(fault));
     for n in 0..5 {
         world.add(n);
     }
@@ -213,6 +218,74 @@ fn a_denied_unassign_does_not_stop_growth() {
             .iter()
             .all(|ticket| world.granted.contains_key(ticket))
     );
+}
+
+fn refused(rest: Rest) -> Fault {
+    Fault::Refuse(Class::Refused(rest))
+}
+
+#[test]
+fn what_ec2_refuses_is_named_rests_alone_and_resumes_soon_after_its_cause_is_gone() {
+    let mut world = full();
+    world.fault(Action::Create, many(&refused(Rest::Long)));
+    let ticket = world.add_within(9, 40);
+    world.run(40);
+    let Refusal::Refused { retry_in, .. } = &world.refused[&ticket] else {
+        panic!("{:?}", world.refused)
+    };
+    assert!(*retry_in <= Duration::from_secs(15), "while a pod waits");
+    let snapshot = world.planner.snapshot(world.now);
+    let told: Vec<_> = snapshot.refused.iter().map(|view| view.action).collect();
+    assert_eq!(told, ["CreateNetworkInterface"]);
+
+    let from = world.log.len();
+    world.add_within(9, 600);
+    world.run(600);
+    let tries = count(&world, from, |c| matches!(c, Command::CreateEni { .. }));
+    assert!(
+        (30..=90).contains(&tries),
+        "{tries} in ten minutes with a pod"
+    );
+
+    world.faults.clear();
+    let waits = world.add_within(10, 60);
+    world.run(30);
+    assert!(world.granted.contains_key(&waits));
+    assert!(world.planner.snapshot(world.now).refused.is_empty());
+}
+
+#[test]
+fn a_refusal_that_passes_by_itself_costs_seconds() {
+    served_in_spite_of(Action::Create, vec![refused(Rest::Short); 3]);
+    served_in_spite_of(Action::Attach, vec![refused(Rest::Short); 3]);
+}
+
+/// The list shows which groups the primary ENI has by now.
+#[test]
+fn a_missing_security_group_rests_growth_and_asks_for_the_list() {
+    let mut world = full();
+    let asked = world.planner.counters().describes;
+    world.fault(Action::Create, many(&Fault::Refuse(Class::NotFound)));
+    let ticket = world.add_within(9, 20);
+    world.run(20);
+    assert!(
+        matches!(world.refused[&ticket], Refusal::Refused { .. }),
+        "{:?}",
+        world.refused
+    );
+    assert!(world.planner.counters().describes > asked);
+}
+
+/// The reason may be in the ENI: another one gets a chance, and the refused one does not stay.
+#[test]
+fn an_eni_that_may_not_be_attached_is_replaced() {
+    let mut world = full();
+    world.fault(Action::Attach, vec![refused(Rest::Long); 5]);
+    let ticket = world.add_within(9, 300);
+    world.run(300);
+    assert!(world.granted.contains_key(&ticket), "{:?}", world.refused);
+    assert_eq!(world.planner.counters().deletes, 1);
+    assert_eq!(world.enis.len(), 2);
 }
 
 /// Row 15.
@@ -243,6 +316,28 @@ fn a_link_that_never_comes_costs_its_eni() {
     world.run(10);
     assert!(world.granted.contains_key(&tickets));
     assert_eq!(world.planner.counters().deletes, 1);
+}
+
+/// A container may have its link.
+#[test]
+fn an_eni_of_others_whose_link_never_comes_is_left_to_them() {
+    let mut world = full();
+    let id = world.foreign(1, true);
+    world.enis.get_mut(&id).unwrap().observed.tagged_ours = false;
+    world.fault(Action::Configure, vec![Fault::Refuse(Class::Host); 4]);
+    let list = world.listing();
+    world.send(Event::Inventory(list));
+    world.run(600);
+    assert!(world.enis[&id].observed.attached.is_some());
+    let counters = world.planner.counters();
+    assert_eq!((counters.detaches, counters.deletes), (0, 0));
+    let list = world.listing();
+    world.send(Event::Inventory(list));
+    world.run(10);
+    assert!(
+        world.enis[&id].configured,
+        "the next list is another chance"
+    );
 }
 
 /// The last single addresses are returned when prefixes are available again.
