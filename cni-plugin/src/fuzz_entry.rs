@@ -98,6 +98,7 @@ fn granted() -> Granted {
         gateway: [169, 254, 1, 1].into(),
         host: end("eni0123456789a"),
         pod: end("eth0"),
+        secondary: false,
     }
 }
 

@@ -49,6 +49,8 @@ pub struct Granted {
     pub gateway: IpAddr,
     pub host: Interface,
     pub pod: Interface,
+    /// Another interface of the sandbox has its default route.
+    pub secondary: bool,
 }
 
 impl TryFrom<AddReply> for Granted {
@@ -60,6 +62,7 @@ impl TryFrom<AddReply> for Granted {
             gateway: ip("gateway", &reply.gateway)?,
             host: interface("host", reply.host)?,
             pod: interface("pod", reply.pod)?,
+            secondary: reply.secondary,
         })
     }
 }
@@ -101,8 +104,10 @@ impl Granted {
         }
         list(&mut result, "ips")?.push(ip);
 
-        let default = json!({"dst": family.everything, "gw": self.gateway.to_string()});
-        list(&mut result, "routes")?.push(default);
+        if !self.secondary {
+            let default = json!({"dst": family.everything, "gw": self.gateway.to_string()});
+            list(&mut result, "routes")?.push(default);
+        }
         Ok(Value::Object(result))
     }
 }

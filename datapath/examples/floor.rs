@@ -66,6 +66,7 @@ fn measure(count: u16, bare: &[(String, f64)]) -> io::Result<()> {
         .collect();
     let links: Vec<PodLink> = (1..=count).map(pod_link).collect();
     let mut times: [Vec<f64>; STEPS.len()] = Default::default();
+    let mut wired = Vec::new();
     for (netns, link) in pods.iter().zip(&links) {
         // As the plugin passes it.
         let theirs = Socket::open_in(netns).expect("a socket in the pod");
@@ -73,26 +74,26 @@ fn measure(count: u16, bare: &[(String, f64)]) -> io::Result<()> {
         let start = Instant::now();
         let mut pod = Socket::from_fd(theirs).expect("the handed-over socket");
         let mut marks = vec![start, Instant::now()];
-        pod::add_observed(&mut host, &mut pod, netns.as_fd(), link, None, |_| {
+        let made = pod::add_observed(&mut host, &mut pod, netns.as_fd(), link, None, |_| {
             marks.push(Instant::now())
-        })
-        .expect("wired");
+        });
+        wired.push(made.expect("wired").host_index);
         for (times, pair) in times.iter_mut().zip(marks.windows(2)) {
             times.push(micros(pair[0], pair[1]));
         }
         times[4].push(micros(start, marks[4]));
     }
-    for link in &links {
+    for (link, host_index) in links.iter().zip(&wired) {
         let start = Instant::now();
         let pod = PodRef {
-            host_name: link.host_name.clone(),
+            host_index: *host_index,
             address: link.address,
         };
         pod::unroute(&mut host, &pod).expect("unrouted");
         times[5].push(micros(start, Instant::now()));
     }
     report(&mut times, bare)?;
-    delete(&mut host, &links)
+    delete(&mut host, &wired)
 }
 
 fn report(times: &mut [Vec<f64>; STEPS.len()], bare: &[(String, f64)]) -> io::Result<()> {
@@ -109,16 +110,15 @@ fn report(times: &mut [Vec<f64>; STEPS.len()], bare: &[(String, f64)]) -> io::Re
 }
 
 /// The first ones one by one, the others fifty at a time.
-fn delete(host: &mut Socket, links: &[PodLink]) -> io::Result<()> {
-    let names: Vec<&str> = links.iter().map(|link| link.host_name.as_str()).collect();
-    let (single, batched) = names.split_at(names.len().min(20));
-    for (label, names, together) in [("unlink", single, 1), ("unlink 50", batched, 50)] {
+fn delete(host: &mut Socket, links: &[u32]) -> io::Result<()> {
+    let (single, batched) = links.split_at(links.len().min(20));
+    for (label, links, together) in [("unlink", single, 1), ("unlink 50", batched, 50)] {
         let start = Instant::now();
-        for chunk in names.chunks(together) {
+        for chunk in links.chunks(together) {
             pod::unlink_many(host, chunk).expect("unlinked");
         }
         let each = micros(start, Instant::now())
-            / f64::from(u32::try_from(names.len()).unwrap_or(u32::MAX));
+            / f64::from(u32::try_from(links.len()).unwrap_or(u32::MAX));
         outln!("{label:<16} {each:11.1} us each")?;
     }
     Ok(())
@@ -127,13 +127,15 @@ fn delete(host: &mut Socket, links: &[PodLink]) -> io::Result<()> {
 fn pod_link(i: u16) -> PodLink {
     let [high, low] = i.to_be_bytes();
     PodLink {
-        host_name: pod::host_name("eni", &[&i.to_string(), "eth0"]),
+        host_name: pod::upstream_host_name("eni", "lab", &i.to_string()),
+        owner: format!("hawser aws-cni/{i:064x}/eth0"),
         pod_name: "eth0".to_owned(),
         address: [10, 0, high, low].into(),
         mtu: 9001,
         uplink: Uplink::Eni(EniIndex::new(i % 4).expect("below 127")),
         host_mac: datapath::netlink::Mac::local([0, 0, 0, 0, high, low]),
         pod_mac: datapath::netlink::Mac::local([4, 0, 0, 0, high, low]),
+        secondary: false,
     }
 }
 

@@ -67,6 +67,12 @@ pub const RULE_PRIMARY: u32 = 1024;
 pub const RULE_ENI: u32 = 1536;
 /// Does nothing. The target of [`RULE_HOST_SKIP`].
 pub const RULE_HOST_RESUME: u32 = 1540;
+/// In a pod: from the address of a secondary attachment → its table ([`ATTACHMENT_TABLES`]). Just before main, so that the
+/// rules of others in the pod (service meshes, the `sbr` plugin) come first.
+pub const RULE_ATTACHMENT: u32 = 32765;
+/// In a pod: the table of a secondary attachment is this base plus the index of its interface. The AWS VPC CNI uses the
+/// tables 1 and following there, the `sbr` plugin 100 and following.
+pub const ATTACHMENT_TABLES: u32 = GROUP_BASE << 8;
 /// Routes of main that are shorter than this are never node-local: some VPN clients split the default route in two or four.
 pub const NODE_LOCAL_PREFIX: u32 = 8;
 /// From an ENI's own address → its table: the host's traffic through this ENI. Just before main (32766).

@@ -209,7 +209,7 @@ impl Node {
             agreed.restored.enis = discovery::attached(&executor).await;
         }
         agreed.adopt(&store)?;
-        host.keep(&agreed.records).await;
+        host.keep(&agreed.pods).await;
         let store = store.counted(metrics.clone());
         let store = Worker::start("store", store).map_err(|e| serve_error("the store", e))?;
         Ok(Self {
@@ -347,7 +347,7 @@ impl Node {
             pool.clone(),
             self.host.clone(),
             self.store.clone(),
-            self.agreed.records.clone(),
+            self.agreed.pods.clone(),
             &self.config,
             recorder.clone(),
             detached.clone(),

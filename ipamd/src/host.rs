@@ -9,6 +9,7 @@ pub mod forwarding;
 pub mod hostnet;
 mod link_reaper;
 pub mod marks_in_transit;
+pub mod names;
 pub mod predecessor;
 pub mod seam;
 pub mod vpc_blocks;

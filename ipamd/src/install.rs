@@ -1,6 +1,6 @@
 //! Installs the plugin and the network configuration on the host for the container runtime, and uninstalls Hawser.
 //!
-//! May use `config`, `pool` and `state`.
+//! May use `config`, `host`, `pool` and `state`.
 //!
 //! Must not know what the runtime makes of it.
 

@@ -6,6 +6,7 @@
 mod common;
 mod files;
 mod kill;
+mod names;
 mod processes;
 mod refused_effects;
 mod restart;
@@ -18,6 +19,7 @@ use crate::suite::suites;
 suites!(
     files,
     kill,
+    names,
     processes,
     refused_effects,
     restart,

@@ -6,8 +6,10 @@
 mod host_addresses;
 mod interfaces;
 mod metadata_agent;
+mod multus;
 mod operating_system;
 mod orchestrators;
+mod policy_engines;
 mod predecessors;
 mod vip;
 mod vpn;
@@ -18,8 +20,10 @@ suites!(
     host_addresses,
     interfaces,
     metadata_agent,
+    multus,
     operating_system,
     orchestrators,
+    policy_engines,
     predecessors,
     vip,
     vpn

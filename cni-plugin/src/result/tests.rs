@@ -16,6 +16,7 @@ fn granted() -> Granted {
             mac: Mac([2, 0, 0, 0, 0, 2]),
             mtu: 9001,
         },
+        secondary: false,
     }
 }
 
@@ -98,6 +99,19 @@ fn an_earlier_result_of_another_shape_is_refused() {
     );
 }
 
+/// A plugin that reads the result, such as Multus, must not take this interface for the pod's way out.
+#[test]
+fn a_further_attachment_has_its_gateway_and_no_default_route() {
+    let granted = Granted {
+        secondary: true,
+        ..granted()
+    };
+    let result = granted.to_json(Version::V1_0_0, "/run/netns/a", None);
+    let result = result.unwrap();
+    assert_eq!(result["ips"][0]["gateway"], "169.254.1.1");
+    assert_eq!(result.get("routes"), None);
+}
+
 #[test]
 fn check_reads_the_address_of_its_own_interface() {
     let mut result = json_of(Version::V1_0_0, None);
@@ -145,6 +159,7 @@ fn replies_with_holes_are_refused() {
         host: link(),
         pod: link(),
         eni: String::new(),
+        secondary: false,
     };
     assert!(Granted::try_from(reply.clone()).is_ok());
     let no_pod = AddReply {

@@ -182,6 +182,7 @@ fn granted(request: &v1::AddRequest) -> v1::AddReply {
         host: link("eni0123456789a", 1),
         pod: link(&sandbox.ifname, 2),
         eni: "eni-1".to_owned(),
+        secondary: false,
     }
 }
 

@@ -26,7 +26,7 @@ use crate::netlink::route::{self, LOCAL};
 use crate::netlink::rule::Rule;
 use crate::netlink::{Error, Family, Kind, Mac, Socket, Tally};
 use crate::nft::{Fingerprint, Ruleset};
-use crate::pod::{self, AddError, LinkIndices, PodLink, PodRef, WiredPod};
+use crate::pod::{self, AddError, PodLink, PodRef, WiredPod, Wiring};
 use nettypes::EniIndex;
 
 use desired::Desired;
@@ -90,6 +90,7 @@ impl Reconciler {
                 enis: BTreeMap::new(),
                 pods: BTreeMap::new(),
                 steering: BTreeSet::new(),
+                contested: BTreeSet::new(),
             },
             left: None,
         };
@@ -141,31 +142,45 @@ impl Reconciler {
         pod: &mut Socket,
         netns: BorrowedFd<'_>,
         link: &PodLink,
-    ) -> Result<LinkIndices, AddError> {
-        let wired = pod::add(&mut self.socket, pod, netns, link, self.desired.source)?;
-        self.keep_pod(WiredPod {
-            host_index: Some(wired.host_index),
-            ..WiredPod::from(link)
-        });
-        Ok(wired)
+    ) -> Result<Wiring, AddError> {
+        match pod::add(&mut self.socket, pod, netns, link, self.desired.source) {
+            Ok(wired) => {
+                if wired.contested {
+                    self.desired.contested.insert(link.host_name.clone());
+                }
+                self.keep_pod(WiredPod::of(link, wired.host_index));
+                Ok(wired)
+            }
+            Err(error) => {
+                // It may have taken the name from an older link before it failed.
+                if self.desired.is_wanted(&link.host_name) {
+                    drop(self.repair_pods());
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Adds a pod that a previous process wired to the desired state.
     pub fn keep_pod(&mut self, pod: WiredPod) {
-        self.desired.pods.insert(pod.host_name.clone(), pod);
+        self.desired.pods.insert(pod.host_index, pod);
     }
 
-    /// As [`pod::unroute`], and removes the pod from the desired state.
+    /// As [`pod::unroute`], and removes the pod from the desired state. Returns whether another link may get a new name when
+    /// this pod's link is gone: then [`Reconciler::settle_names`] must follow.
     ///
     /// # Errors
     /// As [`pod::unroute`].
-    pub fn remove_pod(&mut self, pod: &PodRef) -> Result<(), Error> {
-        let kept = self.desired.pods.remove(&pod.host_name);
-        // The index is used once: a repeated DEL looks the link up by name.
-        match kept.and_then(|kept| kept.host_index) {
-            Some(index) => pod::unroute_over(&mut self.socket, pod.address, index),
-            None => pod::unroute(&mut self.socket, pod),
-        }
+    pub fn remove_pod(&mut self, pod: &PodRef) -> (bool, Result<(), Error>) {
+        let kept = self.desired.pods.remove(&pod.host_index);
+        let contested = kept.is_some_and(|kept| self.desired.contested.contains(&kept.host_name));
+        (contested, pod::unroute(&mut self.socket, pod))
+    }
+
+    /// Gives names of links that are gone to the pods that shall have them.
+    pub fn settle_names(&mut self) {
+        // What it could not do, the next repair tries again.
+        drop(self.repair_pods());
     }
 
     /// Adds to `before` what `changes` may have altered.
@@ -189,13 +204,7 @@ impl Reconciler {
         }
         if dirty.of_pods() {
             repaired.failures.extend(self.repair_ipv6_of_pods().err());
-            let pods = self.desired.pods.values();
-            let failure = pod::repair(&mut self.socket, pods, self.desired.source).err();
-            let failure = failure.map(|source| HostError::Netlink {
-                what: "repair the pods' links",
-                source,
-            });
-            repaired.failures.extend(failure);
+            repaired.failures.extend(self.repair_pods());
         }
         // Last: the rule and the table for a mark must be complete before any packet gets the mark.
         if dirty.nftables || dirty.node {
@@ -325,6 +334,16 @@ impl Reconciler {
         }
     }
 
+    fn repair_pods(&mut self) -> Option<HostError> {
+        let pods = self.desired.pods.values();
+        let repaired = pod::repair(&mut self.socket, pods, self.desired.source);
+        self.desired.contested = repaired.contested;
+        let what = "repair the pods' links";
+        repaired
+            .failure
+            .map(|source| HostError::Netlink { what, source })
+    }
+
     /// Must run before the other repairs of a pod: a link without IPv6 accepts no route.
     fn repair_ipv6_of_pods(&mut self) -> Result<(), HostError> {
         if self.desired.config.pods != Family::V6 {
@@ -332,7 +351,7 @@ impl Reconciler {
         }
         let links = self.socket.links().during("list links")?;
         let pods = &self.desired.pods;
-        let of_pods = links.iter().filter(|link| pods.contains_key(&link.name));
+        let of_pods = links.iter().filter(|link| pods.contains_key(&link.index));
         for _ in 0..ipv6::ensure_pod_links(of_pods)? {
             self.socket.count(Kind::Setting);
         }

@@ -151,13 +151,15 @@ impl Lab {
 
 fn pod_link(i: u8, index: u16) -> PodLink {
     PodLink {
-        host_name: pod::host_name("eni", &[&i.to_string(), "eth0"]),
+        host_name: pod::upstream_host_name("eni", "lab", &format!("pod-{i}")),
+        owner: format!("hawser lab/sandbox-{i}/eth0"),
         pod_name: "eth0".to_owned(),
         address: [10, 0, 0, i].into(),
         mtu: 9001,
         uplink: Uplink::Eni(EniIndex::new(index).unwrap()),
         host_mac: Mac::local([0, 0, 0, 0, 0, i]),
         pod_mac: Mac::local([4, 0, 0, 0, 0, i]),
+        secondary: false,
     }
 }
 

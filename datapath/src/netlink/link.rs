@@ -42,6 +42,8 @@ pub struct Link {
     pub index: u32,
     /// Interface name.
     pub name: String,
+    /// The text that somebody attached to the link (`IFLA_IFALIAS`), if any. The kernel does not interpret it.
+    pub alias: Option<String>,
     /// `None` for links without an Ethernet address, such as tunnels.
     pub mac: Option<Mac>,
     /// In bytes.
@@ -103,8 +105,10 @@ pub struct Change<'a> {
     pub mac: Option<Mac>,
     /// Link group.
     pub group: Option<u32>,
-    /// New name; the link must be down on kernels before 6.2.
+    /// New name; on kernels before 6.2, the link must be down (`EBUSY`).
     pub name: Option<&'a str>,
+    /// A text of at most 255 bytes that stays with the link, however it is named.
+    pub alias: Option<&'a str>,
     /// Moves the link. This takes an RCU grace period (16 ms): create links in the right namespace instead.
     pub netns: Option<BorrowedFd<'a>>,
 }
@@ -166,23 +170,7 @@ pub(crate) fn echo(mut request: Request) -> Request {
 /// Changes link `index`.
 #[must_use]
 pub fn set(index: u32, change: &Change<'_>) -> Request {
-    changed(of(index), change)
-}
-
-/// Changes the link with this name. The changes cannot include a new name, because the kernel would look up the link by
-/// it.
-#[must_use]
-pub fn set_by_name(name: &str, change: &Change<'_>) -> Request {
-    changed(
-        named(name),
-        &Change {
-            name: None,
-            ..*change
-        },
-    )
-}
-
-fn changed(mut message: LinkMessage, change: &Change<'_>) -> Request {
+    let mut message = of(index);
     let flags = [
         (change.up, LinkFlags::Up),
         (change.arp.map(|arp| !arp), LinkFlags::Noarp),
@@ -200,6 +188,11 @@ fn changed(mut message: LinkMessage, change: &Change<'_>) -> Request {
         change
             .name
             .map(|name| LinkAttribute::IfName(name.to_owned())),
+    );
+    attributes.extend(
+        change
+            .alias
+            .map(|alias| LinkAttribute::IfAlias(alias.to_owned())),
     );
     attributes.extend(
         change
@@ -248,16 +241,20 @@ pub fn set_inet_conf(index: u32, settings: &[(InetConf, u32)]) -> Request {
     )
 }
 
+/// Also attaches this text to the link that the request changes. It costs no message of its own.
+#[must_use]
+pub fn with_alias(mut request: Request, alias: &str) -> Request {
+    if let RouteNetlinkMessage::SetLink(message) = &mut request.message {
+        let alias = LinkAttribute::IfAlias(alias.to_owned());
+        message.attributes.push(alias);
+    }
+    request
+}
+
 /// Deletes link `index`; for a veth, also its peer. Waits for an RCU grace period.
 #[must_use]
 pub fn del(index: u32) -> Request {
     Request::ack("link del", RouteNetlinkMessage::DelLink(of(index)), 0)
-}
-
-/// Deletes the link with this name.
-#[must_use]
-pub fn del_by_name(name: &str) -> Request {
-    Request::ack("link del", RouteNetlinkMessage::DelLink(named(name)), 0)
 }
 
 /// Deletes every link of `group` together, in one RCU grace period; `ENODEV` if there is none.
@@ -350,6 +347,7 @@ impl Link {
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
                 LinkAttribute::Address(bytes) => {
                     link.mac = bytes.as_slice().try_into().ok().map(Mac)
                 }

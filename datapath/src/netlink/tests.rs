@@ -126,7 +126,7 @@ fn a_link_changes_and_goes() {
         ("d1", 1300, Some(B), 7, false)
     );
 
-    socket.apply(&link::del_by_name("d1")).unwrap();
+    socket.apply(&link::del(index)).unwrap();
     assert_eq!(socket.link_by_index(index).unwrap(), None);
     assert!(
         socket

@@ -35,6 +35,8 @@ pub enum Drift {
     NotPaired,
     #[error("host link is in group {have:#x} instead of {want:#x}")]
     Group { want: u32, have: u32 },
+    #[error("host link does not say whose it is")]
+    Owner,
     #[error("host link takes part in ARP")]
     Arp,
     #[error("host link does not check sources (rp_filter {have})")]
@@ -55,6 +57,8 @@ pub enum Drift {
     GatewayRouteMissing,
     #[error("pod has no default route")]
     DefaultRouteMissing,
+    #[error("pod does not send packets from {address} over its link")]
+    SourceRoutingMissing { address: IpAddr },
     #[error("host has no route to {address}")]
     HostRouteMissing { address: IpAddr },
     #[error("host route to {address} has no source address {want}")]

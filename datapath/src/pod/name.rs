@@ -6,21 +6,10 @@ use sha1::{Digest, Sha1};
 /// kernel's maximum.
 const DIGITS: usize = 11;
 
-/// The name of a host end: `prefix` and 11 hex digits that depend on all `parts` and their boundaries. The parts should
-/// include the container id and the interface name, so that two sandboxes of one pod never have the same name.
-#[must_use]
-pub fn host_name(prefix: &str, parts: &[&str]) -> String {
-    let mut hash = Sha1::new();
-    for part in parts {
-        hash.update(part.as_bytes());
-        // None of the parts can contain a zero byte, because they come from environment variables.
-        hash.update([0]);
-    }
-    named(prefix, hash)
-}
-
-/// The AWS VPC CNI's name: from the SHA-1 of `<namespace>.<pod>`. When chained, Calico's Felix calculates the same name
-/// and expects to find the link under it.
+/// The AWS VPC CNI's name: from the SHA-1 of `<namespace>.<pod>`. Policy engines (Calico's Felix, the AWS network policy
+/// agent) and aws-node itself calculate the same name and expect to find the pod's link under it.
+///
+/// Two sandboxes of one pod have the same name, so it does not identify a sandbox: the link's index and its owner do.
 #[must_use]
 pub fn upstream_host_name(prefix: &str, namespace: &str, pod: &str) -> String {
     named(
@@ -30,6 +19,31 @@ pub fn upstream_host_name(prefix: &str, namespace: &str, pod: &str) -> String {
             .chain_update(".")
             .chain_update(pod),
     )
+}
+
+/// A name that only the link of this owner has: for a sandbox of no known pod, and while another link keeps the pod's name.
+#[must_use]
+pub fn own_name(prefix: &str, owner: &str) -> String {
+    named(prefix, Sha1::new().chain_update(owner))
+}
+
+/// The name in releases that named a host end after its sandbox: `prefix` and 11 hex digits that depend on all `parts` and
+/// their boundaries (network, container id and interface).
+#[must_use]
+pub fn former_host_name(prefix: &str, parts: &[&str]) -> String {
+    let mut hash = Sha1::new();
+    for part in parts {
+        hash.update(part.as_bytes());
+        // None of the parts can contain a zero byte, because they come from environment variables.
+        hash.update([0]);
+    }
+    named(prefix, hash)
+}
+
+/// What is before the hash in a host end's name; empty if it cannot be one.
+pub(super) fn prefix_of(host_name: &str) -> &str {
+    let length = host_name.len().saturating_sub(DIGITS);
+    host_name.get(..length).unwrap_or_default()
 }
 
 fn named(prefix: &str, hash: Sha1) -> String {
@@ -71,13 +85,23 @@ mod tests {
     #[test]
     fn parts_do_not_run_into_each_other() {
         assert_ne!(
-            host_name("eni", &["ab", "c"]),
-            host_name("eni", &["a", "bc"])
+            former_host_name("eni", &["ab", "c"]),
+            former_host_name("eni", &["a", "bc"])
         );
         assert_ne!(
-            host_name("eni", &["id", "eth0"]),
-            host_name("eni", &["id", "eth1"])
+            former_host_name("eni", &["id", "eth0"]),
+            former_host_name("eni", &["id", "eth1"])
         );
-        assert_eq!(host_name("abcd", &["id", "eth0"]).len(), 15);
+        assert_eq!(former_host_name("abcd", &["id", "eth0"]).len(), 15);
+    }
+
+    #[test]
+    fn the_prefix_of_a_name_is_found_again() {
+        for prefix in ["", "e", "eni", "vlan"] {
+            assert_eq!(prefix_of(&own_name(prefix, "n/id/eth0")), prefix);
+        }
+        for short in ["", "eth0", "ääääää"] {
+            assert!(prefix_of(short).len() < short.len().max(1), "{short}");
+        }
     }
 }

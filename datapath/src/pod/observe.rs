@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::drift::{Drift, Side, compare_link, has_route};
 use super::pod_link::PodLink;
+use super::secondary;
 use super::wired_pod::WiredPod;
 use crate::constants::{PODS_TABLE, gateway};
 use crate::netlink::addr::Address;
@@ -22,6 +23,8 @@ pub struct HostSide {
     pub ifindex: u32,
     /// Interface name.
     pub name: String,
+    /// Whose link it is; `None` if it was made by a release that did not write it, or before an ADD was complete.
+    pub owner: Option<String>,
     /// Where its packets leave the node, from the link group.
     pub uplink: Uplink,
     /// MAC address of the host end.
@@ -30,16 +33,22 @@ pub struct HostSide {
     pub address: Option<IpAddr>,
 }
 
-/// Compares the kernel with `link`. An empty result means that everything is as [`add`](super::add) created it. Objects
-/// that a pod added to its own namespace are ignored.
+/// Compares the kernel with `link`, whose host end has this index. An empty result means that everything is as
+/// [`add`](super::add) created it. Objects that a pod added to its own namespace are ignored, and so is the name of the host
+/// end, which may have passed to a younger sandbox of the pod.
 ///
 /// # Errors
 /// If the kernel cannot be queried.
-pub fn check(host: &mut Socket, pod: &mut Socket, link: &PodLink) -> Result<Vec<Drift>, Error> {
+pub fn check(
+    host: &mut Socket,
+    pod: &mut Socket,
+    link: &PodLink,
+    host_index: u32,
+) -> Result<Vec<Drift>, Error> {
     let mut drift = Vec::new();
-    let host_end = host.link_by_name(&link.host_name)?;
+    let host_end = host.link_by_index(host_index)?;
     let pod_end = pod.link_by_name(&link.pod_name)?;
-    let want = WiredPod::from(link);
+    let want = WiredPod::of(link, host_index);
     match &host_end {
         None => drift.push(Drift::LinkMissing { side: Side::Host }),
         Some(end) => {
@@ -90,6 +99,7 @@ pub fn list(host: &mut Socket) -> Result<Vec<HostSide>, Error> {
         Some(HostSide {
             ifindex: link.index,
             name: link.name.clone(),
+            owner: link.alias.clone(),
             uplink,
             mac: link.mac,
             address,
@@ -111,13 +121,19 @@ fn compare_pod(
     {
         drift.push(Drift::AddressMissing { address });
     }
-    let routes = pod.routes_over(family, MAIN, index)?;
-    let [first, default] = link.pod_routes(index);
-    if family == Family::V4 && !has_route(&routes, &first) {
-        drift.push(Drift::GatewayRouteMissing);
-    }
-    if !has_route(&routes, &default) {
-        drift.push(Drift::DefaultRouteMissing);
+    if link.secondary {
+        if !secondary::is_routed(pod, link, index)? {
+            drift.push(Drift::SourceRoutingMissing { address });
+        }
+    } else {
+        let routes = pod.routes_over(family, MAIN, index)?;
+        let [first, default] = link.pod_routes(index);
+        if family == Family::V4 && !has_route(&routes, &first) {
+            drift.push(Drift::GatewayRouteMissing);
+        }
+        if !has_route(&routes, &default) {
+            drift.push(Drift::DefaultRouteMissing);
+        }
     }
     let want = Neighbour {
         index,

@@ -1,7 +1,9 @@
 //! Tests with real pods. iproute2, not our own code, checks that nothing is left over.
 
+mod names;
 mod refused;
 mod repair;
+mod secondary;
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, UdpSocket};
@@ -41,7 +43,7 @@ impl Lab {
         }
     }
 
-    fn add(&mut self, link: &PodLink) -> Result<LinkIndices, AddError> {
+    fn add(&mut self, link: &PodLink) -> Result<Wiring, AddError> {
         add(
             &mut self.host,
             &mut self.pod,
@@ -51,8 +53,14 @@ impl Lab {
         )
     }
 
+    /// Of the link that has the pod's name.
     fn check(&mut self, link: &PodLink) -> Vec<Drift> {
-        check(&mut self.host, &mut self.pod, link).unwrap()
+        let named = self.host.link_by_name(&link.host_name).unwrap();
+        self.check_at(link, named.map_or(4711, |named| named.index))
+    }
+
+    fn check_at(&mut self, link: &PodLink, host_index: u32) -> Vec<Drift> {
+        check(&mut self.host, &mut self.pod, link, host_index).unwrap()
     }
 
     fn snapshot(&self) -> (String, String) {
@@ -76,19 +84,21 @@ fn pod() -> (Netns, Socket) {
 
 fn pod_link(i: u8) -> PodLink {
     PodLink {
-        host_name: host_name("eni", &[&i.to_string(), "eth0"]),
+        host_name: upstream_host_name("eni", "lab", &format!("pod-{i}")),
+        owner: format!("hawser lab/sandbox-{i}/eth0"),
         pod_name: "eth0".to_owned(),
         address: [10, 0, 0, i].into(),
         mtu: 9001,
         uplink: Uplink::Eni(EniIndex::new(1).unwrap()),
         host_mac: Mac::local([0, 0, 0, 0, 0, i]),
         pod_mac: Mac::local([4, 0, 0, 0, 0, i]),
+        secondary: false,
     }
 }
 
-fn reference(link: &PodLink) -> PodRef {
+fn reference(link: &PodLink, wired: &Wiring) -> PodRef {
     PodRef {
-        host_name: link.host_name.clone(),
+        host_index: wired.host_index,
         address: link.address,
     }
 }
@@ -147,10 +157,10 @@ fn a_link_that_is_too_small_for_ipv6_is_wired_for_ipv4() {
         mtu: 1000,
         ..pod_link(5)
     };
-    lab.add(&link).unwrap();
+    let wired = lab.add(&link).unwrap();
     assert_eq!(lab.check(&link), []);
-    unroute(&mut lab.host, &reference(&link)).unwrap();
-    unlink(&mut lab.host, &link.host_name).unwrap();
+    unroute(&mut lab.host, &reference(&link, &wired)).unwrap();
+    unlink(&mut lab.host, wired.host_index).unwrap();
 
     let link = PodLink {
         address: "fd00::5".parse().unwrap(),
@@ -176,23 +186,29 @@ fn add_then_del_leaves_nothing() {
     let mut lab = Lab::new();
     let before = lab.snapshot();
     let link = pod_link(5);
-    lab.add(&link).unwrap();
+    let wired = lab.add(&link).unwrap();
     assert_ne!(lab.snapshot(), before);
 
-    unroute(&mut lab.host, &reference(&link)).unwrap();
+    unroute(&mut lab.host, &reference(&link, &wired)).unwrap();
     assert_eq!(
         lab.check(&link),
         [Drift::HostRouteMissing {
             address: link.address
         }]
     );
-    unlink(&mut lab.host, &link.host_name).unwrap();
+    unlink(&mut lab.host, wired.host_index).unwrap();
     assert_eq!(lab.snapshot(), before);
 
     // Again, and for a pod that never existed: a missing object is a success.
-    unroute(&mut lab.host, &reference(&link)).unwrap();
-    unlink(&mut lab.host, &link.host_name).unwrap();
-    unlink_many(&mut lab.host, &[&link.host_name]).unwrap();
+    for host_index in [wired.host_index, 4711] {
+        let never = PodRef {
+            host_index,
+            address: link.address,
+        };
+        unroute(&mut lab.host, &never).unwrap();
+        unlink(&mut lab.host, host_index).unwrap();
+        unlink_many(&mut lab.host, &[host_index]).unwrap();
+    }
     assert_eq!(lab.snapshot(), before);
 }
 
@@ -200,15 +216,16 @@ fn add_then_del_leaves_nothing() {
 fn a_late_repetition_of_del_does_not_cut_off_the_next_owner() {
     let mut lab = Lab::new();
     let first = pod_link(5);
-    lab.add(&first).unwrap();
-    unroute(&mut lab.host, &reference(&first)).unwrap();
+    let late = reference(&first, &lab.add(&first).unwrap());
+    unroute(&mut lab.host, &late).unwrap();
 
+    // Of the same pod, so with the same name.
     let (second_ns, mut second_pod) = pod();
     let second = PodLink {
-        host_name: "enisecond".to_owned(),
+        owner: "hawser lab/second/eth0".to_owned(),
         ..first.clone()
     };
-    add(
+    let wired = add(
         &mut lab.host,
         &mut second_pod,
         second_ns.as_fd(),
@@ -216,10 +233,12 @@ fn a_late_repetition_of_del_does_not_cut_off_the_next_owner() {
         None,
     )
     .unwrap();
-    unroute(&mut lab.host, &reference(&first)).unwrap();
-    unlink(&mut lab.host, &first.host_name).unwrap();
-    unroute(&mut lab.host, &reference(&first)).unwrap();
-    assert_eq!(check(&mut lab.host, &mut second_pod, &second).unwrap(), []);
+    unroute(&mut lab.host, &late).unwrap();
+    unlink(&mut lab.host, late.host_index).unwrap();
+    unlink_many(&mut lab.host, &[late.host_index]).unwrap();
+    unroute(&mut lab.host, &late).unwrap();
+    let found = check(&mut lab.host, &mut second_pod, &second, wired.host_index);
+    assert_eq!(found.unwrap(), []);
 }
 
 #[test]
@@ -228,15 +247,12 @@ fn many_links_go_together_and_only_they() {
     let stays = pod_link(1);
     lab.add(&stays).unwrap();
     let pods: Vec<_> = (2..6).map(|i| (pod(), pod_link(i))).collect();
+    let mut indices = vec![4711];
     for ((ns, _), link) in &pods {
-        add(&mut lab.host, &mut socket_in(ns), ns.as_fd(), link, None).unwrap();
+        let wired = add(&mut lab.host, &mut socket_in(ns), ns.as_fd(), link, None);
+        indices.push(wired.unwrap().host_index);
     }
-    let mut names: Vec<_> = pods
-        .iter()
-        .map(|(_, link)| link.host_name.as_str())
-        .collect();
-    names.push("absent");
-    unlink_many(&mut lab.host, &names).unwrap();
+    unlink_many(&mut lab.host, &indices).unwrap();
     let left: Vec<_> = list(&mut lab.host)
         .unwrap()
         .into_iter()
@@ -298,6 +314,7 @@ fn every_drift_is_named() {
         mtu: Some(1500),
         mac: Some(mac),
         group: Some(GROUP_BASE),
+        alias: Some("uplink"),
         ..Change::default()
     };
     lab.host.apply(&link::set(host, &change)).unwrap();
@@ -323,6 +340,7 @@ fn every_drift_is_named() {
             want: GROUP_BASE + 1,
             have: GROUP_BASE,
         },
+        Drift::Owner,
         Drift::RpFilter { have: 0 },
         Drift::HostRouteMissing { address },
         Drift::NeighbourMissing { side, address },
@@ -359,7 +377,7 @@ fn every_drift_is_named() {
     );
     assert_eq!(drift.len(), on_pod.len() + on_host.len());
 
-    unlink(&mut lab.host, &want.host_name).unwrap();
+    unlink(&mut lab.host, wired.host_index).unwrap();
     let both = [Side::Host, Side::Pod].map(|side| Drift::LinkMissing { side });
     assert_eq!(lab.check(&want), both);
 }
@@ -370,9 +388,8 @@ fn pods_are_found_again() {
     let link = pod_link(5);
     let wired = lab.add(&link).unwrap();
     let stranger = link::End {
-        name: "x",
         group: 0,
-        ..pod_link(9).host_end()
+        ..pod_link(9).host_end("x")
     };
     lab.host
         .apply(&link::add_veth(
@@ -387,12 +404,13 @@ fn pods_are_found_again() {
     let found = HostSide {
         ifindex: wired.host_index,
         name: link.host_name.clone(),
+        owner: Some(link.owner.clone()),
         uplink: Uplink::Eni(EniIndex::new(1).unwrap()),
         mac: Some(link.host_mac),
         address: Some(link.address),
     };
     assert_eq!(list(&mut lab.host).unwrap(), std::slice::from_ref(&found));
-    unroute(&mut lab.host, &reference(&link)).unwrap();
+    unroute(&mut lab.host, &reference(&link, &wired)).unwrap();
     assert_eq!(
         list(&mut lab.host).unwrap(),
         [HostSide {
@@ -418,10 +436,11 @@ fn net_admin_is_enough() {
             keep_only_net_admin();
             let refused = pod_ns.run(|| ()).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
-            add(&mut host, &mut pod, pod_ns.as_fd(), &link, None).unwrap();
-            assert_eq!(check(&mut host, &mut pod, &link).unwrap(), []);
-            unroute(&mut host, &reference(&link)).unwrap();
-            unlink(&mut host, &link.host_name).unwrap();
+            let wired = add(&mut host, &mut pod, pod_ns.as_fd(), &link, None).unwrap();
+            let found = check(&mut host, &mut pod, &link, wired.host_index);
+            assert_eq!(found.unwrap(), []);
+            unroute(&mut host, &reference(&link, &wired)).unwrap();
+            unlink(&mut host, wired.host_index).unwrap();
         };
         scope.spawn(unprivileged).join().unwrap();
     });

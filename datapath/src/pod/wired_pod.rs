@@ -3,26 +3,26 @@
 //! Owns the requests that correct a [`Drift`]. It cannot reach the pod's own namespace, where the pod may change what it
 //! likes. Must not make or remove links: a missing link means that the pod is gone.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::drift::{Drift, Side, compare_link, has_route, has_sourced_route, ipv6_drift};
 use super::guard::GUARD;
 use super::pod_link::{PodLink, host_route};
-use crate::constants::PODS_TABLE;
 use crate::netlink::link::{self, Change, Link};
 use crate::netlink::neigh::{self, Neighbour};
 use crate::netlink::route::{self, Route};
-use crate::netlink::{Error, Family, Mac, Request, Socket};
+use crate::netlink::{Mac, Request};
 use crate::uplink::Uplink;
 
 /// The host's side of a wired pod. Not all of it is known for a pod that was found without a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WiredPod {
-    /// Name of the host end.
+    /// Interface index of the host end.
+    pub host_index: u32,
+    /// The name that the host end shall have.
     pub host_name: String,
-    /// Interface index of the host end, if this process made it.
-    pub host_index: Option<u32>,
+    /// Whose link it is: the alias of the host end.
+    pub owner: Option<String>,
     /// The pod's address.
     pub address: IpAddr,
     /// Where its packets leave the node.
@@ -35,11 +35,14 @@ pub struct WiredPod {
     pub pod_mac: Option<Mac>,
 }
 
-impl From<&PodLink> for WiredPod {
-    fn from(link: &PodLink) -> Self {
+impl WiredPod {
+    /// The host's side of `link`, whose host end has this index.
+    #[must_use]
+    pub fn of(link: &PodLink, host_index: u32) -> Self {
         Self {
+            host_index,
             host_name: link.host_name.clone(),
-            host_index: None,
+            owner: Some(link.owner.clone()),
             address: link.address,
             uplink: link.uplink,
             mtu: Some(link.mtu),
@@ -47,9 +50,7 @@ impl From<&PodLink> for WiredPod {
             pod_mac: Some(link.pod_mac),
         }
     }
-}
 
-impl WiredPod {
     /// The differences of the host's side: of its link, the routes of the pods table over it and the neighbours on it.
     ///
     /// `source`: the source address that its route shall have, if one is prescribed.
@@ -98,6 +99,9 @@ impl WiredPod {
                 have: end.group,
             });
         }
+        if self.owner.is_some() && self.owner != end.alias {
+            drift.push(Drift::Owner);
+        }
         // Without the permanent neighbour entry, a link without ARP could not send anything.
         if end.arp && self.pod_mac.is_some() {
             drift.push(Drift::Arp);
@@ -114,15 +118,33 @@ impl WiredPod {
         }
     }
 
+    /// The requests after which a host end that was set down is as before.
+    pub(super) fn set_up_again(&self, end: &Link, source: Option<IpAddr>) -> Vec<Request> {
+        let side = Side::Host;
+        let address = self.address;
+        let lost = [
+            Drift::LinkDown { side },
+            Drift::HostRouteMissing { address },
+        ];
+        self.remedy(end, &lost, source)
+    }
+
     /// The requests that correct `drift`, in an order in which none undoes another: a link loses its neighbours when it goes
     /// up, leaves ARP or changes its MAC address. IPv6 settings that exist only in `/proc/sys` are the reconciler's.
-    fn remedy(&self, end: &Link, drift: &[Drift], source: Option<IpAddr>) -> Vec<Request> {
+    pub(super) fn remedy(
+        &self,
+        end: &Link,
+        drift: &[Drift],
+        source: Option<IpAddr>,
+    ) -> Vec<Request> {
         let has = |wanted: fn(&Drift) -> bool| drift.iter().any(wanted);
         let up = has(|d| matches!(d, Drift::LinkDown { .. }));
         let arp = has(|d| matches!(d, Drift::Arp));
         let mac = has(|d| matches!(d, Drift::Mac { .. }));
         let mtu = has(|d| matches!(d, Drift::Mtu { .. }));
         let moved = has(|d| matches!(d, Drift::Group { .. }));
+        let owner = self.owner.as_deref();
+        let owner = owner.filter(|_| has(|d| matches!(d, Drift::Owner)));
         let settings = |d: &Drift| {
             matches!(
                 d,
@@ -135,6 +157,7 @@ impl WiredPod {
             mtu: self.mtu.filter(|_| mtu),
             mac: self.host_mac.filter(|_| mac),
             group: moved.then_some(self.uplink.group()),
+            alias: owner,
             ..Change::default()
         };
         let mut requests = Vec::new();
@@ -142,7 +165,7 @@ impl WiredPod {
         if has(|d| matches!(d, Drift::OwnIpv6)) {
             requests.push(link::set_no_own_ipv6(end.index));
         }
-        if up || arp || mac || mtu || moved {
+        if up || arp || mac || mtu || moved || owner.is_some() {
             requests.push(link::set(end.index, &change));
         }
         if has(settings) {
@@ -161,69 +184,4 @@ impl WiredPod {
         }
         requests
     }
-}
-
-/// The kernel's state of all pods. Routes and neighbours are keyed by the index of their link.
-struct Observed {
-    links: HashMap<String, Link>,
-    routes: HashMap<u32, Vec<Route>>,
-    neighbours: HashMap<u32, Vec<Neighbour>>,
-}
-
-impl Observed {
-    fn of(host: &mut Socket) -> Result<Self, Error> {
-        let mut observed = Self {
-            links: HashMap::new(),
-            routes: HashMap::new(),
-            neighbours: HashMap::new(),
-        };
-        for link in host.links()? {
-            observed.links.insert(link.name.clone(), link);
-        }
-        for family in [Family::V4, Family::V6] {
-            for route in host.routes(family, Some(PODS_TABLE))? {
-                let over = route.oif.unwrap_or_default();
-                observed.routes.entry(over).or_default().push(route);
-            }
-            for neighbour in host.neighbours(family, None)? {
-                let on = observed.neighbours.entry(neighbour.index).or_default();
-                on.push(neighbour);
-            }
-        }
-        Ok(observed)
-    }
-}
-
-/// Compares the host's side of all `pods` with the kernel and corrects what differs. Pods whose link is gone are skipped.
-/// `source`: as for [`add`](super::add).
-///
-/// # Errors
-/// When the kernel cannot be queried, or the first refusal; the other pods are corrected anyway.
-pub fn repair<'a>(
-    host: &mut Socket,
-    pods: impl Iterator<Item = &'a WiredPod>,
-    source: Option<IpAddr>,
-) -> Result<(), Error> {
-    let observed = Observed::of(host)?;
-    let mut requests = Vec::new();
-    for pod in pods {
-        let Some(end) = observed.links.get(&pod.host_name) else {
-            continue;
-        };
-        let routes = observed
-            .routes
-            .get(&end.index)
-            .map_or(&[][..], Vec::as_slice);
-        let on = observed.neighbours.get(&end.index);
-        let drift = pod.drift(end, routes, on.map_or(&[][..], Vec::as_slice), source);
-        requests.extend(pod.remedy(end, &drift, source));
-    }
-    let report = host.batch(&requests)?;
-    // A link that disappeared between reading and correcting belonged to a pod that has ended.
-    let refused = report.results.into_iter().filter_map(Result::err);
-    refused
-        .filter(|e| !e.is_gone())
-        .map(Err)
-        .next()
-        .unwrap_or(Ok(()))
 }

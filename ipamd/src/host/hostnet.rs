@@ -12,7 +12,7 @@ use datapath::{
     netlink::{self, Socket},
     netns::{Netns, NetnsError, NetnsId},
     nft::Egress,
-    pod::{self, AddError, HostSide, PodLink, PodRef, WiredPod},
+    pod::{self, AddError, HostSide, PodLink, PodRef, WiredPod, Wiring},
     uplink::Uplink,
 };
 use ipnet::{IpNet, Ipv4Net};
@@ -25,11 +25,12 @@ use crate::{
     host::{
         conntrack::{ConntrackError, StaleConnections},
         link_reaper::Reaper,
-        seam::{EniHost, PodHost, WireError},
+        names,
+        seam::{EniHost, Live, PodHost, WireError},
     },
     node::identity::Identity,
     runtime::worker::{Gone, Worker},
-    state::store::Record,
+    state::{store::Record, unknown::is_unknown},
     telemetry::metrics::Metrics,
 };
 
@@ -119,9 +120,9 @@ impl HostNet {
         &self.stale_connections
     }
 
-    /// Manages the pods of these records, which a previous process wired.
-    pub async fn keep(&self, records: &[Record]) {
-        let pods: Vec<WiredPod> = records.iter().map(wired_pod_of).collect();
+    /// Manages these pods, which a previous process wired.
+    pub async fn keep(&self, pods: &[Live]) {
+        let pods: Vec<WiredPod> = pods.iter().map(wired_pod_of).collect();
         let kept = self
             .writer
             .run(move |host| pods.into_iter().for_each(|pod| host.keep_pod(pod)));
@@ -265,14 +266,13 @@ impl EniHost for HostNet {
 }
 
 impl PodHost for HostNet {
-    async fn wire(&self, link: PodLink, handed: Handed) -> Result<(), WireError> {
+    async fn wire(&self, link: PodLink, handed: Handed) -> Result<Wiring, WireError> {
         self.stale_connections.settle(link.address).await;
         let own = self.own;
         self.writer
             .run(move |host| {
                 let (netns, mut pod) = enter(handed, own)?;
                 host.add_pod(&mut pod, netns.as_fd(), &link)
-                    .map(drop)
                     .map_err(|error| match error {
                         AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
                         AddError::AddressInUse { address } => WireError::AddressInUse(address),
@@ -281,8 +281,7 @@ impl PodHost for HostNet {
                         other => WireError::Kernel(other.into()),
                     })
             })
-            .await??;
-        Ok(())
+            .await?
     }
 
     async fn unwire(
@@ -292,31 +291,51 @@ impl PodHost for HostNet {
         Result<(), WireError>,
         impl Future<Output = ()> + Send + use<> + 'static,
     ) {
-        let name = pod.host_name.clone();
-        let unrouted = match self.writer.run(move |host| host.remove_pod(&pod)).await {
-            Ok(unrouted) => unrouted.map_err(|error| WireError::Kernel(error.into())),
-            Err(gone) => Err(gone.into()),
+        let (contested, unrouted) = match self.writer.run(move |host| host.remove_pod(&pod)).await {
+            Ok((contested, done)) => (contested, done.map_err(|e| WireError::Kernel(e.into()))),
+            Err(gone) => (false, Err(gone.into())),
         };
         if let Err(error) = &unrouted {
             tracing::error!(
-                link = name,
+                address = %pod.address,
                 error = chain(error),
                 "could not remove a pod's route"
             );
         }
-        (unrouted, self.reaper.remove(name))
+        let removed = self.reaper.remove(pod.host_index);
+        let writer = contested.then(|| self.writer.clone());
+        let removal = async move {
+            removed.await;
+            if let Some(writer) = writer {
+                // If the writer has ended, the daemon ends too.
+                let settled = writer.run(Reconciler::settle_names).await;
+                settled.unwrap_or_default();
+            }
+        };
+        (unrouted, removal)
     }
 
-    fn remove_link(&self, name: String) -> impl Future<Output = ()> + Send + use<> + 'static {
-        self.reaper.remove(name)
+    fn remove_link(&self, host_index: u32) -> impl Future<Output = ()> + Send + use<> + 'static {
+        self.reaper.remove(host_index)
     }
 
-    async fn check(&self, link: PodLink, handed: Handed) -> Result<Vec<String>, WireError> {
+    async fn name_of(&self, host_index: u32) -> Option<String> {
+        let look = move |host: &mut Reconciler| host.socket().link_by_index(host_index);
+        let found = self.writer.run(look).await.ok()?;
+        found.ok()?.map(|link| link.name)
+    }
+
+    async fn check(
+        &self,
+        link: PodLink,
+        host_index: u32,
+        handed: Handed,
+    ) -> Result<Vec<String>, WireError> {
         let own = self.own;
         self.writer
             .run(move |host| {
                 let (_netns, mut pod) = enter(handed, own)?;
-                let drifts = pod::check(host.socket(), &mut pod, &link)
+                let drifts = pod::check(host.socket(), &mut pod, &link, host_index)
                     .map_err(|e| WireError::Kernel(e.into()))?;
                 Ok(drifts.iter().map(ToString::to_string).collect())
             })
@@ -362,12 +381,12 @@ fn remove_leftovers(reconciler: &mut Reconciler, running: &[Predecessor]) {
     }
 }
 
-/// The data to remove a record's pod.
+/// The data to remove a pod.
 #[must_use]
-pub fn ref_of(record: &Record) -> PodRef {
+pub const fn ref_of(pod: &Live) -> PodRef {
     PodRef {
-        host_name: record.host_name.clone(),
-        address: record.address,
+        host_index: pod.host_index,
+        address: pod.record.address,
     }
 }
 
@@ -376,20 +395,24 @@ pub fn ref_of(record: &Record) -> PodRef {
 pub fn link_of(record: &Record) -> Option<PodLink> {
     Some(PodLink {
         host_name: record.host_name.clone(),
+        owner: names::owner(&record.sandbox),
         pod_name: record.sandbox.ifname.clone(),
         address: record.address,
         mtu: record.mtu?,
         uplink: Uplink::Eni(record.index),
         host_mac: record.host_mac?,
         pod_mac: record.pod_mac?,
+        secondary: record.secondary,
     })
 }
 
-/// The desired host side of a record's pod.
-fn wired_pod_of(record: &Record) -> WiredPod {
+/// The desired host side of a record's pod. The link of an unknown sandbox has no owner.
+fn wired_pod_of(pod: &Live) -> WiredPod {
+    let record = &pod.record;
     WiredPod {
+        host_index: pod.host_index,
         host_name: record.host_name.clone(),
-        host_index: None,
+        owner: (!is_unknown(&record.sandbox)).then(|| names::owner(&record.sandbox)),
         address: record.address,
         uplink: Uplink::Eni(record.index),
         mtu: record.mtu,

@@ -1,4 +1,4 @@
-//! The thread that removes links. A removal waits for the kernel: an ADD must not wait for it, and removals at the same
+//! The thread that removes links, by index: names pass to other links. A removal waits for the kernel: an ADD must not wait for it, and removals at the same
 //! time wait together.
 
 use std::{
@@ -36,7 +36,7 @@ pub(super) struct Reaper {
 /// A link to remove, and who waits for it.
 #[derive(Debug)]
 struct Doomed {
-    name: String,
+    index: u32,
     _gone: oneshot::Sender<()>,
 }
 
@@ -51,10 +51,10 @@ impl Reaper {
 
     /// Removes the link. The future ends when it is removed, or when the thread has ended and the link is left until
     /// its namespace ends.
-    pub(super) fn remove(&self, name: String) -> impl Future<Output = ()> + Send + use<> {
+    pub(super) fn remove(&self, index: u32) -> impl Future<Output = ()> + Send + use<> {
         let (sender, gone) = oneshot::channel::<()>();
         let doomed = Doomed {
-            name,
+            index,
             _gone: sender,
         };
         self.doomed.lock().expect("no holder panics").push(doomed);
@@ -75,20 +75,20 @@ fn take(waiting: &mut Vec<Doomed>) -> Vec<Doomed> {
 }
 
 fn remove(socket: &mut Socket, batch: &[Doomed], metrics: &Metrics) {
-    let names: Vec<&str> = batch.iter().map(|doomed| doomed.name.as_str()).collect();
-    if names.is_empty() {
+    let indices: Vec<u32> = batch.iter().map(|doomed| doomed.index).collect();
+    if indices.is_empty() {
         return;
     }
     for pause in BEFORE {
         thread::sleep(pause);
         // Links that are already gone are not failures.
-        let Err(errors) = pod::unlink_many(socket, &names) else {
+        let Err(errors) = pod::unlink_many(socket, &indices) else {
             return;
         };
         for error in errors {
             metrics.link_removal_failed();
             tracing::error!(
-                links = names.join(", "),
+                links = ?indices,
                 error = chain(&error),
                 "could not remove a pod's link"
             );

@@ -3,13 +3,21 @@
 
 use std::{fmt, net::IpAddr};
 
-use datapath::pod::{HostSide, PodLink, PodRef};
+use datapath::pod::{HostSide, PodLink, PodRef, Wiring};
 use ipnet::IpNet;
 use nettypes::Mac;
 use planner::{Failure, HostClaim, Mono, command::ConfigureEni};
 use proto::handover::Handed;
 
-use crate::runtime::worker::Gone;
+use crate::{runtime::worker::Gone, state::store::Record};
+
+/// A record and the link that it describes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Live {
+    pub record: Record,
+    /// The index of the host end. It is not in the record: it is known only after the record is written.
+    pub host_index: u32,
+}
 
 /// For the verbs and the recovery: wiring, checking and unwiring pods.
 pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
@@ -18,7 +26,7 @@ pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
         &self,
         link: PodLink,
         handed: Handed,
-    ) -> impl Future<Output = Result<(), WireError>> + Send;
+    ) -> impl Future<Output = Result<Wiring, WireError>> + Send;
 
     /// Makes the pod's address unreachable. The returned future ends when its link is removed too.
     fn unwire(
@@ -31,13 +39,18 @@ pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
         ),
     > + Send;
 
-    /// Has a link removed that leads to no pod. The returned future ends when it is gone.
-    fn remove_link(&self, name: String) -> impl Future<Output = ()> + Send + use<Self> + 'static;
+    /// Has the link with this index removed, which leads to no pod. The returned future ends when it is gone.
+    fn remove_link(&self, host_index: u32)
+    -> impl Future<Output = ()> + Send + use<Self> + 'static;
+
+    /// The present name of the link with this index, if it can be read.
+    fn name_of(&self, host_index: u32) -> impl Future<Output = Option<String>> + Send;
 
     /// The differences between the kernel and the pod's desired state, one line each.
     fn check(
         &self,
         link: PodLink,
+        host_index: u32,
         handed: Handed,
     ) -> impl Future<Output = Result<Vec<String>, WireError>> + Send;
 

@@ -12,6 +12,7 @@ use datapath::{
 use super::{chain, conflist, plugin};
 use crate::{
     config::Paths,
+    host::names::is_link_of,
     state::store::{Record, read_only::peek},
 };
 
@@ -75,7 +76,7 @@ fn names(paths: &Paths, links: &[HostSide]) -> String {
     let records = records.map(|(contents, _)| contents.records);
     let records = records.unwrap_or_default();
     let name = |link: &HostSide| {
-        let of_link = |record: &&Record| record.host_name == link.name;
+        let of_link = |record: &&Record| is_link_of(record, link);
         let record = records.iter().find(of_link)?;
         record.pod.full_name()
     };

@@ -337,5 +337,6 @@ fn reply(record: &Record) -> v1::AddReply {
         host: Some(link(&record.host_name, record.host_mac)),
         pod: Some(link(&record.sandbox.ifname, record.pod_mac)),
         eni: record.eni.0.clone(),
+        secondary: record.secondary,
     }
 }

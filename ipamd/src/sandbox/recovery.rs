@@ -7,12 +7,12 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use datapath::pod::HostSide;
-use planner::{EniId, Mac, Mono, Observed, Pod, Restored};
+use planner::{EniId, Mac, Mono, Observed, Pod, Restored, Sandbox};
 
 use crate::{
     host::{
-        hostnet::ref_of,
-        seam::{PodHost, WireError},
+        names,
+        seam::{Live, PodHost, WireError},
     },
     state::{
         store::{Contents, Record, Store, StoreError},
@@ -33,7 +33,7 @@ pub enum RecoveryError {
 pub struct Agreed {
     pub restored: Restored,
     /// Live pods, with records.
-    pub records: Vec<Record>,
+    pub pods: Vec<Live>,
     /// Links with a route and without a record.
     pub orphans: Vec<HostSide>,
     /// Addresses that have lost their pod, and the end of their cooldown, including those that are over.
@@ -46,7 +46,7 @@ pub enum Step {
     /// The pod of this record was deleted while no daemon was running. Its address is in cooldown until this time.
     Release { record: Box<Record>, until: Mono },
     /// A link without a route: an ADD was interrupted before the pod was reachable, or a DEL after it was unreachable.
-    RemoveLink(String),
+    RemoveLink { index: u32, name: String },
 }
 
 /// Compares the records with the existing links. The steps free records without a link, and links without a route.
@@ -61,10 +61,12 @@ pub fn plan(
     agreed.restored.enis = contents.enis;
     agreed.restored.demand = contents.demand;
     for record in contents.records {
-        let stands =
-            |link: &HostSide| link.name == record.host_name && link.address == Some(record.address);
-        if links.iter().any(stands) {
-            agreed.keep(record);
+        let stands = |link: &&HostSide| {
+            link.address == Some(record.address) && names::is_link_of(&record, link)
+        };
+        if let Some(link) = links.iter().find(stands) {
+            let host_index = link.ifindex;
+            agreed.keep(Live { record, host_index });
         } else {
             let until = now + cooldown;
             agreed.left.push((record.address, until));
@@ -73,12 +75,15 @@ pub fn plan(
         }
     }
     for link in links {
-        if agreed.records.iter().any(|r| r.host_name == link.name) {
+        if agreed.pods.iter().any(|pod| pod.host_index == link.ifindex) {
             continue;
         }
         match link.address {
             Some(_) => agreed.orphans.push(link),
-            None => steps.push(Step::RemoveLink(link.name)),
+            None => steps.push(Step::RemoveLink {
+                index: link.ifindex,
+                name: link.name,
+            }),
         }
     }
     agreed.left.extend(contents.cooling);
@@ -104,11 +109,10 @@ pub async fn agree(
             Step::Release { record, until } => {
                 tracing::info!(address = %record.address, pod = record.pod.name, "a pod was deleted while the daemon was not running");
                 store.release(&record, until)?;
-                host.unwire(ref_of(&record)).await.1.await;
             }
-            Step::RemoveLink(link) => {
-                tracing::info!(link, "removing a pod link without a route");
-                host.remove_link(link).await;
+            Step::RemoveLink { index, name } => {
+                tracing::info!(link = name, "removing a pod link without a route");
+                host.remove_link(index).await;
             }
         }
     }
@@ -116,21 +120,21 @@ pub async fn agree(
 }
 
 impl Agreed {
-    fn keep(&mut self, record: Record) {
+    fn keep(&mut self, live: Live) {
         let Record {
             sandbox,
             pod,
             address,
             eni,
             ..
-        } = record.clone();
+        } = live.record.clone();
         self.restored.assigned.push((sandbox, pod, address, eni));
-        self.records.push(record);
+        self.pods.push(live);
     }
 
     /// Addresses that have lost their pod and have no other: an ADD may have died between kernel and record.
     pub fn left_empty(&self) -> impl Iterator<Item = (IpAddr, Mono)> + '_ {
-        let held = |address| self.records.iter().any(|record| record.address == address);
+        let held = |address| self.pods.iter().any(|pod| pod.record.address == address);
         self.left
             .iter()
             .copied()
@@ -155,7 +159,8 @@ impl Agreed {
     /// If the store cannot be written.
     pub fn adopt(&mut self, store: &Store) -> Result<(), RecoveryError> {
         for link in std::mem::take(&mut self.orphans) {
-            let Some(record) = adopted(&link, &self.restored.enis) else {
+            let known = |sandbox: &Sandbox| self.pods.iter().any(|p| p.record.sandbox == *sandbox);
+            let Some(record) = adopted(&link, &self.restored.enis, known) else {
                 // Its route stays and prevents that the address is assigned again: the kernel refuses a second route.
                 tracing::error!(
                     link = link.name,
@@ -166,17 +171,22 @@ impl Agreed {
             };
             tracing::warn!(link = link.name, address = %record.address, "adopting a pod without a record");
             store.put(&record)?;
-            self.keep(record);
+            let host_index = link.ifindex;
+            self.keep(Live { record, host_index });
         }
         Ok(())
     }
 }
 
-/// Builds the record of a pod from its link, if its address is on one of `enis`.
-fn adopted(link: &HostSide, enis: &[Observed]) -> Option<Record> {
+/// Builds the record of a pod from its link, if its address is on one of `enis`. Its sandbox is that which the link names,
+/// unless this one is `known`: it has another link.
+fn adopted(link: &HostSide, enis: &[Observed], known: impl Fn(&Sandbox) -> bool) -> Option<Record> {
     let (address, eni) = owner(link, enis)?;
+    let named = link.owner.as_deref().and_then(names::sandbox_of);
     Some(Record {
-        sandbox: unknown(&link.name),
+        sandbox: named
+            .filter(|sandbox| !known(sandbox))
+            .unwrap_or_else(|| unknown(&link.name)),
         pod: Pod::default(),
         address,
         eni,
@@ -185,6 +195,7 @@ fn adopted(link: &HostSide, enis: &[Observed]) -> Option<Record> {
         host_mac: link.mac,
         pod_mac: None,
         mtu: None,
+        secondary: false,
     })
 }
 

@@ -36,7 +36,8 @@ use crate::{
     config,
     host::{
         hostnet::{HostNet, link_of, ref_of},
-        seam::{PodHost, WireError},
+        names,
+        seam::{Live, PodHost, WireError},
     },
     pool::driver::{Grant, Granted, Pool},
     runtime::{
@@ -80,8 +81,8 @@ struct Shared<H> {
     detached: Detached,
     locks: KeyedLock,
     early_dels: Mutex<EarlyDels>,
-    /// The contents of the store. Changed only by the holder of the sandbox's guard.
-    records: Mutex<BTreeMap<Sandbox, Record>>,
+    /// The contents of the store, and where their links are. Changed only by the holder of the sandbox's guard.
+    live: Mutex<BTreeMap<Sandbox, Live>>,
 }
 
 impl<H> Shared<H> {
@@ -122,14 +123,14 @@ impl<H: PodHost> Sandboxes<H> {
         pool: Pool,
         host: H,
         store: Worker<Store>,
-        records: Vec<Record>,
+        live: Vec<Live>,
         config: &config::Config,
         recorder: Recorder,
         detached: Detached,
     ) -> Self {
-        let records = records
+        let live = live
             .into_iter()
-            .map(|record| (record.sandbox.clone(), record))
+            .map(|pod| (pod.record.sandbox.clone(), pod))
             .collect();
         Self {
             shared: Arc::new(Shared {
@@ -142,12 +143,13 @@ impl<H: PodHost> Sandboxes<H> {
                 detached,
                 locks: KeyedLock::default(),
                 early_dels: Mutex::default(),
-                records: Mutex::new(records),
+                live: Mutex::new(live),
             }),
         }
     }
 
-    /// Assigns an address and wires the sandbox. If the sandbox is already wired, returns the same result again.
+    /// Assigns an address and wires the sandbox. If the sandbox is already wired, returns the same result again. The name of
+    /// the host end in the result is the present one.
     ///
     /// # Errors
     /// A refusal. Nothing of the attempt remains.
@@ -165,9 +167,15 @@ impl<H: PodHost> Sandboxes<H> {
         {
             return Err(refusals::deleted(&request.sandbox));
         }
-        if self.record(&request.sandbox).is_none() {
-            // A previous ADD of this sandbox whose record was lost: its link has the name that the new one needs.
-            self.take_down_unknown(&request.sandbox).await?;
+        match self.live(&request.sandbox) {
+            // A previous ADD of this sandbox whose record was lost: its interface is in the pod.
+            None => drop(self.take_down_unknown(&request.sandbox).await?),
+            Some(adopted) if adopted.record.is_adopted() => {
+                self.take_down(adopted, guard).await?;
+                // Ends with the link.
+                guard = shared.locks.lock(&request.sandbox).await;
+            }
+            Some(_) => {}
         }
         let asked = shared.pool.add(
             request.sandbox.clone(),
@@ -180,19 +188,21 @@ impl<H: PodHost> Sandboxes<H> {
             () = guard.cancelled() => return Err(refusals::deleted(&request.sandbox)),
         };
         let Granted::New(grant) = granted else {
-            return self
-                .record(&request.sandbox)
-                .ok_or_else(|| refusals::no_record(&request.sandbox));
+            return self.again(&request.sandbox).await;
         };
         let (link, record) = self.plan(&request, grant);
-        match self.wire_and_record(link, &record, request.handed).await {
-            Ok(()) => {
-                let sandbox = record.sandbox.clone();
+        match self.wire_and_record(link, record, request.handed).await {
+            Ok((pod, host_name)) => {
+                let record = Record {
+                    host_name,
+                    ..pod.record.clone()
+                };
+                let sandbox = request.sandbox.clone();
                 shared
-                    .records
+                    .live
                     .lock()
                     .expect("no holder panics")
-                    .insert(sandbox.clone(), record.clone());
+                    .insert(request.sandbox, pod);
                 shared.pool.tell(Event::Wired { sandbox }).await;
                 Ok(record)
             }
@@ -203,6 +213,20 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
+    /// The result of a previous ADD.
+    async fn again(&self, sandbox: &Sandbox) -> Result<Record, Refusal> {
+        let pod = self
+            .live(sandbox)
+            .ok_or_else(|| refusals::no_record(sandbox))?;
+        // If the name cannot be read, the link is gone, and the sandbox with it.
+        let name = self.shared.host.name_of(pod.host_index).await;
+        let record = pod.record;
+        Ok(Record {
+            host_name: name.unwrap_or_else(|| record.host_name.clone()),
+            ..record
+        })
+    }
+
     fn plan(&self, request: &Add, grant: Grant) -> (PodLink, Record) {
         let sandbox = &request.sandbox;
         let prefix = request
@@ -210,13 +234,16 @@ impl<H: PodHost> Sandboxes<H> {
             .as_deref()
             .unwrap_or(&self.shared.network.veth_prefix);
         let link = PodLink {
-            host_name: datapath::pod::host_name(prefix, &parts(sandbox)),
+            host_name: names::host_name(prefix, sandbox, &request.pod),
+            owner: names::owner(sandbox),
             pod_name: sandbox.ifname.clone(),
             address: grant.address,
             mtu: request.mtu.unwrap_or(self.shared.network.pod_mtu),
             uplink: Uplink::Eni(grant.index),
             host_mac: mac(sandbox, "host"),
             pod_mac: mac(sandbox, "pod"),
+            // Until the kernel says otherwise.
+            secondary: false,
         };
         let record = Record {
             sandbox: sandbox.clone(),
@@ -228,6 +255,7 @@ impl<H: PodHost> Sandboxes<H> {
             host_mac: Some(link.host_mac),
             pod_mac: Some(link.pod_mac),
             mtu: Some(link.mtu),
+            secondary: link.secondary,
         };
         (link, record)
     }
@@ -235,14 +263,14 @@ impl<H: PodHost> Sandboxes<H> {
     /// Kernel and record at once, each on its own thread: neither is trusted without the other. A crash leaves a link
     /// without a record, or a record without a link, and the next start removes either before anything is served.
     ///
-    /// A failure contains what the pool must know about the address: no other host has seen it, so it is free, unless
+    /// Returns the pod, and the present name of its host end. A failure contains what the pool must know about the address: no other host has seen it, so it is free, unless
     /// the kernel still routes it to another pod. Then it must go into cooldown and not be assigned again immediately.
     async fn wire_and_record(
         &self,
         link: PodLink,
-        record: &Record,
+        record: Record,
         handed: Handed,
-    ) -> Result<(), (Refusal, Event)> {
+    ) -> Result<(Live, String), (Refusal, Event)> {
         let shared = &self.shared;
         let sandbox = record.sandbox.clone();
         let begun = shared.pool.now();
@@ -253,17 +281,29 @@ impl<H: PodHost> Sandboxes<H> {
         let put = record.clone();
         let writing = async { shared.store.run(move |store| store.put(&put)).await };
         // The kernel takes longer, so it starts first.
-        let ((wired, at), written) = tokio::join!(biased; wiring, writing);
-        shared.staged(&record.sandbox, "add", "commit", at);
-        match (wired, written) {
-            (Ok(()), Ok(Ok(()))) => Ok(()),
-            (Ok(()), failed) => {
-                shared.host.unwire(ref_of(record)).await.1.await;
-                Err((store_failed(failed), Event::Unwired { sandbox }))
-            }
-            (Err(error), written) => {
+        let ((wired, at), mut written) = tokio::join!(biased; wiring, writing);
+        match wired {
+            Ok(wired) => {
+                let mut pod = Live {
+                    record,
+                    host_index: wired.host_index,
+                };
+                if wired.secondary && matches!(written, Ok(Ok(()))) {
+                    pod.record.secondary = true;
+                    let put = pod.record.clone();
+                    written = shared.store.run(move |store| store.put(&put)).await;
+                }
+                shared.staged(&sandbox, "add", "commit", at);
                 if let Ok(Ok(())) = written {
-                    self.forget(record.clone()).await;
+                    return Ok((pod, wired.host_name));
+                }
+                shared.host.unwire(ref_of(&pod)).await.1.await;
+                Err((store_failed(written), Event::Unwired { sandbox }))
+            }
+            Err(error) => {
+                shared.staged(&sandbox, "add", "commit", at);
+                if let Ok(Ok(())) = written {
+                    self.forget(record).await;
                 }
                 let event = match error {
                     WireError::AddressInUse(_) => Event::Left { sandbox },
@@ -299,8 +339,8 @@ impl<H: PodHost> Sandboxes<H> {
         let begun = shared.pool.now();
         let guard = shared.locks.lock(sandbox).await;
         shared.staged(sandbox, "del", "turn", begun);
-        match self.record(sandbox) {
-            Some(record) => self.take_down(record, guard).await,
+        match self.live(sandbox) {
+            Some(pod) => self.take_down(pod, guard).await,
             None if self.take_down_unknown(sandbox).await? => Ok(()),
             None => {
                 shared
@@ -313,7 +353,8 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    /// Removes the link that this sandbox must have if its record was lost; returns whether there was one.
+    /// Removes the link that this sandbox must have if an earlier release made it and its record was lost; returns whether
+    /// there was one.
     async fn take_down_unknown(&self, sandbox: &Sandbox) -> Result<bool, Refusal> {
         let former = Sandbox {
             network: FORMER_NETWORK.to_owned(),
@@ -326,15 +367,13 @@ impl<H: PodHost> Sandboxes<H> {
     }
 
     async fn take_down_link_of(&self, sandbox: &Sandbox) -> Result<bool, Refusal> {
-        let name = datapath::pod::host_name(&self.shared.network.veth_prefix, &parts(sandbox));
-        let unknown = unknown(&name);
+        let unknown = unknown(&names::former(&self.shared.network.veth_prefix, sandbox));
         // The sweep uses this key too.
         let guard = self.shared.locks.lock(&unknown).await;
-        match self.record(&unknown) {
-            Some(record) => {
-                self.take_down(record, guard).await?;
-                // The link is removed by name, so the guard is kept: an ADD that follows creates a link with the same
-                // name.
+        match self.live(&unknown) {
+            Some(pod) => {
+                self.take_down(pod, guard).await?;
+                // An ADD that follows creates an interface with the same name in the pod.
                 drop(self.shared.locks.lock(&unknown).await);
                 Ok(true)
             }
@@ -342,14 +381,17 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    async fn take_down(&self, record: Record, guard: Guard) -> Result<(), Refusal> {
+    async fn take_down(&self, pod: Live, guard: Guard) -> Result<(), Refusal> {
         let shared = &self.shared;
-        shared.recorder.spans.pod(&record.sandbox, &record.pod);
+        shared
+            .recorder
+            .spans
+            .pod(&pod.record.sandbox, &pod.record.pod);
         let begun = shared.pool.now();
-        let (unrouted, removal) = shared.host.unwire(ref_of(&record)).await;
+        let (unrouted, removal) = shared.host.unwire(ref_of(&pod)).await;
+        let record = pod.record;
         let unwired = shared.staged(&record.sandbox, "del", "unwire", begun);
-        // The guard ends with the link: a repeated ADD for this sandbox must not meet the old link, and the removal by
-        // name must not meet the new one.
+        // The guard ends with the link: a repeated ADD for this sandbox must not meet the old link.
         drop(shared.detached.spawn(async move {
             removal.await;
             drop(guard);
@@ -368,7 +410,7 @@ impl<H: PodHost> Sandboxes<H> {
             failed => return Err(store_failed(failed)),
         }
         shared
-            .records
+            .live
             .lock()
             .expect("no holder panics")
             .remove(&record.sandbox);
@@ -395,8 +437,8 @@ impl<H: PodHost> Sandboxes<H> {
     ) -> Result<(), Refusal> {
         let sandbox = &self.known_as(sandbox);
         let _guard = self.shared.locks.lock(sandbox).await;
-        let record = self
-            .record(sandbox)
+        let Live { record, host_index } = self
+            .live(sandbox)
             .ok_or_else(|| refusals::no_record(sandbox))?;
         if let Some(claimed) = address.filter(|claimed| *claimed != record.address) {
             return Err(refusals::drift(
@@ -407,9 +449,9 @@ impl<H: PodHost> Sandboxes<H> {
                 ),
             ));
         }
-        // A pod that was adopted without a record has a key that no runtime uses.
         let wiring = link_of(&record).ok_or_else(|| refusals::no_record(sandbox))?;
-        match self.shared.host.check(wiring.clone(), handed).await {
+        let host = &self.shared.host;
+        match host.check(wiring.clone(), host_index, handed).await {
             Ok(drifts) if drifts.is_empty() => Ok(()),
             Ok(drifts) => Err(refusals::drift(sandbox, &drifts.join("; "))),
             Err(error) => Err(refusals::of_wiring(&wiring, &error)),
@@ -422,14 +464,13 @@ impl<H: PodHost> Sandboxes<H> {
     /// The first refusal, after all others have been tried.
     pub async fn gc(&self, network: &str, valid: &[(String, String)]) -> Result<u32, Refusal> {
         let doomed: Vec<Sandbox> = {
-            let records = self.shared.records.lock().expect("no holder panics");
+            let live = self.shared.live.lock().expect("no holder panics");
             let listed = |sandbox: &Sandbox| {
                 valid
                     .iter()
                     .any(|(id, ifname)| *id == sandbox.container_id && *ifname == sandbox.ifname)
             };
-            records
-                .keys()
+            live.keys()
                 .filter(|sandbox| sandbox.network == network && !listed(sandbox))
                 .cloned()
                 .collect()
@@ -445,9 +486,9 @@ impl<H: PodHost> Sandboxes<H> {
         refused.map_or(Ok(released), Err)
     }
 
-    fn records(&self) -> Vec<Record> {
+    fn all_live(&self) -> Vec<Live> {
         self.shared
-            .records
+            .live
             .lock()
             .expect("no holder panics")
             .values()
@@ -463,14 +504,14 @@ impl<H: PodHost> Sandboxes<H> {
             ..sandbox.clone()
         };
         let renamed = sandbox.network == NETWORK
-            && self.record(sandbox).is_none()
-            && self.record(&former).is_some();
+            && self.live(sandbox).is_none()
+            && self.live(&former).is_some();
         if renamed { former } else { sandbox.clone() }
     }
 
-    fn record(&self, sandbox: &Sandbox) -> Option<Record> {
+    fn live(&self, sandbox: &Sandbox) -> Option<Live> {
         self.shared
-            .records
+            .live
             .lock()
             .expect("no holder panics")
             .get(sandbox)
@@ -483,11 +524,6 @@ fn store_failed(failed: Result<Result<(), StoreError>, Gone>) -> Refusal {
         Ok(Err(error)) => refusals::of_store(&error),
         _ => refusals::stopping(Reason::Store),
     }
-}
-
-/// The parts of a host end's name.
-fn parts(sandbox: &Sandbox) -> [&str; 3] {
-    [&sandbox.network, &sandbox.container_id, &sandbox.ifname]
 }
 
 /// A MAC that is the same for every repetition of one sandbox's ADD and differs between sandboxes. It is in the record,

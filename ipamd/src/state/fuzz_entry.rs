@@ -115,6 +115,7 @@ fn record(n: u8) -> Record {
         host_mac: Some(Mac([2, 0, 0, 0, 0, n])),
         pod_mac: Some(Mac([2, 0, 0, 0, 1, n])),
         mtu: Some(9001),
+        secondary: false,
     }
 }
 

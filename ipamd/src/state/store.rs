@@ -50,12 +50,23 @@ pub struct Record {
     pub address: IpAddr,
     pub eni: EniId,
     pub index: EniIndex,
+    /// The name that the host end shall have. A younger sandbox of the same pod may have it.
     pub host_name: String,
     pub host_mac: Option<Mac>,
     /// `None` if the pod was adopted without a record, as `mtu`.
     pub pod_mac: Option<Mac>,
     /// In bytes.
     pub mtu: Option<u32>,
+    /// Another interface of the pod has its default route.
+    pub secondary: bool,
+}
+
+impl Record {
+    /// Whether it was made from a link whose own record was lost. Not everything about such a pod is known.
+    #[must_use]
+    pub const fn is_adopted(&self) -> bool {
+        self.mtu.is_none()
+    }
 }
 
 /// The contents of an opened file.

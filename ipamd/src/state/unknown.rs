@@ -6,6 +6,12 @@ use planner::Sandbox;
 /// parentheses (CNI specification).
 const UNKNOWN: &str = "(unknown)";
 
+/// Whether it is the key of a link whose sandbox is unknown.
+#[must_use]
+pub fn is_unknown(sandbox: &Sandbox) -> bool {
+    sandbox.network == UNKNOWN
+}
+
 /// The key for a link with this name while its sandbox is unknown.
 #[must_use]
 pub fn unknown(host_name: &str) -> Sandbox {

@@ -11,7 +11,7 @@ use std::{
 use datapath::{netlink::Socket, netns::Netns};
 use lab::{
     Lab,
-    node::{Node, Pod, count},
+    node::{Node, Pod, count, host_link},
     traffic::ping::ping,
     wait::eventually,
 };
@@ -72,6 +72,7 @@ fn fault_30_two_sandboxes_of_one_pod_are_two() -> Outcome {
     };
     let (old, new) = (add("old")?, add("new")?);
     assert_ne!(old.address(), new.address());
+    assert_eq!(host_link(&old), host_link(&new));
     let (gone, id) = (old.address(), old.id.clone());
     for path in [Some(old.path.as_path()), None] {
         let del = node.invocation("DEL", &id, path).variable("CNI_ARGS", args);

@@ -5,6 +5,7 @@ use std::{path::Path, process::Command, time::Duration};
 use lab::{
     Lab,
     node::{Node, count},
+    traffic::ping::ping,
     wait::eventually,
 };
 use serde_json::{Value, json};
@@ -17,6 +18,8 @@ trials!(
     an_mtu_may_be_a_number_or_a_text_and_del_takes_anything,
     a_del_with_less_than_its_add_had_frees_the_pod,
     a_path_below_proc_is_a_namespace_like_any_other,
+    case_02_a_del_under_another_network_touches_nothing,
+    case_06_a_reused_pid_leads_del_to_the_host_which_stays_as_it_is,
 );
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -120,6 +123,55 @@ fn a_path_below_proc_is_a_namespace_like_any_other() -> Outcome {
     pause.wait()?;
     assert!(added.succeeded(), "{added:?}\n{}", node.log());
     assert!(deleted.succeeded(), "{deleted:?}\n{}", node.log());
+    expect_assigned(&node, 0);
+    Ok(())
+}
+
+/// The configuration was renamed between ADD and DEL. The sandbox is released when its namespace ends.
+fn case_02_a_del_under_another_network_touches_nothing() -> Outcome {
+    let (_lab, node) = lab()?;
+    let pod = node.add_pod("pod")?;
+    for network in ["podman", "second"] {
+        let deleted = node
+            .invocation("DEL", "pod", Some(&pod.path))
+            .conf("name", json!(network))
+            .run(node.netns())?;
+        assert!(deleted.succeeded(), "{deleted:?}");
+    }
+    assert_eq!(count(&node, "assigned")?, 1);
+    let answer = ping(node.netns(), None, pod.address(), LIMIT)?;
+    assert!(answer.is_some(), "{}", node.log());
+    node.end_pod(pod)?;
+    expect_assigned(&node, 0);
+    Ok(())
+}
+
+/// Runtimes that name a process do not notice that it has ended. Its pid may belong to a process of the host by then.
+fn case_06_a_reused_pid_leads_del_to_the_host_which_stays_as_it_is() -> Outcome {
+    let (lab, node) = lab()?;
+    // As /var/run, which is a link to /run.
+    let linked = lab.dir().join("var-run");
+    std::os::unix::fs::symlink(node.sandboxes(), &linked)?;
+    let (_netns, path) = node.sandbox("pod")?;
+    let path = linked.join(path.file_name().ok_or("no name")?);
+    let verb = |verb, path: &Path| node.invocation(verb, "pod", Some(path)).run(node.netns());
+    let added = verb("ADD", &path)?;
+    assert!(added.succeeded(), "{added:?}\n{}", node.log());
+    let state = "ip -o addr; ip rule; ip route show table all; nft list ruleset";
+    let before = node.shell(state)?;
+
+    let mut other = node
+        .netns()
+        .run(|| Command::new("sleep").arg("60").spawn())??;
+    let refused = verb("DEL", Path::new(&format!("/proc/{}/ns/net", other.id())));
+    other.kill()?;
+    other.wait()?;
+    let refused = refused?;
+    assert_eq!(refused.error_code(), Some(8), "{refused:?}");
+    assert_eq!(node.shell(state)?, before);
+    assert_eq!(count(&node, "assigned")?, 1);
+    let deleted = verb("DEL", &path)?;
+    assert!(deleted.succeeded(), "{deleted:?}");
     expect_assigned(&node, 0);
     Ok(())
 }

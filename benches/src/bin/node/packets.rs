@@ -73,7 +73,6 @@ impl Pair {
 
     fn round(&mut self) -> io::Result<()> {
         let (client, server) = (&self.client, &self.server);
-        drain(server)?;
         let sample = std::thread::scope(|scope| {
             let echo = scope.spawn(|| on_cpu(1, || echo(server)));
             let asking = scope.spawn(|| on_cpu(0, || ping_pong(client)));
@@ -121,13 +120,6 @@ fn on_cpu<T>(cpu: usize, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Discards what the previous round left.
-fn drain(socket: &UdpSocket) -> io::Result<()> {
-    socket.set_nonblocking(true)?;
-    while socket.recv(&mut [0; 8]).is_ok() {}
-    socket.set_nonblocking(false)
-}
-
 fn echo(socket: &UdpSocket) -> io::Result<()> {
     let mut byte = [0; 8];
     loop {
@@ -152,6 +144,7 @@ fn ping_pong(socket: &UdpSocket) -> io::Result<Sample> {
 
 /// Sends as fast as one thread can, and counts the datagrams that another thread receives in the same time.
 fn flood(from: &UdpSocket, to: &UdpSocket) -> io::Result<f64> {
+    to.set_nonblocking(false)?;
     let begun = now();
     std::thread::scope(|scope| {
         let count = scope.spawn(|| on_cpu(1, || arrivals(to, begun)));

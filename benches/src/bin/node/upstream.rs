@@ -105,11 +105,13 @@ fn link(n: u16) -> PodLink {
     let [high, low] = n.to_be_bytes();
     PodLink {
         host_name: format!("eni{n}"),
+        owner: format!("pod {n}"),
         pod_name: "eth0".to_owned(),
         address: address(n),
         mtu: 9001,
         uplink: Uplink::Eni(planner::EniIndex::PRIMARY),
         host_mac: Mac::local([0, 0, 0, 0, high, low]),
         pod_mac: Mac::local([4, 0, 0, 0, high, low]),
+        secondary: false,
     }
 }

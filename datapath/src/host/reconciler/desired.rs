@@ -47,8 +47,10 @@ pub(super) struct Desired {
     pub(super) source: Option<IpAddr>,
     /// Secondary ENIs by index, each with the index of its link, if it existed at the last check.
     pub(super) enis: BTreeMap<EniIndex, (EniLink, Option<u32>)>,
-    /// By the name of the host end.
-    pub(super) pods: BTreeMap<String, WiredPod>,
+    /// By the index of the host end.
+    pub(super) pods: BTreeMap<u32, WiredPod>,
+    /// Names of host ends that several pods shall have, or that another link has.
+    pub(super) contested: BTreeSet<String>,
     /// The tables to which rules of others send packets of named addresses, as of the last look.
     pub(super) steering: BTreeSet<u32>,
 }
@@ -79,8 +81,9 @@ impl Desired {
         match message {
             M::DelLink(_) => {
                 if let Some(link) = Link::from_message(message) {
-                    dirty.links.remove(&link.name);
-                    dirty.ended |= self.pods.contains_key(&link.name);
+                    dirty.links.remove(&link.index);
+                    dirty.ended |= self.pods.contains_key(&link.index);
+                    dirty.pods |= self.contested.contains(&link.name);
                     dirty.node |= self
                         .enis
                         .values()
@@ -140,13 +143,14 @@ impl Desired {
     }
 
     fn mark_link(&self, link: &Link, dirty: &mut DirtySet) {
-        if let Some(pod) = self.pods.get(&link.name) {
+        if let Some(pod) = self.pods.get(&link.index) {
             // Without the settings: they are applied after the link is made, and the kernel may send a notification about
             // the carrier in between. A change of a setting has a notification of its own.
-            if pod.link_drift(link).is_empty() {
-                dirty.links.remove(&link.name);
+            let named = link.name == pod.host_name || self.contested.contains(&pod.host_name);
+            if named && pod.link_drift(link).is_empty() {
+                dirty.links.remove(&link.index);
             } else {
-                dirty.links.insert(link.name.clone());
+                dirty.links.insert(link.index);
             }
             return;
         }
@@ -165,6 +169,11 @@ impl Desired {
             }
             None => {}
         }
+    }
+
+    /// Whether the host end of a pod shall have this name.
+    pub(super) fn is_wanted(&self, host_name: &str) -> bool {
+        self.pods.values().any(|pod| pod.host_name == host_name)
     }
 
     /// Whether none of our objects has this MAC address.

@@ -11,8 +11,8 @@ pub struct DirtySet {
     pub node: bool,
     /// The host sides of pods.
     pub pods: bool,
-    /// Names of pod links whose last notification differed from the desired state.
-    pub links: BTreeSet<String>,
+    /// Indices of pod links whose last notification differed from the desired state.
+    pub links: BTreeSet<u32>,
     /// Our nftables.
     pub nftables: bool,
     /// The addresses that the host keeps from pods: its own, and those that rules of others decide for.

@@ -1,6 +1,7 @@
 //! Any change by others makes the state doubtful, and a repair restores the same state as before.
 
 mod ipv6;
+mod names;
 
 use super::*;
 use crate::constants::GROUP_DYING;
@@ -56,6 +57,11 @@ impl Kept {
         }
     }
 
+    fn index_of(&mut self, link: &PodLink) -> u32 {
+        let found = self.reconciler.socket().link_by_name(&link.host_name);
+        found.unwrap().expect("the link has its name").index
+    }
+
     /// What became doubtful since the last call.
     fn mark_dirty(&mut self) -> DirtySet {
         self.mark_dirty_after(DirtySet::default())
@@ -98,16 +104,17 @@ fn our_own_changes_cause_no_doubt() {
     another.host_name = "eni12".to_owned();
     let netns = netns();
     let mut pod = socket_in(&netns);
-    kept.reconciler
+    let wired = kept
+        .reconciler
         .add_pod(&mut pod, netns.as_fd(), &another)
         .unwrap();
     assert_eq!(kept.mark_dirty(), DirtySet::default());
     let gone = pod::PodRef {
-        host_name: another.host_name,
+        host_index: wired.host_index,
         address: another.address,
     };
-    kept.reconciler.remove_pod(&gone).unwrap();
-    pod::unlink(kept.reconciler.socket(), &gone.host_name).unwrap();
+    kept.reconciler.remove_pod(&gone).1.unwrap();
+    pod::unlink(kept.reconciler.socket(), gone.host_index).unwrap();
     assert_eq!(kept.mark_dirty(), DirtySet::default());
 }
 
@@ -279,12 +286,12 @@ fn an_ended_pod_is_reported_and_a_deleted_one_is_not() {
     });
     assert!(told);
     let gone = pod::PodRef {
-        host_name: pod_link(11, 0).host_name,
+        host_index: kept.index_of(&pod_link(11, 0)),
         address: pod_link(11, 0).address,
     };
-    kept.reconciler.remove_pod(&gone).unwrap();
+    kept.reconciler.remove_pod(&gone).1.unwrap();
     // As in the daemon: another socket removes the link.
-    pod::unlink(&mut socket_in(&kept.lab.host), &gone.host_name).unwrap();
+    pod::unlink(&mut socket_in(&kept.lab.host), gone.host_index).unwrap();
     assert!(!kept.mark_dirty().ended);
 }
 
@@ -338,7 +345,8 @@ fn pods_of_a_previous_process_are_kept_too() {
         .lab
         .on_host(|_| Reconciler::take_over(Socket::open().unwrap(), config()).unwrap());
     for (i, index) in [(11, 0), (21, 1)] {
-        reconciler.keep_pod(WiredPod::from(&pod_link(i, index)));
+        let link = pod_link(i, index);
+        reconciler.keep_pod(WiredPod::of(&link, kept.index_of(&link)));
     }
     reconciler = kept.lab.on_host(|_| {
         reconciler.add_eni(eni()).unwrap();

@@ -1,8 +1,6 @@
 //! Real ADDs that fail and leave nothing behind, and ADDs that find the remains of an earlier one.
 
 use super::*;
-use crate::netlink::Family;
-use crate::netlink::route::{MAIN, Route};
 
 #[test]
 fn an_interface_name_in_use_is_reported() {
@@ -21,7 +19,8 @@ fn an_earlier_attempts_link_is_replaced() {
     let mut lab = Lab::new();
     let link = pod_link(5);
     // The state after an ADD that died after its first step.
-    let half = link::add_veth(&link.host_end(), &link.pod_end(), Some(lab.pod_ns.as_fd()));
+    let end = link.host_end(&link.host_name);
+    let half = link::add_veth(&end, &link.pod_end(), Some(lab.pod_ns.as_fd()));
     lab.host.apply(&half).unwrap();
     lab.add(&link).unwrap();
     assert_eq!(lab.check(&link), []);
@@ -43,9 +42,8 @@ fn an_earlier_attempts_link_and_an_occupied_interface_name_at_once() {
     let mut lab = Lab::new();
     let link = pod_link(5);
     let stranger = link::End {
-        name: "eth0",
         group: 0,
-        ..pod_link(9).host_end()
+        ..pod_link(9).host_end("eth0")
     };
     lab.pod
         .apply(&link::add_veth(
@@ -62,31 +60,38 @@ fn an_earlier_attempts_link_and_an_occupied_interface_name_at_once() {
         ..link.pod_end()
     };
     lab.host
-        .apply(&link::add_veth(&link.host_end(), &elsewhere, None))
+        .apply(&link::add_veth(
+            &link.host_end(&link.host_name),
+            &elsewhere,
+            None,
+        ))
         .unwrap();
     let error = lab.add(&link).unwrap_err();
     assert!(matches!(error, AddError::InterfaceExists { .. }), "{error}");
     assert_eq!(lab.host.link_by_name(&link.host_name).unwrap(), None);
 }
 
-#[test]
-fn an_unknown_link_is_not_changed() {
-    let mut lab = Lab::new();
-    let link = pod_link(5);
+/// A link that is not a pod's.
+fn occupy(lab: &mut Lab, name: &str, other_end: &str) {
     let stranger = link::End {
         group: 0,
-        ..link.host_end()
+        ..pod_link(9).host_end(name)
+    };
+    let other = link::End {
+        name: other_end,
+        ..stranger
     };
     lab.host
-        .apply(&link::add_veth(
-            &stranger,
-            &link::End {
-                name: "x",
-                ..link.pod_end()
-            },
-            None,
-        ))
+        .apply(&link::add_veth(&stranger, &other, None))
         .unwrap();
+}
+
+#[test]
+fn a_pod_whose_both_names_are_taken_is_refused_and_the_takers_are_not_changed() {
+    let mut lab = Lab::new();
+    let link = pod_link(5);
+    occupy(&mut lab, &link.host_name, "x");
+    occupy(&mut lab, &link.own_name(), "y");
     let error = lab.refuses(&link);
     assert!(matches!(error, AddError::HostNameTaken { .. }), "{error}");
 }
@@ -112,43 +117,27 @@ fn a_refused_pair_leaves_nothing() {
 #[test]
 fn a_refused_pod_side_leaves_nothing() {
     let mut lab = Lab::new();
-    // Another interface with a default route: two plugins configured the pod.
-    let other = link::End {
-        name: "net1",
-        up: true,
-        ..pod_link(9).host_end()
-    };
-    lab.pod
-        .apply(&link::add_veth(
-            &other,
-            &link::End {
-                name: "x",
-                ..pod_link(9).pod_end()
-            },
-            None,
-        ))
-        .unwrap();
-    let index = lab.pod.link_by_name("net1").unwrap().unwrap().index;
-    let default = Route::link(Family::V4.everything(), index, MAIN);
-    lab.pod.apply(&route::add(&default)).unwrap();
-
-    let error = lab.refuses(&pod_link(5));
+    // The kernel allows no IPv6 address here, and refuses it.
+    let error = lab.refuses(&PodLink {
+        mtu: 1000,
+        address: "fd00::5".parse().unwrap(),
+        ..pod_link(5)
+    });
     let AddError::Refused {
         step: Step::PodSide,
-        source,
         left_behind: None,
+        ..
     } = error
     else {
         panic!("{error}")
     };
-    assert!(source.is(Errno::EEXIST), "{source}");
 }
 
 #[test]
 fn an_address_that_is_routed_already_is_refused_and_stays_with_its_owner() {
     let mut lab = Lab::new();
     let owner = pod_link(5);
-    lab.add(&owner).unwrap();
+    let wired = lab.add(&owner).unwrap();
     let mut second = Lab {
         host_ns: lab.host_ns,
         host: lab.host,
@@ -159,13 +148,15 @@ fn an_address_that_is_routed_already_is_refused_and_stays_with_its_owner() {
 
     let error = second.refuses(&PodLink {
         host_name: "enisecond".to_owned(),
+        owner: "hawser lab/second/eth0".to_owned(),
         ..owner.clone()
     });
     assert!(
         matches!(error, AddError::AddressInUse { address } if address == owner.address),
         "{error}"
     );
-    assert_eq!(check(&mut second.host, &mut owner_pod, &owner).unwrap(), []);
+    let found = check(&mut second.host, &mut owner_pod, &owner, wired.host_index);
+    assert_eq!(found.unwrap(), []);
 }
 
 #[test]
@@ -177,6 +168,13 @@ fn an_invalid_pod_is_refused_before_any_change() {
             "host interface name",
             PodLink {
                 host_name: "sixteen-bytes-xx".to_owned(),
+                ..base.clone()
+            },
+        ),
+        (
+            "owner",
+            PodLink {
+                owner: "o".repeat(256),
                 ..base.clone()
             },
         ),

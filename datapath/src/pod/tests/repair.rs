@@ -22,8 +22,14 @@ fn repaired(meddle: &str) -> Vec<Kind> {
 
 fn repair_one(lab: &mut Lab, link: &PodLink) -> Tally {
     let before = lab.host.changed();
-    repair(&mut lab.host, [WiredPod::from(link)].iter(), None).unwrap();
+    let index = lab.host.link_by_name(&link.host_name).unwrap();
+    repair_all(lab, &[WiredPod::of(link, index.unwrap().index)]);
     lab.host.changed().since(before)
+}
+
+fn repair_all(lab: &mut Lab, pods: &[WiredPod]) {
+    let repaired = repair(&mut lab.host, pods.iter(), None);
+    assert!(repaired.failure.is_none(), "{:?}", repaired.failure);
 }
 
 #[test]
@@ -52,7 +58,8 @@ fn a_link_that_was_set_down_is_whole_again() {
 
 #[test]
 fn a_link_that_was_changed_is_changed_back() {
-    let kinds = repaired("ip link set $L group 7 mtu 1400 address 02:00:00:00:00:77 arp on");
+    let kinds =
+        repaired("ip link set $L group 7 mtu 1400 address 02:00:00:00:00:77 arp on alias other");
     assert_eq!(kinds, [Kind::Link, Kind::Neighbour]);
 }
 
@@ -68,7 +75,7 @@ fn settings_come_back() {
 fn another_pods_route_is_not_taken() {
     let mut lab = Lab::new();
     let link = pod_link(5);
-    lab.add(&link).unwrap();
+    let wired = lab.add(&link).unwrap();
     let (other_ns, mut other) = pod();
     let mut rival = pod_link(6);
     rival.address = [10, 0, 0, 6].into();
@@ -79,8 +86,8 @@ fn another_pods_route_is_not_taken() {
     );
     run_in(&lab.host_ns, &["sh", "-ec", &meddle]);
     let before = snapshot(&lab.host_ns);
-    let error =
-        super::super::repair(&mut lab.host, [WiredPod::from(&link)].iter(), None).unwrap_err();
+    let pods = [WiredPod::of(&link, wired.host_index)];
+    let error = repair(&mut lab.host, pods.iter(), None).failure.unwrap();
     assert!(error.is(Errno::EEXIST), "{error}");
     assert_eq!(snapshot(&lab.host_ns), before);
 }
@@ -90,20 +97,21 @@ fn another_pods_route_is_not_taken() {
 fn unknown_properties_are_not_changed() {
     let mut lab = Lab::new();
     let link = pod_link(5);
-    lab.add(&link).unwrap();
+    let wired = lab.add(&link).unwrap();
     let pod = WiredPod {
         mtu: None,
         host_mac: None,
         pod_mac: None,
-        ..WiredPod::from(&link)
+        owner: None,
+        ..WiredPod::of(&link, wired.host_index)
     };
     let meddle = format!(
-        "ip link set {0} mtu 1400; ip neigh flush dev {0} nud permanent; ip route flush table 27392",
+        "ip link set {0} mtu 1400 alias other; ip neigh flush dev {0} nud permanent; ip route flush table 27392",
         link.host_name
     );
     run_in(&lab.host_ns, &["sh", "-ec", &meddle]);
     let before = lab.host.changed();
-    repair(&mut lab.host, [pod].iter(), None).unwrap();
+    repair_all(&mut lab, &[pod]);
     let changed: Vec<_> = lab.host.changed().since(before).iter().collect();
     assert_eq!(changed, [(Kind::Route, 1)]);
 }
@@ -113,6 +121,6 @@ fn a_repair_skips_a_pod_whose_link_is_gone() {
     let mut lab = Lab::new();
     let link = pod_link(5);
     let before = snapshot(&lab.host_ns);
-    repair(&mut lab.host, [WiredPod::from(&link)].iter(), None).unwrap();
+    repair_all(&mut lab, &[WiredPod::of(&link, 4711)]);
     assert_eq!(snapshot(&lab.host_ns), before);
 }

@@ -26,6 +26,7 @@ fn record(id: &str, address: [u8; 4]) -> Record {
         host_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
         pod_mac: Some(Mac([2, 0, 0, 0, 0, 2])),
         mtu: Some(9001),
+        secondary: false,
     }
 }
 
@@ -33,6 +34,7 @@ fn link(id: &str, address: Option<[u8; 4]>) -> HostSide {
     HostSide {
         ifindex: 7,
         name: format!("eni{id}"),
+        owner: None,
         uplink: datapath::uplink::Uplink::Eni(nettypes::EniIndex::new(1).unwrap()),
         mac: None,
         address: address.map(IpAddr::from),
@@ -68,7 +70,8 @@ fn a_pod_with_record_and_route_is_kept_and_nothing_is_done() {
     let (steps, agreed) = plan(contents(vec![a.clone()]), links, COOLDOWN, now());
     assert_eq!(steps, []);
     assert_eq!(agreed.restored.assigned.len(), 1);
-    assert_eq!(agreed.records, [a]);
+    let (record, host_index) = (a, 7);
+    assert_eq!(agreed.pods, [Live { record, host_index }]);
     assert!(agreed.left.is_empty());
 }
 
@@ -90,15 +93,17 @@ fn a_record_without_its_route_is_released_and_its_address_cools() {
         };
         assert_eq!(steps[0], release);
         assert_eq!(agreed.restored.cooling, [(gone.address, until)]);
-        assert_eq!(agreed.records, []);
+        assert_eq!(agreed.pods, []);
     }
 }
 
 #[test]
 fn a_link_that_no_record_claims_goes_without_a_route_and_stays_with_one() {
-    let links = vec![link("a", None), link("b", Some([10, 0, 0, 6]))];
+    let mut links = vec![link("a", None), link("b", Some([10, 0, 0, 6]))];
+    links[1].ifindex = 8;
     let (steps, agreed) = plan(Contents::default(), links.clone(), COOLDOWN, now());
-    assert_eq!(steps, [Step::RemoveLink("enia".into())]);
+    let (index, name) = (7, "enia".into());
+    assert_eq!(steps, [Step::RemoveLink { index, name }]);
     assert_eq!(agreed.orphans, links[1..]);
 }
 
@@ -117,8 +122,73 @@ fn a_cooldown_that_is_over_is_not_restored_but_its_connections_are_forgotten() {
 #[test]
 fn an_orphan_is_adopted_only_with_an_address_of_this_nodes_enis() {
     let orphan = link("b", Some([10, 0, 0, 6]));
-    assert_eq!(adopted(&orphan, &[eni(&[[10, 0, 0, 7]])]), None);
-    let record = adopted(&orphan, &[eni(&[[10, 0, 0, 6]])]).expect("it is on eni-1");
+    let nobody = |_: &Sandbox| false;
+    assert_eq!(adopted(&orphan, &[eni(&[[10, 0, 0, 7]])], nobody), None);
+    let record = adopted(&orphan, &[eni(&[[10, 0, 0, 6]])], nobody).expect("it is on eni-1");
     assert_eq!(record.sandbox, unknown("enib"));
     assert_eq!(record.eni, EniId::from("eni-1"));
+}
+
+#[test]
+fn an_orphan_that_names_its_sandbox_is_adopted_under_it_unless_that_has_another_link() {
+    let sandbox = record("b", [10, 0, 0, 6]).sandbox;
+    let orphan = HostSide {
+        owner: Some(names::owner(&sandbox)),
+        ..link("b", Some([10, 0, 0, 6]))
+    };
+    let enis = [eni(&[[10, 0, 0, 6]])];
+    let under = |known: bool| adopted(&orphan, &enis, |_| known).map(|record| record.sandbox);
+    assert_eq!(under(false), Some(sandbox));
+    assert_eq!(under(true), Some(unknown("enib")));
+}
+
+/// The links of two sandboxes of one pod: the younger one has the name that both records have.
+#[test]
+fn records_with_one_name_find_the_link_that_is_theirs() {
+    let of = |id: &str, address, ifindex, name: &str| {
+        let record = Record {
+            host_name: "enipod".into(),
+            ..record(id, address)
+        };
+        let link = HostSide {
+            ifindex,
+            name: name.into(),
+            owner: Some(names::owner(&record.sandbox)),
+            ..link(id, Some(address))
+        };
+        (record, link)
+    };
+    let (old, left) = of("old", [10, 0, 0, 5], 7, "eniold");
+    let (young, right) = of("young", [10, 0, 0, 6], 8, "enipod");
+    let records = vec![old.clone(), young.clone()];
+    let (steps, agreed) = plan(contents(records), vec![right, left], COOLDOWN, now());
+    assert_eq!(steps, []);
+    let found: Vec<_> = agreed
+        .pods
+        .into_iter()
+        .map(|pod| (pod.record, pod.host_index))
+        .collect();
+    assert_eq!(found, [(old.clone(), 7), (young, 8)]);
+
+    // Even with its address, a link of another sandbox is not the record's, whatever its name is.
+    let (other, link) = of("other", [10, 0, 0, 5], 9, "enipod");
+    assert!(!names::is_link_of(&old, &link) && names::is_link_of(&other, &link));
+}
+
+/// An alias can be removed by anybody, and earlier releases wrote none.
+#[test]
+fn a_link_without_an_owner_is_known_by_its_name_or_its_mac() {
+    let pod = record("a", [10, 0, 0, 5]);
+    let plain = link("a", Some([10, 0, 0, 5]));
+    let renamed = HostSide {
+        name: "other".into(),
+        owner: Some("uplink of web".into()),
+        ..plain.clone()
+    };
+    let same_mac = HostSide {
+        mac: pod.host_mac,
+        ..renamed.clone()
+    };
+    let known = [&plain, &renamed, &same_mac].map(|link| names::is_link_of(&pod, link));
+    assert_eq!(known, [true, false, true]);
 }

@@ -121,12 +121,14 @@ fn sandbox() -> Sandbox {
 fn of_wires() -> Vec<Refusal> {
     let link = PodLink {
         host_name: "eni4b1f20c7a9e".into(),
+        owner: "hawser aws-cni/5f1d9c/eth0".into(),
         pod_name: "eth0".into(),
         address: [10, 0, 3, 7].into(),
         mtu: 9001,
         uplink: datapath::uplink::Uplink::Eni(nettypes::EniIndex::PRIMARY),
         host_mac: nettypes::Mac([2, 0, 0, 0, 0, 1]),
         pod_mac: nettypes::Mac([2, 0, 0, 0, 0, 2]),
+        secondary: false,
     };
     let source = netlink::Error::Kernel {
         op: "link add",

@@ -14,7 +14,10 @@ use proto::{error_chain::chain, names::SandboxKey, tombstone};
 use tokio::sync::Notify;
 
 use super::Sandboxes;
-use crate::{host::seam::PodHost as _, runtime::clock, state::store::Record};
+use crate::{
+    host::seam::{Live, PodHost as _},
+    runtime::clock,
+};
 
 /// How often the links are checked, even without a notification of a removed link.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -68,8 +71,7 @@ impl Sandboxes {
                     continue;
                 }
             };
-            let records: Vec<Record> = self.records();
-            for sandbox in suspects.overdue(&records, &links, clock::now()) {
+            for sandbox in suspects.overdue(&self.all_live(), &links, clock::now()) {
                 tracing::info!(
                     %sandbox,
                     "released a sandbox: its link is gone, and there was no DEL"
@@ -96,11 +98,12 @@ struct Suspects(BTreeMap<Sandbox, Mono>);
 
 impl Suspects {
     /// Those that have been without a link at every check for the whole time.
-    fn overdue(&mut self, records: &[Record], links: &[HostSide], now: Mono) -> Vec<Sandbox> {
-        let standing: BTreeSet<&str> = links.iter().map(|link| link.name.as_str()).collect();
-        let absent = records
+    fn overdue(&mut self, pods: &[Live], links: &[HostSide], now: Mono) -> Vec<Sandbox> {
+        let standing: BTreeSet<u32> = links.iter().map(|link| link.ifindex).collect();
+        let absent = pods
             .iter()
-            .filter(|record| !standing.contains(record.host_name.as_str()));
+            .filter(|pod| !standing.contains(&pod.host_index))
+            .map(|pod| &pod.record);
         let since = |sandbox: &Sandbox| self.0.get(sandbox).copied().unwrap_or(now);
         let all: Vec<_> = absent
             .map(|record| (record.sandbox.clone(), since(&record.sandbox)))
@@ -124,29 +127,34 @@ mod tests {
     use planner::{EniId, Mac, Pod};
 
     use super::*;
+    use crate::state::store::Record;
 
-    fn record(id: &str) -> Record {
-        Record {
+    /// The name of the host end is the same for all, as for sandboxes of one pod.
+    fn live(host_index: u32) -> Live {
+        let record = Record {
             sandbox: Sandbox {
                 network: "n".into(),
-                container_id: id.into(),
+                container_id: host_index.to_string(),
                 ifname: "eth0".into(),
             },
             pod: Pod::default(),
             address: [10, 0, 0, 5].into(),
             eni: EniId::from("eni-1"),
             index: nettypes::EniIndex::PRIMARY,
-            host_name: format!("eni{id}"),
+            host_name: "eni".into(),
             host_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
             pod_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
             mtu: Some(9001),
-        }
+            secondary: false,
+        };
+        Live { record, host_index }
     }
 
-    fn link(id: &str) -> HostSide {
+    fn link(ifindex: u32) -> HostSide {
         HostSide {
-            ifindex: 7,
-            name: format!("eni{id}"),
+            ifindex,
+            name: "eni".into(),
+            owner: None,
             uplink: datapath::uplink::Uplink::Eni(nettypes::EniIndex::PRIMARY),
             mac: None,
             address: None,
@@ -155,27 +163,27 @@ mod tests {
 
     #[test]
     fn an_absence_counts_once_it_has_lasted() {
-        let (records, mut suspects) = ([record("a"), record("b")], Suspects::default());
+        let (pods, mut suspects) = ([live(7), live(8)], Suspects::default());
         let (begun, soon) = (Mono::ZERO, Mono::ZERO + GRACE / 2);
-        assert!(suspects.overdue(&records, &[link("b")], begun).is_empty());
+        assert!(suspects.overdue(&pods, &[link(8)], begun).is_empty());
         assert_eq!(suspects.next_look(soon), GRACE / 2);
         // However often it is checked in between.
-        assert!(suspects.overdue(&records, &[link("b")], soon).is_empty());
+        assert!(suspects.overdue(&pods, &[link(8)], soon).is_empty());
         let after = begun + GRACE;
         assert_eq!(
-            suspects.overdue(&records, &[link("b")], after),
-            [record("a").sandbox]
+            suspects.overdue(&pods, &[link(8)], after),
+            [live(7).record.sandbox]
         );
     }
 
     #[test]
     fn a_link_that_reappears_is_not_suspect() {
-        let (records, mut suspects) = ([record("a")], Suspects::default());
-        assert!(suspects.overdue(&records, &[], Mono::ZERO).is_empty());
+        let (pods, mut suspects) = ([live(7)], Suspects::default());
+        assert!(suspects.overdue(&pods, &[], Mono::ZERO).is_empty());
         let back = Mono::ZERO + GRACE / 2;
-        assert!(suspects.overdue(&records, &[link("a")], back).is_empty());
+        assert!(suspects.overdue(&pods, &[link(7)], back).is_empty());
         assert_eq!(suspects.next_look(back), PERIOD);
         let later = Mono::ZERO + GRACE;
-        assert!(suspects.overdue(&records, &[], later).is_empty());
+        assert!(suspects.overdue(&pods, &[], later).is_empty());
     }
 }

@@ -31,6 +31,9 @@ struct StoredRecord {
     host_mac: [u8; 6],
     pod_mac: [u8; 6],
     mtu: u32,
+    /// Absent in files of earlier releases, which had no such pods.
+    #[serde(default)]
+    secondary: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,6 +101,7 @@ pub fn of_record(record: &Record) -> String {
         host_mac: record.host_mac.unwrap_or_default().0,
         pod_mac: record.pod_mac.unwrap_or_default().0,
         mtu: record.mtu.unwrap_or_default(),
+        secondary: record.secondary,
     })
 }
 
@@ -123,6 +127,7 @@ pub fn to_record(text: &str) -> Option<Record> {
         host_mac: Mac(stored.host_mac).nonzero(),
         pod_mac: Mac(stored.pod_mac).nonzero(),
         mtu: Some(stored.mtu).filter(|mtu| *mtu > 0),
+        secondary: stored.secondary,
     })
 }
 

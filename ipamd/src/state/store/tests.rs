@@ -25,6 +25,7 @@ fn record(container: &str, address: [u8; 4]) -> Record {
         host_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
         pod_mac: Some(Mac([2, 0, 0, 0, 0, 2])),
         mtu: Some(9001),
+        secondary: false,
     }
 }
 

@@ -94,15 +94,12 @@ fn probe(config: &Config) -> Result<Duration, ProbeError> {
     let [a, b] = namespaces.map(|netns| netns.map_err(ProbeError::Namespace));
     let (a, b) = (a?, b?);
     let links = [0, 1].map(|n| link(config, n));
-    let connected = wired(&mut host, [&a, &b], &links);
-    for link in &links {
-        let pod = PodRef {
-            host_name: link.host_name.clone(),
-            address: link.address,
-        };
+    let mut pods = Vec::new();
+    let connected = wired(&mut host, [&a, &b], &links, &mut pods);
+    for pod in &pods {
         // What fails here ends with the namespaces.
-        drop(pod::unroute(&mut host, &pod));
-        drop(pod::unlink(&mut host, &link.host_name));
+        drop(pod::unroute(&mut host, pod));
+        drop(pod::unlink(&mut host, pod.host_index));
     }
     connected
 }
@@ -111,15 +108,15 @@ fn wired(
     host: &mut Socket,
     namespaces: [&Netns; 2],
     links: &[PodLink; 2],
+    pods: &mut Vec<PodRef>,
 ) -> Result<Duration, ProbeError> {
     for (netns, link) in namespaces.into_iter().zip(links) {
-        pod::add(
-            host,
-            &mut Socket::open_in(netns)?,
-            netns.as_fd(),
-            link,
-            None,
-        )?;
+        let mut inside = Socket::open_in(netns)?;
+        let wired = pod::add(host, &mut inside, netns.as_fd(), link, None)?;
+        pods.push(PodRef {
+            host_index: wired.host_index,
+            address: link.address,
+        });
     }
     let [from, to] = namespaces;
     let at = SocketAddr::from((links[1].address, 0));
@@ -145,19 +142,18 @@ fn wired(
 
 /// The link of a probe pod: like a pod's on the primary ENI, by its name too, since filters tell pods by that.
 fn link(config: &Config, n: u8) -> PodLink {
-    let process = std::process::id().to_string();
+    let owner = format!("doctor {}/{n}", std::process::id());
     let [.., high, low] = std::process::id().to_be_bytes();
     PodLink {
-        host_name: pod::host_name(
-            &config.network.veth_prefix,
-            &["doctor", &process, &n.to_string()],
-        ),
+        host_name: pod::own_name(&config.network.veth_prefix, &owner),
+        owner,
         pod_name: "eth0".to_owned(),
         address: address(config.pool.family, n),
         mtu: config.network.pod_mtu,
         uplink: Uplink::Eni(EniIndex::PRIMARY),
         host_mac: Mac::local([0xd0, 0xc0, high, low, n, 0]),
         pod_mac: Mac::local([0xd0, 0xc0, high, low, n, 1]),
+        secondary: false,
     }
 }
 

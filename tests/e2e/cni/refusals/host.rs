@@ -17,7 +17,7 @@ use datapath::{
         self, Socket,
         route::{self, Route},
     },
-    pod::host_name,
+    pod::{own_name, upstream_host_name},
 };
 use lab::{
     Lab,
@@ -51,14 +51,24 @@ trials!(
 fn a_link_in_the_pods_way_is_named() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("t3.small", &[])?;
-    let name = host_name("eni", &["aws-cni", "waits", "eth0"]);
+    let name = upstream_host_name("eni", "lab", "pod-waits");
+    let own = own_name("eni", "hawser aws-cni/waits/eth0");
     node.netns().run(|| occupy(&name))??;
+    node.shell(&format!("ip link add {own} type veth peer name other"))?;
     let words = [
         &*name,
         "does not belong to a pod",
         "AWS_VPC_K8S_CNI_VETHPREFIX",
     ];
-    expect_refusal(&node, &add_within(&node, 5)?, Reason::Datapath, &words)
+    let refused = add_within(&node, 5)?;
+    expect_refusal(&node, &refused, Reason::Datapath, &words)?;
+    // If only its pod's name is taken, it has one of its own.
+    node.shell(&format!("ip link del {own}"))?;
+    let path = node.sandboxes().join("cni-waits");
+    let add = node.invocation("ADD", "waits", Some(&path));
+    let added = add.run(node.netns())?;
+    assert_eq!(added.json["interfaces"][0]["name"], *own, "{added:?}");
+    Ok(())
 }
 
 /// A manual ADD with these descriptors or none, which our plugin would never send.

@@ -240,13 +240,32 @@ fn requests(data: &[u8]) -> Option<String> {
     while let Some(header) = rest.first_chunk::<6>() {
         let [a, b, c, d, e, f] = *header;
         let length = usize::try_from(u32::from_ne_bytes([a, b, c, d])).ok()?;
-        names.extend(request(u16::from_ne_bytes([e, f])));
+        let kind = u16::from_ne_bytes([e, f]);
+        names.extend(request(kind).map(|name| match name {
+            "setlink" if has_name(rest.get(..length).unwrap_or_default()) => "renamelink",
+            name => name,
+        }));
         rest = rest
             .get(length.next_multiple_of(4).max(16)..)
             .unwrap_or_default();
     }
     names.dedup();
     (!names.is_empty()).then(|| names.join("+"))
+}
+
+/// Whether a message about a link, addressed by its index, has a name too: it renames the link.
+fn has_name(message: &[u8]) -> bool {
+    const HEADERS: usize = 16 + 16;
+    const IFLA_IFNAME: u16 = 3;
+    let mut rest = message.get(HEADERS..).unwrap_or_default();
+    while let Some([a, b, c, d]) = rest.first_chunk() {
+        if u16::from_ne_bytes([*c, *d]) == IFLA_IFNAME {
+            return true;
+        }
+        let length = usize::from(u16::from_ne_bytes([*a, *b])).max(4);
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    false
 }
 
 /// `rtm_type`; the lowest two bits distinguish new, del, get and set.
@@ -300,6 +319,29 @@ mod tests {
         batch.extend(message(16, 24));
         batch.extend(message(16, 28));
         assert_eq!(requests(&batch).as_deref(), Some("newroute+newneigh"));
+    }
+
+    #[test]
+    fn a_rename_is_told_from_other_changes_of_a_link() {
+        let change = |attributes: &[(u16, &[u8])]| {
+            let mut bytes = message(32, 19);
+            for (kind, value) in attributes {
+                let length = u16::try_from(4 + value.len()).unwrap();
+                bytes.extend(length.to_ne_bytes());
+                bytes.extend(kind.to_ne_bytes());
+                bytes.extend_from_slice(value);
+                bytes.resize(bytes.len().next_multiple_of(4), 0);
+            }
+            let length = u32::try_from(bytes.len()).unwrap();
+            bytes[..4].copy_from_slice(&length.to_ne_bytes());
+            bytes
+        };
+        let group: (u16, &[u8]) = (27, &[1, 0, 0, 0]);
+        assert_eq!(requests(&change(&[group])).as_deref(), Some("setlink"));
+        let renamed = change(&[group, (3, b"eni01\0")]);
+        assert_eq!(requests(&renamed).as_deref(), Some("renamelink"));
+        let both = [change(&[group]), renamed].concat();
+        assert_eq!(requests(&both).as_deref(), Some("setlink+renamelink"));
     }
 
     #[test]

@@ -169,7 +169,7 @@ impl Daemon {
             pool.clone(),
             pods,
             store,
-            agreed.records,
+            agreed.pods,
             &all,
             Recorder {
                 metrics: self.metrics,
@@ -211,7 +211,7 @@ impl Daemon {
 impl State {
     /// I6 and I7 over a restart: every pod that got its address has a record, and no deleted one has.
     fn compare_records(&mut self, agreed: &Agreed, now: Duration) {
-        let known = |sandbox: &Sandbox| agreed.records.iter().any(|r| r.sandbox == *sandbox);
+        let known = |sandbox: &Sandbox| agreed.pods.iter().any(|p| p.record.sandbox == *sandbox);
         if let Some(lost) = self.kernel.running.keys().find(|sandbox| !known(sandbox)) {
             let what = format!("{} has no record after the restart", lost.container_id);
             return self.fail(now, "I6: ADD's success is durable", what);

@@ -192,12 +192,22 @@ impl Runtime {
     }
 }
 
+/// The same pod at every attempt: its sandboxes overlap.
+fn pod_of(sandbox: &Sandbox) -> &str {
+    let id = &sandbox.container_id;
+    id.split_once('-').map_or(id, |(pod, _)| pod)
+}
+
 fn request(sandbox: &Sandbox, deadline: Duration) -> Add {
     // The kernel is simulated: any descriptors will do.
     let nothing = || File::open("/dev/null").expect("every system has it").into();
     Add {
         sandbox: sandbox.clone(),
-        pod: Pod::default(),
+        pod: Pod {
+            namespace: Some("default".to_owned()),
+            name: Some(pod_of(sandbox).to_owned()),
+            uid: None,
+        },
         deadline: Mono::from_epoch(deadline),
         veth_prefix: None,
         mtu: None,
@@ -211,20 +221,21 @@ fn request(sandbox: &Sandbox, deadline: Duration) -> Add {
 impl State {
     /// I6: a pod that gets its address must have it.
     fn told(&mut self, record: &Record, now: Duration) {
-        let link = self.kernel.links.get(&record.host_name);
-        if link.and_then(|link| link.address) != Some(record.address) {
+        let mut links = self.kernel.links.values();
+        let link = links.find(|link| link.address == Some(record.address));
+        let Some(link) = link.filter(|link| link.name == record.host_name) else {
             let what = format!("{} was assigned and has no route", record.address);
-            self.fail(now, "I6: ADD success means a complete datapath", what);
-        }
+            return self.fail(now, "I6: ADD success means a complete datapath", what);
+        };
         self.kernel
             .running
-            .insert(record.sandbox.clone(), record.host_name.clone());
+            .insert(record.sandbox.clone(), link.ifindex);
     }
 
     /// I7: DEL was answered, so the address must be unreachable.
-    fn gone(&mut self, sandbox: Sandbox, link: Option<String>, now: Duration) {
-        let routed = |name: &String| {
-            let link = self.kernel.links.get(name);
+    fn gone(&mut self, sandbox: Sandbox, link: Option<u32>, now: Duration) {
+        let routed = |index: &u32| {
+            let link = self.kernel.links.get(index);
             link.is_some_and(|link| link.address.is_some())
         };
         if link.as_ref().is_some_and(routed) {

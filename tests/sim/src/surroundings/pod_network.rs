@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use datapath::pod::{HostSide, PodLink, PodRef};
+use datapath::pod::{HostSide, PodLink, PodRef, Wiring};
 use ipamd::host::seam::{PodHost, WireError};
 use planner::{EniId, Sandbox};
 use proto::handover::Handed;
@@ -33,11 +33,16 @@ pub struct PodNetwork {
 
 impl PodNetwork {
     /// The kernel does it between two points at which the daemon may die.
-    async fn step(&self, name: &'static str, change: impl FnOnce(&mut State, Duration) + Send) {
+    async fn step<T: Send>(
+        &self,
+        name: &'static str,
+        change: impl FnOnce(&mut State, Duration) -> T + Send,
+    ) -> T {
         sleep(BATCH).await;
         self.pass(name, "pending").await;
-        self.shared.with(change);
+        let made = self.shared.with(change);
         self.pass(name, "done").await;
+        made
     }
 
     async fn pass(&self, name: &'static str, when: &'static str) {
@@ -66,27 +71,33 @@ impl PodNetwork {
         })
     }
 
-    fn drop_link(&self, name: &str) {
+    fn drop_link(&self, index: u32) {
         self.shared
-            .with(|state, _| drop(state.kernel.links.remove(name)));
+            .with(|state, _| drop(state.kernel.links.remove(&index)));
     }
 }
 
 impl PodHost for PodNetwork {
-    async fn wire(&self, link: PodLink, _: Handed) -> Result<(), WireError> {
-        self.step("veth", |state, _| state.kernel.make(&link)).await;
+    async fn wire(&self, link: PodLink, _: Handed) -> Result<Wiring, WireError> {
+        let index = self.step("veth", |state, _| state.kernel.make(&link)).await;
         self.step("pod side", |_, _| {}).await;
         if self.refuses() {
-            self.drop_link(&link.host_name);
+            self.drop_link(index);
             return Err(WireError::Kernel("no".into()));
         }
         if self.in_use(link.address) {
-            self.drop_link(&link.host_name);
+            self.drop_link(index);
             return Err(WireError::AddressInUse(link.address));
         }
-        self.step("host route", |state, now| state.route(&link, now))
+        self.step("host route", |state, now| state.route(index, &link, now))
             .await;
-        Ok(())
+        Ok(Wiring {
+            host_index: index,
+            pod_index: 2,
+            host_name: link.host_name,
+            contested: false,
+            secondary: false,
+        })
     }
 
     async fn unwire(
@@ -96,22 +107,27 @@ impl PodHost for PodNetwork {
         Result<(), WireError>,
         impl Future<Output = ()> + Send + use<>,
     ) {
-        let name = pod.host_name;
-        self.step("unroute", |state, now| state.unroute(&name, now))
+        let index = pod.host_index;
+        self.step("unroute", |state, now| state.unroute(index, now))
             .await;
-        (Ok(()), self.remove_link(name))
+        (Ok(()), self.remove_link(index))
     }
 
-    fn remove_link(&self, name: String) -> impl Future<Output = ()> + Send + use<> {
+    fn remove_link(&self, index: u32) -> impl Future<Output = ()> + Send + use<> {
         let me = self.clone();
         async move {
             sleep(GRACE).await;
-            me.step("unlink", |state, _| drop(state.kernel.links.remove(&name)))
+            me.step("unlink", |state, _| drop(state.kernel.links.remove(&index)))
                 .await;
         }
     }
 
-    async fn check(&self, _: PodLink, _: Handed) -> Result<Vec<String>, WireError> {
+    async fn name_of(&self, index: u32) -> Option<String> {
+        let found = |state: &mut State| state.kernel.links.get(&index).map(|l| l.name.clone());
+        self.shared.with(|state, _| found(state))
+    }
+
+    async fn check(&self, _: PodLink, _: u32, _: Handed) -> Result<Vec<String>, WireError> {
         Ok(Vec::new())
     }
 
@@ -123,20 +139,20 @@ impl PodHost for PodNetwork {
 }
 
 /// The ledger's name for the sandbox of a link.
-fn behind(link: &str) -> Sandbox {
+fn behind(link: u32) -> Sandbox {
     Sandbox {
         network: "kernel".to_owned(),
-        container_id: link.to_owned(),
+        container_id: link.to_string(),
         ifname: String::new(),
     }
 }
 
 impl State {
     /// From now on the pod has its address: I1, I2 and I3 must be true.
-    fn route(&mut self, link: &PodLink, now: Duration) {
+    fn route(&mut self, index: u32, link: &PodLink, now: Duration) {
         let owner = self.world.owner_of(link.address);
         let eni = owner.map_or_else(|| EniId::from("eni-none"), |eni| EniId(eni.id.0.clone()));
-        let (sandbox, address) = (behind(&link.host_name), link.address);
+        let (sandbox, address) = (behind(index), link.address);
         oracle::granted(self, &sandbox, address, &eni, now);
         let held = Held {
             address,
@@ -144,19 +160,20 @@ impl State {
             gone: false,
         };
         self.ledger.live.insert(sandbox, held);
-        if let Some(side) = self.kernel.links.get_mut(&link.host_name) {
+        if let Some(side) = self.kernel.links.get_mut(&index) {
+            side.owner = Some(link.owner.clone());
             side.address = Some(address);
         }
     }
 
-    fn unroute(&mut self, link: &str, now: Duration) {
-        if self.kernel.running.values().any(|name| name == link) {
+    fn unroute(&mut self, link: u32, now: Duration) {
+        if self.kernel.running.values().any(|index| *index == link) {
             let what = format!("the route of {link} was removed while its pod runs");
             self.fail(now, "I10: existing pods keep their traffic", what);
         }
         let until = now + self.scenario.config.cooldown;
         self.ledger.release(&behind(link), until);
-        if let Some(side) = self.kernel.links.get_mut(link) {
+        if let Some(side) = self.kernel.links.get_mut(&link) {
             side.address = None;
         }
     }

@@ -1,0 +1,81 @@
+//! A further attachment of a pod (Multus): the pod has a default route already, by another interface of ours or of another
+//! plugin, and keeps it.
+//!
+//! The new interface can be reached at its own address: packets from this address leave by the same interface, by a rule and a
+//! table in the pod. Everything else stays as it is. The kernel removes the routes with the interface, but not the rule: DEL
+//! does not enter the pod. A rule that is left over leads to an empty table and is removed by the pod's next attachment.
+
+use super::pod_link::{PodLink, attachment_table};
+use crate::constants::{ATTACHMENT_TABLES, PROTOCOL, RULE_ATTACHMENT};
+use crate::netlink::route::MAIN;
+use crate::netlink::rule::Rule;
+use crate::netlink::{Error, Family, Socket, route, rule};
+
+/// The index of the first link after the loopback in a new namespace.
+const FIRST: u32 = 2;
+
+/// Whether the pod certainly or possibly has another interface. In most namespaces, the answer is free.
+pub(super) fn may_be_secondary(pod_index: u32) -> bool {
+    pod_index > FIRST
+}
+
+/// Whether the pod has a default route of any metric.
+pub(super) fn has_default_route(pod: &mut Socket, family: Family) -> Result<bool, Error> {
+    let routes = pod.routes(family, Some(MAIN))?;
+    Ok(routes.iter().any(|r| r.dst == family.everything()))
+}
+
+/// The routes and the rule for packets from the attachment's own address.
+pub(super) fn route_own_address(
+    pod: &mut Socket,
+    link: &PodLink,
+    pod_index: u32,
+) -> Result<(), Error> {
+    let mut requests = Vec::new();
+    for stale in stale_rules(pod, link)? {
+        requests.push(rule::del(&stale));
+    }
+    let removals = requests.len();
+    let routes = link.secondary_routes(pod_index);
+    requests.extend(routes.iter().map(route::add));
+    // Last: if it is there, everything is.
+    requests.push(rule::add(&link.secondary_rule(pod_index)));
+    let done = pod.batch(&requests)?.results.into_iter().skip(removals);
+    let done: Result<(), Error> = done.collect();
+    if done.is_err() {
+        forget(pod, link, pod_index);
+    }
+    done
+}
+
+/// Undoes the rule. The routes disappear with the interface.
+pub(super) fn forget(pod: &mut Socket, link: &PodLink, pod_index: u32) {
+    // If this fails too, the pod's next attachment removes it.
+    drop(pod.apply(&rule::del(&link.secondary_rule(pod_index))));
+}
+
+/// Rules of attachments that have ended, and of an earlier one with this address.
+fn stale_rules(pod: &mut Socket, link: &PodLink) -> Result<Vec<Rule>, Error> {
+    let own = |r: &Rule| r.protocol == PROTOCOL && r.priority == RULE_ATTACHMENT;
+    let rules = pod.rules(link.family())?;
+    let mut stale = Vec::new();
+    for rule in rules.into_iter().filter(own) {
+        let index = rule.table.wrapping_sub(ATTACHMENT_TABLES);
+        let earlier = rule.from == Some(link.address.into());
+        if earlier || pod.link_by_index(index)?.is_none() {
+            stale.push(rule);
+        }
+    }
+    Ok(stale)
+}
+
+/// Whether packets from the attachment's address leave by it.
+pub(super) fn is_routed(pod: &mut Socket, link: &PodLink, pod_index: u32) -> Result<bool, Error> {
+    let (family, table) = (link.family(), attachment_table(pod_index));
+    let want = link.secondary_rule(pod_index);
+    if !pod.rules(family)?.iter().any(|r| r.same(&want)) {
+        return Ok(false);
+    }
+    let routes = pod.routes_over(family, table, pod_index)?;
+    Ok(routes.iter().any(|r| r.dst == family.everything()))
+}
