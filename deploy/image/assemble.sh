@@ -66,5 +66,5 @@ for names in "$texts"/*.names; do
     cat "${names%.names}.text"
     echo
     echo "------------------------------------------------------------------------"
-done > "$doc/third-party-licenses.txt"
+done | gzip -9n > "$doc/third-party-licenses.txt.gz"
 rm -r "$crates" "$texts"
