@@ -7,11 +7,14 @@ mod chart;
 mod conformance;
 mod daemon;
 mod iam;
+mod join;
+mod life;
 mod node;
 mod pods;
 mod refusal;
 mod setup;
 mod steps;
+mod streams;
 mod uninstall;
 mod upgrade;
 

@@ -8,7 +8,7 @@ use crate::{Outcome, setup::TIMEOUT};
 
 /// The deployment and its service.
 pub const WEB: &str = "web";
-const REPLICAS: usize = 40;
+pub const REPLICAS: usize = 40;
 const NODE_PORT: u16 = 30080;
 
 /// A Deployment of 40 pods, which fills two thirds of both nodes.

@@ -11,7 +11,7 @@ use cluster::{cluster::Cluster, images, worker::Settings};
 use lab::node::binaries;
 
 use crate::{
-    Outcome, daemon, node, pods, refusal,
+    Outcome, daemon, join, life, node, pods, refusal,
     setup::{KIND, NODES, TAINT},
     uninstall, upgrade,
 };
@@ -19,7 +19,7 @@ use crate::{
 type Step = fn(&mut Cluster) -> Outcome;
 
 /// In this order: each step leaves the cluster in the state that the next one expects.
-const STEPS: [(&str, Step); 12] = [
+const STEPS: [(&str, Step); 16] = [
     ("nodes become ready by themselves", node::becomes_ready),
     ("the daemon has one capability", daemon::has_one_capability),
     ("the chart's own test passes", daemon::passes_helm_test),
@@ -34,6 +34,16 @@ const STEPS: [(&str, Step); 12] = [
     ("a full node says so", node::says_that_it_is_full),
     ("a daemon writes to its own node only", node::is_fenced),
     ("no pod start is lost in an upgrade", upgrade::loses_no_pod),
+    ("a third node takes a burst of pods", join::takes_a_burst),
+    (
+        "pods outlive restarts and an outage",
+        life::survives_restarts,
+    ),
+    ("a node leaves without a trace", join::leaves),
+    (
+        "reboots bring all pods back",
+        life::comes_back_from_a_reboot,
+    ),
     ("uninstall leaves nothing behind", uninstall::leaves_nothing),
 ];
 

@@ -1,26 +1,39 @@
-//! A rolling upgrade of the DaemonSet while pods come and go.
+//! A rolling upgrade of the DaemonSet, from the previous version of the chart, while pods come and go.
 
 use std::{
+    env,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
-use cluster::{cluster::Cluster, images};
+use cluster::{
+    cluster::{CHART, Cluster},
+    images,
+};
 
 use crate::{
     Outcome, daemon,
     setup::{PATIENCE, TIMEOUT},
+    streams,
 };
 
 const CHURN: &str = "churn";
 /// Pods that are there at any time.
 const REPLICAS: usize = 10;
+/// With these settings, a drained node gives ENIs back, as a later step shows. By default, a cordoned node keeps all.
+const FREES_ENIS: [&str; 2] = [
+    "env.WARM_ENI_TARGET=1",
+    "env.AWS_MANAGE_ENIS_NON_SCHEDULABLE=true",
+];
 /// Between two replacements of all of them.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// No sandbox fails, no node is NotReady, and every pod runs in the end.
+/// No sandbox fails, no node is NotReady, no packet of running pods is lost, and every pod runs in the end.
 pub fn loses_no_pod(cluster: &mut Cluster) -> Outcome {
+    cluster.install_from(&previous_chart()?, &[])?;
+    daemon::rolled_out(cluster)?;
     let image = images::PAUSE;
     cluster.apply(&format!(
         "apiVersion: apps/v1
@@ -39,7 +52,12 @@ spec:
     ))?;
     let rollout = ["rollout", "status", "deployment/churn", TIMEOUT];
     cluster.kubectl(&rollout)?;
-    cluster.kubectl(&["delete", "events", "--all", "--all-namespaces"])?;
+    // kubectl would delete hundreds of events one by one, which takes more than a minute.
+    for namespace in ["default", "kube-system"] {
+        let events = format!("/api/v1/namespaces/{namespace}/events");
+        cluster.kubectl(&["delete", "--raw", &events])?;
+    }
+    let streams = streams::start(cluster)?;
     let finished = AtomicBool::new(false);
     let (rolled, replacements) = thread::scope(|scope| {
         let churn = scope.spawn(|| {
@@ -53,13 +71,15 @@ spec:
             Ok::<_, std::io::Error>(replacements)
         });
         let rolled = cluster
-            .install(&["podAnnotations.upgrade=again"])
+            .install_from(CHART.as_ref(), &FREES_ENIS)
             .map_err(Into::into)
             .and_then(|_| daemon::rolled_out(cluster));
         finished.store(true, Ordering::Relaxed);
         (rolled, churn.join())
     });
+    let delivered = streams.finish(cluster);
     rolled?;
+    delivered?;
     let replacements = replacements.map_err(|_| "the churn panicked")??;
     stdout::errln!("          {replacements} times {REPLICAS} pods were replaced meanwhile");
     cluster.await_kubectl(PATIENCE, &["get", "deployment", CHURN], |text| {
@@ -81,4 +101,19 @@ spec:
     }
     cluster.kubectl(&["delete", "deployment", CHURN, "--wait"])?;
     Ok(())
+}
+
+/// `make` unpacks it.
+fn previous_chart() -> Result<PathBuf, String> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "tests are configured by make, through the environment"
+    )]
+    let path = env::var("HAWSER_PREVIOUS_CHART").unwrap_or_default();
+    if Path::new(&path).join("Chart.yaml").is_file() {
+        return Ok(path.into());
+    }
+    Err(format!(
+        "HAWSER_PREVIOUS_CHART names no chart ({path}): run `make cluster-test`"
+    ))
 }
