@@ -2,6 +2,8 @@
 //!
 //! [`table`] has the codes. [`super::classify`] uses them for the pool's calls, and `ipamd doctor` for its dry runs. No
 //! I/O, no decisions: the planner decides what follows from a class.
+//!
+//! May use the planner's words for a class. Must not know calls or the client that makes them.
 
 mod table;
 

@@ -82,16 +82,22 @@ pub fn merge(found: Option<&str>, wanted: &Wanted) -> Outcome {
     let mut plugins = plugins.clone();
     let damage = repair(&mut plugins, wanted);
     complete(&mut plugins, wanted);
-    list.insert("plugins".to_owned(), Value::Array(plugins));
-    list.insert("name".to_owned(), NETWORK.into());
     if damage == Some(Damage::OfAwsNode) {
         // Written for its plugin, which knows no later version.
         list.remove("cniVersion");
         list.remove("disableCheck");
     }
-    for (key, value) in versions() {
-        list.entry(key).or_insert(value);
+    list.entry("cniVersion").or_insert(CNI_VERSION.into());
+    let offered = list.entry("cniVersions").or_insert(Value::Null);
+    let is_ours = [true, false].map(versions).contains(offered);
+    let alone = is_alone(&plugins);
+    // With an entry of another program alone, nothing is rewritten: that program knows which versions its plugin has.
+    let changes = alone || damage.is_some() || !wanted.companions.is_empty();
+    if offered.is_null() || is_ours && changes {
+        *offered = versions(alone);
     }
+    list.insert("plugins".to_owned(), Value::Array(plugins));
+    list.insert("name".to_owned(), NETWORK.into());
     let list = Value::Object(list);
     Outcome {
         text: (list != value).then(|| written(&list)),
@@ -110,7 +116,9 @@ pub fn is_of_aws_node(text: &str) -> bool {
 fn anew(wanted: &Wanted, damage: Damage) -> Outcome {
     let mut plugins = vec![Value::Object(wanted.plugin.clone())];
     plugins.extend(wanted.companions.iter().cloned());
-    let mut list = Map::from_iter(versions());
+    let mut list = Map::new();
+    list.insert("cniVersion".to_owned(), CNI_VERSION.into());
+    list.insert("cniVersions".to_owned(), versions(is_alone(&plugins)));
     list.insert("name".to_owned(), NETWORK.into());
     list.insert("plugins".to_owned(), Value::Array(plugins));
     Outcome {
@@ -119,12 +127,22 @@ fn anew(wanted: &Wanted, damage: Damage) -> Outcome {
     }
 }
 
-/// `cniVersion` is the version that containerd 1.6 and 1.7 can read; later ones choose from `cniVersions`.
-fn versions() -> [(String, Value); 2] {
-    [
-        ("cniVersion".to_owned(), json!("1.0.0")),
-        ("cniVersions".to_owned(), json!(["0.4.0", "1.0.0", "1.1.0"])),
-    ]
+/// The version that containerd 1.6 and 1.7 can read. Later ones choose from `cniVersions`.
+const CNI_VERSION: &str = "1.0.0";
+
+/// The value of `cniVersions`. The runtime passes the version that it chooses to every plugin of the list, and a plugin that
+/// does not know it fails: Debian 12's portmap knows no 1.1.0. So this version, which adds STATUS and GC, is offered only if
+/// no other plugin is in the list.
+fn versions(alone: bool) -> Value {
+    if alone {
+        json!(["0.4.0", CNI_VERSION, "1.1.0"])
+    } else {
+        json!(["0.4.0", CNI_VERSION])
+    }
+}
+
+fn is_alone(plugins: &[Value]) -> bool {
+    plugins.iter().all(|plugin| is(plugin, PLUGIN))
 }
 
 fn written(list: &Value) -> String {

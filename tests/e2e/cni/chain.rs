@@ -99,6 +99,8 @@ fn case_10_portmap_is_chained_where_it_is_installed() -> Outcome {
         .collect();
     assert_eq!(kinds, ["hawser", "portmap"]);
     assert_eq!(list["plugins"][1]["capabilities"]["portMappings"], true);
+    // The runtime passes one version to both, and portmap may not know 1.1.0.
+    assert_eq!(list["cniVersions"], json!(["0.4.0", "1.0.0"]));
     assert!(
         node.log()
             .contains("a standard plugin is not in HOST_CNI_BIN_PATH")

@@ -80,6 +80,7 @@ fn eventful() -> Metrics {
         "InsufficientFreeAddressesInSubnet",
         "InternalError",
         "InvalidGroup.NotFound",
+        "InvalidNetworkInterface.InUse",
         "InvalidSubnetID.NotFound",
         "NetworkInterfaceLimitExceeded",
         "no_answer",
@@ -95,6 +96,7 @@ fn eventful() -> Metrics {
     ];
     for action in [
         "CreateNetworkInterface",
+        "DeleteNetworkInterface",
         "AssignPrivateIpAddresses",
         "DescribeNetworkInterfaces",
     ] {

@@ -35,6 +35,13 @@ fn fresh() -> Value {
     serde_json::from_str(&outcome.text.unwrap()).unwrap()
 }
 
+/// A list with other plugins, whose versions are reduced.
+fn chained() -> Value {
+    let mut list = fresh();
+    list["cniVersions"] = json!(["0.4.0", "1.0.0"]);
+    list
+}
+
 #[test]
 fn a_new_list_has_the_network_that_runtimes_and_meshes_look_for() {
     let list = fresh();
@@ -86,6 +93,24 @@ fn a_list_without_us_gets_us_in_front_and_keeps_the_rest() {
     assert_eq!(written["plugins"][0]["type"], "hawser");
     assert_eq!(written["plugins"][1]["type"], "istio-cni");
     assert_eq!(written["cniVersion"], "0.3.1");
+}
+
+/// The runtime passes one version to all plugins of a list, and a standard plugin may not know the last one.
+#[test]
+fn version_1_1_is_not_offered_with_a_standard_plugin_of_ours() {
+    let (all, reduced) = (
+        json!(["0.4.0", "1.0.0", "1.1.0"]),
+        json!(["0.4.0", "1.0.0"]),
+    );
+    let mut with = wanted();
+    with.companions = companions(ALL);
+    let list = merged(&fresh(), &with).0.unwrap();
+    assert_eq!(list["cniVersions"], reduced);
+    assert_eq!(merged(&list, &with), (None, None));
+    assert_eq!(merged(&list, &wanted()).0.unwrap()["cniVersions"], all);
+    let mut theirs = list;
+    theirs["cniVersions"] = json!(["1.0.0", "1.1.0"]);
+    assert_eq!(merged(&theirs, &with), (None, None), "another's choice");
 }
 
 #[test]
@@ -147,7 +172,7 @@ fn companions_come_and_go_and_those_of_others_stay() {
     let (written, _) = merged(&list, &wanted());
     assert_eq!(written.unwrap()["plugins"].as_array().unwrap().len(), 1);
 
-    let mut theirs = fresh();
+    let mut theirs = chained();
     let own = json!({ "type": "portmap", "backend": "nftables" });
     theirs["plugins"].as_array_mut().unwrap().push(own.clone());
     assert_eq!(merged(&theirs, &wanted()), (None, None));
