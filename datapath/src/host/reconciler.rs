@@ -167,7 +167,7 @@ impl Reconciler {
     }
 
     /// As [`pod::unroute`], and removes the pod from the desired state. Returns whether another link may get a new name when
-    /// this pod's link is gone: then [`Reconciler::settle_names`] must follow.
+    /// this pod's link is gone: then [`Reconciler::assign_names`] must follow.
     ///
     /// # Errors
     /// As [`pod::unroute`].
@@ -178,7 +178,7 @@ impl Reconciler {
     }
 
     /// Gives names of links that are gone to the pods that shall have them.
-    pub fn settle_names(&mut self) {
+    pub fn assign_names(&mut self) {
         // What it could not do, the next repair tries again.
         drop(self.repair_pods());
     }

@@ -44,30 +44,30 @@ pub(super) fn displace(host: &mut Socket, holder: &Link) -> Result<(), Error> {
     }
 }
 
-/// Gives each name to the youngest of the pods that shall have it, and returns the names for which that is not the last word:
+/// Gives each name to the youngest of the pods that shall have it, and returns the names that must be looked at again:
 /// several pods shall have it, or it could not be given.
-pub(super) fn settle<'a>(
+pub(super) fn assign_names<'a>(
     host: &mut Socket,
     pods: impl Iterator<Item = &'a WiredPod>,
     links: &HashMap<u32, Link>,
     source: Option<IpAddr>,
 ) -> BTreeSet<String> {
     let standing = pods.filter(|pod| links.contains_key(&pod.host_index));
-    let (heirs, mut contested) = heirs(standing);
+    let (youngest, mut contested) = youngest_by_name(standing);
     let mut holders: HashMap<String, u32> = links
         .values()
         .map(|link| (link.name.clone(), link.index))
         .collect();
-    for heir in heirs.values() {
-        let name = &heir.host_name;
+    for pod in youngest.values() {
+        let name = &pod.host_name;
         let holder = holders.get(name).and_then(|index| links.get(index));
-        if holder.is_some_and(|holder| holder.index == heir.host_index) {
+        if holder.is_some_and(|holder| holder.index == pod.host_index) {
             continue;
         }
-        match bestow(host, heir, &links[&heir.host_index], holder, source) {
+        match give_name(host, pod, &links[&pod.host_index], holder, source) {
             Ok(true) => {
-                holders.retain(|_, index| *index != heir.host_index);
-                holders.insert(name.clone(), heir.host_index);
+                holders.retain(|_, index| *index != pod.host_index);
+                holders.insert(name.clone(), pod.host_index);
             }
             Ok(false) => drop(contested.insert(name.clone())),
             Err(error) => {
@@ -80,33 +80,33 @@ pub(super) fn settle<'a>(
 }
 
 /// By name, the youngest pod that shall have it; and the names that several shall have.
-fn heirs<'a>(
+fn youngest_by_name<'a>(
     pods: impl Iterator<Item = &'a WiredPod>,
 ) -> (BTreeMap<&'a str, &'a WiredPod>, BTreeSet<String>) {
-    let mut heirs = BTreeMap::<&str, &WiredPod>::new();
+    let mut youngest = BTreeMap::<&str, &WiredPod>::new();
     let mut contested = BTreeSet::new();
     for pod in pods {
-        let heir = heirs.entry(&pod.host_name).or_insert(pod);
-        if heir.host_index != pod.host_index {
+        let found = youngest.entry(&pod.host_name).or_insert(pod);
+        if found.host_index != pod.host_index {
             contested.insert(pod.host_name.clone());
         }
         // The kernel only increments indices.
-        if heir.host_index < pod.host_index {
-            *heir = pod;
+        if found.host_index < pod.host_index {
+            *found = pod;
         }
     }
-    (heirs, contested)
+    (youngest, contested)
 }
 
-/// Renames `end`, the link of `heir`, after the link that has its name now. False if that one is not a pod's.
-fn bestow(
+/// Renames `end`, the link of `pod`, after the link that has its name now. False if that one is not a pod's.
+fn give_name(
     host: &mut Socket,
-    heir: &WiredPod,
+    pod: &WiredPod,
     end: &Link,
     holder: Option<&Link>,
     source: Option<IpAddr>,
 ) -> Result<bool, Error> {
-    let name = &heir.host_name;
+    let name = &pod.host_name;
     if let Some(holder) = holder {
         if !is_pod_link(holder) {
             return Ok(false);
@@ -115,7 +115,7 @@ fn bestow(
     }
     debug!(from = end.name, to = name, "renaming a pod's link");
     match host.apply(&rename(end.index, name)) {
-        Err(e) if is_busy(&e) => within_one_datagram(host, heir, end, source)?,
+        Err(e) if is_busy(&e) => within_one_datagram(host, pod, end, source)?,
         Err(e) if e.is_gone() => {}
         other => other?,
     }

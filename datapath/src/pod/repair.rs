@@ -66,7 +66,7 @@ pub fn repair<'a>(
             return repaired;
         }
     };
-    repaired.contested = rename::settle(host, pods.clone(), &observed.links, source);
+    repaired.contested = rename::assign_names(host, pods.clone(), &observed.links, source);
     let mut requests = Vec::new();
     for pod in pods {
         let Some(end) = observed.links.get(&pod.host_index) else {

@@ -308,7 +308,7 @@ impl PodHost for HostNet {
             removed.await;
             if let Some(writer) = writer {
                 // If the writer has ended, the daemon ends too.
-                let settled = writer.run(Reconciler::settle_names).await;
+                let settled = writer.run(Reconciler::assign_names).await;
                 settled.unwrap_or_default();
             }
         };

@@ -52,7 +52,7 @@ fn a_younger_sandbox_has_the_name_until_it_ends() {
     removed.unwrap();
     assert!(contested);
     pod::unlink(&mut socket_in(&kept.lab.host), gone.host_index).unwrap();
-    kept.reconciler.settle_names();
+    kept.reconciler.assign_names();
     assert_eq!(name_of(&mut kept, old), Some(name));
     assert_eq!(kept.repair(&DirtySet::all()), []);
 }
