@@ -73,7 +73,7 @@ impl Expression {
             ExecutionError::UndeclaredReference(name) => ExpressionError::UnknownName {
                 name: name.to_string(),
             },
-            error => ExpressionError::Evaluation(error.to_string()),
+            error => ExpressionError::Evaluation(plain_error(&error)),
         })
     }
 
@@ -124,9 +124,33 @@ fn syntax(errors: &ParseErrors) -> ExpressionError {
     let first = errors.errors.first();
     ExpressionError::Syntax {
         at: first.map_or(1, |error| error.pos.1),
-        message: first.map_or_else(String::new, |error| {
-            error.msg.trim_start_matches("Syntax error: ").to_owned()
-        }),
+        message: first.map_or_else(String::new, |error| plain_message(&error.msg)),
+    }
+}
+
+/// Without the list of all tokens that could follow.
+fn plain_message(message: &str) -> String {
+    let message = message.trim_start_matches("Syntax error: ");
+    let message = message.split(" expecting ").next().unwrap_or(message);
+    message
+        .replace("mismatched input", "unexpected")
+        .replace("extraneous input", "unexpected")
+        .replace("'<EOF>'", "end of the text")
+}
+
+/// The library's own texts show values in Rust's debug form.
+fn plain_error(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => {
+            "division by zero".to_owned()
+        }
+        ExecutionError::Overflow(..) => "a number does not fit into 64 bits".to_owned(),
+        ExecutionError::UnsupportedBinaryOperator(operator, left, right) => format!(
+            "the operator \"{operator}\" does not accept {} and {}",
+            plain(left),
+            plain(right)
+        ),
+        error => error.to_string(),
     }
 }
 
@@ -249,10 +273,18 @@ mod tests {
                 "enis * 2",
                 "\"enis\" is neither default_enis, ips_per_eni nor max_pods",
             ),
-            ("1 / 0", "Division by zero"),
-            ("9223372036854775807 + 1", "Overflow"),
+            ("1 / 0", "division by zero"),
+            (
+                "1 + true",
+                "the operator \"add\" does not accept 1 and true",
+            ),
+            ("1 +", "at character 4: unexpected end of the text"),
+            (
+                "9223372036854775807 + 1",
+                "a number does not fit into 64 bits",
+            ),
             ("(1 + 2", "at character 7: missing ')'"),
-            ("1 2", "at character 3: "),
+            ("1 2", "at character 3: unexpected '2'"),
             ("99999999999999999999", "at character 1: "),
             ("math.least()", "requires at least one argument"),
         ] {
