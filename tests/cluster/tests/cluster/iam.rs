@@ -66,7 +66,7 @@ fn action(method: &str) -> String {
     format!("ec2:{}", method.split('_').map(capital).collect::<String>())
 }
 
-fn allowed(policy: &str) -> Result<BTreeSet<String>, Box<dyn std::error::Error>> {
+pub fn allowed(policy: &str) -> Result<BTreeSet<String>, Box<dyn std::error::Error>> {
     let text = fs::read_to_string(Path::new(ROOT).join("deploy/iam").join(policy))?;
     let policy: Value = serde_json::from_str(&text)?;
     assert_eq!(policy["Version"], "2012-10-17");

@@ -6,6 +6,7 @@
 mod chart;
 mod conformance;
 mod daemon;
+mod examples;
 mod iam;
 mod join;
 mod life;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let mut trials = vec![Trial::test("a_real_kubernetes_runs_hawser", steps::run)];
     trials.extend(chart::trials());
     trials.extend(conformance::trials());
+    trials.extend(examples::trials());
     trials.extend(iam::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }
