@@ -10,7 +10,17 @@ mod nodeport;
 mod reachability;
 mod snat;
 mod spoof;
+mod subnets;
 
 use crate::suite::suites;
 
-suites!(capture, egress, imds, nodeport, reachability, snat, spoof);
+suites!(
+    capture,
+    egress,
+    imds,
+    nodeport,
+    reachability,
+    snat,
+    spoof,
+    subnets
+);

@@ -44,6 +44,7 @@ actions!(
     DescribeInstanceTypes,
     DescribeInstances,
     DescribeNetworkInterfaces,
+    DescribeRouteTables,
     DescribeSecurityGroups,
     DescribeSubnets,
     DescribeTags,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::ids::{AttachmentId, EniId, InstanceId, SubnetId};
+use crate::ids::{AttachmentId, EniId, GroupId, InstanceId, SubnetId};
 
 /// A kind of resource, for "does not exist" errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,7 @@ pub enum Resource {
     Group,
     /// A security group of an interface: EC2 has another code for it.
     InterfaceGroup,
+    RouteTable,
     Instance,
     Attachment,
     InstanceType,
@@ -28,6 +29,7 @@ impl Resource {
             Self::Vpc => "InvalidVpcID.NotFound",
             Self::Group => "InvalidGroup.NotFound",
             Self::InterfaceGroup => "InvalidSecurityGroupID.NotFound",
+            Self::RouteTable => "InvalidRouteTableID.NotFound",
             Self::Instance => "InvalidInstanceID.NotFound",
             Self::Attachment => "InvalidAttachmentID.NotFound",
             Self::InstanceType => "InvalidInstanceType",
@@ -42,6 +44,7 @@ impl Resource {
             Self::Vpc => "vpc",
             Self::Group => "security group",
             Self::InterfaceGroup => "securityGroup",
+            Self::RouteTable => "routeTable",
             Self::Instance => "instance",
             Self::Attachment => "attachment",
             Self::InstanceType => "instance type",
@@ -136,6 +139,10 @@ pub enum ApiError {
     #[error("The subnet '{subnet}' has no IPv6 CIDR block")]
     NoIpv6 { subnet: SubnetId },
 
+    #[error("Security group {group} and subnet {subnet} belong to different networks.")]
+    GroupElsewhere { group: GroupId, subnet: SubnetId },
+    #[error("You have specified two resources that belong to different networks.")]
+    DifferentNetworks { group: GroupId, eni: EniId },
     #[error(
         "The maximum number of security groups per network interface has been reached ({limit})."
     )]
@@ -206,6 +213,8 @@ impl ApiError {
             Self::NoFreeAddresses { .. } => "InsufficientFreeAddressesInSubnet",
             Self::NoFreeBlocks { .. } => "InsufficientCidrBlocks",
             Self::AddressInUse { .. } => "InvalidIPAddress.InUse",
+            Self::GroupElsewhere { .. } => "InvalidParameter",
+            Self::DifferentNetworks { .. } => "InvalidGroup.NotFound",
             Self::GroupsPerInterface { .. } => "SecurityGroupsPerInterfaceLimitExceeded",
             Self::TagLimit { .. } => "TagLimitExceeded",
             Self::InterfaceQuota { .. } => "NetworkInterfaceLimitExceeded",

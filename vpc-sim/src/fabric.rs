@@ -5,10 +5,13 @@
 //! not own is dropped by strict reverse path filtering (in IPv6 by nftables), which uses the same routes. Therefore
 //! only routes must be maintained, and an address always has the same owner in both directions.
 //!
+//! Security groups that restrict are nftables rules of the router ([`groups`]), which then tracks connections.
+//!
 //! Follows [`Change`]s. Knows no HTTP and makes no decisions about addresses.
 //!
 //! May use `world` and the address of `dns`.
 
+mod groups;
 mod port;
 mod router;
 
@@ -27,7 +30,7 @@ use self::{port::Port, router::Router};
 use crate::{
     dns::RESOLVER_ADDRESS,
     ids::{EniId, InstanceId},
-    world::model::{Change, NetworkInterface},
+    world::model::{Change, NetworkInterface, security::Guard},
 };
 
 /// Why the fabric could not apply a change.
@@ -65,6 +68,11 @@ pub enum FabricError {
     },
     #[error("link {name} does not exist")]
     Vanished { name: String },
+    #[error("security groups cannot be applied with nft")]
+    Groups {
+        #[source]
+        source: io::Error,
+    },
     #[error("no namespace for instance {instance}")]
     NoNode { instance: InstanceId },
 }
@@ -95,6 +103,7 @@ pub struct Fabric {
     router: Router,
     nodes: BTreeMap<InstanceId, Netns>,
     ports: BTreeMap<EniId, Port>,
+    guards: Vec<Guard>,
 }
 
 impl Fabric {
@@ -107,6 +116,7 @@ impl Fabric {
             router: Router::build(vpc)?,
             nodes: BTreeMap::new(),
             ports: BTreeMap::new(),
+            guards: Vec::new(),
         })
     }
 
@@ -177,6 +187,10 @@ impl Fabric {
             Change::Check { eni, enabled } => {
                 self.port(&eni, |port, router| port.check_source(router, enabled))
             }
+            Change::Guarded { guards } => {
+                self.guards = guards;
+                self.guard()
+            }
             Change::Associated { block } => self.router.associate(block),
         }
     }
@@ -208,18 +222,44 @@ impl Fabric {
             instance: bond.instance.clone(),
         };
         let node = self.nodes.get(&bond.instance).ok_or_else(no_node)?;
-        let mut port = Port::plug(&mut self.router, node, eni, bond, (primary, gateway))?;
+        let port = Port::plug(&mut self.router, node, eni, bond, (primary, gateway))?;
+        self.ports.insert(eni.id.clone(), port);
+        if !self.guards.is_empty() {
+            self.guard()?;
+        }
+        self.deliver(eni, delivers, (gateway, len))
+    }
+
+    /// The first deliveries to an interface that was just attached.
+    fn deliver(
+        &mut self,
+        eni: &NetworkInterface,
+        delivers: &[IpNet],
+        (gateway, len): (Ipv4Addr, u8),
+    ) -> Result<(), FabricError> {
+        let (Some(port), Some(bond)) = (self.ports.get_mut(&eni.id), &eni.attachment) else {
+            return Ok(());
+        };
         for net in delivers {
             port.deliver(&mut self.router, *net)?;
         }
         if !eni.source_dest_check {
             port.check_source(&mut self.router, false)?;
         }
+        let Some(node) = self.nodes.get(&bond.instance) else {
+            return Ok(());
+        };
         if (bond.card, bond.device) == (0, 0) {
-            port::configure_primary(node, &port, eni, len, gateway)?;
+            port::configure_primary(node, port, eni, len, gateway)?;
             port.ready(&mut self.router)?;
         }
-        self.ports.insert(eni.id.clone(), port);
         Ok(())
+    }
+
+    /// Applies the guards to the ports that exist.
+    fn guard(&self) -> Result<(), FabricError> {
+        let name = |(eni, port): (&EniId, &Port)| (eni.clone(), port.name().to_owned());
+        let ports = self.ports.iter().map(name).collect();
+        groups::program(&self.router.netns, &self.guards, &ports)
     }
 }

@@ -48,6 +48,8 @@ id!(/// A VPC: `vpc-…`.
     VpcId, "vpc-");
 id!(/// A security group: `sg-…`.
     GroupId, "sg-");
+id!(/// A route table: `rtb-…`.
+    RouteTableId, "rtb-");
 id!(/// An instance: `i-…`.
     InstanceId, "i-");
 

@@ -77,6 +77,7 @@ impl Latency {
             Action::DescribeInstanceTypes
             | Action::DescribeInstances
             | Action::DescribeNetworkInterfaces
+            | Action::DescribeRouteTables
             | Action::DescribeSecurityGroups
             | Action::DescribeSubnets
             | Action::DescribeTags

@@ -20,9 +20,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use stdout::outln;
 use tokio::signal::unix::{SignalKind, signal};
 use vpc_sim::{
-    Api, LaunchInstance, Sim, SimConfig, SubnetConfig, World, WorldConfig,
-    ids::{InstanceId, SubnetId},
-    latency::Latency,
+    Api, LaunchInstance, Sim, SimConfig, SubnetConfig, World, WorldConfig, ids::InstanceId,
+    latency::Latency, world::model::Subnet,
 };
 
 #[derive(Debug, Parser)]
@@ -64,12 +63,12 @@ struct Vpc {
     /// The VPC's IPv6 block
     #[arg(long)]
     vpc_ipv6_cidr: Vec<Ipv6Net>,
-    /// A subnet, from /16 to /28: CIDR, or CIDR,ZONE, or CIDR,ZONE,IPV6CIDR, where ZONE is a letter
+    /// A subnet, from /16 to /28: CIDR[,ZONE][,IPV6CIDR][,KEY=VALUE]…, where ZONE is a letter, and KEY=VALUE is a tag
     #[arg(long = "subnet", default_value = "10.0.0.0/20,a", value_parser = subnet)]
     subnets: Vec<SubnetConfig>,
-    /// An instance to run in the first subnet, by type
-    #[arg(long = "instance")]
-    instances: Vec<String>,
+    /// An instance to run: TYPE in the first subnet, or TYPE@CIDR in the subnet with this CIDR
+    #[arg(long = "instance", value_parser = instance)]
+    instances: Vec<Launch>,
     #[arg(long, default_value = "us-west-2")]
     region: String,
     /// The seed for ids, addresses and delays; the same seed reproduces a run
@@ -83,6 +82,27 @@ struct Vpc {
     throttle: bool,
 }
 
+/// An instance of the command line.
+#[derive(Clone, Debug)]
+struct Launch {
+    instance_type: String,
+    subnet: Option<Ipv4Net>,
+}
+
+fn instance(text: &str) -> Result<Launch, String> {
+    let (instance_type, subnet) = match text.split_once('@') {
+        Some((kind, cidr)) => (
+            kind,
+            Some(cidr.parse().map_err(|e| format!("{cidr}: {e}"))?),
+        ),
+        None => (text, None),
+    };
+    Ok(Launch {
+        instance_type: instance_type.to_owned(),
+        subnet,
+    })
+}
+
 fn subnet(text: &str) -> Result<SubnetConfig, String> {
     let mut parts = text.split(',');
     let cidr: Ipv4Net = parts
@@ -90,19 +110,23 @@ fn subnet(text: &str) -> Result<SubnetConfig, String> {
         .unwrap_or_default()
         .parse()
         .map_err(|e| format!("{e}"))?;
-    let zone = parts.next().unwrap_or("a");
-    let ipv6 = parts
-        .next()
-        .map(str::parse::<Ipv6Net>)
-        .transpose()
-        .map_err(|e| format!("{e}"))?;
-    if !(16..=28).contains(&cidr.prefix_len()) || ipv6.is_some_and(|n| n.prefix_len() != 64) {
+    let mut subnet = SubnetConfig::new(cidr, 'a');
+    for part in parts {
+        if let Some((key, value)) = part.split_once('=') {
+            subnet = subnet.tagged(key, value);
+        } else if let Ok(zone) = part.parse() {
+            subnet.zone = zone;
+        } else if let Ok(block) = part.parse() {
+            subnet.ipv6 = Some(block);
+        } else {
+            return Err(format!("{part} is not a zone, an IPv6 block or a tag"));
+        }
+    }
+    let six = subnet.ipv6.is_none_or(|n: Ipv6Net| n.prefix_len() == 64);
+    if !(16..=28).contains(&cidr.prefix_len()) || !six {
         return Err("a subnet is /16 to /28, and /64 in IPv6".to_owned());
     }
-    match (zone.parse(), parts.next()) {
-        (Ok(zone), None) => Ok(SubnetConfig { cidr, ipv6, zone }),
-        _ => Err("expected CIDR, CIDR,ZONE or CIDR,ZONE,IPV6CIDR".to_owned()),
-    }
+    Ok(subnet)
 }
 
 fn main() -> ExitCode {
@@ -141,33 +165,40 @@ fn serve(args: Serve) -> Result<(), Box<dyn Error>> {
         TcpListener::bind(args.listen)?,
         TcpListener::bind(args.imds_listen)?,
     );
-    let (types, config) = (args.vpc.instances.clone(), config(args.vpc));
+    let (launches, config) = (args.vpc.instances.clone(), config(args.vpc)?);
     let mut world = config.build();
     let mut nodes = Vec::new();
-    for instance_type in types {
-        let launch = LaunchInstance {
-            instance_type,
-            ..LaunchInstance::default()
-        };
+    for launch in launches {
+        let launch = launch.request(&world)?;
         nodes.push(world.launch_instance(&launch, vpc_sim::wall_clock())?.id);
     }
-    let subnets: Vec<_> = world.subnets().map(|s| s.id.clone()).collect();
     let api = Api::start(world, ec2, vec![imds], nodes.first().cloned())?;
-    outln!("{}", whereabouts(&api, &nodes, &subnets))?;
+    outln!("{}", whereabouts(&api, &nodes))?;
     wait_for_end()
+}
+
+impl Launch {
+    fn request(self, world: &World) -> Result<LaunchInstance, Box<dyn Error>> {
+        let found = |cidr| {
+            let subnet = world.subnet_at(cidr).map(|s| s.id.clone());
+            subnet.ok_or_else(|| format!("--instance: no --subnet is {cidr}"))
+        };
+        Ok(LaunchInstance {
+            instance_type: self.instance_type,
+            subnet: self.subnet.map(found).transpose()?,
+            ..LaunchInstance::default()
+        })
+    }
 }
 
 /// Runs the VPC, and names the namespaces of its instances while it runs.
 fn up(args: Vpc) -> Result<(), Box<dyn Error>> {
-    let (types, config) = (args.instances.clone(), config(args));
+    let (launches, config) = (args.instances.clone(), config(args)?);
     let sim = Sim::start(config)?;
     fs::create_dir_all(NAMED)?;
     let mut nodes = Vec::new();
-    for instance_type in types {
-        let launch = LaunchInstance {
-            instance_type,
-            ..LaunchInstance::default()
-        };
+    for launch in launches {
+        let launch = launch.request(&sim.world())?;
         let node = sim.launch_instance(launch)?;
         let name = Path::new(NAMED).join(node.id.to_string());
         node.netns.bind(&name)?;
@@ -186,6 +217,7 @@ fn up(args: Vpc) -> Result<(), Box<dyn Error>> {
         "imds": sim.imds_endpoint(),
         "region": sim.world().region(),
         "instances": nodes.iter().map(instance).collect::<Vec<_>>(),
+        "subnets": subnets(&sim.world()),
     });
     let ended = outln!("{whereabouts}")
         .map_err(Into::into)
@@ -196,7 +228,18 @@ fn up(args: Vpc) -> Result<(), Box<dyn Error>> {
     ended
 }
 
-fn config(args: Vpc) -> SimConfig {
+fn config(args: Vpc) -> Result<SimConfig, String> {
+    for (at, subnet) in args.subnets.iter().enumerate() {
+        let cidr = subnet.cidr;
+        if !args.vpc_cidr.iter().any(|block| block.contains(&cidr)) {
+            return Err(format!("--subnet {cidr} is in no --vpc-cidr"));
+        }
+        let overlaps =
+            |other: &SubnetConfig| other.cidr.contains(&cidr) || cidr.contains(&other.cidr);
+        if let Some(other) = args.subnets[..at].iter().find(|other| overlaps(other)) {
+            return Err(format!("--subnet {cidr} overlaps --subnet {}", other.cidr));
+        }
+    }
     let latency = Latency {
         scale: args.latency_scale,
         ..Latency::default()
@@ -208,15 +251,26 @@ fn config(args: Vpc) -> SimConfig {
         throttling: args.throttle,
         ..WorldConfig::default()
     };
-    SimConfig {
+    Ok(SimConfig {
         world,
         vpc_cidrs: args.vpc_cidr,
         vpc_ipv6: args.vpc_ipv6_cidr,
         subnets: args.subnets,
-    }
+    })
 }
 
-fn whereabouts(api: &Api, nodes: &[InstanceId], subnets: &[SubnetId]) -> serde_json::Value {
+fn subnets(world: &World) -> Vec<serde_json::Value> {
+    let told = |subnet: &Subnet| {
+        serde_json::json!({
+            "id": subnet.id.to_string(),
+            "cidr": subnet.cidr.to_string(),
+            "zone": subnet.zone,
+        })
+    };
+    world.subnets().map(told).collect()
+}
+
+fn whereabouts(api: &Api, nodes: &[InstanceId]) -> serde_json::Value {
     let world = api.world();
     let region = World::region(&world);
     serde_json::json!({
@@ -224,7 +278,7 @@ fn whereabouts(api: &Api, nodes: &[InstanceId], subnets: &[SubnetId]) -> serde_j
         "imds": api.imds_endpoint(),
         "region": region,
         "instances": nodes.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "subnets": subnets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "subnets": subnets(&world),
     })
 }
 

@@ -1,4 +1,9 @@
 //! The complete simulation: a world, its APIs in the fabric, and nodes to run programs on.
+//!
+//! Owns the threads and namespaces; [`config`] owns what it starts with. May use `api`, `fabric`, `world` and `state`.
+//! Must not know the wire formats.
+
+mod config;
 
 use std::{
     collections::BTreeMap,
@@ -13,84 +18,18 @@ use std::{
 };
 
 use datapath::netns::Netns;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use nettypes::Mac;
 
+pub use self::config::{SimConfig, SubnetConfig};
 use crate::{
     api::Api,
     error::ApiError,
     fabric::{self, EC2_ADDRESS, Fabric, FabricError, IMDS_ADDRESS, IMDS_ADDRESS_V6},
     ids::{EniId, InstanceId, SubnetId},
     state::{Names, Shared, WorldGuard, calls::Call, faults::Faults, imds_faults::ImdsScript},
-    world::{LaunchInstance, World, WorldConfig, model::NetworkInterface},
+    world::{LaunchInstance, World, model::NetworkInterface},
 };
-
-/// A subnet to create.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SubnetConfig {
-    pub cidr: Ipv4Net,
-    pub ipv6: Option<Ipv6Net>,
-    /// The letter of its availability zone.
-    pub zone: char,
-}
-
-/// One VPC and its subnets.
-#[derive(Clone, Debug)]
-pub struct SimConfig {
-    pub world: WorldConfig,
-    pub vpc_cidrs: Vec<Ipv4Net>,
-    pub vpc_ipv6: Vec<Ipv6Net>,
-    /// Instances without a subnet use the first one.
-    pub subnets: Vec<SubnetConfig>,
-}
-
-impl Default for SimConfig {
-    fn default() -> Self {
-        let net = |a, b, c, d, len| Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), len);
-        Self {
-            world: WorldConfig::default(),
-            vpc_cidrs: vec![net(10, 0, 0, 0, 16)],
-            vpc_ipv6: Vec::new(),
-            subnets: vec![SubnetConfig {
-                cidr: net(10, 0, 0, 0, 20),
-                ipv6: None,
-                zone: 'a',
-            }],
-        }
-    }
-}
-
-impl SimConfig {
-    /// The default VPC with IPv6 in its subnet, as EKS needs it for IPv6 clusters.
-    #[must_use]
-    pub fn dual_stack() -> Self {
-        let net = |len| {
-            Ipv6Net::new_assert(
-                Ipv6Addr::new(0x2600, 0x1f14, 0x0abc, 0xde00, 0, 0, 0, 0),
-                len,
-            )
-        };
-        let mut config = Self {
-            vpc_ipv6: vec![net(56)],
-            ..Self::default()
-        };
-        for subnet in &mut config.subnets {
-            subnet.ipv6 = Some(net(64));
-        }
-        config
-    }
-
-    /// The world of this configuration, before anything runs in it.
-    #[must_use]
-    pub fn build(self) -> World {
-        let mut world = World::new(self.world);
-        let vpc = world.add_vpc(self.vpc_cidrs, self.vpc_ipv6);
-        for s in self.subnets {
-            world.add_subnet(&vpc, s.cidr, s.ipv6, s.zone);
-        }
-        world
-    }
-}
 
 /// Why a simulation does not start, or a node cannot be created.
 #[derive(Debug, thiserror::Error)]

@@ -10,16 +10,16 @@ mod address;
 mod assign;
 mod attach;
 pub mod describe;
+mod firewall;
 mod interface;
 mod lag;
 mod launch;
-mod match_filter;
 pub mod model;
-mod pool;
 pub mod request;
 mod settle;
 mod tags;
 pub mod throttle;
+mod topology;
 
 #[cfg(test)]
 mod tests;
@@ -30,14 +30,14 @@ use std::{
     time::Duration,
 };
 
-use ipnet::{Ipv4Net, Ipv6Net};
 use planner::limits::InstanceType;
 
-pub(crate) use self::match_filter::{all_cards, hypervisor};
 use self::{
+    address::pool::Pool,
     lag::Shadows,
-    model::{Change, Instance, NetworkInterface, SecurityGroup, Subnet, Tags, Vpc},
-    pool::{Pool, V4_BLOCK, V6_BLOCK},
+    model::{
+        Change, Instance, NetworkInterface, RouteTable, SecurityGroup, Subnet, Vpc, security::Guard,
+    },
     request::CreateNetworkInterface,
     settle::Timers,
     throttle::Buckets,
@@ -49,7 +49,7 @@ pub use self::{
 use crate::{
     action::Action,
     error::{ApiError, Resource},
-    ids::{EniId, GroupId, InstanceId, SubnetId, VpcId},
+    ids::{EniId, GroupId, InstanceId, RouteTableId, SubnetId, VpcId},
     latency::Latency,
     random::Rng,
 };
@@ -116,6 +116,7 @@ struct Dice {
     ids: Rng,
     addresses: Rng,
     delays: Rng,
+    routes: Rng,
 }
 
 /// The region.
@@ -134,12 +135,15 @@ pub struct World {
     /// The subnet of instances without a subnet.
     first_subnet: Option<SubnetId>,
     groups: BTreeMap<GroupId, SecurityGroup>,
+    route_tables: BTreeMap<RouteTableId, RouteTable>,
     instances: BTreeMap<InstanceId, Instance>,
     interfaces: BTreeMap<EniId, NetworkInterface>,
     /// The request and the interface of each ClientToken.
     tokens: BTreeMap<String, (CreateNetworkInterface, NetworkInterface)>,
     /// Addresses and prefixes that EC2 has assigned but the fabric does not deliver yet.
     unusable: BTreeSet<(EniId, ipnet::IpNet)>,
+    /// What the fabric was told last.
+    guarded: Vec<Guard>,
     timers: Timers,
     changes: Vec<Change>,
     shadows: Shadows,
@@ -169,125 +173,22 @@ impl World {
                 ids: Rng::new(seed, 1),
                 addresses: Rng::new(seed, 2),
                 delays: Rng::new(seed, 3),
+                routes: Rng::new(seed, 4),
             },
             buckets: throttling.then(Buckets::default),
             vpcs: BTreeMap::new(),
             places: BTreeMap::new(),
             first_subnet: None,
             groups: BTreeMap::new(),
+            route_tables: BTreeMap::new(),
             instances: BTreeMap::new(),
             interfaces: BTreeMap::new(),
             tokens: BTreeMap::new(),
             unusable: BTreeSet::new(),
+            guarded: Vec::new(),
             timers: Timers::default(),
             changes: Vec::new(),
             shadows: Shadows::default(),
-        }
-    }
-
-    /// A VPC with its default security group.
-    pub fn add_vpc(&mut self, cidrs: Vec<Ipv4Net>, ipv6: Vec<Ipv6Net>) -> VpcId {
-        let id = VpcId::draw(&mut self.dice.ids);
-        let default_group = self.add_group(&id, "default", "default VPC security group");
-        let vpc = Vpc {
-            id: id.clone(),
-            cidrs,
-            ipv6,
-            default_group,
-            tags: Tags::new(),
-        };
-        self.vpcs.insert(id.clone(), vpc);
-        id
-    }
-
-    /// AssociateVpcCidrBlock, as called by an operator: adds another CIDR block to the VPC. False if there is no such
-    /// VPC, or the block overlaps another one.
-    pub fn associate_block(&mut self, vpc: &VpcId, block: Ipv4Net) -> bool {
-        let Some(vpc) = self.vpcs.get_mut(vpc) else {
-            return false;
-        };
-        let overlaps = |own: &Ipv4Net| own.contains(&block) || block.contains(own);
-        if vpc.cidrs.iter().any(overlaps) {
-            return false;
-        }
-        vpc.cidrs.push(block);
-        self.changes.push(Change::Associated { block });
-        true
-    }
-
-    /// A security group. Its rules are not simulated.
-    pub fn add_group(&mut self, vpc: &VpcId, name: &str, description: &str) -> GroupId {
-        let id = GroupId::draw(&mut self.dice.ids);
-        let group = SecurityGroup {
-            id: id.clone(),
-            vpc: vpc.clone(),
-            name: name.to_owned(),
-            description: description.to_owned(),
-            tags: Tags::new(),
-        };
-        self.groups.insert(id.clone(), group);
-        id
-    }
-
-    /// A subnet: /16 to /28, and /64 in IPv6. `zone` is the letter after the region's name.
-    ///
-    /// # Panics
-    /// If `cidr` or `ipv6` has another length: the topology comes from the test, not from a request.
-    pub fn add_subnet(
-        &mut self,
-        vpc: &VpcId,
-        cidr: Ipv4Net,
-        ipv6: Option<Ipv6Net>,
-        zone: char,
-    ) -> SubnetId {
-        assert!(
-            (16..=28).contains(&cidr.prefix_len()),
-            "a subnet is /16 to /28, not {cidr}"
-        );
-        assert!(
-            ipv6.is_none_or(|n| n.prefix_len() == 64),
-            "an IPv6 subnet is a /64, not {ipv6:?}"
-        );
-        let id = SubnetId::draw(&mut self.dice.ids);
-        let subnet = Subnet {
-            id: id.clone(),
-            vpc: vpc.clone(),
-            zone: format!("{}{zone}", self.region),
-            cidr: cidr.trunc(),
-            ipv6: ipv6.map(|n| n.trunc()),
-            tags: Tags::new(),
-        };
-        let v4 = Pool::new(
-            u32::from(cidr.network()).into(),
-            32,
-            cidr.prefix_len(),
-            V4_BLOCK,
-        );
-        let v6 = ipv6.map(|n| Pool::new(n.network().into(), 128, 64, V6_BLOCK));
-        self.places.insert(id.clone(), Place { subnet, v4, v6 });
-        self.first_subnet.get_or_insert_with(|| id.clone());
-        id
-    }
-
-    /// Marks an address as used by others: other users of the subnet, or to fragment it. False if it cannot be used.
-    pub fn occupy(&mut self, subnet: &SubnetId, address: IpAddr) -> bool {
-        let Some(place) = self.places.get_mut(subnet) else {
-            return false;
-        };
-        match address {
-            IpAddr::V4(a) => place.v4.take(u32::from(a).into()).is_ok(),
-            IpAddr::V6(a) => place.v6.as_mut().is_some_and(|p| p.take(a.into()).is_ok()),
-        }
-    }
-
-    /// The opposite of [`World::occupy`].
-    pub fn vacate(&mut self, subnet: &SubnetId, address: IpAddr) {
-        let Some(place) = self.places.get_mut(subnet) else {
-            return;
-        };
-        match address {
-            IpAddr::V4(a) => place.v4.give_back(u32::from(a).into()),
-            IpAddr::V6(a) => place.v6.iter_mut().for_each(|p| p.give_back(a.into())),
         }
     }
 
@@ -322,6 +223,12 @@ impl World {
 
     pub fn subnets(&self) -> impl Iterator<Item = &Subnet> {
         self.places.values().map(|p| &p.subnet)
+    }
+
+    /// The subnet with this block.
+    #[must_use]
+    pub fn subnet_at(&self, cidr: ipnet::Ipv4Net) -> Option<&Subnet> {
+        self.subnets().find(|s| s.cidr == cidr)
     }
 
     pub fn vpcs(&self) -> impl Iterator<Item = &Vpc> {

@@ -4,16 +4,26 @@
 //! root where user namespaces are allowed. If neither works, it fails. No test waits for a timeout: a packet that must
 //! not arrive is followed by one that must arrive, on the same path.
 
+#[path = "fabric/groups.rs"]
+mod groups;
 #[path = "fabric/ipv6.rs"]
 mod ipv6;
 #[path = "fabric/net.rs"]
 mod net;
+#[path = "fabric/subnets.rs"]
+mod subnets;
 #[path = "fabric/up.rs"]
 mod up;
 
 use std::{net::IpAddr, process::ExitCode, time::Duration};
 
 use datapath::netlink::Socket;
+use groups::{
+    a_group_that_lets_nothing_out_silences_its_members,
+    only_members_of_the_right_group_reach_a_server, replies_need_no_rule_and_outlast_it,
+    rules_for_blocks_and_ports_hold_in_both_families,
+    without_restrictions_nothing_is_filtered_or_tracked,
+};
 use ipv6::{
     an_ipv6_source_that_the_interface_does_not_own_is_dropped,
     every_member_of_an_ipv6_prefix_is_delivered_until_it_is_unassigned,
@@ -21,6 +31,11 @@ use ipv6::{
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 use net::{http, sends, socket_at, take_address};
+use subnets::{
+    a_second_block_is_inside_the_vpc,
+    an_address_of_another_subnet_leaves_through_its_own_interface_only,
+    the_gateway_of_every_subnet_answers,
+};
 use up::up_names_the_namespaces_of_its_instances;
 use vpc_sim::{
     Fault, FaultKind, Instance, LaunchInstance, Sim, SimConfig, World, WorldConfig,
@@ -74,6 +89,14 @@ fn main() -> ExitCode {
         nodes_reach_each_other_and_the_internet_in_ipv6,
         every_member_of_an_ipv6_prefix_is_delivered_until_it_is_unassigned,
         an_ipv6_source_that_the_interface_does_not_own_is_dropped,
+        a_second_block_is_inside_the_vpc,
+        the_gateway_of_every_subnet_answers,
+        an_address_of_another_subnet_leaves_through_its_own_interface_only,
+        only_members_of_the_right_group_reach_a_server,
+        replies_need_no_rule_and_outlast_it,
+        a_group_that_lets_nothing_out_silences_its_members,
+        rules_for_blocks_and_ports_hold_in_both_families,
+        without_restrictions_nothing_is_filtered_or_tracked,
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

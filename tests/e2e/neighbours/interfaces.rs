@@ -5,13 +5,14 @@ use std::{io, time::Duration};
 use lab::{
     Lab,
     node::{Node, inspect::inspect},
+    subnets::ByHand,
     wait::eventually,
 };
 use serde_json::{Value, json};
 use vpc_sim::{
     SimConfig,
     ids::{EniId, SubnetId},
-    world::request::{AttachNetworkInterface, CreateNetworkInterface, Pick},
+    world::request::Pick,
 };
 
 use crate::suite::{Outcome, trials};
@@ -35,30 +36,16 @@ fn subnet(lab: &Lab) -> io::Result<SubnetId> {
 
 /// What a user attaches in the console, with three addresses besides its own.
 fn attach(lab: &Lab, node: &Node, subnet: SubnetId, tags: &[(&str, &str)]) -> io::Result<EniId> {
-    let now = lab.sim.now();
     let tags = tags
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    let request = CreateNetworkInterface {
+    let eni = ByHand {
         description: "storage network".to_owned(),
         ipv4: Pick::Count(3),
         tags: tags.collect(),
-        ..CreateNetworkInterface::plain(subnet)
+        ..ByHand::plain(subnet)
     };
-    let mut world = lab.sim.world();
-    let created = world.create_network_interface(request, now);
-    let eni = created.map_err(io::Error::other)?.id;
-    let request = AttachNetworkInterface {
-        eni: eni.clone(),
-        instance: node.instance.id.clone(),
-        card: 0,
-        device: 1,
-    };
-    let attached = world.attach_network_interface(&request, now);
-    attached.map_err(io::Error::other)?;
-    drop(world);
-    lab.sim.settle().map_err(io::Error::other)?;
-    Ok(eni)
+    lab.attach(node, eni)
 }
 
 /// Whether the pool manages this ENI, and whether it knows that it does not.

@@ -5,6 +5,7 @@
 //! | Part | Owns |
 //! |---|---|
 //! | [`Lab`] | one simulated VPC, a directory, and nodes on demand |
+//! | [`subnets`] | nodes and pods in several subnets and security groups |
 //! | [`node`] | an instance's namespace, its daemon, and pods placed by the plugin |
 //! | [`sandbox`] | the test process's own namespaces |
 //! | [`traffic`] | packets: sent, answered and captured |
@@ -30,4 +31,4 @@ mod vpc;
 pub mod wait;
 pub mod wire;
 
-pub use vpc::Lab;
+pub use vpc::{Lab, subnets};

@@ -1,4 +1,8 @@
 //! The lab itself: one simulated VPC, its own directory, and nodes on demand. Everything ends with the value.
+//!
+//! [`subnets`] has what nodes need whose pods are in other subnets. May use `node`. Must not know tests.
+
+pub mod subnets;
 
 use std::{
     fs, io,
@@ -26,7 +30,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A VPC with one subnet and no nodes. EC2 answers without delay unless `sim` configures one.
+    /// A VPC without nodes. EC2 answers without delay unless `sim` configures one.
     ///
     /// # Errors
     /// If namespaces cannot be created or servers not be bound.
@@ -70,6 +74,10 @@ impl Lab {
             ipv6: self.own_ipv6(),
             ..LaunchInstance::default()
         };
+        self.launch(launch, settings)
+    }
+
+    fn launch(&self, launch: LaunchInstance, settings: &[(&str, &str)]) -> io::Result<Node> {
         let instance = self
             .sim
             .launch_instance(launch)
@@ -81,7 +89,8 @@ impl Lab {
     /// Nodes have an IPv6 address if their subnet supports it.
     fn own_ipv6(&self) -> Pick6 {
         let world = self.sim.world();
-        if world.subnets().any(|subnet| subnet.ipv6.is_some()) {
+        let first = world.first_subnet().and_then(|id| world.subnet(id));
+        if first.is_some_and(|subnet| subnet.ipv6.is_some()) {
             Pick::Count(1)
         } else {
             Pick::Nothing
@@ -95,8 +104,8 @@ impl Lab {
     pub fn take_away(&self, address: Ipv4Addr) -> io::Result<()> {
         let now = self.sim.now();
         let mut world = self.sim.world();
-        let subnet = world.subnets().next().map(|subnet| subnet.id.clone());
-        let subnet = subnet.ok_or_else(|| io::Error::other("no subnet"))?;
+        let subnet = world.owner_of(address).map(|eni| eni.subnet.clone());
+        let subnet = subnet.ok_or_else(|| io::Error::other("no ENI has the address"))?;
         let thief = world.create_network_interface(CreateNetworkInterface::plain(subnet), now);
         let request = AssignPrivateIpAddresses {
             eni: thief.map_err(|e| with_causes(&e))?.id,

@@ -37,17 +37,21 @@ pub fn run(world: &mut World, action: Action, params: Params, now: Duration) -> 
             Ok(encode::instances(world, &page))
         }
         Action::DescribeNetworkInterfaces => describe_interfaces(world, params, now),
+        Action::DescribeRouteTables => {
+            let page = world.describe_route_tables(&query(params, "RouteTableId")?, now)?;
+            Ok(encode::topology::route_tables(world, &page))
+        }
         Action::DescribeSecurityGroups => describe_groups(world, params, now),
         Action::DescribeSubnets => {
             let page = world.describe_subnets(&query(params, "SubnetId")?, now)?;
-            Ok(encode::subnets(world, &page))
+            Ok(encode::topology::subnets(world, &page))
         }
         Action::DescribeTags => Ok(encode::tag_rows(
             &world.describe_tags(&query(params, "")?, now)?,
         )),
         Action::DescribeVpcs => {
             let page = world.describe_vpcs(&query(params, "VpcId")?, now)?;
-            Ok(encode::vpcs(world, &page))
+            Ok(encode::topology::vpcs(world, &page))
         }
         Action::DetachNetworkInterface => detach(world, params, now),
         Action::ModifyNetworkInterfaceAttribute => modify(world, params, now),
@@ -103,7 +107,7 @@ fn describe_groups(world: &mut World, mut p: Params, now: Duration) -> Answer {
         });
     }
     let page = world.describe_security_groups(&q, now)?;
-    Ok(encode::groups(world, &page))
+    Ok(encode::topology::groups(world, &page))
 }
 
 /// The form in which addresses are requested. Two forms are an error.

@@ -1,4 +1,9 @@
-//! Converts the world's values to EC2's elements (botocore's `ec2/2016-11-15`), in EC2's order.
+//! Converts the world's values to EC2's elements (botocore's `ec2/2016-11-15`), in EC2's order. [`topology`] has those
+//! that an operator sets up.
+//!
+//! May use `xml`, `world`, `ids` and `time`. Must not know requests.
+
+pub mod topology;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -10,10 +15,9 @@ use crate::{
     ids::{EniId, GroupId},
     time::text::iso8601,
     world::{
-        World, all_cards,
-        describe::TagRow,
-        hypervisor,
-        model::{Attachment, Instance, NetworkInterface, SecurityGroup, Subnet, Tags, Vpc},
+        World,
+        describe::{TagRow, all_cards, hypervisor},
+        model::{Attachment, Instance, NetworkInterface, Tags},
         request::{Assigned, Page},
     },
 };
@@ -163,100 +167,6 @@ pub fn unassigned6(eni: &EniId, addresses: &[Ipv6Addr], prefixes: &[Ipv6Net]) ->
     x.leaf("networkInterfaceId", eni)
         .texts("unassignedIpv6Addresses", addresses)
         .texts("unassignedIpv6PrefixSet", prefixes);
-    x
-}
-
-pub fn subnets(world: &World, page: &Page<(Subnet, u128)>) -> Xml {
-    let mut x = Xml::default();
-    x.list("subnetSet", &page.items, |x, (s, available)| {
-        let (region, account) = (world.region(), world.account());
-        x.leaf("subnetId", &s.id)
-            .leaf(
-                "subnetArn",
-                format!("arn:aws:ec2:{region}:{account}:subnet/{}", s.id),
-            )
-            .leaf("state", "available")
-            .leaf("vpcId", &s.vpc)
-            .leaf("cidrBlock", s.cidr)
-            .leaf("availableIpAddressCount", available)
-            .leaf("availabilityZone", &s.zone)
-            .leaf("ownerId", account)
-            .leaf("defaultForAz", false)
-            .leaf("mapPublicIpOnLaunch", false)
-            .leaf("assignIpv6AddressOnCreation", false)
-            .leaf("ipv6Native", false);
-        v6_blocks(x, &s.id.0, s.ipv6.as_slice());
-        tags(x, &s.tags);
-    });
-    x.maybe("nextToken", page.next_token.as_ref());
-    x
-}
-
-/// The id of the association between `owner` (a VPC or subnet) and one of its CIDR blocks: it starts with the kind of
-/// the owner.
-fn association(owner: &str, index: usize) -> String {
-    // Our ids start with a zero, followed by sixteen digits: the index replaces the zero.
-    owner.replacen("-0", &format!("-cidr-assoc-{index:x}"), 1)
-}
-
-/// The maximum number of IPv4 blocks before a VPC's first IPv6 block, for numbering associations.
-const V4_BLOCKS: usize = 8;
-
-fn v6_blocks(x: &mut Xml, owner: &str, blocks: &[Ipv6Net]) {
-    x.list(
-        "ipv6CidrBlockAssociationSet",
-        blocks.iter().enumerate(),
-        |x, (i, n)| {
-            x.leaf("associationId", association(owner, V4_BLOCKS + i))
-                .leaf("ipv6CidrBlock", n)
-                .tree("ipv6CidrBlockState", |x| {
-                    x.leaf("state", "associated");
-                });
-        },
-    );
-}
-
-pub fn vpcs(world: &World, page: &Page<Vpc>) -> Xml {
-    let mut x = Xml::default();
-    x.list("vpcSet", &page.items, |x, v| {
-        x.leaf("vpcId", &v.id)
-            .leaf("ownerId", world.account())
-            .leaf("state", "available")
-            .maybe("cidrBlock", v.cidrs.first())
-            .leaf("dhcpOptionsId", "default")
-            .leaf("instanceTenancy", "default")
-            .leaf("isDefault", false);
-        x.list(
-            "cidrBlockAssociationSet",
-            v.cidrs.iter().enumerate(),
-            |x, (i, n)| {
-                x.leaf("associationId", association(&v.id.0, i))
-                    .leaf("cidrBlock", n)
-                    .tree("cidrBlockState", |x| {
-                        x.leaf("state", "associated");
-                    });
-            },
-        );
-        v6_blocks(x, &v.id.0, &v.ipv6);
-        tags(x, &v.tags);
-    });
-    x.maybe("nextToken", page.next_token.as_ref());
-    x
-}
-
-pub fn groups(world: &World, page: &Page<SecurityGroup>) -> Xml {
-    let mut x = Xml::default();
-    x.list("securityGroupInfo", &page.items, |x, g| {
-        x.leaf("ownerId", world.account())
-            .leaf("groupId", &g.id)
-            .leaf("groupName", &g.name)
-            .leaf("groupDescription", &g.description)
-            .leaf("vpcId", &g.vpc);
-        x.texts::<String>("ipPermissions", [])
-            .texts::<String>("ipPermissionsEgress", []);
-        tags(x, &g.tags);
-    });
-    x.maybe("nextToken", page.next_token.as_ref());
     x
 }
 

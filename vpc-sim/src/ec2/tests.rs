@@ -8,6 +8,10 @@ use crate::{
     http::testing::{Answer, http, raw, serve},
     ids::InstanceId,
     state::faults::{Fault, FaultKind},
+    world::model::{
+        Route,
+        security::{Peer, Protocol, Rule},
+    },
 };
 
 mod refusals;
@@ -401,6 +405,91 @@ fn the_topology_is_described() {
     assert_eq!(inner(&group, "vpcId"), inner(&subnet, "vpcId"));
     let none = c.ok("DescribeSecurityGroups", &[("GroupName.1", "other")]);
     assert_eq!(inner(&none, "securityGroupInfo"), "");
+}
+
+#[test]
+fn route_tables_show_their_routes_and_associations() {
+    let c = client();
+    {
+        let mut world = c.api.world();
+        let subnet = world.first_subnet().unwrap().clone();
+        let vpc = world.subnet(&subnet).unwrap().vpc.clone();
+        let table = world.add_route_table(&vpc, Route::everything("nat-1", true));
+        assert!(world.associate_route_table(&table, &subnet));
+    }
+    let ask = |name: &str, value: &str| {
+        let filter = [("Filter.1.Name", name), ("Filter.1.Value.1", value)];
+        c.ok("DescribeRouteTables", &filter)
+    };
+    let own = ask("association.subnet-id", &c.subnet);
+    let table = inner(&own, "routeTableId");
+    assert_eq!(
+        count(&own, "routeTableId"),
+        2,
+        "the table and its association"
+    );
+    let association = inner(&own, "associationSet");
+    for (name, value) in [
+        ("routeTableId", table.as_str()),
+        ("subnetId", &c.subnet),
+        ("main", "false"),
+    ] {
+        assert_eq!(inner(&association, name), value);
+    }
+    assert!(inner(&association, "routeTableAssociationId").starts_with("rtbassoc-"));
+    let routes = inner(&own, "routeSet");
+    let local = "<destinationCidrBlock>10.0.0.0/16</destinationCidrBlock><gatewayId>local</gatewayId>\
+                 <state>active</state><origin>CreateRouteTable</origin>";
+    assert_eq!(inner(&routes, "item"), local);
+    assert_eq!(count(&routes, "natGatewayId"), 2);
+    assert_eq!(count(&routes, "destinationIpv6CidrBlock"), 2);
+    let main = ask("association.main", "true");
+    assert_eq!(count(&main, "subnetId"), 0);
+    assert!(
+        inner(&main, "routeSet").contains("<gatewayId>igw-"),
+        "{main}"
+    );
+    assert_eq!(count(&c.ok("DescribeRouteTables", &[]), "vpcId"), 2);
+    assert_eq!(
+        c.refused("DescribeRouteTables", &[("RouteTableId.1", "rtb-1")])
+            .1,
+        "InvalidRouteTableID.NotFound"
+    );
+}
+
+#[test]
+fn security_groups_show_their_rules() {
+    let c = client();
+    let (group, peer) = {
+        let mut world = c.api.world();
+        let vpc = world.vpcs().next().unwrap().id.clone();
+        let group = world.add_group(&vpc, "pods", "pods");
+        let peer = world.vpc(&vpc).unwrap().default_group.clone();
+        let web = |peer| Rule::new(Protocol::tcp(80), peer);
+        let rules = vec![
+            web(Peer::Block("10.0.0.0/8".parse().unwrap())),
+            web(Peer::Group(peer.clone())),
+            Rule::new(Protocol::Icmp, Peer::Block("::/0".parse().unwrap())),
+        ];
+        world.set_ingress(&group, rules);
+        (group, peer)
+    };
+    let body = c.ok("DescribeSecurityGroups", &[("GroupId.1", &group.0)]);
+    let ingress = inner(&body, "ipPermissions");
+    let account = inner(&body, "ownerId");
+    let expect = format!(
+        "<item><ipProtocol>icmp</ipProtocol><fromPort>-1</fromPort><toPort>-1</toPort><groups></groups>\
+         <ipRanges></ipRanges><ipv6Ranges><item><cidrIpv6>::/0</cidrIpv6></item></ipv6Ranges>\
+         <prefixListIds></prefixListIds></item>\
+         <item><ipProtocol>tcp</ipProtocol><fromPort>80</fromPort><toPort>80</toPort>\
+         <groups><item><userId>{account}</userId><groupId>{peer}</groupId></item></groups>\
+         <ipRanges><item><cidrIp>10.0.0.0/8</cidrIp></item></ipRanges><ipv6Ranges></ipv6Ranges>\
+         <prefixListIds></prefixListIds></item>"
+    );
+    assert_eq!(ingress, expect);
+    let egress = inner(&body, "ipPermissionsEgress");
+    assert_eq!(inner(&egress, "ipProtocol"), "-1");
+    assert_eq!(count(&egress, "fromPort"), 0);
 }
 
 #[test]

@@ -34,6 +34,8 @@ const CHECKED: u32 = Uplink::Eni(EniIndex::PRIMARY).group();
 
 #[derive(Debug)]
 pub struct Port {
+    /// The name and the index of the link on the router.
+    name: String,
     index: u32,
     /// The port's MAC address.
     mac: Option<Mac>,
@@ -94,12 +96,18 @@ impl Port {
             .and_then(|r| r.ok())
             .map_err(program("set a port up"))?;
         Ok(Self {
+            name: near,
             index,
             mac,
             primary,
             link_local,
             delivered: Vec::new(),
         })
+    }
+
+    /// The name of the link on the router. It is not used again.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The index of the link on the router.

@@ -10,7 +10,10 @@ use crate::{
     world::{
         ImdsLag,
         model::NetworkInterface,
-        request::{AssignPrivateIpAddresses, Pick},
+        request::{
+            AssignPrivateIpAddresses, AttachNetworkInterface, Attribute, CreateNetworkInterface,
+            Pick,
+        },
     },
 };
 
@@ -269,6 +272,47 @@ fn every_key_of_an_interface_has_its_value() {
     }
     let listed = c.fact("").unwrap();
     assert_eq!(listed.lines().collect::<Vec<_>>(), INTERFACE_KEYS);
+}
+
+#[test]
+fn an_interface_of_another_subnet_has_its_own_values() {
+    let c = client();
+    let (second, group) = {
+        let (mut world, now) = (c.api.world(), c.api.now());
+        let vpc = world.vpcs().next().unwrap().id.clone();
+        assert!(world.associate_block(&vpc, "100.64.0.0/16".parse().unwrap()));
+        let subnet = world.add_subnet(&vpc, "100.64.1.0/24".parse().unwrap(), None, 'a');
+        let group = world.add_group(&vpc, "pods", "pods");
+        let create = CreateNetworkInterface::plain(subnet);
+        let eni = world.create_network_interface(create, now).unwrap();
+        let attach = AttachNetworkInterface {
+            eni: eni.id.clone(),
+            instance: c.node.clone(),
+            card: 0,
+            device: 1,
+        };
+        world.attach_network_interface(&attach, now).unwrap();
+        let groups = Attribute::Groups(vec![group.clone()]);
+        world
+            .modify_network_interface(&eni.id, groups, now)
+            .unwrap();
+        (eni, group)
+    };
+    let fact = |key: &str| c.meta(&format!("network/interfaces/macs/{}/{key}", second.mac));
+    for (key, value) in [
+        ("subnet-id", second.subnet.to_string()),
+        ("subnet-ipv4-cidr-block", "100.64.1.0/24".to_owned()),
+        ("vpc-ipv4-cidr-block", "10.0.0.0/16".to_owned()),
+        (
+            "vpc-ipv4-cidr-blocks",
+            "10.0.0.0/16\n100.64.0.0/16".to_owned(),
+        ),
+        ("security-group-ids", group.to_string()),
+        ("local-ipv4s", second.ipv4[0].to_string()),
+    ] {
+        assert_eq!(fact(key), Some(value), "{key}");
+    }
+    assert_eq!(fact("subnet-ipv6-cidr-blocks"), None);
 }
 
 /// The keys that a CNI plugin reads, from the reference; a missing key is an error in the simulation.

@@ -1,14 +1,16 @@
 //! Takes addresses and prefixes from a subnet: everything that a request needs, or nothing.
+//!
+//! Owns the differences between the families; [`pool`] owns the addresses of one subnet in one family. May use
+//! `request`, `error`, `ids` and `random`. Must not know interfaces.
+
+pub(super) mod pool;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-use super::{
-    Place,
-    pool::{Pool, Unfit, V4_BLOCK, V6_BLOCK},
-    request::Pick,
-};
+use self::pool::{Pool, Unfit, V4_BLOCK, V6_BLOCK};
+use super::{Place, request::Pick};
 use crate::{error::ApiError, ids::SubnetId, random::Rng};
 
 /// The differences between the two families.

@@ -1,14 +1,20 @@
 //! Reading by ids, filters and pages.
+//!
+//! Owns the Describe actions; [`match_filter`] owns the filters of each kind. May use `model`, `request`, `action` and
+//! `error`. Must not know how anything is changed.
+
+mod match_filter;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use planner::limits::InstanceType;
 
-pub use super::match_filter::TagRow;
+use self::match_filter::Filtered;
+pub use self::match_filter::TagRow;
+pub(crate) use self::match_filter::{all_cards, hypervisor};
 use super::{
     World,
-    match_filter::{self, Filtered},
-    model::{Instance, NetworkInterface, SecurityGroup, Subnet, Tags, Vpc},
+    model::{Instance, NetworkInterface, RouteTable, SecurityGroup, Subnet, Tags, Vpc},
     request::{Page, Query},
 };
 use crate::{
@@ -134,6 +140,29 @@ impl World {
         })
     }
 
+    /// DescribeRouteTables, each with the routes to its VPC's own blocks.
+    ///
+    /// # Errors
+    /// As [`World::describe_network_interfaces`].
+    pub fn describe_route_tables(
+        &mut self,
+        q: &Query,
+        now: Duration,
+    ) -> Result<Page<RouteTable>, ApiError> {
+        let rules = Rules {
+            action: Action::DescribeRouteTables,
+            resource: Resource::RouteTable,
+            ids: "RouteTableId",
+            paged_ids: true,
+            most: 100,
+        };
+        self.describe(rules, q, now, |w| {
+            w.route_tables()
+                .map(|t| (t.id.to_string(), w.with_local_routes(t)))
+                .collect()
+        })
+    }
+
     /// DescribeSecurityGroups.
     ///
     /// # Errors
@@ -224,6 +253,9 @@ impl World {
             .vpcs
             .values()
             .flat_map(|v| rows(v.id.to_string(), "vpc", &v.tags));
+        let route_tables = self
+            .route_tables()
+            .flat_map(|t| rows(t.id.to_string(), "route-table", &t.tags));
         let groups = self
             .groups
             .values()
@@ -234,6 +266,7 @@ impl World {
             .flat_map(|i| rows(i.id.to_string(), "instance", &i.tags));
         enis.chain(subnets)
             .chain(vpcs)
+            .chain(route_tables)
             .chain(groups)
             .chain(instances)
             .collect()

@@ -62,7 +62,11 @@ impl World {
         req: &CreateNetworkInterface,
     ) -> Result<NetworkInterface, ApiError> {
         let subnet = self.place(&req.subnet)?.subnet.clone();
-        let groups = self.check_groups(&req.groups, &subnet.vpc)?;
+        let elsewhere = |group: &GroupId| ApiError::GroupElsewhere {
+            group: group.clone(),
+            subnet: subnet.id.clone(),
+        };
+        let groups = self.check_groups(&req.groups, &subnet.vpc, elsewhere)?;
         tags::check(&req.tags, self.quotas.tags_per_resource, &req.subnet)?;
         if self.interfaces.len() >= self.quotas.interfaces {
             return Err(ApiError::InterfaceQuota {
@@ -120,7 +124,13 @@ impl World {
         Ok((v4, v6))
     }
 
-    fn check_groups(&self, groups: &[GroupId], vpc: &VpcId) -> Result<Vec<GroupId>, ApiError> {
+    /// `elsewhere`: the error for a group of another VPC.
+    fn check_groups(
+        &self,
+        groups: &[GroupId],
+        vpc: &VpcId,
+        elsewhere: impl Fn(&GroupId) -> ApiError,
+    ) -> Result<Vec<GroupId>, ApiError> {
         if groups.is_empty() {
             return Ok(self
                 .vpcs
@@ -130,8 +140,10 @@ impl World {
                 .collect());
         }
         for g in groups {
-            if self.groups.get(g).is_none_or(|found| found.vpc != *vpc) {
-                return Err(ApiError::not_found(Resource::InterfaceGroup, g));
+            match self.groups.get(g) {
+                None => return Err(ApiError::not_found(Resource::InterfaceGroup, g)),
+                Some(found) if found.vpc != *vpc => return Err(elsewhere(g)),
+                Some(_) => {}
             }
         }
         let limit = self.quotas.groups_per_interface;
@@ -198,8 +210,13 @@ impl World {
         }
         match attribute {
             Attribute::Groups(groups) => {
-                let groups = self.check_groups(&groups, &eni.vpc.clone())?;
+                let elsewhere = |group: &GroupId| ApiError::DifferentNetworks {
+                    group: group.clone(),
+                    eni: id.clone(),
+                };
+                let groups = self.check_groups(&groups, &eni.vpc, elsewhere)?;
                 self.eni_mut(id)?.groups = groups;
+                self.refresh_guards();
                 self.refresh_imds(id, now);
             }
             Attribute::Description(text) => self.eni_mut(id)?.description = text,

@@ -1,4 +1,8 @@
-//! The objects of the world. They are values, so callers hold copies.
+//! The objects of the world. They are values, so callers hold copies. [`security`] has the security groups.
+//!
+//! May use `ids`. Must not know the world's rules.
+
+pub mod security;
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +13,9 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nettypes::Mac;
 
-use crate::ids::{AttachmentId, EniId, GroupId, InstanceId, SubnetId, VpcId};
+use self::security::Guard;
+pub use self::security::SecurityGroup;
+use crate::ids::{AttachmentId, EniId, GroupId, InstanceId, RouteTableId, SubnetId, VpcId};
 
 /// Keys to values.
 pub type Tags = BTreeMap<String, String>;
@@ -43,13 +49,44 @@ impl Subnet {
     }
 }
 
+/// Where packets of its subnets go, by destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SecurityGroup {
-    pub id: GroupId,
+pub struct RouteTable {
+    pub id: RouteTableId,
     pub vpc: VpcId,
-    pub name: String,
-    pub description: String,
+    /// Whether it serves the VPC's subnets without a table of their own.
+    pub main: bool,
+    /// The subnets that are associated explicitly.
+    pub subnets: Vec<SubnetId>,
+    pub routes: Vec<Route>,
     pub tags: Tags,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub destination: IpNet,
+    /// `local`, or the id of a gateway: `igw-…`, `nat-…`, `tgw-…`.
+    pub target: String,
+}
+
+impl Route {
+    #[must_use]
+    pub fn new(destination: IpNet, target: &str) -> Self {
+        Self {
+            destination,
+            target: target.to_owned(),
+        }
+    }
+
+    /// The default route, and in a VPC with IPv6 also its default route.
+    #[must_use]
+    pub fn everything(target: &str, six: bool) -> Vec<Self> {
+        let four = IpNet::V4(Ipv4Net::default());
+        let both = [four]
+            .into_iter()
+            .chain(six.then(|| Ipv6Net::default().into()));
+        both.map(|net| Self::new(net, target)).collect()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -232,6 +269,8 @@ pub enum Change {
     Removed { eni: EniId, net: IpNet },
     /// The source and destination check of an attached interface.
     Check { eni: EniId, enabled: bool },
+    /// What attached interfaces may send and receive. Interfaces without a guard may send and receive everything.
+    Guarded { guards: Vec<Guard> },
     /// The VPC has another block.
     Associated { block: Ipv4Net },
 }

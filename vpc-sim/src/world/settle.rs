@@ -118,6 +118,8 @@ impl World {
             .into_iter()
             .filter(|n| !self.unusable.contains(&(eni.clone(), *n)))
             .collect();
+        // First, so that nothing is delivered without it.
+        self.refresh_guards();
         self.changes.push(Change::Attached { eni: e, delivers });
     }
 
@@ -133,6 +135,7 @@ impl World {
             eni: eni.clone(),
             instance: a.instance,
         });
+        self.refresh_guards();
     }
 
     fn finish_assign(&mut self, eni: EniId, net: IpNet) {

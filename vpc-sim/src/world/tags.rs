@@ -6,7 +6,7 @@ use super::{World, model::Tags};
 use crate::{
     action::Action,
     error::{ApiError, Resource},
-    ids::{EniId, GroupId, InstanceId, SubnetId, VpcId},
+    ids::{EniId, GroupId, InstanceId, RouteTableId, SubnetId, VpcId},
 };
 
 const KEY_LENGTH: usize = 128;
@@ -56,6 +56,14 @@ impl World {
         now: Duration,
     ) -> Result<(), ApiError> {
         self.begin(Action::CreateTags, true, now)?;
+        self.tag(resources, tags)
+    }
+
+    /// The same in the console: not a call, so neither throttled nor counted.
+    ///
+    /// # Errors
+    /// As [`World::create_tags`].
+    pub fn tag(&mut self, resources: &[String], tags: &Tags) -> Result<(), ApiError> {
         let most = self.quotas.tags_per_resource;
         for id in resources {
             let mut all = self.tags_mut(id)?.clone();
@@ -114,6 +122,12 @@ impl World {
             Some("vpc") => (
                 Resource::Vpc,
                 self.vpcs.get_mut(&VpcId::from(id)).map(|v| &mut v.tags),
+            ),
+            Some("rtb") => (
+                Resource::RouteTable,
+                self.route_tables
+                    .get_mut(&RouteTableId::from(id))
+                    .map(|t| &mut t.tags),
             ),
             Some("sg") => (
                 Resource::Group,

@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use super::{
-    model::{AttachmentState, Change, InterfaceType},
+    model::{AttachmentState, Change, InterfaceType, Tags},
     request::{
         AssignPrivateIpAddresses, AttachNetworkInterface, Attribute, CreateNetworkInterface,
         DetachNetworkInterface, Filter, Pick, Pick4, Query,
@@ -14,6 +14,7 @@ use crate::ids::AttachmentId;
 
 mod attach;
 mod describe;
+mod topology;
 
 const T0: Duration = Duration::from_secs(1_700_000_000);
 

@@ -24,6 +24,7 @@ fn capacity(action: Action, narrow: bool) -> Capacity {
         Action::DescribeInstanceTypes
         | Action::DescribeInstances
         | Action::DescribeNetworkInterfaces
+        | Action::DescribeRouteTables
         | Action::DescribeSecurityGroups
         | Action::DescribeSubnets
         | Action::DescribeTags

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     io::{Read as _, Write as _},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    process::Command,
     time::Duration,
 };
 
@@ -79,6 +80,16 @@ pub fn take_address(
         socket.apply(&route::add(&Route::own(address, index)))?;
     }
     Ok(())
+}
+
+/// Runs a script in `netns`.
+pub fn shell(netns: &Netns, script: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let run = || Command::new("sh").args(["-ec", script]).output();
+    let output = netns.run(run)??;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&output.stderr).into())
 }
 
 /// Sets a link up and makes the kernel complete it (`Sim::settle` does the same at its other end).

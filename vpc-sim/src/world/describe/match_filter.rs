@@ -1,10 +1,14 @@
 //! Describe filters: the supported names of each resource, and the wildcards of EC2's filter values.
 
-use super::{
-    model::{Instance, NetworkInterface, SecurityGroup, Subnet, Tags, Vpc},
-    request::Filter,
+use ipnet::IpNet;
+
+use crate::{
+    error::ApiError,
+    world::{
+        model::{Instance, NetworkInterface, RouteTable, SecurityGroup, Subnet, Tags, Vpc},
+        request::Filter,
+    },
 };
-use crate::error::ApiError;
 
 /// An object that can be filtered.
 pub(super) trait Filtered {
@@ -114,6 +118,51 @@ impl Filtered for Subnet {
                 Some(self.ipv6.iter().map(ToString::to_string).collect())
             }
             "state" => one("available"),
+            "default-for-az" | "defaultForAz" | "map-public-ip-on-launch" | "ipv6-native" => {
+                one(false)
+            }
+            _ => tag_values(&self.tags, name),
+        }
+    }
+}
+
+impl Filtered for RouteTable {
+    /// The association of a subnet without a table of its own is not listed, as in EC2.
+    fn values(&self, name: &str) -> Option<Vec<String>> {
+        let gateways = || self.routes.iter().map(|r| r.target.clone());
+        let destinations = |of_family: fn(&IpNet) -> bool| {
+            let all = self.routes.iter().map(|r| r.destination);
+            Some(all.filter(of_family).map(|net| net.to_string()).collect())
+        };
+        let of_kind = |kind: &str| Some(gateways().filter(|id| id.starts_with(kind)).collect());
+        match name {
+            "route-table-id" => one(&self.id),
+            "vpc-id" => one(&self.vpc),
+            "association.route-table-id" => {
+                let associated = self.main || !self.subnets.is_empty();
+                Some(
+                    associated
+                        .then(|| self.id.to_string())
+                        .into_iter()
+                        .collect(),
+                )
+            }
+            "association.subnet-id" => many(&self.subnets),
+            "association.main" => {
+                let subnets = self.subnets.iter().map(|_| false.to_string());
+                let main = self.main.then(|| true.to_string());
+                Some(main.into_iter().chain(subnets).collect())
+            }
+            "association.state" => one("associated"),
+            "route.destination-cidr-block" => destinations(|net| net.addr().is_ipv4()),
+            "route.destination-ipv6-cidr-block" => destinations(|net| net.addr().is_ipv6()),
+            "route.gateway-id" => {
+                let is_gateway = |id: &String| id == "local" || id.starts_with("igw-");
+                Some(gateways().filter(is_gateway).collect())
+            }
+            "route.nat-gateway-id" => of_kind("nat-"),
+            "route.transit-gateway-id" => of_kind("tgw-"),
+            "route.state" => one("active"),
             _ => tag_values(&self.tags, name),
         }
     }
