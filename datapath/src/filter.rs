@@ -2,7 +2,7 @@
 //!
 //! Reads the rulesets of nftables, of iptables on top of it, and of the older iptables, and follows a new TCP connection
 //! through each chain of the forward hook and of the hooks around it. Owns no rule and changes nothing. Reading does not
-//! load a ruleset that is absent. Hawser's own tables are left out. May use `netlink` and `nft`. Must not know pods or the
+//! load a ruleset that is absent. Hawser's own tables are left out. May use `marks`, `netlink` and `nft`. Must not know pods or the
 //! reason for the question.
 //!
 //! If a condition cannot be decided here, the packet is assumed to pass: only what is certainly dropped is reported.
@@ -14,7 +14,10 @@ mod xt;
 
 use std::fmt;
 
-use crate::netlink::{Error, Family};
+use crate::{
+    marks::Marks,
+    netlink::{Error, Family},
+};
 
 /// A new connection that the node forwards. Addresses are not known; a rule about them may match.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,8 @@ pub struct Packet<'a> {
     pub iif: &'a str,
     /// The link that it leaves by.
     pub oif: &'a str,
+    /// The bits of the packet mark that tell ENIs apart: it may have any of them, and no other.
+    pub marks: Marks,
 }
 
 /// A chain that drops the packet.

@@ -317,17 +317,15 @@ impl Node {
         supervisor.restarted("Node reporter", move || {
             kube::report(settings.clone(), conflist.clone(), told.clone())
         });
-        let (family, prefix) = (
-            self.config.pool.family,
-            self.config.network.veth_prefix.clone(),
-        );
+        let (family, marks) = (self.config.pool.family, self.config.egress.marks);
+        let prefix = self.config.network.veth_prefix.clone();
         let metrics = self.recorder.metrics.clone();
         supervisor.restarted("filter check", move || {
-            forwarding::watch(family, prefix.clone(), metrics.clone())
+            forwarding::watch(family, prefix.clone(), marks, metrics.clone())
         });
         // The pods of an IPv6 node need no marks.
         if family == Family::V4 {
-            let (marks, metrics) = (self.config.egress.marks, self.recorder.metrics.clone());
+            let metrics = self.recorder.metrics.clone();
             supervisor.restarted("mark check", move || {
                 marks_in_transit::watch(marks, metrics.clone())
             });

@@ -314,7 +314,11 @@ fn fits(entry: &[u8], layout: &Layout, packet: &Packet<'_>) -> Fit {
         if size < 32 || size > found.len() {
             break;
         }
-        fit = fit.and(xt::fits(&name(&found[2..31]), &found[32..size]));
+        fit = fit.and(xt::fits(
+            &name(&found[2..31]),
+            &found[32..size],
+            packet.marks,
+        ));
         at += size;
     }
     fit

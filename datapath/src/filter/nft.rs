@@ -10,6 +10,7 @@ use super::{
     xt,
 };
 use crate::{
+    marks::Marks,
     netlink::{Error, Family},
     nft::{
         Nft,
@@ -157,7 +158,7 @@ impl Decoder<'_> {
             "queue" => self.action = Action::Unknown,
             "match" => {
                 let info = attribute(data, 3).unwrap_or_default();
-                let fit = xt::fits(&text(data, 1).unwrap_or_default(), &info);
+                let fit = xt::fits(&text(data, 1).unwrap_or_default(), &info, self.packet.marks);
                 self.fit = self.fit.and(fit);
             }
             "target" => self.action = xt::target(&text(data, 1).unwrap_or_default()),
@@ -236,7 +237,7 @@ impl Decoder<'_> {
         let wanted = attribute(data, 3).and_then(|wanted| attribute(&wanted, 1));
         let value = big_endian(data, 1).and_then(|register| self.registers.get(&register));
         let fit = match (value, wanted) {
-            (Some(value), Some(wanted)) => value.equals(&wanted),
+            (Some(value), Some(wanted)) => value.equals(&wanted, self.packet.marks),
             _ => Fit::Perhaps,
         };
         let fit = match big_endian(data, 2) {
@@ -278,7 +279,7 @@ impl Decoder<'_> {
 }
 
 impl Value {
-    fn equals(&self, wanted: &[u8]) -> Fit {
+    fn equals(&self, wanted: &[u8], marks: Marks) -> Fit {
         let number = |wanted: &[u8]| wanted.try_into().ok().map(u32::from_ne_bytes);
         match self {
             // A value that is shorter than a link's name can be is compared as a prefix.
@@ -287,7 +288,7 @@ impl Value {
                 Fit::of(bytes.iter().chain(zeros).zip(wanted).all(|(a, b)| a == b))
             }
             Self::Mark(mask) => {
-                number(wanted).map_or(Fit::Perhaps, |wanted| xt::mark(wanted, *mask))
+                number(wanted).map_or(Fit::Perhaps, |wanted| xt::mark(wanted, *mask, marks))
             }
             Self::State(mask) => {
                 number(wanted).map_or(Fit::Perhaps, |wanted| Fit::of(xt::NEW & mask == wanted))

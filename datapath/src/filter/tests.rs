@@ -18,10 +18,15 @@ fn run(netns: &Netns, commands: &[&str]) {
 }
 
 fn found(netns: &Netns, family: Family) -> Vec<String> {
+    found_with(netns, family, Marks::DEFAULT)
+}
+
+fn found_with(netns: &Netns, family: Family, marks: Marks) -> Vec<String> {
     let packet = Packet {
         family,
         iif: POD,
         oif: "eth0",
+        marks,
     };
     let found = netns.run(|| blocked(&packet)).unwrap().unwrap();
     found.iter().map(ToString::to_string).collect()
@@ -172,4 +177,24 @@ fn other_hooks_on_the_way_count_and_those_beside_it_do_not() {
     run(&netns, &["nft add rule ip guard arrives iifname eni* drop"]);
     assert_eq!(found(&netns, Family::V4).len(), 1);
     assert_eq!(found(&netns, Family::V6), Vec::<String>::new());
+}
+
+/// Whether a rule about a mark can match depends on the bits that the operator has given to the ENIs.
+#[test]
+fn the_configured_bits_of_a_mark_may_have_any_value() {
+    let others = Marks::new(0x80, 0x7f00).unwrap();
+    for backend in BACKENDS {
+        let netns = Netns::create().unwrap();
+        let program = format!("iptables-{backend}");
+        let accept = format!("{program} -A FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT");
+        run(&netns, &[&format!("{program} -P FORWARD DROP"), &accept]);
+        let told = found_with(&netns, Family::V4, Marks::DEFAULT);
+        assert_eq!(told.len(), 1, "{backend}: no packet has this bit");
+        let told = found_with(&netns, Family::V4, others);
+        assert_eq!(
+            told,
+            Vec::<String>::new(),
+            "{backend}: a packet may have it"
+        );
+    }
 }

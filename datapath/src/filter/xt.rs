@@ -1,9 +1,7 @@
 //! The matches and targets of iptables. Both of its back ends store them in the same binary form (`xt_*.h`).
 
 use super::chains::{Action, Fit};
-
-/// Bits of the packet mark that tell ENIs apart: a pod's packet may have any of them, and no other.
-const OWN_MARK_BITS: u32 = crate::marks::Marks::DEFAULT.all();
+use crate::marks::Marks;
 
 fn number(info: &[u8], at: usize) -> Option<u32> {
     let bytes = info.get(at..at + 4)?;
@@ -15,21 +13,22 @@ fn half(info: &[u8], at: usize) -> Option<u16> {
     bytes.try_into().ok().map(u16::from_ne_bytes)
 }
 
-/// Whether a packet's mark has `value` under `mask`.
-pub fn mark(value: u32, mask: u32) -> Fit {
-    if mask & OWN_MARK_BITS != 0 && value & !OWN_MARK_BITS & mask == 0 {
+/// Whether a packet's mark has `value` under `mask`, if it may have any of the bits of `marks` and no other.
+pub fn mark(value: u32, mask: u32, marks: Marks) -> Fit {
+    let any = marks.all();
+    if mask & any != 0 && value & !any & mask == 0 {
         return Fit::Perhaps;
     }
-    Fit::of(value & mask & !OWN_MARK_BITS == 0 && mask & OWN_MARK_BITS == 0)
+    Fit::of(value & mask & !any == 0 && mask & any == 0)
 }
 
 /// Whether a match holds for a new TCP connection of a pod.
-pub fn fits(name: &str, info: &[u8]) -> Fit {
+pub fn fits(name: &str, info: &[u8], marks: Marks) -> Fit {
     match name {
         "comment" => Fit::Yes,
         "mark" => match (number(info, 0), number(info, 4), info.get(8)) {
             (Some(value), Some(mask), inverted) => {
-                let fit = mark(value, mask);
+                let fit = mark(value, mask, marks);
                 if inverted.is_some_and(|i| *i != 0) {
                     fit.not()
                 } else {

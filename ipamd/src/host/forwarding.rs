@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use datapath::{
     filter::{self, Blocked, Packet},
+    marks::Marks,
     netlink::{Error, Family, Socket},
 };
 use proto::error_chain::chain;
@@ -19,7 +20,11 @@ const PERIOD: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// If a ruleset or the links cannot be read.
-pub fn blocked(family: Family, veth_prefix: &str) -> Result<Vec<(&'static str, Blocked)>, Error> {
+pub fn blocked(
+    family: Family,
+    veth_prefix: &str,
+    marks: Marks,
+) -> Result<Vec<(&'static str, Blocked)>, Error> {
     let mut socket = Socket::open()?;
     let routes = socket.routes(family, None)?;
     let way_out = routes.iter().find(|route| route.dst.prefix_len() == 0);
@@ -38,7 +43,12 @@ pub fn blocked(family: Family, veth_prefix: &str) -> Result<Vec<(&'static str, B
     ];
     let mut found = Vec::new();
     for (way, iif, oif) in ways {
-        let packet = Packet { family, iif, oif };
+        let packet = Packet {
+            family,
+            iif,
+            oif,
+            marks,
+        };
         found.extend(
             filter::blocked(&packet)?
                 .into_iter()
@@ -49,12 +59,12 @@ pub fn blocked(family: Family, veth_prefix: &str) -> Result<Vec<(&'static str, B
 }
 
 /// Looks for ever. Tells each change once, and has the metric say how many chains there are.
-pub async fn watch(family: Family, veth_prefix: String, metrics: Arc<Metrics>) {
+pub async fn watch(family: Family, veth_prefix: String, marks: Marks, metrics: Arc<Metrics>) {
     let mut told = Vec::new();
     loop {
         let prefix = veth_prefix.clone();
         // It reads the kernel, which takes milliseconds where there are thousands of rules.
-        let found = tokio::task::spawn_blocking(move || blocked(family, &prefix)).await;
+        let found = tokio::task::spawn_blocking(move || blocked(family, &prefix, marks)).await;
         match found {
             Ok(Ok(found)) => {
                 metrics.forwarding_blocked(found.len());

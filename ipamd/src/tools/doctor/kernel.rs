@@ -312,7 +312,8 @@ fn routes(socket: &mut Socket, family: Family, view: Option<&View>) -> Check {
 /// Filters of other programs that drop pods' packets.
 fn filters(config: &Config) -> Check {
     const NAME: &str = "filters";
-    let found = match forwarding::blocked(config.pool.family, &config.network.veth_prefix) {
+    let (family, prefix) = (config.pool.family, &config.network.veth_prefix);
+    let found = match forwarding::blocked(family, prefix, config.egress.marks) {
         Ok(found) => found,
         Err(error) => return blind(NAME, &error),
     };
