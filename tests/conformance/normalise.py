@@ -20,8 +20,9 @@ TOKEN = re.compile(
 
 # The fields that identify the members of a list, in order of preference.
 KEYS = (
-    "NetworkInterfaceId", "InstanceId", "SubnetId", "VpcId", "GroupId", "InstanceType", "NetworkCardIndex",
+    "NetworkInterfaceId", "RouteTableAssociationId", "RouteTableId", "InstanceId", "SubnetId", "VpcId", "GroupId", "InstanceType", "NetworkCardIndex",
     "Key", "PrivateIpAddress", "Ipv6Address", "Ipv4Prefix", "Ipv6Prefix", "CidrBlock", "Ipv6CidrBlock",
+    "DestinationCidrBlock", "DestinationIpv6CidrBlock",
 )  # fmt: skip
 
 

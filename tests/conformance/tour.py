@@ -72,6 +72,12 @@ def prepare_moto(cli, setup):
     associations = "Vpcs[0].Ipv6CidrBlockAssociationSet[0].Ipv6CidrBlock"
     six = cli.must(f"describe-vpcs --vpc-ids {vpc}", associations).replace("/56", "/64")
     cli.must(f"modify-vpc-attribute --vpc-id {vpc} --enable-dns-hostnames", "@")
+    gateway = cli.must("create-internet-gateway", "InternetGateway.InternetGatewayId")
+    cli.must(f"attach-internet-gateway --vpc-id {vpc} --internet-gateway-id {gateway}", "@")
+    main = f"Name=vpc-id,Values={vpc} Name=association.main,Values=true"
+    table = cli.must(f"describe-route-tables --filters {main}", "RouteTables[0].RouteTableId")
+    for everything in ("--destination-cidr-block 0.0.0.0/0", "--destination-ipv6-cidr-block ::/0"):
+        cli.must(f"create-route --route-table-id {table} --gateway-id {gateway} {everything}", "@")
     linux = "Images[?Architecture=='x86_64' && Platform!='windows'].ImageId | [0]"
     image = cli.must("describe-images --owners amazon", linux)
     for index, (cidr, zone) in enumerate(setup["subnets"]):
