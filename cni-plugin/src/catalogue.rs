@@ -5,12 +5,14 @@ use std::io;
 use std::time::Duration;
 
 use proto::address::{AddressError, ip};
+use proto::asked;
 use proto::names::{ContainerId, NameError, VethPrefix};
 use repo_checks::catalogue as page;
 
 use crate::error::Failure;
 use crate::input::conf::ConfError;
 use crate::input::env::EnvError;
+use crate::input::runtime_config::RuntimeConfigError;
 use crate::netns::NetnsPathError;
 use crate::result::ReplyError;
 use crate::rpc::client::ClientError;
@@ -133,6 +135,61 @@ fn configuration() -> Vec<ConfError> {
     ]
 }
 
+fn known_wish(error: RuntimeConfigError) -> RuntimeConfigError {
+    match error {
+        // Shown with the configuration.
+        RuntimeConfigError::Type(_)
+        | RuntimeConfigError::Port { .. }
+        | RuntimeConfigError::Protocol { .. }
+        | RuntimeConfigError::HostIp { .. }
+        | RuntimeConfigError::Quantity { .. }
+        | RuntimeConfigError::Asked(_) => error,
+    }
+}
+
+fn wishes() -> Vec<RuntimeConfigError> {
+    let port = |pod_port| nettypes::HostPort {
+        transport: nettypes::Transport::Tcp,
+        port: 8080,
+        address: None,
+        pod_port,
+    };
+    let refused = [
+        asked::distinct(vec![port(80), port(81)]).err(),
+        asked::distinct(
+            (1..=1025)
+                .map(|n| nettypes::HostPort {
+                    port: n,
+                    ..port(80)
+                })
+                .collect(),
+        )
+        .err(),
+        asked::limit("ingress", 999, 1).err(),
+        asked::limit("egress", 1000, 0).err(),
+    ];
+    let mut wishes = vec![
+        RuntimeConfigError::Port {
+            key: "hostPort",
+            found: "65536".into(),
+        },
+        RuntimeConfigError::Protocol {
+            port: 8080,
+            found: "\"icmp\"".into(),
+        },
+        RuntimeConfigError::HostIp {
+            port: 8080,
+            found: "\"localhost\"".into(),
+        },
+        RuntimeConfigError::Quantity {
+            key: "ingressRate",
+            found: "\"1M\"".into(),
+        },
+    ];
+    wishes.extend(refused.into_iter().flatten().map(Into::into));
+    wishes
+}
+
 fn known_namespace(error: NetnsPathError) -> NetnsPathError {
     match error {
         NetnsPathError::Relative { .. }
@@ -246,6 +303,7 @@ fn the_catalogue_has_exactly_the_plugins_texts() {
             .map(known_configuration)
             .map(Failure::from),
     );
+    said.extend(wishes().into_iter().map(known_wish).map(Failure::from));
     said.extend(
         namespace()
             .into_iter()

@@ -8,6 +8,7 @@ use nettypes::Mac;
 use crate::error::Failure;
 use crate::input::conf::Conf;
 use crate::input::env::{Variables, Verb};
+use crate::input::runtime_config;
 use crate::result::{Granted, Interface, address_in};
 use crate::verbs::gc::valid_attachments;
 use crate::version::Version;
@@ -70,6 +71,7 @@ fn read<F: Fn(&str) -> Option<OsString>>(
         Verb::Add => {
             let (attachment, _pod) = (variables.attachment()?, variables.pod()?);
             black_box(conf.link()?);
+            black_box(runtime_config::asked(&conf)?);
             let sandbox = attachment.netns.unwrap_or_default();
             let result = granted().to_json(conf.version, &sandbox, prev)?;
             // The result of ADD is passed back as prevResult.

@@ -6,3 +6,4 @@
 pub mod conf;
 pub mod env;
 mod json;
+pub mod runtime_config;

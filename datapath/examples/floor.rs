@@ -136,6 +136,7 @@ fn pod_link(i: u16) -> PodLink {
         host_mac: datapath::netlink::Mac::local([0, 0, 0, 0, high, low]),
         pod_mac: datapath::netlink::Mac::local([4, 0, 0, 0, high, low]),
         secondary: false,
+        asked: nettypes::Asked::default(),
     }
 }
 

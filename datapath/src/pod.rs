@@ -21,6 +21,8 @@ mod repair;
 mod secondary;
 mod wired_pod;
 
+pub use nettypes::Asked;
+
 pub use add::{Wiring, add, add_observed};
 pub use del::{PodRef, unlink, unlink_many, unroute};
 pub use drift::{Drift, Side};

@@ -69,7 +69,7 @@ impl Strings for Environment {
 pub struct Config {
     pub pool: planner::Config,
     pub network: Network,
-    pub chained: ChainedPlugins,
+    pub pods: PodSettings,
     pub egress: Egress,
     pub cloud: Cloud,
     pub paths: Paths,
@@ -88,15 +88,13 @@ pub struct Config {
     pub notices: Vec<Notice>,
 }
 
-/// The standard plugins that the runtime calls after Hawser's, where they are installed.
+/// What pods get besides an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ChainedPlugins {
-    /// `hostPort` of pods.
-    pub portmap: bool,
-    /// `ENABLE_BANDWIDTH_PLUGIN`.
-    pub bandwidth: bool,
-    /// `DISABLE_POD_V6`: no IPv6 in pods, by sysctls.
-    pub tuning: bool,
+pub struct PodSettings {
+    /// `ENABLE_BANDWIDTH_PLUGIN`: pods' annotations limit their bandwidth.
+    pub limit_bandwidth: bool,
+    /// `DISABLE_POD_V6`: no IPv6 in pods, by the standard plugin `tuning`.
+    pub disable_ipv6: bool,
 }
 
 /// The configuration of pods' links.
@@ -215,10 +213,9 @@ impl Reader<'_> {
         let pool = self.pool();
         Config {
             network: self.network(pool.family),
-            chained: ChainedPlugins {
-                portmap: true,
-                bandwidth: self.flag("ENABLE_BANDWIDTH_PLUGIN", false),
-                tuning: self.flag("DISABLE_POD_V6", false),
+            pods: PodSettings {
+                limit_bandwidth: self.flag("ENABLE_BANDWIDTH_PLUGIN", true),
+                disable_ipv6: self.flag("DISABLE_POD_V6", false),
             },
             pool,
             egress: self.egress(),

@@ -453,7 +453,7 @@ impl Node {
         let conflist = Conflist {
             directory,
             plugins: self.config.paths.cni_bin_dir.clone(),
-            companions: self.config.chained,
+            pods: self.config.pods,
             socket,
             network: self.config.network.clone(),
             family: self.config.pool.family,

@@ -4,6 +4,7 @@
 //! Must not know Kubernetes, EC2 or netlink, and does no I/O except for the preamble of a connection.
 
 pub mod address;
+pub mod asked;
 pub mod error_chain;
 pub mod handover;
 pub mod names;

@@ -1,5 +1,5 @@
 //! Owns the network configuration on stdin: bounded reading, the keys that this plugin knows, and their rules. Other
-//! keys (`type`, `runtimeConfig`, `disableCheck`…) are ignored.
+//! keys (`type`, `disableCheck`…) are ignored.
 
 use std::io::Read;
 use std::path::PathBuf;

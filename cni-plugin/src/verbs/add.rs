@@ -1,6 +1,7 @@
 //! ADD: checks the namespace, passes its descriptors to the daemon, and converts the daemon's answer into the requested
 //! protocol version.
 
+use proto::asked;
 use proto::names::PodIdentity;
 use proto::v1::{AddReply, AddRequest};
 use serde_json::Value;
@@ -8,6 +9,7 @@ use serde_json::Value;
 use crate::error::Failure;
 use crate::input::conf::Conf;
 use crate::input::env::{Attachment, Verb};
+use crate::input::runtime_config;
 use crate::netns::{allow_ipv6, open_for};
 use crate::result::Granted;
 use crate::rpc::client::Daemon;
@@ -15,6 +17,7 @@ use crate::rpc::client::Daemon;
 pub fn run(attachment: &Attachment, pod: PodIdentity, conf: &Conf) -> Result<Value, Failure> {
     // Everything is checked before the daemon is called.
     let link = conf.link()?;
+    let wanted = runtime_config::asked(conf)?;
     let prev = conf.prev_result()?;
     let sandbox = attachment.netns.as_deref().unwrap_or_default();
     let ipv6 = conf.ipv6()?;
@@ -28,6 +31,8 @@ pub fn run(attachment: &Attachment, pod: PodIdentity, conf: &Conf) -> Result<Val
         deadline_ms: 0,
         veth_prefix: link.veth_prefix.map(Into::into).unwrap_or_default(),
         mtu: link.mtu.unwrap_or(0),
+        port_mappings: wanted.ports.into_iter().map(Into::into).collect(),
+        bandwidth: asked::message(wanted.bandwidth),
     };
     let daemon = Daemon {
         socket: &conf.socket,

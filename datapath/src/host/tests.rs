@@ -160,6 +160,7 @@ fn pod_link(i: u8, index: u16) -> PodLink {
         host_mac: Mac::local([0, 0, 0, 0, 0, i]),
         pod_mac: Mac::local([4, 0, 0, 0, 0, i]),
         secondary: false,
+        asked: nettypes::Asked::default(),
     }
 }
 

@@ -212,6 +212,7 @@ mod tests {
             host_mac: Mac([2, 0, 0, 0, 0, 1]),
             pod_mac: Mac([2, 0, 0, 0, 0, 2]),
             secondary: false,
+            asked: nettypes::Asked::default(),
         };
         let wired = try_pair(&mut host, pod.as_fd(), &link, "eni0").unwrap();
         assert_ne!(wired.host, wired.pod);

@@ -11,6 +11,7 @@ use crate::netlink::route::{MAIN, Route};
 use crate::netlink::rule::Rule;
 use crate::netlink::{Family, Mac};
 use crate::uplink::Uplink;
+use nettypes::Asked;
 
 /// Everything about one pod's network: what ADD creates, CHECK compares, and DEL removes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub struct PodLink {
     /// Another interface has the pod's default route, and this one serves only packets from its own address. ADD finds out
     /// by itself.
     pub secondary: bool,
+    /// What the pod asks of its network besides its address.
+    pub asked: Asked,
 }
 
 impl PodLink {

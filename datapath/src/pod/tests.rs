@@ -93,6 +93,7 @@ fn pod_link(i: u8) -> PodLink {
         host_mac: Mac::local([0, 0, 0, 0, 0, i]),
         pod_mac: Mac::local([4, 0, 0, 0, 0, i]),
         secondary: false,
+        asked: nettypes::Asked::default(),
     }
 }
 

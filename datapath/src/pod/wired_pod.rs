@@ -13,6 +13,7 @@ use crate::netlink::neigh::{self, Neighbour};
 use crate::netlink::route::{self, Route};
 use crate::netlink::{Mac, Request};
 use crate::uplink::Uplink;
+use nettypes::Asked;
 
 /// The host's side of a wired pod. Not all of it is known for a pod that was found without a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct WiredPod {
     pub host_mac: Option<Mac>,
     /// MAC address of the pod's end.
     pub pod_mac: Option<Mac>,
+    /// What the pod asks of its network besides its address.
+    pub asked: Asked,
 }
 
 impl WiredPod {
@@ -48,6 +51,7 @@ impl WiredPod {
             mtu: Some(link.mtu),
             host_mac: Some(link.host_mac),
             pod_mac: Some(link.pod_mac),
+            asked: link.asked.clone(),
         }
     }
 

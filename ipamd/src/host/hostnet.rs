@@ -403,6 +403,7 @@ pub fn link_of(record: &Record) -> Option<PodLink> {
         host_mac: record.host_mac?,
         pod_mac: record.pod_mac?,
         secondary: record.secondary,
+        asked: record.asked.clone(),
     })
 }
 
@@ -418,6 +419,7 @@ fn wired_pod_of(pod: &Live) -> WiredPod {
         mtu: record.mtu,
         host_mac: record.host_mac,
         pod_mac: record.pod_mac,
+        asked: record.asked.clone(),
     }
 }
 

@@ -2,12 +2,16 @@
 //!
 //! Only Hawser's own entry is written, and the entries of standard plugins that Hawser added. Entries of others, before or
 //! after it, and keys of others in Hawser's entry stay as they are: service meshes insert their plugin here, and put it
-//! back whenever it is missing. Knows no file and no time.
+//! back whenever it is missing.
+//!
+//! What a standard plugin of the list does, Hawser does not do: host ports would be translated twice, and traffic limited
+//! twice. So Hawser's entry declares a capability only if no other entry does. An entry of `portmap` that an earlier release
+//! or the AWS VPC CNI wrote stays, because the rules that it made for running pods are removed only by itself.
+//!
+//! Knows no file and no time.
 
 use proto::names::NETWORK;
 use serde_json::{Map, Value, json};
-
-use crate::config::ChainedPlugins;
 
 /// The plugin's binary.
 pub const PLUGIN: &str = "hawser";
@@ -19,10 +23,15 @@ const KEYS: [&str; 5] = ["type", "socket", "vethPrefix", "mtu", "ipv6"];
 /// What this daemon wants to be in the list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
-    /// Hawser's entry.
+    /// Hawser's entry, except what it declares.
     pub plugin: Map<String, Value>,
+    /// What Hawser does itself if no standard plugin of the list does it.
+    pub capabilities: Vec<&'static str>,
     /// Entries of standard plugins, which follow it.
     pub companions: Vec<Value>,
+    /// Entries of standard plugins that are removed if they have exactly these keys, as Hawser and the AWS VPC CNI write
+    /// them.
+    pub unwanted: Vec<Value>,
 }
 
 /// A problem of a list, other than changed settings.
@@ -82,6 +91,7 @@ pub fn merge(found: Option<&str>, wanted: &Wanted) -> Outcome {
     let mut plugins = plugins.clone();
     let damage = repair(&mut plugins, wanted);
     complete(&mut plugins, wanted);
+    declare(&mut plugins, wanted);
     if damage == Some(Damage::OfAwsNode) {
         // Written for its plugin, which knows no later version.
         list.remove("cniVersion");
@@ -91,8 +101,9 @@ pub fn merge(found: Option<&str>, wanted: &Wanted) -> Outcome {
     let offered = list.entry("cniVersions").or_insert(Value::Null);
     let is_ours = [true, false].map(versions).contains(offered);
     let alone = is_alone(&plugins);
+    let standard = plugins.iter().any(is_standard);
     // With an entry of another program alone, nothing is rewritten: that program knows which versions its plugin has.
-    let changes = alone || damage.is_some() || !wanted.companions.is_empty();
+    let changes = alone || damage.is_some() || standard;
     if offered.is_null() || is_ours && changes {
         *offered = versions(alone);
     }
@@ -116,6 +127,7 @@ pub fn is_of_aws_node(text: &str) -> bool {
 fn anew(wanted: &Wanted, damage: Damage) -> Outcome {
     let mut plugins = vec![Value::Object(wanted.plugin.clone())];
     plugins.extend(wanted.companions.iter().cloned());
+    declare(&mut plugins, wanted);
     let mut list = Map::new();
     list.insert("cniVersion".to_owned(), CNI_VERSION.into());
     list.insert("cniVersions".to_owned(), versions(is_alone(&plugins)));
@@ -139,6 +151,11 @@ fn versions(alone: bool) -> Value {
     } else {
         json!(["0.4.0", CNI_VERSION])
     }
+}
+
+/// Whether it is the entry of a standard plugin as Hawser or the AWS VPC CNI writes it.
+fn is_standard(plugin: &Value) -> bool {
+    [portmap(), bandwidth(), tuning()].contains(plugin)
 }
 
 fn is_alone(plugins: &[Value]) -> bool {
@@ -192,14 +209,9 @@ fn set_keys(entry: &mut Value, wanted: &Map<String, Value>) {
 }
 
 /// Adds the configured standard plugins, unless there is an entry of the same type: another program may own it, with other
-/// keys. An entry that is not configured any more is removed only if it has exactly the keys that Hawser writes.
+/// keys.
 fn complete(plugins: &mut Vec<Value>, wanted: &Wanted) {
-    let wants = |kind: &Value| wanted.companions.iter().any(|c| c["type"] == *kind);
-    let dropped: Vec<Value> = companions(ALL)
-        .into_iter()
-        .filter(|companion| !wants(&companion["type"]))
-        .collect();
-    plugins.retain(|plugin| !dropped.contains(plugin));
+    plugins.retain(|plugin| !wanted.unwanted.contains(plugin));
     for companion in &wanted.companions {
         if !plugins
             .iter()
@@ -210,37 +222,70 @@ fn complete(plugins: &mut Vec<Value>, wanted: &Wanted) {
     }
 }
 
-const ALL: ChainedPlugins = ChainedPlugins {
-    portmap: true,
-    bandwidth: true,
-    tuning: true,
-};
+/// The capabilities that Hawser may declare.
+const CAPABILITIES: [&str; 2] = [PORT_MAPPINGS, BANDWIDTH];
+/// The runtime passes the pod's host ports to an entry with this capability.
+pub const PORT_MAPPINGS: &str = "portMappings";
+/// The same for the limits of its bandwidth.
+pub const BANDWIDTH: &str = "bandwidth";
 
-/// The entries as the AWS VPC CNI writes them.
+/// Has Hawser's entry declare what it shall do and no other entry declares.
+fn declare(plugins: &mut [Value], wanted: &Wanted) {
+    for capability in CAPABILITIES {
+        let taken = plugins
+            .iter()
+            .any(|plugin| !is(plugin, PLUGIN) && plugin["capabilities"][capability] == true);
+        let ours = plugins.iter_mut().find(|plugin| is(plugin, PLUGIN));
+        if let Some(Value::Object(entry)) = ours {
+            let declared = wanted.capabilities.contains(&capability) && !taken;
+            set_capability(entry, capability, declared);
+        }
+    }
+}
+
+fn set_capability(entry: &mut Map<String, Value>, capability: &str, declared: bool) {
+    const KEY: &str = "capabilities";
+    let mut all = match entry.remove(KEY) {
+        Some(Value::Object(all)) => all,
+        _ => Map::new(),
+    };
+    if declared {
+        all.insert(capability.to_owned(), true.into());
+    } else {
+        all.remove(capability);
+    }
+    if !all.is_empty() {
+        entry.insert(KEY.to_owned(), Value::Object(all));
+    }
+}
+
+/// The entry of `portmap`, as earlier releases and the AWS VPC CNI write it.
 #[must_use]
-pub fn companions(which: ChainedPlugins) -> Vec<Value> {
-    let mut entries = Vec::new();
-    if which.portmap {
-        entries.push(json!({
-            "type": "portmap",
-            "capabilities": { "portMappings": true },
-            "snat": true,
-        }));
-    }
-    if which.bandwidth {
-        entries.push(json!({ "type": "bandwidth", "capabilities": { "bandwidth": true } }));
-    }
-    if which.tuning {
-        entries.push(json!({
-            "type": "tuning",
-            "sysctl": {
-                "net.ipv6.conf.all.disable_ipv6": "1",
-                "net.ipv6.conf.default.disable_ipv6": "1",
-                "net.ipv6.conf.lo.disable_ipv6": "1",
-            },
-        }));
-    }
-    entries
+pub fn portmap() -> Value {
+    json!({
+        "type": "portmap",
+        "capabilities": { PORT_MAPPINGS: true },
+        "snat": true,
+    })
+}
+
+/// The entry of `bandwidth`, as earlier releases and the AWS VPC CNI write it.
+#[must_use]
+pub fn bandwidth() -> Value {
+    json!({ "type": "bandwidth", "capabilities": { BANDWIDTH: true } })
+}
+
+/// The entry of `tuning` that takes IPv6 from pods, as the AWS VPC CNI writes it.
+#[must_use]
+pub fn tuning() -> Value {
+    json!({
+        "type": "tuning",
+        "sysctl": {
+            "net.ipv6.conf.all.disable_ipv6": "1",
+            "net.ipv6.conf.default.disable_ipv6": "1",
+            "net.ipv6.conf.lo.disable_ipv6": "1",
+        },
+    })
 }
 
 #[cfg(test)]

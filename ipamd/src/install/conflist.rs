@@ -20,7 +20,7 @@ use serde_json::{Map, Value, json};
 
 use super::chain::{self, Damage, Wanted};
 use crate::{
-    config::{ChainedPlugins, Network},
+    config::{Network, PodSettings},
     pool::driver::Pool,
     runtime::clock,
     telemetry::metrics::Metrics,
@@ -47,8 +47,7 @@ pub struct Conflist {
     pub directory: PathBuf,
     /// Where the runtime's plugins are, as this process sees it. Standard plugins are called only if they are there.
     pub plugins: PathBuf,
-    /// The standard plugins that are wanted.
-    pub companions: ChainedPlugins,
+    pub pods: PodSettings,
     pub socket: PathBuf,
     pub network: Network,
     /// The address family of pods.
@@ -74,12 +73,14 @@ impl Conflist {
     }
 
     fn keeper(self) -> Keeper {
-        let companions = self.present();
-        for kind in self.missing(companions) {
-            report_missing(kind);
+        if self.pods.disable_ipv6 && self.has("tuning") != Some(true) {
+            tracing::warn!(
+                plugin = "tuning",
+                "a standard plugin is not in HOST_CNI_BIN_PATH: pods do without what it does"
+            );
         }
         Keeper {
-            wanted: self.wanted(companions),
+            wanted: self.wanted(),
             aws_node: AWS_NODE_SOCKET.into(),
             directory: self.directory,
             metrics: self.metrics,
@@ -90,29 +91,13 @@ impl Conflist {
         }
     }
 
-    /// The standard plugins that are wanted and there.
-    fn present(&self) -> ChainedPlugins {
-        let there = |kind| self.plugins.join(kind).is_file();
-        ChainedPlugins {
-            portmap: self.companions.portmap && there("portmap"),
-            bandwidth: self.companions.bandwidth && there("bandwidth"),
-            tuning: self.companions.tuning && there("tuning"),
-        }
+    /// Whether the runtime has this standard plugin; `None` if its directory cannot be seen.
+    fn has(&self, kind: &str) -> Option<bool> {
+        let seen = self.plugins.is_dir();
+        seen.then(|| self.plugins.join(kind).is_file())
     }
 
-    fn missing(&self, present: ChainedPlugins) -> Vec<&'static str> {
-        [
-            ("portmap", self.companions.portmap, present.portmap),
-            ("bandwidth", self.companions.bandwidth, present.bandwidth),
-            ("tuning", self.companions.tuning, present.tuning),
-        ]
-        .into_iter()
-        .filter(|(_, wanted, there)| *wanted && !there)
-        .map(|(kind, ..)| kind)
-        .collect()
-    }
-
-    fn wanted(&self, companions: ChainedPlugins) -> Wanted {
+    fn wanted(&self) -> Wanted {
         let mut plugin = Map::new();
         plugin.insert("type".to_owned(), chain::PLUGIN.into());
         plugin.insert("socket".to_owned(), json!(self.socket));
@@ -121,21 +106,35 @@ impl Conflist {
         if self.family == Family::V6 {
             plugin.insert("ipv6".to_owned(), true.into());
         }
+        let PodSettings {
+            limit_bandwidth,
+            disable_ipv6,
+        } = self.pods;
+        let capabilities = [
+            (chain::PORT_MAPPINGS, true),
+            (chain::BANDWIDTH, limit_bandwidth),
+        ];
+        let standard = [
+            (chain::portmap(), true, false),
+            (chain::bandwidth(), limit_bandwidth, false),
+            (chain::tuning(), disable_ipv6, disable_ipv6),
+        ];
+        let (mut companions, mut unwanted) = (Vec::new(), Vec::new());
+        for (entry, may_stay, added) in standard {
+            let there = entry["type"].as_str().and_then(|kind| self.has(kind));
+            if added && there == Some(true) {
+                companions.push(entry);
+            } else if !may_stay || there == Some(false) {
+                unwanted.push(entry);
+            }
+        }
+        let asked_for = capabilities.into_iter().filter(|(_, wanted)| *wanted);
         Wanted {
             plugin,
-            companions: chain::companions(companions),
+            capabilities: asked_for.map(|(capability, _)| capability).collect(),
+            companions,
+            unwanted,
         }
-    }
-}
-
-/// Nobody asked for portmap, and many nodes need none; the others are asked for by a setting.
-fn report_missing(kind: &str) {
-    const TEXT: &str =
-        "a standard plugin is not in HOST_CNI_BIN_PATH: pods do without what it does";
-    if kind == "portmap" {
-        tracing::info!(plugin = kind, "{TEXT}");
-    } else {
-        tracing::warn!(plugin = kind, "{TEXT}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use prost::Message;
 use proto::{
-    handover,
+    asked, handover,
     names::{self, NameError, PodIdentity, SandboxKey, VethPrefix},
     refusal::Refusal,
     v1::{self, node_server::Node},
@@ -78,6 +78,10 @@ fn read_add(add: v1::AddRequest) -> Result<(), NameError> {
             })
     );
     let _prefix: Option<VethPrefix> = names::optional(&add.veth_prefix)?;
+    if let Ok(ports) = asked::host_ports(&add.port_mappings) {
+        assert!(ports.iter().all(|port| port.port > 0 && port.pod_port > 0));
+    }
+    drop(asked::bandwidth(add.bandwidth));
     Ok(())
 }
 

@@ -6,9 +6,10 @@
 use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use datapath::{constants::gateway, netlink::Family};
+use nettypes::Asked;
 use planner::{Pod, Sandbox};
 use proto::{
-    address,
+    address, asked,
     handover::Handed,
     names::{self, PodIdentity, SandboxKey, VethPrefix},
     refusal::Refusal,
@@ -308,6 +309,10 @@ fn read_add(request: v1::AddRequest, handed: Option<Handed>) -> Result<Add, Refu
         mtu if (names::MTU_MIN..=names::MTU_MAX).contains(&mtu) => Some(mtu),
         mtu => return Err(refusals::invalid(&format!("mtu {mtu} is out of range"))),
     };
+    let asked = Asked {
+        ports: asked::host_ports(&request.port_mappings).map_err(|e| refusals::invalid(&e))?,
+        bandwidth: asked::bandwidth(request.bandwidth).map_err(|e| refusals::invalid(&e))?,
+    };
     let wait = Duration::from_millis(request.deadline_ms.into())
         .saturating_sub(ANSWER_MARGIN)
         .min(ADD_LIMIT);
@@ -321,6 +326,7 @@ fn read_add(request: v1::AddRequest, handed: Option<Handed>) -> Result<Add, Refu
         deadline: clock::now() + wait,
         veth_prefix: veth_prefix.map(Into::into),
         mtu,
+        asked,
         handed: handed.ok_or_else(no_descriptors)?,
     })
 }

@@ -7,6 +7,7 @@
 use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use datapath::pod::HostSide;
+use nettypes::Asked;
 use planner::{EniId, Mac, Mono, Observed, Pod, Restored, Sandbox};
 
 use crate::{
@@ -196,6 +197,7 @@ fn adopted(link: &HostSide, enis: &[Observed], known: impl Fn(&Sandbox) -> bool)
         pod_mac: None,
         mtu: None,
         secondary: false,
+        asked: Asked::default(),
     })
 }
 

@@ -19,6 +19,7 @@ use std::{
 };
 
 use datapath::{pod::PodLink, uplink::Uplink};
+use nettypes::Asked;
 use planner::{Event, Mac, Mono, Obstacle, Pod, Sandbox};
 use proto::{
     error_chain::chain,
@@ -61,6 +62,7 @@ pub struct Add {
     pub deadline: Mono,
     pub veth_prefix: Option<String>,
     pub mtu: Option<u32>,
+    pub asked: Asked,
     pub handed: Handed,
 }
 
@@ -244,6 +246,7 @@ impl<H: PodHost> Sandboxes<H> {
             pod_mac: mac(sandbox, "pod"),
             // Until the kernel says otherwise.
             secondary: false,
+            asked: request.asked.clone(),
         };
         let record = Record {
             sandbox: sandbox.clone(),
@@ -256,6 +259,7 @@ impl<H: PodHost> Sandboxes<H> {
             pod_mac: Some(link.pod_mac),
             mtu: Some(link.mtu),
             secondary: link.secondary,
+            asked: link.asked.clone(),
         };
         (link, record)
     }

@@ -116,6 +116,7 @@ fn record(n: u8) -> Record {
         pod_mac: Some(Mac([2, 0, 0, 0, 1, n])),
         mtu: Some(9001),
         secondary: false,
+        asked: nettypes::Asked::default(),
     }
 }
 

@@ -18,6 +18,7 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
+use nettypes::Asked;
 use planner::{Demand, EniId, EniIndex, Mac, Mono, Observed, Pod, Sandbox};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -59,6 +60,7 @@ pub struct Record {
     pub mtu: Option<u32>,
     /// Another interface of the pod has its default route.
     pub secondary: bool,
+    pub asked: Asked,
 }
 
 impl Record {

@@ -10,7 +10,7 @@ use crate::suite::{Outcome, trials};
 
 trials!(
     case_09_a_mesh_keeps_its_place_in_the_chain,
-    case_10_portmap_is_chained_where_it_is_installed,
+    case_10_host_ports_are_hawsers_or_portmaps_and_never_both,
     sandboxes_of_the_former_network_are_checked_and_deleted,
     the_former_configuration_becomes_the_new_one,
 );
@@ -77,34 +77,42 @@ fn case_09_a_mesh_keeps_its_place_in_the_chain() -> Outcome {
     Ok(())
 }
 
-fn case_10_portmap_is_chained_where_it_is_installed() -> Outcome {
+fn case_10_host_ports_are_hawsers_or_portmaps_and_never_both() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let bin = lab.dir().join("bin");
     fs::create_dir_all(&bin)?;
     fs::write(bin.join("portmap"), "")?;
     let place = bin.display().to_string();
-    let settings = [
-        ("HOST_CNI_BIN_PATH", &*place),
-        ("ENABLE_BANDWIDTH_PLUGIN", "true"),
-    ];
-    let (mut node, directory) = node(&lab, &settings)?;
+    let (mut node, directory) = node(&lab, &[("HOST_CNI_BIN_PATH", &*place)])?;
     let path = directory.join("10-aws.conflist");
     started(&lab, &mut node, &path)?;
-    let list = list(&path).ok_or("no list")?;
-    let kinds: Vec<_> = list["plugins"]
-        .as_array()
-        .ok_or("no plugins")?
-        .iter()
-        .map(|plugin| plugin["type"].clone())
-        .collect();
-    assert_eq!(kinds, ["hawser", "portmap"]);
-    assert_eq!(list["plugins"][1]["capabilities"]["portMappings"], true);
-    // The runtime passes one version to both, and portmap may not know 1.1.0.
-    assert_eq!(list["cniVersions"], json!(["0.4.0", "1.0.0"]));
+    let mut list = list(&path).ok_or("no list")?;
+    assert_eq!(list["plugins"].as_array().map(Vec::len), Some(1));
+    let both = json!({ "portMappings": true, "bandwidth": true });
+    assert_eq!(list["plugins"][0]["capabilities"], both);
+
+    // As an earlier release or the AWS VPC CNI wrote it.
+    let entry = json!({
+        "type": "portmap", "capabilities": { "portMappings": true }, "snat": true
+    });
+    let plugins = list["plugins"].as_array_mut().ok_or("no plugins")?;
+    plugins.push(entry.clone());
+    fs::write(&path, list.to_string())?;
+    let bandwidth = json!({ "bandwidth": true });
+    let yields = || {
+        let list = self::list(&path);
+        list.is_some_and(|list| {
+            list["plugins"][0]["capabilities"] == bandwidth && list["plugins"][1] == entry
+        })
+    };
     assert!(
+        eventually(Duration::from_secs(20), yields),
+        "{}",
         node.log()
-            .contains("a standard plugin is not in HOST_CNI_BIN_PATH")
     );
+    // The runtime passes one version to both, and portmap may not know 1.1.0.
+    let list = self::list(&path).ok_or("no list")?;
+    assert_eq!(list["cniVersions"], json!(["0.4.0", "1.0.0"]));
     Ok(())
 }
 

@@ -341,10 +341,8 @@ fn add_request() -> Vec<u8> {
             container_id: "stray".into(),
             ifname: "eth0".into(),
         }),
-        pod: None,
         deadline_ms: 5000,
-        veth_prefix: String::new(),
-        mtu: 0,
+        ..v1::AddRequest::default()
     };
     let body = http2::data(&http2::message(&request.encode_to_vec()), true);
     [http2::client_begins(), http2::call("Add"), body].concat()

@@ -113,5 +113,6 @@ fn link(n: u16) -> PodLink {
         host_mac: Mac::local([0, 0, 0, 0, high, low]),
         pod_mac: Mac::local([4, 0, 0, 0, high, low]),
         secondary: false,
+        asked: datapath::pod::Asked::default(),
     }
 }

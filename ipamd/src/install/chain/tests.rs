@@ -16,7 +16,9 @@ fn wanted() -> Wanted {
     };
     Wanted {
         plugin,
+        capabilities: vec![PORT_MAPPINGS, BANDWIDTH],
         companions: Vec::new(),
+        unwanted: Vec::new(),
     }
 }
 
@@ -49,6 +51,10 @@ fn a_new_list_has_the_network_that_runtimes_and_meshes_look_for() {
     assert_eq!(list["cniVersion"], "1.0.0");
     assert_eq!(list["cniVersions"], json!(["0.4.0", "1.0.0", "1.1.0"]));
     assert_eq!(list["plugins"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        list["plugins"][0]["capabilities"],
+        json!({ "portMappings": true, "bandwidth": true })
+    );
     assert_eq!(merged(&list, &wanted()), (None, None), "it is complete");
 }
 
@@ -103,11 +109,13 @@ fn version_1_1_is_not_offered_with_a_standard_plugin_of_ours() {
         json!(["0.4.0", "1.0.0"]),
     );
     let mut with = wanted();
-    with.companions = companions(ALL);
+    with.companions = vec![tuning()];
     let list = merged(&fresh(), &with).0.unwrap();
     assert_eq!(list["cniVersions"], reduced);
     assert_eq!(merged(&list, &with), (None, None));
-    assert_eq!(merged(&list, &wanted()).0.unwrap()["cniVersions"], all);
+    let mut without = wanted();
+    without.unwanted = vec![tuning()];
+    assert_eq!(merged(&list, &without).0.unwrap()["cniVersions"], all);
     let mut theirs = list;
     theirs["cniVersions"] = json!(["1.0.0", "1.1.0"]);
     assert_eq!(merged(&theirs, &with), (None, None), "another's choice");
@@ -162,25 +170,77 @@ fn the_former_network_is_renamed() {
 #[test]
 fn companions_come_and_go_and_those_of_others_stay() {
     let mut with = wanted();
-    with.companions = companions(ALL);
+    with.companions = vec![tuning()];
     let list: Value = serde_json::from_str(&merge(None, &with).text.unwrap()).unwrap();
-    let kinds: Vec<_> = (0..4)
-        .map(|at| list["plugins"][at]["type"].clone())
-        .collect();
-    assert_eq!(kinds, ["hawser", "portmap", "bandwidth", "tuning"]);
+    let kinds = [0, 1].map(|at| list["plugins"][at]["type"].clone());
+    assert_eq!(kinds, ["hawser", "tuning"]);
 
-    let (written, _) = merged(&list, &wanted());
+    let mut without = wanted();
+    without.unwanted = vec![tuning()];
+    let (written, _) = merged(&list, &without);
     assert_eq!(written.unwrap()["plugins"].as_array().unwrap().len(), 1);
 
     let mut theirs = chained();
-    let own = json!({ "type": "portmap", "backend": "nftables" });
-    theirs["plugins"].as_array_mut().unwrap().push(own.clone());
-    assert_eq!(merged(&theirs, &wanted()), (None, None));
-    with.companions = companions(ChainedPlugins {
-        portmap: true,
-        ..ChainedPlugins::default()
-    });
+    let own = json!({ "type": "tuning", "sysctl": { "net.core.somaxconn": "500" } });
+    theirs["plugins"].as_array_mut().unwrap().push(own);
+    assert_eq!(merged(&theirs, &without), (None, None));
     assert_eq!(merged(&theirs, &with), (None, None));
+}
+
+/// The capabilities of Hawser's entry in a list that also has this one.
+fn declared_beside(entry: Value) -> Value {
+    let mut list = chained();
+    list["plugins"].as_array_mut().unwrap().push(entry);
+    let written = merged(&list, &wanted()).0.unwrap_or(list);
+    assert_eq!(merged(&written, &wanted()), (None, None), "it is settled");
+    written["plugins"][0]["capabilities"].clone()
+}
+
+/// Never both: a port would be translated twice.
+#[test]
+fn what_a_chained_plugin_does_is_not_declared() {
+    let bandwidth_alone = json!({ "bandwidth": true });
+    assert_eq!(declared_beside(portmap()), bandwidth_alone);
+    let theirs = json!({
+        "type": "portmap", "backend": "nftables", "capabilities": { "portMappings": true }
+    });
+    assert_eq!(declared_beside(theirs), bandwidth_alone);
+    assert_eq!(
+        declared_beside(bandwidth()),
+        json!({ "portMappings": true })
+    );
+    // The runtime passes nothing to an entry that declares nothing.
+    let both = json!({ "portMappings": true, "bandwidth": true });
+    assert_eq!(declared_beside(json!({ "type": "portmap" })), both);
+    assert_eq!(declared_beside(json!({ "type": "istio-cni" })), both);
+}
+
+#[test]
+fn capabilities_return_with_the_end_of_a_chained_plugin_and_those_of_others_stay() {
+    let mut list = chained();
+    let plugins = list["plugins"].as_array_mut().unwrap();
+    plugins[0]["capabilities"] = json!({ "io.kubernetes.cri.pod-annotations": true });
+    plugins.push(portmap());
+    plugins.push(bandwidth());
+    let other = json!({ "io.kubernetes.cri.pod-annotations": true });
+    let written = merged(&list, &wanted()).0.unwrap_or(list);
+    assert_eq!(written["plugins"][0]["capabilities"], other);
+
+    let mut gone = wanted();
+    gone.unwanted = vec![portmap(), bandwidth()];
+    let alone = merged(&written, &gone).0.unwrap();
+    assert_eq!(alone["plugins"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        alone["plugins"][0]["capabilities"],
+        json!({
+            "io.kubernetes.cri.pod-annotations": true, "portMappings": true, "bandwidth": true
+        })
+    );
+
+    let mut unlimited = gone;
+    unlimited.capabilities = vec![PORT_MAPPINGS];
+    let less = merged(&alone, &unlimited).0.unwrap();
+    assert_eq!(less["plugins"][0]["capabilities"].get("bandwidth"), None);
 }
 
 #[test]
@@ -197,12 +257,7 @@ fn the_list_of_the_aws_vpc_cni_becomes_ours_and_keeps_its_other_plugins() {
         ],
     });
     assert!(is_of_aws_node(&list.to_string()));
-    let mut with = wanted();
-    with.companions = companions(ChainedPlugins {
-        portmap: true,
-        ..ChainedPlugins::default()
-    });
-    let (written, damage) = merged(&list, &with);
+    let (written, damage) = merged(&list, &wanted());
     assert_eq!(damage, Some(Damage::OfAwsNode));
     let written = written.unwrap();
     let kinds: Vec<_> = written["plugins"]
@@ -212,6 +267,11 @@ fn the_list_of_the_aws_vpc_cni_becomes_ours_and_keeps_its_other_plugins() {
         .map(|p| p["type"].clone())
         .collect();
     assert_eq!(kinds, ["hawser", "portmap", "istio-cni"]);
+    // Its rules for running pods are removed only by itself.
+    assert_eq!(
+        written["plugins"][0]["capabilities"],
+        json!({ "bandwidth": true })
+    );
     assert_eq!(written["cniVersion"], "1.0.0");
     assert_eq!(written.get("disableCheck"), None, "CHECK works");
     assert!(!is_of_aws_node(&written.to_string()));

@@ -18,10 +18,7 @@ impl Scratch {
         let conflist = Conflist {
             plugins: directory.join("bin"),
             directory: directory.join("net.d"),
-            companions: ChainedPlugins {
-                portmap: true,
-                ..ChainedPlugins::default()
-            },
+            pods: PodSettings::default(),
             socket: "/run/hawser/ipamd.sock".into(),
             network: Network {
                 eni_mtu: 9001,
@@ -145,7 +142,7 @@ fn the_same_damage_is_repaired_once_a_minute() {
 #[test]
 fn the_file_of_an_earlier_release_becomes_ours_with_its_neighbours() {
     let mut scratch = Scratch::new("former");
-    let old = json!({
+    let mut old = json!({
         "cniVersion": "1.0.0",
         "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
         "name": "hawser",
@@ -159,6 +156,7 @@ fn the_file_of_an_earlier_release_becomes_ours_with_its_neighbours() {
     assert_eq!(scratch.names(), [NAME]);
     let list: Value = serde_json::from_str(&scratch.text()).unwrap();
     assert_eq!(list["name"], "aws-cni");
+    old["plugins"][0]["capabilities"] = json!({ "portMappings": true });
     assert_eq!(list["plugins"], old["plugins"]);
     // Back to the earlier release, and forward again.
     scratch.put(
@@ -186,19 +184,20 @@ fn the_file_of_a_running_aws_node_is_left_alone_and_of_one_that_is_gone_is_kept(
     assert_eq!(kept, AWS);
 }
 
-#[test]
-fn standard_plugins_are_called_where_they_are_installed() {
-    let scratch = Scratch::new("standard");
+/// What the list of a node shall have on which these plugins are installed; `None`: its plugins cannot be seen.
+fn wanted(name: &str, installed: Option<&[&str]>, pods: PodSettings) -> Wanted {
+    let scratch = Scratch::new(name);
     let bin = scratch.keeper.directory.with_file_name("bin");
-    fs::write(bin.join("portmap"), "").unwrap();
+    match installed {
+        Some(kinds) => kinds
+            .iter()
+            .for_each(|kind| fs::write(bin.join(kind), "").unwrap()),
+        None => fs::remove_dir(&bin).unwrap(),
+    }
     let conflist = Conflist {
         directory: scratch.keeper.directory.clone(),
         plugins: bin,
-        companions: ChainedPlugins {
-            portmap: true,
-            bandwidth: true,
-            tuning: false,
-        },
+        pods,
         socket: "/run/hawser/ipamd.sock".into(),
         network: Network {
             eni_mtu: 9001,
@@ -209,11 +208,39 @@ fn standard_plugins_are_called_where_they_are_installed() {
         family: Family::V6,
         metrics: Arc::new(Metrics::new()),
     };
-    let present = conflist.present();
-    assert_eq!(conflist.missing(present), ["bandwidth"]);
-    let wanted = conflist.wanted(present);
-    assert_eq!(wanted.plugin["ipv6"], true);
-    assert_eq!(wanted.companions[0]["type"], "portmap");
+    conflist.wanted()
+}
+
+#[test]
+fn host_ports_and_bandwidth_are_declared_and_an_installed_portmap_is_not_removed() {
+    let pods = PodSettings {
+        limit_bandwidth: true,
+        disable_ipv6: false,
+    };
+    let both = wanted("natives", Some(&["portmap"]), pods);
+    assert_eq!(both.plugin["ipv6"], true);
+    assert_eq!(both.capabilities, ["portMappings", "bandwidth"]);
+    assert_eq!(both.companions, [0; 0]);
+    assert_eq!(both.unwanted, [chain::bandwidth(), chain::tuning()]);
+    // Nothing is removed because of what the daemon cannot see.
+    let unseen = wanted("unseen", None, pods);
+    assert_eq!(unseen.unwanted, [chain::tuning()]);
+    let unlimited = wanted("unlimited", Some(&["bandwidth"]), PodSettings::default());
+    assert_eq!(unlimited.capabilities, ["portMappings"]);
+    assert!(unlimited.unwanted.contains(&chain::bandwidth()));
+}
+
+#[test]
+fn tuning_is_added_where_it_is_installed() {
+    let pods = PodSettings {
+        limit_bandwidth: true,
+        disable_ipv6: true,
+    };
+    let there = wanted("tuning", Some(&["tuning"]), pods);
+    assert_eq!(there.companions, [chain::tuning()]);
+    let absent = wanted("no-tuning", Some(&[]), pods);
+    assert_eq!(absent.companions, [0; 0]);
+    assert!(absent.unwanted.contains(&chain::tuning()));
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn record(id: &str, address: [u8; 4]) -> Record {
         pod_mac: Some(Mac([2, 0, 0, 0, 0, 2])),
         mtu: Some(9001),
         secondary: false,
+        asked: nettypes::Asked::default(),
     }
 }
 

@@ -129,6 +129,7 @@ fn of_wires() -> Vec<Refusal> {
         host_mac: nettypes::Mac([2, 0, 0, 0, 0, 1]),
         pod_mac: nettypes::Mac([2, 0, 0, 0, 0, 2]),
         secondary: false,
+        asked: nettypes::Asked::default(),
     };
     let source = netlink::Error::Kernel {
         op: "link add",

@@ -146,6 +146,7 @@ mod tests {
             pod_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
             mtu: Some(9001),
             secondary: false,
+            asked: nettypes::Asked::default(),
         };
         Live { record, host_index }
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
+use nettypes::{Asked, Bandwidth, HostPort, RateLimit, Transport};
 use planner::{
     AttachmentId, Demand, EniId, EniIndex, Mac, Mono, Observed, Pod, Sandbox, SecurityGroupId,
     SubnetId, event::EniAttachment,
@@ -34,6 +35,29 @@ struct StoredRecord {
     /// Absent in files of earlier releases, which had no such pods.
     #[serde(default)]
     secondary: bool,
+    /// Absent if the pod asks for none, and in files of earlier releases, as the next two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<StoredPort>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ingress: Option<StoredLimit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    egress: Option<StoredLimit>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredPort {
+    transport: String,
+    port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<IpAddr>,
+    pod_port: u16,
+}
+
+/// Bits per second, and bits.
+#[derive(Serialize, Deserialize)]
+struct StoredLimit {
+    rate: u64,
+    burst: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -102,6 +126,9 @@ pub fn of_record(record: &Record) -> String {
         pod_mac: record.pod_mac.unwrap_or_default().0,
         mtu: record.mtu.unwrap_or_default(),
         secondary: record.secondary,
+        ports: record.asked.ports.iter().map(of_port).collect(),
+        ingress: record.asked.bandwidth.ingress.map(of_limit),
+        egress: record.asked.bandwidth.egress.map(of_limit),
     })
 }
 
@@ -128,7 +155,42 @@ pub fn to_record(text: &str) -> Option<Record> {
         pod_mac: Mac(stored.pod_mac).nonzero(),
         mtu: Some(stored.mtu).filter(|mtu| *mtu > 0),
         secondary: stored.secondary,
+        asked: Asked {
+            ports: stored.ports.iter().map(to_port).collect::<Option<_>>()?,
+            bandwidth: Bandwidth {
+                ingress: stored.ingress.map(to_limit),
+                egress: stored.egress.map(to_limit),
+            },
+        },
     })
+}
+
+fn of_port(port: &HostPort) -> StoredPort {
+    StoredPort {
+        transport: port.transport.name().to_owned(),
+        port: port.port,
+        address: port.address,
+        pod_port: port.pod_port,
+    }
+}
+
+fn to_port(stored: &StoredPort) -> Option<HostPort> {
+    Some(HostPort {
+        transport: Transport::of_name(&stored.transport)?,
+        port: stored.port,
+        address: stored.address,
+        pod_port: stored.pod_port,
+    })
+}
+
+const fn of_limit(limit: RateLimit) -> StoredLimit {
+    let RateLimit { rate, burst } = limit;
+    StoredLimit { rate, burst }
+}
+
+const fn to_limit(stored: StoredLimit) -> RateLimit {
+    let StoredLimit { rate, burst } = stored;
+    RateLimit { rate, burst }
 }
 
 /// ENIs that are not attached are not needed after a restart: EC2 lists them by their tag.

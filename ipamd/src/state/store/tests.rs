@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nettypes::{Bandwidth, HostPort, RateLimit, Transport};
 use planner::{AttachmentId, SubnetId, event::EniAttachment};
 
 use super::*;
@@ -26,6 +27,7 @@ fn record(container: &str, address: [u8; 4]) -> Record {
         pod_mac: Some(Mac([2, 0, 0, 0, 0, 2])),
         mtu: Some(9001),
         secondary: false,
+        asked: nettypes::Asked::default(),
     }
 }
 
@@ -76,6 +78,52 @@ fn a_record_and_a_cooldown_survive_reopening() {
     let (_, contents) = Store::open(&place.file(), "boot-1").unwrap();
     assert_eq!(contents.records, [kept]);
     assert_eq!(contents.cooling, [(gone.address, until)]);
+}
+
+#[test]
+fn what_a_pod_asked_for_survives_reopening() {
+    let place = Place::new("asked");
+    let ports = vec![
+        HostPort {
+            transport: Transport::Sctp,
+            port: 65535,
+            address: Some("fd00::5".parse().unwrap()),
+            pod_port: 1,
+        },
+        HostPort {
+            transport: Transport::Udp,
+            port: 53,
+            address: None,
+            pod_port: 5353,
+        },
+    ];
+    let bandwidth = Bandwidth {
+        ingress: None,
+        egress: Some(RateLimit {
+            rate: u64::MAX,
+            burst: 4_294_967_295,
+        }),
+    };
+    let asking = Record {
+        asked: Asked { ports, bandwidth },
+        ..record("a", [10, 0, 0, 5])
+    };
+    let (store, _) = Store::open(&place.file(), "boot").unwrap();
+    store.put(&asking).unwrap();
+    drop(store);
+    let (_store, contents) = Store::open(&place.file(), "boot").unwrap();
+    assert_eq!(contents.records, [asking]);
+}
+
+/// Both directions of an upgrade: an earlier release reads only keys that it knows, and writes fewer.
+#[test]
+fn a_record_that_asks_for_nothing_is_written_as_before() {
+    let plain = record("a", [10, 0, 0, 5]);
+    let text = schema::of_record(&plain);
+    for key in ["ports", "ingress", "egress"] {
+        assert!(!text.contains(key), "{text}");
+    }
+    assert_eq!(schema::to_record(&text), Some(plain));
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub(super) fn conflist(places: &Places, config: &Config) -> Check {
         return Check::new("conflist", "", vec![finding]);
     };
     let mut findings: Vec<_> = content(path, config).into_iter().collect();
-    findings.extend(companions(places, config));
+    findings.extend(companion(places, config));
     if let Some(first) = all.first().filter(|first| *first != path) {
         findings.push(failure(
             "another network configuration comes first",
@@ -56,37 +56,18 @@ pub(super) fn conflist(places: &Places, config: &Config) -> Check {
     Check::new("conflist", seen, findings)
 }
 
-/// Standard plugins that are asked for and would not be called.
-fn companions(places: &Places, config: &Config) -> Vec<Finding> {
+/// The standard plugin that is asked for and would not be called.
+fn companion(places: &Places, config: &Config) -> Option<Finding> {
     let bin = places.host(&places.cni_bin_dir);
-    let wanted = [
-        (
-            "portmap",
-            config.chained.portmap,
-            "hostPort of pods does nothing",
-        ),
-        (
-            "bandwidth",
-            config.chained.bandwidth,
-            "the annotations that limit pods' bandwidth do nothing",
-        ),
-        ("tuning", config.chained.tuning, "pods keep IPv6"),
-    ];
-    let absent = wanted.into_iter().filter(|(kind, wanted, _)| {
-        // Nothing says that pods need portmap. Where no standard plugin is installed, nobody expects it.
-        let expected = *kind != "portmap" || bin.join("bandwidth").is_file();
-        *wanted && expected && !bin.join(kind).is_file()
-    });
-    absent
-        .map(|(kind, _, effect)| {
-            warning(
-                format!("the plugin {kind} is not there"),
-                format!("{} has none", bin.display()),
-                effect,
-                "install the standard CNI plugins, and set HOST_CNI_BIN_PATH to their directory",
-            )
-        })
-        .collect()
+    let absent = config.pods.disable_ipv6 && !bin.join("tuning").is_file();
+    absent.then(|| {
+        warning(
+            "the plugin tuning is not there",
+            format!("{} has none", bin.display()),
+            "pods keep IPv6",
+            "install the standard CNI plugins, and set HOST_CNI_BIN_PATH to their directory",
+        )
+    })
 }
 
 /// The files that a runtime would load, in its order.

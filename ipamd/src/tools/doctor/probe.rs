@@ -154,6 +154,7 @@ fn link(config: &Config, n: u8) -> PodLink {
         host_mac: Mac::local([0xd0, 0xc0, high, low, n, 0]),
         pod_mac: Mac::local([0xd0, 0xc0, high, low, n, 1]),
         secondary: false,
+        asked: nettypes::Asked::default(),
     }
 }
 

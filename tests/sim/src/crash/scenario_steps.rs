@@ -211,6 +211,7 @@ fn request(sandbox: &Sandbox, deadline: Duration) -> Add {
         deadline: Mono::from_epoch(deadline),
         veth_prefix: None,
         mtu: None,
+        asked: nettypes::Asked::default(),
         handed: Handed {
             netns: nothing(),
             netlink: nothing(),
