@@ -62,6 +62,8 @@ pub(crate) struct Target {
     pub keep: u32,
     /// Return addresses only if more than this number are free.
     pub high: u32,
+    /// More pods have come than ever before, and nobody knows how many follow: fill each ENI that is used.
+    pub rising: bool,
 }
 
 /// A sequence of ADDs without a pause longer than a delivery.
@@ -181,6 +183,7 @@ impl DemandTracker {
             fill: (spare + slack).max(ahead),
             keep: (spare + slack).max(ahead),
             high: (spare + 3 * slack).max(ahead),
+            rising: self.rising(spare, now),
         }
     }
 
@@ -212,6 +215,13 @@ impl DemandTracker {
         // A quarter more: the memory has faded and surges differ, and too little would cost a second round of calls.
         let lacking = (surge + surge / 4).saturating_sub(run.rise);
         if lacking > 0 { lacking } else { coming }
+    }
+
+    /// Whether a run is larger than the spare and than the surges that are known.
+    fn rising(&self, spare: u32, now: Mono) -> bool {
+        let surge = self.learnt.surge(now);
+        let expected = spare.max(surge + surge / 4);
+        self.run.as_ref().is_some_and(|run| run.rise > expected)
     }
 
     /// When the target changes without an event: at the end of a run, or when counts have faded.

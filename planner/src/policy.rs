@@ -145,9 +145,10 @@ impl Policy {
         let unit = self.unit.size();
         let addresses = short.div_ceil(unit) * unit;
         let slack = self.own.map_or(0, |own| own.fill.saturating_sub(own.low));
+        let rising = flow.warm && self.own.is_some_and(|own| own.rising);
         Need {
             addresses,
-            fill,
+            fill: fill || rising,
             slack: if flow.warm { slack } else { 0 },
         }
     }

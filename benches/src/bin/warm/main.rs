@@ -9,6 +9,7 @@ mod trace;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use node::{Outcome, run};
 use planner::Config;
@@ -18,6 +19,13 @@ use trace::Trace;
 const INSTANCE: &str = "m5.4xlarge";
 const DAYS: u32 = 14;
 const SEED: u64 = 20;
+/// The seed of EC2's latencies.
+const LATENCIES: u64 = 7;
+/// A new node is filled within one of these times, in seconds: all pods are there when the node joins, or the container
+/// runtime is busy with them for half a minute.
+const COLD: [f64; 3] = [0.5, 10.0, 30.0];
+const COLD_PODS: u32 = 200;
+const FIRST_MINUTES: Duration = Duration::from_secs(120);
 
 fn policies() -> [(&'static str, Config); 3] {
     let five = Config {
@@ -53,8 +61,16 @@ fn print() -> io::Result<()> {
     for trace in Trace::ALL {
         let pods = trace.pods(days, SEED);
         for (policy, config) in policies() {
-            let outcome = run(instance, config, &pods, days);
+            let outcome = run(instance, config, &pods, trace::days(days), LATENCIES);
             row(&mut out, trace.name(), policy, &outcome)?;
+        }
+    }
+    for seconds in COLD {
+        let pods = trace::cold(COLD_PODS, seconds, SEED);
+        let name = format!("new node, {COLD_PODS} pods in {seconds} s");
+        for (policy, config) in policies() {
+            let outcome = run(instance, config, &pods, FIRST_MINUTES, LATENCIES);
+            row(&mut out, &name, policy, &outcome)?;
         }
     }
     Ok(())

@@ -77,8 +77,8 @@ struct Node<'a> {
     outcome: Outcome,
 }
 
-/// Runs a trace of `days` with a policy.
-pub fn run(instance: &str, config: Config, pods: &[Stay], days: u32) -> Outcome {
+/// Runs a trace for `time` with a policy. `seed` determines how long EC2 takes for each call.
+pub fn run(instance: &str, config: Config, pods: &[Stay], time: Duration, seed: u64) -> Outcome {
     let kind = limits::lookup(instance)
         .expect("a type of the compiled-in table")
         .clone();
@@ -95,7 +95,7 @@ pub fn run(instance: &str, config: Config, pods: &[Stay], days: u32) -> Outcome 
         now: Mono::ZERO,
         due: BTreeMap::new(),
         seq: 0,
-        rng: Rng::new(7),
+        rng: Rng::new(seed),
         pods,
         asked: HashMap::new(),
         enis: 0,
@@ -114,10 +114,8 @@ pub fn run(instance: &str, config: Config, pods: &[Stay], days: u32) -> Outcome 
     for (n, pod) in (0_u32..).zip(pods) {
         node.later(pod.comes, Due::Comes(n));
     }
-    node.until(Mono::from_epoch(Duration::from_secs(
-        u64::from(days) * 86_400,
-    )));
-    node.outcome.idle = node.idle_seconds / (f64::from(days) * 86_400.0);
+    node.until(Mono::from_epoch(time));
+    node.outcome.idle = node.idle_seconds / time.as_secs_f64();
     node.outcome.calls = node.planner.counters();
     node.outcome
 }

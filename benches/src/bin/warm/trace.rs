@@ -85,6 +85,21 @@ impl Trace {
 
 const DAY: f64 = 86_400.0;
 
+/// The length of a trace of `days`.
+pub const fn days(days: u32) -> Duration {
+    Duration::from_secs(days as u64 * 86_400)
+}
+
+/// `count` permanent pods on a new node, which come within `seconds`.
+pub fn cold(count: u32, seconds: f64, seed: u64) -> Vec<Stay> {
+    let mut rng = Rng::new(seed);
+    let mut pods: Vec<_> = (0..count)
+        .map(|_| pod(5.0 + seconds * rng.unit(), DAY))
+        .collect();
+    pods.sort_by_key(|pod| pod.comes);
+    pods
+}
+
 fn pod(comes: f64, stays: f64) -> Stay {
     Stay {
         comes: Duration::from_secs_f64(comes),
