@@ -274,6 +274,7 @@ fn shrinking_never_makes_short() {
             fill: spare + 1,
             keep: spare + 1,
             high: spare + 3,
+            rising: false,
         };
         [Config::default(), prefixes(Config::default())].map(|config| Policy {
             own: Some(target),
@@ -301,5 +302,29 @@ fn shrinking_never_makes_short() {
                 "{policy:?} {stock:?} over {over}, then short {short}"
             );
         }
+    }
+}
+
+/// One call for all addresses of an ENI takes EC2 as long as one call for a few.
+#[test]
+fn enis_are_filled_while_pods_keep_coming() {
+    for rising in [false, true] {
+        let target = Target {
+            low: 5,
+            fill: 9,
+            rising,
+            ..Target::default()
+        };
+        let policy = Policy {
+            own: Some(target),
+            ..t3_small(Config::default())
+        };
+        assert_eq!(policy.short(&single(0, 0), &QUIET).fill, rising);
+        let cordoned = Flow {
+            waiting: 3,
+            warm: false,
+            ..QUIET
+        };
+        assert!(!policy.short(&single(0, 0), &cordoned).fill);
     }
 }
