@@ -21,7 +21,7 @@ CLUSTER_HASH := $(shell cat $(CLUSTER)/go.* $(CLUSTER)/*/*.go $(CLUSTER)/build.s
 export HAWSER_CLUSTER_PROGRAMS := $(HOME)/.cache/hawser/cluster/$(CLUSTER_HASH)
 export HAWSER_CONFORMANCE_PROGRAMS := $(HOME)/.cache/hawser/conformance/$(CLUSTER_HASH)
 
-.PHONY: help tools build plugin previous plugin-binary cluster-programs conformance-programs cluster cluster-test conformance manifest image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
+.PHONY: help tools build plugin previous plugin-binary daemon-binary cluster-programs conformance-programs cluster cluster-test conformance manifest image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,11 +62,14 @@ cluster: build cluster-programs ## Run Kubernetes with Hawser on a simulated VPC
 manifest: cluster-programs ## Render the chart into deploy/manifests/hawser.yaml
 	@PATH=$(HAWSER_CLUSTER_PROGRAMS):$$PATH sh deploy/manifests/render.sh > deploy/manifests/hawser.yaml
 
-# Used by deploy/image/Containerfile, which has none of the tools that the tests need.
 # Packed relocations make the daemon 1.7 MB smaller. They need glibc 2.36, which the image contains.
-image-root: plugin-binary ## Fill DIRECTORY with the files of the image, built for release
-	@$(CARGO) rustc -q --release -p ipamd --bin ipamd -- -C link-arg=-Wl,-z,pack-relative-relocs
-	@sh deploy/image/assemble.sh $(CARGO_TARGET_DIR)/release/ipamd $(HAWSER_PLUGIN) $(DIRECTORY)
+daemon-binary:
+	@echo "== building the daemon as the image contains it (the first time takes about ten minutes)"
+	@$(CARGO) rustc -q --profile image -p ipamd --bin ipamd -- -C link-arg=-Wl,-z,pack-relative-relocs
+
+# Used by deploy/image/Containerfile, which has none of the tools that the tests need.
+image-root: plugin-binary daemon-binary ## Fill DIRECTORY with the files of the image, built for release
+	@sh deploy/image/assemble.sh $(CARGO_TARGET_DIR)/image/ipamd $(HAWSER_PLUGIN) $(DIRECTORY)
 
 demo: build ## Run pods on two nodes of a simulated VPC; KEEP=1 keeps the nodes and their live pages
 	@$(CARGO_TARGET_DIR)/debug/demo $(if $(KEEP),keep)
@@ -114,8 +117,8 @@ fuzz: tools ## Fuzz the parsers of untrusted input, MINUTES=10 each [TARGET=netl
 	done
 
 # Builds the whole workspace in release mode. A smaller selection would compile the EC2 client once more.
-bench: export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/release/ipamd
-bench: plugin ## Measure a node and its floor: a table, report.json and latency.svg in target/bench [ONLY="verbs storm"]
+bench: export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/image/ipamd
+bench: plugin daemon-binary ## Measure a node and its floor: a table, report.json and latency.svg in target/bench [ONLY="verbs storm"]
 	@echo "== building for release (the first time takes about ten minutes)"
 	@$(CARGO) build -q --release --workspace
 	@$(CARGO_TARGET_DIR)/release/node target/bench $(ONLY)
