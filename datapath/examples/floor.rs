@@ -88,6 +88,7 @@ fn measure(count: u16, bare: &[(String, f64)]) -> io::Result<()> {
         let pod = PodRef {
             host_index: *host_index,
             address: link.address,
+            egress: None,
         };
         pod::unroute(&mut host, &pod).expect("unrouted");
         times[5].push(micros(start, Instant::now()));
@@ -137,6 +138,7 @@ fn pod_link(i: u16) -> PodLink {
         pod_mac: datapath::netlink::Mac::local([4, 0, 0, 0, high, low]),
         secondary: false,
         asked: nettypes::Asked::default(),
+        egress: None,
     }
 }
 

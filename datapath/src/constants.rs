@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use nettypes::Family;
 
 /// The next hop of every pod. It is link-local, so it can never be a VPC address. No interface owns it; pods reach it
@@ -21,6 +22,29 @@ pub const fn gateway(family: Family) -> IpAddr {
         Family::V4 => IpAddr::V4(GATEWAY),
         Family::V6 => IpAddr::V6(GATEWAY_V6),
     }
+}
+
+/// The addresses by which pods with IPv6 addresses reach IPv4 destinations. They are link-local and known only to the node,
+/// which translates them. The AWS VPC CNI's value, so that rules of operators for it keep their meaning.
+pub const EGRESS_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(169, 254, 172, 0), 22);
+
+/// The same for pods with IPv4 addresses and IPv6 destinations.
+pub const EGRESS_V6: Ipv6Net =
+    Ipv6Net::new_assert(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0xac, 0), 118);
+
+/// The network of the egress addresses of this family.
+#[must_use]
+pub const fn egress_net(family: Family) -> IpNet {
+    match family {
+        Family::V4 => IpNet::V4(EGRESS_V4),
+        Family::V6 => IpNet::V6(EGRESS_V6),
+    }
+}
+
+/// Whether it is an address by which a pod reaches destinations of the other family.
+#[must_use]
+pub fn is_egress(address: IpAddr) -> bool {
+    egress_net(Family::of(address)).contains(&address)
 }
 
 /// The address of the instance metadata service.

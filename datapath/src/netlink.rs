@@ -1,7 +1,7 @@
 //! Blocking rtnetlink: one socket per namespace, requests as values, batches in one system call.
 //!
 //! Owns how requests are sent, how they are matched with their answers, and how errors of the kernel are explained. The
-//! verb modules ([`link`], [`addr`], [`route`], [`neigh`], [`rule`]) build requests and contain no policy. A socket
+//! verb modules ([`link`], [`addr`], [`route`], [`neigh`], [`rule`], [`qdisc`]) build requests and contain no policy. A socket
 //! always belongs to the namespace in which it was opened, whoever uses it later. May use `netns` and `constants`. Must
 //! not know pods, ENIs or the ruleset.
 
@@ -16,6 +16,7 @@ mod tally;
 pub mod addr;
 pub mod link;
 pub mod neigh;
+pub mod qdisc;
 pub mod route;
 pub mod rule;
 

@@ -8,15 +8,16 @@
 //! identifies nothing: it is the pod's, and passes from one sandbox of the pod to the next.
 
 mod add;
+mod bandwidth;
 mod del;
 mod drift;
+mod egress;
 mod error;
 mod guard;
 mod name;
 mod observe;
 mod pair;
 mod pod_link;
-mod rename;
 mod repair;
 mod secondary;
 mod wired_pod;
@@ -31,6 +32,7 @@ pub use name::{former_host_name, own_name, upstream_host_name};
 pub use observe::{HostSide, check, list};
 pub use pod_link::PodLink;
 pub use repair::{PodsRepaired, repair};
+pub use secondary::forget_attachment;
 pub use wired_pod::WiredPod;
 
 #[cfg(test)]

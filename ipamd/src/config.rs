@@ -182,7 +182,7 @@ impl Config {
             notices: Vec::new(),
         };
         let mut config = read.configuration();
-        read.judge(config.pool.family);
+        read.judge();
         config.notices = read.notices;
         if read.mistakes.is_empty() {
             Ok(config)
@@ -211,14 +211,21 @@ impl Reader<'_> {
     /// Every setting that has an effect. What is wrong is noted, and the default stands for it.
     fn configuration(&mut self) -> Config {
         let pool = self.pool();
+        let egress = self.egress(pool.family);
+        // Links with IPv6 addresses need IPv6's minimum.
+        let widest = if egress.other_family {
+            Family::V6
+        } else {
+            pool.family
+        };
         Config {
-            network: self.network(pool.family),
+            network: self.network(widest),
             pods: PodSettings {
                 limit_bandwidth: self.flag("ENABLE_BANDWIDTH_PLUGIN", true),
                 disable_ipv6: self.flag("DISABLE_POD_V6", false),
             },
             pool,
-            egress: self.egress(),
+            egress,
             cloud: self.cloud(),
             paths: Paths {
                 run_dir: self.or("HAWSER_RUN_DIR", "a path", PathBuf::from("/run/hawser")),
@@ -259,8 +266,8 @@ impl Reader<'_> {
     }
 
     /// What is not served, and what is not known.
-    fn judge(&mut self, family: Family) {
-        let (notices, refused) = notices::not_served(self.source, family);
+    fn judge(&mut self) {
+        let (notices, refused) = notices::not_served(self.source);
         self.notices.extend(notices);
         self.notices.extend(notices::unknown(self.source));
         self.mistakes.extend(refused);
@@ -301,7 +308,7 @@ impl Reader<'_> {
     fn mtu(&mut self, name: &str, default: u32, family: Family) -> u32 {
         let (least, wanted) = match family {
             Family::V4 => (576, "bytes from 576 to 9001"),
-            Family::V6 => (1280, "bytes from 1280 to 9001 with ENABLE_IPv6"),
+            Family::V6 => (1280, "bytes from 1280 to 9001 with IPv6"),
         };
         let mtu = self.or(name, wanted, default);
         if !(least..=9001).contains(&mtu) {

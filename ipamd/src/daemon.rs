@@ -26,7 +26,7 @@ use crate::{
         drift_repair::DriftRepair,
         forwarding,
         hostnet::{HostNet, StartError},
-        marks_in_transit,
+        marks_in_transit, other_family,
         predecessor::{self, StillRunning},
         vpc_blocks::{self, Follower},
     },
@@ -170,7 +170,10 @@ impl Node {
         let imds = Metadata::new(config.cloud.timeout);
         let me = identity(&imds, &store, contents.identity.clone()).await?;
         let vpc_blocks = vpc_blocks(&imds, &store, &me, contents.vpc_blocks.clone()).await?;
-        let egress = vpc_blocks::egress(&config.egress, &me, &vpc_blocks);
+        // Pods that had it when it was switched off keep it.
+        let mut records = contents.records.iter();
+        let other_family = config.egress.other_family || records.any(|r| r.egress.is_some());
+        let egress = vpc_blocks::egress(&config.egress, &me, &vpc_blocks, other_family);
         let (host, host_changes) = HostNet::start(
             &me,
             config.pool.family,
@@ -290,6 +293,9 @@ impl Node {
         executor.host_has(&claims);
         pool.tell(Event::HostClaims(claims)).await;
         self.host.warn_of_mark_conflicts().await;
+        if self.config.egress.other_family {
+            other_family::warn(self.config.pool.family.other());
+        }
         pool.tell(Event::Restore(self.agreed.restored.clone()))
             .await;
         let (asking, told) = (executor.clone(), pool.clone());

@@ -10,6 +10,7 @@ pub mod hostnet;
 mod link_reaper;
 pub mod marks_in_transit;
 pub mod names;
+pub mod other_family;
 pub mod predecessor;
 pub mod seam;
 pub mod vpc_blocks;

@@ -4,6 +4,7 @@
 //! `host`.
 
 mod early_del;
+mod egress_leases;
 mod keyed_lock;
 pub mod recovery;
 pub mod refusals;

@@ -33,6 +33,15 @@ impl Family {
         }
     }
 
+    /// IPv6 for IPv4, and IPv4 for IPv6.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+
     /// The number of bits of an address, which is the prefix length of a host.
     #[must_use]
     pub const fn bits(self) -> u8 {

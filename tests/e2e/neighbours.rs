@@ -11,6 +11,7 @@ mod operating_system;
 mod orchestrators;
 mod policy_engines;
 mod predecessors;
+mod standard_plugins;
 mod vip;
 mod vpn;
 
@@ -25,6 +26,7 @@ suites!(
     orchestrators,
     policy_engines,
     predecessors,
+    standard_plugins,
     vip,
     vpn
 );

@@ -3,10 +3,12 @@
 //! Owns no helper that another theme needs: those are in `support`. May use `lab`, `suite` and `support`. Must not know
 //! the other themes.
 
+mod bandwidth;
 mod capture;
 mod egress;
 mod imds;
 mod nodeport;
+mod other_family;
 mod reachability;
 mod snat;
 mod spoof;
@@ -15,10 +17,12 @@ mod subnets;
 use crate::suite::suites;
 
 suites!(
+    bandwidth,
     capture,
     egress,
     imds,
     nodeport,
+    other_family,
     reachability,
     snat,
     spoof,

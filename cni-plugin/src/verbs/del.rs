@@ -14,8 +14,15 @@ use crate::input::env::{Attachment, Verb};
 use crate::netns::{NetnsPathError, PodNetns};
 use crate::rpc::client::{ClientError, Daemon};
 
+/// The interface of a pod's first attachment, as every runtime names it.
+const FIRST: &str = "eth0";
+
 pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
-    refuse_own_namespace(attachment)?;
+    let netns = refuse_own_namespace(attachment)?;
+    // Of the first attachment, nothing outlives its interface. Without descriptors, the daemon removes the host's end, and the
+    // kernel then removes the other one.
+    let further = netns.filter(|_| attachment.ifname.as_str() != FIRST);
+    let descriptors = further.and_then(|netns| netns.into_descriptors().ok());
     // A DEL that was started should be completed, because the runtime may not repeat it. The signal is blocked and not
     // ignored, which needs no handler; it is discarded when the process ends.
     let mut terminate = SigSet::empty();
@@ -27,11 +34,10 @@ pub fn run(attachment: &Attachment, conf: &Conf) -> Result<(), Failure> {
     let request = DelRequest {
         sandbox: Some(key.clone().into()),
     };
-    // Without descriptors: the daemon removes the host's end, and the kernel then removes the other one.
     let daemon = Daemon {
         socket: &conf.socket,
         within: conf.deadline(Verb::Del),
-        descriptors: None,
+        descriptors: descriptors.as_ref(),
     };
     match daemon.call("Del", |_| request.clone()) {
         Ok(DelReply {}) => Ok(()),
@@ -57,12 +63,12 @@ pub(crate) fn unheard(error: &ClientError, source: &std::io::Error) -> Failure {
 
 /// The host's own namespace in a DEL is a mistake of the caller that ADD would have refused. Any other problem with the
 /// path means that the namespace is gone: a removed bind mount leaves a regular file behind.
-fn refuse_own_namespace(attachment: &Attachment) -> Result<(), NetnsPathError> {
+fn refuse_own_namespace(attachment: &Attachment) -> Result<Option<PodNetns>, NetnsPathError> {
     let Some(path) = &attachment.netns else {
-        return Ok(());
+        return Ok(None);
     };
     match PodNetns::open(Path::new(path), attachment.netns_override) {
         Err(error @ NetnsPathError::Own { .. }) => Err(error),
-        Ok(_) | Err(_) => Ok(()),
+        opened => Ok(opened.ok()),
     }
 }

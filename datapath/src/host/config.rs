@@ -18,6 +18,18 @@ pub struct HostConfig {
 }
 
 impl HostConfig {
+    /// Whether pods reach destinations of the other family.
+    #[must_use]
+    pub const fn other_family(&self) -> bool {
+        self.egress.other_family.is_some()
+    }
+
+    /// Whether pods use IPv6 addresses, of their own or for IPv6 destinations.
+    #[must_use]
+    pub fn uses_ipv6(&self) -> bool {
+        self.pods == Family::V6 || self.other_family()
+    }
+
     /// The desired contents of nftables. `primary`: link index of the primary ENI. `loose`: the kernel's own source check is
     /// a loose one. `ipv6`: the kernel has IPv6.
     pub(super) fn ruleset(&self, primary: u32, loose: bool, ipv6: bool) -> Ruleset {
@@ -27,7 +39,7 @@ impl HostConfig {
             egress: self.egress.clone(),
             block_metadata: self.block_metadata,
             pods: self.pods,
-            refuse_ipv6: ipv6,
+            has_ipv6: ipv6,
         }
     }
 }

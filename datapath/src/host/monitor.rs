@@ -9,8 +9,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use crate::netlink::{Error, Event, Family, Monitor, Topic};
 use crate::nft;
 
-const TOPICS: [Topic; 6] = [
+/// On a node whose pods have IPv4 addresses.
+const TOPICS: [Topic; 7] = [
     Topic::Links,
+    Topic::Qdiscs,
     Topic::Addresses,
     Topic::Routes,
     Topic::Rules,
@@ -18,8 +20,24 @@ const TOPICS: [Topic; 6] = [
     Topic::Settings,
 ];
 /// On a node whose pods have IPv6 addresses. IPv4 settings matter there too: they guard the pods' links.
-const TOPICS_V6: [Topic; 7] = [
+const TOPICS_V6: [Topic; 8] = [
     Topic::Links,
+    Topic::Qdiscs,
+    Topic::AddressesV6,
+    Topic::RoutesV6,
+    Topic::RulesV6,
+    Topic::Neighbours,
+    Topic::Settings,
+    Topic::SettingsV6,
+];
+
+/// On a node whose pods reach destinations of the other family, too.
+const TOPICS_BOTH: [Topic; 11] = [
+    Topic::Links,
+    Topic::Qdiscs,
+    Topic::Addresses,
+    Topic::Routes,
+    Topic::Rules,
     Topic::AddressesV6,
     Topic::RoutesV6,
     Topic::RulesV6,
@@ -45,15 +63,17 @@ pub struct Changes {
 }
 
 impl HostMonitor {
-    /// Subscribes in the calling thread's namespace. `pods` is the family of the pods' addresses. Changes that are made
-    /// through the route sockets with the ports `own` are not reported.
+    /// Subscribes in the calling thread's namespace. `pods` is the family of the pods' addresses; `other_family`: they reach
+    /// destinations of the other one, too. Changes that are made through the route sockets with the ports `own` are not
+    /// reported.
     ///
     /// # Errors
     /// If the kernel cannot create the sockets.
-    pub fn open(pods: Family, own: &[u32]) -> Result<Self, Error> {
-        let mut network = Monitor::open(match pods {
-            Family::V4 => &TOPICS[..],
-            Family::V6 => &TOPICS_V6,
+    pub fn open(pods: Family, other_family: bool, own: &[u32]) -> Result<Self, Error> {
+        let mut network = Monitor::open(match (pods, other_family) {
+            (Family::V4, false) => &TOPICS[..],
+            (Family::V6, false) => &TOPICS_V6,
+            (_, true) => &TOPICS_BOTH,
         })?;
         network.expect_floods();
         own.iter().for_each(|port| network.ignore(*port));

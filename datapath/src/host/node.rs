@@ -73,6 +73,15 @@ pub(super) fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Prepare
     if config.pods == Family::V6 {
         let link = primary_link(socket, config)?;
         ipv6::ensure(socket, &link, config.primary.mtu)?;
+        let mut wanted = Vec::new();
+        if config.other_family() {
+            if sysctl::ensure_forwarding()? {
+                socket.count(Kind::Setting);
+            }
+            wanted.push(Rule::all(Family::V4, RULE_PODS, PODS_TABLE));
+        }
+        let present = socket.rules(Family::V4).during("look at rules")?;
+        rules::diff(&present, &wanted, |r| r.priority == RULE_PODS).apply(socket)?;
         let own = socket.addresses(Family::V6, Some(link.index));
         let source = ipv6::primary_address(&own.during("look at addresses")?);
         return Ok(Prepared { link, source });
@@ -81,6 +90,12 @@ pub(super) fn ensure(socket: &mut Socket, config: &HostConfig) -> Result<Prepare
         socket.count(Kind::Setting);
     }
     let link = primary_link(socket, config)?;
+    if config.other_family() {
+        ipv6::ensure(socket, &link, config.primary.mtu)?;
+    } else if sysctl::has_ipv6() {
+        let present = socket.rules(Family::V6).during("look at rules")?;
+        rules::diff(&present, &[], |r| r.priority == RULE_PODS).apply(socket)?;
+    }
     eni::ensure(socket, &config.primary, config.egress.marks, &link)?;
     let what = "look at rules and addresses";
     let present = socket.rules(Family::V4).during(what)?;

@@ -346,7 +346,7 @@ impl Reconciler {
 
     /// Must run before the other repairs of a pod: a link without IPv6 accepts no route.
     fn repair_ipv6_of_pods(&mut self) -> Result<(), HostError> {
-        if self.desired.config.pods != Family::V6 {
+        if !self.desired.config.uses_ipv6() {
             return Ok(());
         }
         let links = self.socket.links().during("list links")?;

@@ -161,6 +161,7 @@ fn pod_link(i: u8, index: u16) -> PodLink {
         pod_mac: Mac::local([4, 0, 0, 0, 0, i]),
         secondary: false,
         asked: nettypes::Asked::default(),
+        egress: None,
     }
 }
 

@@ -30,6 +30,8 @@ pub enum Topic {
     Links = 1,
     /// Neighbours.
     Neighbours = 4,
+    /// Queueing disciplines.
+    Qdiscs = 8,
     /// Addresses.
     Addresses = 0x10,
     /// Routes.

@@ -10,6 +10,7 @@ use netlink_packet_route::link::LinkAttribute;
 pub enum Kind {
     Link,
     Setting,
+    Qdisc,
     Address,
     Neighbour,
     Route,
@@ -19,9 +20,10 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Link,
         Self::Setting,
+        Self::Qdisc,
         Self::Address,
         Self::Neighbour,
         Self::Route,
@@ -35,6 +37,7 @@ impl Kind {
         match self {
             Self::Link => "link",
             Self::Setting => "setting",
+            Self::Qdisc => "qdisc",
             Self::Address => "address",
             Self::Neighbour => "neighbour",
             Self::Route => "route",
@@ -56,6 +59,7 @@ impl Kind {
                 })
             }
             M::NewLink(_) | M::DelLink(_) => Some(Self::Link),
+            M::NewQueueDiscipline(_) | M::DelQueueDiscipline(_) => Some(Self::Qdisc),
             M::NewAddress(_) | M::DelAddress(_) => Some(Self::Address),
             M::NewNeighbour(_) | M::DelNeighbour(_) => Some(Self::Neighbour),
             M::NewRoute(_) | M::DelRoute(_) => Some(Self::Route),

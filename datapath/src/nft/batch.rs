@@ -36,6 +36,7 @@ pub(super) struct Hook {
 impl Hook {
     pub(super) const PREROUTING: u32 = 0;
     pub(super) const FORWARD: u32 = 2;
+    pub(super) const OUTPUT: u32 = 3;
     pub(super) const POSTROUTING: u32 = 4;
 }
 

@@ -6,7 +6,10 @@
 //! microseconds after the rules; before, an interval of the other generation could hide one of this generation). A
 //! destination in the VPC was then treated as outside of it, once, and permanently through the connection's mark.
 //!
-//! Owns the rows of design §4.2 about NodePort and SNAT. Knows neither Kubernetes nor the names of settings.
+//! Owns the rows of design §4.2 about NodePort and SNAT. May use the rest of `nft`. Must not know Kubernetes or
+//! the names of settings.
+
+pub(super) mod other_family;
 
 use std::net::Ipv4Addr;
 
@@ -53,6 +56,9 @@ pub struct Egress {
     pub node_ports: bool,
     /// The bits of packets' and connections' marks in use.
     pub marks: Marks,
+    /// Whether pods reach destinations of the other address family, and how the source ports of these connections are
+    /// chosen.
+    pub other_family: Option<SourcePorts>,
 }
 
 impl Egress {

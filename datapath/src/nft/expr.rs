@@ -62,6 +62,10 @@ pub(super) enum Expr<'a> {
     Load(Key),
     /// Load a property of the packet's connection.
     LoadCt(CtKey),
+    /// Load the packet's source address.
+    LoadSource,
+    /// The same of an IPv6 packet.
+    LoadSourceV6,
     /// Load the packet's destination address.
     LoadDestination,
     /// The same of an IPv6 packet.
@@ -88,11 +92,15 @@ pub(super) enum Expr<'a> {
     FibSourceIsRoutedBack,
     /// The network of an address with this prefix length.
     Network(u8),
+    /// The same of an IPv6 address.
+    NetworkV6(u8),
     /// Load a constant address.
     Address(Ipv4Addr),
     /// Translate the connection's source to the address in the register. `flags` (`NF_NAT_RANGE_*`) determine how its
     /// port is chosen.
     SourceNat { flags: u32 },
+    /// Translate the connection's source to an address of the output link, as of its first packet.
+    Masquerade { flags: u32 },
     /// Count the packet.
     Counter,
     /// Stop here.
@@ -111,8 +119,11 @@ impl Expr<'_> {
         match self {
             Self::Load(_) | Self::StoreMark => "meta",
             Self::LoadCt(_) | Self::StoreCtMark => "ct",
-            Self::LoadDestination | Self::LoadDestinationV6 => "payload",
-            Self::Bitwise { .. } | Self::Network(_) => "bitwise",
+            Self::LoadSource
+            | Self::LoadSourceV6
+            | Self::LoadDestination
+            | Self::LoadDestinationV6 => "payload",
+            Self::Bitwise { .. } | Self::Network(_) | Self::NetworkV6(_) => "bitwise",
             Self::Equals(_)
             | Self::IsAddress(_)
             | Self::IsAddressV6(_)
@@ -121,6 +132,7 @@ impl Expr<'_> {
             Self::FibType(_) | Self::FibSourceIsRoutedBack => "fib",
             Self::Address(_) | Self::Verdict(_) => "immediate",
             Self::SourceNat { .. } => "nat",
+            Self::Masquerade { .. } => "masq",
             Self::Counter => "counter",
         }
     }
@@ -143,12 +155,18 @@ impl Expr<'_> {
                 out.number(CT_KEY, CtKey::Mark as u32);
                 out.number(CT_SREG, REG);
             }
+            Self::LoadSource => payload(out, 12, 4),
+            Self::LoadSourceV6 => payload(out, 8, 16),
             Self::LoadDestination => payload(out, 16, 4),
             Self::LoadDestinationV6 => payload(out, 24, 16),
             Self::Bitwise { mask, xor } => bitwise(out, mask.to_ne_bytes(), xor.to_ne_bytes()),
             Self::Network(length) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
                 bitwise(out, mask.to_be_bytes(), [0; 4]);
+            }
+            Self::NetworkV6(length) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+                bitwise(out, mask.to_be_bytes(), [0; 16]);
             }
             Self::Equals(wanted) => compare(out, CMP_EQ, &wanted.to_ne_bytes()),
             Self::IsAddress(wanted) => compare(out, CMP_EQ, &wanted.octets()),
@@ -179,6 +197,7 @@ impl Expr<'_> {
                     out.number(NAT_FLAGS, flags);
                 }
             }
+            Self::Masquerade { flags } => out.number(MASQ_FLAGS, flags),
             // It starts at 0.
             Self::Counter => {}
             Self::Verdict(verdict) => {
@@ -221,10 +240,10 @@ fn payload(out: &mut Encoder, offset: u32, len: u32) {
     out.number(PAYLOAD_LEN, len);
 }
 
-fn bitwise(out: &mut Encoder, mask: [u8; 4], xor: [u8; 4]) {
+fn bitwise<const N: usize>(out: &mut Encoder, mask: [u8; N], xor: [u8; N]) {
     out.number(BITWISE_SREG, REG);
     out.number(BITWISE_DREG, REG);
-    out.number(BITWISE_LEN, 4);
+    out.number(BITWISE_LEN, u32::try_from(N).expect("an address"));
     bytes(out, BITWISE_MASK, &mask);
     bytes(out, BITWISE_XOR, &xor);
 }
@@ -273,6 +292,7 @@ const NAT_FAMILY: u16 = 2;
 const NAT_ADDRESS: u16 = 3;
 const NAT_FLAGS: u16 = 7;
 const NAT_SOURCE: u32 = 0;
+const MASQ_FLAGS: u16 = 1;
 const NFPROTO_IPV4: u32 = 2;
 const PAYLOAD_DREG: u16 = 1;
 const PAYLOAD_BASE: u16 = 2;

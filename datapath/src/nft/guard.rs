@@ -4,7 +4,6 @@
 use super::batch::{Batch, Chain, Hook};
 use super::expr::{Expr, Verdict};
 use super::parts::POD_GROUP;
-use super::socket::TABLE;
 use crate::constants::{GROUP_BASE, INSTANCE_METADATA, INSTANCE_METADATA_V6};
 use crate::netlink::Family;
 
@@ -29,14 +28,14 @@ const RAW_HOOK: Hook = Hook {
 /// fragment contains the destination. The chain exists only if it is enabled, so packets of other nodes have no extra
 /// cost.
 ///
-/// One of the two is enough. A pod of the other family has no address for such requests, and the source check drops
-/// packets with a made-up address.
-pub(super) fn add_block_metadata(batch: &mut Batch, pods: Family) {
+/// Where pods do not reach the other family, one of the two is enough: a pod has no address for such requests, and the source
+/// check drops packets with a made-up address.
+pub(super) fn add_block_metadata(batch: &mut Batch, family: Family) {
     batch.add_chain(&Chain {
         name: BLOCK_METADATA,
         hook: Some(FORWARD_HOOK),
     });
-    let [destination, is_metadata] = match pods {
+    let [destination, is_metadata] = match family {
         Family::V4 => [Expr::LoadDestination, Expr::IsAddress(INSTANCE_METADATA)],
         Family::V6 => [
             Expr::LoadDestinationV6,
@@ -60,11 +59,7 @@ pub(super) fn add_block_metadata(batch: &mut Batch, pods: Family) {
 /// Such a pod still has a link-local address. With it, it could advertise itself as a router, redirect the node, or
 /// fill its neighbour table. The settings against the first two are only in `/proc/sys`, which a container without
 /// privileges cannot write. One rule serves all pods.
-pub(super) fn replace_ipv6(batch: &mut Batch) {
-    batch.turn_to(Family::V6, TABLE);
-    batch.add_table();
-    batch.del_table();
-    batch.add_table();
+pub(super) fn add_no_ipv6(batch: &mut Batch) {
     batch.add_chain(&Chain {
         name: NO_IPV6,
         hook: Some(RAW_HOOK),

@@ -3,6 +3,7 @@
 use super::batch::Batch;
 use super::check_source::add_check_source;
 use super::choose_eni::add_choose_eni;
+use super::egress::other_family::add_other_family;
 use super::egress::{self, Egress};
 use super::guard;
 use super::observe::transit::TRANSIT;
@@ -25,8 +26,18 @@ pub struct Ruleset {
     /// The address family of pods. IPv6 packets are neither marked nor translated. For IPv6, there are only the source
     /// check and the block of the metadata service, in table `ip6 hawser`.
     pub pods: Family,
-    /// Pods have no IPv6, and their IPv6 packets are dropped. Otherwise, table `ip6 hawser` is not touched.
-    pub refuse_ipv6: bool,
+    /// The kernel has IPv6. If IPv4 pods do not reach IPv6 destinations, their IPv6 packets are dropped. Without it, table
+    /// `ip6 hawser` is not touched.
+    pub has_ipv6: bool,
+}
+
+/// The following messages are for our table of this family, which is empty. Deleting a table that does not exist would fail
+/// the transaction, so it is created first.
+pub(super) fn start_over(batch: &mut Batch, family: Family) {
+    batch.turn_to(family, TABLE);
+    batch.add_table();
+    batch.del_table();
+    batch.add_table();
 }
 
 impl Nft {
@@ -36,13 +47,10 @@ impl Nft {
     /// The kernel's error. The table is then unchanged.
     pub fn replace(&mut self, ruleset: &Ruleset) -> Result<(), Error> {
         if ruleset.pods == Family::V6 {
-            return self.replace_ipv6(ruleset.block_metadata);
+            return self.replace_ipv6(ruleset);
         }
         let mut batch = Batch::new(Family::V4, TABLE);
-        // Deleting a table that does not exist would fail the transaction, so it is created first.
-        batch.add_table();
-        batch.del_table();
-        batch.add_table();
+        start_over(&mut batch, Family::V4);
         if ruleset.check_source {
             add_check_source(&mut batch);
         }
@@ -52,8 +60,20 @@ impl Nft {
         if ruleset.block_metadata {
             guard::add_block_metadata(&mut batch, Family::V4);
         }
-        if ruleset.refuse_ipv6 {
-            guard::replace_ipv6(&mut batch);
+        match egress.other_family {
+            Some(ports) => {
+                start_over(&mut batch, Family::V6);
+                add_check_source(&mut batch);
+                if ruleset.block_metadata {
+                    guard::add_block_metadata(&mut batch, Family::V6);
+                }
+                add_other_family(&mut batch, Family::V6, ports);
+            }
+            None if ruleset.has_ipv6 => {
+                start_over(&mut batch, Family::V6);
+                guard::add_no_ipv6(&mut batch);
+            }
+            None => {}
         }
         batch.send(&mut self.channel, &mut self.seq)
     }

@@ -5,15 +5,17 @@
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
+use super::egress;
 use super::error::{AddError, Step, refused};
 use super::guard::GUARD;
 use super::pair::make_pair;
 use super::pod_link::{PodLink, host_route};
 use super::secondary;
-use crate::constants::gateway;
+use super::wired_pod::WiredPod;
+use crate::constants::{gateway, is_egress};
 use crate::netlink::addr::{self, Address};
 use crate::netlink::link;
-use crate::netlink::{Errno, Error, Report, Request, Socket, neigh, route};
+use crate::netlink::{Errno, Error, Family, Report, Request, Socket, neigh, qdisc, route};
 use crate::netns::{Netns, NetnsId};
 
 /// The created network of a pod.
@@ -30,6 +32,8 @@ pub struct Wiring {
     pub contested: bool,
     /// Whether the pod's default route is another interface's; see [`PodLink::secondary`].
     pub secondary: bool,
+    /// The address by which the pod reaches destinations of the other family, if it has one; see [`PodLink::egress`].
+    pub egress: Option<IpAddr>,
 }
 
 /// Wires a pod (design §4.1). `host` acts in the host's namespace, `pod` in the pod's namespace, which is `netns`. `source`
@@ -66,9 +70,9 @@ pub fn add_observed(
     done(Step::Pair);
     let pod_side = |e| refused(Step::PodSide, e);
     let wired = wire_pod(pod, link, pod_index).map_err(pod_side);
-    let secondary = wired.map_err(|e| undo(host, host_index, e))?;
+    let PodSide { secondary, egress } = wired.map_err(|e| undo(host, host_index, e))?;
     done(Step::PodSide);
-    let wired = wire_host(host, link, source, host_index)
+    let wired = wire_host(host, link, egress, source, host_index)
         .and_then(|()| open_queue(pod, pod_index).map_err(pod_side));
     wired.map_err(|e| {
         if secondary {
@@ -83,6 +87,7 @@ pub fn add_observed(
         host_name: pair.host_name,
         contested: pair.contested,
         secondary,
+        egress,
     })
 }
 
@@ -102,8 +107,12 @@ fn validate(link: &PodLink) -> Result<(), AddError> {
     if !is_interface_name(&link.pod_name) {
         return invalid("pod interface name", &link.pod_name);
     }
-    if !is_pod_address(link.address) {
+    if !is_pod_address(link.address) || is_egress(link.address) {
         return invalid("pod address", &link.address);
+    }
+    let other_family = |egress: &IpAddr| is_egress(*egress) && Family::of(*egress) != link.family();
+    if let Some(egress) = link.egress.filter(|egress| !other_family(egress)) {
+        return invalid("egress address", &egress);
     }
     Ok(())
 }
@@ -140,7 +149,27 @@ fn same_namespace(pod: &Socket, netns: BorrowedFd<'_>) -> Result<(), AddError> {
     Err(AddError::NamespaceMismatch { socket, netns })
 }
 
-/// Step 2, in the pod: the link, the address, the routes. The order matters: routes need the link up, and the default
+/// What ADD found out in the pod.
+struct PodSide {
+    /// Another interface has the default route.
+    secondary: bool,
+    /// The pod has this address of the other family.
+    egress: Option<IpAddr>,
+}
+
+/// Step 2: [`wire_link`], and then the way to the other family.
+fn wire_pod(pod: &mut Socket, link: &PodLink, index: u32) -> Result<PodSide, Error> {
+    let secondary = wire_link(pod, link, index)?;
+    let mut egress = link.egress.filter(|_| !secondary);
+    if let Some(address) = egress
+        && !egress::wire_pod(pod, link, index, address)?
+    {
+        egress = None;
+    }
+    Ok(PodSide { secondary, egress })
+}
+
+/// In the pod: the link, the address, the routes. The order matters: routes need the link up, and the default
 /// route needs a reachable gateway. The loopback is configured by the runtime.
 ///
 /// The link has no carrier before the host end is up. By then the kernel has been told not to create a link-local
@@ -148,14 +177,17 @@ fn same_namespace(pod: &Socket, netns: BorrowedFd<'_>) -> Result<(), AddError> {
 /// detection and sends no router solicitations, which would otherwise use its work queues for every new pod.
 ///
 /// Returns whether the pod has a default route by another interface already.
-fn wire_pod(pod: &mut Socket, link: &PodLink, index: u32) -> Result<bool, Error> {
+fn wire_link(pod: &mut Socket, link: &PodLink, index: u32) -> Result<bool, Error> {
     let family = link.family();
-    let mut requests = vec![
-        link::set_no_own_ipv6(index),
+    let mut requests = vec![link::set_no_own_ipv6(index)];
+    // While the link is down: otherwise the kernel waits for packets in progress.
+    let bucket = link.egress_bucket();
+    requests.extend(bucket.map(|bucket| qdisc::set(index, &bucket)));
+    requests.extend([
         link::up(index),
         addr::add(&Address::host(index, link.address)),
         neigh::set_permanent(index, gateway(family), link.host_mac),
-    ];
+    ]);
     if secondary::may_be_secondary(index) && secondary::has_default_route(pod, family)? {
         without_ipv6(pod.batch(&requests)?, 0).ok()?;
         secondary::route_own_address(pod, link, index)?;
@@ -203,31 +235,46 @@ fn without_ipv6(mut report: Report, position: usize) -> Report {
 fn wire_host(
     host: &mut Socket,
     link: &PodLink,
+    egress: Option<IpAddr>,
     source: Option<IpAddr>,
     index: u32,
 ) -> Result<(), AddError> {
-    let requests = [
+    let mut requests = vec![
         // For a pod with an IPv6 address, this blocks all IPv4: there is no route back to any IPv4 source.
         // The owner comes with it: a link with a route always has one.
         link::with_alias(link::set_inet_conf(index, &GUARD), &link.owner),
         link::set_no_own_ipv6(index),
-        link::up(index),
-        neigh::set_permanent(index, link.address, link.pod_mac),
-        // Never "replace": an existing route is evidence that another pod has this address.
-        route::add(&host_route(link.address, index, source)),
     ];
+    let bucket = WiredPod::of(link, index).ingress_bucket();
+    requests.extend(bucket.map(|bucket| qdisc::set(index, &bucket)));
+    requests.push(link::up(index));
+    let addresses = egress.into_iter().chain([link.address]);
+    for address in addresses.clone() {
+        requests.push(neigh::set_permanent(index, address, link.pod_mac));
+    }
+    let routes = requests.len();
+    // Never "replace": an existing route is evidence that another pod has this address. The pod's own address is last: if it
+    // is reachable, everything is there.
+    for address in addresses.clone() {
+        requests.push(route::add(&host_route(address, index, source)));
+    }
     let failed = |e| refused(Step::HostSide, e);
     let report = host.batch(&requests).map_err(failed)?;
-    let mut done = without_ipv6(report, 1).ok();
+    let exists = |result: &Result<(), Error>| matches!(result, Err(e) if e.is(Errno::EEXIST));
+    let taken = addresses
+        .zip(&report.results[routes..])
+        .find_map(|(address, result)| exists(result).then_some(address));
+    let mut report = without_ipv6(report, 1);
     // The node has lost the source address a moment ago. The pod is reachable without it, and a repair adds it.
-    if source.is_some() && matches!(&done, Err(e) if e.is(Errno::EINVAL)) {
-        done = host.apply(&route::add(&host_route(link.address, index, None)));
+    if let Some(last) = report.results.last_mut()
+        && source.is_some()
+        && matches!(last, Err(e) if e.is(Errno::EINVAL))
+    {
+        *last = host.apply(&route::add(&host_route(link.address, index, None)));
     }
-    match done {
-        Err(e) if e.is(Errno::EEXIST) => Err(AddError::AddressInUse {
-            address: link.address,
-        }),
-        other => other.map_err(failed),
+    match taken {
+        Some(address) => Err(AddError::AddressInUse { address }),
+        None => report.ok().map_err(failed),
     }
 }
 

@@ -19,15 +19,20 @@ pub struct PodRef {
     pub host_index: u32,
     /// The pod's address.
     pub address: IpAddr,
+    /// Its address of the other family, if it has one.
+    pub egress: Option<IpAddr>,
 }
 
-/// Phase one: removes the host's route to the pod. Only a route over the pod's own link is removed, so that a late
+/// Phase one: removes the host's routes to the pod. Only routes over the pod's own link are removed, so that a late
 /// repetition cannot disconnect the next pod with this address.
 ///
 /// # Errors
 /// Any failure except "no such link" and "no such route".
 pub fn unroute(host: &mut Socket, pod: &PodRef) -> Result<(), Error> {
-    gone_ok(host.apply(&route::del(&host_route(pod.address, pod.host_index, None))))
+    let addresses = [pod.address].into_iter().chain(pod.egress);
+    let requests = addresses.map(|a| route::del(&host_route(a, pod.host_index, None)));
+    let report = host.batch(&requests.collect::<Vec<_>>())?;
+    report.results.into_iter().try_for_each(gone_ok)
 }
 
 /// Phase two: removes the pair. Takes an RCU grace period.

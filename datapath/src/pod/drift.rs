@@ -63,6 +63,10 @@ pub enum Drift {
     HostRouteMissing { address: IpAddr },
     #[error("host route to {address} has no source address {want}")]
     HostRouteSource { address: IpAddr, want: IpAddr },
+    #[error("pod does not reach the other family from {address}")]
+    EgressMissing { address: IpAddr },
+    #[error("{side:?} link does not hold the pod to {rate} bytes per second")]
+    Shaping { side: Side, rate: u64 },
     #[error("{side:?} has no permanent neighbour {address}")]
     NeighbourMissing { side: Side, address: IpAddr },
 }

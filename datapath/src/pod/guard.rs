@@ -10,7 +10,7 @@
 //! - *Another MAC address.* It is not used: the link is routed, not bridged, so the frame ends here, and the packet
 //!   continues with the MAC of its output link.
 //! - *ICMP redirects.* They are neither accepted nor sent.
-//! - *IPv6.* On a node with IPv4 pods, nftables drop all of it (`nft::Ruleset::refuse_ipv6`), including router
+//! - *IPv6.* On a node with IPv4 pods, nftables drop all of it (`nft::guard::add_no_ipv6`), including router
 //!   advertisements, redirects and neighbour discovery. The device settings for this (`accept_ra`, `accept_redirects`)
 //!   are only in `/proc/sys`, which a container without privileges cannot write. On a node with IPv6 pods, the source
 //!   check drops everything that a router may send (`nft::Ruleset::pods`). If this rule is missing for a moment, the

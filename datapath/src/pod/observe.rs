@@ -5,10 +5,11 @@
 use std::net::IpAddr;
 
 use super::drift::{Drift, Side, compare_link, has_route};
+use super::egress;
 use super::pod_link::PodLink;
 use super::secondary;
 use super::wired_pod::WiredPod;
-use crate::constants::{PODS_TABLE, gateway};
+use crate::constants::{PODS_TABLE, gateway, is_egress};
 use crate::netlink::addr::Address;
 use crate::netlink::link::Link;
 use crate::netlink::neigh::Neighbour;
@@ -31,6 +32,8 @@ pub struct HostSide {
     pub mac: Option<Mac>,
     /// The address that the host routes to it; `None` if an ADD or a DEL was interrupted.
     pub address: Option<IpAddr>,
+    /// The address of the other family that the host routes to it, if any.
+    pub egress: Option<IpAddr>,
 }
 
 /// Compares the kernel with `link`, whose host end has this index. An empty result means that everything is as
@@ -52,10 +55,15 @@ pub fn check(
     match &host_end {
         None => drift.push(Drift::LinkMissing { side: Side::Host }),
         Some(end) => {
-            let family = link.family();
-            let routes = host.routes_over(family, PODS_TABLE, end.index)?;
-            let neighbours = host.neighbours(family, Some(end.index))?;
+            let (mut routes, mut neighbours) = (Vec::new(), Vec::new());
+            for family in want.families() {
+                routes.extend(host.routes_over(family, PODS_TABLE, end.index)?);
+                neighbours.extend(host.neighbours(family, Some(end.index))?);
+            }
             drift.extend(want.drift(end, &routes, &neighbours, None));
+            if want.ingress_bucket().is_some() {
+                drift.extend(want.shape_drift(host.qdisc(end.index)?.as_ref()));
+            }
         }
     }
     match &pod_end {
@@ -88,21 +96,23 @@ pub fn list(host: &mut Socket) -> Result<Vec<HostSide>, Error> {
     let mut routes = host.routes(Family::V4, Some(PODS_TABLE))?;
     // For both families, whichever the node uses now: a wired pod must not be mistaken for an interrupted ADD.
     routes.extend(host.routes(Family::V6, Some(PODS_TABLE))?);
-    let routed = |link: &Link| {
-        routes
+    let routed = |link: &Link, egress: bool| {
+        let mut over = routes
             .iter()
-            .find(|r| r.oif == Some(link.index) && r.dst.prefix_len() == r.dst.max_prefix_len())
+            .filter(|r| r.oif == Some(link.index) && r.dst.prefix_len() == r.dst.max_prefix_len());
+        over.find(|r| is_egress(r.dst.addr()) == egress)
+            .map(|r| r.dst.addr())
     };
     let ours = links.iter().filter_map(|link| {
         let uplink = Uplink::of_group(link.group)?;
-        let address = routed(link).map(|r| r.dst.addr());
         Some(HostSide {
             ifindex: link.index,
             name: link.name.clone(),
             owner: link.alias.clone(),
             uplink,
             mac: link.mac,
-            address,
+            address: routed(link, false),
+            egress: routed(link, true),
         })
     });
     Ok(ours.collect())
@@ -134,6 +144,19 @@ fn compare_pod(
         if !has_route(&routes, &default) {
             drift.push(Drift::DefaultRouteMissing);
         }
+    }
+    if let Some(bucket) = link.egress_bucket() {
+        if !pod.qdisc(index)?.is_some_and(|found| found.is(&bucket)) {
+            drift.push(Drift::Shaping {
+                side: Side::Pod,
+                rate: bucket.rate,
+            });
+        }
+    }
+    if let Some(address) = link.egress
+        && !egress::is_wired(pod, link, index, address)?
+    {
+        drift.push(Drift::EgressMissing { address });
     }
     let want = Neighbour {
         index,

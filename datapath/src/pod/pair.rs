@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::error::{AddError, Step, refused};
 use super::pod_link::PodLink;
-use super::rename::{displace, is_pod_link};
+use super::repair::rename::{displace, is_pod_link};
 use crate::netlink::link::{self, Link};
 use crate::netlink::{Errno, Error, Frame, Socket};
 
@@ -213,6 +213,7 @@ mod tests {
             pod_mac: Mac([2, 0, 0, 0, 0, 2]),
             secondary: false,
             asked: nettypes::Asked::default(),
+            egress: None,
         };
         let wired = try_pair(&mut host, pod.as_fd(), &link, "eni0").unwrap();
         assert_ne!(wired.host, wired.pod);

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::bandwidth::bucket;
 use super::name::{own_name, prefix_of};
 use crate::constants::{ATTACHMENT_TABLES, GATEWAY, PODS_TABLE, RULE_ATTACHMENT, gateway};
 use crate::netlink::link::{End, Link};
+use crate::netlink::qdisc::TokenBucket;
 use crate::netlink::route::{MAIN, Route};
 use crate::netlink::rule::Rule;
 use crate::netlink::{Family, Mac};
@@ -38,6 +40,9 @@ pub struct PodLink {
     pub secondary: bool,
     /// What the pod asks of its network besides its address.
     pub asked: Asked,
+    /// The address by which the pod reaches destinations of the other family, if it may. ADD finds out whether the pod has a
+    /// place for it. A secondary attachment has none.
+    pub egress: Option<IpAddr>,
 }
 
 impl PodLink {
@@ -68,6 +73,12 @@ impl PodLink {
     /// The name of the host end while another link keeps its right one.
     pub(super) fn own_name(&self) -> String {
         own_name(prefix_of(&self.host_name), &self.owner)
+    }
+
+    /// What holds the packets from the pod to the rate that it asks for.
+    pub(super) fn egress_bucket(&self) -> Option<TokenBucket> {
+        let limit = self.asked.bandwidth.egress?;
+        Some(bucket(limit, self.mtu))
     }
 
     /// Whether `link` is this sandbox's: of an earlier attempt, which may have ended before the owner was written.

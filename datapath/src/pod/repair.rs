@@ -1,13 +1,17 @@
 //! The repair of all pods: names first, then what differs on the host's side of each.
+//!
+//! May use the rest of `pod` and `netlink`. Must not know why something differs.
+
+pub(super) mod rename;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use super::rename;
 use super::wired_pod::WiredPod;
 use crate::constants::PODS_TABLE;
 use crate::netlink::link::Link;
 use crate::netlink::neigh::Neighbour;
+use crate::netlink::qdisc::Qdisc;
 use crate::netlink::route::Route;
 use crate::netlink::{Error, Family, Socket};
 
@@ -16,15 +20,22 @@ struct Observed {
     links: HashMap<u32, Link>,
     routes: HashMap<u32, Vec<Route>>,
     neighbours: HashMap<u32, Vec<Neighbour>>,
+    /// Empty if no pod asks for a rate.
+    qdiscs: HashMap<u32, Qdisc>,
 }
 
 impl Observed {
-    fn of(host: &mut Socket) -> Result<Self, Error> {
+    fn of(host: &mut Socket, shaped: bool) -> Result<Self, Error> {
         let mut observed = Self {
             links: HashMap::new(),
             routes: HashMap::new(),
             neighbours: HashMap::new(),
+            qdiscs: HashMap::new(),
         };
+        if shaped {
+            let each = host.qdiscs()?.into_iter();
+            observed.qdiscs = each.map(|root| (root.index, root)).collect();
+        }
         for link in host.links()? {
             observed.links.insert(link.index, link);
         }
@@ -59,7 +70,8 @@ pub fn repair<'a>(
     source: Option<IpAddr>,
 ) -> PodsRepaired {
     let mut repaired = PodsRepaired::default();
-    let observed = match Observed::of(host) {
+    let shaped = pods.clone().any(|pod| pod.ingress_bucket().is_some());
+    let observed = match Observed::of(host, shaped) {
         Ok(observed) => observed,
         Err(failure) => {
             repaired.failure = Some(failure);
@@ -77,7 +89,8 @@ pub fn repair<'a>(
             .get(&end.index)
             .map_or(&[][..], Vec::as_slice);
         let on = observed.neighbours.get(&end.index);
-        let drift = pod.drift(end, routes, on.map_or(&[][..], Vec::as_slice), source);
+        let mut drift = pod.drift(end, routes, on.map_or(&[][..], Vec::as_slice), source);
+        drift.extend(pod.shape_drift(observed.qdiscs.get(&end.index)));
         requests.extend(pod.remedy(end, &drift, source));
     }
     repaired.failure = match host.batch(&requests) {

@@ -3,7 +3,8 @@
 //!
 //! The new interface can be reached at its own address: packets from this address leave by the same interface, by a rule and a
 //! table in the pod. Everything else stays as it is. The kernel removes the routes with the interface, but not the rule: DEL
-//! does not enter the pod. A rule that is left over leads to an empty table and is removed by the pod's next attachment.
+//! removes it, if the runtime says where the pod is. A rule that is left over leads to an empty table and is removed by the
+//! pod's next attachment.
 
 use super::pod_link::{PodLink, attachment_table};
 use crate::constants::{ATTACHMENT_TABLES, PROTOCOL, RULE_ATTACHMENT};
@@ -48,6 +49,27 @@ pub(super) fn route_own_address(
     done
 }
 
+/// Removes the rule of an attachment that ends, in a pod that continues.
+///
+/// # Errors
+/// The kernel's error. A missing rule is a success.
+pub fn forget_attachment(pod: &mut Socket, link: &PodLink) -> Result<(), Error> {
+    let mut rules = pod.rules(link.family())?;
+    rules.retain(|rule| is_ours(rule) && rule.from == Some(link.address.into()));
+    let requests: Vec<_> = rules.iter().map(rule::del).collect();
+    let refused = pod
+        .batch(&requests)?
+        .results
+        .into_iter()
+        .filter_map(Result::err);
+    let mut refused = refused.filter(|e| !e.is_gone());
+    refused.next().map_or(Ok(()), Err)
+}
+
+fn is_ours(rule: &Rule) -> bool {
+    rule.protocol == PROTOCOL && rule.priority == RULE_ATTACHMENT
+}
+
 /// Undoes the rule. The routes disappear with the interface.
 pub(super) fn forget(pod: &mut Socket, link: &PodLink, pod_index: u32) {
     // If this fails too, the pod's next attachment removes it.
@@ -56,10 +78,9 @@ pub(super) fn forget(pod: &mut Socket, link: &PodLink, pod_index: u32) {
 
 /// Rules of attachments that have ended, and of an earlier one with this address.
 fn stale_rules(pod: &mut Socket, link: &PodLink) -> Result<Vec<Rule>, Error> {
-    let own = |r: &Rule| r.protocol == PROTOCOL && r.priority == RULE_ATTACHMENT;
     let rules = pod.rules(link.family())?;
     let mut stale = Vec::new();
-    for rule in rules.into_iter().filter(own) {
+    for rule in rules.into_iter().filter(is_ours) {
         let index = rule.table.wrapping_sub(ATTACHMENT_TABLES);
         let earlier = rule.from == Some(link.address.into());
         if earlier || pod.link_by_index(index)?.is_none() {

@@ -1,5 +1,7 @@
 //! Tests with real pods. iproute2, not our own code, checks that nothing is left over.
 
+mod bandwidth;
+mod egress;
 mod names;
 mod refused;
 mod repair;
@@ -94,6 +96,7 @@ fn pod_link(i: u8) -> PodLink {
         pod_mac: Mac::local([4, 0, 0, 0, 0, i]),
         secondary: false,
         asked: nettypes::Asked::default(),
+        egress: None,
     }
 }
 
@@ -101,6 +104,7 @@ fn reference(link: &PodLink, wired: &Wiring) -> PodRef {
     PodRef {
         host_index: wired.host_index,
         address: link.address,
+        egress: None,
     }
 }
 
@@ -205,6 +209,7 @@ fn add_then_del_leaves_nothing() {
         let never = PodRef {
             host_index,
             address: link.address,
+            egress: None,
         };
         unroute(&mut lab.host, &never).unwrap();
         unlink(&mut lab.host, host_index).unwrap();
@@ -409,6 +414,7 @@ fn pods_are_found_again() {
         uplink: Uplink::Eni(EniIndex::new(1).unwrap()),
         mac: Some(link.host_mac),
         address: Some(link.address),
+        egress: None,
     };
     assert_eq!(list(&mut lab.host).unwrap(), std::slice::from_ref(&found));
     unroute(&mut lab.host, &reference(&link, &wired)).unwrap();

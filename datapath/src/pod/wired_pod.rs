@@ -5,13 +5,15 @@
 
 use std::net::IpAddr;
 
+use super::bandwidth::bucket;
 use super::drift::{Drift, Side, compare_link, has_route, has_sourced_route, ipv6_drift};
 use super::guard::GUARD;
 use super::pod_link::{PodLink, host_route};
 use crate::netlink::link::{self, Change, Link};
 use crate::netlink::neigh::{self, Neighbour};
+use crate::netlink::qdisc::{self, Qdisc, TokenBucket};
 use crate::netlink::route::{self, Route};
-use crate::netlink::{Mac, Request};
+use crate::netlink::{Family, Mac, Request};
 use crate::uplink::Uplink;
 use nettypes::Asked;
 
@@ -26,6 +28,8 @@ pub struct WiredPod {
     pub owner: Option<String>,
     /// The pod's address.
     pub address: IpAddr,
+    /// Its address of the other family, if it has one.
+    pub egress: Option<IpAddr>,
     /// Where its packets leave the node.
     pub uplink: Uplink,
     /// Of the host end, in bytes.
@@ -47,12 +51,39 @@ impl WiredPod {
             host_name: link.host_name.clone(),
             owner: Some(link.owner.clone()),
             address: link.address,
+            egress: link.egress.filter(|_| !link.secondary),
             uplink: link.uplink,
             mtu: Some(link.mtu),
             host_mac: Some(link.host_mac),
             pod_mac: Some(link.pod_mac),
             asked: link.asked.clone(),
         }
+    }
+
+    /// Its addresses, of the family of pods and of the other one.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + Clone + use<> {
+        [self.address].into_iter().chain(self.egress)
+    }
+
+    /// The families of its addresses.
+    pub(super) fn families(&self) -> impl Iterator<Item = Family> + use<> {
+        self.addresses().map(Family::of)
+    }
+
+    /// What holds the packets to the pod to the rate that it asks for.
+    pub(crate) fn ingress_bucket(&self) -> Option<TokenBucket> {
+        let limit = self.asked.bandwidth.ingress?;
+        Some(bucket(limit, self.mtu?))
+    }
+
+    /// Whether the host end holds the pod to its rate. `root`: what is at the root of the link.
+    pub(super) fn shape_drift(&self, root: Option<&Qdisc>) -> Option<Drift> {
+        let wanted = self.ingress_bucket()?;
+        let right = root.is_some_and(|root| root.is(&wanted));
+        (!right).then_some(Drift::Shaping {
+            side: Side::Host,
+            rate: wanted.rate,
+        })
     }
 
     /// The differences of the host's side: of its link, the routes of the pods table over it and the neighbours on it.
@@ -71,22 +102,23 @@ impl WiredPod {
         drift.extend(wrong(end.rp_filter, 1).map(|have| Drift::RpFilter { have }));
         drift.extend(wrong(end.forwarding, 1).map(|_| Drift::Forwarding));
         drift.extend(wrong(end.accept_redirects, 0).map(|_| Drift::Redirects));
-        if self.address.is_ipv6() {
+        if self.addresses().any(|address| address.is_ipv6()) {
             drift.extend(end.ipv6.iter().flat_map(ipv6_drift));
         }
-        let address = self.address;
-        let route = host_route(address, end.index, source);
-        if !has_route(routes, &route) {
-            drift.push(Drift::HostRouteMissing { address });
-        } else if let Some(want) = route.source.filter(|_| !has_sourced_route(routes, &route)) {
-            drift.push(Drift::HostRouteSource { address, want });
-        }
-        let missing = |mac| !neighbours.contains(&self.neighbour(end.index, mac));
-        if self.pod_mac.is_some_and(missing) {
-            drift.push(Drift::NeighbourMissing {
-                side: Side::Host,
-                address,
-            });
+        for address in self.addresses() {
+            let route = host_route(address, end.index, source);
+            if !has_route(routes, &route) {
+                drift.push(Drift::HostRouteMissing { address });
+            } else if let Some(want) = route.source.filter(|_| !has_sourced_route(routes, &route)) {
+                drift.push(Drift::HostRouteSource { address, want });
+            }
+            let missing = |mac| !neighbours.contains(&neighbour(end.index, address, mac));
+            if self.pod_mac.is_some_and(missing) {
+                drift.push(Drift::NeighbourMissing {
+                    side: Side::Host,
+                    address,
+                });
+            }
         }
         drift
     }
@@ -113,23 +145,14 @@ impl WiredPod {
         drift
     }
 
-    fn neighbour(&self, index: u32, mac: Mac) -> Neighbour {
-        Neighbour {
-            index,
-            address: self.address,
-            mac,
-            permanent: true,
-        }
-    }
-
     /// The requests after which a host end that was set down is as before.
     pub(super) fn set_up_again(&self, end: &Link, source: Option<IpAddr>) -> Vec<Request> {
         let side = Side::Host;
-        let address = self.address;
-        let lost = [
-            Drift::LinkDown { side },
-            Drift::HostRouteMissing { address },
-        ];
+        let mut lost = vec![Drift::LinkDown { side }];
+        lost.extend(
+            self.addresses()
+                .map(|address| Drift::HostRouteMissing { address }),
+        );
         self.remedy(end, &lost, source)
     }
 
@@ -175,17 +198,39 @@ impl WiredPod {
         if has(settings) {
             requests.push(link::set_inet_conf(end.index, &GUARD));
         }
-        let deaf = up || arp || mac || has(|d| matches!(d, Drift::NeighbourMissing { .. }));
-        let known = self.pod_mac.filter(|_| deaf);
-        requests.extend(known.map(|mac| neigh::set_permanent(end.index, self.address, mac)));
-        // "add", never "replace": a route over another link shows that another pod has this address.
-        if has(|d| matches!(d, Drift::HostRouteMissing { .. })) {
-            requests.push(route::add(&host_route(self.address, end.index, source)));
+        if has(|d| matches!(d, Drift::Shaping { .. })) {
+            let shape = self
+                .ingress_bucket()
+                .map(|bucket| qdisc::set(end.index, &bucket));
+            requests.extend(shape);
         }
-        // This route is over the pod's own link, so that "replace" is safe, and leaves no gap.
-        if has(|d| matches!(d, Drift::HostRouteSource { .. })) {
-            requests.push(route::replace(&host_route(self.address, end.index, source)));
+        let deaf = up || arp || mac || has(|d| matches!(d, Drift::NeighbourMissing { .. }));
+        if let Some(mac) = self.pod_mac.filter(|_| deaf) {
+            let each = self.addresses();
+            requests.extend(each.map(|address| neigh::set_permanent(end.index, address, mac)));
+        }
+        for difference in drift {
+            match *difference {
+                // "add", never "replace": a route over another link shows that another pod has this address.
+                Drift::HostRouteMissing { address } => {
+                    requests.push(route::add(&host_route(address, end.index, source)));
+                }
+                // This route is over the pod's own link, so that "replace" is safe, and leaves no gap.
+                Drift::HostRouteSource { address, .. } => {
+                    requests.push(route::replace(&host_route(address, end.index, source)));
+                }
+                _ => {}
+            }
         }
         requests
+    }
+}
+
+fn neighbour(index: u32, address: IpAddr, mac: Mac) -> Neighbour {
+    Neighbour {
+        index,
+        address,
+        mac,
+        permanent: true,
     }
 }

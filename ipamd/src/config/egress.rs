@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use datapath::{marks::Marks, nft::SourcePorts};
 use ipnet::{IpNet, Ipv4Net};
+use planner::Family;
 
 use super::Reader;
 
@@ -22,19 +23,42 @@ pub struct Egress {
     /// `AWS_VPC_K8S_CNI_CONNMARK`, the bits of packets' and connections' marks that stand for the primary ENI, and
     /// `HAWSER_ENI_MARK_MASK`, the bits of packets' marks that hold the number of an ENI.
     pub marks: Marks,
+    /// `ENABLE_V4_EGRESS` for pods with IPv6 addresses, `ENABLE_V6_EGRESS` for pods with IPv4 addresses: they reach
+    /// destinations of the other family by the node's address.
+    pub other_family: bool,
     /// `HAWSER_VPC_CIDR_PERIOD`: how often the metadata service is asked for the VPC's blocks.
     pub period: Duration,
 }
 
 impl Reader<'_> {
-    pub(super) fn egress(&mut self) -> Egress {
+    pub(super) fn egress(&mut self, pods: Family) -> Egress {
         Egress {
             external_snat: self.flag("AWS_VPC_K8S_CNI_EXTERNALSNAT", false),
             ports: self.source_ports(),
             excluded: self.excluded(),
             node_ports: self.flag("AWS_VPC_CNI_NODE_PORT_SUPPORT", true),
             marks: self.marks(),
+            other_family: self.other_family(pods),
             period: self.period(),
+        }
+    }
+
+    /// The setting of the other kind of node is read too, so that a mistake in it is noticed.
+    fn other_family(&mut self, pods: Family) -> bool {
+        const TO_IPV6: &str = "ENABLE_V6_EGRESS";
+        let (to_ipv4, to_ipv6) = (
+            self.flag("ENABLE_V4_EGRESS", true),
+            self.flag(TO_IPV6, false),
+        );
+        match pods {
+            Family::V6 => to_ipv4,
+            Family::V4 if to_ipv6 && self.flag("DISABLE_POD_V6", false) => {
+                let wanted =
+                    "DISABLE_POD_V6=false, because pods without IPv6 reach no IPv6 destinations";
+                self.ignore(TO_IPV6, true, wanted);
+                false
+            }
+            Family::V4 => to_ipv6,
         }
     }
 
@@ -145,9 +169,33 @@ mod tests {
             excluded: Vec::new(),
             node_ports: true,
             marks: Marks::DEFAULT,
+            other_family: false,
             period: Duration::from_secs(30),
         };
         assert_eq!((config.egress, config.notices), (wanted, Vec::new()));
+    }
+
+    #[test]
+    fn the_other_family_is_upstreams_default_on_both_kinds_of_nodes() {
+        let six = [
+            ("ENABLE_IPv6", "true"),
+            ("ENABLE_IPv4", "false"),
+            ("ENABLE_PREFIX_DELEGATION", "true"),
+        ];
+        let with = |more: &[(&'static str, &'static str)]| read(more).egress.other_family;
+        assert!(with(&six) && !with(&[]));
+        assert!(!with(
+            &[&six[..], &[("ENABLE_V4_EGRESS", "false")]].concat()
+        ));
+        assert!(with(&[("ENABLE_V6_EGRESS", "true")]));
+        // Settings of the other kind of node.
+        assert!(!with(&[("ENABLE_V4_EGRESS", "true")]));
+        assert!(with(&[&six[..], &[("ENABLE_V6_EGRESS", "false")]].concat()));
+        let neither = read(&[("ENABLE_V6_EGRESS", "true"), ("DISABLE_POD_V6", "true")]);
+        assert_eq!(
+            (neither.egress.other_family, neither.notices.len()),
+            (false, 1)
+        );
     }
 
     #[test]

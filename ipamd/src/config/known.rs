@@ -3,8 +3,6 @@
 //! `docs/settings.md` has the same table, and a test compares both. The other files of this folder read the settings that
 //! have an effect.
 
-use planner::Family;
-
 use super::boolean;
 
 /// The support of a setting, or of one of its values.
@@ -29,8 +27,6 @@ pub enum Standing {
 pub enum On {
     /// `true`, in one of Go's spellings.
     True,
-    /// The same on a node of IPv6 pods.
-    TrueWithIpv6,
     /// This value, ignoring case.
     Value(&'static str),
     /// Any value.
@@ -38,12 +34,11 @@ pub enum On {
 }
 
 impl On {
-    /// Whether the entry applies to `value` on a node with pods of `family`. It never applies to an empty value.
-    fn is_asked_by(self, value: &str, family: Family) -> bool {
+    /// Whether the entry applies to `value`. It never applies to an empty value.
+    fn is_asked_by(self, value: &str) -> bool {
         let on = boolean(value) == Some(true);
         match self {
             Self::True => on,
-            Self::TrueWithIpv6 => on && family == Family::V6,
             Self::Value(wanted) => value.eq_ignore_ascii_case(wanted),
             Self::Any => !value.is_empty(),
         }
@@ -60,18 +55,16 @@ pub struct Known {
 impl Known {
     /// Returns the entry for `value`. None: there is nothing to report.
     #[must_use]
-    pub fn judge(&self, value: &str, family: Family) -> Option<Standing> {
+    pub fn judge(&self, value: &str) -> Option<Standing> {
         let asked = |standing: &&Standing| match **standing {
             Served | NoEffect(_) => false,
-            NotServed(on, _) | NotServedStock(on, _) | Refused(on, _) => {
-                on.is_asked_by(value, family)
-            }
+            NotServed(on, _) | NotServedStock(on, _) | Refused(on, _) => on.is_asked_by(value),
         };
         self.standings.iter().find(asked).copied()
     }
 }
 
-use On::{Any, True, TrueWithIpv6, Value};
+use On::{Any, True, Value};
 use Standing::{NoEffect, NotServed, NotServedStock, Refused, Served};
 
 const fn known(name: &'static str, standings: &'static [Standing]) -> Known {
@@ -120,8 +113,8 @@ pub const OF_AWS_VPC_CNI: [Known; 63] = [
     known("ENABLE_POD_ENI", &[Refused(True, "pods would get the node's security groups instead of their own; set it to false")]),
     known("ENABLE_PREFIX_DELEGATION", &[Served]),
     known("ENABLE_SUBNET_DISCOVERY", &[NotServedStock(True, "new ENIs are in the subnet of the primary ENI; tags of subnets are not read")]),
-    known("ENABLE_V4_EGRESS", &[NotServed(TrueWithIpv6, "pods with IPv6 addresses can reach IPv4 destinations only through NAT64")]),
-    known("ENABLE_V6_EGRESS", &[Refused(True, "pods with IPv4 addresses could not reach IPv6 destinations; set it to false")]),
+    known("ENABLE_V4_EGRESS", &[Served]),
+    known("ENABLE_V6_EGRESS", &[Served]),
     known("ENI_CONFIG_ANNOTATION_DEF", &[NoEffect("only needed with AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true, which is refused")]),
     known("ENI_CONFIG_LABEL_DEF", &[NoEffect("only needed with AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true, which is refused")]),
     known("HOST_CNI_BIN_PATH", &[Served]),

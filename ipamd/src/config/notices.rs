@@ -5,8 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use planner::Family;
-
 use super::{
     Config, Strings,
     known::{self, Standing},
@@ -100,12 +98,12 @@ fn without_userinfo(url: &str) -> String {
 }
 
 /// Returns the settings of the AWS VPC CNI whose values are not served: first those to report, then those to refuse.
-pub(super) fn not_served(source: &dyn Strings, family: Family) -> (Vec<Notice>, Vec<String>) {
+pub(super) fn not_served(source: &dyn Strings) -> (Vec<Notice>, Vec<String>) {
     let (mut notices, mut refused) = (Vec::new(), Vec::new());
     for known in &known::OF_AWS_VPC_CNI {
         let value = source.get(known.name).unwrap_or_default();
         let setting = format!("{}={}", known.name, shown(known.name, value.trim()));
-        let (kind, text) = match known.judge(value.trim(), family) {
+        let (kind, text) = match known.judge(value.trim()) {
             None | Some(Standing::Served | Standing::NoEffect(_)) => continue,
             Some(Standing::NotServed(_, text)) => (Kind::NotServed, text),
             Some(Standing::NotServedStock(_, text)) => (Kind::NotServedStock, text),

@@ -91,7 +91,7 @@ fn a_link_of_ipv6_carries_1280_bytes() {
     let Mistakes(lines) = mtu("1279", &six).unwrap_err();
     assert_eq!(
         lines,
-        ["POD_MTU=1279: expected bytes from 1280 to 9001 with ENABLE_IPv6"]
+        ["POD_MTU=1279: expected bytes from 1280 to 9001 with IPv6"]
     );
 }
 

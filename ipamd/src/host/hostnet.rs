@@ -83,7 +83,8 @@ impl HostNet {
     ) -> Result<(Self, HostMonitor), StartError> {
         let own = Netns::current()?.id();
         let (socket, reaping) = (Socket::open()?, Socket::open()?);
-        let monitor = HostMonitor::open(family, &[socket.port(), reaping.port()])?;
+        let other_family = egress.other_family.is_some();
+        let monitor = HostMonitor::open(family, other_family, &[socket.port(), reaping.port()])?;
         let settings = HostConfig {
             primary: EniLink {
                 mac: me.mac,
@@ -267,7 +268,9 @@ impl EniHost for HostNet {
 
 impl PodHost for HostNet {
     async fn wire(&self, link: PodLink, handed: Handed) -> Result<Wiring, WireError> {
-        self.stale_connections.settle(link.address).await;
+        for address in [link.address].into_iter().chain(link.egress) {
+            self.stale_connections.settle(address).await;
+        }
         let own = self.own;
         self.writer
             .run(move |host| {
@@ -342,6 +345,20 @@ impl PodHost for HostNet {
             .await?
     }
 
+    async fn forget_attachment(&self, link: PodLink, handed: Handed) {
+        let own = self.own;
+        let address = link.address;
+        let forgotten = self.writer.run(move |_| -> Result<(), WireError> {
+            let (_netns, mut pod) = enter(handed, own)?;
+            let forgotten = pod::forget_attachment(&mut pod, &link);
+            forgotten.map_err(|e| WireError::Kernel(e.into()))
+        });
+        if let Ok(Err(error)) = forgotten.await {
+            let error = chain(&error);
+            tracing::warn!(%address, error, "a deleted attachment left a rule in its pod");
+        }
+    }
+
     fn left(&self, address: IpAddr, until: Mono) {
         self.stale_connections().left(address, until);
     }
@@ -387,6 +404,7 @@ pub const fn ref_of(pod: &Live) -> PodRef {
     PodRef {
         host_index: pod.host_index,
         address: pod.record.address,
+        egress: pod.record.egress,
     }
 }
 
@@ -404,6 +422,7 @@ pub fn link_of(record: &Record) -> Option<PodLink> {
         pod_mac: record.pod_mac?,
         secondary: record.secondary,
         asked: record.asked.clone(),
+        egress: record.egress,
     })
 }
 
@@ -420,6 +439,7 @@ fn wired_pod_of(pod: &Live) -> WiredPod {
         host_mac: record.host_mac,
         pod_mac: record.pod_mac,
         asked: record.asked.clone(),
+        egress: record.egress,
     }
 }
 

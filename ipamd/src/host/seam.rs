@@ -54,6 +54,15 @@ pub trait PodHost: Clone + fmt::Debug + Send + Sync + 'static {
         handed: Handed,
     ) -> impl Future<Output = Result<Vec<String>, WireError>> + Send;
 
+    /// Removes what a secondary attachment leaves in a pod that continues without it. It is harmless if it stays.
+    fn forget_attachment(
+        &self,
+        _link: PodLink,
+        _handed: Handed,
+    ) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// An address has lost its pod permanently, and is in cooldown until then. If connections are tracked, they are
     /// deleted.
     fn left(&self, _address: IpAddr, _until: Mono) {}

@@ -19,9 +19,15 @@ use crate::{
     state::store::Store,
 };
 
-/// The datapath's configuration, from the settings and the VPC's blocks.
+/// The datapath's configuration, from the settings and the VPC's blocks. `other_family`: pods reach destinations of the other
+/// family, as set now or when they were created.
 #[must_use]
-pub fn egress(settings: &config::Egress, me: &Identity, blocks: &[Ipv4Net]) -> nft::Egress {
+pub fn egress(
+    settings: &config::Egress,
+    me: &Identity,
+    blocks: &[Ipv4Net],
+    other_family: bool,
+) -> nft::Egress {
     let snat = Snat {
         to: me.address,
         ports: settings.ports,
@@ -31,6 +37,7 @@ pub fn egress(settings: &config::Egress, me: &Identity, blocks: &[Ipv4Net]) -> n
         snat: (!settings.external_snat).then_some(snat),
         node_ports: settings.node_ports,
         marks: settings.marks,
+        other_family: other_family.then_some(settings.ports),
     }
 }
 

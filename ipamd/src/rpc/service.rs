@@ -150,11 +150,13 @@ impl Node for Service {
         request: Request<v1::DelRequest>,
     ) -> Result<Response<v1::DelReply>, Status> {
         let _under_way = listener::under_way(&request);
+        let handed = handed(&request);
         let sandbox = read_sandbox(request.into_inner().sandbox)
             .map_err(|refusal| self.turned_down("del", "", refusal))?;
         let sandboxes = self.sandboxes.clone();
         self.detach("del", sandbox.container_id.clone(), async move {
-            sandboxes.del(&sandbox).await.map(|()| v1::DelReply {})
+            let done = sandboxes.del(&sandbox, handed).await;
+            done.map(|()| v1::DelReply {})
         })
         .await
     }

@@ -39,6 +39,8 @@ pub struct Agreed {
     pub orphans: Vec<HostSide>,
     /// Addresses that have lost their pod, and the end of their cooldown, including those that are over.
     pub left: Vec<(IpAddr, Mono)>,
+    /// The same of addresses for destinations of the other family. The planner does not know them.
+    pub left_egress: Vec<(IpAddr, Mono)>,
 }
 
 /// A change that a start makes before the daemon serves requests.
@@ -71,6 +73,9 @@ pub fn plan(
         } else {
             let until = now + cooldown;
             agreed.left.push((record.address, until));
+            agreed
+                .left_egress
+                .extend(record.egress.map(|egress| (egress, until)));
             let record = Box::new(record);
             steps.push(Step::Release { record, until });
         }
@@ -140,6 +145,7 @@ impl Agreed {
             .iter()
             .copied()
             .filter(move |(address, _)| !held(*address))
+            .chain(self.left_egress.iter().copied())
     }
 
     /// Removes ENIs without a link: they were removed in the meantime. EC2's list will show whether the link is only
@@ -198,6 +204,7 @@ fn adopted(link: &HostSide, enis: &[Observed], known: impl Fn(&Sandbox) -> bool)
         mtu: None,
         secondary: false,
         asked: Asked::default(),
+        egress: link.egress,
     })
 }
 

@@ -3,9 +3,10 @@
 use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use datapath::pod::PodLink;
-use planner::Sandbox;
+use planner::{Family, Sandbox};
 use proto::{error_chain::chain, refusal::Refusal, v1::Reason};
 
+use super::egress_leases::CAPACITY;
 use crate::{host::seam::WireError, state::store::StoreError};
 
 const SOON: Duration = Duration::from_secs(1);
@@ -131,6 +132,23 @@ pub fn defect(died: &dyn std::error::Error) -> Refusal {
         Reason::Unspecified,
         format!("the request's task died: {died}"),
         "this is a defect: report it with the daemon's log",
+        None,
+    )
+}
+
+/// All addresses for destinations of the other family are in use.
+#[must_use]
+pub fn no_egress_address(pods: Family) -> Refusal {
+    let (other, setting) = match pods {
+        Family::V4 => ("IPv6", "ENABLE_V6_EGRESS"),
+        Family::V6 => ("IPv4", "ENABLE_V4_EGRESS"),
+    };
+    refusal(
+        Reason::PodLimit,
+        format!("all {CAPACITY} of the node's addresses for {other} destinations are in use"),
+        &format!(
+            "the pod starts when another pod is deleted; lower the kubelet's max-pods to {CAPACITY}, or set {setting}=false"
+        ),
         None,
     )
 }

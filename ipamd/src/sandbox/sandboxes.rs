@@ -20,7 +20,7 @@ use std::{
 
 use datapath::{pod::PodLink, uplink::Uplink};
 use nettypes::Asked;
-use planner::{Event, Mac, Mono, Obstacle, Pod, Sandbox};
+use planner::{Event, Family, Mac, Mono, Obstacle, Pod, Sandbox};
 use proto::{
     error_chain::chain,
     handover::Handed,
@@ -31,6 +31,7 @@ use proto::{
 
 use super::{
     early_del::EarlyDels,
+    egress_leases::{EgressLeases, Lease},
     keyed_lock::{Guard, KeyedLock},
 };
 use crate::{
@@ -83,6 +84,9 @@ struct Shared<H> {
     detached: Detached,
     locks: KeyedLock,
     early_dels: Mutex<EarlyDels>,
+    /// Of pods.
+    family: Family,
+    egress: EgressLeases,
     /// The contents of the store, and where their links are. Changed only by the holder of the sandbox's guard.
     live: Mutex<BTreeMap<Sandbox, Live>>,
 }
@@ -130,6 +134,10 @@ impl<H: PodHost> Sandboxes<H> {
         recorder: Recorder,
         detached: Detached,
     ) -> Self {
+        let other = config.pool.family.other();
+        let other = config.egress.other_family.then_some(other);
+        let held = live.iter().filter_map(|pod| pod.record.egress);
+        let egress = EgressLeases::new(other, held);
         let live = live
             .into_iter()
             .map(|pod| (pod.record.sandbox.clone(), pod))
@@ -145,6 +153,8 @@ impl<H: PodHost> Sandboxes<H> {
                 detached,
                 locks: KeyedLock::default(),
                 early_dels: Mutex::default(),
+                family: config.pool.family,
+                egress,
                 live: Mutex::new(live),
             }),
         }
@@ -179,6 +189,7 @@ impl<H: PodHost> Sandboxes<H> {
             }
             Some(_) => {}
         }
+        let lease = self.lease_egress(&request.sandbox)?;
         let asked = shared.pool.add(
             request.sandbox.clone(),
             request.pod.clone(),
@@ -192,9 +203,14 @@ impl<H: PodHost> Sandboxes<H> {
         let Granted::New(grant) = granted else {
             return self.again(&request.sandbox).await;
         };
-        let (link, record) = self.plan(&request, grant);
+        let egress = lease.as_ref().and_then(Lease::address);
+        let (link, record) = self.plan(&request, grant, egress);
         match self.wire_and_record(link, record, request.handed).await {
             Ok((pod, host_name)) => {
+                // Otherwise it ends here: the pod has no place for it.
+                if let Some(lease) = lease.filter(|_| pod.record.egress.is_some()) {
+                    lease.keep();
+                }
                 let record = Record {
                     host_name,
                     ..pod.record.clone()
@@ -215,6 +231,23 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
+    /// How many addresses of the other family are in use.
+    #[must_use]
+    pub fn egress_in_use(&self) -> usize {
+        self.shared.egress.in_use()
+    }
+
+    /// An address of the other family for a new sandbox, if pods have one.
+    fn lease_egress(&self, sandbox: &Sandbox) -> Result<Option<Lease>, Refusal> {
+        match self.live(sandbox) {
+            Some(_) => Ok(None),
+            None => {
+                let leased = self.shared.egress.lease();
+                leased.map_err(|_full| refusals::no_egress_address(self.shared.family))
+            }
+        }
+    }
+
     /// The result of a previous ADD.
     async fn again(&self, sandbox: &Sandbox) -> Result<Record, Refusal> {
         let pod = self
@@ -229,7 +262,7 @@ impl<H: PodHost> Sandboxes<H> {
         })
     }
 
-    fn plan(&self, request: &Add, grant: Grant) -> (PodLink, Record) {
+    fn plan(&self, request: &Add, grant: Grant, egress: Option<IpAddr>) -> (PodLink, Record) {
         let sandbox = &request.sandbox;
         let prefix = request
             .veth_prefix
@@ -247,6 +280,7 @@ impl<H: PodHost> Sandboxes<H> {
             // Until the kernel says otherwise.
             secondary: false,
             asked: request.asked.clone(),
+            egress,
         };
         let record = Record {
             sandbox: sandbox.clone(),
@@ -260,6 +294,7 @@ impl<H: PodHost> Sandboxes<H> {
             mtu: Some(link.mtu),
             secondary: link.secondary,
             asked: link.asked.clone(),
+            egress,
         };
         (link, record)
     }
@@ -292,8 +327,11 @@ impl<H: PodHost> Sandboxes<H> {
                     record,
                     host_index: wired.host_index,
                 };
-                if wired.secondary && matches!(written, Ok(Ok(()))) {
-                    pod.record.secondary = true;
+                // The kernel knew better what the pod has a place for.
+                let differs = wired.secondary || wired.egress != pod.record.egress;
+                if differs && matches!(written, Ok(Ok(()))) {
+                    pod.record.secondary = wired.secondary;
+                    pod.record.egress = wired.egress;
                     let put = pod.record.clone();
                     written = shared.store.run(move |store| store.put(&put)).await;
                 }
@@ -310,7 +348,9 @@ impl<H: PodHost> Sandboxes<H> {
                     self.forget(record).await;
                 }
                 let event = match error {
-                    WireError::AddressInUse(_) => Event::Left { sandbox },
+                    WireError::AddressInUse(address) if address == link.address => {
+                        Event::Left { sandbox }
+                    }
                     _ => Event::Unwired { sandbox },
                 };
                 Err((refusals::of_wiring(&link, &error), event))
@@ -331,12 +371,13 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    /// Removes the sandbox's network and frees its address. An unknown sandbox is a success.
+    /// Removes the sandbox's network and frees its address. An unknown sandbox is a success. `handed`: the pod's namespace, if
+    /// it still exists, for what does not disappear with the link.
     ///
     /// # Errors
     /// A refusal if the record could not be freed. The address is unreachable anyway, and a repetition completes the
     /// DEL.
-    pub async fn del(&self, sandbox: &Sandbox) -> Result<(), Refusal> {
+    pub async fn del(&self, sandbox: &Sandbox, handed: Option<Handed>) -> Result<(), Refusal> {
         let sandbox = &self.known_as(sandbox);
         let shared = &self.shared;
         shared.locks.cancel(sandbox);
@@ -344,7 +385,13 @@ impl<H: PodHost> Sandboxes<H> {
         let guard = shared.locks.lock(sandbox).await;
         shared.staged(sandbox, "del", "turn", begun);
         match self.live(sandbox) {
-            Some(pod) => self.take_down(pod, guard).await,
+            Some(pod) => {
+                let link = link_of(&pod.record).filter(|link| link.secondary);
+                if let (Some(link), Some(handed)) = (link, handed) {
+                    shared.host.forget_attachment(link, handed).await;
+                }
+                self.take_down(pod, guard).await
+            }
             None if self.take_down_unknown(sandbox).await? => Ok(()),
             None => {
                 shared
@@ -420,6 +467,10 @@ impl<H: PodHost> Sandboxes<H> {
             .remove(&record.sandbox);
         // Before the pool can assign the address again.
         shared.host.left(record.address, until);
+        if let Some(egress) = record.egress {
+            shared.host.left(egress, until);
+            shared.egress.end(egress);
+        }
         shared
             .pool
             .tell(Event::Left {
@@ -482,7 +533,7 @@ impl<H: PodHost> Sandboxes<H> {
         let mut released = 0;
         let mut refused = None;
         for sandbox in &doomed {
-            match self.del(sandbox).await {
+            match self.del(sandbox, None).await {
                 Ok(()) => released += 1,
                 Err(refusal) => refused = refused.or(Some(refusal)),
             }

@@ -117,6 +117,7 @@ fn record(n: u8) -> Record {
         mtu: Some(9001),
         secondary: false,
         asked: nettypes::Asked::default(),
+        egress: None,
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Record {
     /// Another interface of the pod has its default route.
     pub secondary: bool,
     pub asked: Asked,
+    /// Its address for destinations of the other family, if it has one.
+    pub egress: Option<IpAddr>,
 }
 
 impl Record {

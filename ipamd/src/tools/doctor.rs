@@ -117,7 +117,7 @@ pub async fn examine(places: &Places, config: &Config) -> Report {
     checks.push(daemon::pool(view.as_ref()));
     checks.extend(settings::checks(config, view.as_ref()));
     checks.push(files::kubelet(places, view.as_ref()));
-    checks.push(features::check(places, config.pool.family));
+    checks.push(features::check(places, config));
     checks.extend(kernel::checks(places, config, view.as_ref()));
     checks.push(probe::check(config));
     checks.push(files::managers(places));

@@ -62,9 +62,14 @@ pub fn succeeded(answer: Option<Answer>) -> io::Result<Answer> {
 
 /// Pods named `pod0`… on a node with this many free addresses, which makes no further EC2 call.
 pub fn full_node(pods: usize) -> io::Result<Setup> {
+    full_node_with(pods, &[])
+}
+
+/// The same with further settings.
+pub fn full_node_with(pods: usize, more: &[(&str, &str)]) -> io::Result<Setup> {
     // t3.small: the primary ENI has three addresses for pods.
     let settings = [("MAX_ENI", "1"), ("WARM_IP_TARGET", "3"), COOLDOWN];
-    let mut setup = Setup::new("t3.small", &settings)?;
+    let mut setup = Setup::new("t3.small", &[&settings[..], more].concat())?;
     setup.await_free(3)?;
     for n in 0..pods {
         let pod = setup.node.add_pod(&format!("pod{n}"))?;

@@ -16,7 +16,7 @@ use lab::{
 use serde_json::json;
 
 use crate::{
-    crash::common::{COOLDOWN, WORKERS, full_node, sandbox, succeeded, survive},
+    crash::common::{COOLDOWN, WORKERS, full_node_with, sandbox, succeeded, survive},
     suite::{Outcome, trials},
 };
 
@@ -26,6 +26,8 @@ trials!(
     del_survives_a_kill_at_every_effect,
     del_given_up_by_the_runtime_is_done_after_a_kill_at_every_effect,
     growth_survives_a_kill_at_every_effect,
+    add_of_a_pod_that_asks_for_all_survives_a_kill_at_every_effect,
+    del_of_a_pod_that_asks_for_all_survives_a_kill_at_every_effect,
 );
 
 /// A node is at rest within this time after a start, including sweeps of pods that ended without DEL.
@@ -37,16 +39,48 @@ fn end(setup: &Setup, pod: Pod) -> io::Result<IpAddr> {
     setup.node.delete_pod(pod).map(|_| address)
 }
 
-struct AnAdd(Restart);
+struct AnAdd(Restart, Asked);
+
+/// What the pod asks for beside its address.
+#[derive(Clone, Copy)]
+enum Asked {
+    Nothing,
+    Everything,
+}
+
+impl Asked {
+    /// The node's settings for it.
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Nothing => &[],
+            Self::Everything => &[("ENABLE_V6_EGRESS", "true")],
+        }
+    }
+
+    fn of(self, add: Invocation) -> Invocation {
+        match self {
+            Self::Nothing => add,
+            Self::Everything => add.conf("runtimeConfig", everything()),
+        }
+    }
+}
+
+fn everything() -> serde_json::Value {
+    let bits = 100_000_000;
+    json!({ "bandwidth": {
+        "ingressRate": bits, "ingressBurst": bits, "egressRate": bits, "egressBurst": bits,
+    } })
+}
 
 impl Scenario for AnAdd {
     fn setup(&self) -> io::Result<Setup> {
-        full_node(1)
+        full_node_with(1, self.1.settings())
     }
 
     fn work(&self, setup: &mut Setup) -> io::Result<Option<Invocation>> {
         let pod = sandbox(setup, "new")?;
         let add = setup.node.invocation("ADD", "new", Some(&pod.path));
+        let add = self.1.of(add);
         setup.pods.push(pod);
         Ok(Some(match self.0 {
             Restart::Soon => add,
@@ -83,11 +117,16 @@ impl Scenario for AnAdd {
     }
 }
 
-struct ADel(Restart);
+struct ADel(Restart, Asked);
 
 impl Scenario for ADel {
     fn setup(&self) -> io::Result<Setup> {
-        full_node(2)
+        let mut setup = full_node_with(1, self.1.settings())?;
+        let mut pod = sandbox(&setup, "pod1")?;
+        let add = setup.node.invocation("ADD", "pod1", Some(&pod.path));
+        pod.added = succeeded(Some(self.1.of(add).run(setup.node.netns())?))?;
+        setup.pods.push(pod);
+        Ok(setup)
     }
 
     fn work(&self, setup: &mut Setup) -> io::Result<Option<Invocation>> {
@@ -158,21 +197,39 @@ impl Scenario for Growth {
 }
 
 fn add_survives_a_kill_at_every_effect() -> Outcome {
-    survive("ADD", &AnAdd(Restart::Soon), WORKERS)
+    survive("ADD", &AnAdd(Restart::Soon, Asked::Nothing), WORKERS)
 }
 
 fn add_given_up_by_the_runtime_leaves_nothing_after_a_kill_at_every_effect() -> Outcome {
-    survive("ADD given up", &AnAdd(Restart::Late), WORKERS)
+    survive(
+        "ADD given up",
+        &AnAdd(Restart::Late, Asked::Nothing),
+        WORKERS,
+    )
 }
 
 fn del_survives_a_kill_at_every_effect() -> Outcome {
-    survive("DEL", &ADel(Restart::Soon), WORKERS)
+    survive("DEL", &ADel(Restart::Soon, Asked::Nothing), WORKERS)
 }
 
 fn del_given_up_by_the_runtime_is_done_after_a_kill_at_every_effect() -> Outcome {
-    survive("DEL given up", &ADel(Restart::Late), WORKERS)
+    survive(
+        "DEL given up",
+        &ADel(Restart::Late, Asked::Nothing),
+        WORKERS,
+    )
 }
 
 fn growth_survives_a_kill_at_every_effect() -> Outcome {
     survive("growth", &Growth, WORKERS)
+}
+
+fn add_of_a_pod_that_asks_for_all_survives_a_kill_at_every_effect() -> Outcome {
+    let add = AnAdd(Restart::Soon, Asked::Everything);
+    survive("ADD with everything", &add, WORKERS)
+}
+
+fn del_of_a_pod_that_asks_for_all_survives_a_kill_at_every_effect() -> Outcome {
+    let del = ADel(Restart::Soon, Asked::Everything);
+    survive("DEL with everything", &del, WORKERS)
 }

@@ -10,3 +10,4 @@ pub mod node_pair;
 pub mod ping;
 pub mod stream;
 pub mod tcp_probe;
+pub mod throughput;

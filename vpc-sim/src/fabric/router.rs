@@ -15,10 +15,10 @@ use datapath::{
         route::{self, Kind, MAIN, Route},
     },
     netns::Netns,
-    nft::Nft,
+    nft::{Nft, Ruleset},
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use nettypes::Mac;
+use nettypes::{Family, Mac};
 
 use super::{FabricError, program, resolvers};
 
@@ -117,7 +117,11 @@ impl Router {
     /// IPv6 has no reverse path filter. The rule that nodes use for their pods is used for nodes here, because ports
     /// have the pods' link group.
     fn check_ipv6_sources(&self) -> Result<(), FabricError> {
-        let replace = || Nft::open()?.replace_ipv6(false);
+        let ruleset = Ruleset {
+            pods: Family::V6,
+            ..Ruleset::default()
+        };
+        let replace = || Nft::open()?.replace(&ruleset);
         self.netns
             .run(replace)
             .map_err(|source| FabricError::Namespace { source })?

@@ -114,5 +114,6 @@ fn link(n: u16) -> PodLink {
         pod_mac: Mac::local([4, 0, 0, 0, high, low]),
         secondary: false,
         asked: datapath::pod::Asked::default(),
+        egress: None,
     }
 }

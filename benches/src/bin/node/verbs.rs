@@ -1,5 +1,9 @@
 //! ADD and DEL one at a time, from the start of the plugin's process to its end; only the plugin's start; and the
-//! daemon's part of an ADD.
+//! daemon's part of an ADD. The folder has what pods pay for what they ask for.
+//!
+//! May use the other parts of the benchmark. Must not know the daemon's own types.
+
+mod asked;
 
 use std::{io, os::fd::AsFd, thread, time::Duration};
 
@@ -76,7 +80,9 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
             .over(exec)
             .within(2.0),
     );
-    stages(bench, &node, &floors)
+    stages(bench, &node, &floors)?;
+    drop((node, lab));
+    asked::measure(bench)
 }
 
 /// Waits until the pool is full.

@@ -20,6 +20,7 @@ use crate::constants::{
 use crate::netlink::addr::Address;
 use crate::netlink::link::Link;
 use crate::netlink::neigh;
+use crate::netlink::qdisc;
 use crate::netlink::route::{Kind, LOCAL, Route};
 use crate::netlink::rule::Rule;
 use crate::netlink::{Event, Mac};
@@ -94,6 +95,10 @@ impl Desired {
                 if let Some(link) = Link::from_message(message) {
                     self.mark_link(&link, dirty);
                 }
+            }
+            M::NewQueueDiscipline(root) | M::DelQueueDiscipline(root) => {
+                let pod = qdisc::index_of(root).and_then(|index| self.pods.get(&index));
+                dirty.pods |= pod.is_some_and(|pod| pod.ingress_bucket().is_some());
             }
             M::NewRoute(_) | M::DelRoute(_) => {
                 if let Some(route) = Route::from_message(message) {
@@ -182,6 +187,7 @@ impl Desired {
     }
 
     fn is_pod(&self, address: IpAddr) -> bool {
-        self.pods.values().any(|pod| pod.address == address)
+        let of = |pod: &WiredPod| pod.addresses().any(|own| own == address);
+        self.pods.values().any(of)
     }
 }

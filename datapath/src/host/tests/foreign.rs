@@ -89,7 +89,7 @@ fn a_rule_that_comes_and_goes_is_noticed() {
     let mut lab = Lab::new();
     let (mut reconciler, _) = started(&mut lab);
     let own = [reconciler.socket().port()];
-    let monitor = lab.host.run(|| HostMonitor::open(Family::V4, &own));
+    let monitor = lab.host.run(|| HostMonitor::open(Family::V4, false, &own));
     let mut monitor = monitor.unwrap().unwrap();
     let mut steered = |command: &str| {
         lab.show(command);
@@ -129,7 +129,7 @@ fn addresses_that_become_local_are_claimed_and_strays_of_managed_enis_removed() 
         reconciler
     });
     let own = [reconciler.socket().port()];
-    let monitor = lab.host.run(|| HostMonitor::open(Family::V4, &own));
+    let monitor = lab.host.run(|| HostMonitor::open(Family::V4, false, &own));
     let mut monitor = monitor.unwrap().unwrap();
     let mut claimed = |command: &str| -> Vec<String> {
         lab.show(command);

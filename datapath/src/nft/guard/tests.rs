@@ -40,7 +40,7 @@ fn where_pods_have_ipv6_it_is_blocked_at_its_address_there() {
 #[test]
 fn ipv6_packets_of_ipv4_pods_are_dropped() {
     let guarded = Ruleset {
-        refuse_ipv6: true,
+        has_ipv6: true,
         ..Ruleset::default()
     };
     let table = "table ip6 hawser {\n\tchain no_ipv6 {\n\
@@ -55,7 +55,7 @@ fn a_lost_guard_is_noticed() {
     let netns = netns();
     let mut nft = netns.run(Nft::open).unwrap().unwrap();
     let guarded = Ruleset {
-        refuse_ipv6: true,
+        has_ipv6: true,
         ..Ruleset::default()
     };
     nft.replace(&guarded).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::rename;
+use super::super::repair::rename;
 use super::*;
 use crate::netlink::Kind;
 use crate::netlink::link::Link;

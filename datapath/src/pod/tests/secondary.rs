@@ -152,3 +152,39 @@ fn a_second_attachment_works_with_ipv6_too() {
     assert!(way("fd00::5").contains("dev eth0"));
     assert!(way("fd00::6").contains("dev net1"));
 }
+
+#[test]
+fn an_attachment_that_ends_takes_its_rule_along() {
+    for six in [false, true] {
+        let at = |link: PodLink, last: u8| PodLink {
+            address: match six {
+                false => link.address,
+                true => format!("fd00::{last}").parse().unwrap(),
+            },
+            ..link
+        };
+        let mut lab = Lab::new();
+        lab.add(&at(pod_link(5), 5)).unwrap();
+        let rules = |lab: &Lab| run_in(&lab.pod_ns, &["sh", "-ec", "ip rule; ip -6 rule"]);
+        let before = rules(&lab);
+        let link = at(net1(), 6);
+        lab.add(&link).unwrap();
+        // Another program's rule for the same address.
+        let family = if six { "-6" } else { "-4" };
+        let from = link.address.to_string();
+        let theirs = [
+            "ip", family, "rule", "add", "from", &from, "pref", "100", "lookup", "100",
+        ];
+        run_in(&lab.pod_ns, &theirs);
+        for _ in 0..2 {
+            forget_attachment(&mut lab.pod, &link).unwrap();
+            let left = rules(&lab);
+            assert!(
+                !left.contains("32765:") && left.contains("lookup 100"),
+                "{left}"
+            );
+        }
+        run_in(&lab.pod_ns, &["ip", family, "rule", "del", "pref", "100"]);
+        assert_eq!(rules(&lab), before);
+    }
+}

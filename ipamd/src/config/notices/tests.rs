@@ -82,7 +82,6 @@ fn what_would_give_pods_something_else_is_refused_by_its_value() {
         ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "T", "0"),
         ("ENABLE_MULTI_NIC", "1", "f"),
         ("ENABLE_IMDS_ONLY_MODE", "TRUE", "False"),
-        ("ENABLE_V6_EGRESS", "true", "false"),
         ("NETWORK_POLICY_ENFORCING_MODE", "Strict", "none"),
     ] {
         let Mistakes(lines) = read(&[(name, on)]).unwrap_err();
@@ -104,18 +103,6 @@ fn what_a_node_does_without_is_told() {
         assert_eq!(told[0].0, Kind::NotServed);
         assert_eq!(notices(&[(name, off)]), [], "{name}={off}");
     }
-}
-
-#[test]
-fn a_way_to_ipv4_is_missed_on_nodes_of_ipv6_only() {
-    let six = [
-        ("ENABLE_IPv6", "true"),
-        ("ENABLE_IPv4", "false"),
-        ("ENABLE_PREFIX_DELEGATION", "true"),
-        ("ENABLE_V4_EGRESS", "true"),
-    ];
-    assert_eq!(notices(&six)[0].0, Kind::NotServed);
-    assert_eq!(notices(&[("ENABLE_V4_EGRESS", "true")]), []);
 }
 
 #[test]
@@ -306,7 +293,6 @@ fn row(name: &str, standing: Standing) -> (String, String, String) {
 fn asks(on: known::On) -> String {
     match on {
         known::On::True => "true".to_owned(),
-        known::On::TrueWithIpv6 => "true, with ENABLE_IPv6".to_owned(),
         known::On::Value(value) => value.to_owned(),
         known::On::Any => "any value".to_owned(),
     }

@@ -28,6 +28,7 @@ fn record(id: &str, address: [u8; 4]) -> Record {
         mtu: Some(9001),
         secondary: false,
         asked: nettypes::Asked::default(),
+        egress: None,
     }
 }
 
@@ -39,6 +40,7 @@ fn link(id: &str, address: Option<[u8; 4]>) -> HostSide {
         uplink: datapath::uplink::Uplink::Eni(nettypes::EniIndex::new(1).unwrap()),
         mac: None,
         address: address.map(IpAddr::from),
+        egress: None,
     }
 }
 

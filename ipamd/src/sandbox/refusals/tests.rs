@@ -130,6 +130,7 @@ fn of_wires() -> Vec<Refusal> {
         pod_mac: nettypes::Mac([2, 0, 0, 0, 0, 2]),
         secondary: false,
         asked: nettypes::Asked::default(),
+        egress: None,
     };
     let source = netlink::Error::Kernel {
         op: "link add",
@@ -173,6 +174,7 @@ fn all() -> Vec<Refusal> {
     let died = io::Error::other("task 7 panicked");
     all.extend([
         of_an_unwire(),
+        no_egress_address(Family::V6),
         stopping(Reason::Store),
         busy(),
         deleted(&sandbox()),

@@ -43,7 +43,7 @@ impl Sandboxes {
                 %sandbox,
                 "processing a DEL that came while the daemon was not running"
             );
-            match self.del(&sandbox).await {
+            match self.del(&sandbox, None).await {
                 Ok(()) => drop(std::fs::remove_file(&path)),
                 Err(refusal) => {
                     tracing::error!(%sandbox, %refusal, "the tombstone stays until the next check")
@@ -76,7 +76,7 @@ impl Sandboxes {
                     %sandbox,
                     "released a sandbox: its link is gone, and there was no DEL"
                 );
-                if let Err(refusal) = self.del(&sandbox).await {
+                if let Err(refusal) = self.del(&sandbox, None).await {
                     tracing::error!(%sandbox, %refusal, "could not release a sandbox that has ended");
                 }
             }
@@ -147,6 +147,7 @@ mod tests {
             mtu: Some(9001),
             secondary: false,
             asked: nettypes::Asked::default(),
+            egress: None,
         };
         Live { record, host_index }
     }
@@ -159,6 +160,7 @@ mod tests {
             uplink: datapath::uplink::Uplink::Eni(nettypes::EniIndex::PRIMARY),
             mac: None,
             address: None,
+            egress: None,
         }
     }
 

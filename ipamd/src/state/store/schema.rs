@@ -35,13 +35,16 @@ struct StoredRecord {
     /// Absent in files of earlier releases, which had no such pods.
     #[serde(default)]
     secondary: bool,
-    /// Absent if the pod asks for none, and in files of earlier releases, as the next two.
+    /// Absent if the pod asks for none, and in files of earlier releases, as the next three.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ports: Vec<StoredPort>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ingress: Option<StoredLimit>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     egress: Option<StoredLimit>,
+    /// The address for destinations of the other family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    other_family: Option<IpAddr>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -129,6 +132,7 @@ pub fn of_record(record: &Record) -> String {
         ports: record.asked.ports.iter().map(of_port).collect(),
         ingress: record.asked.bandwidth.ingress.map(of_limit),
         egress: record.asked.bandwidth.egress.map(of_limit),
+        other_family: record.egress,
     })
 }
 
@@ -162,6 +166,7 @@ pub fn to_record(text: &str) -> Option<Record> {
                 egress: stored.egress.map(to_limit),
             },
         },
+        egress: stored.other_family,
     })
 }
 

@@ -28,6 +28,7 @@ fn record(container: &str, address: [u8; 4]) -> Record {
         mtu: Some(9001),
         secondary: false,
         asked: nettypes::Asked::default(),
+        egress: Some([169, 254, 172, 9].into()),
     }
 }
 

@@ -26,6 +26,7 @@ CHECKS
   predecessors  no other network plugin runs on the node, and none left rules or chains
   dhcp          no DHCP client configures secondary ENIs
   routes        each pod has a route
+  egress        if pods reach the other address family: the node has an address and a default route
   nftables      Hawser's table exists, and no table of another network plugin
   filters       no filter of another program drops pods' packets
   probe         a connection between two probe pods, which end with the command, passes the node

@@ -11,6 +11,7 @@ use flate2::read::GzDecoder;
 use planner::Family;
 
 use super::{Check, Places, failure};
+use crate::config::Config;
 
 /// Kernel configurations have about 200 KiB.
 const LIMIT: u64 = 4 << 20;
@@ -38,7 +39,18 @@ const NEEDED_FOR_IPV6: [(&str, &str); 7] = [
     ("NF_CT_NETLINK", "deleting connections of deleted pods"),
 ];
 
-pub(super) fn check(places: &Places, pods: Family) -> Check {
+const NEEDED_FOR_THE_OTHER_FAMILY: [(&str, &str); 5] = [
+    ("IPV6", "pods' addresses"),
+    ("IPV6_MULTIPLE_TABLES", "a routing table for pods"),
+    ("NF_TABLES_IPV6", "nftables"),
+    ("NFT_FIB_IPV6", "the check of pods' source addresses"),
+    (
+        "NFT_MASQ",
+        "translating traffic of the other address family",
+    ),
+];
+
+pub(super) fn check(places: &Places, config: &Config) -> Check {
     const NAME: &str = "kernel";
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
@@ -48,11 +60,16 @@ pub(super) fn check(places: &Places, pods: Family) -> Check {
             format!("the configuration of {release} is not available"),
         );
     };
-    let needed = match pods {
+    let needed = match config.pool.family {
         Family::V4 => &NEEDED[..],
         Family::V6 => &NEEDED_FOR_IPV6[..],
     };
-    let lacking = lacking(&text, needed);
+    let both: &[_] = match config.egress.other_family {
+        true => &NEEDED_FOR_THE_OTHER_FAMILY,
+        false => &[],
+    };
+    let needed = [needed, both].concat();
+    let lacking = lacking(&text, &needed);
     if lacking.is_empty() {
         let seen = format!("{release} has all {} features", needed.len());
         return Check::new(NAME, seen, Vec::new());

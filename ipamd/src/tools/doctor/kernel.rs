@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    host::{forwarding, marks_in_transit, predecessor::Seen},
+    host::{forwarding, marks_in_transit, other_family, predecessor::Seen},
     rpc::view::{Eni, View},
 };
 
@@ -42,9 +42,44 @@ pub(super) fn checks(places: &Places, config: &Config, view: Option<&View>) -> V
         }
         Err(error) => checks.push(blind("rules", &error)),
     }
+    if config.egress.other_family {
+        checks.push(other_family(family.other()));
+    }
     checks.push(nftables(family, config.network.block_pod_imds));
     checks.push(filters(config));
     checks
+}
+
+/// What pods need for destinations of the other family.
+fn other_family(other: Family) -> Check {
+    const NAME: &str = "egress";
+    let found = Socket::open().and_then(|mut socket| other_family::look(&mut socket, other));
+    match found {
+        Ok(None) => Check::new(
+            NAME,
+            "the node has an address and a default route",
+            Vec::new(),
+        ),
+        Ok(Some(lack)) => {
+            let (what, effect) = match other {
+                Family::V4 => (
+                    "pods do not reach IPv4 destinations",
+                    "connections of pods to IPv4 addresses fail",
+                ),
+                Family::V6 => (
+                    "pods do not reach IPv6 destinations",
+                    "connections of pods to IPv6 addresses fail",
+                ),
+            };
+            let evidence = lack.text(other).to_owned();
+            Check::new(
+                NAME,
+                "",
+                vec![warning(what, evidence, effect, other_family::remedy(other))],
+            )
+        }
+        Err(error) => blind(NAME, &error),
+    }
 }
 
 fn blind(name: &'static str, error: &dyn std::error::Error) -> Check {

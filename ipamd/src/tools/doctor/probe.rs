@@ -116,6 +116,7 @@ fn wired(
         pods.push(PodRef {
             host_index: wired.host_index,
             address: link.address,
+            egress: None,
         });
     }
     let [from, to] = namespaces;
@@ -155,6 +156,7 @@ fn link(config: &Config, n: u8) -> PodLink {
         pod_mac: Mac::local([0xd0, 0xc0, high, low, n, 1]),
         secondary: false,
         asked: nettypes::Asked::default(),
+        egress: None,
     }
 }
 

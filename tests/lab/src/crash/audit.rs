@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, io, net::IpAddr, time::Duration};
 
 use datapath::{
-    constants::{PODS_TABLE, RULE_ENI},
+    constants::{PODS_TABLE, RULE_ENI, is_egress},
     netlink::{
         self, Family, Socket,
         route::{LOCAL, MAIN},
@@ -87,6 +87,10 @@ fn kernel(setup: &Setup) -> io::Result<Vec<String>> {
             Ok((socket.routes(Family::V4, None)?, socket.rules(Family::V4)?))
         })?
         .map_err(io::Error::other)?;
+    let crossing = Socket::open_in(setup.node.netns())
+        .and_then(|mut socket| socket.routes(Family::V6, Some(PODS_TABLE)));
+    let crossing = crossing.map_err(io::Error::other)?.into_iter();
+    let crossing: BTreeSet<IpAddr> = crossing.map(|route| route.dst.addr()).collect();
     let pods: BTreeSet<IpAddr> = routes
         .iter()
         .filter(|route| route.table == PODS_TABLE)
@@ -108,10 +112,22 @@ fn kernel(setup: &Setup) -> io::Result<Vec<String>> {
     let checks = [
         differ("pod links", &names, &named),
         differ("routes to pods", &pods, &living),
+        differ("routes of the other family", &crossing, &egress(setup)?),
         differ("ENI tables", &tables, &devices),
         differ("rules by mark", &marked, &devices),
     ];
     Ok(checks.into_iter().flatten().collect())
+}
+
+/// The live pods' addresses for IPv6 destinations.
+fn egress(setup: &Setup) -> io::Result<BTreeSet<IpAddr>> {
+    let mut all = BTreeSet::new();
+    for pod in &setup.pods {
+        let inside = Socket::open_in(&pod.netns).and_then(|mut s| s.addresses(Family::V6, None));
+        let inside = inside.map_err(io::Error::other)?.into_iter();
+        all.extend(inside.map(|a| a.address).filter(|a| is_egress(*a)));
+    }
+    Ok(all)
 }
 
 /// The names of the existing pod links.

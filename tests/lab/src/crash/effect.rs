@@ -286,6 +286,8 @@ fn request(kind: u16) -> Option<&'static str> {
         29 => "delneigh",
         32 => "newrule",
         33 => "delrule",
+        36 => "newqdisc",
+        37 => "delqdisc",
         _ => "other",
     })
 }

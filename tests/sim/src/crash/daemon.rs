@@ -165,6 +165,7 @@ impl Daemon {
         }
         let mut all = config::Config::read(&BTreeMap::<&str, &str>::new()).expect("defaults");
         all.pool = config;
+        all.egress.other_family = true;
         let sandboxes = Sandboxes::new(
             pool.clone(),
             pods,

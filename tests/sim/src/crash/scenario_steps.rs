@@ -70,11 +70,11 @@ async fn live(shared: Arc<Shared>, serving: Serving) {
     }
     until(&shared, BOOT + CHAOS).await;
     shared.with(|state, now| state.calm(now));
-    settle(&shared).await;
+    settle(&shared, &runtime.serving).await;
 }
 
 /// What the daemon must achieve in the end (I4, I9), and that nothing of any pod is left.
-async fn settle(shared: &Shared) {
+async fn settle(shared: &Shared, serving: &Serving) {
     // Work that the faults delayed is done, and may be interrupted too.
     until(shared, shared.now() + MINUTE * 5).await;
     shared.with(|state, _| state.points.close());
@@ -92,6 +92,13 @@ async fn settle(shared: &Shared) {
         let leaks = oracle::leaks(state, &snapshot, now);
         if let Some(leak) = leaks.first() {
             state.fail(now, "I4: nothing leaks", leak.clone());
+        }
+        let lent = serving
+            .get()
+            .map_or(0, |(sandboxes, _)| sandboxes.egress_in_use());
+        if lent > 0 {
+            let what = format!("{lent} addresses of the other family of deleted pods are left");
+            state.fail(now, "I4: nothing leaks", what);
         }
         let held = snapshot.totals.assigned + snapshot.totals.reserved;
         if held > 0 || !state.kernel.links.is_empty() {
@@ -182,7 +189,7 @@ impl Runtime {
             .with(|state, _| state.kernel.running.remove(&sandbox));
         loop {
             let (daemon, generation) = self.daemon().await;
-            if let Some(Ok(())) = self.heard(generation, daemon.del(&sandbox)).await {
+            if let Some(Ok(())) = self.heard(generation, daemon.del(&sandbox, None)).await {
                 break;
             }
             sleep(AGAIN).await;
@@ -228,6 +235,11 @@ impl State {
             let what = format!("{} was assigned and has no route", record.address);
             return self.fail(now, "I6: ADD success means a complete datapath", what);
         };
+        if record.egress.is_none() || link.egress != record.egress {
+            let (told, made) = (record.egress, link.egress);
+            let what = format!("{}: {told:?} was told, {made:?} was made", record.address);
+            return self.fail(now, "I6: ADD success means a complete datapath", what);
+        }
         self.kernel
             .running
             .insert(record.sandbox.clone(), link.ifindex);

@@ -32,6 +32,7 @@ impl Kernel {
             uplink: link.uplink,
             mac: Some(link.host_mac),
             address: None,
+            egress: None,
         };
         self.links.insert(self.made, side);
         self.made

@@ -89,6 +89,7 @@ impl PodHost for PodNetwork {
             self.drop_link(index);
             return Err(WireError::AddressInUse(link.address));
         }
+        self.shared.with(|state, now| state.lend(&link, now));
         self.step("host route", |state, now| state.route(index, &link, now))
             .await;
         Ok(Wiring {
@@ -97,6 +98,7 @@ impl PodHost for PodNetwork {
             host_name: link.host_name,
             contested: false,
             secondary: false,
+            egress: link.egress,
         })
     }
 
@@ -148,6 +150,20 @@ fn behind(link: u32) -> Sandbox {
 }
 
 impl State {
+    /// The daemon knows better than to lend an address for the other family twice, also after a crash.
+    fn lend(&mut self, link: &PodLink, now: Duration) {
+        let mut links = self.kernel.links.values();
+        let holder = links.find(|held| link.egress.is_some() && held.egress == link.egress);
+        if let Some(holder) = holder {
+            let what = format!("{:?} for {} is {}'s", link.egress, link.owner, holder.name);
+            self.fail(
+                now,
+                "I1: an address belongs to at most one live sandbox",
+                what,
+            );
+        }
+    }
+
     /// From now on the pod has its address: I1, I2 and I3 must be true.
     fn route(&mut self, index: u32, link: &PodLink, now: Duration) {
         let owner = self.world.owner_of(link.address);
@@ -163,6 +179,7 @@ impl State {
         if let Some(side) = self.kernel.links.get_mut(&index) {
             side.owner = Some(link.owner.clone());
             side.address = Some(address);
+            side.egress = link.egress;
         }
     }
 
@@ -175,6 +192,7 @@ impl State {
         self.ledger.release(&behind(link), until);
         if let Some(side) = self.kernel.links.get_mut(&link) {
             side.address = None;
+            side.egress = None;
         }
     }
 }

@@ -47,6 +47,7 @@ fn a_younger_sandbox_has_the_name_until_it_ends() {
     let gone = pod::PodRef {
         host_index: young.host_index,
         address: younger(22).address,
+        egress: None,
     };
     let (contested, removed) = kept.reconciler.remove_pod(&gone);
     removed.unwrap();

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tracing::{debug, warn};
 
-use super::name::{own_name, prefix_of};
-use super::wired_pod::WiredPod;
+use super::super::name::{own_name, prefix_of};
+use super::super::wired_pod::WiredPod;
 use crate::constants::{GROUP_DYING, PODS_TABLE};
 use crate::netlink::link::{self, Change, Link};
 use crate::netlink::{Errno, Error, Family, Request, Socket};
@@ -17,7 +17,7 @@ use crate::uplink::Uplink;
 use std::net::IpAddr;
 
 /// Whether the link is a pod's host end, or one that is being deleted.
-pub(super) fn is_pod_link(link: &Link) -> bool {
+pub(in crate::pod) fn is_pod_link(link: &Link) -> bool {
     let ours = Uplink::of_group(link.group).is_some() || link.group == GROUP_DYING;
     link.kind.as_deref() == Some("veth") && ours
 }
@@ -26,7 +26,7 @@ pub(super) fn is_pod_link(link: &Link) -> bool {
 ///
 /// # Errors
 /// The kernel's refusal: the link is in use, and the kernel renames only links that are down.
-pub(super) fn displace(host: &mut Socket, holder: &Link) -> Result<(), Error> {
+pub(in crate::pod) fn displace(host: &mut Socket, holder: &Link) -> Result<(), Error> {
     let prefix = prefix_of(&holder.name);
     let name = match &holder.alias {
         Some(owner) => own_name(prefix, owner),
@@ -46,7 +46,7 @@ pub(super) fn displace(host: &mut Socket, holder: &Link) -> Result<(), Error> {
 
 /// Gives each name to the youngest of the pods that shall have it, and returns the names that must be looked at again:
 /// several pods shall have it, or it could not be given.
-pub(super) fn assign_names<'a>(
+pub(in crate::pod) fn assign_names<'a>(
     host: &mut Socket,
     pods: impl Iterator<Item = &'a WiredPod>,
     links: &HashMap<u32, Link>,
@@ -124,7 +124,7 @@ fn give_name(
 
 /// Sets the link down, renames it, and sets it up with everything that it lost. The kernel handles a datagram inside the call
 /// that sends it, so no packet waits long.
-pub(super) fn within_one_datagram(
+pub(in crate::pod) fn within_one_datagram(
     host: &mut Socket,
     pod: &WiredPod,
     end: &Link,
