@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "Obstacle",
         "RefusedAction",
         "SettingNotice",
+        "Places",
     ] {
         let attribute = "#[cfg_attr(feature = \"serde\", derive(serde::Serialize), serde(rename_all = \"camelCase\"))]";
         build = build.type_attribute(format!(".hawser.v1.{message}"), attribute);

@@ -11,6 +11,7 @@ pub mod known;
 pub mod notices;
 mod proxies;
 mod spans;
+mod subnets;
 mod tags;
 
 use std::{
@@ -24,6 +25,7 @@ use notices::Notice;
 use planner::Family;
 pub use proxies::Proxies;
 pub use spans::{Protocol, SpanSettings};
+pub use subnets::{EniConfigKeys, PodSubnets};
 
 /// The source of settings: the process environment in production, a map in tests.
 pub trait Strings {
@@ -68,6 +70,8 @@ impl Strings for Environment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub pool: planner::Config,
+    /// `ENABLE_SUBNET_DISCOVERY`, `AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG`: in which subnets pods are.
+    pub pod_subnets: PodSubnets,
     pub network: Network,
     pub pods: PodSettings,
     pub egress: Egress,
@@ -219,6 +223,7 @@ impl Reader<'_> {
             pool.family
         };
         Config {
+            pod_subnets: self.pod_subnets(pool.family),
             network: self.network(widest),
             pods: PodSettings {
                 limit_bandwidth: self.flag("ENABLE_BANDWIDTH_PLUGIN", true),

@@ -9,14 +9,14 @@ use std::{
 
 use datapath::host::HostMonitor;
 use ipnet::Ipv4Net;
-use planner::{Event, Family, InstanceType, Mono, Planner};
+use planner::{EniClass, Event, Family, InstanceType, Mono, Placement, Planner};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{self, Notify, Semaphore, mpsc},
 };
 
 use crate::{
-    config::Config,
+    config::{Config, PodSubnets},
     ec2::{
         aws::Aws,
         executor::Executor,
@@ -40,6 +40,7 @@ use crate::{
     pool::{
         checkpoint, discovery,
         driver::{Driver, Pool},
+        groups,
     },
     rpc::{
         listener::{
@@ -58,7 +59,7 @@ use crate::{
         recovery::{self, Agreed},
         sandboxes::Sandboxes,
     },
-    state::store::{Store, StoreError},
+    state::store::{Contents, Store, StoreError},
     telemetry::{
         metrics::Metrics,
         recorder::Recorder,
@@ -155,6 +156,7 @@ struct Node {
     boot: String,
     imds: Metadata,
     vpc_blocks: Vec<Ipv4Net>,
+    placement: Placement,
 }
 
 impl Node {
@@ -183,6 +185,7 @@ impl Node {
             metrics.clone(),
         )?;
         let intents = contents.intents.clone();
+        let placement = placement(&config, &me, &contents);
         let mut agreed =
             recovery::agree(&store, contents, &host, config.pool.cooldown, clock::now()).await?;
         let here = host.macs().await.map_err(recovery::RecoveryError::from)?;
@@ -234,6 +237,7 @@ impl Node {
             boot,
             imds,
             vpc_blocks,
+            placement,
         })
     }
 
@@ -244,7 +248,7 @@ impl Node {
         detached: &Detached,
     ) -> Result<Pool, DaemonError> {
         let kind = self.kind.clone();
-        let placement = self.me.placement();
+        let placement = self.placement.clone();
         let planner = Planner::new(self.config.pool.clone(), kind, placement, seed(&self.boot));
         let (executor, store) = (self.executor.clone(), self.store.clone());
         let (pool, driver) = Driver::new(
@@ -257,7 +261,7 @@ impl Node {
         let driver = driver
             .with_journal(store.clone())
             .with_history(self.recorder.history.clone());
-        let kept = checkpoint::keep(driver.enis(), pool.clone(), store.clone());
+        let kept = checkpoint::keep(driver.kept(), pool.clone(), store.clone());
         supervisor.critical("checkpoint", kept);
         // If the store panics on a corrupt page, it would refuse every ADD; a restart moves the file aside.
         supervisor.critical("store", store.ended());
@@ -314,8 +318,9 @@ impl Node {
             });
         }
         let (settings, told) = (self.config.kubernetes.clone(), pool.clone());
+        let custom = self.custom_networking();
         supervisor.restarted("Node follower", move || {
-            kube::follow(settings.clone(), told.clone())
+            kube::follow(settings.clone(), custom.clone(), told.clone())
         });
         let (settings, told) = (self.config.kubernetes.clone(), pool.clone());
         let conflist = self.config.paths.cni_conf_dir.clone();
@@ -337,6 +342,16 @@ impl Node {
             });
         }
         Ok(pool)
+    }
+
+    fn custom_networking(&self) -> Option<kube::CustomNetworking> {
+        let PodSubnets::Custom(keys) = &self.config.pod_subnets else {
+            return None;
+        };
+        Some(kube::CustomNetworking {
+            keys: keys.clone(),
+            known: self.placement.class.clone(),
+        })
     }
 
     /// Opens the socket and the metrics port. Sending on the result closes the socket.
@@ -417,6 +432,13 @@ impl Node {
         };
         if let Some(host_changes) = self.host_changes.take() {
             supervisor.critical("drift repair", watch.run(host_changes));
+        }
+        // In custom networking ENIs keep the groups that they were created with.
+        if !matches!(self.config.pod_subnets, PodSubnets::Custom(_)) {
+            let (imds, mac, ask) = (self.imds.clone(), self.me.mac, ask.clone());
+            supervisor.restarted("security groups", move || {
+                groups::follow(imds.clone(), mac, ask.clone())
+            });
         }
         let (executor, told) = (self.executor.clone(), pool.clone());
         supervisor.restarted("unknown ENIs", move || {
@@ -515,6 +537,23 @@ async fn identity(
     };
     tracing::info!(instance = me.instance, kind = me.instance_type, address = %me.address, "this node");
     Ok(Arc::new(me))
+}
+
+/// Where the pool creates ENIs, from the settings and from what the previous process knew.
+fn placement(config: &Config, me: &Identity, contents: &Contents) -> Placement {
+    let class = match &config.pod_subnets {
+        PodSubnets::Primary => Ok(EniClass::like_primary()),
+        PodSubnets::Discovery => Ok(EniClass::by_tags(config.cloud.cluster.clone())),
+        PodSubnets::Custom(_) => {
+            let unread = || kube::unread(&config.kubernetes);
+            contents.class.clone().ok_or_else(unread)
+        }
+    };
+    Placement {
+        class,
+        subnets: contents.subnets.clone(),
+        ..me.placement()
+    }
 }
 
 /// The last known CIDR blocks of the VPC. They may change while the machine runs, and [`Follower`] updates them.

@@ -106,6 +106,11 @@ impl DemandTracker {
         }
     }
 
+    /// The node can hold more or fewer pods by now.
+    pub(crate) const fn set_limit(&mut self, limit: u32) {
+        self.limit = limit;
+    }
+
     /// Restores the figures from before a restart. Impossible figures are dropped.
     pub(crate) fn restore(&mut self, mut learnt: Demand, now: Mono) {
         learnt

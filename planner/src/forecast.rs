@@ -12,8 +12,10 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
-    Amount, Answer, AttachmentId, Command, Config, EniId, Event, InstanceType, Mac, Mono, Observed,
-    Op, Placement, Planner, Pod, Sandbox, Ticket, event::EniAttachment,
+    Amount, Answer, AttachmentId, Command, Config, EniClass, EniId, Event, InstanceType, Mac, Mono,
+    Observed, Op, Placement, Planner, Pod, Sandbox, SubnetId, Ticket,
+    event::EniAttachment,
+    placement::{Candidate, Inquiry, SubnetList},
 };
 
 /// How long each number of pods lasts before the result is read. It is longer than a fixed target needs to settle, and
@@ -36,10 +38,15 @@ pub struct Holding {
     pub calls: u64,
 }
 
-/// One holding for each number of pods from 0 up to `pods` or the instance's limit, whichever is less.
+/// `class`: what the node's ENIs are like. One holding for each number of pods from 0 up to `pods` or the instance's limit, whichever is less.
 #[must_use]
-pub fn forecast(instance: &InstanceType, config: &Config, pods: u32) -> Vec<Holding> {
-    let mut node = Node::new(instance, config);
+pub fn forecast(
+    instance: &InstanceType,
+    config: &Config,
+    class: &EniClass,
+    pods: u32,
+) -> Vec<Holding> {
+    let mut node = Node::new(instance, config, class.clone());
     let limit = node.planner.pod_limit().addresses.min(pods);
     let mut held = vec![node.rest()];
     for n in 1..=limit {
@@ -63,10 +70,10 @@ struct Node {
 }
 
 impl Node {
-    fn new(instance: &InstanceType, config: &Config) -> Self {
+    fn new(instance: &InstanceType, config: &Config, class: EniClass) -> Self {
         let placement = Placement {
-            subnet: "subnet".into(),
-            security_groups: Vec::new(),
+            class: Ok(class),
+            ..Placement::like_primary("subnet".into())
         };
         let mut node = Self {
             planner: Planner::new(config.clone(), instance.clone(), placement, 1),
@@ -76,7 +83,7 @@ impl Node {
             next: 1,
             pods: 0,
         };
-        let primary = node.create(Amount::Addresses(0));
+        let primary = node.create("subnet".into(), Amount::Addresses(0));
         node.attach(&primary.eni, instance.default_card, 0);
         let list = node.list();
         node.events.push_back(Event::Inventory(list));
@@ -140,7 +147,9 @@ impl Node {
             }
             // The pods are beyond the limit, or the policy may not grow. The holding shows it.
             Command::Refuse { .. } | Command::GrantAgain { .. } => return,
-            Command::CreateEni { op, spec, .. } => (op, Answer::Created(self.create(spec.amount))),
+            Command::CreateEni { op, spec, .. } => {
+                (op, Answer::Created(self.create(spec.subnet, spec.amount)))
+            }
             Command::AttachEni {
                 op,
                 eni,
@@ -174,10 +183,14 @@ impl Node {
                 (op, Answer::Done)
             }
             Command::Describe { op } => (op, Answer::Described(self.list())),
-            Command::ConfigureEni(what) => (what.op, Answer::Done),
-            Command::DeleteOnTermination { op, .. } | Command::DeconfigureEni { op, .. } => {
-                (op, Answer::Done)
+            // A subnet that is not listed would not be used.
+            Command::DescribeSubnets { op, inquiry, .. } => {
+                (op, Answer::Subnets(subnets(&inquiry)))
             }
+            Command::ConfigureEni(what) => (what.op, Answer::Done),
+            Command::DeleteOnTermination { op, .. }
+            | Command::SetGroups { op, .. }
+            | Command::DeconfigureEni { op, .. } => (op, Answer::Done),
         };
         self.answer(op, answer);
     }
@@ -191,14 +204,15 @@ impl Node {
         self.enis.values().cloned().collect()
     }
 
-    fn create(&mut self, amount: Amount) -> Observed {
+    fn create(&mut self, subnet: SubnetId, amount: Amount) -> Observed {
         let primary = self.address();
         let id = EniId(format!("eni-{primary}"));
         let eni = Observed {
             eni: id.clone(),
             mac: Mac([0x02, 0, 0, 0, 0, 0]),
-            subnet: "subnet".into(),
+            subnet,
             subnet_cidr: Some(SUBNET),
+            security_groups: Vec::new(),
             primary,
             addresses: Vec::new(),
             prefixes: Vec::new(),
@@ -260,13 +274,33 @@ impl Node {
     }
 }
 
+/// EC2's answer: all of them exist, and none ever runs out.
+fn subnets(inquiry: &Inquiry) -> SubnetList {
+    let Inquiry::These(ids) = inquiry else {
+        return SubnetList::default();
+    };
+    let candidate = |id: &SubnetId| Candidate {
+        subnet: id.clone(),
+        zone: None,
+        cidr: SUBNET,
+        free: u32::MAX,
+        tags: BTreeMap::new(),
+        route_table: None,
+    };
+    SubnetList {
+        zone: None,
+        subnets: ids.iter().map(candidate).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::limits::require;
 
     fn hold(config: &Config, pods: u32) -> Vec<Holding> {
-        forecast(require("m5.large").unwrap(), config, pods)
+        let class = EniClass::like_primary();
+        forecast(require("m5.large").unwrap(), config, &class, pods)
     }
 
     #[test]

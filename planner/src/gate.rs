@@ -8,12 +8,13 @@
 mod action;
 pub(crate) mod pace;
 mod refusals;
+mod subnet;
 
 use std::{collections::BTreeMap, time::Duration};
 
 pub use self::action::Action;
 use self::pace::Pace;
-pub(crate) use self::refusals::{Refusals, Refused};
+pub(crate) use self::{refusals::Refusals, subnet::SubnetGate};
 use crate::{
     Class, Mono, SubnetId,
     event::{Failure, Rest},
@@ -126,15 +127,6 @@ impl Throttling {
     }
 }
 
-/// What is known about the free addresses of one subnet.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SubnetGate {
-    pub(crate) exhausted: Gate,
-    pub(crate) fragmented: Gate,
-    /// The most to request in one call while the subnet is scarce: halved by refusals, doubled by successes.
-    pub(crate) cap: Option<u32>,
-}
-
 /// All gates.
 #[derive(Clone, Debug)]
 pub(crate) struct Gates {
@@ -187,7 +179,7 @@ impl Gates {
                 || self.refusals.shut(action, now))
     }
 
-    /// A failure's effect beyond the object that the call was about. For subnets, see [`Gates::scarce`].
+    /// A failure's effect beyond the object that the call was about. For subnets, see `subnet.rs`.
     pub(crate) fn failed(&mut self, action: Action, failure: &Failure, now: Mono) {
         match &failure.class {
             Class::Throttled { retry_after } => {
@@ -234,59 +226,6 @@ impl Gates {
         self.refusals.pass(action, now);
     }
 
-    /// The subnet refused `asked` addresses. Request half at once, and wait only when a single one is refused.
-    pub(crate) fn scarce(&mut self, subnet: &SubnetId, asked: u32, now: Mono) {
-        let gate = self.subnets.entry(subnet.clone()).or_default();
-        if asked > 1 {
-            let half = asked / 2;
-            gate.cap = Some(gate.cap.map_or(half, |cap| cap.min(half)));
-            if gate.exhausted.tries == 0 {
-                gate.exhausted.since = now;
-            }
-        } else {
-            gate.cap = Some(1);
-            gate.exhausted.hit(pace::EXHAUSTED, &mut self.rng, now);
-        }
-    }
-
-    pub(crate) fn fragmented(&mut self, subnet: &SubnetId, now: Mono) {
-        self.subnets
-            .entry(subnet.clone())
-            .or_default()
-            .fragmented
-            .hit(pace::FRAGMENTED, &mut self.rng, now);
-    }
-
-    /// The subnet gave what was requested. Request more next time, until there is no cap.
-    pub(crate) fn plentiful(&mut self, subnet: &SubnetId, most: u32, prefixes: bool, now: Mono) {
-        if let Some(gate) = self.subnets.get_mut(subnet) {
-            gate.exhausted.pass(now);
-            if prefixes {
-                gate.fragmented.pass(now);
-            }
-            gate.cap = gate
-                .cap
-                .map(|cap| cap.saturating_mul(2))
-                .filter(|cap| *cap < most);
-        }
-    }
-
-    pub(crate) fn exhausted(&self, subnet: &SubnetId, now: Mono) -> bool {
-        self.subnets
-            .get(subnet)
-            .is_some_and(|gate| gate.exhausted.shut(now))
-    }
-
-    pub(crate) fn is_fragmented(&self, subnet: &SubnetId, now: Mono) -> bool {
-        self.subnets
-            .get(subnet)
-            .is_some_and(|gate| gate.fragmented.shut(now))
-    }
-
-    pub(crate) fn cap(&self, subnet: &SubnetId) -> Option<u32> {
-        self.subnets.get(subnet).and_then(|gate| gate.cap)
-    }
-
     /// An ENI could not be brought up. The next one may fail as well.
     pub(crate) fn hit_host(&mut self, now: Mono) {
         self.host.hit(pace::HOST, &mut self.rng, now);
@@ -298,7 +237,8 @@ impl Gates {
 
     /// Pods wait: shortens the back-off of all gates except throttling.
     pub(crate) fn hasten(&mut self) {
-        let subnets = self.subnets.values_mut().map(|gate| &mut gate.exhausted);
+        let subnets = self.subnets.values_mut();
+        let subnets = subnets.flat_map(|gate| [&mut gate.exhausted, &mut gate.refused]);
         let refused = self.refusals.gates_mut();
         let account = [&mut self.transient, &mut self.limit, &mut self.host];
         for gate in account.into_iter().chain(refused).chain(subnets) {
@@ -317,7 +257,7 @@ impl Gates {
         let subnets = self
             .subnets
             .values()
-            .flat_map(|gate| [gate.exhausted.until(), gate.fragmented.until()]);
+            .flat_map(|gate| [&gate.exhausted, &gate.fragmented, &gate.refused].map(Gate::until));
         let throttled = self.throttled.0.values().map(Gate::until);
         [&self.transient, &self.limit, &self.host]
             .into_iter()

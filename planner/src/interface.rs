@@ -7,4 +7,5 @@ pub mod command;
 pub mod event;
 pub mod names;
 pub mod obstacle;
+pub mod placement;
 pub mod snapshot;

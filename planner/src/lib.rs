@@ -14,10 +14,10 @@ mod gate;
 mod interface;
 pub mod limits;
 mod machine;
-pub mod ownership;
 mod policy;
 mod pool;
 mod rng;
+pub mod scope;
 pub mod time;
 mod unit;
 mod waiting;
@@ -26,16 +26,18 @@ pub use config::Config;
 pub use demand::Demand;
 pub use forecast::{Holding, forecast};
 pub use interface::{
-    command::{self, Amount, Command, EniSpec, Placement, Refusal},
+    command::{self, Amount, Command, EniSpec, Refusal},
     event::{
         self, Answer, Class, EniAttachment, Event, Failure, HostClaim, Observed, Rest, Restored,
     },
     names::{self, AttachmentId, EniId, Op, Pod, Sandbox, SecurityGroupId, SubnetId, Ticket},
     obstacle::Obstacle,
+    placement::{self, EniClass, Placement},
     snapshot::{self, Snapshot},
 };
 pub use limits::{InstanceType, PodLimit};
 pub use machine::Planner;
 pub use nettypes::{EniIndex, Family, Mac};
+pub use scope::ownership;
 pub use time::Mono;
 pub use unit::IPV6_PREFIX_SIZE;

@@ -63,11 +63,14 @@ pub struct Usage {
     pub trunk: bool,
 }
 
-impl From<&Config> for Usage {
-    fn from(config: &Config) -> Self {
+impl Usage {
+    /// How the daemon uses the slots. `primary_serves`: the primary ENI serves pods.
+    #[must_use]
+    pub fn of(config: &Config, primary_serves: bool) -> Self {
         Self {
             max_eni: config.max_eni,
             prefixes: config.prefix_delegation,
+            custom_networking: !primary_serves,
             ..Self::default()
         }
     }
@@ -139,11 +142,12 @@ pub struct PodLimit {
 
 /// The pod limit of an instance type under a configuration.
 ///
-/// This counts addresses. The kubelet's number ([`max_pods`]) adds the pods that need none.
+/// This counts addresses. The kubelet's number ([`max_pods`]) adds the pods that need none. `primary_serves`: the primary
+/// ENI serves pods.
 #[must_use]
-pub fn pod_limit(instance: &InstanceType, config: &Config) -> PodLimit {
+pub fn pod_limit(instance: &InstanceType, config: &Config, primary_serves: bool) -> PodLimit {
     match config.family {
-        Family::V4 => pod_addresses(instance, &Usage::from(config)),
+        Family::V4 => pod_addresses(instance, &Usage::of(config, primary_serves)),
         Family::V6 => ipv6_limit(instance),
     }
 }

@@ -8,30 +8,31 @@
 //! and the waiting list. It must not know the daemon, and it must not do I/O.
 
 mod answers;
+mod closing;
 mod counters;
 mod describe;
-mod explain;
 mod failures;
+mod groups;
 mod grow;
 mod lifecycle;
-mod obstacles;
 mod reconcile;
-mod refuse;
+mod report;
 mod restore;
 mod shrink;
+mod subnets;
 #[cfg(test)]
 mod tests;
-mod view;
 
 use std::collections::BTreeMap;
 
-use self::{describe::Describe, obstacles::Obstacles};
+use self::{describe::Describe, report::Obstacles, subnets::Subnets};
 use crate::{
-    Command, Config, EniId, Event, InstanceType, Mono, Op, Placement, Pod, PodLimit, Refusal,
-    Sandbox, Ticket,
+    Command, Config, EniClass, EniId, Event, InstanceType, Mono, Op, Placement, Pod, PodLimit,
+    Refusal, Sandbox, Ticket,
     demand::DemandTracker,
     gate::{Action, Gates},
     limits,
+    placement::NoClass,
     policy::{Flow, Policy, Stock},
     pool::{Key, Pool, block::SlotState, eni::Trust},
     rng::Rng,
@@ -48,6 +49,11 @@ pub struct Planner {
     demand: DemandTracker,
     limit: PodLimit,
     placement: Placement,
+    /// What new ENIs are like.
+    class: Result<EniClass, NoClass>,
+    subnets: Subnets,
+    /// The pod limit counts the primary ENI.
+    primary_served: bool,
 
     pool: Pool,
     waiting: Waiting,
@@ -90,14 +96,21 @@ impl Planner {
     /// EC2 would take a new create for a repetition of an old one.
     #[must_use]
     pub fn new(config: Config, instance: InstanceType, placement: Placement, seed: u64) -> Self {
-        let policy = Policy::new(&config, &instance);
-        let limit = limits::pod_limit(&instance, &config);
-        Self {
+        let serves = placement
+            .class
+            .as_ref()
+            .is_ok_and(|class| class.primary_serves);
+        let policy = Policy::new(&config, &instance, serves);
+        let limit = limits::pod_limit(&instance, &config, serves);
+        let mut planner = Self {
             demand: DemandTracker::new(policy.eni(), limit.addresses),
             policy,
             limit,
             config,
             instance,
+            class: placement.class.clone(),
+            subnets: Subnets::new(placement.subnets.clone(), Rng::new(seed, 3)),
+            primary_served: serves,
             placement,
             pool: Pool::default(),
             waiting: Waiting::default(),
@@ -116,7 +129,9 @@ impl Planner {
             obstacles: Obstacles::default(),
             counters: Counters::default(),
             now: Mono::ZERO,
-        }
+        };
+        planner.renew_closed();
+        planner
     }
 
     /// Takes one event and returns what is to be done, in order. If `now` runs backwards, the last time is kept.
@@ -124,8 +139,13 @@ impl Planner {
         self.now = self.now.max(now);
         let now = self.now;
         let mut out = Vec::new();
+        self.begin();
         self.pool.end_cooldowns(now);
         self.overdue(now);
+        let changes_enis = matches!(
+            event,
+            Event::Answered { .. } | Event::Inventory(_) | Event::Restore(_) | Event::Class(_)
+        );
         match event {
             Event::Add {
                 ticket,
@@ -148,6 +168,7 @@ impl Planner {
             Event::Inventory(list) => self.inventory(&list),
             Event::EniLinkGone { mac } => self.link_gone(mac),
             Event::HostClaims(claims) => self.pool.set_claims(claims),
+            Event::Class(class) => self.renew_class(class),
             Event::Node {
                 schedulable,
                 stopping,
@@ -157,6 +178,9 @@ impl Planner {
                 self.stopping |= stopping;
             }
             Event::Tick => {}
+        }
+        if changes_enis {
+            self.renew_closed();
         }
         self.settle(&mut out);
         out
@@ -173,9 +197,12 @@ impl Planner {
         self.grow(out);
         self.note_obstacle();
         self.refuse(out);
+        self.release_closed(out);
+        self.regroup(out);
         self.shrink(out);
         self.advance(out);
         self.send_describe(out);
+        self.send_subnets(out);
     }
 
     fn add(
@@ -201,7 +228,7 @@ impl Planner {
             None if self.waiting.is_queued(&sandbox) => {
                 self.waiting.join(ticket, &sandbox, pod, deadline, self.now)
             }
-            None if self.pool.held() + self.waiting.queued() >= self.limit.addresses => {
+            None if self.limited() + self.waiting.queued() >= self.limit.addresses => {
                 let refusal = self.pod_limit_reached();
                 self.turn_down(ticket, sandbox, refusal, out);
             }
@@ -314,6 +341,7 @@ impl Planner {
             self.pool.next_cooldown_end(),
             self.waiting.next_deadline(),
             self.describe.at.map(|at| at.max(self.describe.earliest())),
+            self.subnets.next_deadline(),
             surplus,
             idle_eni,
             demand,
@@ -342,6 +370,11 @@ impl Planner {
             },
         );
         op
+    }
+
+    /// Sandboxes that count towards the pod limit: those on ENIs that get more pods.
+    fn limited(&self) -> u32 {
+        self.pool.held().saturating_sub(self.pool.held_on_closed())
     }
 
     fn stock(&self) -> Stock {

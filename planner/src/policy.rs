@@ -92,7 +92,7 @@ pub(crate) struct Need {
 
 impl Policy {
     #[must_use]
-    pub(crate) fn new(config: &Config, instance: &InstanceType) -> Self {
+    pub(crate) fn new(config: &Config, instance: &InstanceType, primary_serves: bool) -> Self {
         let unit = Unit::new(config, instance);
         Self {
             warm_enis: config.warm_eni_target.unwrap_or(1),
@@ -102,7 +102,7 @@ impl Policy {
             own: (unit != Unit::Ipv6Prefix && config.sizes_itself()).then(Target::default),
             slots: u32::from(instance.slots_per_eni()),
             unit,
-            pod_limit: limits::pod_limit(instance, config).addresses,
+            pod_limit: limits::pod_limit(instance, config, primary_serves).addresses,
         }
     }
 

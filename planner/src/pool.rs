@@ -137,6 +137,12 @@ impl Pool {
         u32::try_from(self.holders.len()).unwrap_or(u32::MAX)
     }
 
+    /// Sandboxes on ENIs that get no more pods.
+    pub(crate) fn held_on_closed(&self) -> u32 {
+        let closed = self.enis().filter(|eni| eni.closed.is_some());
+        closed.map(|eni| eni.counts().held).sum()
+    }
+
     pub(crate) fn place_of(&self, sandbox: &Sandbox) -> Option<Place> {
         self.holders.get(sandbox).copied()
     }

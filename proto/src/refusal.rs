@@ -156,6 +156,7 @@ fn row(reason: Reason) -> (Code, u32) {
         Reason::Ec2Refused => (Code::FailedPrecondition, TRY_AGAIN),
         Reason::Ec2Unreachable => (Code::Unavailable, TRY_AGAIN),
         Reason::EniLimit => (Code::ResourceExhausted, TRY_AGAIN),
+        Reason::NoSubnet => (Code::FailedPrecondition, TRY_AGAIN),
         Reason::Busy => (Code::Aborted, TRY_AGAIN),
         Reason::SandboxDeleted => (Code::FailedPrecondition, 3),
         Reason::Store => (Code::Internal, 5),
@@ -206,7 +207,7 @@ mod tests {
 
     #[test]
     fn every_reason_survives_the_round_trip() {
-        assert_eq!(reasons().count(), 20);
+        assert_eq!(reasons().count(), 21);
         for reason in reasons().skip(1) {
             let refusal = Refusal::new(
                 reason,

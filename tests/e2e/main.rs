@@ -11,6 +11,7 @@ mod faults;
 mod ipv6;
 mod neighbours;
 mod operator;
+mod subnets;
 mod suite;
 mod support;
 mod traffic;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         ipv6::trials(),
         neighbours::trials(),
         operator::trials(),
+        subnets::trials(),
         traffic::trials(),
     ];
     libtest_mimic::run(&arguments, themes.into_iter().flatten().collect()).exit_code()

@@ -42,10 +42,7 @@ impl Node {
         let planner = Planner::new(
             config,
             instance,
-            planner::Placement {
-                subnet: "subnet-1".into(),
-                security_groups: vec![],
-            },
+            planner::Placement::like_primary("subnet-1".into()),
             1,
         );
         let now = Mono::from_epoch(Duration::from_secs(1));
@@ -127,6 +124,7 @@ fn observed(device: u16, slots: u16, prefixes: bool) -> Observed {
         mac: Mac::default(),
         subnet: "subnet-1".into(),
         subnet_cidr: Some("10.0.0.0/16".parse().expect("a network")),
+        security_groups: Vec::new(),
         primary: Ipv4Addr::from(base),
         addresses: blocks
             .clone()

@@ -1,7 +1,7 @@
 //! The calls, their answers and the interface. Only types: [`super::classify`] interprets failures.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
@@ -31,6 +31,11 @@ pub enum Call {
         eni: EniId,
         attachment: AttachmentId,
     },
+    /// ModifyNetworkInterfaceAttribute: the ENI gets these security groups.
+    SetGroups {
+        eni: EniId,
+        groups: Vec<SecurityGroupId>,
+    },
     DetachNetworkInterface {
         attachment: AttachmentId,
     },
@@ -56,8 +61,12 @@ pub enum Call {
     DescribeNetworkInterfaces {
         filters: Vec<(String, String)>,
     },
+    /// With filters, each with all values that it allows; all pages.
     DescribeSubnets {
-        subnets: Vec<SubnetId>,
+        filters: Vec<(String, Vec<String>)>,
+    },
+    DescribeRouteTables {
+        vpc: String,
     },
 }
 
@@ -68,7 +77,9 @@ impl Call {
         match self {
             Self::CreateNetworkInterface { .. } => "CreateNetworkInterface",
             Self::AttachNetworkInterface { .. } => "AttachNetworkInterface",
-            Self::DeleteOnTermination { .. } => "ModifyNetworkInterfaceAttribute",
+            Self::DeleteOnTermination { .. } | Self::SetGroups { .. } => {
+                "ModifyNetworkInterfaceAttribute"
+            }
             Self::DetachNetworkInterface { .. } => "DetachNetworkInterface",
             Self::DeleteNetworkInterface { .. } => "DeleteNetworkInterface",
             Self::AssignPrivateIpAddresses {
@@ -80,6 +91,7 @@ impl Call {
             Self::UnassignPrivateIpAddresses { .. } => "UnassignPrivateIpAddresses",
             Self::DescribeNetworkInterfaces { .. } => "DescribeNetworkInterfaces",
             Self::DescribeSubnets { .. } => "DescribeSubnets",
+            Self::DescribeRouteTables { .. } => "DescribeRouteTables",
         }
     }
 
@@ -88,7 +100,9 @@ impl Call {
     pub const fn reads(&self) -> bool {
         matches!(
             self,
-            Self::DescribeNetworkInterfaces { .. } | Self::DescribeSubnets { .. }
+            Self::DescribeNetworkInterfaces { .. }
+                | Self::DescribeSubnets { .. }
+                | Self::DescribeRouteTables { .. }
         )
     }
 }
@@ -103,8 +117,30 @@ pub enum Reply {
         prefixes: Vec<IpNet>,
     },
     Interfaces(Vec<Interface>),
-    Subnets(Vec<(SubnetId, Ipv4Net)>),
+    Subnets(Vec<Subnet>),
+    RouteTables(Vec<RouteTable>),
     Done,
+}
+
+/// A subnet, as EC2 describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subnet {
+    pub subnet: SubnetId,
+    pub cidr: Ipv4Net,
+    /// `None` if EC2 does not say.
+    pub zone: Option<String>,
+    /// Free addresses.
+    pub free: u32,
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A route table, as far as it matters which one a subnet uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteTable {
+    pub id: String,
+    /// It is used by every subnet of the VPC that has no other one.
+    pub main: bool,
+    pub subnets: BTreeSet<SubnetId>,
 }
 
 /// An ENI in EC2's own terms, before the decision about its owner.

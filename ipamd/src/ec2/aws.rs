@@ -8,7 +8,7 @@
 
 pub mod dry_run;
 mod instance_types;
-
+mod subnets;
 mod truncation;
 
 use std::{io, net::Ipv4Addr, time::Duration};
@@ -141,6 +141,14 @@ impl Aws {
                     .network_interface_id(eni.0);
                 done(action, request.attachment(change).send().await)
             }
+            Call::SetGroups { eni, groups } => {
+                let groups = groups.into_iter().map(|group| group.0).collect();
+                let request = self
+                    .client
+                    .modify_network_interface_attribute()
+                    .network_interface_id(eni.0);
+                done(action, request.set_groups(Some(groups)).send().await)
+            }
             Call::DetachNetworkInterface { attachment } => done(
                 action,
                 self.client
@@ -190,7 +198,8 @@ impl Aws {
             Call::DescribeNetworkInterfaces { filters } => {
                 self.describe_interfaces(action, filters).await
             }
-            Call::DescribeSubnets { subnets } => self.describe_subnets(action, subnets).await,
+            Call::DescribeSubnets { filters } => self.describe_subnets(action, filters).await,
+            Call::DescribeRouteTables { vpc } => self.describe_route_tables(action, vpc).await,
         }
     }
 
@@ -278,32 +287,6 @@ impl Aws {
             }
         }
         Ok(Reply::Interfaces(found))
-    }
-
-    async fn describe_subnets(
-        &self,
-        action: &'static str,
-        subnets: Vec<SubnetId>,
-    ) -> Result<Reply, CallError> {
-        let ids = subnets.into_iter().map(|subnet| subnet.0).collect();
-        let filter = Filter::builder()
-            .name("subnet-id")
-            .set_values(Some(ids))
-            .build();
-        let out = self
-            .client
-            .describe_subnets()
-            .filters(filter)
-            .send()
-            .await
-            .map_err(|e| failed(action, &e))?;
-        let mut found = Vec::new();
-        for subnet in out.subnets() {
-            if let (Some(id), Some(cidr)) = (subnet.subnet_id(), subnet.cidr_block()) {
-                found.push((SubnetId::from(id), parse(action, cidr)?));
-            }
-        }
-        Ok(Reply::Subnets(found))
     }
 }
 

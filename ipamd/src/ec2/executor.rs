@@ -6,6 +6,7 @@
 //! pool.
 
 mod describe;
+mod subnets;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -55,6 +56,7 @@ pub struct Executor {
     spans: Spans,
     /// Networks of known subnets; a subnet's CIDR never changes.
     subnets: Arc<Mutex<BTreeMap<SubnetId, Ipv4Net>>>,
+    routes: Arc<Mutex<subnets::Routes>>,
     /// What EC2 last said about ENIs besides their addresses.
     seen: Arc<Mutex<describe::Seen>>,
     limiter: Arc<Mutex<Limiter>>,
@@ -99,6 +101,7 @@ impl Executor {
             metrics,
             spans: Spans::default(),
             subnets: Arc::new(Mutex::new(subnets)),
+            routes: Arc::default(),
             seen: Arc::default(),
             limiter: Arc::new(Mutex::new(limiter)),
             creates: Arc::default(),
@@ -181,11 +184,17 @@ impl Executor {
                 self.done(Call::DeleteOnTermination { eni, attachment })
                     .await
             }
+            Command::SetGroups { eni, groups, .. } => {
+                self.done(Call::SetGroups { eni, groups }).await
+            }
             Command::DetachEni {
                 eni, attachment, ..
             } => self.detach(eni, attachment).await,
             Command::DeleteEni { eni, .. } => self.done(Call::DeleteNetworkInterface { eni }).await,
             Command::Describe { .. } => Ok(Answer::Described(self.inventory().await?)),
+            Command::DescribeSubnets {
+                inquiry, at_once, ..
+            } => Ok(Answer::Subnets(self.subnets(inquiry, at_once).await?)),
             Command::Grant { .. }
             | Command::GrantAgain { .. }
             | Command::Refuse { .. }
@@ -328,9 +337,9 @@ impl Executor {
         Ok(matches!(reply, Reply::Interfaces(found) if found.iter().all(free)))
     }
 
-    /// What the first Create with this token sent. New ENIs get the groups that the primary ENI has now, which may differ
-    /// from those at the boot of the node.
-    fn sent(&self, token: &str, at_boot: Vec<SecurityGroupId>) -> Sent {
+    /// What the first Create with this token sent. Without `groups`, new ENIs get those that the primary ENI has now, which
+    /// may differ from those at the boot of the node.
+    fn sent(&self, token: &str, groups: Option<Vec<SecurityGroupId>>) -> Sent {
         let mut creates = self.creates.lock().expect("no holder panics");
         if let Some(first) = creates.iter().find(|sent| sent.token == token) {
             return first.clone();
@@ -338,7 +347,9 @@ impl Executor {
         let sent = Sent {
             token: token.to_owned(),
             at: crate::runtime::clock::wall_rfc3339(),
-            groups: self.groups_of_primary().unwrap_or(at_boot),
+            groups: groups
+                .or_else(|| self.groups_of_primary())
+                .unwrap_or_else(|| self.me.security_groups.clone()),
         };
         creates.push_back(sent.clone());
         if creates.len() > CREATES_KEPT {

@@ -78,7 +78,7 @@ impl Client {
         };
         let status = [200, 400, 503][usize::from(*kind / 8 % 3)];
         *self.answers.0.lock().expect("no holder panics") = (status, body.to_vec());
-        let call = call(*kind % 8);
+        let call = call(*kind % 9);
         match self.runtime.block_on(self.aws.call(call.clone())) {
             Ok(reply) => {
                 assert_eq!(status, 200, "{reply:?}");
@@ -99,6 +99,7 @@ fn fits(call: &Call, reply: &Reply) -> bool {
     match call {
         Call::DescribeNetworkInterfaces { .. } => matches!(reply, Reply::Interfaces(_)),
         Call::DescribeSubnets { .. } => matches!(reply, Reply::Subnets(_)),
+        Call::DescribeRouteTables { .. } => matches!(reply, Reply::RouteTables(_)),
         Call::CreateNetworkInterface { .. } => matches!(reply, Reply::Interface(_)),
         Call::AttachNetworkInterface { .. } => matches!(reply, Reply::Attached(_)),
         Call::AssignPrivateIpAddresses { .. } => matches!(reply, Reply::Assigned { .. }),
@@ -111,7 +112,10 @@ fn call(kind: u8) -> Call {
     match kind {
         0 => Call::DescribeNetworkInterfaces { filters: vec![] },
         1 => Call::DescribeSubnets {
-            subnets: vec![SubnetId::from("subnet-1")],
+            filters: vec![("subnet-id".into(), vec!["subnet-1".into()])],
+        },
+        8 => Call::DescribeRouteTables {
+            vpc: "vpc-1".into(),
         },
         2 => Call::CreateNetworkInterface {
             token: "t".into(),

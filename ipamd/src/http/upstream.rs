@@ -8,7 +8,11 @@ use ipnet::IpNet;
 use proto::names::NETWORK;
 use serde_json::{Map, Value, json};
 
-use crate::{config::Config, rpc::view, runtime::clock::Wall};
+use crate::{
+    config::{Config, PodSubnets},
+    rpc::view,
+    runtime::clock::Wall,
+};
 
 /// The AWS VPC CNI's text for an unset time.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -155,7 +159,7 @@ pub(super) fn pool_settings(config: &Config) -> Value {
     json!({
         "WARM_IP_TARGET": pool.warm_ip_target,
         "WARM_ENI_TARGET": pool.warm_eni_target,
-        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG": false,
+        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG": matches!(config.pod_subnets, PodSubnets::Custom(_)),
     })
 }
 

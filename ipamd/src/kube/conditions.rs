@@ -56,6 +56,31 @@ pub(super) fn network(announced: bool) -> Condition {
     }
 }
 
+/// Ours too. Only nodes that have missed a subnet have it.
+pub(super) const NO_POD_SUBNET: &str = "PodSubnetMissing";
+
+/// Whether there is no subnet in which an ENI may be created: a missing or wrong ENIConfig, or tags.
+pub(super) fn subnet(pool: &Snapshot) -> Condition {
+    let (is_true, reason, message) = match &pool.places.none {
+        Some(none) => (
+            true,
+            "NoSubnetForENIs",
+            format!("no ENI can be created: {}; {}", none.why, none.remedy),
+        ),
+        None => (
+            false,
+            "SubnetForENIs",
+            format!("ENIs can be created: {}", pool.places.class),
+        ),
+    };
+    Condition {
+        kind: NO_POD_SUBNET,
+        is_true,
+        reason,
+        message,
+    }
+}
+
 /// Whether a new pod would find no address, and why.
 pub(super) fn pressure(pool: &Snapshot, now: Wall) -> Condition {
     let totals = &pool.totals;
@@ -70,6 +95,9 @@ pub(super) fn pressure(pool: &Snapshot, now: Wall) -> Condition {
     } else if full {
         let message = format!("every pod address is in use: {}", pool.limit.derivation);
         (true, "PodLimitReached", message)
+    } else if let Some(none) = &pool.places.none {
+        let message = format!("no ENI can be created: {}; {}", none.why, none.remedy);
+        (true, "NoSubnetForENIs", message)
     } else if let Some((subnet, retry_in)) = exhausted {
         let until = now.after(retry_in);
         let message = format!("subnet {subnet} has no free address; EC2 is asked again at {until}");
@@ -128,10 +156,7 @@ mod tests {
         let planner = Planner::new(
             Config::default(),
             instance,
-            planner::Placement {
-                subnet: "subnet-1".into(),
-                security_groups: vec![],
-            },
+            planner::Placement::like_primary("subnet-1".into()),
             1,
         );
         let mut pool = planner.snapshot(Mono::ZERO);
@@ -163,6 +188,7 @@ mod tests {
             subnet: "subnet-1".into(),
             exhausted_for: Some(Duration::from_secs(60)),
             fragmented_for: None,
+            refused_for: None,
         }];
         let now = wall();
         let condition = pressure(&pool, now);
@@ -177,6 +203,28 @@ mod tests {
         assert!(!later.differs(&condition));
         pool.inventoried = false;
         assert!(!pressure(&pool, now).is_true, "nothing is known yet");
+    }
+
+    #[test]
+    fn a_missing_subnet_is_named_with_what_helps() {
+        let mut pool = pool();
+        assert!(!subnet(&pool).is_true);
+        pool.places.none = Some(planner::placement::NoClass {
+            why: "the ENIConfig \"a\" does not exist".into(),
+            remedy: "create it".into(),
+        });
+        let condition = subnet(&pool);
+        assert_eq!(
+            (condition.is_true, condition.reason),
+            (true, "NoSubnetForENIs")
+        );
+        assert!(condition.message.ends_with("does not exist; create it"));
+        assert_eq!(pressure(&pool, wall()).reason, "NoSubnetForENIs");
+        pool.totals.free = 1;
+        assert!(
+            !pressure(&pool, wall()).is_true,
+            "pods still find addresses"
+        );
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use k8s_openapi::api::core::v1::NodeSpec;
 use kube::core::{NotUsed, Object};
 
+use super::eni_config;
+use crate::config::EniConfigKeys;
+
 /// A Node without its status: most of the object is its list of images, which changes with every heartbeat.
 pub(super) type OwnNode = Object<NodeSpec, NotUsed>;
 
@@ -24,4 +27,22 @@ pub(super) fn schedulable(node: &OwnNode) -> bool {
         .filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"))
         .any(|taint| LEAVING.contains(&taint.key.as_str()));
     !(cordoned || terminating || leaving)
+}
+
+/// What matters of a Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeState {
+    /// It accepts pods.
+    pub schedulable: bool,
+    /// The name of its ENIConfig, once it was read and if it matters.
+    pub eni_config: Option<String>,
+}
+
+impl NodeState {
+    pub(super) fn of(node: &OwnNode, keys: Option<&EniConfigKeys>) -> Self {
+        Self {
+            schedulable: schedulable(node),
+            eni_config: keys.map(|keys| eni_config::name_of(&node.metadata, keys)),
+        }
+    }
 }

@@ -50,10 +50,14 @@ pub async fn report(settings: Kubernetes, conflist: Option<PathBuf>, pool: Pool)
     let mut changes = pool.changes();
     while let Ok(snapshot) = pool.snapshot().await {
         let announced = conflist.exists();
-        let wanted = vec![
+        let mut wanted = vec![
             conditions::network(announced),
             conditions::pressure(&snapshot, clock::wall()),
         ];
+        let subnet = conditions::subnet(&snapshot);
+        if subnet.is_true || reporter.has_written(subnet.kind) {
+            wanted.push(subnet);
+        }
         let reported = reporter
             .write(wanted, announced && snapshot.inventoried)
             .await;
@@ -78,6 +82,10 @@ struct Reporter {
 }
 
 impl Reporter {
+    fn has_written(&self, kind: &str) -> bool {
+        self.written.iter().any(|(last, _)| last.kind == kind)
+    }
+
     async fn write(&mut self, wanted: Vec<Condition>, serving: bool) -> Result<(), kube::Error> {
         let now = clock::wall_rfc3339();
         for condition in wanted {
@@ -101,7 +109,7 @@ impl Reporter {
                     .patch_status(&self.node, &parameters, &patch)
                     .await?;
             }
-            if self.settings.events && news && kind == conditions::ADDRESS_PRESSURE {
+            if self.settings.events && news && kind != conditions::NETWORK_UNAVAILABLE {
                 self.send_event(&condition, &now).await?;
             }
             self.written.retain(|(last, _)| last.kind != kind);

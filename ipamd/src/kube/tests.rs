@@ -3,7 +3,18 @@
 use kube::core::Status;
 use serde_json::{Value, json};
 
-use super::{node::LEAVING, *};
+use super::{
+    node::{LEAVING, schedulable},
+    *,
+};
+
+fn word() -> Word {
+    Word::new(None)
+}
+
+fn accepts(state: Option<NodeState>) -> Option<bool> {
+    state.map(|state| state.schedulable)
+}
 
 fn node(metadata: Value, spec: Value) -> OwnNode {
     // With a status, as servers send it: it must not matter.
@@ -57,10 +68,10 @@ fn a_node_under_deletion_takes_no_pods() {
 
 #[test]
 fn only_changes_are_told() {
-    let mut word = Word::default();
+    let mut word = word();
     let mut say = |unschedulable| {
         let spec = json!({ "unschedulable": unschedulable });
-        word.take(Ok(Event::Apply(node(json!({ "name": "n" }), spec))))
+        accepts(word.take(Ok(Event::Apply(node(json!({ "name": "n" }), spec)))))
     };
     let told = [false, true, true, false, false].map(&mut say);
     assert_eq!(told, [None, Some(false), None, Some(true), None]);
@@ -68,9 +79,12 @@ fn only_changes_are_told() {
 
 #[test]
 fn an_error_or_an_empty_list_changes_nothing() {
-    let mut word = Word::default();
+    let mut word = word();
     let cordoned = node(json!({ "name": "n" }), json!({ "unschedulable": true }));
-    assert_eq!(word.take(Ok(Event::InitApply(cordoned))), Some(false));
+    assert_eq!(
+        accepts(word.take(Ok(Event::InitApply(cordoned)))),
+        Some(false)
+    );
     for event in [
         failed(500),
         failed(410),
@@ -80,20 +94,20 @@ fn an_error_or_an_empty_list_changes_nothing() {
         assert_eq!(word.take(event), None);
     }
     let open = node(json!({ "name": "n" }), json!({}));
-    assert_eq!(word.take(Ok(Event::InitApply(open))), Some(true));
+    assert_eq!(accepts(word.take(Ok(Event::InitApply(open)))), Some(true));
 }
 
 #[test]
 fn a_deleted_node_is_not_warmed_and_a_new_one_is() {
-    let mut word = Word::default();
+    let mut word = word();
     let open = || node(json!({ "name": "n" }), json!({}));
-    assert_eq!(word.take(Ok(Event::Delete(open()))), Some(false));
-    assert_eq!(word.take(Ok(Event::Apply(open()))), Some(true));
+    assert_eq!(accepts(word.take(Ok(Event::Delete(open())))), Some(false));
+    assert_eq!(accepts(word.take(Ok(Event::Apply(open())))), Some(true));
 }
 
 #[test]
 fn an_outage_is_logged_once_and_a_watch_gap_is_not_an_outage() {
-    let mut word = Word::default();
+    let mut word = word();
     word.take(failed(410));
     assert!(!word.away);
     word.take(failed(503));
@@ -101,4 +115,29 @@ fn an_outage_is_logged_once_and_a_watch_gap_is_not_an_outage() {
     assert!(word.away);
     word.take(Ok(Event::InitDone));
     assert!(!word.away);
+}
+
+#[test]
+fn the_name_of_the_eni_config_outlives_the_api_server() {
+    let mut word = Word::new(Some(EniConfigKeys::default()));
+    let named = |name: Option<&str>| {
+        let labels = name.map(|name| json!({ "k8s.amazonaws.com/eniConfig": name }));
+        node(json!({ "name": "n", "labels": labels }), json!({}))
+    };
+    let name = |state: Option<NodeState>| state.and_then(|state| state.eni_config);
+    assert_eq!(name(word.take(failed(503))), None, "not the default one");
+    let first = word.take(Ok(Event::InitApply(named(Some("a")))));
+    assert_eq!(name(first).as_deref(), Some("a"));
+    for event in [failed(500), Ok(Event::Init), Ok(Event::InitDone)] {
+        assert_eq!(word.take(event), None);
+    }
+    assert_eq!(word.state.eni_config.as_deref(), Some("a"));
+    let gone = word.take(Ok(Event::Delete(named(None))));
+    assert_eq!(
+        name(gone).as_deref(),
+        Some("a"),
+        "the object is gone, not its meaning"
+    );
+    let unnamed = word.take(Ok(Event::Apply(named(None))));
+    assert_eq!(name(unnamed).as_deref(), Some("default"));
 }

@@ -47,13 +47,10 @@ pub struct Texts {
 }
 
 impl Identity {
-    /// Where the pool creates ENIs: in the primary ENI's subnet, with its security groups.
+    /// Where the pool creates ENIs unless a setting says otherwise: in the primary ENI's subnet.
     #[must_use]
     pub fn placement(&self) -> Placement {
-        Placement {
-            subnet: self.subnet.clone(),
-            security_groups: self.security_groups.clone(),
-        }
+        Placement::like_primary(self.subnet.clone())
     }
 
     /// Parses the texts.

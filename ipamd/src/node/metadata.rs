@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aws_config::{imds::Client, provider_config::ProviderConfig};
 use ipnet::Ipv4Net;
-use planner::Mac;
+use planner::{Mac, SecurityGroupId};
 use proto::error_chain::chain;
 
 use super::{
@@ -60,6 +60,19 @@ impl Metadata {
     pub async fn vpc_blocks(&self, mac: Mac) -> Result<Vec<Ipv4Net>, MetadataError> {
         let key = format!("/latest/meta-data/network/interfaces/macs/{mac}/vpc-ipv4-cidr-blocks");
         identity::blocks(&key, &self.text(&key).await?)
+    }
+
+    /// The security groups of the ENI with this MAC address.
+    ///
+    /// # Errors
+    /// [`MetadataError`] names the key.
+    pub async fn security_groups(&self, mac: Mac) -> Result<Vec<SecurityGroupId>, MetadataError> {
+        let key = format!("/latest/meta-data/network/interfaces/macs/{mac}/security-group-ids");
+        let text = self.text(&key).await?;
+        let lines = text
+            .lines()
+            .map(|line| SecurityGroupId(line.trim().to_owned()));
+        Ok(lines.collect())
     }
 
     /// The availability zone of the instance.

@@ -10,8 +10,9 @@ mod intents;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use planner::{
-    Answer, Command, EniId, EniIndex, Event, Failure, HostClaim, Mono, Observed, Obstacle, Op,
-    Planner, Pod, Refusal, Sandbox, Ticket, command::ConfigureEni,
+    Answer, Command, EniClass, EniId, EniIndex, Event, Failure, HostClaim, Mono, Observed,
+    Obstacle, Op, Planner, Pod, Refusal, Sandbox, Ticket, command::ConfigureEni,
+    placement::SubnetList,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -145,6 +146,16 @@ impl Pool {
     }
 }
 
+/// What a restarted daemon needs of the pool, in addition to its sandboxes.
+#[derive(Debug)]
+pub struct Kept {
+    pub enis: watch::Receiver<Vec<Observed>>,
+    /// What EC2 last said about subnets.
+    pub subnets: watch::Receiver<SubnetList>,
+    /// The last known class of the node's ENIs. `None` until it changes.
+    pub class: watch::Receiver<Option<EniClass>>,
+}
+
 /// The task's own side: planner, effects, and pending answers.
 pub struct Driver<H> {
     planner: Planner,
@@ -162,6 +173,10 @@ pub struct Driver<H> {
     history: Option<Arc<History>>,
     /// The pool's ENIs, for the checkpoint.
     enis: watch::Sender<Vec<Observed>>,
+    /// What EC2 said about subnets, for the checkpoint.
+    subnets: watch::Sender<SubnetList>,
+    /// The last known class of the node's ENIs, for the checkpoint.
+    class: watch::Sender<Option<EniClass>>,
     changes: watch::Sender<()>,
     /// The number of addresses that EC2 does not confirm, as last logged.
     quarantined: u32,
@@ -208,6 +223,8 @@ impl<H: EniHost> Driver<H> {
             journal: None,
             history: None,
             enis: watch::Sender::default(),
+            subnets: watch::Sender::default(),
+            class: watch::Sender::default(),
             changes,
             quarantined: 0,
             claimed: 0,
@@ -235,10 +252,14 @@ impl<H: EniHost> Driver<H> {
         }
     }
 
-    /// The pool's attached ENIs with their addresses, whenever they change.
+    /// What a restarted daemon needs, whenever it changes.
     #[must_use]
-    pub fn enis(&self) -> watch::Receiver<Vec<Observed>> {
-        self.enis.subscribe()
+    pub fn kept(&self) -> Kept {
+        Kept {
+            enis: self.enis.subscribe(),
+            subnets: self.subnets.subscribe(),
+            class: self.class.subscribe(),
+        }
     }
 
     /// Runs until the daemon sends [`Event::Node`] with `stopping` and drops the task.
@@ -297,8 +318,16 @@ impl<H: EniHost> Driver<H> {
         // Only these change the node's ENIs; an ADD or DEL need not pay for the comparison.
         let changes_enis = matches!(
             event,
-            Event::Answered { .. } | Event::Inventory(_) | Event::Restore(_)
+            Event::Answered { .. } | Event::Inventory(_) | Event::Restore(_) | Event::Class(_)
         );
+        match &event {
+            Event::Answered {
+                result: Ok(Answer::Subnets(list)),
+                ..
+            } => drop(self.subnets.send_replace(list.clone())),
+            Event::Class(Ok(class)) => drop(self.class.send_replace(Some(class.clone()))),
+            _ => {}
+        }
         let mut commands = self.planner.on(event, now);
         let due = self.planner.next_deadline().is_some_and(|at| at <= now);
         if due {
@@ -483,12 +512,14 @@ fn op_of(command: &Command) -> Op {
         Command::CreateEni { op, .. }
         | Command::AttachEni { op, .. }
         | Command::DeleteOnTermination { op, .. }
+        | Command::SetGroups { op, .. }
         | Command::Assign { op, .. }
         | Command::Unassign { op, .. }
         | Command::DeconfigureEni { op, .. }
         | Command::DetachEni { op, .. }
         | Command::DeleteEni { op, .. }
-        | Command::Describe { op } => *op,
+        | Command::Describe { op }
+        | Command::DescribeSubnets { op, .. } => *op,
         Command::ConfigureEni(eni) => eni.op,
         Command::Grant { .. } | Command::GrantAgain { .. } | Command::Refuse { .. } => {
             unreachable!("answers to pods carry no op")

@@ -42,6 +42,7 @@ pub fn observed(pool: &Snapshot) -> Vec<Observed> {
             mac: eni.mac?,
             subnet: eni.subnet.clone(),
             subnet_cidr: eni.subnet_cidr,
+            security_groups: eni.security_groups.clone(),
             primary: eni.primary_address?,
             addresses: singles.map(|view| view.address).collect(),
             prefixes: eni.prefixes.iter().copied().filter(whole).collect(),

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use planner::{
     HostClaim, Mono, Pod, Sandbox, Snapshot,
-    snapshot::{AddressState, AddressView, CallView, EniView, RefusedView, Verdict, WaitingView},
+    placement::Closed,
+    snapshot::{
+        AddressState, AddressView, CallView, EniView, PlacesView, RefusedView, Verdict, WaitingView,
+    },
 };
 use proto::v1;
 
@@ -47,6 +50,32 @@ pub fn to_wire(
             .iter()
             .map(|view| refused(view, pool.at))
             .collect(),
+        places: Some(places(&pool.places)),
+    }
+}
+
+fn places(view: &PlacesView) -> v1::Places {
+    let none = view.none.as_ref();
+    v1::Places {
+        class: view.class.clone(),
+        subnets: view.open.iter().map(ToString::to_string).collect(),
+        none: none.map(|none| none.why.clone()).unwrap_or_default(),
+        remedy: none.map(|none| none.remedy.clone()).unwrap_or_default(),
+        unlisted: view.unlisted.clone().unwrap_or_default(),
+    }
+}
+
+/// What an ENI that gets no more pods waits for, and why.
+fn closed(eni: &EniView) -> String {
+    let why = match eni.closed {
+        None => return String::new(),
+        Some(Closed::Primary) => return "serves no pods: custom networking".to_owned(),
+        Some(Closed::Excluded) => "a tag excludes its subnet",
+        Some(Closed::OtherClass) => "the node's ENIConfig has another subnet or other groups",
+    };
+    match eni.primary {
+        true => format!("serves no more pods: {why}"),
+        false => format!("leaves with its pods: {why}"),
     }
 }
 
@@ -80,6 +109,7 @@ fn totals(pool: &Snapshot) -> v1::Totals {
         releasing: totals.releasing,
         prefixes: totals.prefixes,
         incoming: totals.incoming,
+        withheld: totals.withheld,
     }
 }
 
@@ -134,7 +164,10 @@ fn obstacles(pool: &Snapshot) -> Vec<v1::Obstacle> {
         let fragmented = gate
             .fragmented_for
             .map(|wait| obstacle(format!("{name} has no free /28"), wait));
-        exhausted.into_iter().chain(fragmented)
+        let refused = gate
+            .refused_for
+            .map(|wait| obstacle(format!("EC2 refuses ENIs in {name}"), wait));
+        exhausted.into_iter().chain(fragmented).chain(refused)
     });
     throttled.into_iter().chain(subnets).collect()
 }
@@ -168,6 +201,7 @@ fn eni(eni: &EniView, now: Mono) -> v1::Eni {
         state_ms: age(eni.phase_since, now),
         missing: eni.missing,
         prefixes: eni.prefixes.iter().map(ToString::to_string).collect(),
+        closed: closed(eni),
     }
 }
 

@@ -27,10 +27,7 @@ mod tests {
         Planner::new(
             Config::default(),
             instance,
-            planner::Placement {
-                subnet: "subnet-1".into(),
-                security_groups: vec![],
-            },
+            planner::Placement::like_primary("subnet-1".into()),
             1,
         )
         .snapshot(Mono::ZERO)
@@ -52,10 +49,7 @@ mod tests {
         let mut planner = Planner::new(
             Config::default(),
             instance,
-            planner::Placement {
-                subnet: "subnet-1".into(),
-                security_groups: vec![],
-            },
+            planner::Placement::like_primary("subnet-1".into()),
             1,
         );
         let stopping = Event::Node {

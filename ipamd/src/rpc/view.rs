@@ -30,6 +30,8 @@ pub struct View {
     pub obstacles: Vec<v1::Obstacle>,
     /// EC2 actions whose last try was refused.
     pub refused: Vec<v1::RefusedAction>,
+    /// Where new ENIs are created; not available from a state file.
+    pub places: Option<v1::Places>,
     pub enis: Vec<Eni>,
     /// ENIs attached to this instance that the pool does not manage.
     pub unmanaged: Vec<String>,
@@ -74,6 +76,8 @@ pub struct Eni {
     pub subnet: String,
     /// EC2 does not list it as attached and ours.
     pub missing: bool,
+    /// Why no new pod gets an address of it; empty if pods do.
+    pub closed: String,
     pub prefixes: Vec<String>,
     pub addresses: Vec<Address>,
 }
@@ -115,6 +119,7 @@ impl From<v1::Snapshot> for View {
             calls: wire.calls,
             obstacles: wire.obstacles,
             refused: wire.refused,
+            places: wire.places,
             enis: wire.enis.into_iter().map(Eni::from).collect(),
             unmanaged: wire.unmanaged,
             cordoned: wire.cordoned,
@@ -149,6 +154,7 @@ impl From<v1::Eni> for Eni {
             mac: mac(&wire.mac),
             subnet: wire.subnet,
             missing,
+            closed: wire.closed,
             prefixes: wire.prefixes,
             addresses: wire
                 .addresses

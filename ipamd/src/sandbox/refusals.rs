@@ -3,7 +3,7 @@
 use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use datapath::pod::PodLink;
-use planner::{Family, Sandbox};
+use planner::{Family, Sandbox, placement::NoClass};
 use proto::{error_chain::chain, refusal::Refusal, v1::Reason};
 
 use super::egress_leases::CAPACITY;
@@ -46,9 +46,10 @@ pub fn of_pool(refused: planner::Refusal) -> Refusal {
         ),
         P::Exhausted { retry_in, .. } => (
             Reason::SubnetExhausted,
-            "free addresses in the subnet, or use nodes in another subnet".into(),
+            "free addresses in the subnet, or let the node use other subnets (docs/pod-subnets.md)".into(),
             Some(retry_in),
         ),
+        P::NoSubnet(NoClass { remedy, .. }) => (Reason::NoSubnet, remedy.into(), Some(SOON)),
         P::Throttled { retry_in } => (
             Reason::Ec2Throttled,
             "find out what uses the account's EC2 request budget".into(),

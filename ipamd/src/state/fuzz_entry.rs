@@ -41,6 +41,13 @@ fn texts(bytes: &[u8]) {
     if let Some(enis) = schema::to_enis(text) {
         assert!(schema::to_enis(&schema::of_enis(&enis)).is_some());
     }
+    if let Some(list) = schema::to_subnets(text) {
+        assert_eq!(schema::to_subnets(&schema::of_subnets(&list)), Some(list));
+    }
+    if let Some(class) = schema::to_class(text) {
+        let written = schema::of_class(&class).expect("it names its subnets");
+        assert_eq!(schema::to_class(&written), Some(class));
+    }
     if let Some(me) = schema::to_identity(text) {
         assert_eq!(schema::to_identity(&schema::of_identity(&me)), Some(me));
     }

@@ -19,7 +19,9 @@ use std::{
 
 use ipnet::Ipv4Net;
 use nettypes::Asked;
-use planner::{Demand, EniId, EniIndex, Mac, Mono, Observed, Pod, Sandbox};
+use planner::{
+    Demand, EniClass, EniId, EniIndex, Mac, Mono, Observed, Pod, Sandbox, placement::SubnetList,
+};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use self::attempts::{FATAL, Lock};
@@ -36,6 +38,9 @@ const IDENTITY: &str = "identity";
 const ENIS: &str = "enis";
 const VPC_BLOCKS: &str = "vpc_blocks";
 const DEMAND: &str = "demand";
+const SUBNETS: &str = "subnets";
+/// The class of the node's ENIConfig.
+const CLASS: &str = "eni_config";
 
 /// The database's cache in bytes: a full node's records. The library's default is 1 GiB.
 const CACHE: usize = 1 << 20;
@@ -86,6 +91,10 @@ pub struct Contents {
     pub enis: Vec<Observed>,
     /// The learned demand of pods, in boot time.
     pub demand: Option<Demand>,
+    /// What EC2 said about subnets.
+    pub subnets: SubnetList,
+    /// The class of the node's ENIConfig, if one was known in this boot.
+    pub class: Option<EniClass>,
     /// ClientTokens of ENIs that were being created or attached: each may or may not exist now.
     pub intents: Vec<String>,
 }
@@ -282,6 +291,25 @@ impl Store {
         self.remember(DEMAND, &schema::of_demand(demand))
     }
 
+    /// Records what EC2 said about subnets.
+    ///
+    /// # Errors
+    /// The database's error. Nothing has changed.
+    pub fn remember_subnets(&self, list: &SubnetList) -> Result<(), StoreError> {
+        self.remember(SUBNETS, &schema::of_subnets(list))
+    }
+
+    /// Records the class of the node's ENIConfig.
+    ///
+    /// # Errors
+    /// The database's error. Nothing has changed.
+    pub fn remember_class(&self, class: &EniClass) -> Result<(), StoreError> {
+        match schema::of_class(class) {
+            Some(text) => self.remember(CLASS, &text),
+            None => Ok(()),
+        }
+    }
+
     fn remember(&self, what: &str, text: &str) -> Result<(), StoreError> {
         self.change("note in", |transaction| {
             transaction.open_table(ABOUT)?.insert(what, text)?;
@@ -448,6 +476,11 @@ fn read(database: &Database) -> Result<Option<Contents>, redb::Error> {
         .and_then(schema::to_nets)
         .unwrap_or_default();
     contents.demand = noted(DEMAND)?.as_deref().and_then(schema::to_demand);
+    contents.class = noted(CLASS)?.as_deref().and_then(schema::to_class);
+    contents.subnets = noted(SUBNETS)?
+        .as_deref()
+        .and_then(schema::to_subnets)
+        .unwrap_or_default();
     contents.enis = noted(ENIS)?
         .as_deref()
         .and_then(schema::to_enis)

@@ -165,6 +165,8 @@ fn describe(command: &Command) -> Option<String> {
         Command::DetachEni { eni, .. } => format!("detach {eni}"),
         Command::DeleteEni { eni, .. } => format!("delete {eni}"),
         Command::Describe { .. } => "list the attached ENIs".to_owned(),
+        Command::DescribeSubnets { .. } => "list the subnets".to_owned(),
+        Command::SetGroups { eni, .. } => format!("change the security groups of {eni}"),
         Command::Grant { .. } | Command::GrantAgain { .. } | Command::Refuse { .. } => {
             return None;
         }

@@ -4,7 +4,7 @@
 //! supports them, and the node with pods that exist only for the test. The daemon may be dead or may never have started; checks that need it are then skipped, and reported
 //! as skipped.
 //!
-//! May use `config`, `ec2`, `host`, `install`, `node`, `rpc`, `runtime` and `state`. Must not know the command line.
+//! May use `config`, `ec2`, `host`, `install`, `kube`, `node`, `rpc`, `runtime` and `state`. Must not know the command line.
 
 pub mod bundle;
 mod cloud;
@@ -14,6 +14,7 @@ mod files;
 mod kernel;
 mod metadata;
 mod neighbours;
+mod pod_subnets;
 mod probe;
 mod settings;
 

@@ -47,6 +47,7 @@ pub fn view(contents: &Contents, now: Mono) -> View {
         calls: Vec::new(),
         obstacles: Vec::new(),
         refused: Vec::new(),
+        places: None,
         enis,
         unmanaged: Vec::new(),
         cordoned: false,
@@ -90,6 +91,7 @@ fn known(eni: &Observed, contents: &Contents, now: Mono) -> Eni {
         mac: eni.mac.to_string(),
         subnet: eni.subnet.to_string(),
         missing: false,
+        closed: String::new(),
         prefixes: eni.prefixes.iter().map(ToString::to_string).collect(),
         addresses: addresses.collect(),
     }
@@ -126,6 +128,7 @@ fn stray(id: &str, addresses: Vec<Address>) -> Eni {
         mac: String::new(),
         subnet: String::new(),
         missing: true,
+        closed: String::new(),
         prefixes: Vec::new(),
         addresses,
     }

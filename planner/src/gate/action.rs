@@ -8,6 +8,7 @@ pub enum Action {
     Create,
     Attach,
     Modify,
+    Regroup,
     Configure,
     Assign,
     Unassign,
@@ -15,6 +16,7 @@ pub enum Action {
     Detach,
     Delete,
     Describe,
+    Subnets,
 }
 
 impl Action {
@@ -41,7 +43,7 @@ impl Action {
         match self {
             Self::Create => "CreateNetworkInterface",
             Self::Attach => "AttachNetworkInterface",
-            Self::Modify => "ModifyNetworkInterfaceAttribute",
+            Self::Modify | Self::Regroup => "ModifyNetworkInterfaceAttribute",
             Self::Configure => "configuring the interface",
             Self::Assign => "AssignPrivateIpAddresses",
             Self::Unassign => "UnassignPrivateIpAddresses",
@@ -49,6 +51,7 @@ impl Action {
             Self::Detach => "DetachNetworkInterface",
             Self::Delete => "DeleteNetworkInterface",
             Self::Describe => "DescribeNetworkInterfaces",
+            Self::Subnets => "DescribeSubnets",
         }
     }
 }

@@ -12,6 +12,7 @@ use nettypes::{EniIndex, Mac};
 use super::{
     names::{AttachmentId, EniId, Op, Pod, Sandbox, SecurityGroupId, SubnetId, Ticket},
     obstacle::Obstacle,
+    placement::{Inquiry, NoClass},
 };
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,12 @@ pub enum Command {
         eni: EniId,
         attachment: AttachmentId,
     },
+    /// ModifyNetworkInterfaceAttribute: the ENI gets these security groups.
+    SetGroups {
+        op: Op,
+        eni: EniId,
+        groups: Vec<SecurityGroupId>,
+    },
     /// On the host: wait for the link with `mac`, then set up its address, table, rule and mark chain.
     ConfigureEni(Box<ConfigureEni>),
     /// AssignPrivateIpAddresses or AssignIpv6Addresses, by count.
@@ -86,24 +93,25 @@ pub enum Command {
     DeleteEni { op: Op, eni: EniId },
     /// DescribeNetworkInterfaces for this node, because our state may be wrong.
     Describe { op: Op },
+    /// DescribeSubnets, and DescribeRouteTables if there is a choice. Without `at_once`, no ENI waits for it: it is one
+    /// call, and route tables may follow with the next list.
+    DescribeSubnets {
+        op: Op,
+        inquiry: Inquiry,
+        at_once: bool,
+    },
 }
 
 /// An ENI that is to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EniSpec {
     pub subnet: SubnetId,
-    pub security_groups: Vec<SecurityGroupId>,
+    /// `None`: those of the primary ENI.
+    pub security_groups: Option<Vec<SecurityGroupId>>,
     /// The network card that it will be attached to.
     pub card: u16,
     /// The pod addresses that it gets when it is created.
     pub amount: Amount,
-}
-
-/// Where new ENIs are created.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placement {
-    pub subnet: SubnetId,
-    pub security_groups: Vec<SecurityGroupId>,
 }
 
 /// What the host needs in order to bring an ENI up.
@@ -129,7 +137,9 @@ impl Command {
             Self::Refuse { .. } => "Refuse",
             Self::CreateEni { .. } => "CreateNetworkInterface",
             Self::AttachEni { .. } => "AttachNetworkInterface",
-            Self::DeleteOnTermination { .. } => "ModifyNetworkInterfaceAttribute",
+            Self::DeleteOnTermination { .. } | Self::SetGroups { .. } => {
+                "ModifyNetworkInterfaceAttribute"
+            }
             Self::ConfigureEni(_) => "ConfigureEni",
             Self::Assign {
                 amount: Amount::Ipv6Prefixes(_),
@@ -148,6 +158,7 @@ impl Command {
             Self::DetachEni { .. } => "DetachNetworkInterface",
             Self::DeleteEni { .. } => "DeleteNetworkInterface",
             Self::Describe { .. } => "DescribeNetworkInterfaces",
+            Self::DescribeSubnets { .. } => "DescribeSubnets",
         }
     }
 
@@ -159,13 +170,17 @@ impl Command {
             | Self::GrantAgain { eni, .. }
             | Self::AttachEni { eni, .. }
             | Self::DeleteOnTermination { eni, .. }
+            | Self::SetGroups { eni, .. }
             | Self::Assign { eni, .. }
             | Self::Unassign { eni, .. }
             | Self::DeconfigureEni { eni, .. }
             | Self::DetachEni { eni, .. }
             | Self::DeleteEni { eni, .. } => Some(eni),
             Self::ConfigureEni(configure) => Some(&configure.eni),
-            Self::Refuse { .. } | Self::CreateEni { .. } | Self::Describe { .. } => None,
+            Self::Refuse { .. }
+            | Self::CreateEni { .. }
+            | Self::Describe { .. }
+            | Self::DescribeSubnets { .. } => None,
         }
     }
 }
@@ -182,6 +197,10 @@ impl fmt::Display for Command {
                 write!(f, " in {} with {}", spec.subnet, spec.amount)
             }
             Self::AttachEni { card, device, .. } => write!(f, " as card {card}, device {device}"),
+            Self::SetGroups { groups, .. } => {
+                let shown: Vec<_> = groups.iter().map(ToString::to_string).collect();
+                write!(f, ": groups {}", shown.join(", "))
+            }
             Self::Assign { amount, .. } => write!(f, ": {amount}"),
             Self::Unassign {
                 addresses,
@@ -232,12 +251,15 @@ pub enum Refusal {
     Fixed,
     /// An earlier request for the same sandbox is not finished.
     Wiring { waited: Duration },
-    /// The subnet has no free address. EC2 is asked again after `retry_in`.
+    /// The subnet has no free address. EC2 is asked again after `retry_in`. Nor do `others` give addresses.
     Exhausted {
         subnet: SubnetId,
+        others: usize,
         since: Duration,
         retry_in: Duration,
     },
+    /// There is no subnet in which an ENI may be created.
+    NoSubnet(NoClass),
     /// EC2 throttles this account.
     Throttled { retry_in: Duration },
     /// IAM denies an action that growth needs, for this reason if EC2 tells it.
@@ -290,14 +312,23 @@ impl fmt::Display for Refusal {
             ),
             Self::Exhausted {
                 subnet,
+                others,
                 since,
                 retry_in,
-            } => write!(
-                f,
-                "subnet {subnet} has had no free address for {} s; {}",
-                since.as_secs(),
-                next_call(*retry_in)
-            ),
+            } => {
+                let also = match others {
+                    0 => String::new(),
+                    1 => ", and the other subnet gives none either".to_owned(),
+                    n => format!(", and {n} other subnets give none either"),
+                };
+                write!(
+                    f,
+                    "subnet {subnet} has had no free address for {} s{also}; {}",
+                    since.as_secs(),
+                    next_call(*retry_in)
+                )
+            }
+            Self::NoSubnet(NoClass { why, .. }) => write!(f, "no ENI can be created: {why}"),
             Self::Throttled { retry_in } => write!(
                 f,
                 "EC2 throttles this account; {}",

@@ -9,7 +9,10 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use nettypes::Mac;
 
-use super::names::{AttachmentId, EniId, Op, Pod, Sandbox, SubnetId, Ticket};
+use super::{
+    names::{AttachmentId, EniId, Op, Pod, Sandbox, SecurityGroupId, SubnetId, Ticket},
+    placement::{EniClass, NoClass, SubnetList},
+};
 use crate::{demand::Demand, time::Mono};
 
 #[derive(Clone, Debug)]
@@ -43,6 +46,8 @@ pub enum Event {
     EniLinkGone { mac: Mac },
     /// All addresses that the host keeps from pods, after each change. Where two overlap, the first one counts.
     HostClaims(Vec<(IpNet, HostClaim)>),
+    /// What the node's ENIs are like from now on, or why that is not known.
+    Class(Result<EniClass, NoClass>),
     /// Whether the node is cordoned, and whether the daemon is shutting down.
     Node { schedulable: bool, stopping: bool },
     /// The time of [`crate::Planner::next_deadline`] has come.
@@ -72,6 +77,8 @@ pub enum Answer {
     },
     /// The answer to [`crate::Command::Describe`]: every ENI that is attached to this instance or tagged for it.
     Described(Vec<Observed>),
+    /// The answer to [`crate::Command::DescribeSubnets`].
+    Subnets(SubnetList),
     /// Done. There is nothing to report.
     Done,
 }
@@ -168,6 +175,8 @@ pub struct Observed {
     pub subnet: SubnetId,
     /// The subnet's IPv4 network. `None` if EC2 does not show the subnet, so the ENI cannot be managed.
     pub subnet_cidr: Option<Ipv4Net>,
+    /// Empty if they are not known.
+    pub security_groups: Vec<SecurityGroupId>,
     /// The ENI's own address. It is never given to a pod.
     pub primary: Ipv4Addr,
     /// Secondary addresses of the pods' family, without the primary one.

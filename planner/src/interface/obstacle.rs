@@ -21,6 +21,8 @@ pub enum Obstacle {
     /// EC2 does not answer, or the host cannot configure an ENI.
     Unreachable,
     EniLimit,
+    /// There is no subnet in which an ENI may be created.
+    NoSubnet,
     SubnetExhausted,
     Throttled,
     /// EC2 answers that it does not do what growth needs.
@@ -30,7 +32,7 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Cooling,
         Self::Growth,
         Self::Assign,
@@ -40,6 +42,7 @@ impl Obstacle {
         Self::Inventory,
         Self::Unreachable,
         Self::EniLimit,
+        Self::NoSubnet,
         Self::SubnetExhausted,
         Self::Throttled,
         Self::Refused,
@@ -60,6 +63,7 @@ impl Obstacle {
             Self::Inventory => "inventory",
             Self::Unreachable => "unreachable",
             Self::EniLimit => "eni_limit",
+            Self::NoSubnet => "no_subnet",
             Self::SubnetExhausted => "subnet_exhausted",
             Self::Throttled => "throttled",
             Self::Refused => "refused",

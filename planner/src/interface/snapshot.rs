@@ -10,7 +10,8 @@ use ipnet::{IpNet, Ipv4Net};
 use super::{
     command::Refusal,
     event::HostClaim,
-    names::{AttachmentId, EniId, Pod, Sandbox, SubnetId},
+    names::{AttachmentId, EniId, Pod, Sandbox, SecurityGroupId, SubnetId},
+    placement::{Closed, NoClass, SubnetList},
 };
 use nettypes::{EniIndex, Mac};
 
@@ -25,6 +26,7 @@ pub struct Snapshot {
     pub waiting: Vec<WaitingView>,
     pub limit: PodLimit,
     pub subnets: Vec<SubnetView>,
+    pub places: PlacesView,
     pub totals: Totals,
     pub targets: Targets,
     /// The learnt demand of the node's pods, even if it does not size the pool.
@@ -53,6 +55,8 @@ pub struct EniView {
     pub mac: Option<Mac>,
     pub subnet: SubnetId,
     pub subnet_cidr: Option<Ipv4Net>,
+    /// Empty until EC2 has reported them.
+    pub security_groups: Vec<SecurityGroupId>,
     pub primary_address: Option<Ipv4Addr>,
     pub attachment: Option<AttachmentId>,
     pub card: u16,
@@ -61,8 +65,10 @@ pub struct EniView {
     pub primary: bool,
     pub phase: Phase,
     pub phase_since: Mono,
-    /// Its free addresses can be assigned.
+    /// Pods on it have a network.
     pub usable: bool,
+    /// Why no new pod gets an address of it. Its pods keep theirs.
+    pub closed: Option<Closed>,
     /// EC2 does not list it as attached and managed.
     pub missing: bool,
     pub prefixes: Vec<IpNet>,
@@ -204,6 +210,24 @@ pub struct SubnetView {
     pub exhausted_for: Option<Duration>,
     /// The subnet has no free /28. Single addresses are requested for this long.
     pub fragmented_for: Option<Duration>,
+    /// EC2 refuses new ENIs in this subnet. The time until the next try.
+    pub refused_for: Option<Duration>,
+}
+
+/// Where new ENIs are created.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlacesView {
+    /// The origin of the class of new ENIs.
+    pub class: String,
+    /// The subnets in which ENIs may be created, best first.
+    pub open: Vec<SubnetId>,
+    /// Why there is no such subnet.
+    pub none: Option<NoClass>,
+    /// What EC2 said about subnets, and when. `None`: not since the start.
+    pub list: SubnetList,
+    pub listed_at: Option<Mono>,
+    /// Why the last try to list them failed.
+    pub unlisted: Option<String>,
 }
 
 /// The number of ENIs, and of addresses by state over all ENIs.
@@ -220,6 +244,8 @@ pub struct Totals {
     /// Addresses that the host keeps from pods, whatever their state.
     pub claimed: u32,
     pub prefixes: u32,
+    /// Free addresses of ENIs that get no more pods.
+    pub withheld: u32,
     /// Addresses that were requested and will come soon.
     pub incoming: u32,
     pub waiting: u32,
@@ -244,6 +270,7 @@ pub struct Counters {
     pub refused_pod_limit: u64,
     pub refused_empty: u64,
     pub refused_exhausted: u64,
+    pub refused_no_subnet: u64,
     pub refused_throttled: u64,
     pub refused_denied: u64,
     pub refused_by_ec2: u64,
@@ -258,6 +285,7 @@ pub struct Counters {
     pub detaches: u64,
     pub deletes: u64,
     pub describes: u64,
+    pub subnet_lists: u64,
     pub failures_throttled: u64,
     pub failures_exhausted: u64,
     pub failures_denied: u64,

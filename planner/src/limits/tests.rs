@@ -4,7 +4,7 @@ use super::*;
 use crate::limits::max_pods::{reserved_cpu, reserved_memory, subnet_addresses};
 
 fn limit(name: &str, config: &Config) -> PodLimit {
-    pod_limit(require(name).unwrap(), config)
+    pod_limit(require(name).unwrap(), config, true)
 }
 
 /// An instance as used in the reference tests: a number of ENIs with a number of addresses each.
@@ -107,7 +107,7 @@ fn every_type_follows_the_plain_formula() {
         let answer = max_pods(t, &uncapped()).unwrap();
         assert_eq!(answer.max_pods, expect, "{}", t.name);
         assert_eq!(
-            pod_limit(t, &Config::default()).addresses,
+            pod_limit(t, &Config::default(), true).addresses,
             expect - 2,
             "what is printed is what is enforced: {}",
             t.name
@@ -284,4 +284,72 @@ fn a_full_node_takes_its_enis_addresses_too() {
         ..Question::default()
     };
     assert_eq!(takes("m5.large", &ipv6), 1);
+}
+
+/// The daemon's limit and the kubelet's number are one calculation, in every way of choosing subnets. The rows are those of
+/// the modes that take ENIs from pods.
+#[test]
+fn every_mode_has_its_limit_and_max_pods_agrees_with_the_daemon() {
+    let usage = |custom_networking, prefixes, max_eni| Usage {
+        max_eni,
+        prefixes,
+        custom_networking,
+        trunk: false,
+    };
+    #[rustfmt::skip]
+    let rows = [
+        // type, usage: pod addresses, max-pods without and with the recommended cap
+        ("m5.large",   usage(false, false, None),    27,  29,  29),
+        // Custom networking, or a primary subnet that a tag excludes.
+        ("m5.large",   usage(true,  false, None),    18,  20,  20),
+        ("m5.xlarge",  usage(true,  false, None),    42,  44,  44),
+        ("t3.small",   usage(true,  false, None),     6,   8,   8),
+        ("m5.large",   usage(false, true,  None),   432, 434, 110),
+        ("m5.large",   usage(true,  true,  None),   288, 290, 110),
+        ("t3.small",   usage(true,  true,  None),    96,  98,  98),
+        // An ENI that the pool does not manage: the operator lowers MAX_ENI.
+        ("m5.large",   usage(false, false, Some(2)), 18,  20,  20),
+        ("m5.large",   usage(true,  false, Some(2)),  9,  11,  11),
+        ("m5.large",   usage(true,  false, Some(1)),  0,   2,   2),
+        // Only card 0 counts.
+        ("p4d.24xlarge", usage(false, false, None), 735, 737, 250),
+        ("p4d.24xlarge", usage(true,  false, None), 686, 688, 250),
+    ];
+    for (name, usage, addresses, uncapped, capped) in rows {
+        let kind = require(name).unwrap();
+        let question = Question {
+            usage,
+            ..Question::default()
+        };
+        let answer = max_pods(kind, &question).unwrap();
+        let case = format!("{name} {usage:?}");
+        assert_eq!(answer.uncapped, uncapped, "{case}");
+        assert_eq!(answer.max_pods, capped, "{case}");
+        let config = Config {
+            max_eni: usage.max_eni,
+            prefix_delegation: usage.prefixes,
+            ..Config::default()
+        };
+        let limit = pod_limit(kind, &config, !usage.custom_networking);
+        assert_eq!(limit.addresses, addresses, "{case}");
+    }
+}
+
+/// Both take one ENI, and a type with two ENIs has none left.
+#[test]
+fn a_trunk_and_custom_networking_together_cost_two_enis() {
+    let usage = Usage {
+        custom_networking: true,
+        trunk: true,
+        ..Usage::default()
+    };
+    let two = InstanceType {
+        trunking: Some(true),
+        ..instance(2, 10)
+    };
+    assert_eq!(pod_addresses(&two, &usage).addresses, 0);
+    assert_eq!(
+        pod_addresses(require("m5.large").unwrap(), &usage).addresses,
+        9
+    );
 }

@@ -57,8 +57,10 @@ impl Planner {
     fn succeeded(&mut self, op: Op, pending: &Pending, answer: Answer) {
         self.gates.passed(pending.action, self.now);
         let Some(key) = pending.key else {
-            if let Answer::Described(list) = answer {
-                self.described(&list, pending.sent);
+            match answer {
+                Answer::Described(list) => self.described(&list, pending.sent),
+                Answer::Subnets(list) => self.listed_subnets(list),
+                _ => {}
             }
             return;
         };
@@ -77,6 +79,7 @@ impl Planner {
             ) => self.assigned(key, op, &addresses, &prefixes),
             (Action::Unassign, Answer::Done) => self.unassigned(key, op),
             (Action::Modify, Answer::Done) => self.set_termination(key, Termination::Settled),
+            (Action::Regroup, Answer::Done) => self.regrouped(key, op),
             (Action::Configure, Answer::Done) => self.configured(key, op),
             (Action::Deconfigure, Answer::Done) => self.deconfigured(key, op),
             (Action::Detach, Answer::Done) => self.detached(key),
@@ -139,6 +142,9 @@ impl Planner {
         eni.enter(Phase::Unattached, now);
         self.take_blocks(key, &seen.addresses, &seen.prefixes);
         let prefixes = matches!(asked, Some(crate::Amount::Prefixes(_)));
+        let taken = asked.map_or(0, crate::Amount::addresses) + 1;
+        self.subnets.took(&subnet, taken);
+        self.gates.created_in(&subnet);
         self.gates.plentiful(
             &subnet,
             u32::from(self.instance.slots_per_eni()),
@@ -180,6 +186,10 @@ impl Planner {
         if let Some(eni) = self.pool.get_mut(key) {
             eni.assign_tries = 0;
         }
+        let singles = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+        let blocks = u32::try_from(prefixes.len()).unwrap_or(u32::MAX);
+        let taken = singles.saturating_add(blocks.saturating_mul(crate::limits::PREFIX_SIZE));
+        self.subnets.took(&subnet, taken);
         self.gates.plentiful(
             &subnet,
             u32::from(self.instance.slots_per_eni()),
@@ -236,7 +246,13 @@ impl Planner {
             return self.pool.remove(key, self.now);
         }
         let next = match &eni.attachment {
-            Some(_) if wanted && sound && self.may_change() && !eni.never_came_up => {
+            Some(_)
+                if wanted
+                    && sound
+                    && self.may_change()
+                    && !eni.never_came_up
+                    && eni.closed.is_none() =>
+            {
                 Phase::Configuring
             }
             Some(_) => Phase::Detaching,

@@ -7,12 +7,13 @@ impl Counters {
         match action {
             Action::Create => self.creates += 1,
             Action::Attach => self.attaches += 1,
-            Action::Modify => self.modifies += 1,
+            Action::Modify | Action::Regroup => self.modifies += 1,
             Action::Assign => self.assigns += 1,
             Action::Unassign => self.unassigns += 1,
             Action::Detach => self.detaches += 1,
             Action::Delete => self.deletes += 1,
             Action::Describe => self.describes += 1,
+            Action::Subnets => self.subnet_lists += 1,
             Action::Configure | Action::Deconfigure => {}
         }
     }
@@ -24,6 +25,7 @@ impl Counters {
                 &mut self.refused_empty
             }
             Refusal::Exhausted { .. } => &mut self.refused_exhausted,
+            Refusal::NoSubnet(_) => &mut self.refused_no_subnet,
             Refusal::Throttled { .. } => &mut self.refused_throttled,
             Refusal::Denied { .. } => &mut self.refused_denied,
             Refusal::Refused { .. } => &mut self.refused_by_ec2,

@@ -31,9 +31,18 @@ const DELETE_TRIES: u32 = 3;
 impl Planner {
     pub(super) fn failed(&mut self, op: Op, pending: &Pending, failure: &Failure) {
         self.counters.failure(&failure.class);
-        self.gates.failed(pending.action, failure, self.now);
+        let elsewhere = self.goes_elsewhere(pending, failure);
+        match &elsewhere {
+            Some(subnet) => self
+                .gates
+                .refuse_in(subnet, failure, pace::DENIED, self.now),
+            None => self.gates.failed(pending.action, failure, self.now),
+        }
         let Some(key) = pending.key else {
-            return self.describe_failed(op, failure);
+            return match pending.action {
+                Action::Subnets => self.subnets_failed(op, failure),
+                _ => self.describe_failed(op, failure),
+            };
         };
         let Some(eni) = self.pool.get_mut(key) else {
             return;
@@ -42,16 +51,17 @@ impl Planner {
             eni.op = None;
         }
         match pending.action {
-            Action::Create => self.create_failed(key, failure),
+            Action::Create => self.create_failed(key, failure, elsewhere.is_some()),
             Action::Attach => self.attach_failed(key, failure),
             Action::Configure => self.configure_failed(key),
             Action::Modify => self.modify_failed(key),
+            Action::Regroup => self.regroup_failed(key, op, failure),
             Action::Assign => self.assign_failed(key, op, failure),
             Action::Unassign => self.unassign_failed(key, op, failure),
             Action::Deconfigure => self.deconfigure_failed(key),
             Action::Detach => self.detach_failed(key, failure),
             Action::Delete => self.delete_failed(key, failure),
-            Action::Describe => {}
+            Action::Describe | Action::Subnets => {}
         }
     }
 
@@ -78,13 +88,17 @@ impl Planner {
         tries
     }
 
-    fn create_failed(&mut self, key: Key, failure: &Failure) {
+    /// `elsewhere`: only the subnet rests, and the next ENI goes to another one.
+    fn create_failed(&mut self, key: Key, failure: &Failure, elsewhere: bool) {
         if failure.class == Class::Ambiguous {
             // It may exist. With the same token the repetition returns it (ec2-and-faults §7 row 1).
             self.again(key);
             return self.doubt(key);
         }
         self.scarcity(key, failure);
+        if elsewhere {
+            return self.pool.remove(key, self.now);
+        }
         if failure.class == Class::Limit {
             self.gates.hit_limit(self.now);
             self.describe_after(Duration::ZERO);
@@ -111,9 +125,11 @@ impl Planner {
             return;
         };
         match &failure.class {
-            Class::Exhausted => self
-                .gates
-                .scarce(&subnet, u32::from(asked.slots()), self.now),
+            Class::Exhausted => {
+                self.subnets.took(&subnet, u32::MAX);
+                self.gates
+                    .scarce(&subnet, u32::from(asked.slots()), self.now)
+            }
             // In IPv4, single addresses take the place of prefixes. In IPv6 there is no alternative.
             Class::Fragmented if matches!(asked, Amount::Ipv6Prefixes(_)) => {
                 self.gates.scarce(&subnet, 1, self.now)

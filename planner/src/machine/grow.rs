@@ -51,6 +51,9 @@ impl Planner {
             return;
         }
         self.gathering = None;
+        if self.awaits_subnets() {
+            return;
+        }
         for key in self.by_fullness() {
             if need.addresses == 0 {
                 return;
@@ -95,7 +98,7 @@ impl Planner {
         let open = self
             .pool
             .iter()
-            .filter(|(_, eni)| eni.trust == Trust::Sound && !eni.leaving());
+            .filter(|(_, eni)| eni.trust == Trust::Sound && !eni.leaving() && eni.closed.is_none());
         let mut keys: Vec<_> = open
             .map(|(key, eni)| {
                 (
@@ -161,7 +164,7 @@ impl Planner {
     }
 
     /// A scarce subnet gets one call at a time, otherwise every parallel refusal would halve the next request.
-    fn probing(&self, subnet: &SubnetId) -> bool {
+    pub(super) fn probing(&self, subnet: &SubnetId) -> bool {
         self.gates.cap(subnet).is_some()
             && self
                 .pool
@@ -197,18 +200,23 @@ impl Planner {
 
     /// Plans ENIs for what is still missing. [`Planner::advance`] sends the calls, because creating is an ENI's first step.
     fn create(&mut self, mut need: Need) {
-        let subnet = self.placement.subnet.clone();
         let shut = self.gates.limit.shut(self.now) || self.gates.host.shut(self.now);
         let closed = [Action::Create, Action::Attach]
             .iter()
             .any(|action| !self.gates.open(*action, self.now));
-        if shut || closed || self.gates.exhausted(&subnet, self.now) {
+        if shut || closed {
             return;
         }
+        let class = self.class.as_ref();
+        let groups = class.map_or(None, |class| class.security_groups.clone());
         for _ in 0..self.eni_room() {
-            if need.addresses == 0 || self.probing(&subnet) {
+            if need.addresses == 0 {
                 return;
             }
+            self.note_wish();
+            let Some(subnet) = self.next_place() else {
+                return;
+            };
             let amount = self.amount(&subnet, self.instance.slots_per_eni(), need);
             let token = format!(
                 "hawser-{:016x}{:016x}",
@@ -216,8 +224,8 @@ impl Planner {
                 self.tokens.next()
             );
             let spec = EniSpec {
-                subnet: subnet.clone(),
-                security_groups: self.placement.security_groups.clone(),
+                subnet,
+                security_groups: groups.clone(),
                 card: self.instance.default_card,
                 amount,
             };
@@ -251,7 +259,7 @@ impl Planner {
 
     /// The addresses of this ENI that can be assigned soon.
     pub(super) fn incoming(&self, eni: &Eni) -> u32 {
-        if eni.trust != Trust::Sound {
+        if eni.trust != Trust::Sound || eni.closed.is_some() {
             return 0;
         }
         if eni.grantable() {

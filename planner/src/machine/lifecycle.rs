@@ -80,7 +80,12 @@ impl Planner {
                 })
             }
             Action::Delete => eni.id.clone().map(|id| Command::DeleteEni { op, eni: id }),
-            Action::Modify | Action::Assign | Action::Unassign | Action::Describe => None,
+            Action::Modify
+            | Action::Regroup
+            | Action::Assign
+            | Action::Unassign
+            | Action::Describe
+            | Action::Subnets => None,
         };
         match command {
             Some(command) => {
@@ -191,9 +196,21 @@ impl Planner {
             .map(|asked| asked.since + EXPECTED_WITHIN);
         let age = Some(eni.since + super::shrink::MIN_LIFE);
         let assign = Some(eni.assign_after);
-        [retry, termination, slow, unclear, asked, age, assign]
-            .into_iter()
-            .flatten()
+        let closed = Self::closed_deadline(eni);
+        let regroup = eni.regroup.wanted.then_some(eni.regroup.at);
+        [
+            retry,
+            termination,
+            slow,
+            unclear,
+            asked,
+            age,
+            assign,
+            closed,
+            regroup,
+        ]
+        .into_iter()
+        .flatten()
     }
 
     /// Delays the next try of an ENI's step.

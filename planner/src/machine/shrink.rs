@@ -205,6 +205,15 @@ impl Planner {
         }
     }
 
+    /// All wholly free blocks, or as many as one call takes: single addresses or prefixes.
+    pub(super) fn free_blocks(&self, key: Key) -> Vec<IpNet> {
+        let some = self.spare_blocks(key, u32::MAX, false);
+        if some.is_empty() {
+            return self.spare_blocks(key, u32::MAX, true);
+        }
+        some
+    }
+
     /// Up to `count` wholly free blocks of the pool's kind, or of the other kind.
     fn spare_blocks(&self, key: Key, count: u32, other_kind: bool) -> Vec<IpNet> {
         let Some(eni) = self.pool.get(key) else {
@@ -220,7 +229,7 @@ impl Planner {
             .collect()
     }
 
-    fn unassign(&mut self, key: Key, nets: &[IpNet], out: &mut Vec<Command>) {
+    pub(super) fn unassign(&mut self, key: Key, nets: &[IpNet], out: &mut Vec<Command>) {
         let op = self.pending(Action::Unassign, Some(key));
         let Some(eni) = self.pool.get_mut(key) else {
             return;

@@ -6,11 +6,11 @@ use crate::limits::require;
 
 /// 3 ENIs with 3 pod addresses each.
 fn t3_small(config: Config) -> Policy {
-    Policy::new(&config, require("t3.small").unwrap())
+    Policy::new(&config, require("t3.small").unwrap(), true)
 }
 
 fn p3dn(config: Config) -> Policy {
-    Policy::new(&config, require("p3dn.24xlarge").unwrap())
+    Policy::new(&config, require("p3dn.24xlarge").unwrap(), true)
 }
 
 fn ip_targets(warm: u32, minimum: u32) -> Config {

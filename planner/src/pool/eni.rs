@@ -18,8 +18,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::block::{Block, Counts, Slot};
 use crate::{
-    Amount, AttachmentId, EniId, EniIndex, EniSpec, Mac, Mono, Observed, Op, SubnetId,
-    gate::Action, snapshot::Phase,
+    Amount, AttachmentId, EniId, EniIndex, EniSpec, Mac, Mono, Observed, Op, SecurityGroupId,
+    SubnetId, gate::Action, placement::Closed, snapshot::Phase,
 };
 
 /// A new ENI usually takes one to ten seconds. If a step takes longer than this, the pool no longer counts on it and grows
@@ -41,6 +41,15 @@ pub(crate) enum Trust {
     /// The pool managed it and no longer does (`no_manage`), or another program has its link. It is left alone until it is
     /// managed again or its pods have left.
     Unmanaged,
+}
+
+/// Whether the ENI has other security groups than it should, and the call that changes them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Regroup {
+    pub wanted: bool,
+    pub op: Option<Op>,
+    pub tries: u32,
+    pub at: Mono,
 }
 
 /// What EC2 is asked to create. The token makes a repetition harmless.
@@ -69,6 +78,8 @@ pub(crate) struct Eni {
     pub mac: Option<Mac>,
     pub subnet: SubnetId,
     pub subnet_cidr: Option<Ipv4Net>,
+    /// Empty until EC2 reports them.
+    pub groups: Vec<SecurityGroupId>,
     pub address: Option<Ipv4Addr>,
     pub attachment: Option<AttachmentId>,
     pub card: u16,
@@ -77,6 +88,8 @@ pub(crate) struct Eni {
     pub primary: bool,
     /// This node created it, as its tag shows. Another program may still use what this node only adopted.
     pub created_here: bool,
+    /// Why no new pod gets an address of it, and since when. Its pods keep theirs.
+    pub closed: Option<(Closed, Mono)>,
 
     pub phase: Phase,
     pub phase_since: Mono,
@@ -106,6 +119,7 @@ pub(crate) struct Eni {
     pub assign_after: Mono,
     pub unassign: Option<Op>,
     pub termination: Termination,
+    pub regroup: Regroup,
 
     pub blocks: BTreeMap<IpNet, Block>,
     counts: Counts,
@@ -127,6 +141,7 @@ impl Eni {
             mac: None,
             subnet,
             subnet_cidr: None,
+            groups: Vec::new(),
             address: None,
             attachment: None,
             card: 0,
@@ -134,6 +149,7 @@ impl Eni {
             index: None,
             primary: false,
             created_here: false,
+            closed: None,
             phase,
             phase_since: now,
             since: now,
@@ -152,6 +168,7 @@ impl Eni {
             assign_after: Mono::ZERO,
             unassign: None,
             termination: Termination::Settled,
+            regroup: Regroup::default(),
             blocks: BTreeMap::new(),
             counts: Counts::default(),
         }
@@ -194,6 +211,9 @@ impl Eni {
         self.mac = Some(seen.mac);
         self.subnet = seen.subnet.clone();
         self.subnet_cidr = seen.subnet_cidr;
+        if !seen.security_groups.is_empty() {
+            self.groups.clone_from(&seen.security_groups);
+        }
         self.address = Some(seen.primary);
         self.created_here |= seen.tagged_ours;
         if let Some(attachment) = &seen.attached {
@@ -213,6 +233,11 @@ impl Eni {
 
     /// Whether its free addresses can be assigned (I2).
     pub(crate) fn grantable(&self) -> bool {
+        self.closed.is_none() && self.usable()
+    }
+
+    /// Whether pods on it have a network, as far as we know.
+    pub(crate) fn usable(&self) -> bool {
         self.trust == Trust::Sound
             && self.index.is_some()
             && match self.phase {
@@ -230,7 +255,7 @@ impl Eni {
         );
         let smooth =
             self.tries <= 1 && self.resolves_soon(now) && now < self.phase_since + EXPECTED_WITHIN;
-        coming && smooth && self.trust == Trust::Sound
+        coming && smooth && self.trust == Trust::Sound && self.closed.is_none()
     }
 
     /// Not suspect, or not for long: EC2's list will settle it soon.

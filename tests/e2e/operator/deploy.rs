@@ -129,10 +129,7 @@ fn eventful() -> Metrics {
     let planner = Planner::new(
         Config::default(),
         instance,
-        planner::Placement {
-            subnet: "subnet-1".into(),
-            security_groups: vec![],
-        },
+        planner::Placement::like_primary("subnet-1".into()),
         1,
     );
     metrics.pool(&planner.snapshot(Mono::from_epoch(took)));

@@ -16,7 +16,7 @@ use crate::suite::{Outcome, trials};
 
 trials!(
     case_12_negative_counts_mean_unset,
-    case_13_custom_networking_is_refused_at_start,
+    case_13_what_pods_would_miss_is_refused_at_start,
     case_44_a_proxy_carries_ec2_and_not_the_metadata_service,
     log_lines_are_plain_and_tell_the_settings_that_differ,
     what_is_not_served_is_told_in_log_metrics_inspect_and_doctor,
@@ -30,19 +30,16 @@ fn lines(log: &str, message: &str) -> Vec<Value> {
         .collect()
 }
 
-fn case_13_custom_networking_is_refused_at_start() -> Outcome {
+fn case_13_what_pods_would_miss_is_refused_at_start() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let mut node = lab.node("m5.large", &[])?;
     node.stop_daemon()?;
-    node.set("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true");
+    node.set("ENABLE_MULTI_NIC", "true");
     node.set("ENABLE_POD_ENI", "true");
     let ended = node.run_daemon(&lab.sim.ec2_endpoint())?;
     let said = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(64), "{said}");
-    for setting in [
-        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true",
-        "ENABLE_POD_ENI=true",
-    ] {
+    for setting in ["ENABLE_MULTI_NIC=true", "ENABLE_POD_ENI=true"] {
         assert!(said.contains(&format!("{setting}: not served: ")), "{said}");
     }
     Ok(())
@@ -68,7 +65,7 @@ fn what_is_not_served_is_told_in_log_metrics_inspect_and_doctor() -> Outcome {
     let settings = [
         ("ADDITIONAL_ENI_TAGS", "{\"team\": 7}"),
         ("ANNOTATE_POD_IP", "true"),
-        ("ENABLE_SUBNET_DISCOVERY", "true"),
+        ("NETWORK_POLICY_ENFORCING_MODE", "standard"),
         ("HAWSER_BLOCK_POD_IMSD", "true"),
     ];
     let node = lab.node("m5.large", &settings)?;
@@ -93,7 +90,11 @@ fn what_is_not_served_is_told_in_log_metrics_inspect_and_doctor() -> Outcome {
         "{log}"
     );
     assert_eq!(
-        told("a setting is not served", "ENABLE_SUBNET_DISCOVERY", "INFO"),
+        told(
+            "a setting is not served",
+            "NETWORK_POLICY_ENFORCING_MODE",
+            "INFO"
+        ),
         1,
         "{log}"
     );

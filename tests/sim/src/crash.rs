@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use self::scenario_steps::CHAOS;
 use crate::{
     faults::Fault,
-    scenario::{Load, Scenario, Window},
+    scenario::{Load, Places, Scenario, Window},
     state::{
         Shared,
         points::Points,
@@ -160,6 +160,7 @@ fn scenario(faults: &[Fault]) -> Scenario {
         seed: 7,
         kind: limits::lookup("t3.small").expect("the table has this type"),
         subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 24),
+        places: Places::none(),
         config: Config {
             warm_ip_target: Some(1),
             cooldown: Duration::from_secs(10),

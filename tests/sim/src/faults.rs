@@ -54,6 +54,10 @@ faults! {
     DetachStall = "detach stalls",
     /// The link of an attached ENI appears late [5].
     LinkLate = "link late",
+    /// An operator changes the tag of a subnet.
+    TagChanged = "tag changed",
+    /// An operator changes the node's ENIConfig.
+    ClassChanged = "ENIConfig changed",
     /// The host's network refuses an ENI.
     HostFails = "host refuses ENI",
     /// Wiring a pod fails.

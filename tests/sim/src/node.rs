@@ -149,7 +149,8 @@ impl Start {
                 state.seeds.next(),
             )
         });
-        let planner = Planner::new(config, kind, self.me.placement(), seed);
+        let placement = self.shared.with(|state, _| state.places.placement());
+        let planner = Planner::new(config, kind, placement, seed);
         let host = Host {
             shared: self.shared.clone(),
             generation: self.generation,
@@ -159,10 +160,24 @@ impl Start {
         let (pool, driver) = Driver::new(planner, executor.clone(), host, detached.clone(), clock);
         let serving = !restored.enis.is_empty();
         let known = restored.enis.clone();
+        let kept = driver.kept();
         drop(detached.spawn_idle(remember(
-            driver.enis(),
+            kept.enis,
             self.shared.clone(),
             self.generation,
+            |state, enis| state.noted = enis,
+        )));
+        drop(detached.spawn_idle(remember(
+            kept.subnets,
+            self.shared.clone(),
+            self.generation,
+            |state, list| state.places.noted = list,
+        )));
+        drop(detached.spawn_idle(remember(
+            kept.class,
+            self.shared.clone(),
+            self.generation,
+            |state, class| state.places.kept = class,
         )));
         let (claims, changes) = self.shared.with(|state, _| state.claims.watch());
         pool.tell(Event::HostClaims(claims)).await;
@@ -173,6 +188,7 @@ impl Start {
         }
         drop(detached.spawn_idle(pass_on(monitor, pool.clone())));
         drop(detached.spawn_idle(pass_on_claims(changes, pool.clone())));
+        drop(detached.spawn_idle(tell_class(self.shared.clone(), pool.clone())));
         drop(detached.spawn_idle(discovery::run(executor, pool.clone(), serving)));
         self.shared.with(|state, now| {
             state
@@ -198,14 +214,29 @@ async fn pass_on_claims(mut changes: mpsc::UnboundedReceiver<Told>, pool: Pool) 
     }
 }
 
-/// The store's list of ENIs, written when it changes; a dead daemon writes no more.
-async fn remember(mut enis: watch::Receiver<Vec<Observed>>, shared: Arc<Shared>, generation: u64) {
-    while enis.changed().await.is_ok() {
-        let now = enis.borrow_and_update().clone();
+/// The API server's first answer, some seconds after the start.
+async fn tell_class(shared: Arc<Shared>, pool: Pool) {
+    let after = shared.with(|state, _| state.places.told().map(|_| state.calls.millis(10, 5000)));
+    let Some(after) = after else { return };
+    sleep(after).await;
+    if let Some(class) = shared.with(|state, _| state.places.told()) {
+        pool.tell(Event::Class(Ok(class))).await;
+    }
+}
+
+/// A part of the store, written when it changes; a dead daemon writes no more.
+async fn remember<T: Clone>(
+    mut changes: watch::Receiver<T>,
+    shared: Arc<Shared>,
+    generation: u64,
+    write: fn(&mut State, T),
+) {
+    while changes.changed().await.is_ok() {
+        let now = changes.borrow_and_update().clone();
         sleep(Duration::from_millis(1)).await;
         shared.with(|state, _| {
             if state.generation == generation {
-                state.noted = now;
+                write(state, now);
             }
         });
     }

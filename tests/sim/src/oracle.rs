@@ -9,6 +9,7 @@ use vpc_sim::world::model::NetworkInterface;
 
 use crate::{
     faults::Fault,
+    scenario::Mode,
     state::{State, disturbances::Thing},
 };
 
@@ -68,6 +69,15 @@ pub fn granted(state: &mut State, sandbox: &Sandbox, address: IpAddr, eni: &EniI
         state.fail(now, "I3: no reuse within the cooldown", what);
     }
     let is_new = state.ledger.holder(address).is_none();
+    let on_primary = *eni == state.primary;
+    if is_new && on_primary && state.places.mode() == Mode::Custom {
+        let what = format!("{address} of the primary ENI for {}", sandbox.container_id);
+        state.fail(
+            now,
+            "in custom networking the primary ENI serves no pods",
+            what,
+        );
+    }
     if is_new && state.claims.keeps(address, now) {
         let what = format!("{address} for {}", sandbox.container_id);
         state.fail(now, "I2: no pod gets what the host keeps from pods", what);
@@ -103,6 +113,7 @@ fn unusable(state: &State, address: IpAddr, id: &EniId) -> Option<&'static str> 
 
 /// I5: what a mutating call would remove.
 pub fn before_call(state: &mut State, call: &Call, now: Duration) {
+    placed(state, call, now);
     let Some(target) = target(state, call) else {
         return;
     };
@@ -144,6 +155,18 @@ pub fn before_call(state: &mut State, call: &Call, now: Duration) {
     );
     if primary && !unassigns {
         state.fail(now, rule, format!("{} of the primary ENI", call.action()));
+    }
+}
+
+/// A new ENI is in a subnet that the operator wants, or wanted before.
+fn placed(state: &mut State, call: &Call, now: Duration) {
+    let Call::CreateNetworkInterface { subnet, .. } = call else {
+        return;
+    };
+    let id = vpc_sim::ids::SubnetId(subnet.0.clone());
+    if !state.places.was_wanted(&id) {
+        let rule = "an ENI is created only where the settings allow it";
+        state.fail(now, rule, format!("a Create in {subnet}"));
     }
 }
 
@@ -228,11 +251,15 @@ fn grace(state: &State) -> Duration {
 #[must_use]
 pub fn capacity(state: &State) -> usize {
     if state.scenario.is_ipv6() {
-        let limit = limits::pod_limit(state.scenario.kind, &state.scenario.config).addresses;
+        let limit = limits::pod_limit(state.scenario.kind, &state.scenario.config, true).addresses;
         let used = state.ledger.live.len() + state.ledger.granted.len();
         return usize::try_from(limit)
             .unwrap_or(usize::MAX)
             .saturating_sub(used);
+    }
+    if state.places.changed || state.places.unlisted {
+        // What the daemon knows of the subnets may be old.
+        return 0;
     }
     let slots = usize::from(state.scenario.kind.slots_per_eni());
     let attached = state.world.interfaces().filter(|eni| {
@@ -242,16 +269,20 @@ pub fn capacity(state: &State) -> usize {
     });
     let (ours, foreign): (Vec<_>, Vec<_>) =
         attached.partition(|eni| state.is_ours(eni) && !eni.requester_managed);
+    let serves = |eni: &&NetworkInterface| state.places.serves(&state.world, eni, &state.primary);
+    let (ours, closed): (Vec<_>, Vec<_>) = ours.into_iter().partition(serves);
     let cap = usize::from(state.scenario.kind.eni_cap(&state.scenario.config));
     // Slots that pods cannot use within half a minute: of attaches that hang, which have a minute, and of ENIs that
     // just disappeared, which the daemon does not know.
     let hanging = ours.iter().filter(|eni| !state.is_attached(eni)).count();
-    let room = cap.saturating_sub(foreign.len() + hanging + state.just_left);
+    let room = cap.saturating_sub(foreign.len() + hanging + state.just_left + closed.len());
     let attached = ours.iter().filter(|eni| state.is_attached(eni));
     let claimed = attached.map(|eni| claimed(state, eni)).sum::<usize>();
     let held = state.ledger.live.len() + state.ledger.resting.len() + claimed;
     let by_slots = (room * slots).saturating_sub(held);
-    let subnet = usize::try_from(state.world.available(&state.subnet)).unwrap_or(usize::MAX);
+    let places = state.places.fitting(&state.world);
+    let subnet: u128 = places.iter().map(|id| state.world.available(id)).sum();
+    let subnet = usize::try_from(subnet).unwrap_or(usize::MAX);
     // Unused addresses of our ENIs, and what the subnet can still assign beyond new ENIs' own addresses.
     let idle = ours
         .iter()

@@ -12,6 +12,7 @@ pub enum Purpose {
     Pods,
     Planner,
     Family,
+    Places,
 }
 
 impl Purpose {

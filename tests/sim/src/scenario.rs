@@ -1,4 +1,8 @@
 //! The contents of a seed: the node, its configuration, its pods, and all faults.
+//!
+//! May use `random` and `faults`. Must not know the world or the run.
+
+mod places;
 
 use std::{
     fmt,
@@ -8,6 +12,8 @@ use std::{
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use planner::{Config, Family, InstanceType, limits};
+
+pub use places::{Change, ClassPlan, Mode, Places, Taken};
 
 use crate::{faults::Fault, random::Purpose};
 use vpc_sim::random::Rng;
@@ -135,6 +141,7 @@ pub struct Scenario {
     pub seed: u64,
     pub kind: &'static InstanceType,
     pub subnet: Ipv4Net,
+    pub places: Places,
     pub config: Config,
     /// The daemon's time limit for one EC2 call.
     pub timeout: Duration,
@@ -160,6 +167,14 @@ impl Scenario {
             kind = in_ipv6(&mut config, kind);
         }
         let chaos = rng.seconds(90, 600);
+        let places = match config.family {
+            Family::V4 => Places::draw(&mut Purpose::Places.stream(seed), chaos),
+            Family::V6 => Places::none(),
+        };
+        if places.mode == Mode::Custom {
+            // The primary ENI serves no pods.
+            config.max_eni = config.max_eni.map(|most| most.max(2));
+        }
         let calm = rng.percent(8);
         let count = |rng: &mut Rng, most: u64| if calm { 0 } else { rng.below(most + 1) };
         let (deniable, strikes): (&[_], &[_]) = match config.family {
@@ -174,11 +189,13 @@ impl Scenario {
             .collect();
         sudden.sort_by_key(|(at, _)| *at);
         let cooldown = config.cooldown;
-        let limit = u64::from(limits::pod_limit(kind, &config).addresses);
+        let limit =
+            u64::from(limits::pod_limit(kind, &config, places.mode != Mode::Custom).addresses);
         Self {
             seed,
             kind,
             subnet: subnet(&mut rng),
+            places,
             config,
             timeout: rng.seconds(5, 10),
             lag: rng.seconds(1, 9),
@@ -327,6 +344,9 @@ impl fmt::Display for Scenario {
             "  {} in {}, {:?}",
             self.kind.name, self.subnet, self.config
         )?;
+        if self.places.mode != Mode::Primary {
+            writeln!(f, "  {:?}", self.places)?;
+        }
         write!(
             f,
             "  {:?}, faults until {:.0} s:",

@@ -8,6 +8,8 @@ pub mod claims;
 pub mod disturbances;
 pub mod ledger;
 pub mod lists;
+pub mod operator;
+pub mod places;
 pub mod pod_links;
 pub mod points;
 pub mod shared;

@@ -86,10 +86,7 @@ pub fn run(instance: &str, config: Config, pods: &[Stay], time: Duration, seed: 
         planner: Planner::new(
             config,
             kind,
-            planner::Placement {
-                subnet: "subnet-1".into(),
-                security_groups: vec![],
-            },
+            planner::Placement::like_primary("subnet-1".into()),
             1,
         ),
         now: Mono::ZERO,
@@ -226,7 +223,9 @@ impl Node<'_> {
             | Command::Unassign { op, .. }
             | Command::DeleteEni { op, .. } => self.answer(op, 0.2, 0.4, Answer::Done),
             Command::DetachEni { op, .. } => self.answer(op, 2.0, 20.0, Answer::Done),
-            Command::Describe { .. } => panic!("EC2 never fails here"),
+            Command::Describe { .. }
+            | Command::DescribeSubnets { .. }
+            | Command::SetGroups { .. } => panic!("EC2 never fails here"),
         }
     }
 
@@ -260,6 +259,7 @@ impl Node<'_> {
             mac: Mac::default(),
             subnet: "subnet-1".into(),
             subnet_cidr: Some("10.0.0.0/8".parse().expect("a network")),
+            security_groups: Vec::new(),
             primary: self.address(),
             addresses,
             prefixes,

@@ -67,19 +67,17 @@ fn the_manifest_of_the_aws_vpc_cni_starts_without_a_warning() {
     let told = notices(&MANIFEST);
     let kinds: BTreeSet<_> = told.iter().map(|(kind, _)| *kind).collect();
     assert_eq!(kinds, BTreeSet::from([Kind::NotServedStock]), "{told:?}");
-    for name in ["ENABLE_SUBNET_DISCOVERY", "NETWORK_POLICY_ENFORCING_MODE"] {
-        assert!(
-            told.iter().any(|(_, text)| text.starts_with(name)),
-            "{name}"
-        );
-    }
+    let name = "NETWORK_POLICY_ENFORCING_MODE";
+    assert!(
+        told.iter().any(|(_, text)| text.starts_with(name)),
+        "{told:?}"
+    );
 }
 
 #[test]
 fn what_would_give_pods_something_else_is_refused_by_its_value() {
     for (name, on, off) in [
         ("ENABLE_POD_ENI", "true", "false"),
-        ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "T", "0"),
         ("ENABLE_MULTI_NIC", "1", "f"),
         ("ENABLE_IMDS_ONLY_MODE", "TRUE", "False"),
         ("NETWORK_POLICY_ENFORCING_MODE", "Strict", "none"),

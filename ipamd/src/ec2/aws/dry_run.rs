@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use aws_sdk_ec2::{
     error::{ProvideErrorMetadata, SdkError},
-    types::{NetworkInterfaceAttachmentChanges, Tag},
+    types::{Filter, NetworkInterfaceAttachmentChanges, Tag},
 };
-use planner::SubnetId;
+use planner::{SecurityGroupId, SubnetId};
 
 use super::{Aws, CallError, failed, unreadable};
 use crate::{
@@ -143,6 +143,30 @@ impl Aws {
             Some((SubnetId::from(subnet.subnet_id()?), free))
         });
         Ok(rooms.collect())
+    }
+
+    /// The VPC of each of these security groups that exists.
+    ///
+    /// # Errors
+    /// What EC2 refuses with (`DescribeSecurityGroups` is not in the daemon's policy).
+    pub async fn vpcs_of_groups(
+        &self,
+        groups: &[SecurityGroupId],
+    ) -> Result<Vec<(SecurityGroupId, String)>, CallError> {
+        let ids = groups.iter().map(|group| group.0.clone()).collect();
+        let filter = Filter::builder().name("group-id").set_values(Some(ids));
+        let out = self
+            .client
+            .describe_security_groups()
+            .filters(filter.build())
+            .send()
+            .await
+            .map_err(|e| failed("DescribeSecurityGroups", &e))?;
+        let found = out.security_groups().iter().filter_map(|group| {
+            let id = SecurityGroupId::from(group.group_id()?);
+            Some((id, group.vpc_id()?.to_owned()))
+        });
+        Ok(found.collect())
     }
 
     /// How many network hops an answer of the metadata service survives.

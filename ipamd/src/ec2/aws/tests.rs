@@ -10,7 +10,10 @@ use aws_sdk_ec2::config::Credentials;
 use planner::Class;
 
 use super::*;
-use crate::ec2::classify::classify;
+use crate::ec2::{
+    api::{RouteTable, Subnet},
+    classify::classify,
+};
 use crate::node::http_client::http_client;
 
 /// What the server does with a request.
@@ -130,7 +133,9 @@ fn assign() -> Call {
 }
 
 const SUBNETS: &str = r#"<DescribeSubnetsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
-<requestId>r</requestId><subnetSet><item><subnetId>subnet-1</subnetId><cidrBlock>10.0.0.0/16</cidrBlock></item></subnetSet>
+<requestId>r</requestId><subnetSet><item><subnetId>subnet-1</subnetId><cidrBlock>10.0.0.0/16</cidrBlock>
+<availabilityZone>eu-west-1a</availabilityZone><availableIpAddressCount>250</availableIpAddressCount>
+<tagSet><item><key>kubernetes.io/role/cni</key><value>1</value></item></tagSet></item></subnetSet>
 </DescribeSubnetsResponse>"#;
 
 const THROTTLED: &str = r"<Response><Errors><Error><Code>RequestLimitExceeded</Code>
@@ -143,7 +148,10 @@ const INTERNAL: &str = r"<Response><Errors><Error><Code>InternalError</Code>
 async fn a_request_has_the_caller_and_the_version() {
     let (url, requests) = serve(Manner::Answer(200, SUBNETS));
     let call = Call::DescribeSubnets {
-        subnets: vec![SubnetId::from("subnet-1")],
+        filters: vec![(
+            "subnet-id".into(),
+            vec!["subnet-1".into(), "subnet-2".into()],
+        )],
     };
     let client = client(&url, Duration::from_secs(20)).await;
     let Reply::Subnets(found) = client.call(call).await.unwrap() else {
@@ -151,7 +159,13 @@ async fn a_request_has_the_caller_and_the_version() {
     };
     assert_eq!(
         found,
-        [(SubnetId::from("subnet-1"), "10.0.0.0/16".parse().unwrap())]
+        [Subnet {
+            subnet: SubnetId::from("subnet-1"),
+            cidr: "10.0.0.0/16".parse().unwrap(),
+            zone: Some("eu-west-1a".into()),
+            free: 250,
+            tags: [("kubernetes.io/role/cni".into(), "1".into())].into(),
+        }]
     );
     let Request { head, form } = requests.recv().unwrap();
     let agent = head
@@ -162,6 +176,43 @@ async fn a_request_has_the_caller_and_the_version() {
     let mut pairs = form.split('&');
     assert!(pairs.any(|pair| pair == "Action=DescribeSubnets"), "{form}");
     assert!(pairs.any(|pair| pair == "Version=2016-11-15"), "{form}");
+    assert!(
+        pairs.any(|pair| pair == "Filter.1.Value.2=subnet-2"),
+        "{form}"
+    );
+}
+
+const ROUTE_TABLES: &str = r#"<DescribeRouteTablesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">
+<requestId>r</requestId><routeTableSet><item><routeTableId>rtb-1</routeTableId><associationSet>
+<item><main>true</main><routeTableId>rtb-1</routeTableId></item></associationSet></item>
+<item><routeTableId>rtb-2</routeTableId><associationSet>
+<item><main>false</main><subnetId>subnet-1</subnetId></item></associationSet></item></routeTableSet>
+</DescribeRouteTablesResponse>"#;
+
+#[tokio::test]
+async fn route_tables_name_their_subnets() {
+    let (url, requests) = serve(Manner::Answer(200, ROUTE_TABLES));
+    let client = client(&url, Duration::from_secs(20)).await;
+    let call = Call::DescribeRouteTables {
+        vpc: "vpc-1".into(),
+    };
+    let Reply::RouteTables(found) = client.call(call).await.unwrap() else {
+        panic!("another reply")
+    };
+    let table = |id: &str, main, subnets: &[&str]| RouteTable {
+        id: id.into(),
+        main,
+        subnets: subnets.iter().map(|id| SubnetId::from(*id)).collect(),
+    };
+    assert_eq!(
+        found,
+        [
+            table("rtb-1", true, &[]),
+            table("rtb-2", false, &["subnet-1"])
+        ]
+    );
+    let Request { form, .. } = requests.recv().unwrap();
+    assert!(form.contains("Filter.1.Name=vpc-id"), "{form}");
 }
 
 /// By default, the SDK would send each of these three times, and Assign would assign three times.

@@ -41,6 +41,10 @@ fn calls() -> Vec<Call> {
             eni: eni(),
             attachment: attachment(),
         },
+        Call::SetGroups {
+            eni: eni(),
+            groups: vec![],
+        },
         Call::DetachNetworkInterface {
             attachment: attachment(),
         },
@@ -55,7 +59,10 @@ fn calls() -> Vec<Call> {
             prefixes: vec![],
         },
         Call::DescribeNetworkInterfaces { filters: vec![] },
-        Call::DescribeSubnets { subnets: vec![] },
+        Call::DescribeSubnets { filters: vec![] },
+        Call::DescribeRouteTables {
+            vpc: "vpc-1".into(),
+        },
     ]
 }
 

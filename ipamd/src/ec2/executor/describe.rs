@@ -180,10 +180,7 @@ impl Executor {
 
     /// Puts EC2's description of an ENI into the planner's terms: above all, whether the pool manages it.
     pub(super) async fn observe(&self, eni: Interface) -> Result<Observed, Failure> {
-        let (vpc, zone) = {
-            let seen = self.seen();
-            (seen.vpc.clone(), seen.zone.clone())
-        };
+        let (vpc, zone) = self.home();
         let node = Node {
             instance: &self.me.instance,
             vpc: vpc.as_deref(),
@@ -231,6 +228,7 @@ impl Executor {
             eni: eni.eni,
             mac: eni.mac,
             subnet: eni.subnet,
+            security_groups: eni.groups,
             primary: eni.primary,
             addresses: eni.secondary.into_iter().map(IpAddr::V4).collect(),
             prefixes: eni.prefixes,
@@ -266,6 +264,12 @@ impl Executor {
         }
     }
 
+    /// The VPC and the zone of the node. `None` until EC2 has told.
+    pub(super) fn home(&self) -> (Option<String>, Option<String>) {
+        let seen = self.seen();
+        (seen.vpc.clone(), seen.zone.clone())
+    }
+
     /// `None` until EC2 has told.
     pub(super) fn groups_of_primary(&self) -> Option<Vec<SecurityGroupId>> {
         self.seen().groups.clone()
@@ -294,28 +298,15 @@ impl Executor {
         if let Some(cidr) = known {
             return Ok(cidr);
         }
-        let reply = self
-            .call(Call::DescribeSubnets {
-                subnets: vec![subnet.clone()],
-            })
+        let found = self
+            .described_subnets(vec![("subnet-id", vec![subnet.0.clone()])])
             .await?;
-        let Reply::Subnets(found) = reply else {
-            return Err(unexpected(&reply));
-        };
-        let cidr = found
-            .into_iter()
-            .find(|(id, _)| id == subnet)
-            .map(|(_, cidr)| cidr);
-        let cidr = cidr.ok_or_else(|| {
+        let cidr = found.into_iter().find(|found| found.subnet == *subnet);
+        cidr.map(|found| found.cidr).ok_or_else(|| {
             let message =
                 format!("DescribeSubnets: subnet {subnet} is not visible to this account");
             Failure::new(Class::NotFound, message)
-        })?;
-        self.subnets
-            .lock()
-            .expect("no holder panics")
-            .insert(subnet.clone(), cidr);
-        Ok(cidr)
+        })
     }
 }
 

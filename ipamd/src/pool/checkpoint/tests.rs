@@ -8,8 +8,8 @@ use std::{
 };
 
 use planner::{
-    AttachmentId, Config, Demand, EniId, Event, Failure, Mac, Mono, Planner, Pod, Restored,
-    Sandbox, SubnetId, command::ConfigureEni, event::EniAttachment, limits,
+    AttachmentId, Config, Demand, EniId, Event, Failure, Mac, Mono, Observed, Planner, Pod,
+    Restored, Sandbox, SubnetId, command::ConfigureEni, event::EniAttachment, limits,
 };
 
 use super::*;
@@ -78,6 +78,7 @@ fn primary() -> Observed {
         mac: Mac([2, 0, 0, 0, 0, 1]),
         subnet: SubnetId::from("subnet-1"),
         subnet_cidr: Some("10.0.0.0/24".parse().unwrap()),
+        security_groups: Vec::new(),
         primary: Ipv4Addr::new(10, 0, 0, 4),
         addresses: (10..19).map(|n| [10, 0, 0, n].into()).collect(),
         prefixes: Vec::new(),
@@ -92,24 +93,21 @@ fn primary() -> Observed {
     }
 }
 
-async fn pool_with(restored: Restored) -> (Pool, watch::Receiver<Vec<Observed>>, Detached) {
+async fn pool_with(restored: Restored) -> (Pool, Kept, Detached) {
     let kind = limits::require("m5.large").unwrap().clone();
     let planner = Planner::new(
         Config::default(),
         kind,
-        planner::Placement {
-            subnet: "subnet-1".into(),
-            security_groups: vec![],
-        },
+        planner::Placement::like_primary("subnet-1".into()),
         1,
     );
     let clock = Clock::Runtime(Instant::now());
     let tasks = Detached::default();
     let (pool, driver) = Driver::new(planner, executor(), Willing, tasks.clone(), clock);
-    let enis = driver.enis();
+    let kept = driver.kept();
     drop(tasks.spawn_idle(driver.run()));
     pool.tell(Event::Restore(restored)).await;
-    (pool, enis, tasks)
+    (pool, kept, tasks)
 }
 
 fn size_of_five(demand: &Demand) -> f64 {
@@ -131,8 +129,8 @@ async fn the_learned_demand_survives_a_killed_daemon() {
         enis: vec![primary()],
         ..Restored::default()
     };
-    let (pool, enis, tasks) = pool_with(restored()).await;
-    let keeping = tasks.spawn_idle(keep(enis, pool.clone(), store.clone()));
+    let (pool, kept, tasks) = pool_with(restored()).await;
+    let keeping = tasks.spawn_idle(keep(kept, pool.clone(), store.clone()));
     for n in 0..5 {
         let sandbox = Sandbox {
             network: "hawser".into(),

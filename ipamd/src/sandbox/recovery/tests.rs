@@ -57,6 +57,7 @@ fn eni(addresses: &[[u8; 4]]) -> Observed {
         mac: Mac([2, 0, 0, 0, 0, 9]),
         subnet: "subnet-1".into(),
         subnet_cidr: Ipv4Net::new_assert([10, 0, 0, 0].into(), 24).into(),
+        security_groups: Vec::new(),
         primary: [10, 0, 0, 4].into(),
         addresses: addresses.iter().copied().map(IpAddr::from).collect(),
         prefixes: Vec::new(),

@@ -44,9 +44,26 @@ fn of_planner() -> Vec<P> {
         P::Wiring { waited },
         P::Exhausted {
             subnet: "subnet-0a1b2c3d".into(),
+            others: 0,
             since: Duration::from_secs(312),
             retry_in: soon,
         },
+        P::Exhausted {
+            subnet: "subnet-0a1b2c3d".into(),
+            others: 2,
+            since: Duration::from_secs(312),
+            retry_in: soon,
+        },
+        P::NoSubnet(NoClass {
+            why: "the ENIConfig \"us-west-2a\" of this node does not exist".into(),
+            remedy: "create it, or name another one in the Node's label vpc.amazonaws.com/externalEniConfig, its \
+                     annotation k8s.amazonaws.com/eniConfig or its label k8s.amazonaws.com/eniConfig"
+                .into(),
+        }),
+        P::NoSubnet(NoClass {
+            why: "subnet discovery has no usable subnet (subnet-0a1b2c3d: its tag kubernetes.io/role/cni is 0)".into(),
+            remedy: "tag a subnet of us-west-2a kubernetes.io/role/cni=1".into(),
+        }),
         P::Throttled { retry_in: soon },
         P::Denied {
             action: "ec2:CreateNetworkInterface".into(),
@@ -106,6 +123,7 @@ fn known(refusal: P) -> P {
         | P::Refused { .. }
         | P::Unreachable { .. }
         | P::EniLimit { .. }
+        | P::NoSubnet(_)
         | P::Stopping => refusal,
     }
 }

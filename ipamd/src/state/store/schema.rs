@@ -10,8 +10,10 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use nettypes::{Asked, Bandwidth, HostPort, RateLimit, Transport};
 use planner::{
-    AttachmentId, Demand, EniId, EniIndex, Mac, Mono, Observed, Pod, Sandbox, SecurityGroupId,
-    SubnetId, event::EniAttachment,
+    AttachmentId, Demand, EniClass, EniId, EniIndex, Mac, Mono, Observed, Pod, Sandbox,
+    SecurityGroupId, SubnetId,
+    event::EniAttachment,
+    placement::{Candidate, Listed, Selector, SubnetList},
 };
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +77,33 @@ struct StoredEni {
     attachment: String,
     card: u16,
     device: u16,
+    /// Absent in files of earlier releases.
+    #[serde(default)]
+    groups: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredSubnets {
+    zone: Option<String>,
+    subnets: Vec<StoredSubnet>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredSubnet {
+    subnet: String,
+    zone: Option<String>,
+    cidr: String,
+    free: u32,
+    tags: BTreeMap<String, String>,
+    route_table: Option<String>,
+}
+
+/// The class of an ENIConfig.
+#[derive(Serialize, Deserialize)]
+struct StoredClass {
+    name: String,
+    subnets: Vec<(String, u32)>,
+    groups: Option<Vec<String>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -213,6 +242,11 @@ pub fn of_enis(enis: &[Observed]) -> String {
             attachment: attachment.id.0.clone(),
             card: attachment.card,
             device: attachment.device,
+            groups: eni
+                .security_groups
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         })
     });
     text(&attached.collect::<Vec<_>>())
@@ -234,6 +268,7 @@ fn to_eni(eni: StoredEni) -> Option<Observed> {
         mac: Mac(eni.mac),
         subnet: SubnetId(eni.subnet),
         subnet_cidr: Some(eni.subnet_cidr.parse().ok()?),
+        security_groups: eni.groups.into_iter().map(SecurityGroupId).collect(),
         primary: eni.primary,
         addresses: eni.addresses,
         prefixes,
@@ -277,6 +312,75 @@ pub fn to_identity(text: &str) -> Option<Identity> {
             .into_iter()
             .map(SecurityGroupId)
             .collect(),
+    })
+}
+
+pub fn of_subnets(list: &SubnetList) -> String {
+    let stored = list.subnets.iter().map(|known| StoredSubnet {
+        subnet: known.subnet.0.clone(),
+        zone: known.zone.clone(),
+        cidr: known.cidr.to_string(),
+        free: known.free,
+        tags: known.tags.clone(),
+        route_table: known.route_table.clone(),
+    });
+    text(&StoredSubnets {
+        zone: list.zone.clone(),
+        subnets: stored.collect(),
+    })
+}
+
+pub fn to_subnets(text: &str) -> Option<SubnetList> {
+    let stored: StoredSubnets = serde_json::from_str(text).ok()?;
+    let candidate = |known: StoredSubnet| {
+        Some(Candidate {
+            subnet: SubnetId(known.subnet),
+            zone: known.zone,
+            cidr: known.cidr.parse().ok()?,
+            free: known.free,
+            tags: known.tags,
+            route_table: known.route_table,
+        })
+    };
+    Some(SubnetList {
+        zone: stored.zone,
+        subnets: stored
+            .subnets
+            .into_iter()
+            .map(candidate)
+            .collect::<Option<_>>()?,
+    })
+}
+
+/// `None` for a class that does not name its subnets.
+pub fn of_class(class: &EniClass) -> Option<String> {
+    let Selector::Listed(listed) = &class.subnets else {
+        return None;
+    };
+    let groups = class.security_groups.as_ref();
+    let names = |groups: &Vec<SecurityGroupId>| groups.iter().map(ToString::to_string).collect();
+    Some(text(&StoredClass {
+        name: class.name.clone(),
+        subnets: listed
+            .iter()
+            .map(|one| (one.subnet.0.clone(), one.weight))
+            .collect(),
+        groups: groups.map(names),
+    }))
+}
+
+pub fn to_class(text: &str) -> Option<EniClass> {
+    let stored: StoredClass = serde_json::from_str(text).ok()?;
+    let listed = stored.subnets.into_iter().map(|(subnet, weight)| Listed {
+        subnet: SubnetId(subnet),
+        weight,
+    });
+    let groups = |names: Vec<String>| names.into_iter().map(SecurityGroupId).collect();
+    Some(EniClass {
+        name: stored.name,
+        subnets: Selector::Listed(listed.collect()),
+        security_groups: stored.groups.map(groups),
+        primary_serves: false,
     })
 }
 

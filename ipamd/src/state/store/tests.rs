@@ -314,6 +314,7 @@ fn identity_and_enis_survive_reopening() {
         mac: me.mac,
         subnet: me.subnet.clone(),
         subnet_cidr: Some(me.subnet_cidr),
+        security_groups: Vec::new(),
         primary: me.address,
         addresses: vec![[10, 0, 0, 5].into()],
         prefixes: vec!["10.0.0.16/28".parse().unwrap()],

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use planner::{Snapshot, snapshot::Phase};
+use planner::{Snapshot, placement::Closed, snapshot::Phase};
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
 };
@@ -24,6 +24,8 @@ pub(super) struct Own {
     ec2_rate: GaugeVec,
     ec2_pause: GaugeVec,
     enis: IntGaugeVec,
+    closed_enis: IntGaugeVec,
+    open_subnets: IntGauge,
     addresses: IntGaugeVec,
     waiting: IntGauge,
     pod_limit: IntGauge,
@@ -60,6 +62,8 @@ impl Own {
             ec2_rate: book.rates("hawser_ec2_rate", "Calls per second that this node's limiter allows", &["action"]),
             ec2_pause: book.rates("hawser_ec2_pause_seconds", "Time until the next call is allowed after throttling", &["action"]),
             enis: book.gauges("hawser_enis", "ENIs by phase", &["phase"]),
+            closed_enis: book.gauges("hawser_closed_enis", "ENIs that get no more pods, by reason", &["reason"]),
+            open_subnets: book.gauge("hawser_open_subnets", "Subnets in which the node may create ENIs"),
             addresses: book.gauges("hawser_addresses", "Pod addresses by state", &["state"]),
             waiting: book.gauge("hawser_waiting_adds", "ADDs that wait for an address"),
             pod_limit: book.gauge("hawser_pod_limit", "Maximum number of pods with their own address"),
@@ -169,6 +173,7 @@ impl Own {
             ("cooling", t.cooling),
             ("quarantined", t.quarantined),
             ("releasing", t.releasing),
+            ("withheld", t.withheld),
         ];
         for (state, count) in by_state {
             self.addresses.with_label_values(&[state]).set(count.into());
@@ -179,6 +184,14 @@ impl Own {
                 .with_label_values(&[phase.name()])
                 .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+        for reason in Closed::ALL {
+            let closed = pool.enis.iter().filter(|eni| eni.closed == Some(reason));
+            self.closed_enis
+                .with_label_values(&[reason.name()])
+                .set(i64::try_from(closed.count()).unwrap_or(i64::MAX));
+        }
+        let open = i64::try_from(pool.places.open.len()).unwrap_or(i64::MAX);
+        self.open_subnets.set(open);
         self.waiting.set(t.waiting.into());
         self.pod_limit.set(pool.limit.addresses.into());
         self.short.set(pool.targets.short.into());

@@ -43,10 +43,7 @@ fn pool() -> Snapshot {
     let mut planner = Planner::new(
         Config::default(),
         instance,
-        planner::Placement {
-            subnet: "subnet-1".into(),
-            security_groups: vec![],
-        },
+        planner::Placement::like_primary("subnet-1".into()),
         1,
     );
     let now = Mono::from_epoch(Duration::from_secs(1));
@@ -55,6 +52,7 @@ fn pool() -> Snapshot {
         mac: Mac([2, 0, 0, 0, 0, 1]),
         subnet: "subnet-1".into(),
         subnet_cidr: Some("10.0.0.0/20".parse().expect("a CIDR")),
+        security_groups: Vec::new(),
         primary: [10, 0, 0, 4].into(),
         addresses: vec![[10, 0, 0, 5].into()],
         prefixes: vec![],

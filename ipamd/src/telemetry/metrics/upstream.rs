@@ -120,6 +120,7 @@ impl Upstream {
         let wanting = [
             "POOL_EMPTY",
             "SUBNET_EXHAUSTED",
+            "NO_SUBNET",
             "EC2_THROTTLED",
             "EC2_DENIED",
             "EC2_REFUSED",

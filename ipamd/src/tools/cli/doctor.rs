@@ -35,6 +35,7 @@ CHECKS
   clock         the node's clock agrees with the metadata service's clock
   iam           the EC2 permissions, tested one by one with dry runs
   subnets       free addresses
+  pod subnets   where new ENIs are created: tags or ENIConfig, zones, groups, routes and room
   hop limit     the hop limit of the metadata service's answers
 
 WHERE TO RUN IT

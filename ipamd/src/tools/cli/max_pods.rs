@@ -46,6 +46,7 @@ EXAMPLES
 
   The addresses that the warm settings hold, for each number of pods:
       ipamd max-pods m5.large --plan 'WARM_IP_TARGET=5, MINIMUM_IP_TARGET=10'
+      ipamd max-pods m5.large --plan 'WARM_IP_TARGET=5' --custom-networking
       ipamd max-pods m5.large --plan '8..12 pods, WARM_ENI_TARGET=1'
 
 EXPRESSIONS
@@ -116,7 +117,7 @@ pub(super) struct MaxPods {
     /// A list separated by commas. NAME=VALUE sets one of WARM_ENI_TARGET, WARM_IP_TARGET, MINIMUM_IP_TARGET and
     /// WARM_PREFIX_TARGET. 'N pods' or 'N..M pods' selects the numbers of pods; the default is all that fit. The command
     /// runs the daemon's planner in virtual time. One pod is added per hour, and each line shows the end of an hour.
-    #[arg(long, value_name = "POLICY", value_parser = Plan::parse, conflicts_with_all = ["custom_networking", "ipv6", "pod_eni", "expression", "all"])]
+    #[arg(long, value_name = "POLICY", value_parser = Plan::parse, conflicts_with_all = ["ipv6", "pod_eni", "expression", "all"])]
     plan: Option<Plan>,
 
     /// Print the calculation, and the resources that the kubelet should reserve for this number of pods
@@ -187,7 +188,12 @@ impl MaxPods {
     fn forecast(&self, plan: &Plan) -> Result<(), MaxPodsError> {
         let mut forecasts = Vec::new();
         for instance in self.instances()? {
-            forecasts.push(plan.run(instance, self.max_eni, self.prefix_delegation)?);
+            let used = plan::Used {
+                max_eni: self.max_eni,
+                prefixes: self.prefix_delegation,
+                custom_networking: self.custom_networking,
+            };
+            forecasts.push(plan.run(instance, used)?);
         }
         match self.output {
             Form::Json => output::forecasts_json(&forecasts)?,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use planner::{Family, SubnetId};
 use proto::error_chain::chain;
 
-use super::{Check, Finding, failure, warning};
+use super::{Check, Finding, failure, pod_subnets, warning};
 use crate::{
     config::Config,
     ec2::{
@@ -26,7 +26,7 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
         Ok(me) => me,
         Err(error) => {
             let why = format!("this instance is not known: {}", chain(&error));
-            return ["iam", "subnets", "hop limit"]
+            return ["iam", "subnets", "pod subnets", "hop limit"]
                 .map(|name| Check::skipped(name, why.clone()))
                 .into();
         }
@@ -38,11 +38,13 @@ pub(super) async fn checks(config: &Config) -> Vec<Check> {
         Family::V4 => vec![
             iam(&aws, &me, &attached, enis).await,
             subnets(&aws, &me, enis).await,
+            pod_subnets::check(config, &aws, &me, enis).await,
             hop_limit(&aws, &me).await,
         ],
         Family::V6 => vec![
             list_only(&attached, &me.region),
             Check::skipped("subnets", "an IPv6 subnet has room for every node"),
+            Check::skipped("pod subnets", "an IPv6 node uses its primary ENI only"),
             hop_limit(&aws, &me).await,
         ],
     }

@@ -80,7 +80,7 @@ fn an_address_rests_and_then_serves_again() {
 #[test]
 fn the_limit_is_that_of_prefixes_and_is_shown() {
     let mut world = World::new("t3.nano", config());
-    let limit = limits::pod_limit(limits::require("t3.nano").unwrap(), &config());
+    let limit = limits::pod_limit(limits::require("t3.nano").unwrap(), &config(), true);
     assert_eq!(limit.addresses, 2 * 16);
     assert!(limit.derivation.contains("IPv6"), "{}", limit.derivation);
     for n in 0..limit.addresses {

@@ -181,7 +181,7 @@ fn the_pod_limit_refuses_at_once_with_its_derivation() {
     world.run(30);
     assert_eq!(world.granted.len(), 27);
     let ticket = world.add(27);
-    let why = limits::pod_limit(limits::require("m5.large").unwrap(), &config).derivation;
+    let why = limits::pod_limit(limits::require("m5.large").unwrap(), &config, true).derivation;
     assert_eq!(
         world.refused[&ticket],
         Refusal::PodLimit {

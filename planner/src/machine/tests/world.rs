@@ -11,8 +11,13 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     Amount, Answer, Class, Command, Config, EniId, EniIndex, Event, Failure, Mac, Mono, Observed,
-    Op, Placement, Planner, Pod, Refusal, Sandbox, Ticket, event::EniAttachment, gate::Action,
-    limits::require, machine::Planner as Machine,
+    Op, Placement, Planner, Pod, Refusal, Sandbox, SecurityGroupId, SubnetId, Ticket,
+    event::EniAttachment,
+    gate::Action,
+    limits::require,
+    machine::Planner as Machine,
+    placement::{Candidate, EniClass, NoClass, SubnetList},
+    scope::subnets::ROLE_TAG,
 };
 
 mod ec2;
@@ -48,6 +53,28 @@ fn mac(n: u32) -> Mac {
     Mac([2, 0, a, b, c, d])
 }
 
+/// A subnet in addition to the primary ENI's.
+#[derive(Clone, Debug)]
+pub struct Plot {
+    /// Free addresses.
+    pub left: usize,
+    pub fragmented: bool,
+    /// How EC2 refuses new ENIs here.
+    pub refuses: Option<Class>,
+    pub listed: Candidate,
+}
+
+fn candidate(id: &str, free: usize) -> Candidate {
+    Candidate {
+        subnet: id.into(),
+        zone: Some("a".into()),
+        cidr: "10.0.0.0/8".parse().unwrap(),
+        free: u32::try_from(free).unwrap(),
+        tags: BTreeMap::new(),
+        route_table: None,
+    }
+}
+
 pub struct World {
     pub planner: Planner,
     pub now: Mono,
@@ -60,6 +87,9 @@ pub struct World {
     pub left: usize,
     /// There is no free /28.
     pub fragmented: bool,
+    /// Subnets in addition to the primary ENI's, and what EC2 lists of it.
+    pub plots: BTreeMap<SubnetId, Plot>,
+    pub home: Candidate,
     /// The next faults per action, in order.
     pub faults: BTreeMap<Action, Vec<Fault>>,
     pub log: Vec<Command>,
@@ -95,6 +125,11 @@ impl World {
     }
 
     pub fn bare(instance: &str, config: Config) -> Self {
+        Self::placed(instance, config, Ok(EniClass::like_primary()))
+    }
+
+    /// The same with another class of ENIs.
+    pub fn placed(instance: &str, config: Config, class: Result<EniClass, NoClass>) -> Self {
         let kind = require(instance).unwrap().clone();
         let (max_enis, slots) = (
             usize::from(kind.max_enis),
@@ -102,7 +137,7 @@ impl World {
         );
         let cooldown = config.cooldown;
         let mut world = Self {
-            planner: Machine::new(config, kind, placement(), 42),
+            planner: Machine::new(config, kind, placement(class), 42),
             now: Mono::from_epoch(Duration::from_secs(1000)),
             latency: Duration::from_millis(500),
             cooldown,
@@ -111,6 +146,8 @@ impl World {
             enis: BTreeMap::new(),
             left: 100_000,
             fragmented: false,
+            plots: BTreeMap::new(),
+            home: candidate("subnet-1", 0),
             faults: BTreeMap::new(),
             log: Vec::new(),
             granted: BTreeMap::new(),
@@ -139,7 +176,9 @@ impl World {
 
     /// Restarts the daemon: it knows nothing, and gets no old answers.
     pub fn restart(&mut self, instance: &str, config: Config) {
-        self.planner = Machine::new(config, require(instance).unwrap().clone(), placement(), 43);
+        let class = self.planner.class.clone();
+        let kind = require(instance).unwrap().clone();
+        self.planner = Machine::new(config, kind, placement(class), 43);
         self.answers.clear();
         self.granted.clear();
         self.log.clear();
@@ -165,6 +204,49 @@ impl World {
         self.enis.values().map(|eni| eni.observed.clone()).collect()
     }
 
+    /// Another subnet of the node's zone, tagged for pods.
+    pub fn plot(&mut self, id: &str, left: usize) -> &mut Plot {
+        let mut listed = candidate(id, left);
+        let tag = (ROLE_TAG.to_owned(), "1".to_owned());
+        listed.tags.extend([tag]);
+        let plot = Plot {
+            left,
+            fragmented: false,
+            refuses: None,
+            listed,
+        };
+        self.plots.entry(id.into()).or_insert(plot)
+    }
+
+    /// What EC2 lists of the subnets.
+    pub fn subnet_list(&self) -> SubnetList {
+        let mut subnets: Vec<_> = self
+            .plots
+            .values()
+            .map(|plot| Candidate {
+                free: u32::try_from(plot.left).unwrap(),
+                ..plot.listed.clone()
+            })
+            .collect();
+        subnets.push(Candidate {
+            free: u32::try_from(self.left).unwrap(),
+            ..self.home.clone()
+        });
+        SubnetList {
+            zone: Some("a".into()),
+            subnets,
+        }
+    }
+
+    /// The subnets in which ENIs were created, in order.
+    pub fn created_in(&self) -> Vec<&str> {
+        let made = self.log.iter().filter_map(|command| match command {
+            Command::CreateEni { spec, .. } => Some(spec.subnet.0.as_str()),
+            _ => None,
+        });
+        made.collect()
+    }
+
     fn address(&mut self) -> Ipv4Addr {
         self.next += 1;
         Ipv4Addr::from(0x0a00_0000 + self.next)
@@ -184,12 +266,22 @@ impl World {
     }
 
     pub fn create(&mut self, amount: Amount) -> EniId {
+        self.create_in("subnet-1".into(), Vec::new(), amount)
+    }
+
+    pub fn create_in(
+        &mut self,
+        subnet: SubnetId,
+        security_groups: Vec<SecurityGroupId>,
+        amount: Amount,
+    ) -> EniId {
         let id = EniId(format!("eni-{}", self.next));
         let observed = Observed {
             eni: id.clone(),
             mac: mac(self.next),
-            subnet: "subnet-1".into(),
+            subnet,
             subnet_cidr: Some("10.0.0.0/8".parse().unwrap()),
+            security_groups,
             primary: self.address(),
             addresses: Vec::new(),
             prefixes: Vec::new(),
@@ -215,13 +307,22 @@ impl World {
             Amount::Prefixes(n) => prefixes.extend((0..n).map(|_| self.prefix())),
             Amount::Ipv6Prefixes(n) => prefixes.extend((0..n).map(|_| self.ipv6_prefix())),
         }
-        self.left -= addresses.len() + 16 * prefixes.len();
+        *self.left_in(id) -= addresses.len() + 16 * prefixes.len();
         let observed = &mut self.enis.get_mut(id).unwrap().observed;
         observed.addresses.extend(&addresses);
         observed.prefixes.extend(&prefixes);
         Answer::Assigned {
             addresses,
             prefixes,
+        }
+    }
+
+    /// Free addresses of this ENI's subnet.
+    fn left_in(&mut self, id: &EniId) -> &mut usize {
+        let subnet = &self.enis[id].observed.subnet;
+        match self.plots.get_mut(subnet) {
+            Some(plot) => &mut plot.left,
+            None => &mut self.left,
         }
     }
 
@@ -334,6 +435,7 @@ impl World {
             Command::CreateEni { op, .. } => (*op, Action::Create),
             Command::AttachEni { op, .. } => (*op, Action::Attach),
             Command::DeleteOnTermination { op, .. } => (*op, Action::Modify),
+            Command::SetGroups { op, .. } => (*op, Action::Regroup),
             Command::ConfigureEni(what) => (what.op, Action::Configure),
             Command::Assign { op, .. } => (*op, Action::Assign),
             Command::Unassign { op, .. } => (*op, Action::Unassign),
@@ -341,6 +443,7 @@ impl World {
             Command::DetachEni { op, .. } => (*op, Action::Detach),
             Command::DeleteEni { op, .. } => (*op, Action::Delete),
             Command::Describe { op } => (*op, Action::Describe),
+            Command::DescribeSubnets { op, .. } => (*op, Action::Subnets),
         };
         let fault = self
             .faults
@@ -448,9 +551,9 @@ impl World {
 }
 
 /// Where the planner creates ENIs.
-fn placement() -> Placement {
+fn placement(class: Result<EniClass, NoClass>) -> Placement {
     Placement {
-        subnet: "subnet-1".into(),
-        security_groups: vec!["sg-1".into()],
+        class,
+        ..Placement::like_primary("subnet-1".into())
     }
 }

@@ -1,4 +1,8 @@
 //! The chart without a cluster: what it renders, and what it says to bad values.
+//!
+//! May use the programs of the cluster, and an API server of its own. Must not know nodes.
+
+mod eni_config;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -11,6 +15,10 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 pub fn trials() -> Vec<Trial> {
     vec![
+        Trial::test(
+            "chart::the_definition_of_eni_configs_takes_both_forms_and_may_belong_to_others",
+            eni_config::takes_both_forms_and_may_belong_to_others,
+        ),
         Trial::test(
             "chart::bad_values_are_told_by_name",
             bad_values_are_told_by_name,
@@ -136,6 +144,7 @@ fn values_reach_the_pod() -> Outcome {
         "serviceAccount.roleArn=arn:aws:iam::111122223333:role/hawser",
         "seLinuxOptions.type=spc_t",
         "node.events=false",
+        "env.AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true",
     ])?;
     for text in [
         format!("image: hawser@{digest}").as_str(),
@@ -146,6 +155,7 @@ fn values_reach_the_pod() -> Outcome {
         "type: spc_t",
         "drop: [ALL]",
         "hostPort: 61678",
+        "name: hawser-eni-config",
         "values:\n                - fargate",
     ] {
         assert!(rendered.contains(text), "{text} is not in\n{rendered}");
@@ -153,6 +163,10 @@ fn values_reach_the_pod() -> Outcome {
     assert!(
         !rendered.contains("hawser-events"),
         "the right went with the feature"
+    );
+    assert!(
+        !render(&[])?.contains("eniconfigs"),
+        "the right comes with the feature"
     );
     Ok(())
 }

@@ -54,7 +54,7 @@ fn a_healthy_node_has_no_finding() -> Outcome {
     );
     assert_eq!(
         lines.len(),
-        22,
+        23,
         "a line for each check of the manual: {text}"
     );
     let calls = examined.lab.sim.calls();

@@ -1,7 +1,8 @@
-//! An API server with one Node: lists and watches of it, and the faults that real servers cause for watchers.
+//! An API server with one Node and its ENIConfigs: lists and watches of them, and the faults that real servers cause for
+//! watchers.
 //!
 //! It serves plain HTTP at an address that the caller has bound, so that it can run in a node's namespace, and checks
-//! no credentials. It knows only the Node.
+//! no credentials. It takes events and keeps them.
 
 use std::{
     collections::BTreeMap,
@@ -15,9 +16,10 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{Query, State},
+    extract::{Path as UrlPath, Query, State},
+    http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use ipamd::runtime::supervise::Detached;
 use serde_json::{Value, json};
@@ -36,7 +38,11 @@ pub struct ApiServer {
 #[derive(Clone, Debug)]
 struct World {
     node: Value,
-    /// The Node's resource version; every change increments it.
+    /// The ENIConfigs by name, with the version of the last change. `None` if it was deleted.
+    configs: BTreeMap<String, (u64, Option<Value>)>,
+    /// The events that clients have created.
+    events: Vec<Value>,
+    /// The resource version; every change increments it.
     version: u64,
     /// Watches that would start before this version are answered with 410.
     horizon: u64,
@@ -56,6 +62,8 @@ impl ApiServer {
         let address = listener.local_addr()?;
         let world = Arc::new(watch::Sender::new(World {
             node: json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name }, "spec": {} }),
+            configs: BTreeMap::new(),
+            events: Vec::new(),
             version: 7,
             horizon: 0,
             era: 0,
@@ -68,6 +76,10 @@ impl ApiServer {
         let (stop, stopped) = oneshot::channel();
         let router = Router::new()
             .route("/api/v1/nodes", get(nodes))
+            .route("/api/v1/nodes/{name}", get(node))
+            .route("/api/v1/namespaces/default/events", post(event_created))
+            .route(&format!("{CONFIGS}/eniconfigs"), get(configs))
+            .route(&format!("{CONFIGS}/eniconfigs/{{name}}"), get(config))
             .with_state(Arc::clone(&world));
         let serve = async move {
             let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
@@ -101,6 +113,39 @@ impl ApiServer {
             change(&mut world.node);
             world.version += 1;
         });
+    }
+
+    /// Creates or changes an ENIConfig.
+    pub fn put_config(&self, name: &str, spec: &Value) {
+        self.set_config(name, Some(spec));
+    }
+
+    /// Deletes an ENIConfig.
+    pub fn delete_config(&self, name: &str) {
+        self.set_config(name, None);
+    }
+
+    fn set_config(&self, name: &str, spec: Option<&Value>) {
+        self.world.send_modify(|world| {
+            world.version += 1;
+            let object = |spec| {
+                json!({ "apiVersion": "crd.k8s.amazonaws.com/v1alpha1", "kind": "ENIConfig",
+                        "metadata": { "name": name }, "spec": spec })
+            };
+            let entry = (world.version, spec.map(object));
+            world.configs.insert(name.to_owned(), entry);
+        });
+    }
+
+    /// The reasons and messages of the events so far.
+    #[must_use]
+    pub fn events(&self) -> Vec<(String, String)> {
+        let text = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        let world = self.world.borrow();
+        let events = world.events.iter();
+        events
+            .map(|event| (text(event, "reason"), text(event, "message")))
+            .collect()
     }
 
     /// Closes every watch in the middle of its stream.
@@ -151,6 +196,15 @@ impl Drop for ApiServer {
 
 type Shared = Arc<watch::Sender<World>>;
 
+const CONFIGS: &str = "/apis/crd.k8s.amazonaws.com/v1alpha1";
+
+/// What a watch is about.
+#[derive(Clone, Debug)]
+enum Subject {
+    Node,
+    Config(String),
+}
+
 async fn nodes(
     State(world): State<Shared>,
     Query(query): Query<BTreeMap<String, String>>,
@@ -163,7 +217,8 @@ async fn nodes(
             world.watches += 1;
             era = world.era;
         });
-        return follow(&world, era, of("resourceVersion").parse().unwrap_or(0));
+        let seen = of("resourceVersion").parse().unwrap_or(0);
+        return follow(&world, Subject::Node, era, seen);
     }
     world.send_modify(|world| world.lists += 1);
     let now = world.borrow().clone();
@@ -179,7 +234,78 @@ async fn nodes(
     list.to_string().into_response()
 }
 
+fn missing() -> Response {
+    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
+                         "message": "it is not there" });
+    (StatusCode::NOT_FOUND, status.to_string()).into_response()
+}
+
+async fn node(State(world): State<Shared>, UrlPath(name): UrlPath<String>) -> Response {
+    let node = world.borrow().numbered();
+    match node["metadata"]["name"] == json!(name) {
+        true => node.to_string().into_response(),
+        false => missing(),
+    }
+}
+
+async fn config(State(world): State<Shared>, UrlPath(name): UrlPath<String>) -> Response {
+    let found = world.borrow().configs.get(&name).cloned();
+    match found {
+        Some((_, Some(config))) => config.to_string().into_response(),
+        _ => missing(),
+    }
+}
+
+async fn configs(
+    State(world): State<Shared>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    let of = |name: &str| query.get(name).cloned().unwrap_or_default();
+    let selector = of("fieldSelector");
+    let name = selector.strip_prefix("metadata.name=").unwrap_or_default();
+    let now = world.borrow().clone();
+    if of("watch") == "true" {
+        let seen = of("resourceVersion").parse().unwrap_or(0);
+        return follow(&world, Subject::Config(name.to_owned()), now.era, seen);
+    }
+    let found = now.configs.get(name).and_then(|(_, config)| config.clone());
+    let list = json!({
+        "apiVersion": "crd.k8s.amazonaws.com/v1alpha1", "kind": "ENIConfigList",
+        "metadata": { "resourceVersion": now.version.to_string() },
+        "items": found.into_iter().collect::<Vec<_>>(),
+    });
+    list.to_string().into_response()
+}
+
+async fn event_created(State(world): State<Shared>, body: String) -> Response {
+    if let Ok(event) = serde_json::from_str(&body) {
+        world.send_modify(|world| world.events.push(event));
+    }
+    (StatusCode::CREATED, body).into_response()
+}
+
 impl World {
+    /// The event about `subject` for a watch that has seen everything up to this version.
+    fn news(&self, subject: &Subject, seen: u64) -> Option<String> {
+        match subject {
+            Subject::Node => (seen < self.version).then(|| event("MODIFIED", &self.numbered())),
+            Subject::Config(name) => {
+                let (version, config) = self.configs.get(name).filter(|(at, _)| seen < *at)?;
+                let mut object = config.clone().unwrap_or_else(|| {
+                    json!({ "apiVersion": "crd.k8s.amazonaws.com/v1alpha1", "kind": "ENIConfig",
+                            "metadata": { "name": name } })
+                });
+                object["metadata"]["resourceVersion"] = json!(version.to_string());
+                let kind = if config.is_some() {
+                    "MODIFIED"
+                } else {
+                    "DELETED"
+                };
+                Some(event(kind, &object))
+            }
+        }
+    }
+
     fn numbered(&self) -> Value {
         let mut node = self.node.clone();
         node["metadata"]["resourceVersion"] = json!(self.version.to_string());
@@ -188,13 +314,13 @@ impl World {
 }
 
 /// The watch's stream: one JSON per line, as long as the client stays connected.
-fn follow(world: &Shared, era: u64, seen: u64) -> Response {
+fn follow(world: &Shared, subject: Subject, era: u64, seen: u64) -> Response {
     let (lines, body) = mpsc::channel(16);
     let changes = world.subscribe();
     drop(Detached::default().spawn_idle(async move {
         tokio::select! {
             () = lines.closed() => {}
-            () = feed(changes, era, seen, &lines) => {}
+            () = feed(changes, subject, era, seen, &lines) => {}
         }
     }));
     Body::from_stream(ReceiverStream::new(body)).into_response()
@@ -202,6 +328,7 @@ fn follow(world: &Shared, era: u64, seen: u64) -> Response {
 
 async fn feed(
     mut changes: watch::Receiver<World>,
+    subject: Subject,
     era: u64,
     mut seen: u64,
     lines: &mpsc::Sender<io::Result<String>>,
@@ -214,10 +341,8 @@ async fn feed(
             let gone = json!({ "kind": "Status", "status": "Failure", "reason": "Expired", "code": 410,
                                "message": "too old resource version" });
             (Some(Ok(event("ERROR", &gone))), true)
-        } else if seen < now.version {
-            (Some(Ok(event("MODIFIED", &now.numbered()))), false)
         } else {
-            (None, false)
+            (now.news(&subject, seen).map(Ok), false)
         };
         seen = seen.max(now.version);
         if let Some(line) = line

@@ -155,7 +155,7 @@ impl Daemon {
         let (clock, tasks) = (Clock::Runtime(self.shared.epoch()), Detached::default());
         let (pool, driver) = Driver::new(planner, executor.clone(), host, tasks.clone(), clock);
         let driver = driver.with_journal(store.clone());
-        drop(tasks.spawn_idle(checkpoint::keep(driver.enis(), pool.clone(), store.clone())));
+        drop(tasks.spawn_idle(checkpoint::keep(driver.kept(), pool.clone(), store.clone())));
         let serving = !agreed.restored.enis.is_empty();
         pool.tell(Event::Restore(agreed.restored)).await;
         drop(tasks.spawn_idle(discovery::run(executor.clone(), pool.clone(), serving)));

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use ipamd::ec2::api::{Attachment, Call, CallError, CallFuture, Ec2, Interface, Reply};
+use ipamd::ec2::api::{Attachment, Call, CallError, CallFuture, Ec2, Interface, Reply, Subnet};
 use ipnet::Ipv4Net;
 use planner::{Amount, AttachmentId, EniId, Mac, SubnetId};
 use tokio::time::Instant;
@@ -215,7 +215,7 @@ impl Ledger {
                     prefixes: Vec::new(),
                 }
             }
-            Call::DeleteOnTermination { .. } => Reply::Done,
+            Call::DeleteOnTermination { .. } | Call::SetGroups { .. } => Reply::Done,
             Call::DetachNetworkInterface { attachment } => {
                 let is_it = |known: &Attachment| known.id == attachment;
                 for eni in &mut self.interfaces[node] {
@@ -238,7 +238,17 @@ impl Ledger {
                 Reply::Done
             }
             Call::UnassignIpv6Addresses { .. } => unreachable!("these are IPv4 nodes"),
-            Call::DescribeSubnets { .. } => Reply::Subnets(vec![subnet(node)]),
+            Call::DescribeSubnets { .. } => {
+                let (subnet, cidr) = subnet(node);
+                Reply::Subnets(vec![Subnet {
+                    subnet,
+                    cidr,
+                    zone: Some("eu-west-1a".to_owned()),
+                    free: 50_000,
+                    tags: [].into(),
+                }])
+            }
+            Call::DescribeRouteTables { .. } => unreachable!("there is no choice"),
         }
     }
 

@@ -31,6 +31,7 @@ use crate::{
         disturbances::Disturbances,
         ledger::{Held, Ledger},
         lists::Lists,
+        places::PlaceState,
         pod_links::Kernel,
         points::Points,
         trace::{Trace, digest},
@@ -53,6 +54,7 @@ pub struct State {
     pub me: InstanceId,
     pub primary: EniId,
     pub subnet: SubnetId,
+    pub places: PlaceState,
     pub ledger: Ledger,
     pub trace: Trace,
     pub tally: Tally,
@@ -214,6 +216,7 @@ impl State {
         let six = scenario.is_ipv6().then_some(SUBNET_V6);
         let vpc = world.add_vpc(vec![scenario.subnet], six.into_iter().collect());
         let subnet = world.add_subnet(&vpc, scenario.subnet, six, 'a');
+        let places = PlaceState::new(&scenario.places, &mut world, &vpc, subnet.clone());
         let launch = LaunchInstance::plain(&scenario.kind.name, subnet.clone());
         let node = world
             .launch_instance(&launch, Duration::ZERO)
@@ -225,6 +228,7 @@ impl State {
             me: node.id,
             primary: EniId(node.primary.0),
             subnet,
+            places,
             ledger: Ledger::default(),
             trace,
             tally: Tally::default(),

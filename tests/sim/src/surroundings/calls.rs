@@ -1,8 +1,8 @@
-//! The daemon's nine calls, executed on the world.
+//! The daemon's calls, executed on the world.
 
 use std::{net::IpAddr, time::Duration};
 
-use ipamd::ec2::api::{Call, Reply};
+use ipamd::ec2::api::{Call, Reply, RouteTable, Subnet};
 use ipnet::IpNet;
 use planner::{Amount, AttachmentId, SubnetId};
 use vpc_sim::{
@@ -69,20 +69,40 @@ pub fn apply(state: &mut State, call: &Call, now: Duration) -> Result<Reply, Api
                 prefixes: given.prefixes.into_iter().map(IpNet::V4).collect(),
             })
         }
-        Call::DescribeSubnets { subnets } => {
+        Call::DescribeSubnets { filters } => {
+            let filters = filters.iter().map(|(name, values)| Filter {
+                name: name.clone(),
+                values: values.clone(),
+            });
             let query = Query {
-                filters: vec![Filter {
-                    name: "subnet-id".to_owned(),
-                    values: subnets.iter().map(ToString::to_string).collect(),
-                }],
+                filters: filters.collect(),
                 ..Query::default()
             };
             let page = world.describe_subnets(&query, now)?;
-            let rows = page
-                .items
-                .into_iter()
-                .map(|(subnet, _)| (SubnetId(subnet.id.0), subnet.cidr));
+            let rows = page.items.into_iter().map(|(subnet, free)| Subnet {
+                subnet: SubnetId(subnet.id.0),
+                cidr: subnet.cidr,
+                zone: Some(subnet.zone),
+                free: u32::try_from(free).unwrap_or(u32::MAX),
+                tags: subnet.tags,
+            });
             Ok(Reply::Subnets(rows.collect()))
+        }
+        Call::DescribeRouteTables { vpc } => {
+            let query = Query {
+                filters: vec![Filter {
+                    name: "vpc-id".to_owned(),
+                    values: vec![vpc.clone()],
+                }],
+                ..Query::default()
+            };
+            let page = world.describe_route_tables(&query, now)?;
+            let rows = page.items.into_iter().map(|table| RouteTable {
+                id: table.id.0,
+                main: table.main,
+                subnets: table.subnets.into_iter().map(|id| SubnetId(id.0)).collect(),
+            });
+            Ok(Reply::RouteTables(rows.collect()))
         }
         other => change(world, other, now).map(|()| Reply::Done),
     }
@@ -96,6 +116,11 @@ fn change(world: &mut World, call: &Call, now: Duration) -> Result<(), ApiError>
                 attachment: ids::AttachmentId(attachment.0.clone()),
                 value: true,
             };
+            world.modify_network_interface(&convert::eni(eni), attribute, now)
+        }
+        Call::SetGroups { eni, groups } => {
+            let groups = groups.iter().map(|group| ids::GroupId(group.0.clone()));
+            let attribute = Attribute::Groups(groups.collect());
             world.modify_network_interface(&convert::eni(eni), attribute, now)
         }
         Call::DetachNetworkInterface { attachment } => {

@@ -250,6 +250,9 @@ impl State {
                 Err(error) => error.to_string(),
             },
         );
+        if let Call::DescribeSubnets { .. } = call {
+            self.places.unlisted |= !ok;
+        }
         let stale = self.scenario.window(Fault::Stale, asked).is_some();
         if let Call::DescribeNetworkInterfaces { filters } = call
             && ok

@@ -83,14 +83,20 @@ pub fn matches(seen: &NetworkInterface, (name, value): &(String, String)) -> boo
 #[must_use]
 pub fn words(call: &Call) -> String {
     match call {
-        Call::CreateNetworkInterface { token, amount, .. } => {
+        Call::CreateNetworkInterface {
+            token,
+            subnet,
+            amount,
+            ..
+        } => {
             format!(
-                "Create {amount:?} token …{}",
+                "Create {amount:?} in {subnet} token …{}",
                 &token[token.len().saturating_sub(6)..]
             )
         }
         Call::AttachNetworkInterface { eni, device, .. } => format!("Attach {eni} at {device}"),
         Call::DeleteOnTermination { eni, .. } => format!("Modify {eni}"),
+        Call::SetGroups { eni, groups } => format!("SetGroups {eni} {groups:?}"),
         Call::DetachNetworkInterface { attachment } => format!("Detach {attachment}"),
         Call::DeleteNetworkInterface { eni } => format!("Delete {eni}"),
         Call::AssignPrivateIpAddresses { eni, amount } => format!("Assign {amount:?} to {eni}"),
@@ -103,7 +109,8 @@ pub fn words(call: &Call) -> String {
             format!("Unassign {addresses:?} {prefixes:?} from {eni}")
         }
         Call::DescribeNetworkInterfaces { filters } => format!("Describe {filters:?}"),
-        Call::DescribeSubnets { subnets } => format!("DescribeSubnets {subnets:?}"),
+        Call::DescribeSubnets { filters } => format!("DescribeSubnets {filters:?}"),
+        Call::DescribeRouteTables { vpc } => format!("DescribeRouteTables {vpc}"),
     }
 }
 
@@ -128,7 +135,7 @@ pub fn outcome(result: &Result<Reply, ApiError>) -> String {
             prefixes,
         }) => format!("{addresses:?} {prefixes:?}"),
         Ok(Reply::Attached(attachment)) => attachment.to_string(),
-        Ok(Reply::Subnets(_) | Reply::Done) => "done".to_owned(),
+        Ok(Reply::Subnets(_) | Reply::RouteTables(_) | Reply::Done) => "done".to_owned(),
         Err(error) => error.code().to_owned(),
     }
 }

@@ -50,6 +50,7 @@ fn head(view: &View, text: &mut String) {
         (totals.cooling, "cooling"),
         (totals.quarantined, "quarantined"),
         (totals.releasing, "releasing"),
+        (totals.withheld, "withheld"),
         (totals.incoming, "under way"),
     ];
     let states: Vec<_> = states
@@ -69,6 +70,7 @@ fn head(view: &View, text: &mut String) {
             &format!("next      {}: {}", decision.verdict, decision.why),
         );
     }
+    places(view, text);
     for call in &view.calls {
         let what = format!("{} {}", call.action, call.eni);
         line(
@@ -124,6 +126,25 @@ fn head(view: &View, text: &mut String) {
     }
 }
 
+/// Where new ENIs are created, unless all are like the primary one.
+fn places(view: &View, text: &mut String) {
+    let Some(places) = &view.places else { return };
+    if !places.none.is_empty() {
+        line(text, &format!("subnets   none: {}", places.none));
+        line(text, &format!("          {}", places.remedy));
+    } else if places.class != "the primary ENI" {
+        let subnets = places.subnets.join(", ");
+        line(text, &format!("subnets   {}: {subnets}", places.class));
+    }
+    if !places.unlisted.is_empty() {
+        let why = &places.unlisted;
+        line(
+            text,
+            &format!("          EC2 does not list subnets, the last answer stays in force: {why}"),
+        );
+    }
+}
+
 fn waiting(view: &View, text: &mut String) {
     if view.waiting.is_empty() {
         return;
@@ -165,6 +186,9 @@ fn draw_eni(eni: &Eni, text: &mut String) {
     }
     if eni.missing {
         facts.push("EC2 does not list it".to_owned());
+    }
+    if !eni.closed.is_empty() {
+        facts.push(eni.closed.clone());
     }
     line(text, &format!("\n{}", facts.join(", ")));
     if !eni.prefixes.is_empty() {

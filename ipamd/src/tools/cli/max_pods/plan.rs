@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use planner::{Holding, InstanceType, forecast};
+use planner::{
+    EniClass, Holding, InstanceType, forecast,
+    placement::{Listed, Selector},
+};
 
 use crate::config::{Config, Mistakes, Strings};
 
@@ -33,6 +36,33 @@ pub(super) enum PlanError {
     PodsTwice,
     #[error("{}", .0.join("; "))]
     Mistakes(Vec<String>),
+}
+
+/// How the daemon uses the slots of the instance.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Used {
+    pub max_eni: Option<u16>,
+    pub prefixes: bool,
+    pub custom_networking: bool,
+}
+
+impl Used {
+    /// What the node's ENIs are like.
+    fn class(self) -> EniClass {
+        if !self.custom_networking {
+            return EniClass::like_primary();
+        }
+        let pods = Listed {
+            subnet: "subnet-pods".into(),
+            weight: 0,
+        };
+        EniClass {
+            name: "ENIConfig".to_owned(),
+            subnets: Selector::Listed(vec![pods]),
+            security_groups: None,
+            primary_serves: false,
+        }
+    }
 }
 
 /// What an instance type holds with a policy.
@@ -75,26 +105,24 @@ impl Plan {
                 return Err(PlanError::PodsTwice);
             }
         }
-        plan.config(None, false)?;
+        plan.config(Used::default())?;
         Ok(plan)
     }
 
-    fn config(&self, max_eni: Option<u16>, prefixes: bool) -> Result<Config, PlanError> {
+    fn config(&self, used: Used) -> Result<Config, PlanError> {
+        let Used {
+            max_eni, prefixes, ..
+        } = used;
         let mut all = self.settings.clone();
         all.extend(max_eni.map(|n| ("MAX_ENI".to_owned(), n.to_string())));
         all.insert("ENABLE_PREFIX_DELEGATION".to_owned(), prefixes.to_string());
         Config::read(&Source(all)).map_err(|Mistakes(lines)| PlanError::Mistakes(lines))
     }
 
-    pub(super) fn run(
-        &self,
-        instance: InstanceType,
-        max_eni: Option<u16>,
-        prefixes: bool,
-    ) -> Result<Forecast, PlanError> {
-        let config = self.config(max_eni, prefixes)?;
+    pub(super) fn run(&self, instance: InstanceType, used: Used) -> Result<Forecast, PlanError> {
+        let config = self.config(used)?;
         let last = self.pods.as_ref().map_or(u32::MAX, |pods| *pods.end());
-        let mut held = forecast(&instance, &config.pool, last);
+        let mut held = forecast(&instance, &config.pool, &used.class(), last);
         if let Some(pods) = &self.pods {
             held.retain(|holding| pods.contains(&holding.pods));
         }
@@ -106,8 +134,16 @@ impl Plan {
         if policy.is_empty() {
             policy.push("no target set, the pool sizes itself".to_owned());
         }
-        policy.extend(max_eni.map(|n| format!("MAX_ENI={n}")));
-        policy.extend(prefixes.then(|| "ENABLE_PREFIX_DELEGATION=true".to_owned()));
+        policy.extend(used.max_eni.map(|n| format!("MAX_ENI={n}")));
+        let flags = [
+            (used.prefixes, "ENABLE_PREFIX_DELEGATION=true"),
+            (
+                used.custom_networking,
+                "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG=true",
+            ),
+        ];
+        let set = flags.into_iter().filter(|(set, _)| *set);
+        policy.extend(set.map(|(_, text)| text.to_owned()));
         Ok(Forecast {
             instance,
             policy: policy.join(", "),
@@ -167,8 +203,22 @@ mod tests {
     fn a_range_beyond_the_limit_ends_there() {
         let plan = Plan::parse("8..100 pods, WARM_IP_TARGET=1").unwrap();
         let t3 = planner::limits::require("t3.small").unwrap().clone();
-        let forecast = plan.run(t3, None, false).unwrap();
+        let forecast = plan.run(t3, Used::default()).unwrap();
         let pods: Vec<_> = forecast.held.iter().map(|h| h.pods).collect();
         assert_eq!(pods, [8, 9]);
+    }
+
+    #[test]
+    fn a_plan_with_custom_networking_holds_nothing_on_the_primary_eni() {
+        let plan = Plan::parse("WARM_IP_TARGET=2").unwrap();
+        let m5 = planner::limits::require("m5.large").unwrap().clone();
+        let used = Used {
+            custom_networking: true,
+            ..Used::default()
+        };
+        let forecast = plan.run(m5, used).unwrap();
+        let (first, last) = (&forecast.held[0], forecast.held.last().unwrap());
+        assert_eq!((first.enis, first.addresses), (2, 2));
+        assert_eq!((last.pods, last.enis, last.addresses), (18, 3, 18));
     }
 }

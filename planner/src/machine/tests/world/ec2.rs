@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::World;
-use crate::{Amount, Answer, AttachmentId, Class, Command, EniId, Mono, event::EniAttachment};
+use crate::{
+    Amount, Answer, AttachmentId, Class, Command, EniId, Mono, SubnetId, event::EniAttachment,
+};
 
 impl World {
     /// No address of a live pod is on this ENI, and the ENI is ours (I5).
@@ -36,8 +38,17 @@ impl World {
                 {
                     return Ok(Answer::Created(self.enis[id].observed.clone()));
                 }
-                self.affordable(spec.amount, exhausted)?;
-                let id = self.create(spec.amount);
+                if let Some(class) = self
+                    .plots
+                    .get(&spec.subnet)
+                    .and_then(|plot| plot.refuses.clone())
+                {
+                    return Err(class);
+                }
+                self.affordable(&spec.subnet, spec.amount, exhausted)?;
+                let groups = spec.security_groups.clone();
+                let groups = groups.unwrap_or_else(|| vec!["sg-1".into()]);
+                let id = self.create_in(spec.subnet.clone(), groups, spec.amount);
                 self.by_token.insert(token.clone(), id.clone());
                 Ok(Answer::Created(self.enis[&id].observed.clone()))
             }
@@ -57,7 +68,8 @@ impl World {
                 if used + usize::from(amount.slots()) > self.slots {
                     return Err(Class::Limit);
                 }
-                self.affordable(*amount, exhausted)?;
+                let subnet = observed.subnet.clone();
+                self.affordable(&subnet, *amount, exhausted)?;
                 Ok(self.give(eni, *amount))
             }
             Command::Unassign {
@@ -94,24 +106,31 @@ impl World {
                 self.enis.remove(eni);
                 Ok(Answer::Done)
             }
+            Command::SetGroups { eni, groups, .. } => {
+                let eni = self.enis.get_mut(eni).ok_or(Class::NotFound)?;
+                eni.observed.security_groups.clone_from(groups);
+                Ok(Answer::Done)
+            }
             Command::DeleteOnTermination { .. } => Ok(Answer::Done),
             Command::Describe { .. } => Ok(Answer::Described(self.listing())),
+            Command::DescribeSubnets { .. } => Ok(Answer::Subnets(self.subnet_list())),
             Command::Grant { .. } | Command::GrantAgain { .. } | Command::Refuse { .. } => {
                 unreachable!("no call")
             }
         }
     }
 
-    fn affordable(&self, amount: Amount, exhausted: Class) -> Result<(), Class> {
-        if matches!(amount, Amount::Prefixes(_)) && self.fragmented {
+    fn affordable(&self, subnet: &SubnetId, amount: Amount, exhausted: Class) -> Result<(), Class> {
+        let plot = self.plots.get(subnet);
+        let (left, fragmented) = match plot {
+            Some(plot) => (plot.left, plot.fragmented),
+            None => (self.left, self.fragmented),
+        };
+        if matches!(amount, Amount::Prefixes(_)) && fragmented {
             return Err(Class::Fragmented);
         }
         let need = usize::try_from(amount.addresses()).unwrap();
-        if need > self.left {
-            Err(exhausted)
-        } else {
-            Ok(())
-        }
+        if need > left { Err(exhausted) } else { Ok(()) }
     }
 
     fn attach(&mut self, id: &EniId, card: u16, device: u16) -> Result<Answer, Class> {
@@ -183,7 +202,7 @@ impl World {
         {
             return Err(Class::InUse);
         }
-        self.left += addresses.len() + 16 * prefixes.len();
+        *self.left_in(id) += addresses.len() + 16 * prefixes.len();
         Ok(Answer::Done)
     }
 }

@@ -15,7 +15,8 @@ fn server_at(address: &str) -> ApiServer {
 fn watched(address: SocketAddr, node: &str) -> Words {
     let url = format!("http://{address}").parse().unwrap();
     let client = ipamd::kube::client(kube::Config::new(url)).unwrap();
-    Box::pin(ipamd::kube::schedulable_changes(client, node))
+    let states = ipamd::kube::node_states(client, node, None);
+    Box::pin(states.map(|state| state.schedulable))
 }
 
 /// Generous: the library waits up to some seconds before it tries again, and the machine may be loaded.

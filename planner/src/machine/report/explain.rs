@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Planner;
+use crate::machine::Planner;
 use crate::{
     Mono, Refusal,
     limits::PREFIX_SIZE,

@@ -130,7 +130,9 @@ fn unusable(facts: &Facts<'_>, node: &Node<'_>) -> Option<Reason> {
     if let Some((vpc, ours)) = differ(facts.vpc, node.vpc) {
         return Some(Reason::OtherVpc { vpc, ours });
     }
-    if let Some((zone, ours)) = differ(facts.zone, node.zone) {
+    // One that this node created in another zone by mistake cannot be attached, and nobody else would delete it.
+    let stray = facts.tagged_ours(node) && facts.status == "available";
+    if let Some((zone, ours)) = differ(facts.zone, node.zone).filter(|_| !stray) {
         return Some(Reason::OtherZone { zone, ours });
     }
     // An ENI that is being attached is `in-use`; `attaching` and `detaching` are states of EC2's own transitions.
@@ -290,6 +292,24 @@ mod tests {
             facts.managed_by_aws = true;
         });
         assert_eq!(found, Ownership::Managed);
+    }
+
+    /// An ENIConfig may have named a subnet of another zone.
+    #[test]
+    fn an_unattached_eni_that_the_node_created_in_another_zone_is_its_own() {
+        let made = |facts: &mut Facts<'_>| {
+            facts.instance_tag = Some("i-1");
+            facts.zone = Some("zone-b");
+        };
+        let loose = of(|facts| {
+            made(facts);
+            facts.status = "available";
+        });
+        assert_eq!(loose, Ownership::Managed);
+        assert!(
+            !of(made).is_managed(),
+            "attached, it is on another instance"
+        );
     }
 
     #[test]

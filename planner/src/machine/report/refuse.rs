@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::Planner;
+use crate::machine::Planner;
 use crate::{
     Class, Command, Failure, Mono, Obstacle, PodLimit, Refusal, Sandbox, SubnetId, Ticket,
-    gate::{Gate, Refused},
-    pool::block::Block,
+    gate::Gate,
+    pool::{block::Block, eni::Eni},
     snapshot::Phase,
 };
 
@@ -18,7 +18,7 @@ const DESCRIBE_AFTER_REFUSAL: Duration = Duration::from_secs(20);
 
 impl Planner {
     /// Refuses every ADD whose deadline has passed, or that can never be served.
-    pub(super) fn refuse(&mut self, out: &mut Vec<Command>) {
+    pub(in crate::machine) fn refuse(&mut self, out: &mut Vec<Command>) {
         if self.stopping {
             while let Some(sandbox) = self.waiting.last() {
                 self.dismiss(&sandbox, &Refusal::Stopping, out);
@@ -51,7 +51,7 @@ impl Planner {
         }
     }
 
-    pub(super) fn turn_down(
+    pub(in crate::machine) fn turn_down(
         &mut self,
         ticket: Ticket,
         sandbox: Sandbox,
@@ -66,14 +66,14 @@ impl Planner {
         });
     }
 
-    pub(super) fn pod_limit_reached(&self) -> Refusal {
+    pub(in crate::machine) fn pod_limit_reached(&self) -> Refusal {
         let PodLimit {
             addresses: limit,
             derivation: why,
         } = self.limit.clone();
         Refusal::PodLimit {
             limit,
-            used: self.pool.held(),
+            used: self.limited(),
             wait: self.waiting.queued(),
             why,
         }
@@ -85,7 +85,7 @@ impl Planner {
         let held: u32 = self
             .pool
             .enis()
-            .filter(|eni| eni.occupies())
+            .filter(|eni| eni.occupies() && eni.closed.is_none())
             .map(|eni| eni.counts().held)
             .sum();
         self.inventoried && held + self.waiting.queued() > self.potential()
@@ -95,7 +95,10 @@ impl Planner {
     fn potential(&self) -> u32 {
         let unit = self.policy.unit.size();
         let slots = u32::from(self.instance.slots_per_eni());
-        let enis = self.pool.enis().filter(|eni| eni.occupies());
+        let enis = self
+            .pool
+            .enis()
+            .filter(|eni| eni.occupies() && eni.closed.is_none());
         if !self.config.provisioning {
             // Quarantined addresses may become usable again.
             return enis
@@ -112,7 +115,11 @@ impl Planner {
         let room = if self.gates.limit.shut(self.now) {
             0
         } else {
-            self.eni_room()
+            let leaving = self
+                .pool
+                .enis()
+                .filter(|eni| eni.occupies() && departs(eni));
+            self.eni_room() + u16::try_from(leaving.count()).unwrap_or(u16::MAX)
         };
         ours + u32::from(room) * slots * unit
     }
@@ -121,7 +128,7 @@ impl Planner {
         if !self.config.provisioning {
             return Refusal::Fixed;
         }
-        if self.pool.held() >= self.limit.addresses {
+        if self.limited() >= self.limit.addresses {
             self.pod_limit_reached()
         } else {
             self.eni_limit()
@@ -143,6 +150,13 @@ impl Planner {
         if foreign > 0 {
             why.push_str(&format!(", {foreign} are not managed by it"));
         }
+        let closed = self.pool.enis().filter(|eni| eni.closed.is_some());
+        let closed = closed.count();
+        if closed > 0 {
+            why.push_str(&format!(
+                ", {closed} of them get no more pods, see `ipamd inspect`"
+            ));
+        }
         if self.gates.limit.explains(self.now) {
             why.push_str(", and EC2 refused one more");
         }
@@ -162,7 +176,12 @@ impl Planner {
 
     /// Why no address came in time. The most specific cause wins: "throttled" would mislead the operator if IAM denies the
     /// call.
-    pub(super) fn cause(&self, sandbox: &Sandbox, waited: Duration, now: Mono) -> Refusal {
+    pub(in crate::machine) fn cause(
+        &self,
+        sandbox: &Sandbox,
+        waited: Duration,
+        now: Mono,
+    ) -> Refusal {
         if self.pool.place_of(sandbox).is_some() {
             return Refusal::Wiring { waited };
         }
@@ -170,7 +189,7 @@ impl Planner {
     }
 
     /// Why there is no free address.
-    pub(super) fn shortage(&self, waited: Duration, now: Mono) -> Refusal {
+    pub(in crate::machine) fn shortage(&self, waited: Duration, now: Mono) -> Refusal {
         let retry_in = |gate: &Gate| gate.until().since(now);
         let refusal = match self.obstacle(now) {
             Obstacle::PodLimit => Some(self.pod_limit_reached()),
@@ -178,7 +197,11 @@ impl Planner {
                 .gates
                 .refusals
                 .explains(now)
-                .map(|refused| refusal_of(refused, now)),
+                .map(|refused| refusal_of(&refused.failure, refused.retry_in(now)))
+                .or_else(|| {
+                    let (gate, failure) = self.refused_in_all(now)?;
+                    Some(refusal_of(failure, retry_in(gate)))
+                }),
             Obstacle::Throttled => {
                 self.gates
                     .throttled
@@ -188,17 +211,20 @@ impl Planner {
                     })
             }
             Obstacle::SubnetExhausted => {
-                self.exhausted().map(|(subnet, gate)| Refusal::Exhausted {
-                    subnet: subnet.clone(),
-                    since: now.since(gate.since()),
-                    retry_in: retry_in(gate),
-                })
+                self.exhausted()
+                    .map(|(subnet, gate, all)| Refusal::Exhausted {
+                        subnet,
+                        others: all.saturating_sub(1),
+                        since: now.since(gate.since()),
+                        retry_in: retry_in(gate),
+                    })
             }
             Obstacle::Inventory => Some(Refusal::Unreachable {
                 message: "the list of this node's interfaces has not arrived yet".to_owned(),
                 remedy: String::new(),
                 retry_in: Duration::ZERO,
             }),
+            Obstacle::NoSubnet => self.no_place().map(Refusal::NoSubnet),
             Obstacle::EniLimit => Some(self.eni_limit()),
             Obstacle::Unreachable => self.trouble(now).map(|failure| Refusal::Unreachable {
                 message: failure.message.clone(),
@@ -219,7 +245,7 @@ impl Planner {
     }
 
     /// Notes what the waiting pods are waiting for.
-    pub(super) fn note_obstacle(&mut self) {
+    pub(in crate::machine) fn note_obstacle(&mut self) {
         if self.waiting.queued() > 0 {
             let obstacle = self.obstacle(self.now);
             self.obstacles.note(obstacle, self.now);
@@ -228,7 +254,7 @@ impl Planner {
 
     /// Why a waiting pod has no address yet.
     fn obstacle(&self, now: Mono) -> Obstacle {
-        if self.pool.held() >= self.limit.addresses {
+        if self.limited() >= self.limit.addresses {
             Obstacle::PodLimit
         } else if let Some(refused) = self.gates.refusals.explains(now) {
             match refused.denied() {
@@ -237,10 +263,17 @@ impl Planner {
             }
         } else if self.gates.throttled.explains(now).is_some() {
             Obstacle::Throttled
+        } else if let Some((_, failure)) = self.refused_in_all(now) {
+            match failure.class {
+                Class::Denied { .. } => Obstacle::Denied,
+                _ => Obstacle::Refused,
+            }
         } else if self.exhausted().is_some() {
             Obstacle::SubnetExhausted
         } else if !self.inventoried {
             Obstacle::Inventory
+        } else if self.no_place().is_some() && self.eni_room() > 0 && !self.anything_coming() {
+            Obstacle::NoSubnet
         } else if self.gates.limit.explains(now) && !self.anything_coming() {
             Obstacle::EniLimit
         } else if self.trouble(now).is_some() {
@@ -274,11 +307,33 @@ impl Planner {
         (now.since(*at) < TROUBLE_FRESH).then_some(failure)
     }
 
-    fn exhausted(&self) -> Option<(&SubnetId, &Gate)> {
-        let gates = self.gates.subnets.iter();
-        gates
-            .map(|(subnet, gate)| (subnet, &gate.exhausted))
-            .find(|(_, gate)| gate.explains(self.now))
+    /// If no subnet gives addresses, and at least one of them has none: the one that is tried first, and how many subnets
+    /// there are.
+    fn exhausted(&self) -> Option<(SubnetId, &Gate, usize)> {
+        let sources = self.sources();
+        let all = sources.len();
+        let mut empty = Vec::new();
+        for (subnet, gate) in sources {
+            let gate = gate?;
+            if gate.exhausted.explains(self.now) {
+                empty.push((subnet, &gate.exhausted));
+            } else {
+                gate.refusal(self.now)?;
+            }
+        }
+        let first = empty.into_iter().min_by_key(|(_, gate)| gate.until());
+        first.map(|(subnet, gate)| (subnet, gate, all))
+    }
+
+    /// If EC2 refuses new ENIs in every subnet: the refusal that is tried first.
+    fn refused_in_all(&self, now: Mono) -> Option<(&Gate, &Failure)> {
+        let sources = self.sources();
+        let refused = sources.iter().map(|(_, gate)| {
+            let gate = (*gate)?;
+            Some((&gate.refused, gate.refusal(now)?))
+        });
+        let refused: Vec<_> = refused.collect::<Option<_>>()?;
+        refused.into_iter().min_by_key(|(gate, _)| gate.until())
     }
 
     fn anything_coming(&self) -> bool {
@@ -302,8 +357,12 @@ impl Planner {
     }
 }
 
-fn refusal_of(refused: &Refused, now: Mono) -> Refusal {
-    let failure = &refused.failure;
+/// Whether it makes room for another ENI once its cooldowns are over.
+fn departs(eni: &Eni) -> bool {
+    eni.closed.is_some() && !eni.primary && eni.created_here && eni.counts().held == 0
+}
+
+fn refusal_of(failure: &Failure, retry_in: Duration) -> Refusal {
     match &failure.class {
         Class::Denied { action, why } => Refusal::Denied {
             action: action.clone(),
@@ -312,7 +371,7 @@ fn refusal_of(refused: &Refused, now: Mono) -> Refusal {
         _ => Refusal::Refused {
             message: failure.message.clone(),
             remedy: failure.remedy.clone(),
-            retry_in: refused.retry_in(now),
+            retry_in,
         },
     }
 }

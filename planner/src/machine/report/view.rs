@@ -1,8 +1,9 @@
 //! Reads the planner's state: limits, totals and the snapshot for people.
 
-use super::Planner;
+use crate::machine::Planner;
 use crate::{
     Demand, EniId, Mono, PodLimit, Snapshot,
+    gate::Gates,
     pool::{
         block::{Block, Slot, SlotState},
         eni::{Eni, Trust},
@@ -22,12 +23,21 @@ impl Planner {
             subnet: subnet.clone(),
             exhausted_for: left(gate.exhausted.until()),
             fragmented_for: left(gate.fragmented.until()),
+            refused_for: Gates::refused_for(gate, now),
         });
-        let refused: Vec<_> = gates.refusals.views(now).collect();
-        let denied = refused.iter().filter_map(|view| {
+        let everywhere = self.refused_everywhere(now);
+        let in_subnets: Vec<_> = gates.refused_subnets(now, everywhere).collect();
+        let mut refused: Vec<_> = gates.refusals.views(now).collect();
+        // A denial in one subnet of several keeps nobody waiting.
+        let denials = refused
+            .iter()
+            .chain(in_subnets.iter().filter(|_| everywhere));
+        let denied = denials.filter_map(|view| {
             let name = view.denied.clone()?;
             (!view.retry_in.is_zero()).then_some((name, view.retry_in))
         });
+        let denied: Vec<_> = denied.collect();
+        refused.extend(in_subnets);
         Snapshot {
             at: now,
             enis: self.pool.enis().map(EniView::from).collect(),
@@ -35,10 +45,11 @@ impl Planner {
             waiting: self.waiting_views(now),
             limit: self.pod_limit().clone(),
             subnets: subnets.collect(),
+            places: self.places_view(),
             totals: self.totals(),
             targets: self.targets(),
             demand: self.demand(now),
-            denied: denied.collect(),
+            denied,
             refused,
             throttled_for: left(gates.throttled.until()),
             inventoried: self.inventoried,
@@ -78,7 +89,10 @@ impl Planner {
             totals.claimed += counts.claimed;
             totals.prefixes += counts.prefixes;
             if eni.trust == Trust::Sound {
-                totals.free += counts.free;
+                match eni.closed {
+                    None => totals.free += counts.free,
+                    Some(_) => totals.withheld += counts.free,
+                }
                 totals.reserved += counts.reserved;
                 totals.assigned += counts.assigned;
                 totals.cooling += counts.cooling;
@@ -142,6 +156,7 @@ impl From<&Eni> for EniView {
             mac: eni.mac,
             subnet: eni.subnet.clone(),
             subnet_cidr: eni.subnet_cidr,
+            security_groups: eni.groups.clone(),
             primary_address: eni.address,
             attachment: eni.attachment.clone(),
             card: eni.card,
@@ -150,7 +165,8 @@ impl From<&Eni> for EniView {
             primary: eni.primary,
             phase: eni.phase,
             phase_since: eni.phase_since,
-            usable: eni.grantable(),
+            usable: eni.usable(),
+            closed: eni.closed.map(|(why, _)| why),
             missing,
             prefixes,
             addresses: slots
