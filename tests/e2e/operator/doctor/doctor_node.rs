@@ -34,7 +34,7 @@ fn kernel_config_in(root: &Path) -> io::Result<PathBuf> {
 /// A kernel configuration with all options, whatever this machine has.
 fn put_kernel_config(root: &Path) -> io::Result<()> {
     let options = "VETH IPV6 IP_MULTIPLE_TABLES IPV6_MULTIPLE_TABLES NF_TABLES NF_TABLES_IPV4 NF_TABLES_IPV6 NFT_CT \
-                   NFT_FIB_IPV4 NFT_FIB_IPV6 NFT_NAT NF_CONNTRACK NF_CONNTRACK_MARK NF_CT_NETLINK";
+                   NFT_FIB_IPV4 NFT_FIB_IPV6 NFT_NAT NFT_MASQ NF_CONNTRACK NF_CONNTRACK_MARK NF_CT_NETLINK";
     let options = options.split_whitespace();
     let text: String = options.map(|name| format!("CONFIG_{name}=m\n")).collect();
     let path = kernel_config_in(root)?;
