@@ -1,6 +1,7 @@
 //! Pods in another subnet than their node's, in a second block of the VPC, and security groups around them.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -19,7 +20,10 @@ use lab::{
 use vpc_sim::{
     fabric::INTERNET_ADDRESS,
     ids::GroupId,
-    world::{model::security::Rule, request::Pick},
+    world::{
+        model::{Tags, security::Rule},
+        request::Pick,
+    },
 };
 
 use crate::suite::{Outcome, trials};
@@ -27,6 +31,7 @@ use crate::suite::{Outcome, trials};
 trials!(
     pods_of_another_subnet_are_translated_outside_the_vpc_only,
     a_security_group_decides_who_reaches_a_pod,
+    forty_pods_are_spread_over_the_subnets_that_have_addresses,
 );
 
 const NODES: &str = "10.0.0.0/20";
@@ -156,5 +161,44 @@ fn a_security_group_decides_who_reaches_a_pod() -> Outcome {
         pings(&stranger.netns, a.far.address(), LIMIT)?,
         "it is a client now"
     );
+    Ok(())
+}
+
+fn forty_pods_are_spread_over_the_subnets_that_have_addresses() -> Outcome {
+    const SUBNETS: [&str; 3] = ["100.64.0.0/26", "100.64.0.64/26", "100.64.0.128/26"];
+    let lab = Lab::start(with_pod_subnets(&SUBNETS)?)?;
+    let (nodes, full) = (lab.subnet(NODES)?, lab.subnet(SUBNETS[1])?);
+    {
+        let mut world = lab.sim.world();
+        world.crowd(&full, 0);
+        // The nodes' own subnet is not for pods.
+        let closed = Tags::from([(POD_SUBNET_TAG.to_owned(), "0".to_owned())]);
+        world.tag(&[nodes.to_string()], &closed)?;
+    }
+    // m5.xlarge: three ENIs besides the primary one, with 14 pods each.
+    let node = lab.node("m5.xlarge", &[])?;
+    let pods: Vec<Pod> = (0..40)
+        .map(|n| node.add_pod(&format!("pod{n}")))
+        .collect::<io::Result<_>>()?;
+    let mut spread: BTreeMap<String, usize> = BTreeMap::new();
+    for pod in &pods {
+        let subnet = lab.subnet_of(pod.address()).map(|net| net.to_string());
+        *spread.entry(subnet.unwrap_or_default()).or_default() += 1;
+    }
+    let used: Vec<&str> = spread.keys().map(String::as_str).collect();
+    assert_eq!(used, [SUBNETS[0], SUBNETS[2]], "{spread:?}\n{}", node.log());
+    let peer = lab.bare_node("t3.small", &[])?;
+    for pod in &pods {
+        assert!(
+            pings(peer.netns(), pod.address(), LIMIT)?,
+            "{}",
+            pod.address()
+        );
+        assert!(
+            pings(&pod.netns, peer.instance.address, LIMIT)?,
+            "{}",
+            pod.address()
+        );
+    }
     Ok(())
 }
