@@ -23,12 +23,12 @@ mod uninstall;
 pub use config::HostConfig;
 pub use eni::{EniLink, add_eni, remove_eni};
 pub use error::HostError;
-pub use foreign::{Predecessor, Scene, Steered};
+pub use foreign::{ForeignPod, Predecessor, Scene, Steered};
 pub use monitor::{Changes, HostMonitor};
 pub use node::{Prepared, prepare, update_local};
-pub use reconciler::{Claims, DirtySet, Reconciler, Removed, Repaired};
+pub use reconciler::{Claims, DirtySet, Reconciler, Removed, Repaired, find};
 pub use rules::conflicts;
-pub use uninstall::uninstall;
+pub use uninstall::{HandedBack, let_go, restore_classic, uninstall};
 
 #[cfg(test)]
 mod tests;

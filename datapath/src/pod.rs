@@ -31,6 +31,7 @@ pub use error::{AddError, Step};
 pub use name::{former_host_name, own_name, upstream_host_name};
 pub use observe::{HostSide, check, list};
 pub use pod_link::PodLink;
+pub use repair::adopt::{adopt, let_go};
 pub use repair::{PodsRepaired, repair};
 pub use secondary::forget_attachment;
 pub use wired_pod::WiredPod;

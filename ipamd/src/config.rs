@@ -77,6 +77,7 @@ pub struct Config {
     pub egress: Egress,
     pub cloud: Cloud,
     pub paths: Paths,
+    pub takeover: Takeover,
     pub kubernetes: Kubernetes,
     /// The address of `/metrics` (`DISABLE_METRICS` disables it). The AWS VPC CNI's port is 61678.
     pub metrics: Option<SocketAddr>,
@@ -155,6 +156,15 @@ pub struct Paths {
     pub cni_bin_dir: PathBuf,
     /// `HOST_CNI_CONFDIR_PATH`: the runtime's directory of network configurations; if unset, none is written.
     pub cni_conf_dir: Option<PathBuf>,
+}
+
+/// Taking the node over from the AWS VPC CNI, and giving it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Takeover {
+    /// `HAWSER_AWS_NODE_DIR`: where the AWS VPC CNI keeps its checkpoint. If the directory is there, its pods are taken over.
+    pub directory: PathBuf,
+    /// `HAWSER_TAKEOVER_DESPITE_POLICIES`: also pods for which network policies are in force.
+    pub despite_policies: bool,
 }
 
 impl Paths {
@@ -236,6 +246,14 @@ impl Reader<'_> {
                 run_dir: self.or("HAWSER_RUN_DIR", "a path", PathBuf::from("/run/hawser")),
                 cni_bin_dir: self.or("HOST_CNI_BIN_PATH", "a path", PathBuf::from("/opt/cni/bin")),
                 cni_conf_dir: self.text("HOST_CNI_CONFDIR_PATH").map(PathBuf::from),
+            },
+            takeover: Takeover {
+                directory: self.or(
+                    "HAWSER_AWS_NODE_DIR",
+                    "a path",
+                    PathBuf::from("/var/run/aws-node"),
+                ),
+                despite_policies: self.flag("HAWSER_TAKEOVER_DESPITE_POLICIES", false),
             },
             kubernetes: Kubernetes {
                 node: self.text("MY_NODE_NAME"),

@@ -31,7 +31,10 @@ use crate::{
         vpc_blocks::{self, Follower},
     },
     http::{introspection, metrics_server, probes},
-    install::conflist::{self, Conflist},
+    install::{
+        conflist::{self, Conflist},
+        handback,
+    },
     kube,
     node::{
         identity::{Identity, MetadataError},
@@ -58,6 +61,7 @@ use crate::{
     sandbox::{
         recovery::{self, Agreed},
         sandboxes::Sandboxes,
+        takeover::{self, Takeover, TakeoverError},
     },
     state::store::{Contents, Store, StoreError},
     telemetry::{
@@ -95,6 +99,8 @@ pub enum DaemonError {
     Host(#[from] StartError),
     #[error("could not compare records with the kernel")]
     Recovery(#[from] recovery::RecoveryError),
+    #[error("could not take the node over from the AWS VPC CNI")]
+    Takeover(#[from] TakeoverError),
     #[error("could not serve {what}")]
     Serve { what: String, source: io::Error },
     #[error("stopped because {0}")]
@@ -167,8 +173,10 @@ impl Node {
         metrics.settings(&config.notices);
         let boot = boot_id().map_err(|source| serve_error("the boot id", source))?;
         make_run_dir(&config)?;
-        let (store, contents) = Store::open(&config.paths.state(), &boot)?;
+        let (store, mut contents) = Store::open(&config.paths.state(), &boot)?;
         let running = predecessor::running(config.pool.family)?;
+        let forgotten = handback::forget(&config.paths.run_dir);
+        forgotten.map_err(|source| serve_error("the mark of a handback", source))?;
         let imds = Metadata::new(config.cloud.timeout);
         let me = identity(&imds, &store, contents.identity.clone()).await?;
         let vpc_blocks = vpc_blocks(&imds, &store, &me, contents.vpc_blocks.clone()).await?;
@@ -184,13 +192,7 @@ impl Node {
             &running,
             metrics.clone(),
         )?;
-        let intents = contents.intents.clone();
         let placement = placement(&config, &me, &contents);
-        let mut agreed =
-            recovery::agree(&store, contents, &host, config.pool.cooldown, clock::now()).await?;
-        let here = host.macs().await.map_err(recovery::RecoveryError::from)?;
-        agreed.keep_linked(&here);
-
         let aws = Arc::new(
             Aws::new(
                 me.region.clone(),
@@ -206,6 +208,20 @@ impl Node {
         let spans = spans(&config, &me, &imds, &metrics).await;
         let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone())
             .with_spans(spans.clone());
+        let intents = contents.intents.clone();
+        let due = Takeover::look(takeover::settings(&config, &kind), &host).await?;
+        let adopted = match due {
+            Some(due) => {
+                let enis = discovery::attached(&executor).await;
+                let records = (&store, &mut contents);
+                Some(due.begin(records, &host, enis, clock::now()).await?)
+            }
+            None => None,
+        };
+        let mut agreed =
+            recovery::agree(&store, contents, &host, config.pool.cooldown, clock::now()).await?;
+        let here = host.macs().await.map_err(recovery::RecoveryError::from)?;
+        agreed.keep_linked(&here);
         if !agreed.explained_by(&agreed.restored.enis) {
             let pods = agreed.orphans.len();
             tracing::warn!(
@@ -216,6 +232,9 @@ impl Node {
         }
         agreed.adopt(&store)?;
         host.keep(&agreed.pods).await;
+        if let Some(adopted) = adopted {
+            adopted.finish(&store, &host, &mut agreed).await?;
+        }
         let store = store.counted(metrics.clone());
         let store = Worker::start("store", store).map_err(|e| serve_error("the store", e))?;
         Ok(Self {
@@ -599,7 +618,11 @@ fn make_run_dir(config: &Config) -> Result<(), DaemonError> {
     })
 }
 
-fn boot_id() -> io::Result<String> {
+/// The kernel's id of this boot.
+///
+/// # Errors
+/// If `/proc` cannot be read.
+pub fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
         .trim()
         .to_owned())

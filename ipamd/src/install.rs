@@ -6,5 +6,6 @@
 
 pub mod chain;
 pub mod conflist;
+pub mod handback;
 pub mod plugin;
 pub mod uninstall;

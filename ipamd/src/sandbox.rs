@@ -9,3 +9,4 @@ mod keyed_lock;
 pub mod recovery;
 pub mod refusals;
 pub mod sandboxes;
+pub mod takeover;

@@ -14,6 +14,7 @@ mod operator;
 mod subnets;
 mod suite;
 mod support;
+mod takeover;
 mod traffic;
 
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         neighbours::trials(),
         operator::trials(),
         subnets::trials(),
+        takeover::trials(),
         traffic::trials(),
     ];
     libtest_mimic::run(&arguments, themes.into_iter().flatten().collect()).exit_code()

@@ -4,9 +4,11 @@
 //! from pods. May use `netlink`, `error` and the constants. Must not know our desired state or who calls.
 
 mod leftovers;
+mod pods;
 mod steering;
 
 pub use leftovers::{Predecessor, Scene};
+pub use pods::ForeignPod;
 pub use steering::{Steered, steered, tables};
 
 #[cfg(test)]

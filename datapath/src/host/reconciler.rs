@@ -7,6 +7,7 @@
 
 mod desired;
 mod dirty_set;
+mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,6 +32,7 @@ use nettypes::EniIndex;
 
 use desired::Desired;
 pub use dirty_set::DirtySet;
+pub use takeover::find;
 
 /// See the module. Belongs to one thread, which is in the namespace that it maintains.
 #[derive(Debug)]

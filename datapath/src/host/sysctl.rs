@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 
 use super::error::HostError;
+use crate::netlink::link::InetConf;
 
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const RP_FILTER_ALL: &str = "/proc/sys/net/ipv4/conf/all/rp_filter";
@@ -35,6 +36,30 @@ pub(super) fn source_check_is_loose() -> Result<bool, HostError> {
 /// Whether the kernel supports IPv6 at all.
 pub(super) fn has_ipv6() -> bool {
     fs::exists("/proc/sys/net/ipv6").unwrap_or(true)
+}
+
+/// The settings that the kernel gives to new links, of those that pods' links have changed.
+pub(super) fn link_defaults() -> Result<Vec<(InetConf, u32)>, HostError> {
+    let settings = [
+        (
+            InetConf::RpFilter,
+            "/proc/sys/net/ipv4/conf/default/rp_filter",
+        ),
+        (
+            InetConf::AcceptRedirects,
+            "/proc/sys/net/ipv4/conf/default/accept_redirects",
+        ),
+        (
+            InetConf::SendRedirects,
+            "/proc/sys/net/ipv4/conf/default/send_redirects",
+        ),
+        (
+            InetConf::Forwarding,
+            "/proc/sys/net/ipv4/conf/default/forwarding",
+        ),
+    ];
+    let one = |(setting, path)| Ok((setting, read(path)?.parse().unwrap_or_default()));
+    settings.map(one).into_iter().collect()
 }
 
 fn read(path: &'static str) -> Result<String, HostError> {

@@ -5,6 +5,7 @@
 //! not know what a link is for.
 
 mod ipv6;
+mod programs;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -18,7 +19,7 @@ use nix::errno::Errno;
 
 use super::{Error, Mac, Request, Socket};
 
-pub use ipv6::{Inet6Conf, set_no_own_ipv6, set_no_own_ipv6_by_name};
+pub use ipv6::{Inet6Conf, set_no_own_ipv6, set_no_own_ipv6_by_name, set_own_ipv6};
 
 /// One end of a veth pair to be created. `None` leaves the choice to the kernel.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +57,8 @@ pub struct Link {
     pub arp: bool,
     /// `IFLA_LINK`: for a veth, the index of the other end in that end's namespace.
     pub peer: Option<u32>,
+    /// The namespace of the other end, if that is another one: its id in this namespace (`IFLA_LINK_NETNSID`).
+    pub peer_netns: Option<i32>,
     /// Kind of a virtual link (`veth`, `vlan`); `None` for hardware.
     pub kind: Option<String>,
     /// `net.ipv4.conf.<link>.rp_filter`, if the answer contains the IPv4 settings. The same is true for the next two.
@@ -311,6 +314,25 @@ impl Socket {
         self.one_link(&get(index))
     }
 
+    /// The other end of a veth in another namespace, which is not entered: the kernel answers for every namespace over which
+    /// the process has `CAP_NET_ADMIN`. `None` if there is no such end any more.
+    ///
+    /// # Errors
+    /// Any failure except "no such link".
+    pub fn peer_of(&mut self, link: &Link) -> Result<Option<Link>, Error> {
+        let (Some(index), Some(netns)) = (link.peer, link.peer_netns) else {
+            return Ok(None);
+        };
+        let mut message = without_stats(of(index));
+        message.attributes.push(LinkAttribute::IfNetnsId(netns));
+        let request = Request::ack("link get", RouteNetlinkMessage::GetLink(message), 0);
+        match self.one_link(&request) {
+            // The namespace, and its id, are gone.
+            Err(e) if e.is(Errno::EINVAL) => Ok(None),
+            other => other,
+        }
+    }
+
     /// All links of the namespace.
     ///
     /// # Errors
@@ -354,6 +376,7 @@ impl Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Group(group) => link.group = *group,
                 LinkAttribute::Link(index) => link.peer = Some(*index),
+                LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(*id).filter(|id| *id >= 0),
                 LinkAttribute::LinkInfo(info) => link.kind = kind(info),
                 LinkAttribute::AfSpecUnspec(families) => link.learn_settings(families),
                 _ => {}

@@ -2,6 +2,7 @@
 //!
 //! May use the rest of `pod` and `netlink`. Must not know why something differs.
 
+pub(super) mod adopt;
 pub(super) mod rename;
 
 use std::collections::{BTreeSet, HashMap};

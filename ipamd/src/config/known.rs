@@ -140,7 +140,8 @@ pub const OF_AWS_VPC_CNI: [Known; 63] = [
 ];
 
 /// Hawser's own settings.
-pub const OWN: [&str; 9] = [
+pub const OWN: [&str; 11] = [
+    "HAWSER_AWS_NODE_DIR",
     "HAWSER_BLOCK_POD_IMDS",
     "HAWSER_ENI_MARK_MASK",
     "HAWSER_METRICS_ADDRESS",
@@ -149,6 +150,7 @@ pub const OWN: [&str; 9] = [
     "HAWSER_PROBE_ADDRESS",
     "HAWSER_RUN_DIR",
     "HAWSER_STARTUP_TAINT",
+    "HAWSER_TAKEOVER_DESPITE_POLICIES",
     "HAWSER_VPC_CIDR_PERIOD",
 ];
 

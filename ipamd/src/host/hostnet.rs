@@ -1,5 +1,9 @@
 //! The daemon's handle for the node's network. One thread owns the netlink socket that changes the host, so the host's
 //! state has one writer. Removing links waits for the kernel, so it has its own thread and delays no ADD.
+//!
+//! May use the rest of `host`, `config`, `node`, `runtime`, `state` and `telemetry`. Must not know EC2 or the pool.
+
+mod adoption;
 
 use std::{collections::BTreeSet, net::IpAddr, os::fd::AsFd, sync::Arc, time::Duration};
 

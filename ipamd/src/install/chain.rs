@@ -116,6 +116,36 @@ pub fn merge(found: Option<&str>, wanted: &Wanted) -> Outcome {
     }
 }
 
+/// The AWS VPC CNI's list, with what other programs have added to `ours` since it was replaced.
+#[must_use]
+pub fn hand_back(ours: &str, theirs: &str) -> String {
+    let parsed = |text| serde_json::from_str::<Value>(text).unwrap_or_default();
+    let mut list = parsed(theirs);
+    let added: Vec<Value> = parsed(ours)["plugins"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|plugin| !is(plugin, PLUGIN) && !is_standard(plugin))
+        .cloned()
+        .collect();
+    let Some(Value::Array(plugins)) = list.get_mut("plugins") else {
+        return theirs.to_owned();
+    };
+    let is_there = |plugins: &[Value], plugin: &Value| {
+        let same = |other: &Value| other["type"] == plugin["type"];
+        plugins.iter().any(same)
+    };
+    let missing: Vec<_> = added
+        .into_iter()
+        .filter(|plugin| !is_there(plugins, plugin))
+        .collect();
+    if missing.is_empty() {
+        return theirs.to_owned();
+    }
+    plugins.extend(missing);
+    written(&list)
+}
+
 /// Whether the list is the AWS VPC CNI's.
 #[must_use]
 pub fn is_of_aws_node(text: &str) -> bool {

@@ -30,6 +30,8 @@ use crate::{
 pub const NAME: &str = "10-aws.conflist";
 /// The file of earlier releases.
 pub const FORMER_NAME: &str = "10-hawser.conflist";
+/// The extension under which the AWS VPC CNI's file is kept: not one that a runtime loads.
+pub const OF_AWS_NODE: &str = "conflist.aws-node";
 /// Where the AWS VPC CNI's daemon listens.
 const AWS_NODE_SOCKET: &str = "/var/run/aws-node/ipamd.sock";
 /// How often the pool is checked until it can serve.
@@ -201,7 +203,7 @@ impl Keeper {
         }
         if outcome.damage == Some(Damage::OfAwsNode) {
             // Not under a name that a runtime loads.
-            fs::copy(at, path.with_extension("conflist.aws-node"))?;
+            fs::copy(at, path.with_extension(OF_AWS_NODE))?;
         }
         write(at, text)?;
         if *at != path && at.exists() {
@@ -292,7 +294,7 @@ fn read(path: &Path) -> io::Result<Option<String>> {
 }
 
 /// Each reload blocks every ADD of the node (containerd takes a write lock), so the file is not written without need.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write(path: &Path, text: &str) -> io::Result<()> {
     // In the same directory: containerd does not see a file that is moved in from another one. With a name that it does
     // not load, because it reads a file immediately when it is written.
     let unfinished = path.with_extension("tmp");

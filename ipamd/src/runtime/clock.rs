@@ -99,6 +99,15 @@ pub fn wall_rfc3339() -> String {
     wall().before(Duration::ZERO)
 }
 
+/// The wall clock in nanoseconds since 1970, as programs in Go write it.
+#[must_use]
+pub fn wall_nanoseconds() -> i64 {
+    let since = wall().0.duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+    })
+}
+
 /// The wall clock in seconds since 1970, for comparison with other clocks.
 #[must_use]
 pub fn wall_seconds() -> i64 {

@@ -214,22 +214,22 @@ impl Store {
     /// # Errors
     /// The database's error. Nothing has changed.
     pub fn release(&self, record: &Record, cooling_until: Mono) -> Result<(), StoreError> {
-        let until = u64::try_from(cooling_until.since_epoch().as_millis()).unwrap_or(u64::MAX);
         self.change("release in", |transaction| {
             transaction
                 .open_table(SANDBOXES)?
                 .remove(key(&record.sandbox).as_str())?;
-            match record.address {
-                IpAddr::V4(a) => drop(
-                    transaction
-                        .open_table(COOLING)?
-                        .insert(u32::from(a), until)?,
-                ),
-                IpAddr::V6(a) => drop(
-                    transaction
-                        .open_table(COOLING_V6)?
-                        .insert(u128::from(a), until)?,
-                ),
+            rest(transaction, record.address, cooling_until)
+        })
+    }
+
+    /// Records that these addresses have no pod, and the end of the cooldown of each; durable when this returns.
+    ///
+    /// # Errors
+    /// The database's error. Nothing has changed.
+    pub fn rest(&self, resting: &[(IpAddr, Mono)]) -> Result<(), StoreError> {
+        self.change("note in", |transaction| {
+            for (address, until) in resting {
+                rest(transaction, *address, *until)?;
             }
             Ok(())
         })
@@ -346,6 +346,27 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn rest(
+    transaction: &redb::WriteTransaction,
+    address: IpAddr,
+    until: Mono,
+) -> Result<(), redb::Error> {
+    let until = u64::try_from(until.since_epoch().as_millis()).unwrap_or(u64::MAX);
+    match address {
+        IpAddr::V4(a) => drop(
+            transaction
+                .open_table(COOLING)?
+                .insert(u32::from(a), until)?,
+        ),
+        IpAddr::V6(a) => drop(
+            transaction
+                .open_table(COOLING_V6)?
+                .insert(u128::from(a), until)?,
+        ),
+    }
+    Ok(())
 }
 
 fn set_aside(path: &Path, why: &str) -> Result<(), StoreError> {

@@ -1,16 +1,19 @@
 //! The command line of `ipamd`, and its exit status.
 //!
-//! `cli/` has one file per command. Results go to standard output, errors to standard error. Only `run` changes anything on
-//! the node or in EC2.
+//! `cli/` has one file per command. Results go to standard output, errors to standard error. Only `run`, `install`, `uninstall`
+//! and `handback` change anything on the node, and only `run` in EC2.
 //!
 //! May use every folder of the daemon and the rest of `tools`. Must not know a wire format.
 
 mod doctor;
+mod handback;
 mod inspect;
 mod install;
 mod max_pods;
 mod run;
+mod settings;
 mod table;
+mod takeover;
 mod uninstall;
 
 use std::process::ExitCode;
@@ -20,8 +23,9 @@ use stdout::errln;
 
 /// Hawser's node daemon, and tools for operators.
 ///
-/// `ipamd run` keeps VPC addresses ready and connects pods to the VPC. install and uninstall change the node. The other
-/// commands only read: max-pods calculates how many pods an instance type supports and what a warm target costs,
+/// `ipamd run` keeps VPC addresses ready and connects pods to the VPC. install, uninstall and handback change the node.
+/// The other commands only read: takeover shows which pods of the AWS VPC CNI would be kept, settings converts
+/// its settings, max-pods calculates how many pods an instance type supports and what a warm target costs,
 /// inspect shows the node's addresses and the pool's next steps, doctor checks the node for problems.
 #[derive(Debug, Parser)]
 #[command(
@@ -44,6 +48,9 @@ enum Command {
     Run(run::Run),
     Install(install::Install),
     Uninstall(uninstall::Uninstall),
+    Takeover(takeover::Takeover),
+    Handback(handback::Handback),
+    Settings(settings::Settings),
     MaxPods(max_pods::MaxPods),
     Inspect(inspect::Inspect),
     Doctor(doctor::Doctor),
@@ -59,6 +66,9 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Install(install) => install.run(),
         Command::Uninstall(uninstall) => uninstall.run(),
+        Command::Settings(settings) => settings.run(),
+        Command::Handback(handback) => handback.run(),
+        Command::Takeover(takeover) => takeover.run(),
         Command::MaxPods(max_pods) => max_pods.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Doctor(doctor) => doctor.run(),

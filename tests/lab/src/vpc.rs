@@ -1,7 +1,8 @@
 //! The lab itself: one simulated VPC, its own directory, and nodes on demand. Everything ends with the value.
 //!
-//! [`subnets`] has what nodes need whose pods are in other subnets. May use `node`. Must not know tests.
+//! [`subnets`] has what nodes need whose pods are in other subnets, [`aws_node`] builds nodes of the AWS VPC CNI. May use `node`. Must not know tests.
 
+pub mod aws_node;
 pub mod subnets;
 
 use std::{

@@ -123,7 +123,7 @@ impl Scene {
         self.host_routes().map(|r| r.dst.addr()).collect()
     }
 
-    fn host_routes(&self) -> impl Iterator<Item = &Route> {
+    pub(super) fn host_routes(&self) -> impl Iterator<Item = &Route> {
         let single = |r: &&Route| r.dst.prefix_len() == r.dst.max_prefix_len();
         let foreign = |r: &&Route| {
             r.protocol != PROTOCOL && r.table != LOCAL && r.table != PODS_TABLE && r.oif.is_some()
@@ -133,7 +133,7 @@ impl Scene {
 }
 
 /// The program that adds rules of exactly this form, and the pod's address, if it is for one pod.
-fn shape(rule: &Rule) -> Option<(Predecessor, Option<IpAddr>)> {
+pub(super) fn shape(rule: &Rule) -> Option<(Predecessor, Option<IpAddr>)> {
     let plain = rule.protocol != PROTOCOL
         && rule.action == Action::Lookup
         && rule.suppress_prefix.is_none()
@@ -165,7 +165,7 @@ fn single(net: IpNet) -> Option<IpAddr> {
 }
 
 /// Whether it is the host's end of a pod of this program, by its name.
-fn is_pod_link(link: &Link, of: Predecessor) -> bool {
+pub(super) fn is_pod_link(link: &Link, of: Predecessor) -> bool {
     let ours = (GROUP_BASE..=GROUP_DYING).contains(&link.group);
     if ours || link.kind.as_deref() != Some("veth") {
         return false;

@@ -336,3 +336,69 @@ fn rules_of_another_form_stay() {
     };
     assert_eq!(left(&scene), [Vec::new(), Vec::new()]);
 }
+
+#[test]
+fn living_pods_are_listed_with_their_addresses() {
+    let strict = Scene {
+        rules: rules(&aws_node()),
+        routes: [
+            routes(),
+            vec![route("10.0.3.7/32", MAIN), route("10.0.3.9/32", 105)],
+        ]
+        .concat(),
+        links: vec![
+            veth(2, "eni0123456789a"),
+            veth(3, "eni0123456789b"),
+            veth(4, "vlan0123456789c"),
+            veth(5, "docker0"),
+        ],
+    };
+    let pods = strict.pods(Predecessor::AwsNode);
+    let seen: Vec<_> = pods
+        .iter()
+        .map(|pod| (pod.link.index, pod.addresses.len(), pod.branch))
+        .collect();
+    // The routes of these tests are over link 2.
+    assert_eq!(seen, [(2, 1, true), (3, 0, false), (4, 0, true)]);
+    let standard = Scene {
+        rules: rules(&[to(512, POD, MAIN), from(1536, POD, 105)]),
+        routes: vec![route("10.0.3.7/32", MAIN)],
+        links: vec![veth(2, "eni0123456789a")],
+    };
+    let pods = standard.pods(Predecessor::AwsNode);
+    assert!(pods[0].branch, "its source is routed by a VLAN's table");
+}
+
+#[test]
+fn the_traces_of_a_pod_are_its_own_and_end_with_its_route() {
+    let scene = Scene {
+        rules: rules(&aws_node()),
+        routes: [
+            routes(),
+            vec![route("10.0.3.7/32", MAIN), route("10.0.3.8/32", MAIN)],
+        ]
+        .concat(),
+        links: vec![Link {
+            group: GROUP_BASE,
+            ..veth(2, "eni0123456789a")
+        }],
+    };
+    let traces = scene.traces(Predecessor::AwsNode, &[("10.0.3.8".parse().unwrap(), 2)]);
+    let [(of_pod, to_pod)] = &traces.pods[..] else {
+        panic!("{traces:?}")
+    };
+    assert_eq!(
+        *of_pod,
+        [to(512, "10.0.3.8", MAIN), from(1536, "10.0.3.8", 2)]
+    );
+    assert_eq!(*to_pod, [route("10.0.3.8/32", MAIN)]);
+    assert_eq!(traces.node.len(), 1);
+    // Another link has the address, or another pod still needs the rule for marks.
+    let elsewhere = scene.traces(Predecessor::AwsNode, &[("10.0.3.8".parse().unwrap(), 9)]);
+    assert_eq!(elsewhere.pods[0].1, []);
+    let with_other = Scene {
+        links: vec![veth(3, "eni0123456789b")],
+        ..scene
+    };
+    assert_eq!(with_other.traces(Predecessor::AwsNode, &[]).node, []);
+}

@@ -197,3 +197,46 @@ fn rules_are_shown_as_iproute2_shows_them() {
         "{shown:?}"
     );
 }
+
+#[test]
+fn the_other_end_of_a_pods_link_is_known_without_entering_the_pod() {
+    let lab = Lab::new();
+    let pod = netns();
+    let end = |name, mac| End {
+        name,
+        mtu: None,
+        mac: Some(mac),
+        group: 0,
+        up: false,
+    };
+    let told = lab
+        .host
+        .run(|| {
+            let mut socket = Socket::open().unwrap();
+            let pair = link::add_veth(
+                &end("eni0", mac(8)),
+                &end("eth0", mac(9)),
+                Some(pod.as_fd()),
+            );
+            socket.apply(&pair).unwrap();
+            keep_only_net_admin();
+            let mut socket = Socket::open().unwrap();
+            let near = socket.link_by_name("eni0").unwrap().unwrap();
+            let far = socket.peer_of(&near).unwrap();
+            let ours = socket.links_with_programs().unwrap();
+            (far.and_then(|far| far.mac), ours.contains(&near.index))
+        })
+        .unwrap();
+    assert_eq!(told, (Some(mac(9)), false));
+}
+
+#[test]
+fn a_link_with_programs_is_told_from_one_without() {
+    let mut lab = Lab::new();
+    lab.show("ip link add eni0 type veth peer name p; tc qdisc add dev eni0 clsact");
+    let told = lab.on_host(|socket| {
+        let with = socket.link_by_name("eni0").unwrap().unwrap().index;
+        (socket.links_with_programs().unwrap(), with)
+    });
+    assert_eq!(told.0, [told.1].into());
+}

@@ -47,17 +47,23 @@ impl Inet6Conf {
 /// carrier, which is when the kernel creates the address.
 #[must_use]
 pub fn set_no_own_ipv6(index: u32) -> Request {
-    no_own_ipv6(of(index))
+    own_ipv6(of(index), In6AddrGenMode::None)
+}
+
+/// Link `index` gets a link-local address again the next time that it has a carrier, as every link by default.
+#[must_use]
+pub fn set_own_ipv6(index: u32) -> Request {
+    own_ipv6(of(index), In6AddrGenMode::Eui64)
 }
 
 /// The same for the link with this name.
 #[must_use]
 pub fn set_no_own_ipv6_by_name(name: &str) -> Request {
-    no_own_ipv6(named(name))
+    own_ipv6(named(name), In6AddrGenMode::None)
 }
 
-fn no_own_ipv6(mut message: LinkMessage) -> Request {
-    let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+fn own_ipv6(mut message: LinkMessage, mode: In6AddrGenMode) -> Request {
+    let mode = AfSpecInet6::AddrGenMode(mode);
     let settings = vec![AfSpecUnspec::Inet6(vec![mode])];
     message
         .attributes

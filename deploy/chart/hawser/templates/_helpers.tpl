@@ -28,6 +28,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if eq (dig "ENABLE_IPv6" "false" .Values.env | toString) "true" }}true{{ end -}}
 {{- end -}}
 
+{{- /* Whether the pod needs the directory of the AWS VPC CNI. */ -}}
+{{- define "hawser.awsNode" -}}
+{{- if or .Values.takeover.enabled (eq .Values.mode "handback") }}true{{ end -}}
+{{- end -}}
+
 {{- /* The port in an ADDRESS:PORT setting. */ -}}
 {{- define "hawser.port" -}}
 {{- $address := dig .name .default .env | toString -}}
@@ -41,7 +46,7 @@ suffix. */ -}}
 {{- range .Files.Lines "files/settings.txt" -}}
 {{- if . -}}{{- $known = append $known . -}}{{- end -}}
 {{- end -}}
-{{- $own := dict "MY_NODE_NAME" "the pod's own node" "HOST_CNI_BIN_PATH" "paths.cniBin" "HOST_CNI_CONFDIR_PATH" "paths.cniConf" "HAWSER_RUN_DIR" "paths.run" "HAWSER_NODE_CONDITIONS" "node.conditions" "HAWSER_NODE_EVENTS" "node.events" "HAWSER_STARTUP_TAINT" "node.startupTaint" -}}
+{{- $own := dict "MY_NODE_NAME" "the pod's own node" "HOST_CNI_BIN_PATH" "paths.cniBin" "HOST_CNI_CONFDIR_PATH" "paths.cniConf" "HAWSER_RUN_DIR" "paths.run" "HAWSER_AWS_NODE_DIR" "paths.awsNode" "HAWSER_NODE_CONDITIONS" "node.conditions" "HAWSER_NODE_EVENTS" "node.events" "HAWSER_STARTUP_TAINT" "node.startupTaint" -}}
 {{- range $name, $value := .Values.env -}}
 {{- if hasKey $own $name -}}
 {{- fail (printf "env.%s is set by the chart, from %s." $name (get $own $name)) -}}

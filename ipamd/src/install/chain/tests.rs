@@ -276,3 +276,31 @@ fn the_list_of_the_aws_vpc_cni_becomes_ours_and_keeps_its_other_plugins() {
     assert_eq!(written.get("disableCheck"), None, "CHECK works");
     assert!(!is_of_aws_node(&written.to_string()));
 }
+
+#[test]
+fn what_others_have_added_since_goes_back_with_the_list() {
+    let theirs =
+        json!({ "cniVersion": "0.4.0", "name": "aws-cni", "disableCheck": true, "plugins": [
+            { "name": "aws-cni", "type": "aws-cni" },
+            { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
+        ]})
+        .to_string();
+    let ours = |more: Value| {
+        let plugins = [
+            json!({ "type": "hawser" }),
+            json!({ "type": "portmap", "snat": true }),
+        ];
+        let plugins: Vec<_> = plugins.into_iter().chain([more]).collect();
+        json!({ "name": "aws-cni", "plugins": plugins }).to_string()
+    };
+    let returned = hand_back(&ours(json!({ "type": "linkerd-cni" })), &theirs);
+    let value: Value = serde_json::from_str(&returned).unwrap();
+    let kinds = value["plugins"].as_array().unwrap().iter();
+    let kinds: Vec<_> = kinds.map(|p| p["type"].clone()).collect();
+    assert_eq!(kinds, ["aws-cni", "portmap", "linkerd-cni"]);
+    assert_eq!(value["disableCheck"], true);
+    // Not a byte is changed without a reason.
+    for plain in [ours(json!({ "type": "hawser" })), String::new()] {
+        assert_eq!(hand_back(&plain, &theirs), theirs);
+    }
+}

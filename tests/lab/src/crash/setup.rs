@@ -73,6 +73,16 @@ impl Setup {
         Self::over(lab, node, None)
     }
 
+    /// The same, with a daemon that was never started.
+    ///
+    /// # Errors
+    /// If the lab cannot be set up.
+    pub fn bare(kind: &str, settings: &[(&str, &str)]) -> io::Result<Self> {
+        let lab = Lab::start(SimConfig::default())?;
+        let node = lab.bare_node(kind, settings)?;
+        Self::over(lab, node, None)
+    }
+
     /// The same, with clocks that can be set forward.
     ///
     /// # Errors
@@ -185,6 +195,20 @@ impl Setup {
         let (trace, _) = self.trace(pid, &here, None, &done)?;
         self.start()?;
         Ok(trace)
+    }
+
+    /// Runs a command of the daemon's binary to its end, or kills it `at` a boundary.
+    ///
+    /// # Errors
+    /// If it cannot be traced, or does not end.
+    pub fn strike_command(
+        &mut self,
+        at: Option<&Boundary>,
+        arguments: &[&str],
+    ) -> io::Result<Trace> {
+        let pid = self.node.hold(&self.lab.sim.ec2_endpoint(), arguments)?;
+        let here = |boundary: &Boundary| at == Some(boundary);
+        Ok(self.trace(pid, &here, None, &|_| false)?.0)
     }
 
     /// Applies `blow` to the running daemon at every boundary in `strikes`, as long as `during` takes; then kills it

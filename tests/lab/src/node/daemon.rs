@@ -63,10 +63,19 @@ impl Node {
     /// # Errors
     /// If the process cannot be started.
     pub fn hold_daemon(&mut self, ec2_endpoint: &str) -> io::Result<Pid> {
+        self.hold(ec2_endpoint, &["run"])
+    }
+
+    /// The same with another command of the daemon's binary.
+    ///
+    /// # Errors
+    /// As [`Node::hold_daemon`].
+    pub fn hold(&mut self, ec2_endpoint: &str, arguments: &[&str]) -> io::Result<Pid> {
         let log = File::options()
+            .create(true)
             .append(true)
             .open(self.dir.join("ipamd.log"))?;
-        let daemon = self.daemon_command(&[], ec2_endpoint);
+        let daemon = self.confined(&[], ec2_endpoint, arguments);
         let mut command = Command::new("sh");
         command
             .args(["-c", "kill -STOP $$; exec \"$@\"", "sh"])
@@ -128,6 +137,10 @@ impl Node {
     }
 
     fn daemon_command(&self, words: &[&str], ec2_endpoint: &str) -> Command {
+        self.confined(words, ec2_endpoint, &["run"])
+    }
+
+    fn confined(&self, words: &[&str], ec2_endpoint: &str, arguments: &[&str]) -> Command {
         let mut words = words.iter().chain(&["setpriv"]);
         let mut command = Command::new(words.next().expect("at least setpriv"));
         command.args(words);
@@ -141,7 +154,7 @@ impl Node {
                 "--",
             ])
             .arg(self.release.ipamd())
-            .arg("run")
+            .args(arguments)
             .env_clear()
             .env("HAWSER_RUN_DIR", self.dir.join("run"))
             .env("HAWSER_METRICS_ADDRESS", "127.0.0.1:61678")

@@ -1,0 +1,129 @@
+//! Taking pods over from a predecessor: each is adopted beside what it has, and when all are, that is removed.
+//!
+//! Every step is done only if it is not done yet, so a process that dies here is continued by the next one.
+
+use super::super::error::{During, HostError};
+use super::super::foreign::{ForeignPod, Predecessor, Scene};
+use super::super::{node, rules};
+use super::Reconciler;
+use crate::constants::{PROTOCOL, RULE_ENI_ADDRESS};
+use crate::netlink::rule::Rule;
+use crate::netlink::{Errno, Error, Family, Mac, Socket, route, rule};
+use crate::pod::{self, WiredPod};
+
+impl Reconciler {
+    /// The pods of `of` that live, with what the kernel tells about each without entering it.
+    ///
+    /// # Errors
+    /// If the kernel cannot be queried.
+    pub fn foreign_pods(&mut self, of: Predecessor) -> Result<Vec<ForeignPod>, HostError> {
+        find(&mut self.socket, self.desired.config.pods, of)
+    }
+
+    /// Makes the link of a predecessor's pod Hawser's, beside the rules that it has. Returns whether the link is still there.
+    ///
+    /// # Errors
+    /// The kernel's error. The pod is as it was.
+    pub fn adopt_pod(&mut self, pod: WiredPod) -> Result<bool, HostError> {
+        let what = "adopt a pod";
+        let source = self.desired.source;
+        let index = pod.host_index;
+        self.keep_pod(pod.clone());
+        let adopted = self
+            .repair_ipv6_of_pods()
+            .and_then(|()| pod::adopt(&mut self.socket, &pod, source).during(what));
+        if !matches!(adopted, Ok(true)) {
+            self.desired.pods.remove(&index);
+        }
+        adopted
+    }
+
+    /// Removes what `of` had for pods that are Hawser's now: first its chains in nftables, which would change the marks of
+    /// packets, then each pod's rules and route, one pod at a time. Returns each object as text.
+    ///
+    /// # Errors
+    /// If the kernel cannot be queried or refuses. A repetition removes the rest.
+    pub fn remove_traces(&mut self, of: Predecessor) -> Result<Vec<String>, HostError> {
+        let what = "remove what a predecessor had for pods";
+        let mut removed = Vec::new();
+        if of == Predecessor::AwsNode {
+            let mut nft = node::nft(&self.socket)?;
+            removed.extend(nft.remove_aws_node().during(what)?);
+            self.remember_nftables();
+        }
+        let scene = Scene::of(&mut self.socket, self.desired.config.pods)?;
+        let pods = self.desired.pods.values();
+        let pods: Vec<_> = pods.map(|pod| (pod.address, pod.host_index)).collect();
+        let traces = scene.traces(of, &pods);
+        for (of_pod, routes) in &traces.pods {
+            let mut requests: Vec<_> = of_pod.iter().map(rule::del).collect();
+            // Last: while there is a rule to main, main must have the route.
+            requests.extend(routes.iter().map(route::del));
+            self.socket
+                .batch(&requests)
+                .and_then(rules::all_gone)
+                .during(what)?;
+            removed.extend(of_pod.iter().map(|rule| format!("ip rule {rule}")));
+            let shown = routes.iter().map(|r| format!("ip route {}", r.dst));
+            removed.extend(shown);
+        }
+        let requests: Vec<_> = traces.node.iter().map(rule::del).collect();
+        self.socket
+            .batch(&requests)
+            .and_then(rules::all_gone)
+            .during(what)?;
+        removed.extend(traces.node.iter().map(|rule| format!("ip rule {rule}")));
+        self.own_rules_of_enis(&scene.rules)?;
+        Ok(removed)
+    }
+
+    /// The rule for an ENI's own address is the same in both programs, and the kernel has it only once: it becomes ours, so that
+    /// it ends with the ENI.
+    fn own_rules_of_enis(&mut self, present: &[Rule]) -> Result<(), HostError> {
+        let enis = self.desired.enis.values();
+        let rules: Vec<_> = enis
+            .map(|(eni, _)| Rule::from(RULE_ENI_ADDRESS, eni.address, eni.table))
+            .collect();
+        for ours in rules {
+            let foreign = |r: &&Rule| r.same(&ours) && r.protocol != PROTOCOL;
+            let Some(theirs) = present.iter().find(foreign) else {
+                continue;
+            };
+            let requests = [rule::del(theirs), rule::add(&ours)];
+            self.socket
+                .batch(&requests)
+                .and_then(rules::all_gone)
+                .during("take over the rule for an ENI's address")?;
+        }
+        Ok(())
+    }
+}
+
+/// The pods of `of` in the namespace of `socket`, without a reconciler: for a look that changes nothing.
+///
+/// # Errors
+/// If the kernel cannot be queried.
+pub fn find(
+    socket: &mut Socket,
+    family: Family,
+    of: Predecessor,
+) -> Result<Vec<ForeignPod>, HostError> {
+    let scene = Scene::of(socket, family)?;
+    let what = "look at a predecessor's pods";
+    let programs = socket.links_with_programs().during(what)?;
+    let mut pods = scene.pods(of);
+    for pod in &mut pods {
+        pod.filtered = programs.contains(&pod.link.index);
+        pod.pod_mac = pod_mac(socket, pod).during(what)?;
+    }
+    Ok(pods)
+}
+
+/// A kernel that does not tell costs only the fixed neighbour entry: the pod is found by ARP as before.
+fn pod_mac(socket: &mut Socket, pod: &ForeignPod) -> Result<Option<Mac>, Error> {
+    match socket.peer_of(&pod.link) {
+        Ok(peer) => Ok(peer.and_then(|peer| peer.mac)),
+        Err(error) if error.is(Errno::EPERM) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

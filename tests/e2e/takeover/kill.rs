@@ -1,0 +1,183 @@
+//! SIGKILL at every effect of a takeover and of a handback: a repetition continues, and no pod notices.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::PathBuf,
+    sync::Mutex,
+    time::Duration,
+};
+
+use lab::{
+    aws_node::{AwsNode, Kind},
+    crash::{
+        audit,
+        campaign::{self, Scenario},
+        setup::Setup,
+        tracer::{Boundary, Trace},
+    },
+    node::{Pod, plugin::Outcome as Answer},
+    traffic::ping::ping,
+};
+
+use crate::suite::{Outcome, trials};
+
+trials!(
+    a_takeover_survives_a_kill_at_every_effect,
+    a_handback_survives_a_kill_at_every_effect,
+);
+
+const WORKERS: usize = 8;
+const REST: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(5);
+
+struct Takeover;
+
+impl Scenario for Takeover {
+    fn setup(&self) -> io::Result<Setup> {
+        let settings = [
+            ("MAX_ENI", "2"),
+            ("WARM_IP_TARGET", "1"),
+            ("IP_COOLDOWN_PERIOD", "900"),
+            ("DISABLE_NETWORK_RESOURCE_PROVISIONING", "true"),
+        ];
+        let mut setup = Setup::bare("m5.large", &settings)?;
+        let mut was = AwsNode::build(&setup.lab, &mut setup.node, Kind::SecondaryIps, [2, 2])?;
+        was.stop()?;
+        setup.pods = std::mem::take(&mut was.pods);
+        Ok(setup)
+    }
+
+    fn strike(
+        &self,
+        setup: &mut Setup,
+        at: Option<&Boundary>,
+    ) -> io::Result<(Trace, Option<Answer>)> {
+        let trace = setup.strike_start(at, |setup| self.done(setup))?;
+        Ok((trace, None))
+    }
+
+    fn done(&self, setup: &Setup) -> bool {
+        setup.node.log().contains("\"ready\"")
+    }
+
+    fn judge(&self, setup: &mut Setup, _: Option<Answer>) -> io::Result<()> {
+        for pod in &setup.pods {
+            let out = ping(&pod.netns, None, setup.far.instance.address, SOON)?;
+            if out.is_none() {
+                let state = setup
+                    .node
+                    .shell("ip rule; ip route show table all; nft list ruleset")?;
+                let (address, log) = (pod.address(), setup.node.log());
+                return Err(io::Error::other(format!(
+                    "{address} is cut off\n{state}\n{log}"
+                )));
+            }
+        }
+        audit::at_rest(setup, &[], REST)?;
+        let left = setup.node.shell("ip rule | grep -v 'proto 107'")?;
+        let left: BTreeSet<&str> = left
+            .lines()
+            .filter_map(|line| line.split(':').next())
+            .collect();
+        if left != BTreeSet::from(["0", "32766", "32767"]) {
+            return Err(io::Error::other(format!("rules are left: {left:?}")));
+        }
+        // By the key that the runtime knows.
+        for pod in setup.pods.drain(..) {
+            setup.node.delete_pod(pod)?;
+        }
+        Ok(())
+    }
+}
+
+/// Nodes that were taken over, each with how it looked before, by the directory of its lab.
+#[derive(Default)]
+struct Handback(Mutex<BTreeMap<PathBuf, (AwsNode, BTreeSet<String>)>>);
+
+impl Scenario for Handback {
+    fn setup(&self) -> io::Result<Setup> {
+        let settings = [
+            ("MAX_ENI", "2"),
+            ("WARM_IP_TARGET", "1"),
+            ("IP_COOLDOWN_PERIOD", "900"),
+            ("DISABLE_NETWORK_RESOURCE_PROVISIONING", "true"),
+        ];
+        let mut setup = Setup::bare("m5.large", &settings)?;
+        let mut was = AwsNode::build(&setup.lab, &mut setup.node, Kind::SecondaryIps, [2, 2])?;
+        let before = was.look(&setup.node)?;
+        was.stop()?;
+        setup.start()?;
+        setup.node.stop_daemon()?;
+        let directory = setup.lab.dir().to_owned();
+        let mut nodes = self.0.lock().expect("no worker panics");
+        nodes.insert(directory, (was, before));
+        Ok(setup)
+    }
+
+    fn strike(
+        &self,
+        setup: &mut Setup,
+        at: Option<&Boundary>,
+    ) -> io::Result<(Trace, Option<Answer>)> {
+        Ok((setup.strike_command(at, &["handback"])?, None))
+    }
+
+    fn done(&self, _: &Setup) -> bool {
+        false
+    }
+
+    fn judge(&self, setup: &mut Setup, _: Option<Answer>) -> io::Result<()> {
+        let nodes = self
+            .0
+            .lock()
+            .expect("no worker panics")
+            .remove(setup.lab.dir());
+        let (mut was, before) = nodes.ok_or_else(|| io::Error::other("a node without a past"))?;
+        let endpoint = setup.lab.sim.ec2_endpoint();
+        let again = setup.node.ask(&endpoint, &["handback"])?;
+        if !again.status.success() {
+            return Err(io::Error::other(format!("{again:?}")));
+        }
+        let restored = was.start(&setup.lab, &setup.node)?;
+        let kept: BTreeSet<_> = restored.kept.into_keys().collect();
+        let expected: BTreeSet<_> = was.pods.iter().map(Pod::address).collect();
+        let after = was.look(&setup.node)?;
+        let differ: Vec<_> = after.symmetric_difference(&before).collect();
+        if kept != expected || !differ.is_empty() {
+            return Err(io::Error::other(format!(
+                "{kept:?} of {expected:?}\n{differ:#?}"
+            )));
+        }
+        for pod in &was.pods {
+            let out = ping(&pod.netns, None, setup.far.instance.address, SOON)?;
+            out.ok_or_else(|| io::Error::other(format!("{} is cut off", pod.address())))?;
+        }
+        Ok(())
+    }
+}
+
+fn a_takeover_survives_a_kill_at_every_effect() -> Outcome {
+    survive("takeover", &Takeover)
+}
+
+fn a_handback_survives_a_kill_at_every_effect() -> Outcome {
+    survive("handback", &Handback::default())
+}
+
+fn survive(name: &str, scenario: &impl Scenario) -> Outcome {
+    let report = campaign::run(scenario, WORKERS)?;
+    stdout::errln!(
+        "{name}: {} of {} boundaries survived (repeated: {:?})\n{}",
+        report.survived.len(),
+        report.listed.len(),
+        report.repeated,
+        report.table(),
+    );
+    assert!(report.failed.is_empty(), "{}", report.failed.join("\n\n"));
+    let (mut listed, mut survived) = (report.listed, report.survived);
+    listed.sort();
+    survived.sort();
+    assert_eq!(listed, survived, "100 % is required");
+    Ok(())
+}

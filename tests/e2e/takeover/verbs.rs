@@ -1,0 +1,99 @@
+//! The runtime asks Hawser about pods that the AWS VPC CNI started, with the results that its plugin gave.
+
+use lab::aws_node::Kind;
+use lab::node::{Pod, count, host_link};
+use serde_json::{Value, json};
+
+use super::forth::Site;
+use crate::suite::{Outcome, trials};
+
+trials!(
+    taken_over_pods_are_checked_deleted_and_collected_with_the_old_results,
+    a_pod_whose_old_plugin_is_called_is_released_by_its_link,
+);
+
+/// As its plugin answers since 1.20: the table for a MAC address, and a link that never existed.
+fn result(pod: &Pod, version: &str) -> Value {
+    let (address, link) = (pod.address(), host_link(pod));
+    let digits = link.trim_start_matches("eni").to_owned();
+    let mut ip = json!({ "address": format!("{address}/32"), "interface": 1 });
+    if !version.starts_with('1') {
+        ip["version"] = "4".into();
+    }
+    json!({
+        "cniVersion": version,
+        "dns": {},
+        "interfaces": [
+            { "name": link },
+            { "mac": "2", "name": "eth0", "sandbox": pod.path },
+            { "mac": "0", "name": format!("dummy{digits}"), "sandbox": "1" },
+            { "name": "veth0123abcd" },
+            { "mac": "aa:bb:cc:dd:ee:ff", "name": "v6if0", "sandbox": pod.path },
+        ],
+        "ips": [ip],
+    })
+}
+
+fn taken_over_pods_are_checked_deleted_and_collected_with_the_old_results() -> Outcome {
+    let mut site = Site::build(Kind::SecondaryIps, [4, 3])?;
+    site.take_over()?;
+    let versions = ["0.4.0", "1.0.0", "1.1.0"];
+    let mut pods = std::mem::take(&mut site.was.pods).into_iter();
+    let node = &site.node;
+    let ask = |verb: &str, pod: &Pod, version: &str| {
+        let asked = node
+            .invocation(verb, &pod.id, Some(&pod.path))
+            .conf("cniVersion", version.into());
+        asked
+            .conf("prevResult", result(pod, version))
+            .run(node.netns())
+    };
+    for (version, pod) in versions.iter().zip(&mut pods) {
+        let checked = ask("CHECK", &pod, version)?;
+        assert!(checked.succeeded(), "{version}: {checked:?}");
+        let deleted = ask("DEL", &pod, version)?;
+        assert!(deleted.succeeded(), "{version}: {deleted:?}");
+        // Again, as runtimes do.
+        assert!(ask("DEL", &pod, version)?.succeeded());
+    }
+    assert_eq!(count(node, "assigned")?, 4);
+    let Some(oldest) = pods.next() else {
+        return Err("too few pods".into());
+    };
+    // CHECK is newer than this version.
+    assert!(ask("DEL", &oldest, "0.3.1")?.succeeded());
+    let Some(without) = pods.next() else {
+        return Err("too few pods".into());
+    };
+    let deleted = node
+        .invocation("DEL", &without.id, None)
+        .run(node.netns())?;
+    assert!(deleted.succeeded(), "{deleted:?}");
+    let kept = pods.next().ok_or("too few pods")?;
+    let valid = json!([{ "containerID": kept.id, "ifname": "eth0" }]);
+    let collected = node
+        .invocation("GC", "", None)
+        .conf("cniVersion", "1.1.0".into())
+        .conf("cni.dev/valid-attachments", valid)
+        .run(node.netns())?;
+    assert!(collected.succeeded(), "{collected:?}");
+    assert_eq!(count(node, "assigned")?, 1);
+    assert!(ask("CHECK", &kept, "1.0.0")?.succeeded());
+    Ok(())
+}
+
+/// CRI-O calls the plugins of the list with which a pod was started: the old one finds no daemon, and succeeds.
+fn a_pod_whose_old_plugin_is_called_is_released_by_its_link() -> Outcome {
+    let mut site = Site::build(Kind::SecondaryIps, [2, 1])?;
+    site.take_over()?;
+    let pod = site.was.pods.remove(2);
+    site.node.end_pod(pod)?;
+    let limit = std::time::Duration::from_secs(60);
+    let released = || count(&site.node, "assigned").is_ok_and(|n| n == 2);
+    assert!(
+        lab::wait::eventually(limit, released),
+        "{}",
+        site.node.log()
+    );
+    Ok(())
+}
