@@ -145,13 +145,13 @@ fn compare_pod(
             drift.push(Drift::DefaultRouteMissing);
         }
     }
-    if let Some(bucket) = link.egress_bucket() {
-        if !pod.qdisc(index)?.is_some_and(|found| found.is(&bucket)) {
-            drift.push(Drift::Shaping {
-                side: Side::Pod,
-                rate: bucket.rate,
-            });
-        }
+    if let Some(bucket) = link.egress_bucket()
+        && !pod.qdisc(index)?.is_some_and(|found| found.is(&bucket))
+    {
+        drift.push(Drift::Shaping {
+            side: Side::Pod,
+            rate: bucket.rate,
+        });
     }
     if let Some(address) = link.egress
         && !egress::is_wired(pod, link, index, address)?
