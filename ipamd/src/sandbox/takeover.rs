@@ -222,8 +222,9 @@ async fn configure(
             continue;
         };
         let has_pods = adopt.iter().any(|pod| pod.record.eni == eni.eni);
+        let ours = eni.managed && attachment.settled;
         // Another one may belong to another program.
-        if !has_pods && !(eni.managed && attachment.settled) {
+        if !has_pods && !ours {
             continue;
         }
         let settings = ConfigureEni {

@@ -106,8 +106,17 @@ mod tests {
 
     /// The role tag, the tags of clusters (ours is `a`), whether the primary ENI is in the subnet, whether `CLUSTER_NAME`
     /// is set: whether new ENIs may be created there, and whether ENIs there get more pods.
+    type Row = (
+        Option<&'static str>,
+        &'static [&'static str],
+        bool,
+        bool,
+        bool,
+        bool,
+    );
+
     #[rustfmt::skip]
-    const TABLE: [(Option<&str>, &[&str], bool, bool, bool, bool); 64] = [
+    const TABLE: [Row; 64] = [
         (None,      &[],         true,  true,  true,  true),
         (None,      &[],         true,  false, true,  true),
         (None,      &[],         false, true,  false, true),

@@ -36,7 +36,7 @@ fn pods_use_the_subnet_and_the_groups_of_the_eni_config() -> Outcome {
         assert_eq!(vpc.subnet_of(pod.address()), Some(1));
         let world = vpc.lab.sim.world();
         let eni = world.owner_of(pod.address()).ok_or("no owner")?;
-        assert_eq!(eni.groups, [group.clone()]);
+        assert_eq!(eni.groups, std::slice::from_ref(&group));
     }
     let (_netns, path) = node.sandbox("beyond")?;
     let refused = node

@@ -74,7 +74,7 @@ fn a_missing_and_a_wrong_bucket_are_named() {
             side: Side::Host,
             rate: 50 * MEGA / 8,
         };
-        assert_eq!(lab.check(&link), [host.clone()], "{meddle}");
+        assert_eq!(lab.check(&link), std::slice::from_ref(&host), "{meddle}");
         run_in(&lab.pod_ns, &["sh", "-ec", &on("eth0")]);
         let pod = Drift::Shaping {
             side: Side::Pod,

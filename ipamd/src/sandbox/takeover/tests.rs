@@ -173,7 +173,7 @@ fn of_two_sandboxes_of_a_pod_the_routed_one_lives() {
     };
     let routed = planned(vec![young.clone(), old.clone()], &[lives("db-0", 7, &[A])]);
     assert_eq!(routed.adopt[0].record.sandbox.container_id, "old");
-    assert_eq!(routed.dead, [young.clone()]);
+    assert_eq!(routed.dead, std::slice::from_ref(&young));
     // Somebody removed the route: the younger one has the link.
     let unrouted = planned(vec![young, old.clone()], &[lives("db-0", 7, &[])]);
     assert_eq!(adopted(&unrouted), [(B.into(), "eni-0", 7)]);

@@ -203,7 +203,11 @@ fn route_tables_have_tags() {
     let mut lab = lab();
     let id = lab.world.route_tables().next().unwrap().id.to_string();
     lab.world
-        .create_tags(&[id.clone()], &Tags::from([("k".into(), "v".into())]), T0)
+        .create_tags(
+            std::slice::from_ref(&id),
+            &Tags::from([("k".into(), "v".into())]),
+            T0,
+        )
         .unwrap();
     let rows = lab
         .world
