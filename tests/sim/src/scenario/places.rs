@@ -106,7 +106,7 @@ impl Places {
                     Mode::Custom => Change::Class(class(rng)),
                     _ => Change::Tag {
                         subnet: rng.index(3),
-                        role: rng.pick(&["0", "1", ""]),
+                        role: rng.pick::<&str>(&["0", "1", ""]),
                     },
                 };
                 places.changes.push((at, change));
