@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "Call",
         "Obstacle",
         "RefusedAction",
+        "Bandwidth",
         "SettingNotice",
         "Places",
     ] {

@@ -89,6 +89,7 @@ fn measure(count: u16, bare: &[(String, f64)]) -> io::Result<()> {
             host_index: *host_index,
             address: link.address,
             egress: None,
+            ports: Vec::new(),
         };
         pod::unroute(&mut host, &pod).expect("unrouted");
         times[5].push(micros(start, Instant::now()));

@@ -2,8 +2,8 @@
 //!
 //! An entry outlives its pod by minutes or days. The next pod with the same address would inherit translations that
 //! were made for the previous one: clients of a service would be sent to it, and its own connections would be
-//! translated to another port. Owns finding and deleting these entries by address. Never touches entries of other
-//! addresses, and creates none.
+//! translated to another port. Owns finding and deleting these entries by address, and those of UDP to ports of the node,
+//! which decided where the port leads when they were made. Never touches other entries, and creates none.
 
 use std::{
     collections::BTreeSet,
@@ -33,6 +33,12 @@ const ZONE: u16 = 18;
 const TUPLE_IP: u16 = 1;
 /// IPv4 source and destination, IPv6 source and destination.
 const IP: std::ops::RangeInclusive<u16> = 1..=4;
+const IP_DESTINATION: [u16; 2] = [2, 4];
+/// Within a tuple, and within its protocol part.
+const TUPLE_PROTOCOL: u16 = 2;
+const PROTOCOL_NUMBER: u16 = 1;
+const PROTOCOL_DESTINATION: u16 = 3;
+const UDP: u8 = 17;
 /// Flags of an attribute's type: nested, network byte order.
 const TYPE_FLAGS: u16 = 0xc000;
 /// `nfgenmsg`: family, version, resource.
@@ -74,17 +80,45 @@ impl Conntrack {
         ] {
             if wanted {
                 let family = u8::try_from(family).expect("families are small numbers");
-                let found = self.find(family, addresses)?;
-                for keys in found.chunks(BATCH) {
-                    deleted += self.delete(family, keys)?;
-                }
+                deleted += self.forget_those(family, |entry| involves(entry, addresses))?;
             }
         }
         Ok(deleted)
     }
 
-    /// The keys of the entries that contain one of the addresses.
-    fn find(&mut self, family: u8, addresses: &BTreeSet<IpAddr>) -> Result<Vec<Vec<u8>>, Error> {
+    /// Deletes every UDP connection to one of these ports at one of these addresses of the node, and returns their number: a
+    /// client that keeps sending from one port would not notice that the port leads elsewhere.
+    ///
+    /// # Errors
+    /// As [`Conntrack::forget`].
+    pub fn forget_udp(
+        &mut self,
+        ports: &BTreeSet<u16>,
+        at: &BTreeSet<IpAddr>,
+    ) -> Result<usize, Error> {
+        let mut deleted = 0;
+        for (family, wanted) in [
+            (AF_INET, at.iter().any(IpAddr::is_ipv4)),
+            (AF_INET6, at.iter().any(IpAddr::is_ipv6)),
+        ] {
+            if wanted && !ports.is_empty() {
+                let family = u8::try_from(family).expect("families are small numbers");
+                deleted += self.forget_those(family, |entry| is_udp_to(entry, ports, at))?;
+            }
+        }
+        Ok(deleted)
+    }
+
+    fn forget_those(&mut self, family: u8, wanted: impl Fn(&[u8]) -> bool) -> Result<usize, Error> {
+        let mut deleted = 0;
+        for keys in self.find(family, wanted)?.chunks(BATCH) {
+            deleted += self.delete(family, keys)?;
+        }
+        Ok(deleted)
+    }
+
+    /// The keys of the entries that are wanted.
+    fn find(&mut self, family: u8, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<Vec<u8>>, Error> {
         let op = "conntrack list";
         self.channel.enlarge();
         self.seq = self.seq.wrapping_add(1);
@@ -103,7 +137,7 @@ impl Conntrack {
                 match frame.kind {
                     NLMSG_ERROR => verdict(op, &frame)?,
                     NLMSG_DONE => return verdict(op, &frame).map(|()| found),
-                    _ => found.extend(key(&frame, addresses)),
+                    _ => found.extend(key(&frame, &wanted)),
                 }
             }
         }
@@ -154,18 +188,45 @@ fn append(out: &mut Vec<u8>, kind: u16, flags: u16, seq: u32, family: u8, attrib
     out.resize(align4(out.len()), 0);
 }
 
-/// The data that the kernel needs to find the entry again, if it contains one of `addresses`: original tuple, zone, and
-/// the id. With the id, an entry that was created again in between is not deleted.
-fn key(frame: &Frame<'_>, addresses: &BTreeSet<IpAddr>) -> Option<Vec<u8>> {
-    let body = frame.payload().get(GENERIC..)?;
-    let takes_part = attributes(body)
+/// The data that the kernel needs to find the entry again, if it is wanted: original tuple, zone, and the id. With the id, an
+/// entry that was created again in between is not deleted.
+fn key(frame: &Frame<'_>, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+    let entry = frame.payload().get(GENERIC..)?;
+    let parts = attributes(entry).filter(|a| matches!(a.kind, TUPLE_ORIG | ZONE | ID));
+    wanted(entry).then(|| parts.flat_map(|a| a.padded).copied().collect())
+}
+
+/// Whether one of `addresses` takes part in the connection.
+fn involves(entry: &[u8], addresses: &BTreeSet<IpAddr>) -> bool {
+    attributes(entry)
         .filter(|a| a.kind == TUPLE_ORIG || a.kind == TUPLE_REPLY)
         .flat_map(|tuple| attributes(tuple.value).filter(|a| a.kind == TUPLE_IP))
         .flat_map(|ip| attributes(ip.value).filter(|a| IP.contains(&a.kind)))
         .filter_map(|a| address(a.value))
-        .any(|found| addresses.contains(&found));
-    let parts = attributes(body).filter(|a| matches!(a.kind, TUPLE_ORIG | ZONE | ID));
-    takes_part.then(|| parts.flat_map(|a| a.padded).copied().collect())
+        .any(|found| addresses.contains(&found))
+}
+
+/// Whether the connection's first packet was sent to one of these ports at one of these addresses.
+fn is_udp_to(entry: &[u8], ports: &BTreeSet<u16>, at: &BTreeSet<IpAddr>) -> bool {
+    let (mut is_udp, mut port, mut destination) = (false, None, None);
+    let original = attributes(entry).filter(|a| a.kind == TUPLE_ORIG);
+    for part in original.flat_map(|tuple| attributes(tuple.value)) {
+        for attribute in attributes(part.value) {
+            match (part.kind, attribute.kind) {
+                (TUPLE_IP, kind) if IP_DESTINATION.contains(&kind) => {
+                    destination = address(attribute.value);
+                }
+                (TUPLE_PROTOCOL, PROTOCOL_NUMBER) => is_udp = attribute.value == [UDP],
+                (TUPLE_PROTOCOL, PROTOCOL_DESTINATION) => {
+                    port = attribute.value.try_into().ok().map(u16::from_be_bytes);
+                }
+                _ => {}
+            }
+        }
+    }
+    is_udp
+        && port.is_some_and(|port| ports.contains(&port))
+        && destination.is_some_and(|destination| at.contains(&destination))
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

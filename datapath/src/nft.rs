@@ -2,13 +2,13 @@
 //!
 //! Owns the ruleset of design §4.2 and the transactions that change it. Uses netfilter netlink directly: no binary in
 //! the image, no lock, no text to compare. Every change is one transaction, so no packet sees a partial change. This is
-//! true for rules. The contents of sets and maps take effect slightly before or after the rules that use them, so there
-//! are no sets and no maps. May use `netlink` and `netns`. Must not know single pods.
+//! true for rules. The contents of sets and maps take effect slightly before or after the rules that use them, so the
+//! table that is replaced has no sets and no maps. Host ports are elements of maps in tables of their own, which stay
+//! ([`ports`]). May use `netlink` and `netns`. Must not know single pods.
 //!
 //! Only our own bits of a packet's or connection's mark are changed.
 
 mod batch;
-mod check_source;
 mod choose_eni;
 mod egress;
 mod encoder;
@@ -19,12 +19,14 @@ mod leftovers;
 pub(crate) mod list;
 mod observe;
 mod parts;
+mod ports;
 mod ruleset;
 mod socket;
 
 pub use egress::{Egress, Snat, SourcePorts};
 pub use list::Listed;
 pub use observe::{Fingerprint, NftMonitor};
+pub use ports::{PortEntry, PortRules};
 pub use ruleset::Ruleset;
 pub use socket::Nft;
 

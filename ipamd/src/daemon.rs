@@ -395,6 +395,7 @@ impl Node {
         sandboxes.honour_tombstones(&tombstones).await;
         let ended = self.watch(pool, supervisor, detached);
         supervisor.critical("sweep", sandboxes.clone().sweep(tombstones, ended));
+        let shown = sandboxes.clone();
         let slots =
             ConnectionSlots::new(admission::Limits::within(listener::raise_descriptor_limit()));
         let service = Service {
@@ -418,7 +419,7 @@ impl Node {
             tracing::info!(%bound, "serving metrics");
         }
         self.serve_probes(pool);
-        self.introspect(pool, detached);
+        self.introspect(pool, shown, detached);
         let (marked, served) = (socket.clone(), pool.clone());
         supervisor.restarted("presence", move || {
             presence::keep(marked.clone(), served.clone())
@@ -467,12 +468,13 @@ impl Node {
     }
 
     /// Opens the live page. If its port is in use, the node serves pods anyway.
-    fn introspect(&self, pool: &Pool, detached: &Detached) {
+    fn introspect(&self, pool: &Pool, sandboxes: Sandboxes, detached: &Detached) {
         let Some(bind) = &self.config.introspection else {
             return;
         };
         let sources = introspection::Sources {
             pool: pool.clone(),
+            sandboxes,
             me: self.me.clone(),
             config: Arc::new(self.config.clone()),
             history: self.recorder.history.clone(),

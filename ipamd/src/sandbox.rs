@@ -6,6 +6,7 @@
 mod early_del;
 mod egress_leases;
 mod keyed_lock;
+mod port_book;
 pub mod recovery;
 pub mod refusals;
 pub mod sandboxes;

@@ -158,6 +158,7 @@ fn row(reason: Reason) -> (Code, u32) {
         Reason::EniLimit => (Code::ResourceExhausted, TRY_AGAIN),
         Reason::NoSubnet => (Code::FailedPrecondition, TRY_AGAIN),
         Reason::Busy => (Code::Aborted, TRY_AGAIN),
+        Reason::HostPortInUse => (Code::FailedPrecondition, TRY_AGAIN),
         Reason::SandboxDeleted => (Code::FailedPrecondition, 3),
         Reason::Store => (Code::Internal, 5),
         Reason::InvalidRequest => (Code::InvalidArgument, 7),
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_reason_survives_the_round_trip() {
-        assert_eq!(reasons().count(), 21);
+        assert_eq!(reasons().count(), 22);
         for reason in reasons().skip(1) {
             let refusal = Refusal::new(
                 reason,

@@ -6,6 +6,7 @@
 mod bandwidth;
 mod capture;
 mod egress;
+mod host_ports;
 mod imds;
 mod nodeport;
 mod other_family;
@@ -20,6 +21,7 @@ suites!(
     bandwidth,
     capture,
     egress,
+    host_ports,
     imds,
     nodeport,
     other_family,

@@ -1,7 +1,8 @@
 //! What the runtime passes for the capabilities of the plugin (`runtimeConfig`): the pod's host ports and bandwidth, in the
 //! shapes of the CNI conventions.
 //!
-//! containerd passes only ports with a `hostPort`, and a burst of 2³²−1 bits with each rate. Other keys are ignored.
+//! containerd passes only ports with a `hostPort`, and a burst of 2³²−1 bits with each rate. It writes the keys of ports and
+//! limits with a capital letter, because plugins in Go ignore the case of keys. Other keys are ignored.
 
 use std::net::IpAddr;
 
@@ -94,12 +95,13 @@ fn host_port(entry: &Value) -> Result<HostPort, RuntimeConfigError> {
     };
     let port = number(entry, "hostPort")?;
     let pod_port = number(entry, "containerPort")?;
-    let protocol = entry.get("protocol").and_then(Value::as_str);
-    let transport = protocol.and_then(Transport::of_name).ok_or_else(|| {
-        let found = shown(entry.get("protocol"));
+    let protocol = value_of(entry, "protocol");
+    let name = protocol.and_then(Value::as_str);
+    let transport = name.and_then(Transport::of_name).ok_or_else(|| {
+        let found = shown(protocol);
         RuntimeConfigError::Protocol { port, found }
     })?;
-    let address = match entry.get("hostIP") {
+    let address = match value_of(entry, "hostIP") {
         None | Some(Value::Null) => None,
         Some(Value::String(text)) if text.is_empty() => None,
         Some(value) => {
@@ -119,8 +121,15 @@ fn host_port(entry: &Value) -> Result<HostPort, RuntimeConfigError> {
     })
 }
 
+/// The value of a key, whatever the case of its letters.
+fn value_of<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    let same = |(found, _): &(&String, _)| found.eq_ignore_ascii_case(key);
+    let exact = object.get(key);
+    exact.or_else(|| object.iter().find(same).map(|(_, value)| value))
+}
+
 fn number(entry: &Map<String, Value>, key: &'static str) -> Result<u16, RuntimeConfigError> {
-    let value = entry.get(key);
+    let value = value_of(entry, key);
     let number = value.and_then(Value::as_u64);
     match number.and_then(|number| u16::try_from(number).ok()) {
         Some(port) if port > 0 => Ok(port),
@@ -146,7 +155,7 @@ fn bandwidth(limits: Option<&Map<String, Value>>) -> Result<Bandwidth, RuntimeCo
 }
 
 fn quantity(limits: &Map<String, Value>, key: &'static str) -> Result<u64, RuntimeConfigError> {
-    match limits.get(key) {
+    match value_of(limits, key) {
         None | Some(Value::Null) => Ok(0),
         Some(value) => value.as_u64().ok_or_else(|| {
             let found = shown(Some(value));
@@ -170,7 +179,6 @@ mod tests {
         read(Some(runtime_config)).map_err(Failure::from)
     }
 
-    /// What containerd 1.6 to 2.1 passes.
     #[test]
     fn the_shapes_of_the_conventions_are_read() {
         let read = told(&json!({
@@ -189,6 +197,18 @@ mod tests {
         let ingress = read.bandwidth.ingress.unwrap();
         assert_eq!((ingress.rate, ingress.burst), (1_000_000, 4_294_967_295));
         assert_eq!(read.bandwidth.egress, None);
+    }
+
+    /// What containerd's library passes: its types have no names for JSON.
+    #[test]
+    fn the_case_of_keys_does_not_matter() {
+        let read = told(&json!({
+            "portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}],
+            "bandwidth": {"IngressRate": 0, "IngressBurst": 0, "EgressRate": 1000, "EgressBurst": 1},
+        }))
+        .unwrap();
+        assert_eq!(read.ports[0].to_string(), "8080/tcp");
+        assert_eq!(read.bandwidth.egress.unwrap().rate, 1000);
     }
 
     #[test]

@@ -83,6 +83,11 @@ impl HostMonitor {
         })
     }
 
+    /// Does not report changes of nftables through the socket with this port.
+    pub fn ignore_nftables(&mut self, port: u32) {
+        self.nftables.ignore(port);
+    }
+
     /// Waits for a notification and returns everything that is pending, as [`HostMonitor::pending`] does. The result can be
     /// empty.
     ///

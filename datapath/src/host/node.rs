@@ -120,7 +120,8 @@ fn diff_rules(present: &[Rule], config: &HostConfig) -> rules::Diff {
         suppress_group: Some(GROUP_ENI),
         ..Rule::mark(v4, RULE_NODE_LOCAL, bit, bit, MAIN)
     };
-    let mut wanted = vec![
+    // In this order: a packet that meets one of the last two only is routed as before.
+    let wanted = vec![
         Rule::all(v4, RULE_PODS, PODS_TABLE),
         Rule::without_table(v4, RULE_HOST_RESUME, Action::Nop),
         Rule {
@@ -128,11 +129,9 @@ fn diff_rules(present: &[Rule], config: &HostConfig) -> rules::Diff {
             iif: Some("lo".to_owned()),
             ..Rule::without_table(v4, RULE_HOST_SKIP, Action::Goto(RULE_HOST_RESUME))
         },
+        to_primary,
+        node_local,
     ];
-    if egress.marks_primary() {
-        // In this order: a packet that meets one of the two only is routed as before.
-        wanted.extend([to_primary, node_local]);
-    }
     let ours = [
         RULE_PODS,
         RULE_HOST_SKIP,

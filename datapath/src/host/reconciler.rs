@@ -7,6 +7,7 @@
 
 mod desired;
 mod dirty_set;
+mod ports;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,12 +27,14 @@ use crate::constants::{PROTOCOL, RULE_ENI_ADDRESS};
 use crate::netlink::route::{self, LOCAL};
 use crate::netlink::rule::Rule;
 use crate::netlink::{Error, Family, Kind, Mac, Socket, Tally};
-use crate::nft::{Fingerprint, Ruleset};
-use crate::pod::{self, AddError, PodLink, PodRef, WiredPod, Wiring};
+use crate::nft::{Fingerprint, PortEntry, PortRules, Ruleset};
+use crate::pod::{self, AddError, Drift, HostSide, PodLink, PodRef, Step, WiredPod, Wiring};
+use crate::sockets;
 use nettypes::EniIndex;
 
 use desired::Desired;
 pub use dirty_set::DirtySet;
+use ports::Ports;
 pub use takeover::find;
 
 /// See the module. Belongs to one thread, which is in the namespace that it maintains.
@@ -41,6 +44,7 @@ pub struct Reconciler {
     desired: Desired,
     /// The ruleset that we wrote last, and the fingerprint that the kernel then had; `None` if it could not be read.
     left: Option<(Ruleset, Fingerprint)>,
+    ports: Ports,
 }
 
 /// The result of a repair.
@@ -83,8 +87,10 @@ impl Reconciler {
     pub fn take_over(mut socket: Socket, config: HostConfig) -> Result<Self, HostError> {
         stale::remove(&mut socket)?;
         let prepared = node::prepare(&mut socket, &config)?;
+        let ports = Ports::new(node::nft(&socket)?, config.pods);
         let mut reconciler = Self {
             socket,
+            ports,
             desired: Desired {
                 config,
                 primary: prepared.link.index,
@@ -103,6 +109,12 @@ impl Reconciler {
     /// The socket, for read requests.
     pub fn socket(&mut self) -> &mut Socket {
         &mut self.socket
+    }
+
+    /// The netlink port of the socket that changes host ports.
+    #[must_use]
+    pub const fn ports_socket(&self) -> u32 {
+        self.ports.socket_port()
     }
 
     /// As [`update_local`](super::update_local).
@@ -135,17 +147,19 @@ impl Reconciler {
         eni::remove_eni(&mut self.socket, table)
     }
 
-    /// As [`pod::add`].
+    /// As [`pod::add`], and has the pod's host ports lead to it.
     ///
     /// # Errors
-    /// As [`pod::add`].
+    /// As [`pod::add`]; [`AddError::PortInUse`].
     pub fn add_pod(
         &mut self,
         pod: &mut Socket,
         netns: BorrowedFd<'_>,
         link: &PodLink,
     ) -> Result<Wiring, AddError> {
-        match pod::add(&mut self.socket, pod, netns, link, self.desired.source) {
+        self.prepare_ports(link)?;
+        let wired = pod::add(&mut self.socket, pod, netns, link, self.desired.source);
+        match wired.and_then(|wired| self.add_ports(link, wired)) {
             Ok(wired) => {
                 if wired.contested {
                     self.desired.contested.insert(link.host_name.clone());
@@ -163,12 +177,118 @@ impl Reconciler {
         }
     }
 
+    /// What must be there before the link of a pod with host ports.
+    fn prepare_ports(&mut self, link: &PodLink) -> Result<(), AddError> {
+        let ports = &link.asked.ports;
+        if ports.is_empty() {
+            return Ok(());
+        }
+        let refused = |source| AddError::refused(Step::HostPorts, source);
+        let used = sockets::in_use(ports, self.desired.config.pods).map_err(refused)?;
+        if let Some((port, listener)) = used {
+            return Err(AddError::PortInUse { port, listener });
+        }
+        let rules = self.port_rules();
+        if self.ports.prepare(rules).map_err(refused)? {
+            // For the addresses of services. What fails is repaired and reported by the next repair.
+            drop(self.repair_ports());
+        }
+        Ok(())
+    }
+
+    /// The last step of an ADD: from now on, the ports lead to the pod.
+    fn add_ports(&mut self, link: &PodLink, wired: Wiring) -> Result<Wiring, AddError> {
+        let ports = &link.asked.ports;
+        if ports.is_empty() {
+            return Ok(wired);
+        }
+        let mut added = self.ports.add(link.address, ports);
+        if added.is_err() {
+            // The table may be gone, or have an element of no pod.
+            drop(self.repair_ports());
+            added = self.ports.add(link.address, ports);
+        }
+        added.map(|()| wired.clone()).map_err(|source| {
+            let left = pod::unlink(&mut self.socket, wired.host_index);
+            AddError::Refused {
+                step: Step::HostPorts,
+                source,
+                left_behind: left.err(),
+            }
+        })
+    }
+
+    fn port_rules(&self) -> PortRules {
+        let config = &self.desired.config;
+        let mark = config.egress.marks.primary();
+        PortRules {
+            family: config.pods,
+            primary: (config.pods == Family::V4).then_some((self.desired.primary, mark)),
+        }
+    }
+
+    /// Has the ports of all pods lead to them, and no others to any pod.
+    ///
+    /// # Errors
+    /// If the kernel cannot be queried or refuses; a repetition does the rest.
+    pub fn repair_ports(&mut self) -> Result<(), HostError> {
+        let pods = self.desired.pods.values();
+        let mut wanted: BTreeSet<_> = pods
+            .flat_map(|pod| PortEntry::of(pod.address, &pod.asked.ports))
+            .collect();
+        if self.ports.is_there() || !wanted.is_empty() {
+            let services = ports::services(&mut self.socket, self.desired.config.pods);
+            wanted.extend(services.during("look at addresses of services")?);
+        }
+        let rules = self.port_rules();
+        if self.ports.repair(rules, &wanted)? {
+            self.socket.count(Kind::Nftables);
+        }
+        Ok(())
+    }
+
+    /// As [`pod::list`], with the host ports that lead to each.
+    ///
+    /// # Errors
+    /// If the kernel cannot be queried.
+    pub fn list_pods(&mut self) -> Result<Vec<HostSide>, Error> {
+        let mut pods = pod::list(&mut self.socket)?;
+        for entry in self.ports.present()? {
+            let PortEntry::Port(port, to) = entry else {
+                continue;
+            };
+            let found = pods.iter_mut().filter(|pod| pod.address == Some(to));
+            found.for_each(|pod| pod.ports.push(port));
+        }
+        Ok(pods)
+    }
+
+    /// As [`pod::check`], with the pod's host ports.
+    ///
+    /// # Errors
+    /// If the kernel cannot be queried.
+    pub fn check_pod(
+        &mut self,
+        pod: &mut Socket,
+        link: &PodLink,
+        host_index: u32,
+    ) -> Result<Vec<Drift>, Error> {
+        let mut drift = pod::check(&mut self.socket, pod, link, host_index)?;
+        let missing = self.ports.missing(link.address, &link.asked.ports)?;
+        drift.extend(
+            missing
+                .into_iter()
+                .map(|port| Drift::HostPortMissing { port }),
+        );
+        Ok(drift)
+    }
+
     /// Adds a pod that a previous process wired to the desired state.
     pub fn keep_pod(&mut self, pod: WiredPod) {
         self.desired.pods.insert(pod.host_index, pod);
     }
 
-    /// As [`pod::unroute`], and removes the pod from the desired state. Returns whether another link may get a new name when
+    /// As [`pod::unroute`], after its host ports, and removes the pod from the desired state. Returns whether another link may get a new name when
     /// this pod's link is gone: then [`Reconciler::assign_names`] must follow.
     ///
     /// # Errors
@@ -176,7 +296,9 @@ impl Reconciler {
     pub fn remove_pod(&mut self, pod: &PodRef) -> (bool, Result<(), Error>) {
         let kept = self.desired.pods.remove(&pod.host_index);
         let contested = kept.is_some_and(|kept| self.desired.contested.contains(&kept.host_name));
-        (contested, pod::unroute(&mut self.socket, pod))
+        let closed = self.ports.remove(pod.address, &pod.ports);
+        let unrouted = pod::unroute(&mut self.socket, pod);
+        (contested, closed.and(unrouted))
     }
 
     /// Gives names of links that are gone to the pods that shall have them.
@@ -211,6 +333,10 @@ impl Reconciler {
         // Last: the rule and the table for a mark must be complete before any packet gets the mark.
         if dirty.nftables || dirty.node {
             repaired.failures.extend(self.repair_nftables().err());
+        }
+        // The node's addresses may be those of services.
+        if dirty.nftables || dirty.node || dirty.local {
+            repaired.failures.extend(self.repair_ports().err());
         }
         if dirty.local {
             // After the ENIs: their strays are gone by now.

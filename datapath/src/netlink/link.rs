@@ -61,12 +61,14 @@ pub struct Link {
     pub peer_netns: Option<i32>,
     /// Kind of a virtual link (`veth`, `vlan`); `None` for hardware.
     pub kind: Option<String>,
-    /// `net.ipv4.conf.<link>.rp_filter`, if the answer contains the IPv4 settings. The same is true for the next two.
+    /// `net.ipv4.conf.<link>.rp_filter`, if the answer contains the IPv4 settings. The same is true for the next three.
     pub rp_filter: Option<i32>,
     /// `net.ipv4.conf.<link>.forwarding`, which decides for packets that arrive on this link.
     pub forwarding: Option<i32>,
     /// `net.ipv4.conf.<link>.accept_redirects`.
     pub accept_redirects: Option<i32>,
+    /// `net.ipv4.conf.<link>.route_localnet`.
+    pub route_localnet: Option<i32>,
     /// The IPv6 settings, if the answer contains them: not if the kernel has no IPv6, and not on links that do not
     /// support it.
     pub ipv6: Option<Inet6Conf>,
@@ -93,6 +95,8 @@ pub enum InetConf {
     ArpIgnore = 19,
     /// `accept_local`.
     AcceptLocal = 23,
+    /// `route_localnet`: packets from and to 127.0.0.0/8 may use the link.
+    RouteLocalnet = 26,
 }
 
 /// Changes of an existing link; `None` leaves a property unchanged.
@@ -396,6 +400,7 @@ impl Link {
                 self.rp_filter = Some(conf.rp_filter);
                 self.forwarding = Some(conf.forwarding);
                 self.accept_redirects = Some(conf.accept_redirects);
+                self.route_localnet = Some(conf.route_localnet);
             }
         }
     }

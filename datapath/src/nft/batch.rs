@@ -1,6 +1,6 @@
 //! Transactions: messages between a begin and an end, encoded into one datagram, applied completely or not at all.
 //!
-//! Owns the wire format of tables, chains and rules. Does not know their purpose.
+//! Owns the wire format of tables, chains, rules, sets and their elements. Does not know their purpose.
 
 use tracing::trace;
 
@@ -23,6 +23,9 @@ const NEWCHAIN: u16 = 3;
 const DELCHAIN: u16 = 5;
 const NEWRULE: u16 = 6;
 const DELRULE: u16 = 8;
+const NEWSET: u16 = 9;
+const NEWELEMENT: u16 = 12;
+const DELELEMENT: u16 = 14;
 
 /// Where a chain is hooked into packet processing, and in which order.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +49,26 @@ pub(super) struct Chain<'a> {
     pub(super) name: &'a str,
     pub(super) hook: Option<Hook>,
 }
+
+/// A set, or a map if it has values. Keys and values have parts, each padded to a multiple of four bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Set<'a> {
+    pub(super) name: &'a str,
+    pub(super) key: Layout,
+    pub(super) value: Option<Layout>,
+}
+
+/// What a key or a value consists of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    /// The numbers of the parts' types, six bits each, the last one lowest. The kernel only returns it to `nft`.
+    pub(super) types: u32,
+    /// In bytes.
+    pub(super) len: u32,
+}
+
+/// A key, and its value in a map.
+pub(super) type Element = (Vec<u8>, Option<Vec<u8>>);
 
 /// One transaction on one table.
 #[derive(Debug)]
@@ -103,6 +126,68 @@ impl Batch {
                 out.number(HOOK_PRIORITY, hook.priority.cast_unsigned());
             });
         });
+    }
+
+    /// An existing set with this name and layout stays, with its elements. `number` is different for each set of a
+    /// transaction.
+    pub(super) fn add_set(&mut self, set: &Set<'_>, number: u32) {
+        const MAP: u32 = 8;
+        let table = self.table;
+        self.message("nft add set", NEWSET, NLM_F_CREATE, |out| {
+            out.string(SET_TABLE, table);
+            out.string(SET_NAME, set.name);
+            out.number(SET_FLAGS, set.value.map_or(0, |_| MAP));
+            out.number(SET_KEY_TYPE, set.key.types);
+            out.number(SET_KEY_LEN, set.key.len);
+            if let Some(value) = set.value {
+                out.number(SET_DATA_TYPE, value.types);
+                out.number(SET_DATA_LEN, value.len);
+            }
+            out.number(SET_ID, number);
+        });
+    }
+
+    /// `EEXIST`, or `EBUSY` in earlier kernels, if a key has another value.
+    pub(super) fn add_elements(&mut self, set: &str, elements: &[Element]) {
+        self.elements(
+            "nft add elements",
+            (NEWELEMENT, NLM_F_CREATE),
+            set,
+            elements,
+        );
+    }
+
+    /// `ENOENT` if a key is missing.
+    pub(super) fn del_elements(&mut self, set: &str, elements: &[Element]) {
+        self.elements("nft delete elements", (DELELEMENT, 0), set, elements);
+    }
+
+    fn elements(
+        &mut self,
+        op: &'static str,
+        (kind, flags): (u16, u16),
+        set: &str,
+        elements: &[Element],
+    ) {
+        /// An attribute has at most 64 KiB.
+        const PER_MESSAGE: usize = 512;
+        let table = self.table;
+        for some in elements.chunks(PER_MESSAGE) {
+            self.message(op, kind, flags, |out| {
+                out.string(LIST_TABLE, table);
+                out.string(LIST_SET, set);
+                out.nest(LIST_ELEMENTS, |out| {
+                    for (key, value) in some {
+                        out.nest(LIST_ELEMENT, |out| {
+                            out.nest(ELEMENT_KEY, |out| out.bytes(DATA_VALUE, key));
+                            if let Some(value) = value {
+                                out.nest(ELEMENT_DATA, |out| out.bytes(DATA_VALUE, value));
+                            }
+                        });
+                    }
+                });
+            });
+        }
     }
 
     /// Deletes all rules of a chain.
@@ -259,3 +344,18 @@ const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;
+const SET_TABLE: u16 = 1;
+const SET_NAME: u16 = 2;
+const SET_FLAGS: u16 = 3;
+const SET_KEY_TYPE: u16 = 4;
+const SET_KEY_LEN: u16 = 5;
+const SET_DATA_TYPE: u16 = 6;
+const SET_DATA_LEN: u16 = 7;
+const SET_ID: u16 = 10;
+pub(super) const LIST_TABLE: u16 = 1;
+pub(super) const LIST_SET: u16 = 2;
+pub(super) const LIST_ELEMENTS: u16 = 3;
+pub(super) const LIST_ELEMENT: u16 = 1;
+pub(super) const ELEMENT_KEY: u16 = 1;
+pub(super) const ELEMENT_DATA: u16 = 2;
+pub(super) const DATA_VALUE: u16 = 1;

@@ -61,14 +61,6 @@ pub struct Egress {
     pub other_family: Option<SourcePorts>,
 }
 
-impl Egress {
-    /// Whether any packet is marked for the primary ENI.
-    #[must_use]
-    pub const fn marks_primary(&self) -> bool {
-        self.node_ports || self.snat.is_some()
-    }
-}
-
 /// Source translation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snat {
@@ -133,15 +125,14 @@ pub(super) fn add_clauses(batch: &mut Batch, chain: &str, egress: &Egress) {
         let jump = [Expr::Verdict(Verdict::Jump(LEAVING))];
         batch.add_rule(chain, &[&IS_NEW[..], &jump].concat());
     }
-    if egress.marks_primary() {
-        let marked = [
-            Expr::LoadCt(CtKey::Mark),
-            Expr::Bitwise { mask: mark, xor: 0 },
-            Expr::Equals(mark),
-        ];
-        let to_primary = parts::mark(egress.marks.all(), mark);
-        batch.add_rule(chain, &[&marked[..], &to_primary].concat());
-    }
+    // Without both of translation and NodePort, host ports still mark connections.
+    let marked = [
+        Expr::LoadCt(CtKey::Mark),
+        Expr::Bitwise { mask: mark, xor: 0 },
+        Expr::Equals(mark),
+    ];
+    let to_primary = parts::mark(egress.marks.all(), mark);
+    batch.add_rule(chain, &[&marked[..], &to_primary].concat());
 }
 
 /// The first packet of a connection. If nobody answers, this matches each packet.
@@ -155,7 +146,7 @@ const IS_NEW: [Expr<'_>; 3] = [
 ];
 
 /// Adds our bits to the connection's mark, which applies to all its packets and survives a replaced ruleset.
-const fn mark_connection(mark: u32) -> [Expr<'static>; 3] {
+pub(super) const fn mark_connection(mark: u32) -> [Expr<'static>; 3] {
     [
         Expr::LoadCt(CtKey::Mark),
         Expr::Bitwise {

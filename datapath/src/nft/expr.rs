@@ -1,11 +1,13 @@
 //! Expressions: the instructions that our rules use, and their encoding.
 //!
-//! Every expression uses the kernel's first register, as 32 bits, or as 128 bits for an IPv6 address. Numbers in
-//! netfilter attributes are in network byte order. Register contents are in the machine's byte order, except addresses.
+//! Most expressions use the kernel's first register, as 32 bits, or as 128 bits for an IPv6 address. Those for maps name
+//! their registers. Numbers in netfilter attributes are in network byte order. Register contents are in the machine's byte
+//! order, except addresses and ports.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::encoder::Encoder;
+use super::encoder::{Encoder, family_code};
+use crate::netlink::Family;
 
 const REG_VERDICT: u32 = 0;
 const REG: u32 = 1;
@@ -22,6 +24,7 @@ pub(super) enum Key {
     Mark = 3,
     InputLink = 4,
     OutputName = 7,
+    Transport = 16,
     InputGroup = 21,
     OutputGroup = 22,
 }
@@ -53,6 +56,31 @@ pub(super) enum Verdict<'a> {
     Return,
     Jump(&'a str),
     Goto(&'a str),
+}
+
+/// One of the sixteen registers of 32 bits. A longer value uses the following ones too.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Register(pub(super) u32);
+
+impl Register {
+    const FIRST: u32 = 8;
+
+    pub(super) const fn number(self) -> u32 {
+        Self::FIRST + self.0
+    }
+
+    pub(super) const fn after(self, words: u32) -> Self {
+        Self(self.0 + words)
+    }
+}
+
+/// Bytes of a packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Field {
+    /// Of the network header: offset and length.
+    Network(u32, u32),
+    /// Of the transport header.
+    Transport(u32, u32),
 }
 
 /// One instruction.
@@ -99,8 +127,27 @@ pub(super) enum Expr<'a> {
     /// Translate the connection's source to the address in the register. `flags` (`NF_NAT_RANGE_*`) determine how its
     /// port is chosen.
     SourceNat { flags: u32 },
-    /// Translate the connection's source to an address of the output link, as of its first packet.
+    /// Translate the connection's source to an address of the output link, or to another one of the node, as of its
+    /// first packet.
     Masquerade { flags: u32 },
+    /// Load a property of the packet into this register.
+    LoadInto(Key, Register),
+    /// Load bytes of the packet into this register.
+    FieldInto(Field, Register),
+    /// Continue only if the set has the key that starts in this register.
+    IsIn { set: &'a str, key: Register },
+    /// Continue only if the map has the key; its value starts in the other register.
+    Find {
+        map: &'a str,
+        key: Register,
+        value: Register,
+    },
+    /// Translate the connection's destination to the address and the port in these registers.
+    DestinationNat {
+        family: Family,
+        address: Register,
+        port: Register,
+    },
     /// Count the packet.
     Counter,
     /// Stop here.
@@ -117,12 +164,13 @@ impl Expr<'_> {
 
     fn name(&self) -> &'static str {
         match self {
-            Self::Load(_) | Self::StoreMark => "meta",
+            Self::Load(_) | Self::LoadInto(..) | Self::StoreMark => "meta",
             Self::LoadCt(_) | Self::StoreCtMark => "ct",
             Self::LoadSource
             | Self::LoadSourceV6
             | Self::LoadDestination
-            | Self::LoadDestinationV6 => "payload",
+            | Self::LoadDestinationV6
+            | Self::FieldInto(..) => "payload",
             Self::Bitwise { .. } | Self::Network(_) | Self::NetworkV6(_) => "bitwise",
             Self::Equals(_)
             | Self::IsAddress(_)
@@ -131,7 +179,8 @@ impl Expr<'_> {
             | Self::BeginsWith(_) => "cmp",
             Self::FibType(_) | Self::FibSourceIsRoutedBack => "fib",
             Self::Address(_) | Self::Verdict(_) => "immediate",
-            Self::SourceNat { .. } => "nat",
+            Self::SourceNat { .. } | Self::DestinationNat { .. } => "nat",
+            Self::IsIn { .. } | Self::Find { .. } => "lookup",
             Self::Masquerade { .. } => "masq",
             Self::Counter => "counter",
         }
@@ -155,10 +204,27 @@ impl Expr<'_> {
                 out.number(CT_KEY, CtKey::Mark as u32);
                 out.number(CT_SREG, REG);
             }
-            Self::LoadSource => payload(out, 12, 4),
-            Self::LoadSourceV6 => payload(out, 8, 16),
-            Self::LoadDestination => payload(out, 16, 4),
-            Self::LoadDestinationV6 => payload(out, 24, 16),
+            Self::LoadSource => payload(out, REG, Field::Network(12, 4)),
+            Self::LoadSourceV6 => payload(out, REG, Field::Network(8, 16)),
+            Self::LoadDestination => payload(out, REG, Field::Network(16, 4)),
+            Self::LoadDestinationV6 => payload(out, REG, Field::Network(24, 16)),
+            Self::LoadInto(key, register) => {
+                out.number(META_KEY, key as u32);
+                out.number(META_DREG, register.number());
+            }
+            Self::FieldInto(field, register) => payload(out, register.number(), field),
+            Self::IsIn { set, key } => lookup(out, set, key, None),
+            Self::Find { map, key, value } => lookup(out, map, key, Some(value)),
+            Self::DestinationNat {
+                family,
+                address,
+                port,
+            } => {
+                out.number(NAT_TYPE, NAT_DESTINATION);
+                out.number(NAT_FAMILY, family_code(family).into());
+                out.number(NAT_ADDRESS, address.number());
+                out.number(NAT_PORT, port.number());
+            }
             Self::Bitwise { mask, xor } => bitwise(out, mask.to_ne_bytes(), xor.to_ne_bytes()),
             Self::Network(length) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
@@ -232,12 +298,23 @@ fn bytes(out: &mut Encoder, kind: u16, value: &[u8]) {
     out.nest(kind, |out| out.bytes(NFTA_DATA_VALUE, value));
 }
 
-/// Bytes of the network header from this offset.
-fn payload(out: &mut Encoder, offset: u32, len: u32) {
-    out.number(PAYLOAD_DREG, REG);
-    out.number(PAYLOAD_BASE, PAYLOAD_NETWORK_HEADER);
+fn payload(out: &mut Encoder, register: u32, field: Field) {
+    let (base, offset, len) = match field {
+        Field::Network(offset, len) => (PAYLOAD_NETWORK_HEADER, offset, len),
+        Field::Transport(offset, len) => (PAYLOAD_TRANSPORT_HEADER, offset, len),
+    };
+    out.number(PAYLOAD_DREG, register);
+    out.number(PAYLOAD_BASE, base);
     out.number(PAYLOAD_OFFSET, offset);
     out.number(PAYLOAD_LEN, len);
+}
+
+fn lookup(out: &mut Encoder, set: &str, key: Register, value: Option<Register>) {
+    out.string(LOOKUP_SET, set);
+    out.number(LOOKUP_SREG, key.number());
+    if let Some(value) = value {
+        out.number(LOOKUP_DREG, value.number());
+    }
 }
 
 fn bitwise<const N: usize>(out: &mut Encoder, mask: [u8; N], xor: [u8; N]) {
@@ -290,14 +367,20 @@ const FIB_PRESENT: u32 = 32;
 const NAT_TYPE: u16 = 1;
 const NAT_FAMILY: u16 = 2;
 const NAT_ADDRESS: u16 = 3;
+const NAT_PORT: u16 = 5;
 const NAT_FLAGS: u16 = 7;
 const NAT_SOURCE: u32 = 0;
 const MASQ_FLAGS: u16 = 1;
+const NAT_DESTINATION: u32 = 1;
 const NFPROTO_IPV4: u32 = 2;
 const PAYLOAD_DREG: u16 = 1;
 const PAYLOAD_BASE: u16 = 2;
 const PAYLOAD_OFFSET: u16 = 3;
 const PAYLOAD_LEN: u16 = 4;
 const PAYLOAD_NETWORK_HEADER: u32 = 1;
+const PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+const LOOKUP_SET: u16 = 1;
+const LOOKUP_SREG: u16 = 2;
+const LOOKUP_DREG: u16 = 3;
 const IMMEDIATE_DREG: u16 = 1;
 const IMMEDIATE_DATA: u16 = 2;

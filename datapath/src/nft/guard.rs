@@ -1,5 +1,9 @@
 //! Restrictions for pods that only a packet filter can implement: blocking the metadata service, and dropping IPv6 on a
-//! node with IPv4 pods.
+//! node with IPv4 pods. [`check_source`] has the check of source addresses.
+//!
+//! May use the expressions and batches of `nft`. Must not know why a restriction is wanted.
+
+pub(super) mod check_source;
 
 use super::batch::{Batch, Chain, Hook};
 use super::expr::{Expr, Verdict};

@@ -8,9 +8,8 @@
 //! Table `ip hawser` is there if pods reach IPv4 destinations. Otherwise they have no IPv4 at all.
 
 use super::batch::Batch;
-use super::check_source::add_check_source;
 use super::egress::other_family::add_other_family;
-use super::guard;
+use super::guard::{self, check_source::add_check_source};
 use super::ruleset::{Ruleset, start_over};
 use super::socket::{Nft, TABLE};
 use crate::netlink::{Error, Family};

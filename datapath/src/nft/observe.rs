@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::encoder::Encoder;
-use super::socket::{Nft, TABLE};
+use super::socket::{Nft, PORTS_TABLE, TABLE};
 use crate::netlink::{Channel, Error, Family, Frame, verdict};
 
 const NFTABLES: u16 = 10;
@@ -29,20 +29,31 @@ const DUMP_ATTEMPTS: u32 = 10;
 
 /// A hash of our tables as reported by the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint(u64);
+pub struct Fingerprint(pub(super) u64);
 
-/// A query. We have no sets. Elements of other programs' sets do not change our rules.
+/// A query. Elements of other programs' sets do not change our rules.
 #[derive(Clone, Copy)]
 #[repr(u16)]
-enum Get {
+pub(super) enum Get {
     Table = 1,
     Chain = 4,
     Rule = 7,
+    Set = 10,
+    Elements = 13,
+}
+
+impl Get {
+    /// The attribute of an object's name.
+    const fn name(self) -> u16 {
+        match self {
+            Self::Chain => 3,
+            Self::Table | Self::Rule | Self::Set | Self::Elements => 2,
+        }
+    }
 }
 
 /// In a rule, the name of its chain.
 const RULE_CHAIN: u16 = 2;
-const CHAIN_NAME: u16 = 3;
 
 impl Nft {
     /// Hashes our tables of both families.
@@ -52,40 +63,44 @@ impl Nft {
     pub fn fingerprint(&mut self) -> Result<Fingerprint, Error> {
         let mut hasher = DefaultHasher::new();
         for family in [Family::V4, Family::V6] {
-            let mut parts = self.table(family)?;
+            let mut parts = self.contents(family, TABLE)?;
             parts.sort_unstable();
             parts.hash(&mut hasher);
         }
         Ok(Fingerprint(hasher.finish()))
     }
 
-    /// Everything in our table of this family; empty if the table does not exist.
-    fn table(&mut self, family: Family) -> Result<Vec<Vec<u8>>, Error> {
-        let table = match self.ask(family, Get::Table, None, false) {
+    /// Everything in this table of ours, except sets; empty if the table does not exist.
+    pub(super) fn contents(
+        &mut self,
+        family: Family,
+        table: &'static str,
+    ) -> Result<Vec<Vec<u8>>, Error> {
+        let whole = match self.ask((family, table), Get::Table, None, false) {
             // A kernel without this family does not have its table either.
             Err(e) if e.is(Errno::ENOENT) || e.is(Errno::EAFNOSUPPORT) => return Ok(Vec::new()),
             other => other?,
         };
-        let rules = self.ask(family, Get::Rule, None, true)?;
+        let rules = self.ask((family, table), Get::Rule, None, true)?;
         let chains: BTreeSet<String> = rules.iter().filter_map(|r| text(r, RULE_CHAIN)).collect();
-        let mut parts = [table, rules].concat();
+        let mut parts = [whole, rules].concat();
         for chain in &chains {
-            parts.extend(self.ask(family, Get::Chain, Some(chain), false)?);
+            parts.extend(self.ask((family, table), Get::Chain, Some(chain), false)?);
         }
         Ok(parts)
     }
 
-    /// The attributes of each object in the answer: of our table, or of `chain` in it.
-    fn ask(
+    /// The attributes of each object in the answer: of the table, or of the object with this name in it.
+    pub(super) fn ask(
         &mut self,
-        family: Family,
+        table: (Family, &'static str),
         get: Get,
-        chain: Option<&str>,
+        name: Option<&str>,
         dump: bool,
     ) -> Result<Vec<Vec<u8>>, Error> {
         let op = "nft get";
         for _ in 0..DUMP_ATTEMPTS {
-            match self.ask_once(family, get, chain, dump) {
+            match self.ask_once(table, get, name, dump) {
                 Err(Error::Interrupted { .. }) => {}
                 other => return other,
             }
@@ -98,9 +113,9 @@ impl Nft {
 
     fn ask_once(
         &mut self,
-        family: Family,
+        (family, table): (Family, &'static str),
         get: Get,
-        chain: Option<&str>,
+        name: Option<&str>,
         dump: bool,
     ) -> Result<Vec<Vec<u8>>, Error> {
         const TABLE_NAME: u16 = 1;
@@ -113,9 +128,9 @@ impl Nft {
             NLM_F_REQUEST_ACK
         };
         let message = Encoder::message(family, NFTABLES << 8 | get as u16, flags, seq, |out| {
-            out.string(TABLE_NAME, TABLE);
-            if let Some(chain) = chain {
-                out.string(CHAIN_NAME, chain);
+            out.string(TABLE_NAME, table);
+            if let Some(name) = name {
+                out.string(get.name(), name);
             }
         });
         self.channel.enlarge();
@@ -159,6 +174,8 @@ fn text(object: &[u8], attribute: u16) -> Option<String> {
 #[derive(Debug)]
 pub struct NftMonitor {
     channel: Channel,
+    /// Ports of sockets whose changes are not reported.
+    ignored: Vec<u32>,
 }
 
 impl NftMonitor {
@@ -171,7 +188,15 @@ impl NftMonitor {
         const GROUP: u32 = 1 << 6;
         let mut channel = Channel::open(SockProtocol::NetlinkNetFilter, GROUP)?;
         channel.expect_floods();
-        Ok(Self { channel })
+        Ok(Self {
+            channel,
+            ignored: Vec::new(),
+        })
+    }
+
+    /// Does not report what is changed through the socket with this port.
+    pub fn ignore(&mut self, port: u32) {
+        self.ignored.push(port);
     }
 
     /// Whether any of our objects was changed, by us or by others, since the last call. Does not wait. Lost
@@ -187,7 +212,8 @@ impl NftMonitor {
                 Ok(None) => return Ok(touched),
                 other => {
                     for frame in other?.into_iter().flatten() {
-                        touched |= is_about_us(&frame?);
+                        let frame = frame?;
+                        touched |= !self.ignored.contains(&frame.port) && is_about_us(&frame);
                     }
                 }
             }
@@ -208,7 +234,7 @@ fn is_about_us(frame: &Frame<'_>) -> bool {
     about_nftables
         && attributes(frame)
             .and_then(|all| text(all, TABLE_NAME))
-            .is_some_and(|name| name == TABLE)
+            .is_some_and(|name| name == TABLE || name == PORTS_TABLE)
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! The desired contents of our tables, and the transactions that write them.
 
 use super::batch::Batch;
-use super::check_source::add_check_source;
 use super::choose_eni::add_choose_eni;
 use super::egress::other_family::add_other_family;
 use super::egress::{self, Egress};
-use super::guard;
+use super::guard::{self, check_source::add_check_source};
 use super::observe::transit::TRANSIT;
-use super::socket::{Nft, TABLE};
+use super::socket::{Nft, PORTS_TABLE, TABLE};
 use crate::netlink::{Error, Family};
 
 /// The desired contents of the table.
@@ -99,6 +98,8 @@ impl Nft {
             (Family::V4, TABLE),
             (Family::V6, TABLE),
             (Family::V4, TRANSIT),
+            (Family::V4, PORTS_TABLE),
+            (Family::V6, PORTS_TABLE),
         ];
         for (family, table) in tables {
             batch.turn_to(family, table);

@@ -7,6 +7,8 @@ use crate::netns::NetnsId;
 
 /// The name of our table in each family. Tables of other programs are never changed.
 pub(super) const TABLE: &str = "hawser";
+/// The name of the table of host ports in each family.
+pub(super) const PORTS_TABLE: &str = "hawser_ports";
 
 /// A netfilter socket.
 #[derive(Debug)]
@@ -25,6 +27,11 @@ impl Nft {
             channel: Channel::open(SockProtocol::NetlinkNetFilter, 0)?,
             seq: 0,
         })
+    }
+
+    /// The socket's netlink port, which notifications about its changes have.
+    pub(crate) const fn port(&self) -> u32 {
+        self.channel.port
     }
 
     /// The namespace in which this socket acts. Needs `CAP_NET_ADMIN` over it.

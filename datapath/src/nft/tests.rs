@@ -50,6 +50,7 @@ table ip hawser {
 		iifgroup != 27392/25 return
 		meta mark set meta mark & 0xffffff7f | 0x0000007f
 		iifgroup != 27392 jump mark_eni
+		ct mark & 0x00000080 == 0x00000080 meta mark set meta mark & 0xffffff80 | 0x00000080
 	}
 }
 ";

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
 use super::egress;
-use super::error::{AddError, Step, refused};
-use super::guard::GUARD;
+use super::error::{AddError, Step};
+use super::guard;
 use super::pair::make_pair;
 use super::pod_link::{PodLink, host_route};
 use super::secondary;
@@ -68,7 +68,7 @@ pub fn add_observed(
     let pair = make_pair(host, netns, link)?;
     let (host_index, pod_index) = (pair.indices.host, pair.indices.pod);
     done(Step::Pair);
-    let pod_side = |e| refused(Step::PodSide, e);
+    let pod_side = |e| AddError::refused(Step::PodSide, e);
     let wired = wire_pod(pod, link, pod_index).map_err(pod_side);
     let PodSide { secondary, egress } = wired.map_err(|e| undo(host, host_index, e))?;
     done(Step::PodSide);
@@ -134,7 +134,9 @@ fn is_interface_name(name: &str) -> bool {
 /// Interface indices are small numbers that are equal in many pods: through the socket of another pod, this pod's
 /// address would be set on the other pod's interface.
 fn same_namespace(pod: &Socket, netns: BorrowedFd<'_>) -> Result<(), AddError> {
-    let socket = pod.netns_id().map_err(|e| refused(Step::PodSide, e))?;
+    let socket = pod
+        .netns_id()
+        .map_err(|e| AddError::refused(Step::PodSide, e))?;
     // The socket's namespace is valid, so a descriptor with the same identity is valid too. The full validation is
     // needed only to describe an invalid one.
     if NetnsId::of(netns).is_ok_and(|id| id == socket) {
@@ -242,7 +244,10 @@ fn wire_host(
     let mut requests = vec![
         // For a pod with an IPv6 address, this blocks all IPv4: there is no route back to any IPv4 source.
         // The owner comes with it: a link with a route always has one.
-        link::with_alias(link::set_inet_conf(index, &GUARD), &link.owner),
+        link::with_alias(
+            link::set_inet_conf(index, &guard::settings(link.address, &link.asked)),
+            &link.owner,
+        ),
         link::set_no_own_ipv6(index),
     ];
     let bucket = WiredPod::of(link, index).ingress_bucket();
@@ -258,7 +263,7 @@ fn wire_host(
     for address in addresses.clone() {
         requests.push(route::add(&host_route(address, index, source)));
     }
-    let failed = |e| refused(Step::HostSide, e);
+    let failed = |e| AddError::refused(Step::HostSide, e);
     let report = host.batch(&requests).map_err(failed)?;
     let exists = |result: &Result<(), Error>| matches!(result, Err(e) if e.is(Errno::EEXIST));
     let taken = addresses

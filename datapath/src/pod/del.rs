@@ -6,6 +6,8 @@
 
 use std::net::IpAddr;
 
+use nettypes::HostPort;
+
 use super::pod_link::host_route;
 use crate::constants::GROUP_DYING;
 use crate::netlink::link::{self, Change};
@@ -13,7 +15,7 @@ use crate::netlink::route;
 use crate::netlink::{Error, Socket};
 
 /// The data that is needed to remove a pod.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodRef {
     /// Interface index of the host end.
     pub host_index: u32,
@@ -21,6 +23,8 @@ pub struct PodRef {
     pub address: IpAddr,
     /// Its address of the other family, if it has one.
     pub egress: Option<IpAddr>,
+    /// The host ports that lead to it.
+    pub ports: Vec<HostPort>,
 }
 
 /// Phase one: removes the host's routes to the pod. Only routes over the pod's own link are removed, so that a late

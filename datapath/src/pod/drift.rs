@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use nettypes::HostPort;
+
 use crate::netlink::Mac;
 use crate::netlink::link::{Inet6Conf, Link};
 use crate::netlink::route::Route;
@@ -45,6 +47,10 @@ pub enum Drift {
     Forwarding,
     #[error("host link accepts redirects")]
     Redirects,
+    #[error("host link does not route packets from 127.0.0.1")]
+    RouteLocalnet,
+    #[error("host port {port} does not lead to the pod")]
+    HostPortMissing { port: HostPort },
     #[error("host link has IPv6 disabled")]
     Ipv6Off,
     #[error("host link is not an IPv6 router and therefore accepts advertisements and redirects")]

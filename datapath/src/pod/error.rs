@@ -1,6 +1,8 @@
 //! Why an ADD failed, and at which step.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use nettypes::HostPort;
 
 use crate::netlink::Error;
 use crate::netns::NetnsId;
@@ -14,6 +16,8 @@ pub enum Step {
     PodSide,
     /// The host has the route to the pod.
     HostSide,
+    /// The pod's host ports lead to it.
+    HostPorts,
 }
 
 /// Why a pod could not be wired. Everything is undone, except if [`AddError::Refused`] says otherwise.
@@ -45,6 +49,14 @@ pub enum AddError {
         /// The address.
         address: IpAddr,
     },
+    /// A program on the node listens on a host port of the pod: its packets would be taken away from it.
+    #[error("host port {port} is used by a program on the node, which has {listener}")]
+    PortInUse {
+        /// The pod's.
+        port: HostPort,
+        /// The program's address and port.
+        listener: SocketAddr,
+    },
     /// The descriptor is not a network namespace (any more).
     #[error("the pod's network namespace no longer exists")]
     NamespaceGone,
@@ -69,11 +81,13 @@ pub enum AddError {
     },
 }
 
-/// The kernel's refusal of a step, before anything is undone.
-pub(super) fn refused(step: Step, source: Error) -> AddError {
-    AddError::Refused {
-        step,
-        source,
-        left_behind: None,
+impl AddError {
+    /// The kernel's refusal of a step, before anything is undone.
+    pub(crate) const fn refused(step: Step, source: Error) -> Self {
+        Self::Refused {
+            step,
+            source,
+            left_behind: None,
+        }
     }
 }

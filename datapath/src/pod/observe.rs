@@ -4,6 +4,8 @@
 
 use std::net::IpAddr;
 
+use nettypes::HostPort;
+
 use super::drift::{Drift, Side, compare_link, has_route};
 use super::egress;
 use super::pod_link::PodLink;
@@ -34,6 +36,8 @@ pub struct HostSide {
     pub address: Option<IpAddr>,
     /// The address of the other family that the host routes to it, if any.
     pub egress: Option<IpAddr>,
+    /// The host ports that lead to this address, if the list includes them.
+    pub ports: Vec<HostPort>,
 }
 
 /// Compares the kernel with `link`, whose host end has this index. An empty result means that everything is as
@@ -113,6 +117,7 @@ pub fn list(host: &mut Socket) -> Result<Vec<HostSide>, Error> {
             mac: link.mac,
             address: routed(link, false),
             egress: routed(link, true),
+            ports: Vec::new(),
         })
     });
     Ok(ours.collect())

@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use netlink_packet_core::NlasIterator;
 use tracing::debug;
 
-use super::error::{AddError, Step, refused};
+use super::error::{AddError, Step};
 use super::pod_link::PodLink;
 use super::repair::rename::{displace, is_pod_link};
 use crate::netlink::link::{self, Link};
@@ -60,7 +60,7 @@ pub(super) fn make_pair(
             contested = true;
             // EEXIST does not tell which of the two names exists.
             let holder = host.link_by_name(&name);
-            match holder.map_err(|e| refused(Step::Pair, e))? {
+            match holder.map_err(|e| AddError::refused(Step::Pair, e))? {
                 // It may have been removed a moment ago.
                 None if again => {
                     return Err(AddError::InterfaceExists {
@@ -86,7 +86,7 @@ fn make_room(host: &mut Socket, holder: &Link, link: &PodLink) -> Result<bool, A
     if link.is_of(holder) {
         debug!(host_end = %holder.name, "an earlier attempt's link is replaced");
         return match host.apply(&link::del(holder.index)) {
-            Err(e) if !e.is_gone() => Err(refused(Step::Pair, e)),
+            Err(e) if !e.is_gone() => Err(AddError::refused(Step::Pair, e)),
             _ => Ok(true),
         };
     }

@@ -105,6 +105,7 @@ fn reference(link: &PodLink, wired: &Wiring) -> PodRef {
         host_index: wired.host_index,
         address: link.address,
         egress: None,
+        ports: Vec::new(),
     }
 }
 
@@ -210,6 +211,7 @@ fn add_then_del_leaves_nothing() {
             host_index,
             address: link.address,
             egress: None,
+            ports: Vec::new(),
         };
         unroute(&mut lab.host, &never).unwrap();
         unlink(&mut lab.host, host_index).unwrap();
@@ -415,6 +417,7 @@ fn pods_are_found_again() {
         mac: Some(link.host_mac),
         address: Some(link.address),
         egress: None,
+        ports: Vec::new(),
     };
     assert_eq!(list(&mut lab.host).unwrap(), std::slice::from_ref(&found));
     unroute(&mut lab.host, &reference(&link, &wired)).unwrap();

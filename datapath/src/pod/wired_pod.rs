@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use super::bandwidth::bucket;
 use super::drift::{Drift, Side, compare_link, has_route, has_sourced_route, ipv6_drift};
-use super::guard::GUARD;
+use super::guard;
 use super::pod_link::{PodLink, host_route};
 use crate::netlink::link::{self, Change, Link};
 use crate::netlink::neigh::{self, Neighbour};
@@ -102,6 +102,9 @@ impl WiredPod {
         drift.extend(wrong(end.rp_filter, 1).map(|have| Drift::RpFilter { have }));
         drift.extend(wrong(end.forwarding, 1).map(|_| Drift::Forwarding));
         drift.extend(wrong(end.accept_redirects, 0).map(|_| Drift::Redirects));
+        if guard::routes_loopback(self.address, &self.asked) {
+            drift.extend(wrong(end.route_localnet, 1).map(|_| Drift::RouteLocalnet));
+        }
         if self.addresses().any(|address| address.is_ipv6()) {
             drift.extend(end.ipv6.iter().flat_map(ipv6_drift));
         }
@@ -175,7 +178,10 @@ impl WiredPod {
         let settings = |d: &Drift| {
             matches!(
                 d,
-                Drift::RpFilter { .. } | Drift::Forwarding | Drift::Redirects
+                Drift::RpFilter { .. }
+                    | Drift::Forwarding
+                    | Drift::Redirects
+                    | Drift::RouteLocalnet
             )
         };
         let change = Change {
@@ -196,7 +202,8 @@ impl WiredPod {
             requests.push(link::set(end.index, &change));
         }
         if has(settings) {
-            requests.push(link::set_inet_conf(end.index, &GUARD));
+            let settings = guard::settings(self.address, &self.asked);
+            requests.push(link::set_inet_conf(end.index, &settings));
         }
         if has(|d| matches!(d, Drift::Shaping { .. })) {
             let shape = self

@@ -114,6 +114,24 @@ impl StaleConnections {
         }
     }
 
+    /// Deletes the UDP connections to these ports at these addresses of the node: the ports lead elsewhere from now on.
+    pub async fn forget_udp(&self, ports: BTreeSet<u16>, at: BTreeSet<IpAddr>) {
+        let count = ports.len();
+        let forgotten = move |table: &mut Conntrack| table.forget_udp(&ports, &at);
+        match self.table.run(forgotten).await {
+            Ok(Ok(connections)) => {
+                tracing::debug!(connections, "deleted connections to host ports");
+            }
+            // Clients with old connections wait until these expire.
+            Ok(Err(error)) => tracing::warn!(
+                error = chain(&error),
+                ports = count,
+                "could not delete the connections to host ports"
+            ),
+            Err(gone) => tracing::error!(error = chain(&gone), "connections are not deleted"),
+        }
+    }
+
     /// Deletes connections forever, each address at its time.
     pub async fn run(self) {
         loop {

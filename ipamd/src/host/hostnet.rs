@@ -20,7 +20,7 @@ use datapath::{
     uplink::Uplink,
 };
 use ipnet::{IpNet, Ipv4Net};
-use nettypes::{Family, Mac};
+use nettypes::{Family, HostPort, Mac, Transport};
 use planner::{Class, EniIndex, Failure, HostClaim, Mono, command::ConfigureEni};
 use proto::{error_chain::chain, handover::Handed};
 
@@ -88,7 +88,8 @@ impl HostNet {
         let own = Netns::current()?.id();
         let (socket, reaping) = (Socket::open()?, Socket::open()?);
         let other_family = egress.other_family.is_some();
-        let monitor = HostMonitor::open(family, other_family, &[socket.port(), reaping.port()])?;
+        let mut monitor =
+            HostMonitor::open(family, other_family, &[socket.port(), reaping.port()])?;
         let settings = HostConfig {
             primary: EniLink {
                 mac: me.mac,
@@ -103,6 +104,7 @@ impl HostNet {
             pods: family,
         };
         let mut reconciler = Reconciler::take_over(socket, settings)?;
+        monitor.ignore_nftables(reconciler.ports_socket());
         remove_leftovers(&mut reconciler, running);
         let host = Self {
             writer: Worker::start("datapath", reconciler)?,
@@ -128,9 +130,11 @@ impl HostNet {
     /// Manages these pods, which a previous process wired.
     pub async fn keep(&self, pods: &[Live]) {
         let pods: Vec<WiredPod> = pods.iter().map(wired_pod_of).collect();
-        let kept = self
-            .writer
-            .run(move |host| pods.into_iter().for_each(|pod| host.keep_pod(pod)));
+        let kept = self.writer.run(move |host| {
+            pods.into_iter().for_each(|pod| host.keep_pod(pod));
+            // What fails is repaired and reported by the drift repair.
+            drop(host.repair_ports());
+        });
         // If the writer has ended, the daemon ends too.
         kept.await.unwrap_or_default();
     }
@@ -215,6 +219,26 @@ impl HostNet {
             .map_err(|e| WireError::Kernel(e.into()))
     }
 
+    /// Deletes the connections to these UDP ports of the node.
+    async fn forget_udp(&self, family: Family, ports: BTreeSet<u16>) {
+        if ports.is_empty() {
+            return;
+        }
+        let look = move |host: &mut Reconciler| host.socket().addresses(family, None);
+        match self.writer.run(look).await {
+            Ok(Ok(own)) => {
+                let own = own.into_iter().map(|own| own.address).collect();
+                self.stale_connections.forget_udp(ports, own).await;
+            }
+            Ok(Err(error)) => tracing::warn!(
+                error = chain(&error),
+                "could not delete the connections to host ports"
+            ),
+            // If the writer has ended, the daemon ends too.
+            Err(_) => {}
+        }
+    }
+
     fn eni_link(&self, eni: &ConfigureEni) -> EniLink {
         EniLink {
             mac: eni.mac,
@@ -276,7 +300,9 @@ impl PodHost for HostNet {
             self.stale_connections.settle(address).await;
         }
         let own = self.own;
-        self.writer
+        let (family, udp) = (Family::of(link.address), udp_ports(&link.asked.ports));
+        let wired = self
+            .writer
             .run(move |host| {
                 let (netns, mut pod) = enter(handed, own)?;
                 host.add_pod(&mut pod, netns.as_fd(), &link)
@@ -284,11 +310,14 @@ impl PodHost for HostNet {
                         AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
                         AddError::AddressInUse { address } => WireError::AddressInUse(address),
                         AddError::HostNameTaken { name } => WireError::NameTaken(name),
+                        used @ AddError::PortInUse { .. } => WireError::PortInUse(used.to_string()),
                         gone @ AddError::NamespaceGone => WireError::Netns(gone.into()),
                         other => WireError::Kernel(other.into()),
                     })
             })
-            .await?
+            .await??;
+        self.forget_udp(family, udp).await;
+        Ok(wired)
     }
 
     async fn unwire(
@@ -298,18 +327,21 @@ impl PodHost for HostNet {
         Result<(), WireError>,
         impl Future<Output = ()> + Send + use<> + 'static,
     ) {
+        let (address, host_index) = (pod.address, pod.host_index);
+        let (family, udp) = (Family::of(address), udp_ports(&pod.ports));
         let (contested, unrouted) = match self.writer.run(move |host| host.remove_pod(&pod)).await {
             Ok((contested, done)) => (contested, done.map_err(|e| WireError::Kernel(e.into()))),
             Err(gone) => (false, Err(gone.into())),
         };
         if let Err(error) = &unrouted {
             tracing::error!(
-                address = %pod.address,
+                %address,
                 error = chain(error),
-                "could not remove a pod's route"
+                "could not remove a pod's host ports or its route"
             );
         }
-        let removed = self.reaper.remove(pod.host_index);
+        self.forget_udp(family, udp).await;
+        let removed = self.reaper.remove(host_index);
         let writer = contested.then(|| self.writer.clone());
         let removal = async move {
             removed.await;
@@ -342,7 +374,8 @@ impl PodHost for HostNet {
         self.writer
             .run(move |host| {
                 let (_netns, mut pod) = enter(handed, own)?;
-                let drifts = pod::check(host.socket(), &mut pod, &link, host_index)
+                let drifts = host
+                    .check_pod(&mut pod, &link, host_index)
                     .map_err(|e| WireError::Kernel(e.into()))?;
                 Ok(drifts.iter().map(ToString::to_string).collect())
             })
@@ -369,7 +402,7 @@ impl PodHost for HostNet {
 
     async fn list(&self) -> Result<Vec<HostSide>, WireError> {
         self.writer
-            .run(|host| pod::list(host.socket()).map_err(|e| WireError::Kernel(e.into())))
+            .run(|host| host.list_pods().map_err(|e| WireError::Kernel(e.into())))
             .await?
     }
 }
@@ -402,13 +435,19 @@ fn remove_leftovers(reconciler: &mut Reconciler, running: &[Predecessor]) {
     }
 }
 
+fn udp_ports(ports: &[HostPort]) -> BTreeSet<u16> {
+    let udp = ports.iter().filter(|port| port.transport == Transport::Udp);
+    udp.map(|port| port.port).collect()
+}
+
 /// The data to remove a pod.
 #[must_use]
-pub const fn ref_of(pod: &Live) -> PodRef {
+pub fn ref_of(pod: &Live) -> PodRef {
     PodRef {
         host_index: pod.host_index,
         address: pod.record.address,
         egress: pod.record.egress,
+        ports: pod.record.asked.ports.clone(),
     }
 }
 

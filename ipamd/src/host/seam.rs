@@ -98,6 +98,9 @@ pub enum WireError {
     AddressInUse(IpAddr),
     #[error("the host has a link \"{0}\" that does not belong to a pod")]
     NameTaken(String),
+    /// The text names the port and the program's address.
+    #[error("{0}")]
+    PortInUse(String),
     #[error("the sandbox's network namespace cannot be used")]
     Netns(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the kernel refused")]

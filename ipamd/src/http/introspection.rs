@@ -31,6 +31,7 @@ use crate::{
     pool::driver::Pool,
     rpc::{snapshot, view::View},
     runtime::{clock, supervise::Detached},
+    sandbox::sandboxes::Sandboxes,
     telemetry::history::{History, SHORT},
 };
 
@@ -46,6 +47,7 @@ const PICTURE: Duration = Duration::from_millis(200);
 #[derive(Clone, Debug)]
 pub struct Sources {
     pub pool: Pool,
+    pub sandboxes: Sandboxes,
     pub me: Arc<Identity>,
     pub config: Arc<Config>,
     pub history: Arc<History>,
@@ -214,6 +216,7 @@ impl Shared {
         let pool = self.sources.pool.snapshot().await.ok()?;
         let wire = snapshot::to_wire(
             &pool,
+            &self.sources.sandboxes.asked(),
             &me.instance,
             &me.instance_type,
             &self.sources.config.notices,

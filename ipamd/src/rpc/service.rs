@@ -63,7 +63,14 @@ impl Service {
     async fn snapshot(&self) -> Option<v1::Snapshot> {
         let pool = self.pool.snapshot().await.ok()?;
         let (instance, kind) = (&self.me.instance, &self.me.instance_type);
-        Some(snapshot::to_wire(&pool, instance, kind, &self.notices))
+        let asked = self.sandboxes.asked();
+        Some(snapshot::to_wire(
+            &pool,
+            &asked,
+            instance,
+            kind,
+            &self.notices,
+        ))
     }
 
     /// Sends the node again after every change, until the caller or the pool is gone.

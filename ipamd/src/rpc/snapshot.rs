@@ -1,7 +1,8 @@
 //! The pool's snapshot as the gRPC message and as the answer to STATUS.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use nettypes::Asked;
 use planner::{
     HostClaim, Mono, Pod, Sandbox, Snapshot,
     placement::Closed,
@@ -9,14 +10,15 @@ use planner::{
         AddressState, AddressView, CallView, EniView, PlacesView, RefusedView, Verdict, WaitingView,
     },
 };
-use proto::v1;
+use proto::{asked, v1};
 
 use crate::config::notices::Notice;
 
-/// For the command line.
+/// For the command line. `asked` is what pods ask for besides their address; pods that ask for nothing may be missing.
 #[must_use]
 pub fn to_wire(
     pool: &Snapshot,
+    asked: &BTreeMap<Sandbox, Asked>,
     instance_id: &str,
     instance_type: &str,
     notices: &[Notice],
@@ -26,7 +28,11 @@ pub fn to_wire(
         instance_type: instance_type.to_owned(),
         pod_limit: pool.limit.addresses,
         pod_limit_why: pool.limit.derivation.clone(),
-        enis: pool.enis.iter().map(|view| eni(view, pool.at)).collect(),
+        enis: pool
+            .enis
+            .iter()
+            .map(|view| eni(view, asked, pool.at))
+            .collect(),
         waiting: pool.totals.waiting,
         queue: pool
             .waiting
@@ -180,7 +186,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn eni(eni: &EniView, now: Mono) -> v1::Eni {
+fn eni(eni: &EniView, asked: &BTreeMap<Sandbox, Asked>, now: Mono) -> v1::Eni {
     v1::Eni {
         id: eni.id.as_ref().map(ToString::to_string).unwrap_or_default(),
         state: eni.phase.name().to_owned(),
@@ -193,7 +199,7 @@ fn eni(eni: &EniView, now: Mono) -> v1::Eni {
         addresses: eni
             .addresses
             .iter()
-            .map(|view| address(view, now))
+            .map(|view| address(view, asked, now))
             .collect(),
         subnet: eni.subnet.to_string(),
         card: eni.card.into(),
@@ -205,7 +211,9 @@ fn eni(eni: &EniView, now: Mono) -> v1::Eni {
     }
 }
 
-fn address(view: &AddressView, now: Mono) -> v1::Address {
+fn address(view: &AddressView, asked: &BTreeMap<Sandbox, Asked>, now: Mono) -> v1::Address {
+    let asked = view.sandbox.as_ref().and_then(|sandbox| asked.get(sandbox));
+    let asked = asked.cloned().unwrap_or_default();
     v1::Address {
         address: proto::address::octets(view.address),
         state: name(view.state).to_owned(),
@@ -223,6 +231,8 @@ fn address(view: &AddressView, now: Mono) -> v1::Address {
             Some(HostClaim::Rule { priority }) => priority,
             _ => 0,
         },
+        port_mappings: asked.ports.into_iter().map(Into::into).collect(),
+        bandwidth: asked::message(asked.bandwidth),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use proto::v1;
+use proto::{asked, v1};
 use serde::Serialize;
 
 /// The node at one time.
@@ -97,12 +97,40 @@ pub struct Address {
     pub prefix: String,
     /// The reason for its state, if it is not obvious.
     pub reason: String,
+    /// Ports of the node that lead to its pod.
+    pub host_ports: Vec<HostPort>,
+    /// The limits of its pod's traffic: rates in bits per second, bursts in bits; 0 for no limit.
+    pub bandwidth: Option<v1::Bandwidth>,
     /// The node itself uses it.
     #[serde(skip)]
     pub host_uses: bool,
     /// The priority of a rule of another program that decides its way, or 0.
     #[serde(skip)]
     pub foreign_rule: u32,
+}
+
+/// A port of the node that leads to a pod.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostPort {
+    /// tcp, udp, sctp
+    pub protocol: &'static str,
+    /// The node's address; `None` for each of its addresses.
+    #[serde(rename = "hostIP")]
+    pub host_ip: Option<IpAddr>,
+    pub host_port: u16,
+    pub container_port: u16,
+}
+
+impl From<nettypes::HostPort> for HostPort {
+    fn from(port: nettypes::HostPort) -> Self {
+        Self {
+            protocol: port.transport.name(),
+            host_ip: port.address,
+            host_port: port.port,
+            container_port: port.pod_port,
+        }
+    }
 }
 
 impl From<v1::Snapshot> for View {
@@ -192,6 +220,13 @@ impl Address {
             foreign_rule: wire.foreign_rule,
             state: wire.state,
             reason,
+            // A daemon of another release may send what this one does not know: it is left out.
+            host_ports: asked::host_ports(&wire.port_mappings)
+                .unwrap_or_default()
+                .into_iter()
+                .map(HostPort::from)
+                .collect(),
+            bandwidth: wire.bandwidth,
         }
     }
 }
@@ -206,6 +241,20 @@ pub fn human_duration(milliseconds: u64) -> String {
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// A rate for humans, in the largest unit in which it is at least 1.
+#[must_use]
+pub fn human_rate(bits_per_second: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1_000_000_000, "G"), (1_000_000, "M"), (1000, "k")];
+    let unit = UNITS.into_iter().find(|(unit, _)| bits_per_second >= *unit);
+    let (unit, name) = unit.unwrap_or((1, ""));
+    let (whole, rest) = (bits_per_second / unit, bits_per_second % unit);
+    let tenths = rest * 10 / unit;
+    match tenths {
+        0 => format!("{whole} {name}bit/s"),
+        tenths => format!("{whole}.{tenths} {name}bit/s"),
     }
 }
 
@@ -248,6 +297,18 @@ mod tests {
             (176_400_000, "2 d 1 h"),
         ] {
             assert_eq!(human_duration(ms), text);
+        }
+    }
+
+    #[test]
+    fn rates_have_the_unit_that_fits() {
+        for (rate, text) in [
+            (999, "999 bit/s"),
+            (1000, "1 kbit/s"),
+            (1_500_000, "1.5 Mbit/s"),
+            (10_000_000_000, "10 Gbit/s"),
+        ] {
+            assert_eq!(human_rate(rate), text);
         }
     }
 

@@ -203,7 +203,11 @@ fn adopted(link: &HostSide, enis: &[Observed], known: impl Fn(&Sandbox) -> bool)
         pod_mac: None,
         mtu: None,
         secondary: false,
-        asked: Asked::default(),
+        // Its bandwidth is not known; what limits it stays on its link.
+        asked: Asked {
+            ports: link.ports.clone(),
+            ..Asked::default()
+        },
         egress: link.egress,
     })
 }

@@ -3,10 +3,11 @@
 use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use datapath::pod::PodLink;
+use nettypes::HostPort;
 use planner::{Family, Sandbox, placement::NoClass};
 use proto::{error_chain::chain, refusal::Refusal, v1::Reason};
 
-use super::egress_leases::CAPACITY;
+use super::{egress_leases::CAPACITY, port_book::Held};
 use crate::{host::seam::WireError, state::store::StoreError};
 
 const SOON: Duration = Duration::from_secs(1);
@@ -217,6 +218,39 @@ pub fn invalid(what: &dyn std::fmt::Display) -> Refusal {
     )
 }
 
+/// The pod asks for a host port on an address that no packet to it can have.
+#[must_use]
+pub fn foreign_host_ip(port: &HostPort, family: Family) -> Refusal {
+    let family = match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    };
+    refusal(
+        Reason::InvalidRequest,
+        format!("host port {port} is on an address of another family than the pod's, {family}"),
+        "remove hostIP from the ports of the pod's containers, or set it to an address of the pod's family",
+        None,
+    )
+}
+
+/// Another sandbox has the host port, or one that overlaps.
+#[must_use]
+pub fn port_of_another(port: &HostPort, holder: &Held) -> Refusal {
+    let id = &holder.sandbox.container_id;
+    let named = holder.pod.full_name();
+    let named = named.map_or_else(String::new, |name| format!("pod {name}, "));
+    refusal(
+        Reason::HostPortInUse,
+        format!(
+            "host port {port} is in use by {named}sandbox {id}, which has {}",
+            holder.port
+        ),
+        "the pod starts when that sandbox is deleted; to have both on one node, use another hostPort, or different addresses \
+         in hostIP",
+        Some(SOON),
+    )
+}
+
 /// The refusal for a failure to wire a sandbox.
 #[must_use]
 pub fn of_wiring(link: &PodLink, error: &WireError) -> Refusal {
@@ -243,6 +277,12 @@ pub fn of_wiring(link: &PodLink, error: &WireError) -> Refusal {
             Reason::Datapath,
             cause,
             "find out what created this link and remove it, or change AWS_VPC_K8S_CNI_VETHPREFIX",
+            Some(SOON),
+        ),
+        WireError::PortInUse(_) => refusal(
+            Reason::HostPortInUse,
+            cause,
+            "use another hostPort, or stop that program: the pod would take the port away from it",
             Some(SOON),
         ),
         WireError::Netns(_) => refusal(

@@ -19,7 +19,7 @@ use std::{
 };
 
 use datapath::{pod::PodLink, uplink::Uplink};
-use nettypes::Asked;
+use nettypes::{Asked, HostPort};
 use planner::{Event, Family, Mac, Mono, Obstacle, Pod, Sandbox};
 use proto::{
     error_chain::chain,
@@ -33,6 +33,7 @@ use super::{
     early_del::EarlyDels,
     egress_leases::{EgressLeases, Lease},
     keyed_lock::{Guard, KeyedLock},
+    port_book::PortBook,
 };
 use crate::{
     config,
@@ -83,6 +84,8 @@ struct Shared<H> {
     recorder: Recorder,
     detached: Detached,
     locks: KeyedLock,
+    /// Changed only by the holder of the sandbox's guard.
+    ports: Mutex<PortBook>,
     early_dels: Mutex<EarlyDels>,
     /// Of pods.
     family: Family,
@@ -138,6 +141,10 @@ impl<H: PodHost> Sandboxes<H> {
         let other = config.egress.other_family.then_some(other);
         let held = live.iter().filter_map(|pod| pod.record.egress);
         let egress = EgressLeases::new(other, held);
+        let mut ports = PortBook::default();
+        for Live { record, .. } in &live {
+            ports.keep(&record.sandbox, &record.pod, &record.asked.ports);
+        }
         let live = live
             .into_iter()
             .map(|pod| (pod.record.sandbox.clone(), pod))
@@ -152,6 +159,7 @@ impl<H: PodHost> Sandboxes<H> {
                 recorder,
                 detached,
                 locks: KeyedLock::default(),
+                ports: Mutex::new(ports),
                 early_dels: Mutex::default(),
                 family: config.pool.family,
                 egress,
@@ -190,6 +198,7 @@ impl<H: PodHost> Sandboxes<H> {
             Some(_) => {}
         }
         let lease = self.lease_egress(&request.sandbox)?;
+        let claim = self.claim_ports(&request)?;
         let asked = shared.pool.add(
             request.sandbox.clone(),
             request.pod.clone(),
@@ -210,6 +219,9 @@ impl<H: PodHost> Sandboxes<H> {
                 // Otherwise it ends here: the pod has no place for it.
                 if let Some(lease) = lease.filter(|_| pod.record.egress.is_some()) {
                     lease.keep();
+                }
+                if let Some(claim) = claim {
+                    claim.keep();
                 }
                 let record = Record {
                     host_name,
@@ -246,6 +258,27 @@ impl<H: PodHost> Sandboxes<H> {
                 leased.map_err(|_full| refusals::no_egress_address(self.shared.family))
             }
         }
+    }
+
+    /// Reserves the host ports of a new sandbox until the result is dropped, and longer if it is kept.
+    fn claim_ports(&self, request: &Add) -> Result<Option<PortClaim<'_>>, Refusal> {
+        let (sandbox, ports) = (&request.sandbox, &request.asked.ports);
+        if ports.is_empty() || self.live(sandbox).is_some() {
+            return Ok(None);
+        }
+        let family = self.shared.family;
+        let foreign = |port: &&HostPort| port.address.is_some_and(|a| Family::of(a) != family);
+        if let Some(port) = ports.iter().find(foreign) {
+            return Err(refusals::foreign_host_ip(port, family));
+        }
+        let book = &self.shared.ports;
+        let mut held = book.lock().expect("no holder panics");
+        if let Some((port, holder)) = held.conflict(sandbox, ports) {
+            return Err(refusals::port_of_another(&port, holder));
+        }
+        held.keep(sandbox, &request.pod, ports);
+        let sandbox = Some(sandbox.clone());
+        Ok(Some(PortClaim { book, sandbox }))
     }
 
     /// The result of a previous ADD.
@@ -465,6 +498,8 @@ impl<H: PodHost> Sandboxes<H> {
             .lock()
             .expect("no holder panics")
             .remove(&record.sandbox);
+        let book = || shared.ports.lock().expect("no holder panics");
+        book().free(&record.sandbox);
         // Before the pool can assign the address again.
         shared.host.left(record.address, until);
         if let Some(egress) = record.egress {
@@ -541,6 +576,19 @@ impl<H: PodHost> Sandboxes<H> {
         refused.map_or(Ok(released), Err)
     }
 
+    /// What pods ask for besides their address, of those that ask for anything.
+    #[must_use]
+    pub fn asked(&self) -> BTreeMap<Sandbox, Asked> {
+        let live = self.shared.live.lock().expect("no holder panics");
+        let asked = live
+            .iter()
+            .map(|(sandbox, pod)| (sandbox, &pod.record.asked));
+        asked
+            .filter(|(_, asked)| **asked != Asked::default())
+            .map(|(sandbox, asked)| (sandbox.clone(), asked.clone()))
+            .collect()
+    }
+
     fn all_live(&self) -> Vec<Live> {
         self.shared
             .live
@@ -571,6 +619,28 @@ impl<H: PodHost> Sandboxes<H> {
             .expect("no holder panics")
             .get(sandbox)
             .cloned()
+    }
+}
+
+/// Host ports that are reserved for a sandbox.
+struct PortClaim<'a> {
+    book: &'a Mutex<PortBook>,
+    /// `None` if it keeps them.
+    sandbox: Option<Sandbox>,
+}
+
+impl PortClaim<'_> {
+    fn keep(mut self) {
+        self.sandbox = None;
+    }
+}
+
+impl Drop for PortClaim<'_> {
+    fn drop(&mut self) {
+        if let Some(sandbox) = &self.sandbox {
+            let mut book = self.book.lock().expect("no holder panics");
+            book.free(sandbox);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use planner::{Mono, Observed};
-use proto::v1;
+use proto::{asked, v1};
 
 use crate::{
     rpc::view::{Address, Eni, Source, View, human_duration},
@@ -143,6 +143,8 @@ fn plain(state: &str) -> Address {
         sandbox: String::new(),
         prefix: String::new(),
         reason: String::new(),
+        host_ports: Vec::new(),
+        bandwidth: None,
         host_uses: false,
         foreign_rule: 0,
     }
@@ -153,6 +155,13 @@ fn assigned(record: &Record) -> Address {
         address: Some(record.address),
         pod: record.pod.full_name().unwrap_or_default(),
         sandbox: format!("{}/{}", record.sandbox.container_id, record.sandbox.ifname),
+        host_ports: record
+            .asked
+            .ports
+            .iter()
+            .map(|port| (*port).into())
+            .collect(),
+        bandwidth: asked::message(record.asked.bandwidth),
         ..plain("assigned")
     }
 }

@@ -5,7 +5,8 @@
 
 mod ec2;
 mod host;
+mod host_ports;
 
 use crate::suite::suites;
 
-suites!(ec2, host);
+suites!(ec2, host, host_ports);

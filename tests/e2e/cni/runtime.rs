@@ -5,17 +5,24 @@ use std::{fs, net::IpAddr, time::Duration};
 use datapath::netns::Netns;
 use lab::{
     Lab,
-    containerd::{CniDirs, Containerd, PodSandbox, RuntimeError},
+    containerd::{CniDirs, Containerd, PodAsks, PodSandbox, Protocol, RuntimeError},
     error::with_causes,
     node::{binaries, count},
-    traffic::ping::ping,
+    traffic::{
+        ping::ping,
+        tcp_probe::{Listener, TcpConnection},
+        udp_probe::{Caller, Responder},
+    },
     wait::eventually,
 };
 use vpc_sim::SimConfig;
 
 use crate::suite::{Outcome, trials};
 
-trials!(twenty_pods_start_reach_each_other_and_end);
+trials!(
+    twenty_pods_start_reach_each_other_and_end,
+    host_ports_of_the_manifest_lead_to_the_pod,
+);
 
 const PODS: usize = 20;
 
@@ -66,6 +73,52 @@ fn twenty_pods_start_reach_each_other_and_end() -> Outcome {
         "{:?}",
         links()
     );
+    Ok(())
+}
+
+/// Everything between the manifest and the port: the kubelet's message, the runtime, the configuration that the daemon wrote.
+fn host_ports_of_the_manifest_lead_to_the_pod() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let cni = CniDirs::create(&lab.dir().join("cni")).map_err(why)?;
+    fs::copy(binaries::plugin(), cni.bin.join("hawser"))?;
+    let conf = cni.conf.display().to_string();
+    let mut node = lab.bare_node("m5.large", &[("HOST_CNI_CONFDIR_PATH", &conf)])?;
+    let dir = lab.dir().join("containerd");
+    let mut containerd = Containerd::start(&dir, Some(node.netns()), &cni).map_err(why)?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    containerd.wait_network_ready().map_err(why)?;
+
+    // A port without a hostPort is in the message too.
+    let asks = PodAsks::default()
+        .port(Protocol::Tcp, 9090, 0)
+        .port(Protocol::Tcp, 80, 8080)
+        .port(Protocol::Udp, 80, 8080);
+    let pod = containerd
+        .run_pod_asking("web", "uid", &asks)
+        .map_err(why)?;
+    let status = containerd.status(&pod.id).map_err(why)?;
+    let netns = Netns::open(&status.netns_path.ok_or("no namespace in the status")?)?;
+    let at = (status.ip.ok_or("no address in the status")?, 80).into();
+    let _tcp = Listener::start(&netns, at, "web")?;
+    let _udp = Responder::start(&netns, at, "web")?;
+    let port = (node.instance.address, 8080).into();
+    let client = lab.sim.internet();
+    let limit = Duration::from_secs(10);
+    assert_eq!(TcpConnection::start(client, None, port, limit)?.with, "web");
+    assert_eq!(Caller::new(client, port)?.call(30)?.0, "web");
+
+    let rival = containerd.run_pod_asking("rival", "uid2", &asks);
+    let refused = rival.err().map(|error| with_causes(&error).to_string());
+    let refused = refused.ok_or("two pods have one port")?;
+    assert!(refused.contains("in use by pod lab/web"), "{refused}");
+    containerd.stop_pod(&pod.id).map_err(why)?;
+    containerd.remove_pod(&pod.id).map_err(why)?;
+    assert!(TcpConnection::start(client, None, port, Duration::from_millis(700)).is_err());
+    let next = containerd
+        .run_pod_asking("next", "uid3", &asks)
+        .map_err(why)?;
+    containerd.stop_pod(&next.id).map_err(why)?;
+    containerd.remove_pod(&next.id).map_err(why)?;
     Ok(())
 }
 

@@ -10,6 +10,8 @@ use lab::{
     node::{Pod, plugin::Outcome as Answer},
 };
 
+use serde_json::{Value, json};
+
 use crate::suite::Outcome;
 
 /// The number of nodes at a time: most of a run is waiting.
@@ -47,6 +49,7 @@ pub fn sandbox(setup: &Setup, id: &str) -> io::Result<Pod> {
         id: id.to_owned(),
         netns,
         path,
+        asked: Value::Null,
         added,
     })
 }
@@ -58,6 +61,14 @@ pub fn succeeded(answer: Option<Answer>) -> io::Result<Answer> {
         return Ok(answer);
     }
     Err(io::Error::other(format!("{answer:?}")))
+}
+
+/// The host ports of a pod in these campaigns.
+pub fn asking(id: &str) -> Value {
+    let port = 8000 + u32::from(id.bytes().next_back().unwrap_or_default());
+    let of =
+        |protocol: &str| json!({ "hostPort": port, "containerPort": 80, "protocol": protocol });
+    json!({ "portMappings": [of("tcp"), of("udp")] })
 }
 
 /// Pods named `pod0`… on a node with this many free addresses, which makes no further EC2 call.
@@ -72,7 +83,8 @@ pub fn full_node_with(pods: usize, more: &[(&str, &str)]) -> io::Result<Setup> {
     let mut setup = Setup::new("t3.small", &[&settings[..], more].concat())?;
     setup.await_free(3)?;
     for n in 0..pods {
-        let pod = setup.node.add_pod(&format!("pod{n}"))?;
+        let id = format!("pod{n}");
+        let pod = setup.node.add_pod_asking(&id, &asking(&id))?;
         setup.pods.push(pod);
     }
     Ok(setup)

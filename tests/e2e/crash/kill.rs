@@ -16,7 +16,7 @@ use lab::{
 use serde_json::json;
 
 use crate::{
-    crash::common::{COOLDOWN, WORKERS, full_node_with, sandbox, succeeded, survive},
+    crash::common::{COOLDOWN, WORKERS, asking, full_node_with, sandbox, succeeded, survive},
     suite::{Outcome, trials},
 };
 
@@ -57,19 +57,22 @@ impl Asked {
         }
     }
 
-    fn of(self, add: Invocation) -> Invocation {
+    /// As the runtime passes it for the pod with this id.
+    fn of(self, id: &str) -> serde_json::Value {
         match self {
-            Self::Nothing => add,
-            Self::Everything => add.conf("runtimeConfig", everything()),
+            Self::Nothing => serde_json::Value::Null,
+            Self::Everything => everything(id),
         }
     }
 }
 
-fn everything() -> serde_json::Value {
+fn everything(id: &str) -> serde_json::Value {
     let bits = 100_000_000;
-    json!({ "bandwidth": {
+    let mut all = asking(id);
+    all["bandwidth"] = json!({
         "ingressRate": bits, "ingressBurst": bits, "egressRate": bits, "egressBurst": bits,
-    } })
+    });
+    all
 }
 
 impl Scenario for AnAdd {
@@ -78,9 +81,10 @@ impl Scenario for AnAdd {
     }
 
     fn work(&self, setup: &mut Setup) -> io::Result<Option<Invocation>> {
-        let pod = sandbox(setup, "new")?;
+        let mut pod = sandbox(setup, "new")?;
+        pod.asked = self.1.of("new");
         let add = setup.node.invocation("ADD", "new", Some(&pod.path));
-        let add = self.1.of(add);
+        let add = add.conf("runtimeConfig", pod.asked.clone());
         setup.pods.push(pod);
         Ok(Some(match self.0 {
             Restart::Soon => add,
@@ -123,8 +127,10 @@ impl Scenario for ADel {
     fn setup(&self) -> io::Result<Setup> {
         let mut setup = full_node_with(1, self.1.settings())?;
         let mut pod = sandbox(&setup, "pod1")?;
+        pod.asked = self.1.of("pod1");
         let add = setup.node.invocation("ADD", "pod1", Some(&pod.path));
-        pod.added = succeeded(Some(self.1.of(add).run(setup.node.netns())?))?;
+        let add = add.conf("runtimeConfig", pod.asked.clone());
+        pod.added = succeeded(Some(add.run(setup.node.netns())?))?;
         setup.pods.push(pod);
         Ok(setup)
     }

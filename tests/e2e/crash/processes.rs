@@ -258,6 +258,7 @@ fn fault_45_a_daemon_that_gets_no_cpu_for_five_seconds_loses_nothing() -> Outcom
         id: "new".to_owned(),
         netns,
         path,
+        asked: serde_json::Value::Null,
         added,
     });
     Ok(audit::at_rest(&setup, &[address], REST)?)

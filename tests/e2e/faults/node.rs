@@ -67,6 +67,7 @@ fn fault_30_two_sandboxes_of_one_pod_are_two() -> Outcome {
             id: id.to_owned(),
             netns,
             path,
+            asked: serde_json::Value::Null,
             added,
         })
     };

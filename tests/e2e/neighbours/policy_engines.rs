@@ -36,6 +36,7 @@ fn coredns(node: &Node, id: &str) -> io::Result<Pod> {
         id: id.to_owned(),
         netns,
         path,
+        asked: serde_json::Value::Null,
         added,
     })
 }

@@ -15,6 +15,7 @@ use lab::{
     wait::eventually,
 };
 
+use serde_json::json;
 use vpc_sim::SimConfig;
 
 use crate::suite::Outcome;
@@ -24,9 +25,9 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// What an operator would check, without counters and the ages of learned neighbours.
 const STATE: &str = "ip rule | sort; ip -4 route show table all | sort; ip -4 neigh show nud permanent | sort; \
-    ip -o -4 addr show dev eth1 | cut -d'\\' -f1; nft list table ip hawser | sort; nft list table ip6 hawser; ip -o link | sed 's/ qlen [0-9]*//'; \
+    ip -o -4 addr show dev eth1 | cut -d'\\' -f1; nft list table ip hawser | sort; nft list table ip hawser_ports | sort; nft list table ip6 hawser; ip -o link | sed 's/ qlen [0-9]*//'; \
     cd /proc/sys/net/ipv4; cat ip_forward; \
-    for d in conf/e*; do echo $d $(cat $d/rp_filter $d/forwarding $d/accept_redirects); done";
+    for d in conf/e*; do echo $d $(cat $d/rp_filter $d/forwarding $d/accept_redirects $d/route_localnet); done";
 
 /// A node with pods that send traffic to another host.
 pub struct DamagedNode {
@@ -43,7 +44,7 @@ pub struct DamagedNode {
 }
 
 impl DamagedNode {
-    /// One of the two pods with traffic is on the primary ENI, the other on a secondary one.
+    /// One of the two pods with traffic is on the primary ENI, the other on a secondary one. All have host ports.
     pub fn ipv4() -> io::Result<Self> {
         let lab = Lab::start(SimConfig::default())?;
         // Two ENIs, and no third one during the test.
@@ -51,7 +52,8 @@ impl DamagedNode {
         let (node, elsewhere) = (lab.node("t3.small", &two)?, lab.node("t3.small", &two)?);
         let target = elsewhere.add_pod("target")?;
         // Three addresses on the primary ENI, so the fourth pod is on another one.
-        let pods = (0..4).map(|n| node.add_pod(&format!("pod{n}")));
+        let asking = |n| json!({ "portMappings": [{ "hostPort": 8000 + n, "containerPort": 80, "protocol": "tcp" }] });
+        let pods = (0..4).map(|n| node.add_pod_asking(&format!("pod{n}"), &asking(n)));
         let pods = pods.collect::<io::Result<Vec<_>>>()?;
         let damaged = Self {
             lab,

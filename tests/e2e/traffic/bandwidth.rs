@@ -34,20 +34,12 @@ fn rates(ingress: u64, egress: u64) -> Value {
     } })
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the values are made in place"
+)]
 fn add(node: &Node, id: &str, asked: Value) -> io::Result<Pod> {
-    let (netns, path) = node.sandbox(id)?;
-    let add = node.invocation("ADD", id, Some(&path));
-    let added = add.conf("runtimeConfig", asked).run(node.netns())?;
-    if !added.succeeded() {
-        return Err(io::Error::other(format!("{added:?}\n{}", node.log())));
-    }
-    let id = id.to_owned();
-    Ok(Pod {
-        id,
-        netns,
-        path,
-        added,
-    })
+    node.add_pod_asking(id, &asked)
 }
 
 /// From pod to pod, over one node.

@@ -401,6 +401,7 @@ fn a_pod_without_ipv6_is_served_without_the_way_to_it() -> Outcome {
             id,
             netns,
             path,
+            asked: serde_json::Value::Null,
             added,
         };
         assert_eq!(egress(&pod, Family::V6)?, None);

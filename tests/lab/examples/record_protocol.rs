@@ -46,6 +46,7 @@ fn record(directory: &Path) -> io::Result<()> {
         id: "recorded".to_owned(),
         netns,
         path: path.clone(),
+        asked: serde_json::Value::Null,
         added,
     };
     let previous = pod.added.json.clone();

@@ -33,7 +33,8 @@ use nix::{
 use tokio::{runtime::Runtime, time::Instant};
 use tonic::transport::{Channel, Endpoint};
 
-pub use pods::{PodSandbox, PodStatus};
+pub use cri::Protocol;
+pub use pods::{PodAsks, PodSandbox, PodStatus};
 
 /// The CRI's namespace in containerd.
 const NAMESPACE: &str = "k8s.io";

@@ -11,3 +11,4 @@ pub mod ping;
 pub mod stream;
 pub mod tcp_probe;
 pub mod throughput;
+pub mod udp_probe;

@@ -3,6 +3,7 @@
 mod asked;
 mod ipv6;
 mod names;
+mod ports;
 
 use super::*;
 use crate::constants::GROUP_DYING;
@@ -22,10 +23,10 @@ struct Kept {
 
 fn listen(lab: &Lab, reconciler: &mut Reconciler, pods: Family) -> HostMonitor {
     let own = [reconciler.socket().port()];
-    lab.host
-        .run(|| HostMonitor::open(pods, false, &own))
-        .unwrap()
-        .unwrap()
+    let open = || HostMonitor::open(pods, false, &own);
+    let mut monitor = lab.host.run(open).unwrap().unwrap();
+    monitor.ignore_nftables(reconciler.ports_socket());
+    monitor
 }
 
 impl Kept {
@@ -114,6 +115,7 @@ fn our_own_changes_cause_no_doubt() {
         host_index: wired.host_index,
         address: another.address,
         egress: None,
+        ports: Vec::new(),
     };
     kept.reconciler.remove_pod(&gone).1.unwrap();
     pod::unlink(kept.reconciler.socket(), gone.host_index).unwrap();
@@ -293,6 +295,7 @@ fn an_ended_pod_is_reported_and_a_deleted_one_is_not() {
         host_index: kept.index_of(&pod_link(11, 0)),
         address: pod_link(11, 0).address,
         egress: None,
+        ports: Vec::new(),
     };
     kept.reconciler.remove_pod(&gone).1.unwrap();
     // As in the daemon: another socket removes the link.

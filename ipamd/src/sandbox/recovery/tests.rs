@@ -41,6 +41,7 @@ fn link(id: &str, address: Option<[u8; 4]>) -> HostSide {
         mac: None,
         address: address.map(IpAddr::from),
         egress: None,
+        ports: Vec::new(),
     }
 }
 

@@ -136,6 +136,37 @@ fn sandbox() -> Sandbox {
     }
 }
 
+fn host_port(address: Option<IpAddr>) -> HostPort {
+    HostPort {
+        transport: nettypes::Transport::Tcp,
+        port: 8080,
+        address,
+        pod_port: 80,
+    }
+}
+
+/// Of a pod, and of a sandbox whose pod is not known.
+fn holders() -> [Held; 2] {
+    let unknown = Held {
+        port: host_port(None),
+        sandbox: Sandbox {
+            container_id: "a07e44".into(),
+            ..sandbox()
+        },
+        pod: planner::Pod::default(),
+    };
+    let known = Held {
+        port: host_port(Some([10, 0, 0, 5].into())),
+        pod: planner::Pod {
+            namespace: Some("default".into()),
+            name: Some("web-0".into()),
+            uid: None,
+        },
+        ..unknown.clone()
+    };
+    [known, unknown]
+}
+
 fn of_wires() -> Vec<Refusal> {
     let link = PodLink {
         host_name: "eni4b1f20c7a9e".into(),
@@ -160,10 +191,15 @@ fn of_wires() -> Vec<Refusal> {
         source,
         left_behind: None,
     };
+    let in_use = AddError::PortInUse {
+        port: host_port(None),
+        listener: ([127, 0, 0, 1], 8080).into(),
+    };
     let errors = [
         WireError::InterfaceExists("eth0".into()),
         WireError::AddressInUse(link.address),
         WireError::NameTaken(link.host_name.clone()),
+        WireError::PortInUse(in_use.to_string()),
         WireError::Netns(AddError::NamespaceGone.into()),
         WireError::Kernel(kernel.into()),
         WireError::Gone(Gone),
@@ -184,6 +220,7 @@ fn of_an_unwire() -> Refusal {
 fn all() -> Vec<Refusal> {
     let mut all: Vec<Refusal> = of_planner().into_iter().map(known).map(of_pool).collect();
     all.extend(of_wires());
+    all.extend(holders().map(|holder| port_of_another(&host_port(None), &holder)));
     let full = StoreError::Io {
         operation: "write",
         path: "/run/hawser/state".into(),
@@ -193,6 +230,10 @@ fn all() -> Vec<Refusal> {
     all.extend([
         of_an_unwire(),
         no_egress_address(Family::V6),
+        foreign_host_ip(
+            &host_port(Some(std::net::Ipv6Addr::LOCALHOST.into())),
+            Family::V4,
+        ),
         stopping(Reason::Store),
         busy(),
         deleted(&sandbox()),

@@ -161,6 +161,7 @@ mod tests {
             mac: None,
             address: None,
             egress: None,
+            ports: Vec::new(),
         }
     }
 

@@ -240,6 +240,7 @@ fn an_address_of_our_own_pod_is_no_other_pods() {
         mac: None,
         address: Some(A.into()),
         egress: None,
+        ports: Vec::new(),
     };
     let taken = |pods: &[ForeignPod], entries| {
         plan(&Evidence {

@@ -117,6 +117,7 @@ fn wired(
             host_index: wired.host_index,
             address: link.address,
             egress: None,
+            ports: Vec::new(),
         });
     }
     let [from, to] = namespaces;

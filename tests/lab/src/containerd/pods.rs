@@ -1,6 +1,6 @@
 //! Pods through the CRI: one method per call, with a deadline that is passed to the runtime, like the kubelet does.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::HashMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use serde_json::Value;
 use tokio::time::Instant;
@@ -11,8 +11,8 @@ use super::{
     cri::{
         ImageSpec, ImageStatusRequest, LinuxPodSandboxConfig, ListPodSandboxRequest,
         PodSandboxConfig, PodSandboxMetadata, PodSandboxState, PodSandboxStatusRequest,
-        RemovePodSandboxRequest, RunPodSandboxRequest, StatusRequest, StopPodSandboxRequest,
-        VersionRequest, image_service_client::ImageServiceClient,
+        PortMapping, Protocol, RemovePodSandboxRequest, RunPodSandboxRequest, StatusRequest,
+        StopPodSandboxRequest, VersionRequest, image_service_client::ImageServiceClient,
         runtime_service_client::RuntimeServiceClient,
     },
     image,
@@ -24,6 +24,29 @@ const CALL_LIMIT: Duration = Duration::from_secs(90);
 
 /// Namespace of every pod.
 const POD_NAMESPACE: &str = "lab";
+
+/// What a pod asks for in its manifest.
+#[derive(Clone, Debug, Default)]
+pub struct PodAsks {
+    /// All ports of its containers, also those without a port of the node.
+    pub ports: Vec<PortMapping>,
+    /// Of the pod.
+    pub annotations: HashMap<String, String>,
+}
+
+impl PodAsks {
+    /// Adds the port of a container; `host_port` is 0 for none.
+    #[must_use]
+    pub fn port(mut self, protocol: Protocol, container_port: u16, host_port: u16) -> Self {
+        self.ports.push(PortMapping {
+            protocol: protocol.into(),
+            container_port: container_port.into(),
+            host_port: host_port.into(),
+            host_ip: String::new(),
+        });
+        self
+    }
+}
 
 /// A running sandbox.
 #[derive(Clone, Debug)]
@@ -80,6 +103,19 @@ impl Containerd {
     /// [`RuntimeError::Refused`] with the message of the plugin or of runc. If the DEL that follows fails too, the
     /// sandbox stays in [`list`](Self::list) until it is stopped and removed.
     pub fn run_pod(&self, name: &str, uid: &str) -> Result<PodSandbox, RuntimeError> {
+        self.run_pod_asking(name, uid, &PodAsks::default())
+    }
+
+    /// The same, for a pod that asks for more of its network.
+    ///
+    /// # Errors
+    /// As [`Containerd::run_pod`].
+    pub fn run_pod_asking(
+        &self,
+        name: &str,
+        uid: &str,
+        asks: &PodAsks,
+    ) -> Result<PodSandbox, RuntimeError> {
         let metadata = PodSandboxMetadata {
             name: name.to_owned(),
             uid: uid.to_owned(),
@@ -92,6 +128,8 @@ impl Containerd {
         let config = PodSandboxConfig {
             metadata: Some(metadata),
             hostname: name.to_owned(),
+            port_mappings: asks.ports.clone(),
+            annotations: asks.annotations.clone(),
             linux: Some(linux),
         };
         let request = RunPodSandboxRequest {

@@ -11,6 +11,7 @@ use datapath::{
         self, Family, Socket,
         route::{LOCAL, MAIN},
     },
+    nft::{Nft, PortEntry},
 };
 use proto::v1::Snapshot;
 use vpc_sim::world::model::NetworkInterface;
@@ -110,6 +111,7 @@ fn kernel(setup: &Setup) -> io::Result<Vec<String>> {
         .map(|rule| rule.table)
         .collect();
     let checks = [
+        differ("host ports", &ports(setup)?, &asked(&setup.pods)),
         differ("pod links", &names, &named),
         differ("routes to pods", &pods, &living),
         differ("routes of the other family", &crossing, &egress(setup)?),
@@ -128,6 +130,38 @@ fn egress(setup: &Setup) -> io::Result<BTreeSet<IpAddr>> {
         all.extend(inside.map(|a| a.address).filter(|a| is_egress(*a)));
     }
     Ok(all)
+}
+
+/// The host ports that lead to a pod: `tcp 8080 10.0.0.5 80`.
+fn ports(setup: &Setup) -> io::Result<BTreeSet<String>> {
+    let look = || Nft::open()?.ports(Family::V4);
+    let found = setup.node.netns().run(look)?.map_err(io::Error::other)?;
+    let text = |entry: &PortEntry| match entry {
+        PortEntry::Port(port, pod) => Some(format!(
+            "{} {} {pod} {}",
+            port.transport.name(),
+            port.port,
+            port.pod_port
+        )),
+        PortEntry::ToItself(_) | PortEntry::Service(_) => None,
+    };
+    Ok(found.unwrap_or_default().iter().filter_map(text).collect())
+}
+
+/// The same as the pods asked for it.
+fn asked(pods: &[Pod]) -> BTreeSet<String> {
+    let of_pod = |pod: &Pod| {
+        let mappings = pod.asked["portMappings"].as_array().cloned();
+        let address = pod.address();
+        mappings.unwrap_or_default().into_iter().map(move |port| {
+            let protocol = port["protocol"].as_str().unwrap_or_default().to_owned();
+            format!(
+                "{protocol} {} {address} {}",
+                port["hostPort"], port["containerPort"]
+            )
+        })
+    };
+    pods.iter().flat_map(of_pod).collect()
 }
 
 /// The names of the existing pod links.

@@ -12,6 +12,8 @@ use datapath::{
     netns::Netns,
 };
 
+use serde_json::Value;
+
 use super::{
     Node,
     plugin::{Invocation, Outcome},
@@ -24,6 +26,8 @@ pub struct Pod {
     pub id: String,
     pub netns: Netns,
     pub path: PathBuf,
+    /// What it asked for (`runtimeConfig`).
+    pub asked: Value,
     pub added: Outcome,
 }
 
@@ -72,8 +76,19 @@ impl Node {
     /// # Errors
     /// If the sandbox cannot be created, or ADD fails: the error contains its answer.
     pub fn add_pod(&self, id: &str) -> io::Result<Pod> {
+        self.add_pod_asking(id, &Value::Null)
+    }
+
+    /// The same, for a pod that asks for more: `runtimeConfig` as the runtime passes it.
+    ///
+    /// # Errors
+    /// As [`Node::add_pod`].
+    pub fn add_pod_asking(&self, id: &str, runtime_config: &Value) -> io::Result<Pod> {
         let (netns, path) = self.sandbox(id)?;
-        let added = self.invocation("ADD", id, Some(&path)).run(self.netns())?;
+        let add = self.invocation("ADD", id, Some(&path));
+        let added = add
+            .conf("runtimeConfig", runtime_config.clone())
+            .run(self.netns())?;
         if !added.succeeded() {
             return Err(io::Error::other(format!(
                 "ADD {id} failed: {added:?}\n{}",
@@ -84,6 +99,7 @@ impl Node {
             id: id.to_owned(),
             netns,
             path,
+            asked: runtime_config.clone(),
             added,
         })
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use datapath::netns::Netns;
+use serde_json::Value;
 use vpc_sim::{SimConfig, fabric::INTERNET_ADDRESS, ids::EniId};
 
 use crate::{
@@ -76,13 +77,24 @@ impl NodePair {
     /// # Errors
     /// If any part cannot be created.
     pub fn start(settings: &[(&str, &str)]) -> io::Result<Self> {
+        Self::start_asking(settings, |_| Value::Null)
+    }
+
+    /// The same; `asking` is what a pod of node `a` with this id asks for (`runtimeConfig`).
+    ///
+    /// # Errors
+    /// As [`NodePair::start`].
+    pub fn start_asking(
+        settings: &[(&str, &str)],
+        asking: impl Fn(&str) -> Value,
+    ) -> io::Result<Self> {
         let lab = Lab::start(SimConfig::default())?;
         let capture = Capture::start(&lab)?;
         // t3.small: three ENIs with three pods each.
         let (a, b) = (lab.node("t3.small", settings)?, lab.node("t3.small", &[])?);
         let mut fillers = Vec::new();
-        let on_a = on_both(&lab, &a, &mut fillers)?;
-        let on_b = on_both(&lab, &b, &mut fillers)?;
+        let on_a = on_both(&lab, &a, asking, &mut fillers)?;
+        let on_b = on_both(&lab, &b, |_| Value::Null, &mut fillers)?;
         let mut pair = Self {
             listeners: Vec::new(),
             capture,
@@ -226,19 +238,25 @@ impl NodePair {
 }
 
 /// Adds pods until one is on a secondary ENI; returns that one and the first.
-fn on_both(lab: &Lab, node: &Node, fillers: &mut Vec<Pod>) -> io::Result<[Pod; 2]> {
+fn on_both(
+    lab: &Lab,
+    node: &Node,
+    asking: impl Fn(&str) -> Value,
+    fillers: &mut Vec<Pod>,
+) -> io::Result<[Pod; 2]> {
     let is_primary = |pod: &Pod| {
         let world = lab.sim.world();
         world
             .owner_of(pod.address())
             .is_some_and(|eni| eni.id == node.instance.eni)
     };
-    let first = node.add_pod("first")?;
+    let add = |id: &str| node.add_pod_asking(id, &asking(id));
+    let first = add("first")?;
     if !is_primary(&first) {
         return Err(io::Error::other("the first pod is not on the primary ENI"));
     }
     for n in 0..8 {
-        let pod = node.add_pod(&format!("pod{n}"))?;
+        let pod = add(&format!("pod{n}"))?;
         if !is_primary(&pod) {
             return Ok([first, pod]);
         }

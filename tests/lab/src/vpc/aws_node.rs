@@ -240,6 +240,7 @@ impl AwsNode {
             id: container,
             netns,
             path,
+            asked: Value::Null,
             added: Outcome {
                 code: Some(0),
                 json: result,

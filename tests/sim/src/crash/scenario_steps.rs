@@ -8,6 +8,7 @@ use ipamd::{
     sandbox::sandboxes::{Add, Sandboxes},
     state::store::Record,
 };
+use nettypes::{Asked, HostPort, Transport};
 use planner::{Mono, Pod, Sandbox};
 use proto::handover::Handed;
 use tokio::time::sleep;
@@ -205,6 +206,21 @@ fn pod_of(sandbox: &Sandbox) -> &str {
     id.split_once('-').map_or(id, |(pod, _)| pod)
 }
 
+/// A host port of the pod's own, which each of its sandboxes must get as soon as the one before is deleted.
+fn asked(sandbox: &Sandbox) -> Asked {
+    let number = pod_of(sandbox).trim_start_matches('p').parse();
+    let port = number.map(|number: u16| HostPort {
+        transport: Transport::Tcp,
+        port: 8000 + number,
+        address: None,
+        pod_port: 80,
+    });
+    Asked {
+        ports: port.into_iter().collect(),
+        ..Asked::default()
+    }
+}
+
 fn request(sandbox: &Sandbox, deadline: Duration) -> Add {
     // The kernel is simulated: any descriptors will do.
     let nothing = || File::open("/dev/null").expect("every system has it").into();
@@ -218,7 +234,7 @@ fn request(sandbox: &Sandbox, deadline: Duration) -> Add {
         deadline: Mono::from_epoch(deadline),
         veth_prefix: None,
         mtu: None,
-        asked: nettypes::Asked::default(),
+        asked: asked(sandbox),
         handed: Handed {
             netns: nothing(),
             netlink: nothing(),

@@ -33,6 +33,7 @@ impl Kernel {
             mac: Some(link.host_mac),
             address: None,
             egress: None,
+            ports: Vec::new(),
         };
         self.links.insert(self.made, side);
         self.made

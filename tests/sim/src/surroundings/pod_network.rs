@@ -176,10 +176,22 @@ impl State {
             gone: false,
         };
         self.ledger.live.insert(sandbox, held);
+        let others = self
+            .kernel
+            .links
+            .values()
+            .filter(|other| other.ifindex != index);
+        let mut open = others.flat_map(|other| &other.ports);
+        let ports = &link.asked.ports;
+        if let Some(port) = open.find(|port| ports.iter().any(|own| own.overlaps(port))) {
+            let what = format!("{port} of {} leads to another pod too", link.owner);
+            self.fail(now, "a host port leads to one pod", what);
+        }
         if let Some(side) = self.kernel.links.get_mut(&index) {
             side.owner = Some(link.owner.clone());
             side.address = Some(address);
             side.egress = link.egress;
+            side.ports.clone_from(ports);
         }
     }
 
@@ -193,6 +205,7 @@ impl State {
         if let Some(side) = self.kernel.links.get_mut(&link) {
             side.address = None;
             side.egress = None;
+            side.ports.clear();
         }
     }
 }

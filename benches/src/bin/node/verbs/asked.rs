@@ -2,10 +2,7 @@
 
 use std::io;
 
-use lab::{
-    Lab,
-    node::{Node, Pod},
-};
+use lab::Lab;
 use serde_json::{Value, json};
 use vpc_sim::SimConfig;
 
@@ -16,12 +13,17 @@ use crate::{Bench, figure::Figure, sample::Sample};
 const ADDS: usize = 100;
 const UNMEASURED: usize = 5;
 
-/// A rate in each direction.
-fn everything() -> Value {
+/// A rate in each direction, and host ports that no other pod has.
+fn everything(n: usize) -> Value {
     let bits = 1_000_000_000;
-    json!({ "bandwidth": {
-        "ingressRate": bits, "ingressBurst": u32::MAX, "egressRate": bits, "egressBurst": u32::MAX,
-    } })
+    let port =
+        |protocol: &str| json!({ "hostPort": 8000 + n, "containerPort": 80, "protocol": protocol });
+    json!({
+        "portMappings": [port("tcp"), port("udp")],
+        "bandwidth": {
+            "ingressRate": bits, "ingressBurst": u32::MAX, "egressRate": bits, "egressBurst": u32::MAX,
+        },
+    })
 }
 
 /// See the module.
@@ -36,7 +38,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
     let mut pods = Vec::new();
     for n in 0..UNMEASURED + ADDS {
         let one = node.add_pod(&format!("plain{n}"))?;
-        let other = add(&node, &format!("asked{n}"))?;
+        let other = node.add_pod_asking(&format!("asked{n}"), &everything(n))?;
         if n >= UNMEASURED {
             plain.took(one.added.took);
             asked.took(other.added.took);
@@ -44,25 +46,10 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
         pods.extend([one, other]);
     }
     let figure = Figure::plain(
-        "ADD with bandwidth, one at a time, p50",
+        "ADD with host ports and bandwidth, one at a time, p50",
         asked.median(),
         "ms",
     );
     bench.report.add(figure.over(plain.median()).within(1.25));
     Ok(())
-}
-
-fn add(node: &Node, id: &str) -> io::Result<Pod> {
-    let (netns, path) = node.sandbox(id)?;
-    let add = node.invocation("ADD", id, Some(&path));
-    let added = add.conf("runtimeConfig", everything()).run(node.netns())?;
-    match added.succeeded() {
-        true => Ok(Pod {
-            id: id.to_owned(),
-            netns,
-            path,
-            added,
-        }),
-        false => Err(io::Error::other(format!("{added:?}\n{}", node.log()))),
-    }
 }

@@ -48,6 +48,7 @@ fn a_younger_sandbox_has_the_name_until_it_ends() {
         host_index: young.host_index,
         address: younger(22).address,
         egress: None,
+        ports: Vec::new(),
     };
     let (contested, removed) = kept.reconciler.remove_pod(&gone);
     removed.unwrap();

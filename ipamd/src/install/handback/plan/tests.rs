@@ -46,6 +46,7 @@ fn link(record: &Record, ifindex: u32) -> HostSide {
         mac: None,
         address: Some(record.address),
         egress: record.egress,
+        ports: Vec::new(),
     }
 }
 

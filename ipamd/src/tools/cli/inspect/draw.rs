@@ -1,7 +1,9 @@
 //! A view as text for a terminal, without colours and with any width, because it is often piped.
 
+use std::net::IpAddr;
+
 use crate::{
-    rpc::view::{Address, Eni, Source, View, human_duration},
+    rpc::view::{Address, Eni, Source, View, human_duration, human_rate},
     tools::cli::table::Table,
 };
 
@@ -206,21 +208,51 @@ fn draw_eni(eni: &Eni, text: &mut String) {
 
 fn addresses(all: &[Address], text: &mut String) {
     let mut table = Table::new(&["  ADDRESS", "STATE", "AGE", "POD", "REASON"]);
+    // Few pods ask for anything.
+    let asking = all.iter().any(|address| !asked(address).is_empty());
+    if asking {
+        table.column("ASKS FOR");
+    }
     let mut rows = 0;
     for shown in all.iter().filter(|address| address.state != "free") {
         rows += 1;
         let address = shown.address.map_or_else(String::new, |a| a.to_string());
-        table.row(vec![
+        let mut row = vec![
             format!("  {address}"),
             shown.state.clone(),
             shown.age_ms.map_or_else(|| "-".to_owned(), human_duration),
             name(&shown.pod, &shown.sandbox),
             shown.reason.clone(),
-        ]);
+        ];
+        row.extend(asking.then(|| asked(shown)));
+        table.row(row);
     }
     if rows > 0 {
         text.push_str(&table.to_string());
     }
+}
+
+/// `port 10.0.0.5:8080/tcp to 80, egress 1 Mbit/s`
+fn asked(address: &Address) -> String {
+    let ports = address.host_ports.iter().map(|port| {
+        let host = match port.host_ip {
+            None => String::new(),
+            Some(IpAddr::V4(four)) => format!("{four}:"),
+            Some(IpAddr::V6(six)) => format!("[{six}]:"),
+        };
+        let (protocol, number) = (port.protocol, port.host_port);
+        format!("port {host}{number}/{protocol} to {}", port.container_port)
+    });
+    let limits = address.bandwidth.unwrap_or_default();
+    let limits = [
+        ("ingress", limits.ingress_rate),
+        ("egress", limits.egress_rate),
+    ];
+    let limits = limits
+        .into_iter()
+        .filter(|(_, rate)| *rate > 0)
+        .map(|(direction, rate)| format!("{direction} {}", human_rate(rate)));
+    ports.chain(limits).collect::<Vec<_>>().join(", ")
 }
 
 /// A pod's name, or its sandbox if the runtime gave no name.

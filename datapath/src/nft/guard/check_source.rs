@@ -1,8 +1,8 @@
 //! Chain `check_source`: a pod sends from its own address or not at all.
 
-use super::batch::{Batch, Chain, Hook};
-use super::expr::{Expr, Verdict};
-use super::parts::POD_GROUP;
+use super::super::batch::{Batch, Chain, Hook};
+use super::super::expr::{Expr, Verdict};
+use super::super::parts::POD_GROUP;
 use crate::constants::GROUP_BASE;
 
 const CHECK_SOURCE: &str = "check_source";
@@ -16,7 +16,7 @@ const CHECK_SOURCE_HOOK: Hook = Hook {
 
 /// `iifgroup & 0xffffff80 == 0x6b00 fib saddr . iif oif missing drop`: the packet is from a pod link, and the route
 /// back to its source does not use this link.
-pub(super) fn add_check_source(batch: &mut Batch) {
+pub(in crate::nft) fn add_check_source(batch: &mut Batch) {
     batch.add_chain(&Chain {
         name: CHECK_SOURCE,
         hook: Some(CHECK_SOURCE_HOOK),

@@ -1,0 +1,142 @@
+//! Host ports and bandwidth that a pod cannot have: each refusal says why, and leaves nothing behind.
+
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+use lab::{
+    Lab,
+    node::{Node, count, plugin},
+};
+use proto::refusal::Reason;
+use serde_json::{Value, json};
+use vpc_sim::SimConfig;
+
+use crate::{
+    suite::{Outcome, trials},
+    support::refusals::expect_refusal,
+};
+
+trials!(
+    a_host_port_of_another_pod_is_refused_with_its_name,
+    a_host_port_that_a_program_uses_is_refused,
+    a_host_ip_of_another_family_is_refused,
+    what_no_pod_can_have_is_refused_and_leaves_nothing,
+);
+
+fn mapping(port: Value, protocol: &str, host_ip: &str) -> Value {
+    json!({ "portMappings": [
+        { "hostPort": port, "containerPort": 80, "protocol": protocol, "hostIP": host_ip }
+    ]})
+}
+
+fn add(node: &Node, id: &str, asked: &Value) -> std::io::Result<plugin::Outcome> {
+    let (_netns, path) = node.sandbox(id)?;
+    let add = node.invocation("ADD", id, Some(&path));
+    add.conf("runtimeConfig", asked.clone()).run(node.netns())
+}
+
+/// What a failed ADD must not change.
+fn state(node: &Node) -> std::io::Result<String> {
+    node.shell(
+        "nft list ruleset; ip rule; ip route show table all | sort; ip -o link | cut -d: -f2",
+    )
+}
+
+fn a_host_port_of_another_pod_is_refused_with_its_name() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node("t3.small", &[])?;
+    let own = node.instance.address.to_string();
+    let holder = node.add_pod_asking("holder", &mapping(json!(8080), "tcp", ""))?;
+    let before = state(&node)?;
+    let words = ["8080/tcp", "lab/pod-holder", "holder"];
+    for (n, host_ip) in ["", "0.0.0.0", &*own].into_iter().enumerate() {
+        let id = format!("rival{n}");
+        let refused = add(&node, &id, &mapping(json!(8080), "tcp", host_ip))?;
+        expect_refusal(&node, &refused, Reason::HostPortInUse, &words)?;
+    }
+    assert_eq!(state(&node)?, before);
+    assert_eq!(count(&node, "assigned")?, 1);
+    // Another protocol is another port, after a restart too.
+    node.stop_daemon()?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    let refused = add(&node, "late", &mapping(json!(8080), "tcp", ""))?;
+    expect_refusal(&node, &refused, Reason::HostPortInUse, &words)?;
+    let udp = node.add_pod_asking("udp", &mapping(json!(8080), "udp", ""))?;
+    node.delete_pod(holder)?;
+    let next = add(&node, "next", &mapping(json!(8080), "tcp", &own))?;
+    assert!(next.succeeded(), "{next:?}");
+    // An address has the port now, so not every address can have it.
+    let refused = add(&node, "every", &mapping(json!(8080), "tcp", ""))?;
+    expect_refusal(&node, &refused, Reason::HostPortInUse, &["lab/pod-next"])?;
+    drop(udp);
+    Ok(())
+}
+
+fn a_host_port_that_a_program_uses_is_refused() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[])?;
+    node.shell("ip link set lo up")?;
+    let before = state(&node)?;
+    let tcp: SocketAddr = "127.0.0.1:8080".parse()?;
+    let listener = node.netns().run(|| TcpListener::bind(tcp))??;
+    let udp = node.netns().run(|| UdpSocket::bind("0.0.0.0:8053"))??;
+    for (protocol, port, program) in [
+        ("tcp", 8080, "127.0.0.1:8080"),
+        ("udp", 8053, "0.0.0.0:8053"),
+    ] {
+        let refused = add(
+            &node,
+            &format!("of-{protocol}"),
+            &mapping(json!(port), protocol, ""),
+        )?;
+        let words = [program, "a program on the node"];
+        expect_refusal(&node, &refused, Reason::HostPortInUse, &words)?;
+    }
+    assert_eq!(state(&node)?, before);
+    assert_eq!(count(&node, "assigned")?, 0);
+    drop((listener, udp));
+    let added = add(&node, "free", &mapping(json!(8080), "tcp", ""))?;
+    assert!(added.succeeded(), "{added:?}");
+    Ok(())
+}
+
+fn a_host_ip_of_another_family_is_refused() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[])?;
+    let before = state(&node)?;
+    let refused = add(&node, "six", &mapping(json!(8080), "tcp", "fd00::5"))?;
+    let words = ["[fd00::5]:8080/tcp", "IPv4"];
+    expect_refusal(&node, &refused, Reason::InvalidRequest, &words)?;
+    assert_eq!(state(&node)?, before);
+    Ok(())
+}
+
+/// The plugin refuses it, so the daemon hears nothing.
+fn what_no_pod_can_have_is_refused_and_leaves_nothing() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let node = lab.node("t3.small", &[])?;
+    let before = state(&node)?;
+    let limit = |rate: Value, burst: Value| json!({ "bandwidth": { "ingressRate": rate, "ingressBurst": burst } });
+    for (n, (asked, word)) in [
+        (mapping(json!(0), "tcp", ""), "hostPort"),
+        (mapping(json!(65536), "tcp", ""), "65536"),
+        (mapping(json!("http"), "tcp", ""), "http"),
+        (mapping(json!(8080), "icmp", ""), "icmp"),
+        (mapping(json!(8080), "tcp", "here"), "here"),
+        (limit(json!("1M"), json!(1)), "1M"),
+        (limit(json!(999), json!(1)), "999"),
+        (limit(json!(1_000_000), json!(0)), "burst"),
+        (limit(json!(1e30), json!(1)), "1e+30"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let refused = add(&node, &format!("bad{n}"), &asked)?;
+        assert_eq!(refused.error_code(), Some(7), "{refused:?}");
+        let text = refused.error_text();
+        assert!(text.contains(word), "{text}");
+        assert!(text.contains("correct the ports"), "{text}");
+    }
+    assert_eq!(state(&node)?, before);
+    assert_eq!(count(&node, "assigned")?, 0);
+    Ok(())
+}
