@@ -272,8 +272,12 @@ fn a_host_port_of_ipv6_leads_to_its_pod_from_everywhere() -> Outcome {
     );
     let far = b.add_pod("far")?;
     let at = |pod: &Pod| SocketAddr::from((pod.address(), PORT));
-    let _tcp = [&near, &other].map(|pod| Listener::start(&pod.netns, at(pod), &pod.id).unwrap());
-    let _udp = [&near, &other].map(|pod| Responder::start(&pod.netns, at(pod), &pod.id).unwrap());
+    let mut servers = Vec::new();
+    for pod in [&near, &other] {
+        let tcp = Listener::start(&pod.netns, at(pod), &pod.id)?;
+        let udp = Responder::start(&pod.netns, at(pod), &pod.id)?;
+        servers.push((tcp, udp));
+    }
     let callers = [
         (lab.sim.internet(), INTERNET_ADDRESS_V6.into()),
         (b.netns(), own(&b)),
