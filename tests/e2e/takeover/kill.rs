@@ -18,6 +18,7 @@ use lab::{
     },
     node::{Pod, plugin::Outcome as Answer},
     traffic::ping::ping,
+    wait::eventually,
 };
 
 use crate::suite::{Outcome, trials};
@@ -108,6 +109,12 @@ impl Scenario for Handback {
         let before = was.look(&setup.node)?;
         was.stop()?;
         setup.start()?;
+        // The daemon stores the list of ENIs a moment after it is ready, and a handback needs it.
+        let endpoint = setup.lab.sim.ec2_endpoint();
+        let dry_run = || setup.node.ask(&endpoint, &["handback", "--dry-run"]);
+        if !eventually(REST, || dry_run().is_ok_and(|run| run.status.success())) {
+            return Err(io::Error::other(format!("{:?}", dry_run()?)));
+        }
         setup.node.stop_daemon()?;
         let directory = setup.lab.dir().to_owned();
         let mut nodes = self.0.lock().expect("no worker panics");

@@ -130,11 +130,11 @@ fn ipv6_that_is_switched_off_is_switched_on() {
         assert!(kept.repair(&dirty).contains(&Kind::Setting), "{links}");
         kept.lab
             .show("ip addr add 2600:1f14:0:1::10/64 dev eth0 nodad");
-        // It is the source address of pods' routes again.
-        let dirty = kept.mark_dirty();
-        kept.repair(&dirty);
-        // The kernel adds an address's own routes in a work queue.
+        // It is the source address of pods' routes again as soon as its link is ready, which the kernel notices and tells
+        // a moment later. It adds an address's own routes in a work queue.
         let whole = |_| {
+            let dirty = kept.mark_dirty();
+            kept.repair(&dirty);
             std::thread::sleep(Duration::from_millis(10));
             snapshot_ipv6(&kept.lab.host) == kept.right
         };
