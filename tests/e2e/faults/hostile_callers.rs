@@ -431,8 +431,8 @@ fn a_waiter_for_the_daemons_settings_gets_them() -> Outcome {
 /// allocator's own numbers after twelve floods, 2.2 of 13 MiB were in use, and a trim returned the rest.
 fn fault_52_repeated_floods_use_no_more_memory_than_one() -> Outcome {
     /// The number of floods until the allocator's size is stable.
-    const EARLY: usize = 5;
-    const ROUNDS: usize = 20;
+    const EARLY: usize = 10;
+    const ROUNDS: usize = 30;
     let lab = Lab::start(SimConfig::default())?;
     let node = node(&lab)?;
     let (begin, call) = (http2::client_begins(), http2::call("Add"));
