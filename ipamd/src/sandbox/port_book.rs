@@ -1,10 +1,10 @@
-//! Which sandbox has which host port. Pure.
+//! Which sandbox has which host port. Pure, except that a [`PortClaim`] that is dropped ends.
 //!
 //! Two sandboxes conflict if a packet can be meant for both: the same port and protocol, and the same address of the node, or
 //! every address for one of them. The scheduler keeps such pods apart, but other clients of the runtime, static pods and a
 //! sandbox whose DEL has not arrived yet do not ask it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Mutex};
 
 use nettypes::{HostPort, Transport};
 use planner::{Pod, Sandbox};
@@ -47,12 +47,66 @@ impl PortBook {
         })
     }
 
-    /// The sandbox has no ports any more.
-    pub fn free(&mut self, sandbox: &Sandbox) {
-        self.held.retain(|_, held| {
+    /// The sandbox does not have these ports any more.
+    pub fn free(&mut self, sandbox: &Sandbox, ports: &[HostPort]) {
+        for port in ports {
+            let key = (port.transport, port.port);
+            let Some(held) = self.held.get_mut(&key) else {
+                continue;
+            };
             held.retain(|held| held.sandbox != *sandbox);
-            !held.is_empty()
-        });
+            if held.is_empty() {
+                self.held.remove(&key);
+            }
+        }
+    }
+}
+
+/// Host ports that a sandbox has until this is dropped.
+#[derive(Debug)]
+pub struct PortClaim<'a> {
+    book: &'a Mutex<PortBook>,
+    sandbox: &'a Sandbox,
+    /// Empty if it keeps them.
+    ports: &'a [HostPort],
+}
+
+impl<'a> PortClaim<'a> {
+    /// Gives `ports` to the sandbox.
+    ///
+    /// # Errors
+    /// The first port that another sandbox has, and that sandbox.
+    pub fn new(
+        book: &'a Mutex<PortBook>,
+        sandbox: &'a Sandbox,
+        pod: &Pod,
+        ports: &'a [HostPort],
+    ) -> Result<Self, Box<(HostPort, Held)>> {
+        let mut held = book.lock().expect("no holder panics");
+        if let Some((port, holder)) = held.conflict(sandbox, ports) {
+            return Err(Box::new((port, holder.clone())));
+        }
+        held.keep(sandbox, pod, ports);
+        drop(held);
+        Ok(Self {
+            book,
+            sandbox,
+            ports,
+        })
+    }
+
+    /// The pod exists: the ports are its own until [`PortBook::free`].
+    pub fn keep(mut self) {
+        self.ports = &[];
+    }
+}
+
+impl Drop for PortClaim<'_> {
+    fn drop(&mut self) {
+        if !self.ports.is_empty() {
+            let mut book = self.book.lock().expect("no holder panics");
+            book.free(self.sandbox, self.ports);
+        }
     }
 }
 
@@ -103,10 +157,20 @@ mod tests {
         let mut book = PortBook::default();
         book.keep(&sandbox("a"), &Pod::default(), &[port(80, None)]);
         book.keep(&sandbox("b"), &Pod::default(), &[port(81, None)]);
-        book.free(&sandbox("a"));
+        book.free(&sandbox("a"), &[port(80, None)]);
         assert_eq!(holder(&book, "c", port(80, None)), None);
         assert_eq!(holder(&book, "c", port(81, None)), Some("b".into()));
-        book.free(&sandbox("b"));
+        book.free(&sandbox("b"), &[port(81, None)]);
         assert!(book.held.is_empty());
+    }
+    #[test]
+    fn a_claim_ends_unless_it_is_kept() {
+        let book = Mutex::new(PortBook::default());
+        let (a, b, ports) = (sandbox("a"), sandbox("b"), [port(80, None)]);
+        let claim = |sandbox| PortClaim::new(&book, sandbox, &Pod::default(), &ports);
+        drop(claim(&a).unwrap());
+        claim(&b).unwrap().keep();
+        let (refused, holder) = *claim(&a).unwrap_err();
+        assert_eq!((refused, holder.sandbox), (port(80, None), b));
     }
 }

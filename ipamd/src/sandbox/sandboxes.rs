@@ -8,6 +8,7 @@
 //! May use the rest of `sandbox`, `pool`, `state`, `host`, `config`, `runtime` and `telemetry`. Must not know EC2 or
 //! how a request arrived.
 
+mod removal;
 mod sweep;
 
 use std::{
@@ -32,8 +33,8 @@ use proto::{
 use super::{
     early_del::EarlyDels,
     egress_leases::{EgressLeases, Lease},
-    keyed_lock::{Guard, KeyedLock},
-    port_book::PortBook,
+    keyed_lock::KeyedLock,
+    port_book::{PortBook, PortClaim},
 };
 use crate::{
     config,
@@ -48,10 +49,7 @@ use crate::{
         worker::{Gone, Worker},
     },
     sandbox::refusals,
-    state::{
-        store::{Record, Store, StoreError},
-        unknown::unknown,
-    },
+    state::store::{Record, Store, StoreError},
     telemetry::recorder::Recorder,
 };
 
@@ -198,7 +196,8 @@ impl<H: PodHost> Sandboxes<H> {
             Some(_) => {}
         }
         let lease = self.lease_egress(&request.sandbox)?;
-        let claim = self.claim_ports(&request)?;
+        let (sandbox, ports) = (&request.sandbox, &request.asked.ports);
+        let claim = self.claim_ports(sandbox, &request.pod, ports)?;
         let asked = shared.pool.add(
             request.sandbox.clone(),
             request.pod.clone(),
@@ -220,9 +219,8 @@ impl<H: PodHost> Sandboxes<H> {
                 if let Some(lease) = lease.filter(|_| pod.record.egress.is_some()) {
                     lease.keep();
                 }
-                if let Some(claim) = claim {
-                    claim.keep();
-                }
+                // As a whole: what is left of it would borrow the request.
+                claim.into_iter().for_each(PortClaim::keep);
                 let record = Record {
                     host_name,
                     ..pod.record.clone()
@@ -261,8 +259,12 @@ impl<H: PodHost> Sandboxes<H> {
     }
 
     /// Reserves the host ports of a new sandbox until the result is dropped, and longer if it is kept.
-    fn claim_ports(&self, request: &Add) -> Result<Option<PortClaim<'_>>, Refusal> {
-        let (sandbox, ports) = (&request.sandbox, &request.asked.ports);
+    fn claim_ports<'a>(
+        &'a self,
+        sandbox: &'a Sandbox,
+        pod: &Pod,
+        ports: &'a [HostPort],
+    ) -> Result<Option<PortClaim<'a>>, Refusal> {
         if ports.is_empty() || self.live(sandbox).is_some() {
             return Ok(None);
         }
@@ -271,14 +273,9 @@ impl<H: PodHost> Sandboxes<H> {
         if let Some(port) = ports.iter().find(foreign) {
             return Err(refusals::foreign_host_ip(port, family));
         }
-        let book = &self.shared.ports;
-        let mut held = book.lock().expect("no holder panics");
-        if let Some((port, holder)) = held.conflict(sandbox, ports) {
-            return Err(refusals::port_of_another(&port, holder));
-        }
-        held.keep(sandbox, &request.pod, ports);
-        let sandbox = Some(sandbox.clone());
-        Ok(Some(PortClaim { book, sandbox }))
+        PortClaim::new(&self.shared.ports, sandbox, pod, ports)
+            .map(Some)
+            .map_err(|taken| refusals::port_of_another(&taken.0, &taken.1))
     }
 
     /// The result of a previous ADD.
@@ -335,8 +332,9 @@ impl<H: PodHost> Sandboxes<H> {
     /// Kernel and record at once, each on its own thread: neither is trusted without the other. A crash leaves a link
     /// without a record, or a record without a link, and the next start removes either before anything is served.
     ///
-    /// Returns the pod, and the present name of its host end. A failure contains what the pool must know about the address: no other host has seen it, so it is free, unless
-    /// the kernel still routes it to another pod. Then it must go into cooldown and not be assigned again immediately.
+    /// Returns the pod, and the present name of its host end. A failure contains what the pool must know about the address:
+    /// no other host has seen it, so it is free, unless the kernel still routes it to another pod. Then it must go into
+    /// cooldown and not be assigned again immediately.
     async fn wire_and_record(
         &self,
         link: PodLink,
@@ -404,117 +402,6 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    /// Removes the sandbox's network and frees its address. An unknown sandbox is a success. `handed`: the pod's namespace, if
-    /// it still exists, for what does not disappear with the link.
-    ///
-    /// # Errors
-    /// A refusal if the record could not be freed. The address is unreachable anyway, and a repetition completes the
-    /// DEL.
-    pub async fn del(&self, sandbox: &Sandbox, handed: Option<Handed>) -> Result<(), Refusal> {
-        let sandbox = &self.known_as(sandbox);
-        let shared = &self.shared;
-        shared.locks.cancel(sandbox);
-        let begun = shared.pool.now();
-        let guard = shared.locks.lock(sandbox).await;
-        shared.staged(sandbox, "del", "turn", begun);
-        match self.live(sandbox) {
-            Some(pod) => {
-                let link = link_of(&pod.record).filter(|link| link.secondary);
-                if let (Some(link), Some(handed)) = (link, handed) {
-                    shared.host.forget_attachment(link, handed).await;
-                }
-                self.take_down(pod, guard).await
-            }
-            None if self.take_down_unknown(sandbox).await? => Ok(()),
-            None => {
-                shared
-                    .early_dels
-                    .lock()
-                    .expect("no holder panics")
-                    .record(sandbox.clone(), shared.pool.now());
-                Ok(())
-            }
-        }
-    }
-
-    /// Removes the link that this sandbox must have if an earlier release made it and its record was lost; returns whether
-    /// there was one.
-    async fn take_down_unknown(&self, sandbox: &Sandbox) -> Result<bool, Refusal> {
-        let former = Sandbox {
-            network: FORMER_NETWORK.to_owned(),
-            ..sandbox.clone()
-        };
-        if sandbox.network == NETWORK && self.take_down_link_of(&former).await? {
-            return Ok(true);
-        }
-        self.take_down_link_of(sandbox).await
-    }
-
-    async fn take_down_link_of(&self, sandbox: &Sandbox) -> Result<bool, Refusal> {
-        let unknown = unknown(&names::former(&self.shared.network.veth_prefix, sandbox));
-        // The sweep uses this key too.
-        let guard = self.shared.locks.lock(&unknown).await;
-        match self.live(&unknown) {
-            Some(pod) => {
-                self.take_down(pod, guard).await?;
-                // An ADD that follows creates an interface with the same name in the pod.
-                drop(self.shared.locks.lock(&unknown).await);
-                Ok(true)
-            }
-            None => Ok(false),
-        }
-    }
-
-    async fn take_down(&self, pod: Live, guard: Guard) -> Result<(), Refusal> {
-        let shared = &self.shared;
-        shared
-            .recorder
-            .spans
-            .pod(&pod.record.sandbox, &pod.record.pod);
-        let begun = shared.pool.now();
-        let (unrouted, removal) = shared.host.unwire(ref_of(&pod)).await;
-        let record = pod.record;
-        let unwired = shared.staged(&record.sandbox, "del", "unwire", begun);
-        // The guard ends with the link: a repeated ADD for this sandbox must not meet the old link.
-        drop(shared.detached.spawn(async move {
-            removal.await;
-            drop(guard);
-        }));
-        // The record stays until a repetition, or the sweep after the link is gone, finds no route to remove.
-        unrouted
-            .map_err(|error| refusals::of_unwiring(&record.host_name, record.address, &error))?;
-        let until = shared.pool.now() + shared.cooldown;
-        let freed = record.clone();
-        match shared
-            .store
-            .run(move |store| store.release(&freed, until))
-            .await
-        {
-            Ok(Ok(())) => drop(shared.staged(&record.sandbox, "del", "commit", unwired)),
-            failed => return Err(store_failed(failed)),
-        }
-        shared
-            .live
-            .lock()
-            .expect("no holder panics")
-            .remove(&record.sandbox);
-        let book = || shared.ports.lock().expect("no holder panics");
-        book().free(&record.sandbox);
-        // Before the pool can assign the address again.
-        shared.host.left(record.address, until);
-        if let Some(egress) = record.egress {
-            shared.host.left(egress, until);
-            shared.egress.end(egress);
-        }
-        shared
-            .pool
-            .tell(Event::Left {
-                sandbox: record.sandbox,
-            })
-            .await;
-        Ok(())
-    }
-
     /// Compares record and kernel with the result of ADD.
     ///
     /// # Errors
@@ -546,34 +433,6 @@ impl<H: PodHost> Sandboxes<H> {
             Ok(drifts) => Err(refusals::drift(sandbox, &drifts.join("; "))),
             Err(error) => Err(refusals::of_wiring(&wiring, &error)),
         }
-    }
-
-    /// Deletes every sandbox of `network` that is not in `valid` and returns their number.
-    ///
-    /// # Errors
-    /// The first refusal, after all others have been tried.
-    pub async fn gc(&self, network: &str, valid: &[(String, String)]) -> Result<u32, Refusal> {
-        let doomed: Vec<Sandbox> = {
-            let live = self.shared.live.lock().expect("no holder panics");
-            let listed = |sandbox: &Sandbox| {
-                valid
-                    .iter()
-                    .any(|(id, ifname)| *id == sandbox.container_id && *ifname == sandbox.ifname)
-            };
-            live.keys()
-                .filter(|sandbox| sandbox.network == network && !listed(sandbox))
-                .cloned()
-                .collect()
-        };
-        let mut released = 0;
-        let mut refused = None;
-        for sandbox in &doomed {
-            match self.del(sandbox, None).await {
-                Ok(()) => released += 1,
-                Err(refusal) => refused = refused.or(Some(refusal)),
-            }
-        }
-        refused.map_or(Ok(released), Err)
     }
 
     /// What pods ask for besides their address, of those that ask for anything.
@@ -619,28 +478,6 @@ impl<H: PodHost> Sandboxes<H> {
             .expect("no holder panics")
             .get(sandbox)
             .cloned()
-    }
-}
-
-/// Host ports that are reserved for a sandbox.
-struct PortClaim<'a> {
-    book: &'a Mutex<PortBook>,
-    /// `None` if it keeps them.
-    sandbox: Option<Sandbox>,
-}
-
-impl PortClaim<'_> {
-    fn keep(mut self) {
-        self.sandbox = None;
-    }
-}
-
-impl Drop for PortClaim<'_> {
-    fn drop(&mut self) {
-        if let Some(sandbox) = &self.sandbox {
-            let mut book = self.book.lock().expect("no holder panics");
-            book.free(sandbox);
-        }
     }
 }
 
