@@ -137,7 +137,7 @@ lint: ## Check the format, clippy, that the fuzz targets compile, and the layout
 	@echo "== layout" && $(CARGO) test -q --manifest-path tests/layout/Cargo.toml
 
 deny: ## Check licences, sources and duplicates of the dependencies, and advisories if their database can be reached
-	@command -v cargo-deny >/dev/null || { echo "== installing cargo-deny"; cargo install -q --locked cargo-deny; }
+	@command -v cargo-deny >/dev/null || { echo "== installing cargo-deny"; cargo install -q --locked --debug cargo-deny; }
 	@echo "== dependencies" && cargo deny --locked check -A no-license-field licenses bans sources
 	@if git ls-remote -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then cargo deny --locked check advisories; \
 	  else echo "== advisories: not checked, their database cannot be reached"; fi
