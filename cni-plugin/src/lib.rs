@@ -3,6 +3,7 @@
 //! Keeps no state, programs no network, and ends after about a millisecond. Must not know AWS, Kubernetes or any policy. The
 //! library is what the executable and the fuzz target share; nothing else uses it.
 
+pub mod arena;
 #[cfg(test)]
 mod catalogue;
 pub mod entry;

@@ -3,6 +3,10 @@
 #![cfg_attr(not(test), no_main)]
 
 #[cfg(not(test))]
+#[global_allocator]
+static MEMORY: cni_plugin::arena::Arena = cni_plugin::arena::Arena::new();
+
+#[cfg(not(test))]
 #[expect(unsafe_code, reason = "the name that the C runtime calls")]
 // SAFETY: nothing else in the program has this name, and it is called once.
 #[unsafe(no_mangle)]
