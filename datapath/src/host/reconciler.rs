@@ -56,6 +56,8 @@ pub struct Repaired {
     pub failures: Vec<HostError>,
     /// MAC addresses of ENIs whose link has disappeared since the last repair. We cannot bring a link back.
     pub gone: Vec<Mac>,
+    /// The same for ENIs that were removed before.
+    pub detached: Vec<Mac>,
     /// The addresses that the host keeps from pods, if they were looked at; see [`Reconciler::claims`].
     pub claims: Option<Claims>,
 }
@@ -98,6 +100,7 @@ impl Reconciler {
                 enis: BTreeMap::new(),
                 pods: BTreeMap::new(),
                 steering: BTreeSet::new(),
+                removed: BTreeMap::new(),
                 contested: BTreeSet::new(),
             },
             left: None,
@@ -134,6 +137,7 @@ impl Reconciler {
     pub fn add_eni(&mut self, eni: EniLink) -> Result<(), HostError> {
         let marks = self.desired.config.egress.marks;
         let index = eni::add_eni(&mut self.socket, &eni, marks, Duration::ZERO)?;
+        self.desired.removed.remove(&index);
         self.desired.enis.insert(eni.index, (eni, Some(index)));
         Ok(())
     }
@@ -143,7 +147,9 @@ impl Reconciler {
     /// # Errors
     /// As [`remove_eni`](super::remove_eni).
     pub fn remove_eni(&mut self, index: EniIndex, table: u32) -> Result<(), Vec<HostError>> {
-        self.desired.enis.remove(&index);
+        if let Some((eni, Some(link))) = self.desired.enis.remove(&index) {
+            self.desired.removed.insert(link, eni.mac);
+        }
         eni::remove_eni(&mut self.socket, table)
     }
 
@@ -451,6 +457,10 @@ impl Reconciler {
                 return failures.push(HostError::Netlink { what, source });
             }
         };
+        let exists = |index| links.iter().any(|link| link.index == index);
+        let removed = &mut self.desired.removed;
+        let detached = removed.extract_if(.., |index, _| !exists(*index));
+        repaired.detached.extend(detached.map(|(_, mac)| mac));
         let marks = self.desired.config.egress.marks;
         for (eni, index) in self.desired.enis.values_mut() {
             let Some(link) = links.iter().find(|link| link.mac == Some(eni.mac)) else {

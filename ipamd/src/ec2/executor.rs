@@ -6,6 +6,7 @@
 //! pool.
 
 mod describe;
+mod detach;
 mod subnets;
 
 use std::{
@@ -16,15 +17,14 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use planner::{
-    Answer, AttachmentId, Class, Command, EniId, Failure, Mono, SecurityGroupId, SubnetId,
-};
+use planner::{Answer, Class, Command, EniId, Failure, Mac, Mono, SecurityGroupId, SubnetId};
+use tokio::sync::broadcast;
 
 use super::limiter::{Gauge, Limiter};
 use crate::{
     config,
     ec2::{
-        api::{Call, CallError, Ec2, Interface, Reply},
+        api::{Call, CallError, Ec2, Reply},
         classify::classify,
         codes,
     },
@@ -39,9 +39,6 @@ const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
 const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
 const CLUSTER_TAG: &str = "cluster.k8s.amazonaws.com/name";
 const OWNER_TAG: (&str, &str) = ("eks:eni:owner", "amazon-vpc-cni");
-
-/// The time limit of a detachment: EC2 may take minutes. It is shorter than the planner's deadline for the answer.
-const DETACH_LIMIT: Duration = Duration::from_secs(210);
 
 /// The maximum number of Creates that wait for an answer: no instance has more ENIs.
 const CREATES_KEPT: usize = 128;
@@ -62,6 +59,7 @@ pub struct Executor {
     limiter: Arc<Mutex<Limiter>>,
     /// What recent Creates sent.
     creates: Arc<Mutex<VecDeque<Sent>>>,
+    links_gone: broadcast::Sender<Mac>,
     /// The time base of the limiter.
     begun: tokio::time::Instant,
 }
@@ -105,6 +103,7 @@ impl Executor {
             seen: Arc::default(),
             limiter: Arc::new(Mutex::new(limiter)),
             creates: Arc::default(),
+            links_gone: broadcast::Sender::new(detach::LINKS_AT_ONCE),
             begun: tokio::time::Instant::now(),
         }
     }
@@ -188,8 +187,11 @@ impl Executor {
                 self.done(Call::SetGroups { eni, groups }).await
             }
             Command::DetachEni {
-                eni, attachment, ..
-            } => self.detach(eni, attachment).await,
+                eni,
+                mac,
+                attachment,
+                ..
+            } => self.detach(eni, mac, attachment).await,
             Command::DeleteEni { eni, .. } => self.done(Call::DeleteNetworkInterface { eni }).await,
             Command::Describe { .. } => Ok(Answer::Described(self.inventory().await?)),
             Command::DescribeSubnets {
@@ -299,42 +301,6 @@ impl Executor {
 
     async fn done(&self, call: Call) -> Result<Answer, Failure> {
         self.call(call).await.map(|_| Answer::Done)
-    }
-
-    /// Detaching is asynchronous: EC2 answers immediately and then takes seconds, sometimes minutes.
-    async fn detach(&self, eni: EniId, attachment: AttachmentId) -> Result<Answer, Failure> {
-        match self.call(Call::DetachNetworkInterface { attachment }).await {
-            // Already detached, or in progress: the check below will tell.
-            Err(failure) if matches!(failure.class, Class::NotFound | Class::InUse) => {}
-            result => drop(result?),
-        }
-        let begun = tokio::time::Instant::now();
-        let mut pause = Duration::from_secs(1);
-        while begun.elapsed() < DETACH_LIMIT {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(30));
-            // A failed check does not affect the detachment, and repeating the call would not help.
-            if let Ok(true) = self.is_detached(&eni).await {
-                return Ok(Answer::Done);
-            }
-        }
-        let message = format!(
-            "{eni} is still attached {} s after DetachNetworkInterface",
-            DETACH_LIMIT.as_secs()
-        );
-        Err(Failure::new(Class::InUse, message))
-    }
-
-    async fn is_detached(&self, eni: &EniId) -> Result<bool, Failure> {
-        let filters = vec![("network-interface-id".to_owned(), eni.0.clone())];
-        let reply = self
-            .call(Call::DescribeNetworkInterfaces { filters })
-            .await?;
-        let free = |eni: &Interface| {
-            let attachment = eni.attachment.as_ref();
-            attachment.is_none_or(|attachment| attachment.status == "detached")
-        };
-        Ok(matches!(reply, Reply::Interfaces(found) if found.iter().all(free)))
     }
 
     /// What the first Create with this token sent. Without `groups`, new ENIs get those that the primary ENI has now, which

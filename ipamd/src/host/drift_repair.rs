@@ -68,8 +68,10 @@ impl DriftRepair {
             if dirty.needs_repair() {
                 let repaired = self.host.repair(dirty).await;
                 self.report(&repaired, &mut log);
-                for mac in repaired.gone {
+                for mac in &repaired.gone {
                     tracing::warn!(%mac, "the link of an ENI is gone");
+                }
+                for mac in repaired.gone.into_iter().chain(repaired.detached) {
                     if self.news.send(HostNews::LinkGone(mac)).await.is_err() {
                         // Without a receiver, the daemon is about to end.
                         return;

@@ -91,7 +91,10 @@ pub async fn follow_host(
 ) {
     while let Some(news) = news.recv().await {
         let event = match news {
-            HostNews::LinkGone(mac) => Event::EniLinkGone { mac },
+            HostNews::LinkGone(mac) => {
+                executor.link_gone(mac);
+                Event::EniLinkGone { mac }
+            }
             HostNews::Claims(claims) => {
                 if executor.host_has(&claims) {
                     ask.notify_one();

@@ -87,6 +87,8 @@ pub enum Command {
     DetachEni {
         op: Op,
         eni: EniId,
+        /// Of the link that disappears when the ENI is detached.
+        mac: Option<Mac>,
         attachment: AttachmentId,
     },
     /// DeleteNetworkInterface. "Not found" is a failure like any other: EC2 may not find a new ENI yet.

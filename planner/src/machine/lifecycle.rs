@@ -76,6 +76,7 @@ impl Planner {
                 attachment.map(|(id, attachment)| Command::DetachEni {
                     op,
                     eni: id,
+                    mac: eni.mac,
                     attachment,
                 })
             }

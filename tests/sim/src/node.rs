@@ -186,7 +186,7 @@ impl Start {
         for mac in missing {
             pool.tell(Event::EniLinkGone { mac }).await;
         }
-        drop(detached.spawn_idle(pass_on(monitor, pool.clone())));
+        drop(detached.spawn_idle(pass_on(monitor, executor.clone(), pool.clone())));
         drop(detached.spawn_idle(pass_on_claims(changes, pool.clone())));
         drop(detached.spawn_idle(tell_class(self.shared.clone(), pool.clone())));
         drop(detached.spawn_idle(discovery::run(executor, pool.clone(), serving)));
@@ -201,8 +201,9 @@ impl Start {
 }
 
 /// Notifies the pool of each link that disappears.
-async fn pass_on(mut gone: mpsc::UnboundedReceiver<Mac>, pool: Pool) {
+async fn pass_on(mut gone: mpsc::UnboundedReceiver<Mac>, executor: Executor, pool: Pool) {
     while let Some(mac) = gone.recv().await {
+        executor.link_gone(mac);
         pool.tell(Event::EniLinkGone { mac }).await;
     }
 }

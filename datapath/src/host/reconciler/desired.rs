@@ -48,6 +48,8 @@ pub(super) struct Desired {
     pub(super) source: Option<IpAddr>,
     /// Secondary ENIs by index, each with the index of its link, if it existed at the last check.
     pub(super) enis: BTreeMap<EniIndex, (EniLink, Option<u32>)>,
+    /// The MAC addresses of ENIs that were removed, by the index of their links, which EC2 has not detached yet.
+    pub(super) removed: BTreeMap<u32, Mac>,
     /// By the index of the host end.
     pub(super) pods: BTreeMap<u32, WiredPod>,
     /// Names of host ends that several pods shall have, or that another link has.
@@ -85,10 +87,9 @@ impl Desired {
                     dirty.links.remove(&link.index);
                     dirty.ended |= self.pods.contains_key(&link.index);
                     dirty.pods |= self.contested.contains(&link.name);
-                    dirty.node |= self
-                        .enis
-                        .values()
-                        .any(|(_, index)| *index == Some(link.index));
+                    let of_eni = |(_, index): &(_, _)| *index == Some(link.index);
+                    dirty.node |= self.enis.values().any(of_eni);
+                    dirty.node |= self.removed.contains_key(&link.index);
                 }
             }
             M::NewLink(_) => {

@@ -318,6 +318,28 @@ fn a_detached_eni_is_reported() {
     }
 }
 
+/// EC2 takes its time, and what waits for it is told of the end.
+#[test]
+fn the_end_of_a_detachment_is_reported() {
+    let mut kept = Kept::new();
+    let leaving = eni();
+    let reconciler = &mut kept.reconciler;
+    let removed = reconciler.remove_eni(leaving.index, leaving.table);
+    removed.unwrap();
+    let all = DirtySet::all();
+    let repaired = kept.lab.host.run(|| reconciler.repair(&all)).unwrap();
+    assert_eq!(repaired.detached, [], "the link is still there");
+    drop(kept.mark_dirty());
+    kept.lab.show("ip link del eth1");
+    let dirty = kept.mark_dirty();
+    let reconciler = &mut kept.reconciler;
+    for detached in [vec![leaving.mac], vec![]] {
+        let repaired = kept.lab.host.run(|| reconciler.repair(&dirty)).unwrap();
+        assert_eq!(repaired.detached, detached);
+        assert_eq!(repaired.gone, []);
+    }
+}
+
 #[test]
 fn a_software_link_is_not_an_unknown_eni() {
     let mut kept = Kept::new();

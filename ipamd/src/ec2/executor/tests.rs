@@ -1,10 +1,11 @@
 //! The executor with a scripted EC2: what is managed, what each command sends, and what an answer means.
 
+mod detach;
 mod subnets;
 
 use std::{collections::VecDeque, net::Ipv4Addr};
 
-use planner::{Amount, EniSpec, HostClaim, Mac, Op};
+use planner::{Amount, AttachmentId, EniSpec, HostClaim, Mac, Op};
 
 use super::*;
 use crate::ec2::{
@@ -261,58 +262,6 @@ async fn a_create_carries_everything_in_one_call() {
         keys,
         [CLUSTER_TAG, OWNER_TAG.0, CREATED_TAG, INSTANCE_TAG, "team"]
     );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_detachment_is_answered_when_ec2_shows_it_done() {
-    let gone = Interface {
-        attachment: None,
-        ..interface("eni-1")
-    };
-    let answers = vec![
-        Ok(Reply::Done),
-        Ok(Reply::Interfaces(vec![interface("eni-1")])),
-        Ok(Reply::Interfaces(vec![interface("eni-1")])),
-        Ok(Reply::Interfaces(vec![gone])),
-    ];
-    let (executor, ec2) = executor(true, answers);
-    let (eni, attachment) = (EniId::from("eni-1"), AttachmentId::from("eni-attach-1"));
-    let done = executor
-        .run(Command::DetachEni {
-            op: Op(1),
-            eni,
-            attachment,
-        })
-        .await;
-    assert!(matches!(done, Ok(Answer::Done)), "{done:?}");
-    assert_eq!(ec2.asked.lock().unwrap().len(), 4);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_look_that_fails_does_not_end_the_wait_for_a_detachment() {
-    let gone = Interface {
-        attachment: None,
-        ..interface("eni-1")
-    };
-    let answers = vec![
-        Ok(Reply::Done),
-        Err(error("InternalError")),
-        Err(error("RequestLimitExceeded")),
-        Ok(Reply::Interfaces(vec![gone])),
-    ];
-    let (executor, ec2) = executor(true, answers);
-    let command = Command::DetachEni {
-        op: Op(1),
-        eni: EniId::from("eni-1"),
-        attachment: AttachmentId::from("eni-attach-1"),
-    };
-    let done = executor.run(command).await;
-    assert!(matches!(done, Ok(Answer::Done)), "{done:?}");
-    let asked = ec2.asked.lock().unwrap();
-    let detaches = asked
-        .iter()
-        .filter(|call| matches!(call, Call::DetachNetworkInterface { .. }));
-    assert_eq!(detaches.count(), 1, "asked for once");
 }
 
 #[tokio::test]
