@@ -2,6 +2,7 @@
 //!
 //! May use the programs of the cluster, and an API server of its own. Must not know nodes.
 
+mod api_server;
 mod eni_config;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
@@ -18,6 +19,10 @@ pub fn trials() -> Vec<Trial> {
         Trial::test(
             "chart::the_definition_of_eni_configs_takes_both_forms_and_may_belong_to_others",
             eni_config::takes_both_forms_and_may_belong_to_others,
+        ),
+        Trial::test(
+            "chart::eni_configs_come_and_go_with_the_values",
+            eni_config::come_and_go_with_the_values,
         ),
         Trial::test(
             "chart::bad_values_are_told_by_name",
@@ -79,6 +84,20 @@ fn bad_values_are_told_by_name() -> Outcome {
             "env.HAWSER_METRICS_ADDRESS=0.0.0.0:61679",
             "both use port 61679",
         ),
+        ("eniConfig.create=true", "eniConfig.subnets names no zone"),
+        (
+            "eniConfig.subnets.us-west-2a.securityGroups={sg-1}",
+            "missing property 'id'",
+        ),
+        (
+            "eniConfig.subnets.a.id=10.0.0.0/24",
+            "/eniConfig/subnets/a/id",
+        ),
+        (
+            "eniConfig.subnets.a.id=subnet-1,eniConfig.subnets.a.securityGroup=sg-1",
+            "additional properties 'securityGroup' not allowed",
+        ),
+        ("eniConfig.subnets.US.id=subnet-1", "/eniConfig/subnets"),
     ] {
         match render(&[value]) {
             Ok(_) => return Err(format!("{value} was accepted").into()),

@@ -1,129 +1,13 @@
 //! The custom resource ENIConfig of the chart, with a real API server and without nodes: what it takes, and that it may
 //! belong to others.
 
-use std::{
-    fs, io,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    thread::sleep,
-    time::Duration,
-};
+use cluster::cluster::CHART;
+use serde_json::{Value, json};
 
+use super::api_server::Server;
 use crate::Outcome;
-use cluster::{
-    cluster::CHART,
-    command::{feed, run},
-    pki::Pki,
-    programs,
-};
 
 const DEFINITION: &str = "eniconfigs.crd.k8s.amazonaws.com";
-
-/// etcd and an API server on the loopback address of this process's own network namespace.
-struct Server {
-    directory: PathBuf,
-    running: Vec<Child>,
-}
-
-impl Server {
-    fn start() -> io::Result<Self> {
-        let directory =
-            std::env::temp_dir().join(format!("hawser-eniconfig-{}", std::process::id()));
-        // In a new namespace it is down.
-        run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
-        let pki = Pki::create(&directory)?;
-        pki.sign("apiserver", "/CN=kube-apiserver", "IP:127.0.0.1")?;
-        pki.sign("admin", "/O=system:masters/CN=admin", "")?;
-        let file = directory.join("kubeconfig");
-        pki.kubeconfig("admin", "https://127.0.0.1:6443", &file)?;
-        let mut server = Self {
-            directory,
-            running: Vec::new(),
-        };
-        let path = |name: &str| pki.path(name).display().to_string();
-        server.spawn(
-            "etcd",
-            &[("data-dir", &path("etcd")), ("unsafe-no-fsync", "true")],
-        )?;
-        server.spawn(
-            "kube-apiserver",
-            &[
-                ("etcd-servers", "http://127.0.0.1:2379"),
-                ("bind-address", "127.0.0.1"),
-                ("advertise-address", "127.0.0.1"),
-                ("endpoint-reconciler-type", "none"),
-                ("authorization-mode", "RBAC"),
-                ("service-cluster-ip-range", "10.96.0.0/16"),
-                ("client-ca-file", &path("ca.crt")),
-                ("tls-cert-file", &path("apiserver.crt")),
-                ("tls-private-key-file", &path("apiserver.key")),
-                ("service-account-issuer", "https://kubernetes.default.svc"),
-                ("service-account-key-file", &path("sa.key")),
-                ("service-account-signing-key-file", &path("sa.key")),
-            ],
-        )?;
-        for _ in 0..600 {
-            if server.kubectl(&["get", "--raw", "/readyz"]).is_ok() {
-                return Ok(server);
-            }
-            sleep(Duration::from_millis(200));
-        }
-        let log = fs::read_to_string(server.directory.join("kube-apiserver.log"));
-        Err(io::Error::other(log.unwrap_or_default()))
-    }
-
-    fn spawn(&mut self, name: &str, flags: &[(&str, &str)]) -> io::Result<()> {
-        let log = fs::File::create(self.directory.join(format!("{name}.log")))?;
-        let mut command = Command::new(programs::directory()?.join(name));
-        command
-            .args(
-                flags
-                    .iter()
-                    .map(|(flag, value)| format!("--{flag}={value}")),
-            )
-            .current_dir(&self.directory)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        self.running.push(command.spawn()?);
-        Ok(())
-    }
-
-    fn program(&self, name: &str) -> io::Result<Command> {
-        let mut command = Command::new(programs::directory()?.join(name));
-        command
-            .env("PATH", programs::search_path()?)
-            .env("HOME", &self.directory)
-            .env("KUBECONFIG", self.directory.join("kubeconfig"));
-        Ok(command)
-    }
-
-    fn kubectl(&self, arguments: &[&str]) -> io::Result<String> {
-        run(self.program("kubectl")?.args(arguments))
-    }
-
-    fn apply(&self, object: &str) -> io::Result<String> {
-        feed(self.program("kubectl")?.args(["apply", "-f", "-"]), object)
-    }
-
-    fn helm(&self, verb: &str, rest: &[&str]) -> io::Result<String> {
-        let mut helm = self.program("helm")?;
-        run(helm
-            .args([verb, "hawser"])
-            .args(rest)
-            .args(["--namespace", "kube-system"]))
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        for child in self.running.iter_mut().rev() {
-            drop(child.kill());
-            drop(child.wait());
-        }
-        drop(fs::remove_dir_all(&self.directory));
-    }
-}
 
 fn config(name: &str, spec: &str) -> String {
     format!(
@@ -194,5 +78,48 @@ pub(super) fn takes_both_forms_and_may_belong_to_others() -> Outcome {
         "jsonpath={.metadata.annotations}",
     ])?;
     assert!(annotations.contains("aws-vpc-cni"), "{annotations}");
+    Ok(())
+}
+
+/// Removed with its zone and with the release, and kept when the nodes are given back to the AWS VPC CNI.
+pub(super) fn come_and_go_with_the_values() -> Outcome {
+    let server = Server::start()?;
+    let list = || server.kubectl(&["get", "eniconfigs", "-o", "name"]);
+    let values = [
+        CHART,
+        "--set",
+        "eniConfig.create=true",
+        "--set",
+        "eniConfig.subnets.us-west-2a.id=subnet-1",
+        "--set",
+        "eniConfig.subnets.us-west-2a.securityGroups={sg-1}",
+        "--set",
+        "eniConfig.subnets.us-west-2a.subnets[0].id=subnet-1",
+        "--set",
+        "eniConfig.subnets.us-west-2a.subnets[0].weight=1",
+    ];
+    let other = ["--set", "eniConfig.subnets.us-west-2b.id=subnet-2"];
+    server.helm("install", &[&values[..], &other].concat())?;
+    let spec = ["get", "eniconfig", "us-west-2a", "-o", "jsonpath={.spec}"];
+    let spec: Value = serde_json::from_str(&server.kubectl(&spec)?)?;
+    let expected = json!({
+        "subnet": "subnet-1",
+        "securityGroups": ["sg-1"],
+        "subnets": [{ "id": "subnet-1", "weight": 1 }],
+    });
+    assert_eq!(spec, expected);
+    assert!(list()?.contains("/us-west-2b"));
+    server.helm("upgrade", &values)?;
+    assert!(!list()?.contains("/us-west-2b"));
+    server.helm("uninstall", &[])?;
+    assert_eq!(list()?, "");
+
+    server.helm("install", &values)?;
+    server.helm(
+        "upgrade",
+        &[&values[..], &["--set", "mode=handback"]].concat(),
+    )?;
+    server.helm("uninstall", &[])?;
+    assert!(list()?.contains("/us-west-2a"));
     Ok(())
 }
