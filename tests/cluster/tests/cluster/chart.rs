@@ -1,9 +1,10 @@
 //! The chart without a cluster: what it renders, and what it says to bad values.
 //!
-//! May use the programs of the cluster, and an API server of its own. Must not know nodes.
+//! May use the programs of the cluster, an API server of its own and a node of the lab. Must not know the cluster.
 
 mod api_server;
 mod eni_config;
+mod following;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -23,6 +24,10 @@ pub fn trials() -> Vec<Trial> {
         Trial::test(
             "chart::eni_configs_come_and_go_with_the_values",
             eni_config::come_and_go_with_the_values,
+        ),
+        Trial::test(
+            "chart::the_daemon_follows_the_eni_config",
+            following::the_daemon_follows_the_eni_config,
         ),
         Trial::test(
             "chart::bad_values_are_told_by_name",

@@ -14,6 +14,8 @@ use cluster::{
     programs,
 };
 
+pub const URL: &str = "https://127.0.0.1:6443";
+
 /// etcd and an API server on the loopback address of the network namespace in which it is started.
 pub struct Server {
     directory: PathBuf,
@@ -30,7 +32,7 @@ impl Server {
         pki.sign("apiserver", "/CN=kube-apiserver", "IP:127.0.0.1")?;
         pki.sign("admin", "/O=system:masters/CN=admin", "")?;
         let file = directory.join("kubeconfig");
-        pki.kubeconfig("admin", "https://127.0.0.1:6443", &file)?;
+        pki.kubeconfig("admin", URL, &file)?;
         let mut server = Self {
             directory,
             running: Vec::new(),
@@ -91,6 +93,11 @@ impl Server {
             .env("HOME", &self.directory)
             .env("KUBECONFIG", self.directory.join("kubeconfig"));
         Ok(command)
+    }
+
+    /// The certificate of the authority that signed the server's own.
+    pub fn authority(&self) -> PathBuf {
+        self.directory.join("ca.crt")
     }
 
     pub fn kubectl(&self, arguments: &[&str]) -> io::Result<String> {
