@@ -256,6 +256,25 @@ fn an_idle_node_with_discovery_asks_at_most_once_an_hour() {
     assert_eq!(world.calls_since(from).len(), lists(&world) - 1);
 }
 
+/// I9: Create, Attach and the attribute for the end of the instance, as without discovery.
+#[test]
+fn discovery_adds_no_call_to_an_eni() {
+    let upstream = Config {
+        cooldown: Duration::ZERO,
+        ..Config::upstream()
+    };
+    let mut world = zone("m5.xlarge", upstream);
+    world.start();
+    world.run(60);
+    assert_eq!(lists(&world), 1);
+    let (from, before) = (world.log.len(), world.created_in().len());
+    fill(&mut world, 42);
+    world.run(60);
+    let enis = world.created_in().len() - before;
+    assert_eq!((world.live.len(), enis), (42, 2));
+    assert_eq!(world.calls_since(from).len(), 3 * enis);
+}
+
 #[test]
 fn a_denied_list_leaves_the_subnet_of_the_primary_eni() {
     let mut world = zone("m5.large", config());
