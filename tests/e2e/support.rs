@@ -2,6 +2,7 @@
 
 pub mod golden;
 pub mod ipv6;
+pub mod reboot;
 pub mod refusals;
 pub mod repair;
 pub mod streams;

@@ -22,7 +22,7 @@ use vpc_sim::SimConfig;
 
 use crate::{
     suite::{Outcome, trials},
-    support::refusals::expect_refusal,
+    support::{reboot::after_reboot, refusals::expect_refusal},
 };
 
 trials!(
@@ -268,7 +268,6 @@ fn fault_36_a_file_that_kills_every_start_is_set_aside_after_two() -> Outcome {
 /// After a reboot, the boot id has changed, there are no namespaces and links, and the ENIs are the same; the state
 /// file is stale.
 fn fault_37_a_reboot_voids_assignments_and_keeps_enis() -> Outcome {
-    const BOOT: &str = "/proc/sys/kernel/random/boot_id";
     let lab = Lab::start(SimConfig::default())?;
     let mut node = lab.node("t3.small", &[("WARM_IP_TARGET", "1"), ("MAX_ENI", "1")])?;
     let pod = node.add_pod("gone")?;
@@ -281,18 +280,7 @@ fn fault_37_a_reboot_voids_assignments_and_keeps_enis() -> Outcome {
         .collect();
     node.kill_daemon()?;
     node.end_pod(pod)?;
-    let other = lab.dir().join("boot_id");
-    fs::write(&other, "00000000-0000-4000-8000-000000000001\n")?;
-    mount(
-        Some(&other),
-        BOOT,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )?;
-    let outcome = after_reboot(&lab, &mut node, gone);
-    umount2(BOOT, MntFlags::MNT_DETACH)?;
-    outcome?;
+    after_reboot(&lab, || void_and_new(&lab, &mut node, gone))?;
     let after: Vec<_> = lab
         .sim
         .world()
@@ -303,7 +291,7 @@ fn fault_37_a_reboot_voids_assignments_and_keeps_enis() -> Outcome {
     Ok(())
 }
 
-fn after_reboot(lab: &Lab, node: &mut Node, gone: Ipv4Addr) -> Outcome {
+fn void_and_new(lab: &Lab, node: &mut Node, gone: Ipv4Addr) -> Outcome {
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     let idle = || {
         count(node, "assigned").is_ok_and(|n| n == 0) && count(node, "free").is_ok_and(|n| n > 0)

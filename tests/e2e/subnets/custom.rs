@@ -9,12 +9,16 @@ use serde_json::json;
 use super::vpc::{PATIENCE, Vpc, serve, shows};
 use crate::{
     suite::{Outcome, trials},
-    support::refusals::{add_within, expect_refusal},
+    support::{
+        reboot::after_reboot,
+        refusals::{add_within, expect_refusal},
+    },
 };
 
 trials!(
     a_changed_eni_config_lets_the_old_enis_leave_with_their_pods,
     a_missing_eni_config_is_named_in_the_error_and_on_the_node,
+    a_rebooted_node_without_the_api_server_uses_its_enis_and_no_other_eni_config,
     pods_use_the_subnet_and_the_groups_of_the_eni_config,
     several_subnets_of_an_eni_config_are_used_by_weight,
     the_last_known_eni_config_outlives_the_api_server_and_the_daemon,
@@ -199,4 +203,39 @@ fn the_last_known_eni_config_outlives_the_api_server_and_the_daemon() -> Outcome
     let server = serve(&node, &address)?;
     server.put_config("default", &spec(2));
     shows(&vpc, &node, "leaves with its pods")
+}
+
+/// The state of the last boot is gone, and with it the name of the ENIConfig.
+fn a_rebooted_node_without_the_api_server_uses_its_enis_and_no_other_eni_config() -> Outcome {
+    let vpc = Vpc::start(&[("100.64.1.0/24", 'a'), ("100.64.2.0/24", 'a')])?;
+    let (mut node, server) = vpc.custom_node("t3.small", &[ZONE])?;
+    let spec = |subnet: usize| json!({ "subnet": vpc.subnets[subnet].to_string() });
+    server.put_config("us-west-2a", &spec(1));
+    server.put_config("default", &spec(2));
+    let address = server.address.to_string();
+    node.start_daemon(&vpc.lab.sim.ec2_endpoint())?;
+    let before = node.add_pod("before")?;
+    assert_eq!(vpc.subnet_of(before.address()), Some(1));
+    drop(server);
+    node.kill_daemon()?;
+    node.end_pod(before)?;
+    after_reboot(&vpc.lab, || {
+        node.start_daemon(&vpc.lab.sim.ec2_endpoint())?;
+        for n in 0..3 {
+            let pod = node.add_pod(&format!("pod{n}"))?;
+            assert_eq!(vpc.subnet_of(pod.address()), Some(1), "{}", node.log());
+        }
+        let words = ["has not told the ENIConfig of the Node"];
+        expect_refusal(&node, &add_within(&node, 3)?, Reason::NoSubnet, &words)?;
+        assert_eq!(vpc.enis(&node), BTreeMap::from([(0, 1), (1, 1)]));
+        let server = serve(&node, &address)?;
+        server.change(|node| {
+            node["metadata"]["labels"] = json!({ "topology.kubernetes.io/zone": "us-west-2a" });
+        });
+        server.put_config("default", &spec(2));
+        server.put_config("us-west-2a", &spec(1));
+        let late = node.add_pod("late")?;
+        assert_eq!(vpc.subnet_of(late.address()), Some(1), "{}", node.log());
+        Ok(())
+    })
 }
