@@ -216,7 +216,7 @@ impl Shared {
         let pool = self.sources.pool.snapshot().await.ok()?;
         let wire = snapshot::to_wire(
             &pool,
-            &self.sources.sandboxes.asked(),
+            &self.sources.sandboxes.extras(),
             &me.instance,
             &me.instance_type,
             &self.sources.config.notices,

@@ -63,10 +63,10 @@ impl Service {
     async fn snapshot(&self) -> Option<v1::Snapshot> {
         let pool = self.pool.snapshot().await.ok()?;
         let (instance, kind) = (&self.me.instance, &self.me.instance_type);
-        let asked = self.sandboxes.asked();
+        let extras = self.sandboxes.extras();
         Some(snapshot::to_wire(
             &pool,
-            &asked,
+            &extras,
             instance,
             kind,
             &self.notices,

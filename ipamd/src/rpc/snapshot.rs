@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use nettypes::Asked;
 use planner::{
     HostClaim, Mono, Pod, Sandbox, Snapshot,
     placement::Closed,
@@ -12,13 +11,13 @@ use planner::{
 };
 use proto::{asked, v1};
 
-use crate::config::notices::Notice;
+use crate::{config::notices::Notice, sandbox::sandboxes::Extras};
 
-/// For the command line. `asked` is what pods ask for besides their address; pods that ask for nothing may be missing.
+/// For the command line. `extras` is what pods have besides their address; pods without extras may be missing.
 #[must_use]
 pub fn to_wire(
     pool: &Snapshot,
-    asked: &BTreeMap<Sandbox, Asked>,
+    extras: &BTreeMap<Sandbox, Extras>,
     instance_id: &str,
     instance_type: &str,
     notices: &[Notice],
@@ -31,7 +30,7 @@ pub fn to_wire(
         enis: pool
             .enis
             .iter()
-            .map(|view| eni(view, asked, pool.at))
+            .map(|view| eni(view, extras, pool.at))
             .collect(),
         waiting: pool.totals.waiting,
         queue: pool
@@ -186,7 +185,7 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn eni(eni: &EniView, asked: &BTreeMap<Sandbox, Asked>, now: Mono) -> v1::Eni {
+fn eni(eni: &EniView, extras: &BTreeMap<Sandbox, Extras>, now: Mono) -> v1::Eni {
     v1::Eni {
         id: eni.id.as_ref().map(ToString::to_string).unwrap_or_default(),
         state: eni.phase.name().to_owned(),
@@ -199,7 +198,7 @@ fn eni(eni: &EniView, asked: &BTreeMap<Sandbox, Asked>, now: Mono) -> v1::Eni {
         addresses: eni
             .addresses
             .iter()
-            .map(|view| address(view, asked, now))
+            .map(|view| address(view, extras, now))
             .collect(),
         subnet: eni.subnet.to_string(),
         card: eni.card.into(),
@@ -211,9 +210,10 @@ fn eni(eni: &EniView, asked: &BTreeMap<Sandbox, Asked>, now: Mono) -> v1::Eni {
     }
 }
 
-fn address(view: &AddressView, asked: &BTreeMap<Sandbox, Asked>, now: Mono) -> v1::Address {
-    let asked = view.sandbox.as_ref().and_then(|sandbox| asked.get(sandbox));
-    let asked = asked.cloned().unwrap_or_default();
+fn address(view: &AddressView, extras: &BTreeMap<Sandbox, Extras>, now: Mono) -> v1::Address {
+    let sandbox_of = view.sandbox.as_ref();
+    let extras = sandbox_of.and_then(|sandbox| extras.get(sandbox));
+    let Extras { asked, egress } = extras.cloned().unwrap_or_default();
     v1::Address {
         address: proto::address::octets(view.address),
         state: name(view.state).to_owned(),
@@ -233,6 +233,7 @@ fn address(view: &AddressView, asked: &BTreeMap<Sandbox, Asked>, now: Mono) -> v
         },
         port_mappings: asked.ports.into_iter().map(Into::into).collect(),
         bandwidth: asked::message(asked.bandwidth),
+        egress_address: egress.map(proto::address::octets).unwrap_or_default(),
     }
 }
 

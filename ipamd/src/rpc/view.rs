@@ -101,6 +101,8 @@ pub struct Address {
     pub host_ports: Vec<HostPort>,
     /// The limits of its pod's traffic: rates in bits per second, bursts in bits; 0 for no limit.
     pub bandwidth: Option<v1::Bandwidth>,
+    /// The address by which its pod reaches destinations of the other address family.
+    pub egress_address: Option<IpAddr>,
     /// The node itself uses it.
     #[serde(skip)]
     pub host_uses: bool,
@@ -227,6 +229,7 @@ impl Address {
                 .map(HostPort::from)
                 .collect(),
             bandwidth: wire.bandwidth,
+            egress_address: ip(&wire.egress_address),
         }
     }
 }

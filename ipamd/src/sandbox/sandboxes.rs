@@ -66,6 +66,15 @@ pub struct Add {
     pub handed: Handed,
 }
 
+/// What a pod has besides its address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// What it asked for.
+    pub asked: Asked,
+    /// The address by which it reaches destinations of the other family, if it has one.
+    pub egress: Option<IpAddr>,
+}
+
 /// Every sandbox of this node. Cloning gives another handle.
 #[derive(Clone, Debug)]
 pub struct Sandboxes<H = HostNet> {
@@ -435,16 +444,19 @@ impl<H: PodHost> Sandboxes<H> {
         }
     }
 
-    /// What pods ask for besides their address, of those that ask for anything.
+    /// What pods have besides their address, of those that have anything.
     #[must_use]
-    pub fn asked(&self) -> BTreeMap<Sandbox, Asked> {
+    pub fn extras(&self) -> BTreeMap<Sandbox, Extras> {
         let live = self.shared.live.lock().expect("no holder panics");
-        let asked = live
-            .iter()
-            .map(|(sandbox, pod)| (sandbox, &pod.record.asked));
-        asked
-            .filter(|(_, asked)| **asked != Asked::default())
-            .map(|(sandbox, asked)| (sandbox.clone(), asked.clone()))
+        let extras = live.iter().map(|(sandbox, pod)| {
+            let extras = Extras {
+                asked: pod.record.asked.clone(),
+                egress: pod.record.egress,
+            };
+            (sandbox.clone(), extras)
+        });
+        extras
+            .filter(|(_, extras)| *extras != Extras::default())
             .collect()
     }
 

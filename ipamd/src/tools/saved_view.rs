@@ -145,6 +145,7 @@ fn plain(state: &str) -> Address {
         reason: String::new(),
         host_ports: Vec::new(),
         bandwidth: None,
+        egress_address: None,
         host_uses: false,
         foreign_rule: 0,
     }
@@ -162,6 +163,7 @@ fn assigned(record: &Record) -> Address {
             .map(|port| (*port).into())
             .collect(),
         bandwidth: asked::message(record.asked.bandwidth),
+        egress_address: record.egress,
         ..plain("assigned")
     }
 }

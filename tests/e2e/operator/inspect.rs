@@ -13,7 +13,7 @@ use lab::{
     node::{Node, binaries},
     wait::eventually,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use vpc_sim::{Action, Fault, FaultKind, SimConfig};
 
 use crate::suite::{Outcome, trials};
@@ -25,7 +25,8 @@ trials!(
     a_pod_that_waits_is_shown_with_its_cause,
     nobody_there_is_an_error,
     prefixes_are_shown_with_the_addresses_in_use,
-    watching_follows_the_pods
+    watching_follows_the_pods,
+    what_a_pod_has_besides_its_address_is_shown,
 );
 
 const WARM: &[(&str, &str)] = &[("WARM_IP_TARGET", "2")];
@@ -36,7 +37,7 @@ fn inspect(lab: &Lab, node: &Node, more: &[&str]) -> std::io::Result<Output> {
     node.ask(&lab.sim.ec2_endpoint(), &all)
 }
 
-fn json(lab: &Lab, node: &Node) -> std::io::Result<Value> {
+fn as_json(lab: &Lab, node: &Node) -> std::io::Result<Value> {
     let output = inspect(lab, node, &["--output", "json"])?;
     serde_json::from_slice(&output.stdout)
         .map_err(|error| std::io::Error::other(format!("{error}: {output:?}")))
@@ -89,7 +90,7 @@ fn a_live_node_is_drawn() -> Outcome {
     let node = lab.node("m5.large", WARM)?;
     node.add_pod("web")?;
     let settled = || {
-        json(&lab, &node).is_ok_and(|view| {
+        as_json(&lab, &node).is_ok_and(|view| {
             view["totals"]["free"] == 2 && view["calls"].as_array().is_some_and(Vec::is_empty)
         })
     };
@@ -102,7 +103,7 @@ fn a_live_node_is_drawn() -> Outcome {
     assert!(output.status.success(), "{output:?}");
     golden::compare("inspect.txt", &without_accidents(&text(&output)))?;
 
-    let view = json(&lab, &node)?;
+    let view = as_json(&lab, &node)?;
     assert_eq!(view["source"], "live");
     assert_eq!(view["podLimit"], 27);
     assert_eq!(view["decision"]["verdict"], "rest");
@@ -133,7 +134,7 @@ fn a_pod_that_waits_is_shown_with_its_cause() -> Outcome {
     std::thread::scope(|scope| -> Outcome {
         let adding = scope.spawn(|| add.run(node.netns()));
         let waits = || {
-            json(&lab, &node).is_ok_and(|view| {
+            as_json(&lab, &node).is_ok_and(|view| {
                 let cause = view["waiting"][0]["cause"].as_str().unwrap_or_default();
                 cause.contains("IAM denies ec2:")
             })
@@ -141,7 +142,7 @@ fn a_pod_that_waits_is_shown_with_its_cause() -> Outcome {
         assert!(
             eventually(Duration::from_secs(20), waits),
             "{:?}",
-            json(&lab, &node)
+            as_json(&lab, &node)
         );
         let drawn = text(&inspect(&lab, &node, &[])?);
         assert!(
@@ -166,7 +167,7 @@ fn a_call_under_way_is_shown_with_its_age() -> Outcome {
     });
     let node = lab.node("t3.small", &[("WARM_IP_TARGET", "5")])?;
     let calls = || -> Vec<Value> {
-        let view = json(&lab, &node).unwrap_or_default();
+        let view = as_json(&lab, &node).unwrap_or_default();
         let calls = view["calls"].as_array().cloned().unwrap_or_default();
         let creates = |call: &Value| call["action"] == "CreateNetworkInterface";
         calls.into_iter().filter(creates).collect()
@@ -197,7 +198,7 @@ fn prefixes_are_shown_with_the_addresses_in_use() -> Outcome {
     ];
     let node = lab.node("m5.large", &settings)?;
     let pod = node.add_pod("web")?;
-    let view = json(&lab, &node)?;
+    let view = as_json(&lab, &node)?;
     let prefixes = view["enis"][0]["prefixes"]
         .as_array()
         .ok_or("no prefixes")?;
@@ -303,5 +304,50 @@ fn watching_follows_the_pods() -> Outcome {
         Some(1),
         "after {rest} more lines: the daemon has ended"
     );
+    Ok(())
+}
+
+/// By the daemon, and by its state file when it is gone.
+fn what_a_pod_has_besides_its_address_is_shown() -> Outcome {
+    let lab = Lab::start(SimConfig::dual_stack())?;
+    let mut node = lab.node("m5.large", &[("ENABLE_V6_EGRESS", "true")])?;
+    node.add_pod("plain")?;
+    let own = node.instance.address.to_string();
+    let port = |number: u16, protocol: &str, address: &str| json!({ "hostPort": number, "containerPort": 80, "protocol": protocol, "hostIP": address });
+    let asked = json!({
+        "portMappings": [port(8080, "tcp", ""), port(8081, "udp", &own)],
+        "bandwidth": { "ingressRate": 20_000_000, "ingressBurst": 1_000_000, "egressRate": 3_000_000, "egressBurst": 1_000_000 },
+    });
+    node.add_pod_asking("web", &asked)?;
+    for source in ["live", "file"] {
+        if source == "file" {
+            node.kill_daemon()?;
+        }
+        let view = as_json(&lab, &node)?;
+        assert_eq!(view["source"], source);
+        let of = |pod: &str| {
+            let addresses = view["enis"][0]["addresses"].as_array();
+            let mut all = addresses.into_iter().flatten();
+            all.find(|a| a["pod"] == pod).cloned().unwrap_or_default()
+        };
+        let (web, plain) = (of("lab/pod-web"), of("lab/pod-plain"));
+        let ports = json!([
+            { "protocol": "tcp", "hostIP": null, "hostPort": 8080, "containerPort": 80 },
+            { "protocol": "udp", "hostIP": own, "hostPort": 8081, "containerPort": 80 },
+        ]);
+        assert_eq!(web["hostPorts"], ports, "{view}");
+        assert_eq!(web["bandwidth"], asked["bandwidth"], "{view}");
+        let egress = web["egressAddress"].as_str().ok_or("no egress address")?;
+        assert!(egress.starts_with("fd00::ac:"), "{view}");
+        assert_eq!(plain["hostPorts"], json!([]));
+        assert_eq!(plain["bandwidth"], Value::Null);
+        assert_ne!(plain["egressAddress"], egress);
+        let drawn = text(&inspect(&lab, &node, &[])?);
+        let extras = format!(
+            "port 8080/tcp to 80, port {own}:8081/udp to 80, ingress 20 Mbit/s, egress 3 Mbit/s, IPv6 by {egress}"
+        );
+        let of_web = drawn.lines().find(|line| line.contains("lab/pod-web"));
+        assert!(of_web.is_some_and(|line| line.contains(&extras)), "{drawn}");
+    }
     Ok(())
 }

@@ -19,6 +19,7 @@ trials!(
     the_page_brings_everything_itself,
     the_page_is_used_by_keyboard_and_read_aloud,
     the_page_shows_waiting_pods_and_their_reasons,
+    the_page_shows_what_a_pod_has_besides_its_address,
 );
 
 /// On a loaded machine, a browser starts slowly.
@@ -254,5 +255,34 @@ fn the_page_is_used_by_keyboard_and_read_aloud() -> Outcome {
         "{:?}",
         named("region")
     );
+    Ok(())
+}
+
+fn the_page_shows_what_a_pod_has_besides_its_address() -> Outcome {
+    let lab = Lab::start(SimConfig::dual_stack())?;
+    let node = lab.node("t3.small", &[("ENABLE_V6_EGRESS", "true")])?;
+    let own = node.instance.address;
+    let asked = json!({
+        "portMappings": [{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": own }],
+        "bandwidth": { "egressRate": 3_000_000, "egressBurst": 1_000_000 },
+    });
+    node.add_pod_asking("web", &asked)?;
+    let mut page = open(&lab, &node)?;
+    let drawn = page.becomes(&cells("assigned"), &json!(1), SOON);
+    assert!(drawn, "{}", text(&mut page));
+    let title =
+        page.evaluate("document.querySelector('#map button[data-state=\"assigned\"]').title")?;
+    let words = [
+        &*format!("host port {own} 8080/tcp to 80"),
+        "egress at most 3000000 bit/s",
+        "IPv6 by fd00::ac:",
+    ];
+    for word in words {
+        assert!(
+            title.as_str().is_some_and(|title| title.contains(word)),
+            "{title}"
+        );
+    }
+    assert!(!title.to_string().contains("ingress"), "{title}");
     Ok(())
 }

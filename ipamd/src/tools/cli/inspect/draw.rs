@@ -208,10 +208,10 @@ fn draw_eni(eni: &Eni, text: &mut String) {
 
 fn addresses(all: &[Address], text: &mut String) {
     let mut table = Table::new(&["  ADDRESS", "STATE", "AGE", "POD", "REASON"]);
-    // Few pods ask for anything.
-    let asking = all.iter().any(|address| !asked(address).is_empty());
-    if asking {
-        table.column("ASKS FOR");
+    // Few pods have any.
+    let any = all.iter().any(|address| !extras(address).is_empty());
+    if any {
+        table.column("EXTRAS");
     }
     let mut rows = 0;
     for shown in all.iter().filter(|address| address.state != "free") {
@@ -224,7 +224,7 @@ fn addresses(all: &[Address], text: &mut String) {
             name(&shown.pod, &shown.sandbox),
             shown.reason.clone(),
         ];
-        row.extend(asking.then(|| asked(shown)));
+        row.extend(any.then(|| extras(shown)));
         table.row(row);
     }
     if rows > 0 {
@@ -232,8 +232,8 @@ fn addresses(all: &[Address], text: &mut String) {
     }
 }
 
-/// `port 10.0.0.5:8080/tcp to 80, egress 1 Mbit/s`
-fn asked(address: &Address) -> String {
+/// `port 10.0.0.5:8080/tcp to 80, egress 1 Mbit/s, IPv6 by fd00::ac:2`
+fn extras(address: &Address) -> String {
     let ports = address.host_ports.iter().map(|port| {
         let host = match port.host_ip {
             None => String::new(),
@@ -252,7 +252,12 @@ fn asked(address: &Address) -> String {
         .into_iter()
         .filter(|(_, rate)| *rate > 0)
         .map(|(direction, rate)| format!("{direction} {}", human_rate(rate)));
-    ports.chain(limits).collect::<Vec<_>>().join(", ")
+    let egress = address.egress_address.map(|egress| match egress {
+        IpAddr::V4(_) => format!("IPv4 by {egress}"),
+        IpAddr::V6(_) => format!("IPv6 by {egress}"),
+    });
+    let all: Vec<_> = ports.chain(limits).chain(egress).collect();
+    all.join(", ")
 }
 
 /// A pod's name, or its sandbox if the runtime gave no name.
