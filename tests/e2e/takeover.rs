@@ -7,8 +7,9 @@ mod back;
 mod flows;
 mod forth;
 mod kill;
+mod other_family;
 mod verbs;
 
 use crate::suite::suites;
 
-suites!(back, forth, kill, verbs);
+suites!(back, forth, kill, other_family, verbs);

@@ -23,7 +23,7 @@ use super::error::{During, HostError};
 use super::foreign::{self, Predecessor, Scene, Steered};
 use super::monitor::Changes;
 use super::{ipv6, node, rules, stale};
-use crate::constants::{PROTOCOL, RULE_ENI_ADDRESS};
+use crate::constants::{PROTOCOL, RULE_ENI_ADDRESS, is_egress};
 use crate::netlink::route::{self, LOCAL};
 use crate::netlink::rule::Rule;
 use crate::netlink::{Error, Family, Kind, Mac, Socket, Tally};
@@ -386,6 +386,19 @@ impl Reconciler {
         self.desired.steering = tables;
         let steered = foreign::steered(&present, &routes);
         Ok(Claims { own, steered })
+    }
+
+    /// The addresses for destinations of the other family that anybody has on this node: our pods, those that the AWS VPC
+    /// CNI's `egress-cni` wired, and the node itself.
+    ///
+    /// # Errors
+    /// If the kernel cannot be queried.
+    pub fn egress_in_use(&mut self) -> Result<BTreeSet<IpAddr>, Error> {
+        let other = self.desired.config.pods.other();
+        let routes = self.socket.routes(other, None)?;
+        let hosts = routes.iter().filter(|r| r.dst == IpNet::from(r.dst.addr()));
+        let addresses = hosts.map(|r| r.dst.addr());
+        Ok(addresses.filter(|a| is_egress(*a)).collect())
     }
 
     /// Removes the rules and nftables objects that predecessors left behind for certain. Those in `running` may still

@@ -27,7 +27,7 @@ use crate::{
         clock,
         supervise::{Detached, Supervisor},
     },
-    sandbox::sandboxes::Sandboxes,
+    sandbox::{recovery::RecoveryError, sandboxes::Sandboxes},
 };
 
 impl Node {
@@ -48,6 +48,8 @@ impl Node {
             recorder.clone(),
             detached.clone(),
         );
+        let reserved = sandboxes.reserve_egress().await;
+        reserved.map_err(RecoveryError::from)?;
         let tombstones = proto::tombstone::directory(&socket);
         // Before anything is served: an ADD must not meet the remains of a deleted sandbox.
         sandboxes.honour_tombstones(&tombstones).await;

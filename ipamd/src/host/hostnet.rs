@@ -198,6 +198,15 @@ impl HostNet {
         }
     }
 
+    /// The addresses for destinations of the other family that anybody has on this node.
+    ///
+    /// # Errors
+    /// [`WireError`] if the kernel could not be queried.
+    pub async fn egress_in_use(&self) -> Result<BTreeSet<IpAddr>, WireError> {
+        let in_use = self.writer.run(Reconciler::egress_in_use).await?;
+        in_use.map_err(|e| WireError::Kernel(e.into()))
+    }
+
     /// The addresses of every Ethernet link of the node: each attached ENI has one.
     ///
     /// # Errors

@@ -2,7 +2,8 @@
 //! planner is needed: the lowest address after the last one that is free.
 //!
 //! An address belongs to a sandbox from the beginning of its ADD until its DEL, or until the ADD fails. What a restart finds in
-//! records is held again. Pure, except that a [`Lease`] that is dropped ends.
+//! records is held again. What the kernel has and no record explains belongs to others, such as a pod of the AWS VPC CNI, and is
+//! reserved until the kernel does not have it any more. Pure, except that a [`Lease`] that is dropped ends.
 
 use std::{
     collections::BTreeSet,
@@ -34,6 +35,8 @@ pub struct EgressLeases {
 #[derive(Debug, Default)]
 struct Used {
     addresses: BTreeSet<IpAddr>,
+    /// Those of others.
+    reserved: BTreeSet<IpAddr>,
     /// Where to look first: an address is used again as late as possible.
     next: u16,
 }
@@ -55,7 +58,11 @@ impl EgressLeases {
         let next = last.max().map_or(0, |last| (last + 1) % CAPACITY);
         Self {
             other,
-            used: Arc::new(Mutex::new(Used { addresses, next })),
+            used: Arc::new(Mutex::new(Used {
+                addresses,
+                reserved: BTreeSet::new(),
+                next,
+            })),
         }
     }
 
@@ -70,7 +77,10 @@ impl EgressLeases {
         let mut used = self.used.lock().expect("no holder panics");
         let after = used.next;
         let order = (0..CAPACITY).map(|n| (after + n) % CAPACITY);
-        let free = |n: &u16| !used.addresses.contains(&address(other, *n));
+        let free = |n: &u16| {
+            let address = address(other, *n);
+            !used.addresses.contains(&address) && !used.reserved.contains(&address)
+        };
         let found = order.into_iter().find(free).ok_or(Full)?;
         let address = address(other, found);
         used.next = (found + 1) % CAPACITY;
@@ -80,6 +90,27 @@ impl EgressLeases {
             of: self.clone(),
             address: Some(address),
         }))
+    }
+
+    /// No pod gets those of `in_use` that no pod of ours has: others have them. Ends what was reserved before, and returns what
+    /// is not in use any more.
+    pub fn reserve(&self, in_use: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        let mut used = self.used.lock().expect("no holder panics");
+        let reserved = in_use - &used.addresses;
+        let before = std::mem::replace(&mut used.reserved, reserved);
+        drop(used);
+        &before - in_use
+    }
+
+    /// Whether others have any.
+    #[must_use]
+    pub fn has_reserved(&self) -> bool {
+        !self
+            .used
+            .lock()
+            .expect("no holder panics")
+            .reserved
+            .is_empty()
     }
 
     /// The pod with this address is gone.

@@ -9,6 +9,7 @@
 //! how a request arrived.
 
 mod removal;
+mod reserve;
 mod sweep;
 
 use std::{

@@ -98,3 +98,25 @@ fn no_address_is_given_twice_and_none_is_lost() {
         }
     }
 }
+
+#[test]
+fn no_pod_gets_what_others_have_until_they_have_it_no_more() {
+    let leases = EgressLeases::new(Some(Family::V4), []);
+    let (ours, next) = (leased(&leases), address(Family::V4, 1));
+    let (late, node) = (address(Family::V4, 500), "169.254.172.1".parse().unwrap());
+    let in_use = BTreeSet::from([ours, next, late, node]);
+    assert_eq!(leases.reserve(&in_use), BTreeSet::new());
+    let all: BTreeSet<IpAddr> = (0..CAPACITY - 3).map(|_| leased(&leases)).collect();
+    assert!(all.is_disjoint(&in_use));
+    assert!(matches!(leases.lease(), Err(Full)));
+    // A pod of theirs ends.
+    assert_eq!(
+        leases.reserve(&BTreeSet::from([ours, next])),
+        [late, node].into()
+    );
+    assert_eq!(leased(&leases), late);
+    assert!(leases.has_reserved());
+    assert_eq!(leases.reserve(&BTreeSet::new()), [next].into());
+    assert!(!leases.has_reserved());
+    assert_eq!(leased(&leases), next);
+}

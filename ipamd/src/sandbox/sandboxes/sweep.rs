@@ -64,6 +64,12 @@ impl Sandboxes {
             }
             // A new one may come from a plugin that stopped waiting for a daemon that was too busy to answer.
             self.honour_tombstones(&tombstones).await;
+            if let Err(error) = self.release_egress().await {
+                tracing::error!(
+                    error = chain(&error),
+                    "could not list the addresses that others have"
+                );
+            }
             let links = match self.shared.host.list().await {
                 Ok(links) => links,
                 Err(error) => {

@@ -194,3 +194,23 @@ fn what_was_made_for_the_other_family_goes_with_the_setting() {
         assert_eq!(rules, 1, "{pods:?}: {left}");
     }
 }
+
+#[test]
+fn every_address_of_the_other_family_that_is_in_use_is_found() {
+    for (pods, flag, theirs, gateway) in [
+        (Family::V4, "-6", "fd00::ac:9", "fd00::ac:1"),
+        (Family::V6, "-4", "169.254.172.9", "169.254.172.1"),
+    ] {
+        let mut kept = crossing(pods);
+        let own: BTreeSet<_> = kept.reconciler.egress_in_use().unwrap();
+        assert_eq!(own.len(), 1, "{own:?}");
+        // As `egress-cni` does it.
+        kept.lab.show(&format!(
+            "ip link add veth0 type veth peer name peer0; ip link set veth0 up; \
+             ip {flag} addr add {gateway} dev veth0; ip {flag} route add {theirs} dev veth0"
+        ));
+        let added = [theirs, gateway].map(|address| address.parse().unwrap());
+        let all = own.into_iter().chain(added).collect();
+        assert_eq!(kept.reconciler.egress_in_use().unwrap(), all, "{pods:?}");
+    }
+}
