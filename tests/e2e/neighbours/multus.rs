@@ -2,24 +2,32 @@
 
 use std::{io, net::IpAddr, path::Path, process::Command, time::Duration};
 
-use datapath::{netns::Netns, pod::upstream_host_name};
+use datapath::{netlink::Family, netns::Netns, pod::upstream_host_name};
 use lab::{
     Lab,
     node::{
         Node, Pod, count,
         plugin::{Invocation, Outcome as Answer},
     },
-    traffic::ping::ping,
+    traffic::{
+        ping::ping,
+        tcp_probe::{Listener, TcpConnection},
+    },
+    wait::eventually,
 };
 use serde_json::json;
 use vpc_sim::SimConfig;
 
-use crate::suite::{Outcome, trials};
+use crate::{
+    suite::{Outcome, trials},
+    support::ipv6,
+};
 
 trials!(
     case_08_a_second_interface_beside_our_own_works_and_ends_alone,
     case_08_a_second_interface_beside_another_plugins_leaves_its_default_route,
     case_08_gc_releases_single_attachments,
+    attachments_get_what_they_ask_for_and_end_one_by_one,
 );
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -69,22 +77,32 @@ fn expect_checked(node: &Node, pod: &Pod, second: &Answer) -> Outcome {
 }
 
 fn case_08_a_second_interface_beside_our_own_works_and_ends_alone() -> Outcome {
-    let lab = Lab::start(SimConfig::default())?;
-    let mut node = lab.node("t3.small", &[])?;
-    let elsewhere = lab.node("t3.small", &[])?;
+    beside_our_own(Family::V4)?;
+    beside_our_own(Family::V6)
+}
+
+fn beside_our_own(family: Family) -> Outcome {
+    let lab = Lab::start(SimConfig::dual_stack())?;
+    let (settings, ip, gateway): (&[_], _, _) = match family {
+        Family::V4 => (&[], "ip -4", "169.254.1.1"),
+        Family::V6 => (&ipv6::SIX, "ip -6", "fe80::1"),
+    };
+    let mut node = lab.node("t3.small", settings)?;
+    let elsewhere = lab.node("t3.small", settings)?;
     let far = elsewhere.add_pod("far")?;
     let pod = node.add_pod("pod")?;
-    let before = inside(&pod.netns, "ip route; ip rule; ip -o addr show eth0")?;
+    let state = format!("{ip} route; {ip} rule; ip -o addr show eth0");
+    let before = inside(&pod.netns, &state)?;
     let add = net1(&node, "ADD", "pod", &pod.path);
     let second = succeeds(&node, &add)?;
     assert_ne!(second.address(), pod.address());
     // What Multus and chained plugins see.
     assert_eq!(second.json.get("routes"), None, "{second:?}");
-    assert_eq!(second.json["ips"][0]["gateway"], "169.254.1.1");
+    assert_eq!(second.json["ips"][0]["gateway"], gateway);
     let name = upstream_host_name("eni", "lab", "pod-pod.net1");
     assert_eq!(second.json["interfaces"][0]["name"], name);
     assert_eq!(succeeds(&node, &add)?.json, second.json);
-    let defaults = inside(&pod.netns, "ip route show default")?;
+    let defaults = inside(&pod.netns, &format!("{ip} route show default"))?;
     assert_eq!(defaults.lines().count(), 1, "{defaults}");
     assert!(defaults.contains("dev eth0"), "{defaults}");
 
@@ -108,9 +126,8 @@ fn case_08_a_second_interface_beside_our_own_works_and_ends_alone() -> Outcome {
     assert!(ping(node.netns(), None, second.address(), silence)?.is_none());
     expect_reachable([node.netns(), elsewhere.netns(), &far.netns], pod.address())?;
     let gone = || inside(&pod.netns, "ip link show net1").is_err();
-    assert!(lab::wait::eventually(LIMIT, gone));
-    let after = inside(&pod.netns, "ip route; ip rule; ip -o addr show eth0")?;
-    assert_eq!(after, before);
+    assert!(eventually(LIMIT, gone));
+    assert_eq!(inside(&pod.netns, &state)?, before);
     // The first may end before the second, too.
     let second = succeeds(&node, &add)?;
     let first = node.invocation("DEL", "pod", Some(&pod.path));
@@ -150,7 +167,7 @@ fn case_08_a_second_interface_beside_another_plugins_leaves_its_default_route() 
     succeeds(&node, &net1(&node, "DEL", "pod", &path))?;
     let restored = || inside(&netns, "ip route").is_ok_and(|routes| routes == before);
     assert!(
-        lab::wait::eventually(LIMIT, restored),
+        eventually(LIMIT, restored),
         "{}",
         inside(&netns, "ip route")?
     );
@@ -180,5 +197,92 @@ fn case_08_gc_releases_single_attachments() -> Outcome {
     assert!(ping(node.netns(), None, pod.address(), LIMIT)?.is_some());
     let silence = Duration::from_millis(300);
     assert!(ping(node.netns(), None, second.address(), silence)?.is_none());
+    Ok(())
+}
+
+/// The interfaces of one pod, in the order in which they are added: no name has a meaning. Each has a host port of its own.
+const INTERFACES: [(&str, u16); 3] = [("net0", 8080), ("eth0", 8081), ("net7", 8082)];
+const PORT: u16 = 80;
+
+fn attachment(node: &Node, verb: &str, path: &Path, (ifname, port): (&str, u16)) -> Invocation {
+    let bits = 50_000_000;
+    let asked = json!({
+        "portMappings": [{ "hostPort": port, "containerPort": PORT, "protocol": "tcp" }],
+        "bandwidth": { "ingressRate": bits, "ingressBurst": bits, "egressRate": bits, "egressBurst": bits },
+    });
+    node.invocation(verb, "pod", Some(path))
+        .conf("name", json!(format!("of-{ifname}")))
+        .conf("runtimeConfig", asked)
+        .variable("CNI_IFNAME", ifname)
+}
+
+/// The devices of the pod's default routes in main, of both families.
+fn defaults(netns: &Netns) -> io::Result<Vec<String>> {
+    let shown = inside(netns, "ip -4 route show default; ip -6 route show default")?;
+    let device = |line: &str| {
+        line.split(' ')
+            .skip_while(|w| *w != "dev")
+            .nth(1)
+            .map(str::to_owned)
+    };
+    Ok(shown.lines().filter_map(device).collect())
+}
+
+fn attachments_get_what_they_ask_for_and_end_one_by_one() -> Outcome {
+    let lab = Lab::start(SimConfig::dual_stack())?;
+    let of_ipv4 = [("ENABLE_V6_EGRESS", "true")];
+    for settings in [&of_ipv4[..], &ipv6::SIX] {
+        let node = lab.node("t3.small", settings)?;
+        let own = match settings.len() {
+            1 => IpAddr::from(node.instance.address),
+            _ => ipv6::own(&node),
+        };
+        let (netns, path) = node.sandbox("pod")?;
+        let mut living = Vec::new();
+        for interface in INTERFACES {
+            let add = attachment(&node, "ADD", &path, interface);
+            let added = succeeds(&node, &add)?;
+            let address = added.address();
+            let listener = Listener::start(&netns, (address, PORT).into(), interface.0)?;
+            living.push((interface, added, listener));
+        }
+        assert_eq!(defaults(&netns)?, ["net0", "net0"]);
+        let call = |port: u16| {
+            let to = (own, port).into();
+            TcpConnection::start(lab.sim.internet(), None, to, Duration::from_secs(2))
+        };
+        // The first one ends before the others.
+        while !living.is_empty() {
+            assert_eq!(count(&node, "assigned")?, living.len());
+            for (interface, added, _) in &living {
+                let (ifname, port) = *interface;
+                assert_eq!(call(port)?.with, ifname);
+                let shown = inside(&netns, &format!("tc qdisc show dev {ifname} root"))?;
+                assert!(shown.contains("rate 50Mbit"), "{shown}");
+                let check = attachment(&node, "CHECK", &path, *interface);
+                let check = check.conf("prevResult", added.json.clone());
+                succeeds(&node, &check)?;
+            }
+            let (interface, added, listener) = living.remove(0);
+            succeeds(&node, &attachment(&node, "DEL", &path, interface))?;
+            drop(listener);
+            assert!(call(interface.1).is_err(), "{interface:?}");
+            let silence = ping(
+                node.netns(),
+                None,
+                added.address(),
+                Duration::from_millis(300),
+            );
+            assert!(!matches!(silence, Ok(Some(_))), "{interface:?}");
+        }
+        let only_loopback = || {
+            let links = inside(&netns, "ip -o link");
+            links.is_ok_and(|links| links.lines().count() == 1)
+        };
+        assert!(eventually(LIMIT, only_loopback), "{}", node.log());
+        assert_eq!(defaults(&netns)?, Vec::<String>::new());
+        let ports = node.shell("nft list ruleset")?;
+        assert!(!ports.contains(". 808"), "{ports}");
+    }
     Ok(())
 }
