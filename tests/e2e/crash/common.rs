@@ -7,7 +7,10 @@ use lab::{
         campaign::{self, Scenario},
         setup::Setup,
     },
-    node::{Pod, plugin::Outcome as Answer},
+    node::{
+        Pod,
+        plugin::{Invocation, Outcome as Answer},
+    },
 };
 
 use serde_json::{Value, json};
@@ -87,5 +90,56 @@ pub fn full_node_with(pods: usize, more: &[(&str, &str)]) -> io::Result<Setup> {
         let pod = setup.node.add_pod_asking(&id, &asking(&id))?;
         setup.pods.push(pod);
     }
+    Ok(setup)
+}
+
+/// What the pod asks for beside its address.
+#[derive(Clone, Copy)]
+pub enum Asked {
+    Nothing,
+    Everything,
+}
+
+impl Asked {
+    /// The node's settings for it.
+    pub fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Nothing => &[],
+            Self::Everything => &[("ENABLE_V6_EGRESS", "true")],
+        }
+    }
+
+    /// As the runtime passes it for the pod with this id.
+    pub fn of(self, id: &str) -> Value {
+        match self {
+            Self::Nothing => Value::Null,
+            Self::Everything => everything(id),
+        }
+    }
+}
+
+fn everything(id: &str) -> Value {
+    let bits = 100_000_000;
+    let mut all = asking(id);
+    all["bandwidth"] = json!({
+        "ingressRate": bits, "ingressBurst": bits, "egressRate": bits, "egressBurst": bits,
+    });
+    all
+}
+
+/// ADD for this pod, with what it asks for.
+pub fn adding(setup: &Setup, pod: &Pod) -> Invocation {
+    let add = setup.node.invocation("ADD", &pod.id, Some(&pod.path));
+    add.conf("runtimeConfig", pod.asked.clone())
+}
+
+/// A node with `pod0`, and with `pod1`, which asks for this.
+pub fn full_node_and(asked: Asked) -> io::Result<Setup> {
+    let mut setup = full_node_with(1, asked.settings())?;
+    let mut pod = sandbox(&setup, "pod1")?;
+    pod.asked = asked.of("pod1");
+    let added = adding(&setup, &pod).run(setup.node.netns())?;
+    pod.added = succeeded(Some(added))?;
+    setup.pods.push(pod);
     Ok(setup)
 }

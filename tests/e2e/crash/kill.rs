@@ -16,7 +16,10 @@ use lab::{
 use serde_json::json;
 
 use crate::{
-    crash::common::{COOLDOWN, WORKERS, asking, full_node_with, sandbox, succeeded, survive},
+    crash::common::{
+        Asked, COOLDOWN, WORKERS, adding, full_node_and, full_node_with, sandbox, succeeded,
+        survive,
+    },
     suite::{Outcome, trials},
 };
 
@@ -41,40 +44,6 @@ fn end(setup: &Setup, pod: Pod) -> io::Result<IpAddr> {
 
 struct AnAdd(Restart, Asked);
 
-/// What the pod asks for beside its address.
-#[derive(Clone, Copy)]
-enum Asked {
-    Nothing,
-    Everything,
-}
-
-impl Asked {
-    /// The node's settings for it.
-    fn settings(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Nothing => &[],
-            Self::Everything => &[("ENABLE_V6_EGRESS", "true")],
-        }
-    }
-
-    /// As the runtime passes it for the pod with this id.
-    fn of(self, id: &str) -> serde_json::Value {
-        match self {
-            Self::Nothing => serde_json::Value::Null,
-            Self::Everything => everything(id),
-        }
-    }
-}
-
-fn everything(id: &str) -> serde_json::Value {
-    let bits = 100_000_000;
-    let mut all = asking(id);
-    all["bandwidth"] = json!({
-        "ingressRate": bits, "ingressBurst": bits, "egressRate": bits, "egressBurst": bits,
-    });
-    all
-}
-
 impl Scenario for AnAdd {
     fn setup(&self) -> io::Result<Setup> {
         full_node_with(1, self.1.settings())
@@ -83,8 +52,7 @@ impl Scenario for AnAdd {
     fn work(&self, setup: &mut Setup) -> io::Result<Option<Invocation>> {
         let mut pod = sandbox(setup, "new")?;
         pod.asked = self.1.of("new");
-        let add = setup.node.invocation("ADD", "new", Some(&pod.path));
-        let add = add.conf("runtimeConfig", pod.asked.clone());
+        let add = adding(setup, &pod);
         setup.pods.push(pod);
         Ok(Some(match self.0 {
             Restart::Soon => add,
@@ -125,14 +93,7 @@ struct ADel(Restart, Asked);
 
 impl Scenario for ADel {
     fn setup(&self) -> io::Result<Setup> {
-        let mut setup = full_node_with(1, self.1.settings())?;
-        let mut pod = sandbox(&setup, "pod1")?;
-        pod.asked = self.1.of("pod1");
-        let add = setup.node.invocation("ADD", "pod1", Some(&pod.path));
-        let add = add.conf("runtimeConfig", pod.asked.clone());
-        pod.added = succeeded(Some(add.run(setup.node.netns())?))?;
-        setup.pods.push(pod);
-        Ok(setup)
+        full_node_and(self.1)
     }
 
     fn work(&self, setup: &mut Setup) -> io::Result<Option<Invocation>> {

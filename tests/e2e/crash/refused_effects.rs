@@ -23,7 +23,9 @@ use nix::errno::Errno;
 use serde_json::json;
 
 use crate::{
-    crash::common::{WORKERS, full_node, sandbox, succeeded, survive},
+    crash::common::{
+        Asked, WORKERS, adding, full_node, full_node_and, sandbox, succeeded, survive,
+    },
     suite::{Outcome, trials},
 };
 
@@ -33,6 +35,8 @@ trials!(
     fault_35_a_del_meets_an_io_error_at_every_write,
     fault_41_an_add_meets_a_socket_without_room_at_every_request,
     fault_41_a_del_meets_a_socket_without_room_at_every_request,
+    fault_41_an_add_of_a_pod_that_asks_for_all_meets_a_socket_without_room_at_every_request,
+    fault_41_a_del_of_a_pod_that_asks_for_all_meets_a_socket_without_room_at_every_request,
 );
 
 const REST: Duration = Duration::from_secs(60);
@@ -40,7 +44,7 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// The state file, without its lock.
 const STATE: &[&str] = &["state "];
 /// The sockets in the node's namespace and in the pod's.
-const NETLINK: &[&str] = &["host ", "pod "];
+const NETLINK: &[&str] = &["host ", "pod ", "nftables", "conntrack"];
 
 fn is_one_of(effects: &[&str], boundary: &Boundary) -> bool {
     effects
@@ -102,6 +106,7 @@ struct Refused {
     verb: Verb,
     effects: &'static [&'static str],
     errno: Errno,
+    asked: Asked,
 }
 
 #[derive(Clone, Copy)]
@@ -115,7 +120,7 @@ enum Verb {
 
 impl Scenario for Refused {
     fn setup(&self) -> io::Result<Setup> {
-        full_node(2)
+        full_node_and(self.asked)
     }
 
     fn done(&self, _: &Setup) -> bool {
@@ -157,14 +162,14 @@ impl Refused {
         setup: &mut Setup,
         at: Option<&Boundary>,
     ) -> io::Result<(Trace, Option<Answer>)> {
-        let (first, second) = (sandbox(setup, "first")?, sandbox(setup, "second")?);
+        let (mut first, mut second) = (sandbox(setup, "first")?, sandbox(setup, "second")?);
+        // The second one wants the host ports of the first one, too.
+        first.asked = self.asked.of("first");
+        second.asked = self.asked.of("first");
         let (mut living, mut answer) = (None, None);
         let strikes = |boundary: &Boundary| at == Some(boundary);
         let trace = setup.beset(&strikes, Injection::Refuse(self.errno), |setup| {
-            let add = |pod: &Pod| {
-                let add = setup.node.invocation("ADD", &pod.id, Some(&pod.path));
-                add.run(setup.node.netns())
-            };
+            let add = |pod: &Pod| adding(setup, pod).run(setup.node.netns());
             let mut added = add(&first)?;
             let mut pod = first;
             if !added.succeeded() {
@@ -232,27 +237,65 @@ impl Refused {
 }
 
 /// Kills nothing: each effect in turn fails with this error.
-fn meets(name: &str, verb: Verb, effects: &'static [&'static str], errno: Errno) -> Outcome {
+fn meets(
+    name: &str,
+    (verb, asked): (Verb, Asked),
+    effects: &'static [&'static str],
+    errno: Errno,
+) -> Outcome {
     let work = Refused {
         verb,
         effects,
         errno,
+        asked,
     };
     survive(name, &work, WORKERS)
 }
 
 fn fault_35_an_add_meets_an_io_error_at_every_write() -> Outcome {
-    meets("ADD, EIO", Verb::Add, STATE, Errno::EIO)
+    meets("ADD, EIO", (Verb::Add, Asked::Nothing), STATE, Errno::EIO)
 }
 
 fn fault_35_a_del_meets_an_io_error_at_every_write() -> Outcome {
-    meets("DEL, EIO", Verb::Del, STATE, Errno::EIO)
+    meets("DEL, EIO", (Verb::Del, Asked::Nothing), STATE, Errno::EIO)
 }
 
 fn fault_41_an_add_meets_a_socket_without_room_at_every_request() -> Outcome {
-    meets("ADD, ENOBUFS", Verb::Add, NETLINK, Errno::ENOBUFS)
+    meets(
+        "ADD, ENOBUFS",
+        (Verb::Add, Asked::Nothing),
+        NETLINK,
+        Errno::ENOBUFS,
+    )
 }
 
 fn fault_41_a_del_meets_a_socket_without_room_at_every_request() -> Outcome {
-    meets("DEL, ENOBUFS", Verb::Del, NETLINK, Errno::ENOBUFS)
+    meets(
+        "DEL, ENOBUFS",
+        (Verb::Del, Asked::Nothing),
+        NETLINK,
+        Errno::ENOBUFS,
+    )
+}
+
+fn fault_41_an_add_of_a_pod_that_asks_for_all_meets_a_socket_without_room_at_every_request()
+-> Outcome {
+    let work = (Verb::Add, Asked::Everything);
+    meets(
+        "ADD with everything, ENOBUFS",
+        work,
+        NETLINK,
+        Errno::ENOBUFS,
+    )
+}
+
+fn fault_41_a_del_of_a_pod_that_asks_for_all_meets_a_socket_without_room_at_every_request()
+-> Outcome {
+    let work = (Verb::Del, Asked::Everything);
+    meets(
+        "DEL with everything, ENOBUFS",
+        work,
+        NETLINK,
+        Errno::ENOBUFS,
+    )
 }

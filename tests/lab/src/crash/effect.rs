@@ -123,6 +123,8 @@ impl Reader {
                 self.asked.insert(target, action.clone());
                 (Kind::Request, format!("EC2 {action}"))
             }
+            // It only reads.
+            Socket::Host(libc::NETLINK_SOCK_DIAG) => return None,
             Socket::Host(libc::NETLINK_NETFILTER) => (Kind::Change, netfilter(data)?.to_owned()),
             Socket::Host(_) => (Kind::Change, format!("host {}", requests(data)?)),
             Socket::Pod => (Kind::Change, format!("pod {}", requests(data)?)),
