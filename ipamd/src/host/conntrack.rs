@@ -4,6 +4,9 @@
 //! a pod until the service's endpoints are updated, and each of their packets would create an entry again. One read of
 //! the table serves all addresses with at least half of their cooldown over, so churn costs one read per half a
 //! cooldown, on a thread that delays no ADD. An ADD waits only if it gets an address that is not done yet.
+//!
+//! Connections to host ports are deleted as soon as the port leads elsewhere. No ADD or DEL waits for this: it takes as long as
+//! a container needs to start, and one read serves all pods that come and go meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -72,11 +75,19 @@ impl Stale {
     }
 }
 
+/// UDP ports that lead elsewhere than before, at addresses of the node.
+#[derive(Debug, Default)]
+pub struct MovedPorts {
+    pub ports: BTreeSet<u16>,
+    pub at: BTreeSet<IpAddr>,
+}
+
 /// See the module. Cloning gives another handle.
 #[derive(Clone, Debug)]
 pub struct StaleConnections {
     table: Worker<Conntrack>,
     stale: Arc<Mutex<Stale>>,
+    moved: Arc<Mutex<MovedPorts>>,
     changed: Arc<Notify>,
 }
 
@@ -89,6 +100,7 @@ impl StaleConnections {
         Ok(Self {
             table: Worker::start("conntrack", Conntrack::open()?)?,
             stale: Arc::default(),
+            moved: Arc::default(),
             changed: Arc::default(),
         })
     }
@@ -114,8 +126,24 @@ impl StaleConnections {
         }
     }
 
-    /// Deletes the UDP connections to these ports at these addresses of the node: the ports lead elsewhere from now on.
-    pub async fn forget_udp(&self, ports: BTreeSet<u16>, at: BTreeSet<IpAddr>) {
+    /// Has the connections to these ports deleted soon.
+    pub fn moved(&self, now: MovedPorts) {
+        if now.ports.is_empty() {
+            return;
+        }
+        let mut moved = self.moved.lock().expect("no holder panics");
+        moved.ports.extend(now.ports);
+        moved.at.extend(now.at);
+        drop(moved);
+        self.changed.notify_one();
+    }
+
+    async fn forget_moved(&self) {
+        let moved = std::mem::take(&mut *self.moved.lock().expect("no holder panics"));
+        let MovedPorts { ports, at } = moved;
+        if ports.is_empty() {
+            return;
+        }
         let count = ports.len();
         let forgotten = move |table: &mut Conntrack| table.forget_udp(&ports, &at);
         match self.table.run(forgotten).await {
@@ -136,6 +164,7 @@ impl StaleConnections {
     pub async fn run(self) {
         loop {
             let changed = self.changed.notified();
+            self.forget_moved().await;
             let now = clock::now();
             let due = self.stale.lock().expect("no holder panics").due();
             // Both arms are cancel-safe: a notification that is not awaited is kept.

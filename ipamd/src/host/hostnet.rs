@@ -27,7 +27,7 @@ use proto::{error_chain::chain, handover::Handed};
 use crate::{
     config,
     host::{
-        conntrack::{ConntrackError, StaleConnections},
+        conntrack::{ConntrackError, MovedPorts, StaleConnections},
         link_reaper::Reaper,
         names,
         seam::{EniHost, Live, PodHost, WireError},
@@ -228,26 +228,6 @@ impl HostNet {
             .map_err(|e| WireError::Kernel(e.into()))
     }
 
-    /// Deletes the connections to these UDP ports of the node.
-    async fn forget_udp(&self, family: Family, ports: BTreeSet<u16>) {
-        if ports.is_empty() {
-            return;
-        }
-        let look = move |host: &mut Reconciler| host.socket().addresses(family, None);
-        match self.writer.run(look).await {
-            Ok(Ok(own)) => {
-                let own = own.into_iter().map(|own| own.address).collect();
-                self.stale_connections.forget_udp(ports, own).await;
-            }
-            Ok(Err(error)) => tracing::warn!(
-                error = chain(&error),
-                "could not delete the connections to host ports"
-            ),
-            // If the writer has ended, the daemon ends too.
-            Err(_) => {}
-        }
-    }
-
     fn eni_link(&self, eni: &ConfigureEni) -> EniLink {
         EniLink {
             mac: eni.mac,
@@ -309,12 +289,12 @@ impl PodHost for HostNet {
             self.stale_connections.settle(address).await;
         }
         let own = self.own;
-        let (family, udp) = (Family::of(link.address), udp_ports(&link.asked.ports));
-        let wired = self
+        let (wired, moved) = self
             .writer
             .run(move |host| {
                 let (netns, mut pod) = enter(handed, own)?;
-                host.add_pod(&mut pod, netns.as_fd(), &link)
+                let wired = host
+                    .add_pod(&mut pod, netns.as_fd(), &link)
                     .map_err(|error| match error {
                         AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
                         AddError::AddressInUse { address } => WireError::AddressInUse(address),
@@ -322,10 +302,12 @@ impl PodHost for HostNet {
                         used @ AddError::PortInUse { .. } => WireError::PortInUse(used.to_string()),
                         gone @ AddError::NamespaceGone => WireError::Netns(gone.into()),
                         other => WireError::Kernel(other.into()),
-                    })
+                    })?;
+                let moved = moved_ports(host, link.address, &link.asked.ports);
+                Ok::<_, WireError>((wired, moved))
             })
             .await??;
-        self.forget_udp(family, udp).await;
+        self.stale_connections.moved(moved);
         Ok(wired)
     }
 
@@ -337,9 +319,15 @@ impl PodHost for HostNet {
         impl Future<Output = ()> + Send + use<> + 'static,
     ) {
         let (address, host_index) = (pod.address, pod.host_index);
-        let (family, udp) = (Family::of(address), udp_ports(&pod.ports));
-        let (contested, unrouted) = match self.writer.run(move |host| host.remove_pod(&pod)).await {
-            Ok((contested, done)) => (contested, done.map_err(|e| WireError::Kernel(e.into()))),
+        let removed = self.writer.run(move |host| {
+            let removed = host.remove_pod(&pod);
+            (removed, moved_ports(host, pod.address, &pod.ports))
+        });
+        let (contested, unrouted) = match removed.await {
+            Ok(((contested, done), moved)) => {
+                self.stale_connections.moved(moved);
+                (contested, done.map_err(|e| WireError::Kernel(e.into())))
+            }
             Err(gone) => (false, Err(gone.into())),
         };
         if let Err(error) = &unrouted {
@@ -349,7 +337,6 @@ impl PodHost for HostNet {
                 "could not remove a pod's host ports or its route"
             );
         }
-        self.forget_udp(family, udp).await;
         let removed = self.reaper.remove(host_index);
         let writer = contested.then(|| self.writer.clone());
         let removal = async move {
@@ -444,9 +431,21 @@ fn remove_leftovers(reconciler: &mut Reconciler, running: &[Predecessor]) {
     }
 }
 
-fn udp_ports(ports: &[HostPort]) -> BTreeSet<u16> {
+/// The UDP ports of the node whose connections lead to a pod that is gone, or that was not there before.
+fn moved_ports(host: &mut Reconciler, pod: IpAddr, ports: &[HostPort]) -> MovedPorts {
     let udp = ports.iter().filter(|port| port.transport == Transport::Udp);
-    udp.map(|port| port.port).collect()
+    let ports: BTreeSet<u16> = udp.map(|port| port.port).collect();
+    if ports.is_empty() {
+        return MovedPorts::default();
+    }
+    let own = host.socket().addresses(Family::of(pod), None);
+    let own = own.unwrap_or_else(|error| {
+        let error = chain(&error);
+        tracing::warn!(error, "could not delete the connections to host ports");
+        Vec::new()
+    });
+    let at = own.into_iter().map(|own| own.address).collect();
+    MovedPorts { ports, at }
 }
 
 /// The data to remove a pod.
