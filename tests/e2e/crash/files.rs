@@ -12,15 +12,19 @@ use ipamd::state::store::Store;
 use lab::{
     Lab,
     node::{Node, Pod, count},
-    traffic::ping::ping,
+    traffic::{
+        ping::ping,
+        tcp_probe::{Listener, TcpConnection},
+    },
     wait::eventually,
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use proto::refusal::Reason;
-use serde_json::json;
+use serde_json::{Value, json};
 use vpc_sim::SimConfig;
 
 use crate::{
+    crash::common::asking,
     suite::{Outcome, trials},
     support::{reboot::after_reboot, refusals::expect_refusal},
 };
@@ -30,6 +34,7 @@ trials!(
     fault_35_a_read_only_state_stops_the_daemon_and_no_pod,
     fault_36_a_file_that_kills_every_start_is_set_aside_after_two,
     fault_37_a_reboot_voids_assignments_and_keeps_enis,
+    fault_37_a_reboot_frees_host_ports,
 );
 
 const REST: Duration = Duration::from_secs(60);
@@ -280,7 +285,7 @@ fn fault_37_a_reboot_voids_assignments_and_keeps_enis() -> Outcome {
         .collect();
     node.kill_daemon()?;
     node.end_pod(pod)?;
-    after_reboot(&lab, || void_and_new(&lab, &mut node, gone))?;
+    after_reboot(&lab, || new_assignments(&lab, &mut node, gone))?;
     let after: Vec<_> = lab
         .sim
         .world()
@@ -291,7 +296,7 @@ fn fault_37_a_reboot_voids_assignments_and_keeps_enis() -> Outcome {
     Ok(())
 }
 
-fn void_and_new(lab: &Lab, node: &mut Node, gone: Ipv4Addr) -> Outcome {
+fn new_assignments(lab: &Lab, node: &mut Node, gone: Ipv4Addr) -> Outcome {
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     let idle = || {
         count(node, "assigned").is_ok_and(|n| n == 0) && count(node, "free").is_ok_and(|n| n > 0)
@@ -307,5 +312,39 @@ fn void_and_new(lab: &Lab, node: &mut Node, gone: Ipv4Addr) -> Outcome {
     assert!(ping(node.netns(), None, gone, Duration::from_millis(200))?.is_none());
     let fresh = node.add_pod("fresh")?;
     assert!(ping(node.netns(), None, fresh.ipv4(), LIMIT)?.is_some());
+    Ok(())
+}
+
+/// The state file is on a tmpfs of the node, and gone after a reboot, or on a disk that keeps it.
+fn fault_37_a_reboot_frees_host_ports() -> Outcome {
+    for kept in [true, false] {
+        let lab = Lab::start(SimConfig::default())?;
+        let mut node = lab.node("t3.small", &[("WARM_IP_TARGET", "1"), ("MAX_ENI", "1")])?;
+        let asked = asking("gone");
+        let pod = node.add_pod_asking("gone", &asked)?;
+        node.kill_daemon()?;
+        node.end_pod(pod)?;
+        node.shell("nft flush ruleset")?;
+        if !kept {
+            fs::remove_file(node.state_file())?;
+        }
+        after_reboot(&lab, || new_host_ports(&lab, &mut node, &asked))?;
+    }
+    Ok(())
+}
+
+fn new_host_ports(lab: &Lab, node: &mut Node, asked: &Value) -> Outcome {
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    let fresh = node.add_pod_asking("fresh", asked)?;
+    let _listener = Listener::start(&fresh.netns, (fresh.address(), 80).into(), "fresh")?;
+    let port = asked["portMappings"][0]["hostPort"].as_u64();
+    let port = u16::try_from(port.ok_or("no port")?)?;
+    let at = (node.instance.address, port).into();
+    let answers = || TcpConnection::start(lab.sim.internet(), None, at, LIMIT);
+    assert_eq!(answers()?.with, "fresh");
+    // The runtime deletes the sandbox from before the reboot: the port is not its own any more.
+    let deleted = node.invocation("DEL", "gone", None).run(node.netns())?;
+    assert!(deleted.succeeded(), "{deleted:?}");
+    assert_eq!(answers()?.with, "fresh");
     Ok(())
 }
