@@ -304,3 +304,53 @@ fn what_others_have_added_since_goes_back_with_the_list() {
         assert_eq!(hand_back(&plain, &theirs), theirs);
     }
 }
+
+/// As their installers write them.
+#[test]
+fn entries_of_meshes_and_policy_engines_are_kept_as_they_are() {
+    let others = [
+        json!({
+            "name": "istio-cni", "type": "istio-cni", "log_level": "info", "ambient_enabled": true,
+            "cni_agent_run_dir": "/var/run/istio-cni",
+            "kubernetes": {
+                "kubeconfig": "/etc/cni/net.d/ZZZ-istio-cni-kubeconfig", "cni_bin_dir": "/opt/cni/bin",
+                "exclude_namespaces": ["istio-system", "kube-system"],
+            },
+        }),
+        json!({
+            "name": "linkerd-cni", "type": "linkerd-cni", "log_level": "info",
+            "policy": { "type": "k8s", "k8s_auth_token": "__SERVICEACCOUNT_TOKEN__" },
+            "kubernetes": { "kubeconfig": "/etc/cni/net.d/ZZZ-linkerd-cni-kubeconfig" },
+            "linkerd": {
+                "incoming-proxy-port": 4143, "outgoing-proxy-port": 4140, "proxy-uid": 2102, "proxy-gid": -1,
+                "ports-to-redirect": [], "inbound-ports-to-ignore": ["4191", "4190"], "simulate": false,
+            },
+        }),
+        json!({
+            "name": "cilium", "type": "cilium-cni", "enable-debug": false, "chaining-mode": "aws-cni",
+            "log-file": "/var/run/cilium/cilium-cni.log",
+        }),
+        json!({
+            "type": "calico", "log_level": "info", "datastore_type": "kubernetes", "mtu": 0,
+            "policy": { "type": "k8s" }, "policy_setup_timeout_seconds": 0,
+            "kubernetes": { "kubeconfig": "/etc/cni/net.d/calico-kubeconfig" },
+        }),
+        json!({ "type": "sbr" }),
+        json!({ "type": "firewall", "backend": "iptables", "ingressPolicy": "same-bridge" }),
+        json!({ "type": "tuning", "sysctl": { "net.core.somaxconn": "500" }, "mtu": 1400 }),
+    ];
+    let of_aws_node = json!({ "name": "aws-cni", "type": "aws-cni", "vethPrefix": "eni" });
+    let former = json!({ "type": "hawser", "socket": "/somewhere/else" });
+    for (main, damage) in [(of_aws_node, Some(Damage::OfAwsNode)), (former, None)] {
+        let mut plugins = others.to_vec();
+        plugins.insert(1, main);
+        let list = json!({ "cniVersion": "0.4.0", "name": "aws-cni", "plugins": plugins });
+        let (written, found) = merged(&list, &wanted());
+        assert_eq!(found, damage);
+        let written = written.unwrap();
+        let plugins = written["plugins"].as_array().unwrap().iter();
+        let (ours, kept): (Vec<_>, Vec<_>) = plugins.cloned().partition(|p| p["type"] == "hawser");
+        assert_eq!((ours.len(), &kept[..]), (1, &others[..]));
+        assert_eq!(written["plugins"][1]["type"], "hawser", "in its place");
+    }
+}

@@ -1,10 +1,14 @@
-//! Host ports and bandwidth that a pod cannot have: each refusal says why, and leaves nothing behind.
+//! Host ports, bandwidth and egress addresses that a pod cannot have: each refusal says why, and leaves nothing behind.
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket},
+    time::Duration,
+};
 
 use lab::{
     Lab,
     node::{Node, count, plugin},
+    wait::eventually,
 };
 use proto::refusal::Reason;
 use serde_json::{Value, json};
@@ -20,6 +24,7 @@ trials!(
     a_host_port_that_a_program_uses_is_refused,
     a_host_ip_of_another_family_is_refused,
     what_no_pod_can_have_is_refused_and_leaves_nothing,
+    a_pod_is_refused_when_all_egress_addresses_are_in_use,
 );
 
 fn mapping(port: Value, protocol: &str, host_ip: &str) -> Value {
@@ -138,5 +143,32 @@ fn what_no_pod_can_have_is_refused_and_leaves_nothing() -> Outcome {
     }
     assert_eq!(state(&node)?, before);
     assert_eq!(count(&node, "assigned")?, 0);
+    Ok(())
+}
+
+/// Others have them all, so no 1,020 pods are needed.
+fn a_pod_is_refused_when_all_egress_addresses_are_in_use() -> Outcome {
+    let lab = Lab::start(SimConfig::dual_stack())?;
+    let mut node = lab.bare_node("t3.small", &[("ENABLE_V6_EGRESS", "true")])?;
+    node.shell(
+        "ip link set lo up; for n in $(seq 2 1021); do printf 'route add fd00::ac:%x dev lo\\n' $n; done | ip -6 -batch -",
+    )?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    let before = state(&node)?;
+    let refused = add(&node, "none", &Value::Null)?;
+    let words = [
+        "all 1020 of the node's addresses for IPv6 destinations",
+        "ENABLE_V6_EGRESS=false",
+    ];
+    expect_refusal(&node, &refused, Reason::PodLimit, &words)?;
+    assert_eq!(state(&node)?, before);
+    assert_eq!(count(&node, "assigned")?, 0);
+    node.shell("ip -6 route del fd00::ac:64 dev lo")?;
+    let served = || add(&node, "one", &Value::Null).is_ok_and(|added| added.succeeded());
+    assert!(
+        eventually(Duration::from_secs(30), served),
+        "{}",
+        node.log()
+    );
     Ok(())
 }
