@@ -317,21 +317,31 @@ fn rules(node: &Node) -> io::Result<(usize, usize)> {
     Ok((of_nft, of_ip))
 }
 
+/// Of pods that ask for everything.
 fn the_number_of_rules_does_not_depend_on_the_number_of_pods() -> Outcome {
-    let lab = Lab::start(SimConfig::default())?;
+    let lab = Lab::start(SimConfig::dual_stack())?;
     // All pods on one ENI, because each ENI has rules of its own.
     let node = lab.node(
         "m5.8xlarge",
         &[
             ("ENABLE_PREFIX_DELEGATION", "true"),
             ("WARM_IP_TARGET", "120"),
+            ("ENABLE_V6_EGRESS", "true"),
         ],
     )?;
-    let first = node.add_pod_asking("pod0", &asking("pod0"))?;
+    let everything = |id: &str| {
+        let bits = 1_000_000_000;
+        let mut all = asking(id);
+        all["bandwidth"] = json!({
+            "ingressRate": bits, "ingressBurst": bits, "egressRate": bits, "egressBurst": bits,
+        });
+        all
+    };
+    let first = node.add_pod_asking("pod0", &everything("pod0"))?;
     let one = rules(&node)?;
     let more = (1..110).map(|n| {
         let id = format!("pod{n}");
-        node.add_pod_asking(&id, &asking(&id))
+        node.add_pod_asking(&id, &everything(&id))
     });
     let more: Vec<Pod> = more.collect::<io::Result<_>>()?;
     assert_eq!(rules(&node)?, one);
