@@ -1,48 +1,17 @@
-//! Shared by the kill campaigns: the number of parallel runs, the initial node, and the checks.
+//! Shared by the kill campaigns of this theme: the initial node, and the answers of the plugin.
 
 use std::io;
 
 use lab::{
-    crash::{
-        campaign::{self, Scenario},
-        setup::Setup,
-    },
+    crash::setup::Setup,
     node::{
         Pod,
         plugin::{Invocation, Outcome as Answer},
     },
 };
-
 use serde_json::{Value, json};
 
-use crate::suite::Outcome;
-
-/// The number of nodes at a time: most of a run is waiting.
-pub const WORKERS: usize = 8;
-/// Cooldowns outlast every run, so that an address without a cooldown is detected.
-pub const COOLDOWN: (&str, &str) = ("IP_COOLDOWN_PERIOD", "900");
-
-/// Kills at every boundary of the scenario; each must have been hit and survived.
-pub fn survive(name: &str, scenario: &impl Scenario, workers: usize) -> Outcome {
-    let report = campaign::run(scenario, workers)?;
-    stdout::errln!(
-        "{name}: {} of {} boundaries survived (repeated: {:?})\n{}",
-        report.survived.len(),
-        report.listed.len(),
-        report.repeated,
-        report.table(),
-    );
-    assert!(
-        report.failed.is_empty(),
-        "{name}:\n{}",
-        report.failed.join("\n\n")
-    );
-    let (mut listed, mut survived) = (report.listed, report.survived);
-    listed.sort();
-    survived.sort();
-    assert_eq!(listed, survived, "{name}: 100 % is required");
-    Ok(())
-}
+use crate::support::campaign::COOLDOWN;
 
 /// Creates the sandbox for the work; its pod is not yet one that must stay alive.
 pub fn sandbox(setup: &Setup, id: &str) -> io::Result<Pod> {

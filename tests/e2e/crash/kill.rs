@@ -16,11 +16,9 @@ use lab::{
 use serde_json::json;
 
 use crate::{
-    crash::common::{
-        Asked, COOLDOWN, WORKERS, adding, full_node_and, full_node_with, sandbox, succeeded,
-        survive,
-    },
+    crash::common::{Asked, adding, full_node_and, full_node_with, sandbox, succeeded},
     suite::{Outcome, trials},
+    support::campaign::{COOLDOWN, WORKERS, survive},
 };
 
 trials!(

@@ -23,10 +23,9 @@ use nix::errno::Errno;
 use serde_json::json;
 
 use crate::{
-    crash::common::{
-        Asked, WORKERS, adding, full_node, full_node_and, sandbox, succeeded, survive,
-    },
+    crash::common::{Asked, adding, full_node, full_node_and, sandbox, succeeded},
     suite::{Outcome, trials},
+    support::campaign::{WORKERS, survive},
 };
 
 trials!(

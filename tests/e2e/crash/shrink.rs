@@ -10,8 +10,9 @@ use lab::{
 };
 
 use crate::{
-    crash::common::{WORKERS, succeeded, survive},
+    crash::common::succeeded,
     suite::{Outcome, trials},
+    support::campaign::{WORKERS, survive},
 };
 
 trials!(

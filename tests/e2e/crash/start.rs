@@ -16,8 +16,9 @@ use lab::{
 use serde_json::json;
 
 use crate::{
-    crash::common::{succeeded, survive},
+    crash::common::succeeded,
     suite::{Outcome, trials},
+    support::campaign::{COOLDOWN, survive},
 };
 
 trials!(a_recovery_survives_a_kill_at_every_effect);
@@ -42,11 +43,7 @@ fn forget(setup: &Setup, pod: &Pod) -> io::Result<()> {
 
 impl Scenario for Recovery {
     fn setup(&self) -> io::Result<Setup> {
-        let settings = [
-            ("MAX_ENI", "1"),
-            ("WARM_IP_TARGET", "9"),
-            ("IP_COOLDOWN_PERIOD", "900"),
-        ];
+        let settings = [("MAX_ENI", "1"), ("WARM_IP_TARGET", "9"), COOLDOWN];
         let mut setup = Setup::new("m5.large", &settings)?;
         setup.await_free(9)?;
         for id in ["lives", "deleted", "ended", "unrecorded", "unwired"] {

@@ -12,7 +12,7 @@ use lab::{
     aws_node::{AwsNode, Kind},
     crash::{
         audit,
-        campaign::{self, Scenario},
+        campaign::Scenario,
         setup::Setup,
         tracer::{Boundary, Trace},
     },
@@ -21,29 +21,37 @@ use lab::{
     wait::eventually,
 };
 
-use crate::suite::{Outcome, trials};
+use crate::{
+    suite::{Outcome, trials},
+    support::campaign::{COOLDOWN, WORKERS, survive},
+};
 
 trials!(
     a_takeover_survives_a_kill_at_every_effect,
     a_handback_survives_a_kill_at_every_effect,
 );
 
-const WORKERS: usize = 8;
 const REST: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(5);
+
+/// A node of the AWS VPC CNI with two pods on each of two ENIs.
+fn before_the_takeover() -> io::Result<(Setup, AwsNode)> {
+    let settings = [
+        ("MAX_ENI", "2"),
+        ("WARM_IP_TARGET", "1"),
+        COOLDOWN,
+        ("DISABLE_NETWORK_RESOURCE_PROVISIONING", "true"),
+    ];
+    let mut setup = Setup::bare("m5.large", &settings)?;
+    let was = AwsNode::build(&setup.lab, &mut setup.node, Kind::SecondaryIps, [2, 2])?;
+    Ok((setup, was))
+}
 
 struct Takeover;
 
 impl Scenario for Takeover {
     fn setup(&self) -> io::Result<Setup> {
-        let settings = [
-            ("MAX_ENI", "2"),
-            ("WARM_IP_TARGET", "1"),
-            ("IP_COOLDOWN_PERIOD", "900"),
-            ("DISABLE_NETWORK_RESOURCE_PROVISIONING", "true"),
-        ];
-        let mut setup = Setup::bare("m5.large", &settings)?;
-        let mut was = AwsNode::build(&setup.lab, &mut setup.node, Kind::SecondaryIps, [2, 2])?;
+        let (mut setup, mut was) = before_the_takeover()?;
         was.stop()?;
         setup.pods = std::mem::take(&mut was.pods);
         Ok(setup)
@@ -98,14 +106,7 @@ struct Handback(Mutex<BTreeMap<PathBuf, (AwsNode, BTreeSet<String>)>>);
 
 impl Scenario for Handback {
     fn setup(&self) -> io::Result<Setup> {
-        let settings = [
-            ("MAX_ENI", "2"),
-            ("WARM_IP_TARGET", "1"),
-            ("IP_COOLDOWN_PERIOD", "900"),
-            ("DISABLE_NETWORK_RESOURCE_PROVISIONING", "true"),
-        ];
-        let mut setup = Setup::bare("m5.large", &settings)?;
-        let mut was = AwsNode::build(&setup.lab, &mut setup.node, Kind::SecondaryIps, [2, 2])?;
+        let (mut setup, mut was) = before_the_takeover()?;
         let before = was.look(&setup.node)?;
         was.stop()?;
         setup.start()?;
@@ -165,26 +166,9 @@ impl Scenario for Handback {
 }
 
 fn a_takeover_survives_a_kill_at_every_effect() -> Outcome {
-    survive("takeover", &Takeover)
+    survive("takeover", &Takeover, WORKERS)
 }
 
 fn a_handback_survives_a_kill_at_every_effect() -> Outcome {
-    survive("handback", &Handback::default())
-}
-
-fn survive(name: &str, scenario: &impl Scenario) -> Outcome {
-    let report = campaign::run(scenario, WORKERS)?;
-    stdout::errln!(
-        "{name}: {} of {} boundaries survived (repeated: {:?})\n{}",
-        report.survived.len(),
-        report.listed.len(),
-        report.repeated,
-        report.table(),
-    );
-    assert!(report.failed.is_empty(), "{}", report.failed.join("\n\n"));
-    let (mut listed, mut survived) = (report.listed, report.survived);
-    listed.sort();
-    survived.sort();
-    assert_eq!(listed, survived, "100 % is required");
-    Ok(())
+    survive("handback", &Handback::default(), WORKERS)
 }
