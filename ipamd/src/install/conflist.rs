@@ -9,7 +9,6 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io::{self, Write},
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -21,6 +20,7 @@ use serde_json::{Map, Value, json};
 use super::chain::{self, Damage, Wanted};
 use crate::{
     config::{Network, PodSettings},
+    host::predecessor::Seen,
     pool::driver::Pool,
     runtime::clock,
     telemetry::metrics::Metrics,
@@ -32,8 +32,6 @@ pub const NAME: &str = "10-aws.conflist";
 pub const FORMER_NAME: &str = "10-hawser.conflist";
 /// The extension under which the AWS VPC CNI's file is kept: not one that a runtime loads.
 pub const OF_AWS_NODE: &str = "conflist.aws-node";
-/// Where the AWS VPC CNI's daemon listens.
-const AWS_NODE_SOCKET: &str = "/var/run/aws-node/ipamd.sock";
 /// How often the pool is checked until it can serve.
 const READY_PERIOD: Duration = Duration::from_millis(100);
 /// How often the file is checked afterwards.
@@ -83,7 +81,7 @@ impl Conflist {
         }
         Keeper {
             wanted: self.wanted(),
-            aws_node: AWS_NODE_SOCKET.into(),
+            aws_node_runs: || Seen::here().aws_node.is_some(),
             directory: self.directory,
             metrics: self.metrics,
             written: false,
@@ -145,8 +143,8 @@ impl Conflist {
 struct Keeper {
     directory: PathBuf,
     wanted: Wanted,
-    /// Its socket, while the AWS VPC CNI runs.
-    aws_node: PathBuf,
+    /// Whether the AWS VPC CNI runs. Its directory need not be mounted.
+    aws_node_runs: fn() -> bool,
     metrics: Arc<Metrics>,
     /// Whether this process has written the file.
     written: bool,
@@ -185,7 +183,7 @@ impl Keeper {
                 .repaired
                 .as_ref()
                 .is_some_and(|(before, at)| *before == found && now.since(*at) < PATIENCE);
-            if damage == Damage::OfAwsNode && UnixStream::connect(&self.aws_node).is_ok() {
+            if damage == Damage::OfAwsNode && (self.aws_node_runs)() {
                 self.report(
                     "the network configuration is the AWS VPC CNI's, which runs: it is left alone",
                 );

@@ -1,7 +1,5 @@
 //! The file on a disk: written, repaired, left alone, and taken over from others.
 
-use std::os::unix::net::UnixListener;
-
 use super::*;
 
 /// A directory for this test, which is deleted with the value.
@@ -32,7 +30,7 @@ impl Scratch {
         fs::create_dir_all(directory.join("net.d")).unwrap();
         fs::create_dir_all(directory.join("bin")).unwrap();
         let mut keeper = conflist.keeper();
-        keeper.aws_node = directory.join("aws-node.sock");
+        keeper.aws_node_runs = || false;
         Self {
             keeper,
             now: Mono::from_epoch(Duration::from_secs(1000)),
@@ -171,11 +169,11 @@ fn the_file_of_an_earlier_release_becomes_ours_with_its_neighbours() {
 fn the_file_of_a_running_aws_node_is_left_alone_and_of_one_that_is_gone_is_kept() {
     let mut scratch = Scratch::new("aws");
     scratch.put(NAME, AWS);
-    let aws_node = UnixListener::bind(&scratch.keeper.aws_node).unwrap();
+    scratch.keeper.aws_node_runs = || true;
     scratch.look();
     assert_eq!(scratch.text(), AWS);
     assert!(scratch.keeper.told.is_some(), "it is reported");
-    drop(aws_node);
+    scratch.keeper.aws_node_runs = || false;
     scratch.look();
     let list: Value = serde_json::from_str(&scratch.text()).unwrap();
     assert_eq!(list["plugins"].as_array().unwrap().len(), 1);
