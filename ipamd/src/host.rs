@@ -5,6 +5,7 @@
 
 pub mod conntrack;
 pub mod drift_repair;
+mod egress_cni;
 pub mod forwarding;
 pub mod hostnet;
 mod link_reaper;

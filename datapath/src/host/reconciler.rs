@@ -45,6 +45,8 @@ pub struct Reconciler {
     /// The ruleset that we wrote last, and the fingerprint that the kernel then had; `None` if it could not be read.
     left: Option<(Ruleset, Fingerprint)>,
     ports: Ports,
+    /// The pods' addresses of the other family that the AWS VPC CNI's egress plugin serves, as of the last look.
+    with_egress_cni: Option<BTreeSet<IpAddr>>,
 }
 
 /// The result of a repair.
@@ -104,6 +106,7 @@ impl Reconciler {
                 contested: BTreeSet::new(),
             },
             left: None,
+            with_egress_cni: None,
         };
         reconciler.remember_nftables();
         Ok(reconciler)

@@ -3,6 +3,8 @@
 //! They are recognised by names and comments that only this program uses. Whether it still needs them is the caller's
 //! decision.
 
+mod egress_cni;
+
 use std::collections::BTreeSet;
 
 use super::batch::Batch;
@@ -22,11 +24,13 @@ const OWN_TABLE: &str = "aws-cni";
 /// What the names of its chains begin with.
 const CHAINS: [&str; 2] = ["AWS-SNAT-CHAIN-", "AWS-CONNMARK-CHAIN-"];
 /// The comments of its rules in chains of others. Rules with a jump contain the name of their chain.
-const COMMENTS: [&str; 4] = [
+const COMMENTS: [&str; 5] = [
     "AWS, primary ENI",
     "AWS, outbound connections",
     "AWS, CONNMARK",
     "AWS SNAT CHAIN",
+    // Rejects connections to pods' addresses of the other family.
+    "Block Node Local Pod access via IPv",
 ];
 
 type Table = (u8, String);

@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     host::{
+        egress_cni,
         hostnet::{HostNet, claims_of},
         seam::HostNews,
     },
@@ -94,7 +95,10 @@ impl DriftRepair {
                     Some(told) => self.host.mark_dirty(told, DirtySet::default()).await,
                     None => return,
                 },
-                _ = round.tick() => DirtySet::all(),
+                _ = round.tick() => {
+                    egress_cni::release(&self.host).await;
+                    DirtySet::all()
+                }
             };
             tokio::time::sleep(SETTLE).await;
             while let Ok(told) = changes.try_recv() {

@@ -2,11 +2,17 @@
 //!
 //! Every step is done only if it is not done yet, so a process that dies here is continued by the next one.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
 use super::super::error::{During, HostError};
 use super::super::foreign::{ForeignPod, Predecessor, Scene};
 use super::super::{node, rules};
 use super::Reconciler;
-use crate::constants::{PROTOCOL, RULE_ENI_ADDRESS};
+use crate::constants::{EGRESS_V4, EGRESS_V6, PROTOCOL, RULE_ENI_ADDRESS};
+use crate::netlink::route::MAIN;
 use crate::netlink::rule::Rule;
 use crate::netlink::{Errno, Error, Family, Mac, Socket, route, rule};
 use crate::pod::{self, WiredPod};
@@ -75,6 +81,37 @@ impl Reconciler {
         removed.extend(traces.node.iter().map(|rule| format!("ip rule {rule}")));
         self.own_rules_of_enis(&scene.rules)?;
         Ok(removed)
+    }
+
+    /// Removes what the AWS VPC CNI's egress plugin made in nftables for pods that have ended since the last call, and returns
+    /// their addresses of the other family. A pod's route in main ends with the pod.
+    ///
+    /// # Errors
+    /// If the kernel cannot be queried or refuses. A repetition removes the rest.
+    pub fn release_egress_cni(&mut self) -> Result<Vec<IpAddr>, HostError> {
+        let what = "remove chains of pods that have ended";
+        let (family, within) = match self.desired.config.pods {
+            Family::V4 => (Family::V6, IpNet::from(EGRESS_V6)),
+            Family::V6 => (Family::V4, IpNet::from(EGRESS_V4)),
+        };
+        let routes = self.socket.routes(family, Some(MAIN)).during(what)?;
+        let of_pods = routes.iter().filter(|route| {
+            let whole = route.dst.prefix_len() == route.dst.max_prefix_len();
+            whole && route.protocol != PROTOCOL && within.contains(&route.dst.addr())
+        });
+        let alive: BTreeSet<IpAddr> = of_pods.map(|route| route.dst.addr()).collect();
+        let known = self.with_egress_cni.as_ref();
+        // The rules of a node can be many, so they are read only if a pod has ended.
+        if known.is_some_and(|known| known.is_subset(&alive)) {
+            self.with_egress_cni = Some(alive);
+            return Ok(Vec::new());
+        }
+        let released = node::nft(&self.socket)?
+            .remove_egress_cni(&alive)
+            .during(what)?;
+        self.with_egress_cni = Some(alive);
+        self.remember_nftables();
+        Ok(released)
     }
 
     /// The rule for an ENI's own address is the same in both programs, and the kernel has it only once: it becomes ours, so that

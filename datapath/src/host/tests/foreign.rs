@@ -1,5 +1,7 @@
 //! What other programs left or add, with their real commands.
 
+use std::net::IpAddr;
+
 use super::*;
 use crate::netlink::rule::Rule;
 
@@ -15,18 +17,28 @@ const CHAINS: &str = "iptables-nft -t nat -N AWS-SNAT-CHAIN-0; iptables-nft -t n
       --limit-iface-in -j CONNMARK --set-xmark 0x80/0x80; \
     iptables-nft -t mangle -A PREROUTING -i eni+ -m comment --comment 'AWS, primary ENI' -j CONNMARK --restore-mark \
       --nfmask 0x80 --ctmask 0x80; \
+    ip6tables-nft -I FORWARD -d fd00::ac:0/118 -m conntrack --ctstate NEW -m comment \
+      --comment 'Block Node Local Pod access via IPv6' -j REJECT; \
     nft 'table ip aws-cni { chain snat-mark { ip daddr 10.0.0.0/16 return; ct mark set ct mark or 0x80; }; \
       chain nat-prerouting { type nat hook prerouting priority -90; iifname \"eni*\" jump snat-mark; }; }'";
 /// Chains of kube-proxy and portmap, which stay.
 const OTHERS: &str = "iptables-nft -t nat -N KUBE-SERVICES; \
     iptables-nft -t nat -A PREROUTING -m comment --comment 'kubernetes service portals' -j KUBE-SERVICES; \
     iptables-nft -t mangle -A PREROUTING -i eth0 -j ACCEPT; iptables-nft -t nat -N CNI-HOSTPORT-DNAT; \
-    iptables-nft -t nat -A POSTROUTING -d 192.0.2.1 -j ACCEPT";
+    iptables-nft -t nat -A POSTROUTING -d 192.0.2.1 -j ACCEPT; ip6tables-nft -A FORWARD -d 2001:db8::1 -j ACCEPT";
 const RULES: &str = "ip rule add to 10.0.0.31 pref 512 lookup main; ip rule add from 10.0.0.31 pref 1536 lookup 3; \
     ip rule add fwmark 0x80/0x80 pref 1024 lookup main";
 
+/// What `egress-cni` makes for two pods, of which one has ended.
+const EGRESS: &str = "ip link add pod type veth peer name inside; ip link set pod up; ip -6 route add fd00::ac:5 dev pod; \
+    for n in 5 6; do c=CNI-E6-e0f4d3ba1b5c0d83fb0$n; ip6tables-nft -t nat -N $c; \
+      ip6tables-nft -t nat -A $c -d ff00::/8 -m comment --comment 'name: \"aws-cni\" id: \"c'$n'\"' -j ACCEPT; \
+      ip6tables-nft -t nat -A $c -m comment --comment 'name: \"aws-cni\" id: \"c'$n'\"' -j SNAT --to-source 2001:db8::1 \
+        --random-fully; \
+      ip6tables-nft -t nat -A POSTROUTING -s fd00::ac:$n -m comment --comment 'name: \"aws-cni\" id: \"c'$n'\"' -j $c; done";
+
 fn shown(lab: &Lab) -> Vec<String> {
-    lab.show("ip rule | grep -v 'proto 107'; nft list table ip nat; nft list table ip mangle; nft list tables | grep -v hawser")
+    lab.show("ip rule | grep -v 'proto 107'; nft list table ip nat; nft list table ip mangle; ip6tables-nft-save -t filter | grep FORWARD; nft list tables | grep -v hawser")
 }
 
 fn started(lab: &mut Lab) -> (Reconciler, Vec<Removed>) {
@@ -239,4 +251,26 @@ fn a_link_with_programs_is_told_from_one_without() {
         (socket.links_with_programs().unwrap(), with)
     });
     assert_eq!(told.0, [told.1].into());
+}
+
+#[test]
+fn chains_of_egress_cni_end_with_their_pods() {
+    let mut lab = Lab::new();
+    lab.on_host(|socket| prepare(socket, &config()).map(drop).unwrap());
+    let (mut reconciler, _) = started(&mut lab);
+    lab.show(EGRESS);
+    let release = |lab: &mut Lab, reconciler: &mut Reconciler| {
+        lab.on_host(|_| reconciler.release_egress_cni().unwrap())
+    };
+    let pod = |n| [IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0xac, n])];
+    let chains = |lab: &Lab| lab.show("ip6tables-nft-save -t nat | grep -o '^:CNI-E6[^ ]*'");
+    assert_eq!(release(&mut lab, &mut reconciler), pod(6));
+    assert_eq!(chains(&lab), [":CNI-E6-e0f4d3ba1b5c0d83fb05"]);
+    assert_eq!(release(&mut lab, &mut reconciler), Vec::<IpAddr>::new());
+    lab.show("ip link del pod");
+    assert_eq!(release(&mut lab, &mut reconciler), pod(5));
+    assert_eq!(
+        lab.show("ip6tables-nft-save -t nat | grep CNI || true"),
+        [""; 0]
+    );
 }

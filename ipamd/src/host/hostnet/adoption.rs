@@ -41,6 +41,14 @@ impl HostNet {
             .await
     }
 
+    /// Removes what the AWS VPC CNI's egress plugin made for pods that have ended, and returns their addresses.
+    ///
+    /// # Errors
+    /// [`WireError`]. A repetition removes the rest.
+    pub async fn release_egress_cni(&self) -> Result<Vec<std::net::IpAddr>, WireError> {
+        self.on(Reconciler::release_egress_cni).await
+    }
+
     async fn on<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Reconciler) -> Result<T, HostError> + Send + 'static,
