@@ -1,5 +1,5 @@
 //! The mark of a daemon that serves: a file that it renews, so that the plugin can tell a daemon that restarts from one
-//! that is gone.
+//! that is gone. Another mark tells that the node is being given back to the AWS VPC CNI, so no daemon will come.
 //!
 //! The runtime asks STATUS every few seconds, and a failure makes the node NotReady. An upgrade or a crash of the daemon
 //! takes seconds and an ADD waits for its end, so the node is well meanwhile.
@@ -18,6 +18,12 @@ const GRACE: Duration = Duration::from_secs(35);
 #[must_use]
 pub fn path(socket: &Path) -> PathBuf {
     socket.with_file_name("last-served")
+}
+
+/// The mark of a node that is being given back, beside `socket`.
+#[must_use]
+pub fn handed_back(socket: &Path) -> PathBuf {
+    socket.with_file_name("handed-back")
 }
 
 /// Renews the mark. Only the time of the file's change counts.

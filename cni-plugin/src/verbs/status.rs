@@ -10,6 +10,13 @@ use crate::input::conf::Conf;
 use crate::input::env::Verb;
 use crate::rpc::client::{ClientError, Daemon};
 
+/// `ipamd handback` has begun, and the AWS VPC CNI does not serve yet.
+#[derive(Debug, thiserror::Error)]
+#[error("this node is being given back to the AWS VPC CNI")]
+struct HandedBack;
+
+const HANDED_BACK: &str = "let aws-node run on this node; pods that run keep their network, and new ones start when it serves";
+
 pub fn run(conf: &Conf) -> Result<(), Failure> {
     // Settings that would make every ADD fail.
     conf.link()?;
@@ -20,6 +27,9 @@ pub fn run(conf: &Conf) -> Result<(), Failure> {
     };
     match daemon.call("Status", |_| StatusRequest {}) {
         Ok(StatusReply {}) => Ok(()),
+        Err(error) if is_away(&error) && presence::handed_back(&conf.socket).exists() => {
+            Err(Failure::new(code::NOT_AVAILABLE, &HandedBack, HANDED_BACK))
+        }
         // A daemon that restarts is back before an ADD gives up.
         Err(error) if is_away(&error) && presence::is_recent(&conf.socket) => Ok(()),
         // The specification has one code for all reasons.

@@ -6,6 +6,7 @@ use std::{io, sync::Arc, time::Duration};
 use datapath::host::HostMonitor;
 use ipnet::Ipv4Net;
 use planner::{EniClass, Family, InstanceType, Mono, Placement};
+use proto::error_chain::chain;
 
 use super::{DaemonError, serve_error};
 use crate::{
@@ -21,7 +22,10 @@ use crate::{
         recovery::{self, Agreed},
         takeover::{self, Takeover},
     },
-    state::store::{Contents, Store},
+    state::{
+        aws_node,
+        store::{Contents, Store},
+    },
     telemetry::{
         metrics::Metrics,
         recorder::Recorder,
@@ -63,7 +67,7 @@ impl Node {
         make_run_dir(&config)?;
         let (store, contents) = Store::open(&config.paths.state(), &boot)?;
         let running = predecessor::running(config.pool.family)?;
-        let forgotten = handback::forget(&config.paths.run_dir);
+        let forgotten = handback::forget(&config.paths);
         forgotten.map_err(|source| serve_error("the mark of a handback", source))?;
         let imds = Metadata::new(config.cloud.timeout);
         let me = identity(&imds, &store, contents.identity.clone()).await?;
@@ -143,6 +147,10 @@ async fn agree(
     host.keep(&agreed.pods).await;
     if let Some(adopted) = adopted {
         adopted.finish(store, host, &mut agreed).await?;
+    }
+    if let Err(error) = aws_node::guard(&config.takeover.directory) {
+        let error = chain(&error);
+        tracing::warn!(error, "an aws-node that is started by mistake would serve");
     }
     Ok(agreed)
 }

@@ -16,6 +16,7 @@ use std::{
 };
 
 use datapath::{host, netlink::Socket, pod};
+use proto::presence;
 
 use self::plan::{Obstacle, Plan};
 use super::{chain, conflist};
@@ -28,9 +29,6 @@ use crate::{
     },
 };
 
-/// In the run directory: pods have the rules of both programs.
-const MARK: &str = "handed-back";
-
 /// Why the node was not given back, or not completely. The command can be repeated at any time.
 #[derive(Debug, thiserror::Error)]
 pub enum HandbackError {
@@ -38,6 +36,11 @@ pub enum HandbackError {
     Running,
     #[error("{}\nuse --force to give back the other pods", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Obstacles(Vec<Obstacle>),
+    #[error(
+        "the AWS VPC CNI keeps its checkpoint in {}, which is not there: without a checkpoint, it would give the addresses of \
+         running pods to others. Mount the directory from the node, or create it if aws-node never ran there", .0.display()
+    )]
+    NoDirectory(PathBuf),
     #[error("cannot list the pods on the node")]
     Look(#[source] datapath::netlink::Error),
     #[error("cannot change the node's network")]
@@ -99,6 +102,12 @@ pub fn begin(
     if UnixStream::connect(paths.socket()).is_ok() {
         return Err(HandbackError::Running);
     }
+    // On a node where Hawser never ran, there is none.
+    fs::create_dir_all(&paths.run_dir).map_err(|source| HandbackError::File {
+        operation: "make",
+        path: paths.run_dir.clone(),
+        source,
+    })?;
     let (store, contents) = Store::open(&paths.state(), boot)?;
     let directory = takeover.directory.clone();
     let mut both = Both {
@@ -107,7 +116,8 @@ pub fn begin(
         _store: store,
         pods: None,
     };
-    let mark = paths.run_dir.join(MARK);
+    // Pods have the rules of both programs.
+    let mark = presence::handed_back(&paths.socket());
     if mark.exists() {
         return Ok(both);
     }
@@ -117,7 +127,12 @@ pub fn begin(
     }
     // First: without it, the AWS VPC CNI would give the pods' addresses to others. Without pods it needs none, and if this node
     // was given back before, it has one of its own.
-    if !plan.entries.is_empty() {
+    if plan.entries.is_empty() {
+        aws_node::unguard(&directory)?;
+    } else {
+        if !directory.is_dir() {
+            return Err(HandbackError::NoDirectory(directory));
+        }
         aws_node::write(&directory, 0, plan.entries)?;
     }
     host::restore_classic(&mut socket, &plan.pods)?;
@@ -137,8 +152,8 @@ pub fn begin(
 ///
 /// # Errors
 /// If the mark cannot be removed.
-pub fn forget(run_dir: &Path) -> io::Result<()> {
-    match fs::remove_file(run_dir.join(MARK)) {
+pub fn forget(paths: &Paths) -> io::Result<()> {
+    match fs::remove_file(presence::handed_back(&paths.socket())) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -156,7 +171,7 @@ impl Both {
         remove(&aside)?;
         // The state before the mark: a repetition in between finds the mark, and nothing else to do.
         remove(&self.paths.state())?;
-        remove(&self.paths.run_dir.join(MARK))
+        remove(&presence::handed_back(&self.paths.socket()))
     }
 }
 

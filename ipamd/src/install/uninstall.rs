@@ -11,9 +11,12 @@ use datapath::{
 
 use super::{chain, conflist, plugin};
 use crate::{
-    config::Paths,
+    config::{Paths, Takeover},
     host::names::is_link_of,
-    state::store::{Record, read_only::peek},
+    state::{
+        aws_node::{self, CheckpointError},
+        store::{Record, read_only::peek},
+    },
 };
 
 /// The most pods that an error names.
@@ -35,6 +38,8 @@ pub enum UninstallError {
     Network(#[from] host::HostError),
     #[error("cannot remove {}", path.display())]
     Remove { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Guard(#[from] CheckpointError),
     #[error("cannot remove the plugin")]
     Plugin(#[from] plugin::InstallError),
 }
@@ -43,7 +48,7 @@ pub enum UninstallError {
 ///
 /// # Errors
 /// [`UninstallError`]
-pub fn uninstall(paths: &Paths, force: bool) -> Result<(), UninstallError> {
+pub fn uninstall(paths: &Paths, takeover: &Takeover, force: bool) -> Result<(), UninstallError> {
     if UnixStream::connect(paths.socket()).is_ok() {
         return Err(UninstallError::Running);
     }
@@ -66,6 +71,7 @@ pub fn uninstall(paths: &Paths, force: bool) -> Result<(), UninstallError> {
         }
     }
     host::uninstall(&mut socket)?;
+    aws_node::unguard(&takeover.directory)?;
     remove_state(paths)?;
     Ok(plugin::remove(&paths.cni_bin_dir)?)
 }

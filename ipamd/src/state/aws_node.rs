@@ -1,7 +1,8 @@
 //! The checkpoint of the AWS VPC CNI: which sandbox has which address, as its daemon keeps it in a file for each network card.
 //!
 //! Owns the format, as version 1 (`vpc-cni-ipam/1`) of it has been since release 1.7, and where the files are. Reading loses
-//! nothing: what is read and written again means the same. Must not interpret the entries.
+//! nothing: what is read and written again means the same. While the node is Hawser's, a file in the checkpoint's place keeps the
+//! AWS VPC CNI from serving. Must not interpret the entries.
 
 use std::{
     fs::{self, File},
@@ -17,6 +18,9 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: &str = "vpc-cni-ipam/1";
 /// The network's name in entries that release 1.7 took over from the container runtime. Their interface is unknown too.
 pub const MIGRATED_NETWORK: &str = "_migrated-from-cri";
+/// The version of the file that Hawser puts in the place of a checkpoint. The AWS VPC CNI does not start with it, and logs it.
+/// Without any file, it would take the addresses of all pods for free.
+const GUARD: &str = "hawser: this node is Hawser's, use ipamd handback first";
 /// What a file is called that Hawser has taken over, after the name that it had.
 const ASIDE: &str = "taken-over";
 
@@ -172,7 +176,9 @@ pub fn read_all(directory: &Path) -> Result<Vec<(u16, Checkpoint)>, CheckpointEr
             path: path.clone(),
             source,
         })?;
-        found.push((card, parse(&text, &path)?));
+        if !is_guard(&text) {
+            found.push((card, parse(&text, &path)?));
+        }
     }
     Ok(found)
 }
@@ -218,24 +224,59 @@ pub fn write(
     card: u16,
     allocations: Vec<Allocation>,
 ) -> Result<(), CheckpointError> {
-    let path = path(directory, card);
+    put(&path(directory, card), VERSION, allocations)
+}
+
+fn put(path: &Path, version: &str, allocations: Vec<Allocation>) -> Result<(), CheckpointError> {
     let written = || -> io::Result<()> {
-        fs::create_dir_all(directory)?;
         let checkpoint = Checkpoint {
-            version: VERSION.to_owned(),
+            version: version.to_owned(),
             allocations,
         };
         let unfinished = path.with_extension("json.hawser");
         let mut file = File::create(&unfinished)?;
         file.write_all(serde_json::to_string(&checkpoint)?.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&unfinished, &path)
+        fs::rename(&unfinished, path)
     };
     written().map_err(|source| CheckpointError::File {
         operation: "write",
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })
+}
+
+/// Keeps an AWS VPC CNI that is started by mistake from serving. Does nothing if there is a checkpoint, or no directory.
+///
+/// # Errors
+/// [`CheckpointError::File`]
+pub fn guard(directory: &Path) -> Result<(), CheckpointError> {
+    let path = path(directory, 0);
+    if !directory.is_dir() || path.exists() {
+        return Ok(());
+    }
+    put(&path, GUARD, Vec::new())
+}
+
+/// Lets the AWS VPC CNI start again.
+///
+/// # Errors
+/// [`CheckpointError::File`]
+pub fn unguard(directory: &Path) -> Result<(), CheckpointError> {
+    let path = path(directory, 0);
+    if !fs::read_to_string(&path).is_ok_and(|text| is_guard(&text)) {
+        return Ok(());
+    }
+    fs::remove_file(&path).map_err(|source| CheckpointError::File {
+        operation: "remove",
+        path,
+        source,
+    })
+}
+
+fn is_guard(text: &str) -> bool {
+    let found: Option<Checkpoint> = serde_json::from_str(text).ok();
+    found.is_some_and(|found| found.version == GUARD)
 }
 
 /// Moves the files away, so that a returning AWS VPC CNI does not take them for the present state, and removes what a crash of
@@ -249,6 +290,9 @@ pub fn set_aside(directory: &Path) -> Result<(), CheckpointError> {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if card_of(&name).is_some() {
+                if fs::read_to_string(&path).is_ok_and(|text| is_guard(&text)) {
+                    continue;
+                }
                 fs::rename(&path, path.with_extension(format!("json.{ASIDE}")))?;
             } else if name.starts_with("ipam") && name.contains(".json.tmp") {
                 fs::remove_file(&path)?;

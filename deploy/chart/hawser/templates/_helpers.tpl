@@ -30,7 +30,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- /* Whether the pod needs the directory of the AWS VPC CNI. */ -}}
 {{- define "hawser.awsNode" -}}
-{{- if or .Values.takeover.enabled (eq .Values.mode "handback") }}true{{ end -}}
+{{- if or .Values.takeover.enabled (ne .Values.mode "run") }}true{{ end -}}
 {{- end -}}
 
 {{- /* The port in an ADDRESS:PORT setting. */ -}}

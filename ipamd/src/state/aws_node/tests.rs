@@ -106,3 +106,28 @@ fn every_card_has_its_file_and_all_are_set_aside() {
     assert_eq!(read_aside(&directory), entries);
     fs::remove_dir_all(directory).unwrap();
 }
+
+#[test]
+fn a_guard_stands_in_for_the_checkpoint_and_is_none() {
+    let directory = directory("guard");
+    guard(&directory.join("missing")).unwrap();
+    guard(&directory).unwrap();
+    assert_eq!(read_all(&directory).unwrap(), []);
+    set_aside(&directory).unwrap();
+    let file = path(&directory, 0);
+    let text = fs::read_to_string(&file).unwrap();
+    // The AWS VPC CNI refuses every version but its own.
+    assert!(matches!(
+        parse(&text, &file),
+        Err(CheckpointError::Version { .. })
+    ));
+    unguard(&directory).unwrap();
+    assert!(!file.exists());
+    // A checkpoint stays as it is.
+    let entries = read(ODDITIES).allocations;
+    write(&directory, 0, entries.clone()).unwrap();
+    guard(&directory).unwrap();
+    unguard(&directory).unwrap();
+    assert_eq!(read_all(&directory).unwrap()[0].1.allocations, entries);
+    fs::remove_dir_all(directory).unwrap();
+}

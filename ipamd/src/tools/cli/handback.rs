@@ -49,8 +49,13 @@ impl Handback {
         if self.dry_run {
             return look(&config);
         }
-        let done = self.give_back(&config).and_then(|()| {
-            let told = outln!("this node is given back to the AWS VPC CNI");
+        let done = self.give_back(&config).and_then(|pods| {
+            let told = match pods {
+                Some(0) => {
+                    outln!("Hawser has no pods on this node: there was nothing to give back")
+                }
+                _ => outln!("this node is given back to the AWS VPC CNI"),
+            };
             match self.wait {
                 true => told.and_then(|()| block_on(answer_probes(&config))?),
                 false => told,
@@ -63,11 +68,13 @@ impl Handback {
         }
     }
 
-    fn give_back(&self, config: &Config) -> Result<(), String> {
+    /// Returns how many pods there were; `None` if an earlier process gave them back.
+    fn give_back(&self, config: &Config) -> Result<Option<usize>, String> {
         let boot = boot_id().map_err(|error| format!("cannot read the boot id: {error}"))?;
         let begun = handback::begin(&config.paths, &config.takeover, &boot, self.force);
         let both = begun.map_err(|error| chain(&error))?;
-        if let Some(pods) = both.pods {
+        let pods = both.pods;
+        if let Some(pods) = pods.filter(|pods| *pods > 0) {
             errln!("ipamd: {pods} pods have the rules of both programs");
         }
         if self.wait {
@@ -76,7 +83,8 @@ impl Handback {
                 std::thread::sleep(PERIOD);
             }
         }
-        both.finish().map_err(|error| chain(&error))
+        both.finish().map_err(|error| chain(&error))?;
+        Ok(pods)
     }
 }
 

@@ -61,7 +61,7 @@ impl Uninstall {
         let mut told = String::new();
         let mut cleaned = false;
         loop {
-            match uninstall(&config.paths, self.force) {
+            match uninstall(&config.paths, &config.takeover, self.force) {
                 Err(error @ UninstallError::Pods { .. }) if self.wait => {
                     let text = error.to_string();
                     if text != told {
