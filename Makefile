@@ -21,7 +21,10 @@ CLUSTER_HASH := $(shell cat $(CLUSTER)/go.* $(CLUSTER)/*/*.go $(CLUSTER)/build.s
 export HAWSER_CLUSTER_PROGRAMS := $(HOME)/.cache/hawser/cluster/$(CLUSTER_HASH)
 export HAWSER_CONFORMANCE_PROGRAMS := $(HOME)/.cache/hawser/conformance/$(CLUSTER_HASH)
 
-.PHONY: help tools build plugin previous plugin-binary daemon-binary cluster-programs conformance-programs cluster cluster-test conformance manifest image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
+AWS_NODE := tests/aws-node
+export HAWSER_AWS_NODE_PROGRAMS := $(HOME)/.cache/hawser/aws-node/$(shell cat $(AWS_NODE)/go.* $(AWS_NODE)/build.sh | sha256sum | cut -c 1-12)
+
+.PHONY: help tools build plugin previous plugin-binary daemon-binary aws-node-programs cluster-programs conformance-programs cluster cluster-test conformance manifest image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +60,9 @@ build: plugin previous ## Build everything (the EC2 client takes minutes, once)
 cluster-programs: tools ## Build a real Kubernetes from the Go module proxy (once; ten minutes)
 	@sh $(CLUSTER)/build.sh $(HAWSER_CLUSTER_PROGRAMS)
 
+aws-node-programs: tools ## Build the AWS VPC CNI from the Go module proxy (once; four minutes)
+	@sh $(AWS_NODE)/build.sh $(HAWSER_AWS_NODE_PROGRAMS)
+
 conformance-programs: cluster-programs
 	@sh tests/tools.sh conformance
 	@sh $(CLUSTER)/build.sh $(HAWSER_CONFORMANCE_PROGRAMS) conformance
@@ -81,7 +87,7 @@ demo: build ## Run pods on two nodes of a simulated VPC; KEEP=1 keeps the nodes 
 
 # The test of a whole Kubernetes cluster needs minutes of two idle processors: it has a command of its own.
 CLUSTER_TEST := package(cluster) & test(a_real_kubernetes_runs_hawser)
-test: build cluster-programs ## Run every test but the one of cluster-test
+test: build cluster-programs aws-node-programs ## Run every test but the one of cluster-test
 	@echo "== testing"
 	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast -E 'not ($(CLUSTER_TEST))'
 

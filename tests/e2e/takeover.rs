@@ -8,8 +8,9 @@ mod flows;
 mod forth;
 mod kill;
 mod other_family;
+mod real;
 mod verbs;
 
 use crate::suite::suites;
 
-suites!(back, forth, kill, other_family, verbs);
+suites!(back, forth, kill, other_family, real, verbs);

@@ -9,12 +9,14 @@ use std::{
 };
 
 use lab::{
+    Lab,
     aws_node::{Kind, Restored},
-    node::{Pod, host_link},
+    node::{Node, Pod, host_link},
     traffic::ping::ping,
     wait::eventually,
 };
 use serde_json::{Value, json};
+use vpc_sim::SimConfig;
 
 use super::{flows::Flows, forth::Site};
 use crate::suite::{Outcome, trials};
@@ -29,10 +31,10 @@ trials!(
     what_no_record_knows_is_an_obstacle,
     a_running_daemon_gives_nothing_back,
     a_handback_that_was_begun_can_be_taken_back,
+    without_the_directory_of_the_aws_vpc_cni_nothing_is_given_back,
 );
 
 const LIMIT: Duration = Duration::from_secs(60);
-const TIMES: usize = 20;
 /// For each change of the owner and each pod: packets in flight when its link leaves ARP.
 const IN_FLIGHT: usize = 6;
 
@@ -49,32 +51,7 @@ impl Site {
         self.node.stop_daemon()?;
         let Self { lab, node, was, .. } = self;
         let endpoint = lab.sim.ec2_endpoint();
-        let state = node.state_file();
-        let (mark, pid) = (
-            state.with_file_name("handed-back"),
-            state.with_file_name("handback.pid"),
-        );
-        let script = format!("echo $$ > {}; exec \"$@\"", pid.display());
-        let node = &*node;
-        thread::scope(|scope| {
-            let command = scope.spawn(|| {
-                node.ask_under(
-                    &["sh", "-c", &script, "sh"],
-                    &endpoint,
-                    &["handback", "--wait"],
-                )
-            });
-            let began = eventually(LIMIT, || mark.exists() || command.is_finished());
-            let restored = was.start(lab, node);
-            let ended = eventually(LIMIT, || !mark.exists() || command.is_finished());
-            // It answers probes until then.
-            drop(node.shell(&format!("kill $(cat {})", pid.display())));
-            let output = command.join().expect("no command panics")?;
-            match began && ended && output.status.success() {
-                true => restored,
-                false => Err(io::Error::other(format!("{output:?}"))),
-            }
-        })
+        while_handing_back(node, &endpoint, false, || was.start(lab, node))
     }
 
     fn expect_kept(&self, restored: &Restored, pods: &[&Pod]) {
@@ -87,11 +64,42 @@ impl Site {
     }
 }
 
-fn a_node_goes_forth_and_back_twenty_times_under_traffic() -> Outcome {
-    let mut site = Site::build(Kind::SecondaryIps, [2, 2])?;
+/// Runs `start` as soon as the waiting command has given every pod what the AWS VPC CNI needs, and waits for its end.
+pub fn while_handing_back<T>(
+    node: &Node,
+    endpoint: &str,
+    force: bool,
+    start: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let mark = proto::presence::handed_back(&node.socket());
+    let pid = node.state_file().with_file_name("handback.pid");
+    let script = format!("echo $$ > {}; exec \"$@\"", pid.display());
+    let arguments = ["handback", "--wait", "--force"];
+    let arguments = &arguments[..if force { 3 } else { 2 }];
+    thread::scope(|scope| {
+        let command =
+            scope.spawn(|| node.ask_under(&["sh", "-c", &script, "sh"], endpoint, arguments));
+        let began = eventually(LIMIT, || mark.exists() || command.is_finished());
+        let started = start();
+        let ended = eventually(LIMIT, || !mark.exists() || command.is_finished());
+        // It answers probes until then.
+        drop(node.shell(&format!("kill $(cat {})", pid.display())));
+        let output = command.join().expect("no command panics")?;
+        // The signal may come before the command listens for it: what it has written counts, and not its status.
+        let done = String::from_utf8_lossy(&output.stdout).contains("this node is given back");
+        match began && ended && done {
+            true => started,
+            false => Err(io::Error::other(format!("{output:?}"))),
+        }
+    })
+}
+
+/// Forth and back again this often, while packets flow. The node looks afterwards as it did before.
+fn forth_and_back(kind: Kind, pods: [usize; 2], times: usize) -> Outcome {
+    let mut site = Site::build(kind, pods)?;
     let flows = Flows::start(&site.lab, &site.node, &site.was.pods, &site.far)?;
     let before = site.was.look(&site.node)?;
-    for time in 1..=TIMES {
+    for time in 1..=times {
         site.take_over()?;
         site.is_ours()?;
         let restored = site.give_back()?;
@@ -101,12 +109,16 @@ fn a_node_goes_forth_and_back_twenty_times_under_traffic() -> Outcome {
     let ended = flows
         .finish()
         .map_err(|e| io::Error::other(format!("{e}\n{}", site.node.log())))?;
-    let lost = ended.tell(&format!("{TIMES} times"));
+    let lost = ended.tell(&format!("{kind:?} {times} times"));
     assert!(
-        lost <= 2 * TIMES * IN_FLIGHT,
-        "{lost} packets were lost in {TIMES} times"
+        lost <= 2 * times * IN_FLIGHT,
+        "{lost} packets were lost in {times} times"
     );
     Ok(())
+}
+
+fn a_node_goes_forth_and_back_twenty_times_under_traffic() -> Outcome {
+    forth_and_back(Kind::SecondaryIps, [2, 2], 20)
 }
 
 /// The node is as the AWS VPC CNI had left it.
@@ -121,31 +133,16 @@ fn same(site: &Site, before: &BTreeSet<String>, time: usize) -> Outcome {
     Ok(())
 }
 
-fn once(kind: Kind, pods: [usize; 2]) -> Outcome {
-    let mut site = Site::build(kind, pods)?;
-    let before = site.was.look(&site.node)?;
-    site.take_over()?;
-    site.is_ours()?;
-    let restored = site.give_back()?;
-    site.expect_kept(&restored, &site.was.pods.iter().collect::<Vec<_>>());
-    same(&site, &before, 1)?;
-    for pod in &site.was.pods {
-        assert!(ping(&pod.netns, None, site.far.address(), LIMIT)?.is_some());
-        assert!(ping(&site.far.netns, None, pod.address(), LIMIT)?.is_some());
-    }
-    Ok(())
-}
-
 fn a_node_with_prefixes_is_given_back() -> Outcome {
-    once(Kind::Prefixes, [3, 2])
+    forth_and_back(Kind::Prefixes, [3, 2], 2)
 }
 
 fn a_node_without_translation_is_given_back() -> Outcome {
-    once(Kind::ExternalSnat, [2, 2])
+    forth_and_back(Kind::ExternalSnat, [2, 2], 2)
 }
 
 fn a_node_of_ipv6_is_given_back() -> Outcome {
-    once(Kind::Ipv6, [3, 0])
+    forth_and_back(Kind::Ipv6, [3, 0], 2)
 }
 
 fn pods_that_hawser_started_are_given_back() -> Outcome {
@@ -279,6 +276,44 @@ fn a_handback_that_was_begun_can_be_taken_back() -> Outcome {
     for pod in &site.was.pods {
         assert!(ping(&pod.netns, None, site.far.address(), LIMIT)?.is_some());
     }
+    let status = site.node.invocation("STATUS", "", None);
+    let status = status.conf("cniVersion", json!("1.1.0"));
+    let status = status.run(site.node.netns())?;
+    assert_eq!(status.error_code(), Some(50), "{status:?}");
+    assert!(
+        status.error_text().contains("is being given back"),
+        "{status:?}"
+    );
     site.take_over()?;
     site.is_ours()
+}
+
+fn without_the_directory_of_the_aws_vpc_cni_nothing_is_given_back() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let directory = lab.dir().join("aws-node");
+    let mut node = lab.bare_node("t3.small", &[])?;
+    node.set("HAWSER_AWS_NODE_DIR", &directory.display().to_string());
+    let endpoint = lab.sim.ec2_endpoint();
+    let give_back = |node: &Node| -> io::Result<(bool, String)> {
+        let output = node.ask(&endpoint, &["handback"])?;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        Ok((output.status.success(), text))
+    };
+    let (success, said) = give_back(&node)?;
+    assert!(success && said.contains("nothing to give back"), "{said}");
+    node.start_daemon(&endpoint)?;
+    let pod = node.add_pod("pod")?;
+    node.stop_daemon()?;
+    let before = node.shell("ip rule; ip route show table all")?;
+    let (success, said) = give_back(&node)?;
+    let why = format!("{}, which is not there", directory.display());
+    assert!(!success && said.contains(&why), "{said}");
+    assert_eq!(node.shell("ip rule; ip route show table all")?, before);
+    fs::create_dir(&directory)?;
+    let (success, said) = give_back(&node)?;
+    assert!(success, "{said}");
+    let written = fs::read_to_string(directory.join("ipam.json"))?;
+    assert!(written.contains(&pod.address().to_string()), "{written}");
+    Ok(())
 }

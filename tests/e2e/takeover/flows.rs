@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +22,7 @@ use lab::{
         tcp_probe::{Listener, TcpConnection},
     },
 };
-use vpc_sim::fabric::INTERNET_ADDRESS;
+use vpc_sim::fabric::{INTERNET_ADDRESS, INTERNET_ADDRESS_V6};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const PORT: u16 = 80;
@@ -39,7 +39,7 @@ const PORTS: &str = "for c in KUBE-NODEPORTS CNI-HOSTPORT-DNAT; do \
     iptables-nft -t nat -A CNI-HOSTPORT-DNAT -p tcp --dport 18080 -j DNAT --to-destination LAST:80";
 
 /// A namespace that can connect and listen, with its address.
-type End<'a> = (&'a Netns, Ipv4Addr);
+type End<'a> = (&'a Netns, IpAddr);
 
 /// See the module. `pods` are on the node that changes hands, `far` is on another one.
 pub struct Flows {
@@ -64,8 +64,17 @@ impl Flows {
         let (Some(first), Some(last)) = (pods.first(), pods.last()) else {
             return Err(io::Error::other("no pods"));
         };
-        let host: End<'_> = (node.netns(), node.instance.address);
-        let outside: End<'_> = (lab.sim.internet(), INTERNET_ADDRESS);
+        let six = first.address().is_ipv6();
+        let own = match node.instance.ipv6 {
+            Some(own) if six => IpAddr::from(own),
+            _ => IpAddr::from(node.instance.address),
+        };
+        let internet = match six {
+            true => IpAddr::from(INTERNET_ADDRESS_V6),
+            false => IpAddr::from(INTERNET_ADDRESS),
+        };
+        let host: End<'_> = (node.netns(), own);
+        let outside: End<'_> = (lab.sim.internet(), internet);
         let (first_end, last_end, far_end) = (end(first), end(last), end(far));
         let mut listeners = Vec::new();
         for (name, (netns, address)) in [
@@ -77,11 +86,14 @@ impl Flows {
             let at = SocketAddr::from((address, PORT));
             listeners.push(Listener::start(netns, at, name)?);
         }
-        node.shell(
-            &PORTS
-                .replace("FIRST", &first_end.1.to_string())
-                .replace("LAST", &last_end.1.to_string()),
-        )?;
+        let tool = if six { "ip6tables-nft" } else { "iptables-nft" };
+        let at = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        };
+        let ports = PORTS.replace("iptables-nft", tool);
+        let ports = ports.replace("FIRST", &at(first_end.1));
+        node.shell(&ports.replace("LAST", &at(last_end.1)))?;
         let pairs = [
             ("pod to pod", first_end, last_end),
             ("node to pod", host, last_end),
@@ -91,7 +103,7 @@ impl Flows {
             ("in by the last pod's ENI", far_end, last_end),
         ];
         for (name, from, to) in &pairs {
-            let answer = ping(from.0, Some(from.1.into()), IpAddr::from(to.1), LIMIT)?;
+            let answer = ping(from.0, Some(from.1), to.1, LIMIT)?;
             answer.ok_or_else(|| io::Error::other(format!("{name}: no way\n{}", node.log())))?;
         }
         let calls = [
@@ -162,7 +174,7 @@ impl Ended {
 }
 
 fn end(pod: &Pod) -> End<'_> {
-    (&pod.netns, pod.ipv4())
+    (&pod.netns, pod.address())
 }
 
 fn keep_talking(

@@ -1,6 +1,6 @@
 //! A node of the AWS VPC CNI becomes Hawser's.
 
-use std::{collections::BTreeMap, io, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, fs, io, net::IpAddr, time::Duration};
 
 use datapath::constants::PODS_TABLE;
 use lab::{
@@ -19,7 +19,7 @@ trials!(
     a_node_with_secondary_addresses_is_taken_over_under_traffic,
     a_node_with_prefixes_is_taken_over_under_traffic,
     a_node_without_translation_is_taken_over_under_traffic,
-    a_node_of_ipv6_is_taken_over,
+    a_node_of_ipv6_is_taken_over_under_traffic,
     a_running_aws_node_is_not_taken_over,
     what_contradicts_is_refused_and_nothing_is_changed,
     pods_without_a_record_and_records_without_a_pod_are_told_apart,
@@ -112,7 +112,9 @@ impl Site {
             })
             .collect();
         assert!(left.is_empty(), "{left:#?}");
-        assert!(!self.was.directory.join("ipam.json").exists());
+        // An aws-node that is started by mistake ends with this.
+        let guard = fs::read_to_string(self.was.directory.join("ipam.json"))?;
+        assert!(guard.contains("this node is Hawser's"), "{guard}");
         for pod in &self.was.pods {
             let (address, link) = (pod.address(), host_link(pod));
             let ip = if address.is_ipv4() { "ip" } else { "ip -6" };
@@ -142,8 +144,8 @@ impl Site {
     }
 }
 
-fn under_traffic(kind: Kind) -> Outcome {
-    let mut site = Site::build(kind, [3, 3])?;
+fn under_traffic(kind: Kind, pods: [usize; 2]) -> Outcome {
+    let mut site = Site::build(kind, pods)?;
     let flows = Flows::start(&site.lab, &site.node, &site.was.pods, &site.far)?;
     std::thread::sleep(Duration::from_millis(500));
     site.take_over()?;
@@ -168,34 +170,19 @@ fn under_traffic(kind: Kind) -> Outcome {
 }
 
 fn a_node_with_secondary_addresses_is_taken_over_under_traffic() -> Outcome {
-    under_traffic(Kind::SecondaryIps)
+    under_traffic(Kind::SecondaryIps, [3, 3])
 }
 
 fn a_node_with_prefixes_is_taken_over_under_traffic() -> Outcome {
-    under_traffic(Kind::Prefixes)
+    under_traffic(Kind::Prefixes, [3, 3])
 }
 
 fn a_node_without_translation_is_taken_over_under_traffic() -> Outcome {
-    under_traffic(Kind::ExternalSnat)
+    under_traffic(Kind::ExternalSnat, [3, 3])
 }
 
-fn a_node_of_ipv6_is_taken_over() -> Outcome {
-    let mut site = Site::build(Kind::Ipv6, [3, 0])?;
-    let reach = |site: &Site| -> io::Result<bool> {
-        for pod in &site.was.pods {
-            let out = ping(&pod.netns, None, site.far.address(), LIMIT)?;
-            let back = ping(&site.far.netns, None, pod.address(), LIMIT)?;
-            if out.is_none() || back.is_none() {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    };
-    assert!(reach(&site)?, "before");
-    site.take_over()?;
-    assert!(reach(&site)?, "{}", site.node.log());
-    site.is_ours()?;
-    site.delete_all()
+fn a_node_of_ipv6_is_taken_over_under_traffic() -> Outcome {
+    under_traffic(Kind::Ipv6, [3, 0])
 }
 
 fn a_running_aws_node_is_not_taken_over() -> Outcome {

@@ -31,4 +31,4 @@ mod vpc;
 pub mod wait;
 pub mod wire;
 
-pub use vpc::{Lab, aws_node, subnets};
+pub use vpc::{Lab, aws_node, aws_vpc_cni, subnets};

@@ -3,6 +3,7 @@
 //! [`subnets`] has what nodes need whose pods are in other subnets, [`aws_node`] builds nodes of the AWS VPC CNI. May use `node`. Must not know tests.
 
 pub mod aws_node;
+pub mod aws_vpc_cni;
 pub mod subnets;
 
 use std::{

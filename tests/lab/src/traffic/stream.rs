@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -57,9 +57,10 @@ impl Stream {
     #[expect(clippy::disallowed_methods, reason = "the lab measures real time")]
     pub fn start(
         name: &str,
-        (from, source): (&Netns, Ipv4Addr),
-        (to, target): (&Netns, Ipv4Addr),
+        (from, source): (&Netns, impl Into<IpAddr>),
+        (to, target): (&Netns, impl Into<IpAddr>),
     ) -> io::Result<Self> {
+        let (source, target): (IpAddr, IpAddr) = (source.into(), target.into());
         let receiver = to.run(|| UdpSocket::bind((target, 0)))??;
         setsockopt(&receiver, RcvBufForce, &BUFFER)?;
         receiver.set_read_timeout(Some(Duration::from_millis(100)))?;
