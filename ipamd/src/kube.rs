@@ -7,20 +7,19 @@
 //! May use `runtime`, `config` and `pool`. Must not know requests, ENIs or the kernel.
 
 mod conditions;
+mod connection;
 mod eni_config;
 mod node;
 mod place;
 mod report;
 
+pub use connection::{NotFollowed, client};
 pub use report::report;
-
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::{
     Api, Client,
     api::ApiResource,
-    config::InferConfigError,
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
@@ -34,32 +33,12 @@ use crate::{
     config::{EniConfigKeys, Kubernetes},
     pool::driver::Pool,
 };
+use connection::{open, told};
 use eni_config::Follower;
 use node::OwnNode;
 use place::Readings;
 
 pub use node::NodeState;
-
-/// The maximum silence on a connection. The library renews a watch sooner (290 s), so only an unanswered list or a
-/// vanished peer reaches this limit.
-const SILENCE: Duration = Duration::from_secs(300);
-
-/// Why the Node is not watched. All of these are valid ways to run, not faults.
-#[derive(Debug, thiserror::Error)]
-pub enum NotFollowed {
-    #[error("MY_NODE_NAME is not set")]
-    NoName,
-    #[error("no cluster is configured")]
-    NoCluster(#[source] Box<InferConfigError>),
-    #[error("CLUSTER_ENDPOINT={endpoint} is not a URL")]
-    Endpoint { endpoint: String },
-    #[error("no client can be created for {url}")]
-    Client {
-        url: String,
-        #[source]
-        source: Box<kube::Error>,
-    },
-}
 
 /// How the node's ENIs get their class in custom networking.
 #[derive(Clone, Debug)]
@@ -90,11 +69,11 @@ pub async fn class_of_node(
 ) -> Result<Result<EniClass, NoClass>, String> {
     let (client, node) = open(settings).await.map_err(|error| chain(&error))?;
     let nodes: Api<OwnNode> = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
-    let own = nodes.get(&node).await.map_err(|error| chain(&error))?;
+    let own = nodes.get(&node).await.map_err(|error| told(&error))?;
     let name = eni_config::name_of(&own.metadata, &keys);
     let reading = place::read(client, &name)
         .await
-        .map_err(|error| chain(&error))?;
+        .map_err(|error| told(&error))?;
     let unread = NoClass {
         why: String::new(),
         remedy: String::new(),
@@ -199,37 +178,6 @@ impl Configs {
     }
 }
 
-/// The cluster of a kubeconfig or of the pod's own service account.
-async fn open(settings: Kubernetes) -> Result<(Client, String), NotFollowed> {
-    let node = settings.node.ok_or(NotFollowed::NoName)?;
-    let mut config = kube::Config::infer()
-        .await
-        .map_err(|e| NotFollowed::NoCluster(Box::new(e)))?;
-    // The Service's address works only when kube-proxy runs, which may itself wait for the pod network (upstream
-    // v1.12.1).
-    if let Some(endpoint) = settings.endpoint {
-        config.cluster_url = endpoint
-            .parse()
-            .map_err(|_invalid| NotFollowed::Endpoint { endpoint })?;
-    }
-    Ok((client(config)?, node))
-}
-
-/// A client with a time limit for a silent peer.
-///
-/// # Errors
-/// [`NotFollowed::Client`] if the configuration's certificates or credentials are invalid.
-pub fn client(mut config: kube::Config) -> Result<Client, NotFollowed> {
-    config.read_timeout = Some(SILENCE);
-    // Otherwise the idle time of a pooled connection would count as silence of the peer.
-    config.reset_reader_on_write = true;
-    let url = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|source| NotFollowed::Client {
-        url,
-        source: Box::new(source),
-    })
-}
-
 /// What matters of `node`, whenever that changes; until the first answer, it accepts pods. With `keys`, the name of its
 /// ENIConfig matters too. The stream reconnects, lists again after a gap and backs off with jitter (0.8 to 30 s), and never
 /// ends.
@@ -306,7 +254,7 @@ impl Word {
             return;
         }
         if !std::mem::replace(&mut self.away, true) {
-            let error = chain(error);
+            let error = told(error);
             tracing::warn!(
                 error,
                 schedulable = self.state.schedulable,

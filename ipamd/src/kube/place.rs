@@ -10,10 +10,12 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use proto::error_chain::chain;
 use tokio_stream::{Stream, StreamExt};
 
-use super::eni_config::{GROUP, KIND, Reading, VERSION};
+use super::{
+    connection::told,
+    eni_config::{GROUP, KIND, Reading, VERSION},
+};
 
 /// The resource.
 fn resource() -> ApiResource {
@@ -65,7 +67,7 @@ fn reading(
         Ok(Event::Delete(_)) => Some(Reading::Missing),
         // 410 Gone: the library lists again.
         Err(watcher::Error::WatchError(status)) if status.code == 410 => None,
-        Err(error) => Some(Reading::Unreadable(chain(&error))),
+        Err(error) => Some(Reading::Unreadable(told(&error))),
     }
 }
 

@@ -11,14 +11,13 @@ use kube::{
     Api,
     api::{ApiResource, Patch, PatchParams, PostParams},
 };
-use proto::error_chain::chain;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use super::{
     conditions::{self, Condition},
+    connection::{open, told},
     node::OwnNode,
-    open,
 };
 use crate::{config::Kubernetes, pool::driver::Pool, runtime::clock};
 
@@ -155,7 +154,7 @@ impl Reporter {
         let before = std::mem::replace(&mut self.failed, failed);
         match error {
             Some(error) if !before => {
-                let error = chain(&error);
+                let error = told(&error);
                 tracing::warn!(
                     error,
                     "the Node could not be written; the next change tries again"

@@ -118,6 +118,16 @@ fn an_outage_is_logged_once_and_a_watch_gap_is_not_an_outage() {
 }
 
 #[test]
+fn an_answer_of_the_api_server_is_told_in_one_line() {
+    let status = Status {
+        code: 401,
+        ..Status::failure("no such token", "Unauthorized")
+    };
+    let refused = watcher::Error::WatchStartFailed(kube::Error::Api(Box::new(status)));
+    assert_eq!(told(&refused), "the API server answers 401: no such token");
+}
+
+#[test]
 fn the_name_of_the_eni_config_outlives_the_api_server() {
     let mut word = Word::new(Some(EniConfigKeys::default()));
     let named = |name: Option<&str>| {

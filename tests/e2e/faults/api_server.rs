@@ -1,14 +1,16 @@
-//! A node in a cluster: the effect of its Node object, and pods while the API server is unavailable.
+//! A node in a cluster: the effect of its Node object, pods while the API server is unavailable, and new credentials.
 
-use std::{net::TcpListener, time::Duration};
+use std::{fs, net::TcpListener, path::Path, time::Duration};
 
+use cluster::pki::Pki;
 use lab::{
     Lab,
-    fakes::api_server::ApiServer,
+    fakes::api_server::{ApiServer, Identity},
     node::{Node, count},
     traffic::ping::ping,
     wait::eventually,
 };
+use serde_json::json;
 use vpc_sim::SimConfig;
 
 use crate::suite::{Outcome, trials};
@@ -16,23 +18,32 @@ use crate::suite::{Outcome, trials};
 trials!(
     a_cordoned_node_buys_no_addresses_and_a_released_one_does,
     fault_40_pods_come_and_go_while_the_api_server_is_away,
+    fault_40_new_certificates_are_read_without_a_restart,
+    fault_40_a_new_token_is_read_without_a_restart,
     without_a_cluster_the_daemon_logs_it_once,
 );
 
 const PATIENCE: Duration = Duration::from_secs(40);
 const WARM: usize = 3;
 
-/// A node with an API server in its namespace; both run and the pool is warm.
-fn in_cluster(lab: &Lab) -> Result<(Node, ApiServer), Box<dyn std::error::Error>> {
-    let path = lab.dir().join("kubeconfig");
-    let kubeconfig = path.display().to_string();
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// A node without a daemon, which will use this kubeconfig file.
+fn bare_node(lab: &Lab, kubeconfig: &Path) -> Fallible<Node> {
+    let kubeconfig = kubeconfig.display().to_string();
     let settings = [
         ("MY_NODE_NAME", "lab-node"),
         ("KUBECONFIG", kubeconfig.as_str()),
         ("WARM_IP_TARGET", "3"),
         ("IP_COOLDOWN_PERIOD", "0"),
     ];
-    let mut node = lab.bare_node("m5.large", &settings)?;
+    Ok(lab.bare_node("m5.large", &settings)?)
+}
+
+/// A node with an API server in its namespace; both run and the pool is warm.
+fn in_cluster(lab: &Lab) -> Fallible<(Node, ApiServer)> {
+    let path = lab.dir().join("kubeconfig");
+    let mut node = bare_node(lab, &path)?;
     let server = serve(&node, "127.0.0.1:0")?;
     server.kubeconfig(&path)?;
     node.start_daemon(&lab.sim.ec2_endpoint())?;
@@ -40,9 +51,28 @@ fn in_cluster(lab: &Lab) -> Result<(Node, ApiServer), Box<dyn std::error::Error>
     Ok((node, server))
 }
 
-fn serve(node: &Node, address: &str) -> Result<ApiServer, Box<dyn std::error::Error>> {
+fn serve(node: &Node, address: &str) -> Fallible<ApiServer> {
     let listener = node.netns().run(|| TcpListener::bind(address))??;
     Ok(ApiServer::start(listener, "lab-node")?)
+}
+
+/// The same with a certificate of this authority, for clients with one.
+fn serve_secured(node: &Node, address: &str, pki: &Pki) -> Fallible<ApiServer> {
+    pki.sign("server", "/CN=server", "IP:127.0.0.1")?;
+    let identity = Identity {
+        certificate: &pki.path("server.crt"),
+        key: &pki.path("server.key"),
+        authority: &pki.path("ca.crt"),
+    };
+    let listener = node.netns().run(|| TcpListener::bind(address))??;
+    Ok(ApiServer::start_secured(listener, "lab-node", &identity)?)
+}
+
+/// Writes a kubeconfig file with a certificate of this authority.
+fn let_in(pki: &Pki, server: &ApiServer, kubeconfig: &Path) -> Outcome {
+    pki.sign("daemon", "/CN=daemon", "")?;
+    pki.kubeconfig("daemon", &format!("https://{}", server.address), kubeconfig)?;
+    Ok(())
 }
 
 fn warm(node: &Node) -> bool {
@@ -118,6 +148,56 @@ fn fault_40_pods_come_and_go_while_the_api_server_is_away() -> Outcome {
     let server = serve(&node, &address)?;
     server.cordon(true);
     assert!(told(&node, false, 2), "{}", node.log());
+    Ok(())
+}
+
+/// The authority is another one too. The new files come after the new server, as they do where a program distributes them.
+fn fault_40_new_certificates_are_read_without_a_restart() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let kubeconfig = lab.dir().join("kubeconfig");
+    let mut node = bare_node(&lab, &kubeconfig)?;
+    let old = Pki::create(&lab.dir().join("old"))?;
+    let server = serve_secured(&node, "127.0.0.1:0", &old)?;
+    let_in(&old, &server, &kubeconfig)?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    server.cordon(true);
+    assert!(told(&node, false, 1), "{}", node.log());
+    let address = server.address.to_string();
+    drop(server);
+    let new = Pki::create(&lab.dir().join("new"))?;
+    let server = serve_secured(&node, &address, &new)?;
+    // Uncordoned in the meantime: the versions continue from the previous server's.
+    server.cordon(true);
+    server.cordon(false);
+    let refused = || server.refused() > 0;
+    assert!(eventually(PATIENCE, refused), "{}", node.log());
+    let_in(&new, &server, &kubeconfig)?;
+    assert!(told(&node, true, 1), "{}", node.log());
+    Ok(())
+}
+
+fn fault_40_a_new_token_is_read_without_a_restart() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let kubeconfig = lab.dir().join("kubeconfig");
+    let token = lab.dir().join("token");
+    let mut node = bare_node(&lab, &kubeconfig)?;
+    let server = serve(&node, "127.0.0.1:0")?;
+    server.require_token("first");
+    fs::write(&token, "first")?;
+    server.kubeconfig_of(&json!({ "tokenFile": token }), &kubeconfig)?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    server.cordon(true);
+    assert!(told(&node, false, 1), "{}", node.log());
+    server.require_token("second");
+    server.cut();
+    assert!(
+        eventually(PATIENCE, || server.refused() > 0),
+        "{}",
+        node.log()
+    );
+    fs::write(&token, "second")?;
+    server.cordon(false);
+    assert!(told(&node, true, 1), "{}", node.log());
     Ok(())
 }
 

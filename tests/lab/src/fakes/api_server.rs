@@ -1,8 +1,12 @@
 //! An API server with one Node and its ENIConfigs: lists and watches of them, and the faults that real servers cause for
 //! watchers.
 //!
-//! It serves plain HTTP at an address that the caller has bound, so that it can run in a node's namespace, and checks
-//! no credentials. It takes events and keeps them.
+//! It serves plain HTTP, or HTTPS with certificates on both sides, at an address that the caller has bound, so that it can
+//! run in a node's namespace. It checks the token of a request if the test sets one. It takes events and keeps them.
+
+mod tls;
+
+pub use tls::Identity;
 
 use std::{
     collections::BTreeMap,
@@ -16,15 +20,19 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::{Path as UrlPath, Query, State},
-    http::StatusCode,
+    extract::{Path as UrlPath, Query, Request, State},
+    http::{StatusCode, header::AUTHORIZATION},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use ipamd::runtime::supervise::Detached;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
+
+use tls::Secured;
 
 /// See the module. Dropping it closes the port and all connections.
 #[derive(Debug)]
@@ -42,6 +50,8 @@ struct World {
     configs: BTreeMap<String, (u64, Option<Value>)>,
     /// The events that clients have created.
     events: Vec<Value>,
+    /// The bearer token of every request. `None` if it is not checked.
+    token: Option<String>,
     /// The resource version; every change increments it.
     version: u64,
     /// Watches that would start before this version are answered with 410.
@@ -50,6 +60,7 @@ struct World {
     era: u64,
     lists: u32,
     watches: u32,
+    refused: u32,
 }
 
 impl ApiServer {
@@ -58,37 +69,66 @@ impl ApiServer {
     /// # Errors
     /// If the server's thread or runtime cannot be created.
     pub fn start(listener: TcpListener, name: &str) -> io::Result<Self> {
+        Self::serve(listener, name, None)
+    }
+
+    /// The same over HTTPS.
+    ///
+    /// # Errors
+    /// As [`ApiServer::start`], or if a file of `identity` cannot be used.
+    pub fn start_secured(
+        listener: TcpListener,
+        name: &str,
+        identity: &Identity,
+    ) -> io::Result<Self> {
+        Self::serve(listener, name, Some(identity.acceptor()?))
+    }
+
+    fn serve(listener: TcpListener, name: &str, acceptor: Option<TlsAcceptor>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let world = Arc::new(watch::Sender::new(World {
             node: json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name }, "spec": {} }),
             configs: BTreeMap::new(),
             events: Vec::new(),
+            token: None,
             version: 7,
             horizon: 0,
             era: 0,
             lists: 0,
             watches: 0,
+            refused: 0,
         }));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let (stop, stopped) = oneshot::channel();
-        let router = Router::new()
-            .route("/api/v1/nodes", get(nodes))
-            .route("/api/v1/nodes/{name}", get(node))
-            .route("/api/v1/namespaces/default/events", post(event_created))
-            .route(&format!("{CONFIGS}/eniconfigs"), get(configs))
-            .route(&format!("{CONFIGS}/eniconfigs/{{name}}"), get(config))
-            .with_state(Arc::clone(&world));
+        let (router, refusals) = (router(&world), Arc::clone(&world));
         let serve = async move {
             let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
                 return;
             };
+            let served = async {
+                match acceptor {
+                    Some(acceptor) => {
+                        let refused = move || refusals.send_modify(|world| world.refused += 1);
+                        axum::serve(
+                            Secured {
+                                listener,
+                                acceptor,
+                                refused,
+                            },
+                            router,
+                        )
+                        .await
+                    }
+                    None => axum::serve(listener, router).await,
+                }
+            };
             // Told to stop, or the sender is gone.
             tokio::select! {
                 _ = stopped => {}
-                _ = axum::serve(listener, router).into_future() => {}
+                _ = served => {}
             }
         };
         let thread = std::thread::Builder::new()
@@ -148,6 +188,12 @@ impl ApiServer {
             .collect()
     }
 
+    /// Refuses requests with another bearer token. Watches in progress go on.
+    pub fn require_token(&self, token: &str) {
+        let token = Some(token.to_owned());
+        self.world.send_modify(|world| world.token = token);
+    }
+
     /// Closes every watch in the middle of its stream.
     pub fn cut(&self) {
         self.world.send_modify(|world| world.era += 1);
@@ -168,16 +214,30 @@ impl ApiServer {
         (world.lists, world.watches)
     }
 
+    /// How many handshakes failed and how many requests had another token.
+    #[must_use]
+    pub fn refused(&self) -> u32 {
+        self.world.borrow().refused
+    }
+
     /// Writes a kubeconfig for this server.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn kubeconfig(&self, path: &Path) -> io::Result<()> {
+        self.kubeconfig_of(&json!({}), path)
+    }
+
+    /// The same for a user with these credentials.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn kubeconfig_of(&self, user: &Value, path: &Path) -> io::Result<()> {
         let server = format!("http://{}", self.address);
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "lab",
             "clusters": [{ "name": "lab", "cluster": { "server": server } }],
-            "users": [{ "name": "lab", "user": {} }],
+            "users": [{ "name": "lab", "user": user }],
             "contexts": [{ "name": "lab", "context": { "cluster": "lab", "user": "lab" } }],
         });
         // JSON is YAML.
@@ -203,6 +263,20 @@ const CONFIGS: &str = "/apis/crd.k8s.amazonaws.com/v1alpha1";
 enum Subject {
     Node,
     Config(String),
+}
+
+fn router(world: &Shared) -> Router {
+    Router::new()
+        .route("/api/v1/nodes", get(nodes))
+        .route("/api/v1/nodes/{name}", get(node))
+        .route("/api/v1/namespaces/default/events", post(event_created))
+        .route(&format!("{CONFIGS}/eniconfigs"), get(configs))
+        .route(&format!("{CONFIGS}/eniconfigs/{{name}}"), get(config))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(world),
+            authenticated,
+        ))
+        .with_state(Arc::clone(world))
 }
 
 async fn nodes(
@@ -232,6 +306,20 @@ async fn nodes(
         "items": items.into_iter().collect::<Vec<_>>(),
     });
     list.to_string().into_response()
+}
+
+/// Answers with 401 if the request has not the token.
+async fn authenticated(State(world): State<Shared>, request: Request, next: Next) -> Response {
+    let wanted = world.borrow().token.clone();
+    let shown = request.headers().get(AUTHORIZATION);
+    let shown = shown.and_then(|shown| shown.to_str().ok()?.strip_prefix("Bearer "));
+    if wanted.is_none() || shown == wanted.as_deref() {
+        return next.run(request).await;
+    }
+    world.send_modify(|world| world.refused += 1);
+    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Unauthorized", "code": 401,
+                         "message": "Unauthorized" });
+    (StatusCode::UNAUTHORIZED, status.to_string()).into_response()
 }
 
 fn missing() -> Response {
