@@ -3,11 +3,9 @@
 
 #![forbid(unsafe_code)]
 
-mod chart;
 mod conformance;
 mod daemon;
-mod examples;
-mod iam;
+mod deploy;
 mod join;
 mod life;
 mod node;
@@ -36,9 +34,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let mut trials = vec![Trial::test("a_real_kubernetes_runs_hawser", steps::run)];
-    trials.extend(chart::trials());
     trials.extend(conformance::trials());
-    trials.extend(examples::trials());
-    trials.extend(iam::trials());
+    trials.extend(deploy::trials());
     libtest_mimic::run(&arguments, trials).exit_code()
 }

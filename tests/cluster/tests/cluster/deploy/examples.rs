@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 use lab::node::binaries;
 use libtest_mimic::{Failed, Trial};
 
-use crate::{Outcome, iam, setup::TAINT};
+use super::iam;
+use crate::{Outcome, setup::TAINT};
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/examples");
 
