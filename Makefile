@@ -37,16 +37,17 @@ tools: ## Install what is missing on a fresh Debian machine
 # itself, and few segments. The flags are set per target: with plain RUSTFLAGS they would also apply to build scripts and
 # invalidate all other cached builds. The binary is copied, as on a node: the linker writes its output in pieces, the kernel
 # then maps the file in pieces, and the start takes 10 % longer.
-PLUGIN_TARGET := $(HOST:-gnu=-musl)
-PLUGIN_FLAGS := -C relocation-model=static -C relro-level=off -C link-arg=-Wl,-z,noseparate-code
+PLUGIN_FLAGS := -C target-feature=+crt-static -C relocation-model=static -C relro-level=off -C link-arg=-Wl,-z,noseparate-code
 plugin: tools plugin-binary
 
 plugin-binary:
 	@echo "== building the plugin (static)"
-	@[ -d "$$(rustc --print target-libdir --target $(PLUGIN_TARGET))" ] || rustup target add $(PLUGIN_TARGET)
-	@CARGO_TARGET_$(subst -,_,$(shell echo $(PLUGIN_TARGET) | tr a-z A-Z))_RUSTFLAGS="$(PLUGIN_FLAGS)" \
-	  $(CARGO) build -q --profile plugin -p cni-plugin --target $(PLUGIN_TARGET)
-	@install -m 755 $(CARGO_TARGET_DIR)/$(PLUGIN_TARGET)/plugin/hawser $(HAWSER_PLUGIN)
+	@target=$(HOST:-gnu=-musl); \
+	[ -d "$$(rustc --print target-libdir --target $$target)" ] || rustup -q target add $$target || { \
+	  echo "== $$target cannot be installed: the plugin is linked with glibc and starts more slowly"; target=$(HOST); }; \
+	export CARGO_TARGET_$$(echo $$target | tr a-z- A-Z_)_RUSTFLAGS="$(PLUGIN_FLAGS)"; \
+	$(CARGO) build -q --profile plugin -p cni-plugin --target $$target && \
+	install -m 755 $(CARGO_TARGET_DIR)/$$target/plugin/hawser $(HAWSER_PLUGIN)
 
 previous: tools ## Build the release that the upgrade tests start from, once
 	@sh tests/previous.sh $(PREVIOUS) $(PREVIOUS_DIR)

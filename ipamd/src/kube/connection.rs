@@ -43,7 +43,7 @@ pub enum NotFollowed {
 
 /// An error of a request with its causes. The library prints the API server's answer in debug syntax.
 pub(super) fn told(error: &(dyn Error + 'static)) -> String {
-    let causes = successors(Some(error), |error| error.source());
+    let causes = successors(Some(error), |&error| error.source());
     for cause in causes {
         if let Some(kube::Error::Api(status)) = cause.downcast_ref() {
             return format!("the API server answers {}: {}", status.code, status.message);

@@ -40,7 +40,7 @@ fn wire_egress(node: &Node, pod: &Pod, n: usize) -> io::Result<()> {
 
 fn no_pod_gets_the_egress_address_of_a_pod_of_aws_node() -> Outcome {
     let mut site = Site::build(Kind::Ipv6, [2, 0])?;
-    let out = |pod: &Pod| ping(&pod.netns, None, INTERNET_ADDRESS.into(), LIMIT);
+    let out = |pod: &Pod| ping(&pod.netns, None, INTERNET_ADDRESS, LIMIT);
     // The first address that Hawser would give, and a later one.
     for (pod, n) in site.was.pods.iter().zip([2, 4]) {
         wire_egress(&site.node, pod, n)?;

@@ -76,6 +76,7 @@ impl AwsVpcCni {
     /// # Errors
     /// If it does not serve in time. The error contains its log.
     pub fn start(&mut self, lab: &Lab, node: &Node) -> io::Result<()> {
+        node.shell(HOST)?;
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = Command::new(self.programs.join("aws-k8s-agent"));
         command

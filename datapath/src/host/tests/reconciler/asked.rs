@@ -1,6 +1,8 @@
 //! What pods asked for, or get beside their address: rates, and the way to the other address family. It is restored like
 //! everything else.
 
+use std::collections::BTreeSet;
+
 use nettypes::{Asked, Bandwidth, RateLimit};
 
 use super::*;
