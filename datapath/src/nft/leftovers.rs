@@ -2,6 +2,8 @@
 //!
 //! They are recognised by names and comments that only this program uses. Whether it still needs them is the caller's
 //! decision.
+//!
+//! May use the rest of `nft`. Must not know which pods and programs there are: that is the caller's.
 
 mod egress_cni;
 

@@ -3,6 +3,8 @@
 //!
 //! It serves plain HTTP, or HTTPS with certificates on both sides, at an address that the caller has bound, so that it can
 //! run in a node's namespace. It checks the token of a request if the test sets one. It takes events and keeps them.
+//!
+//! May use no other module. Must not know the daemon, nodes or the VPC.
 
 mod tls;
 
