@@ -8,6 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::names::SandboxKey;
 use crate::v1;
@@ -18,6 +19,9 @@ const FORM: &str = "hawser tombstone 1";
 const UNFINISHED: &str = "tmp";
 /// A file that could not be read, kept for troubleshooting.
 const UNREADABLE: &str = "unreadable";
+
+/// The time limit of a DEL if the network configuration has none. It has left its tombstone, or ended otherwise, when it is over.
+pub const DEL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The directory of tombstones for the daemon at `socket`.
 #[must_use]

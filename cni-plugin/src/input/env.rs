@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use proto::names::{ContainerId, IfName, NameError, NetworkName, PodIdentity, PodText, SandboxKey};
+use proto::tombstone::DEL_LIMIT;
 
 use crate::error::{Failure, code};
 use crate::version::Version;
@@ -54,7 +55,7 @@ const VERBS: [Row; 6] = [
         verb: Verb::Del,
         required: &[CONTAINER, IFNAME, PATH],
         since: Version::V0_3_0,
-        deadline: Duration::from_secs(30),
+        deadline: DEL_LIMIT,
     },
     Row {
         name: "CHECK",

@@ -72,8 +72,9 @@ pub fn uninstall(paths: &Paths, takeover: &Takeover, force: bool) -> Result<(), 
     }
     host::uninstall(&mut socket)?;
     aws_node::unguard(&takeover.directory)?;
-    remove_state(paths)?;
-    Ok(plugin::remove(&paths.cni_bin_dir)?)
+    // The plugin first: a DEL that starts afterwards would leave a tombstone in the empty directory.
+    plugin::remove(&paths.cni_bin_dir)?;
+    remove_state(paths)
 }
 
 /// The names of these links' pods in the state file, or the links' names.

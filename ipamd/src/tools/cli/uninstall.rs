@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use proto::error_chain::chain;
+use proto::{error_chain::chain, tombstone::DEL_LIMIT};
 use stdout::{errln, outln};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -71,9 +71,10 @@ impl Uninstall {
                     std::thread::sleep(PERIOD);
                 }
                 Ok(()) if self.wait && !cleaned => {
-                    // A DEL that was in progress may have written a tombstone into the empty directory.
+                    // A pod's link ends before its DEL: one that is in progress waits for the daemon and then leaves a
+                    // tombstone in the empty directory.
                     cleaned = true;
-                    std::thread::sleep(PERIOD);
+                    std::thread::sleep(DEL_LIMIT);
                 }
                 other => return other,
             }
