@@ -130,7 +130,8 @@ fuzz: tools ## Fuzz the parsers of untrusted input, MINUTES=10 each [TARGET=netl
 
 # Builds the whole workspace in release mode. A smaller selection would compile the EC2 client once more.
 bench: export HAWSER_IPAMD := $(CARGO_TARGET_DIR)/image/ipamd
-bench: plugin daemon-binary ## Measure a node and its floor: a table, report.json and latency.svg in target/bench [ONLY="verbs storm"]
+bench: export RUNS ?= 1
+bench: plugin daemon-binary ## Measure a node and its floor, RUNS=1 times: a table, report.json and latency.svg in target/bench [ONLY="verbs storm"]
 	@echo "== building for release (the first time takes about ten minutes)"
 	@$(CARGO) build -q --release --workspace
 	@$(CARGO_TARGET_DIR)/release/node target/bench $(ONLY)

@@ -1,7 +1,7 @@
 //! One large node that fills up: how long an ADD takes and what packets between two pods see, with few pods and with as
 //! many as the instance can hold, each beside the floor at the same density. And the daemon's memory on the way.
 
-use std::{fs, io, thread, time::Duration};
+use std::{collections::BTreeSet, fs, io, thread, time::Duration};
 
 use lab::{
     Lab,
@@ -25,8 +25,9 @@ const INSTANCE: &str = "m5.24xlarge";
 const FULL: usize = 735;
 /// Numbers of pods at which packets are measured; host-network pods count, as in the budget's "737".
 const PACKETS: [u16; 5] = [2, 4, 58, 140, 735];
-/// Numbers of pods at which an ADD is reported, each from this many ADDs around it.
-const ADDS: [usize; 4] = [10, 100, 250, 735];
+/// Numbers of pods at which an ADD and its floor are reported, beside those without pods. An ADD is the median of this many
+/// around it.
+const FLOORS: [usize; 3] = [100, 250, FULL];
 const AROUND: usize = 20;
 /// Runs of the floor's steps at a density. Each wires 50 pods.
 const FLOOR_RUNS: usize = 3;
@@ -35,7 +36,7 @@ const REMOVAL: Duration = Duration::from_secs(3);
 /// Longer than the interval of the daemon's check of everything that it manages.
 const A_LOOK: Duration = Duration::from_secs(65);
 /// The maximum resident memory with a full node.
-const MEMORY: f64 = 24.0;
+const MEMORY: f64 = 20.0;
 
 /// See the module.
 ///
@@ -51,15 +52,20 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
     let empty = resident(&node)?;
     warm(&node)?;
     let mut filling = Filling {
-        floor_empty: floor_beside(0, &bench.floor)?,
+        floors: vec![(1, floor_beside(0, &bench.floor)?)],
         ..Filling::default()
     };
-    for pods in PACKETS {
-        filling.fill(&node, usize::from(pods))?;
-        if usize::from(pods) == FULL {
-            filling.floor_full = floor_beside(filling.pods.len(), &bench.floor)?;
+    let stops: BTreeSet<usize> = FLOORS.into_iter().chain(PACKETS.map(usize::from)).collect();
+    for pods in stops {
+        filling.fill(&node, pods)?;
+        if FLOORS.contains(&pods) {
+            filling
+                .floors
+                .push((pods, floor_beside(pods, &bench.floor)?));
         }
-        filling.measure_packets(pods)?;
+        if let Some(pods) = PACKETS.into_iter().find(|at| usize::from(*at) == pods) {
+            filling.measure_packets(pods)?;
+        }
     }
     // This is when it needs the most memory.
     thread::sleep(A_LOOK);
@@ -79,7 +85,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
 
 /// The floor on this machine while `pods` pods stand. Its own namespaces are removed again: what the kernel does for a
 /// link grows with the number of namespaces.
-fn floor_beside(pods: usize, floor: &Floor) -> io::Result<Floors> {
+fn floor_beside(pods: usize, floor: &Floor) -> io::Result<f64> {
     let mut floors = Floors::default();
     for _ in 0..FLOOR_RUNS {
         floors.gather(floor, AROUND)?;
@@ -87,7 +93,7 @@ fn floor_beside(pods: usize, floor: &Floor) -> io::Result<Floors> {
         thread::sleep(REMOVAL);
     }
     stdout::errln!("floor beside {pods} pods: {:.2} ms", floors.add());
-    Ok(floors)
+    Ok(floors.add())
 }
 
 fn warm(node: &Node) -> io::Result<()> {
@@ -116,9 +122,8 @@ struct Filling {
     pods: Vec<Pod>,
     /// Milliseconds, in order.
     adds: Vec<f64>,
-    /// Next to the first pods' ADDs, and next to the last ones'.
-    floor_empty: Floors,
-    floor_full: Floors,
+    /// Of an ADD with so many pods present, in milliseconds. The first one is without pods.
+    floors: Vec<(usize, f64)>,
     seen: Vec<AtDensity>,
     at_250: f64,
 }
@@ -162,18 +167,18 @@ impl Filling {
     }
 
     fn report_adds(&self, report: &mut Report) {
-        let (few, full) = (self.floor_empty.add(), self.floor_full.add());
-        report.add(Figure::plain("floor of an ADD, 1 pod present", few, "ms"));
-        let name = format!("floor of an ADD, {FULL} pods present");
-        report.add(Figure::plain(name, full, "ms").over(few));
-        let first = self.around(ADDS[0]);
-        report.add(Figure::plain("ADD p50 with 1 pod present", first, "ms").over(few));
-        for pods in &ADDS[1..] {
-            let name = format!("ADD p50 with {pods} pods present, beside 1");
-            report.add(Figure::plain(name, self.around(*pods), "ms").over(first));
+        let few = self.floors.first().map_or(f64::NAN, |(_, floor)| *floor);
+        let first = self.around(1);
+        for (pods, floor) in &self.floors {
+            let name = format!("floor of an ADD with {pods} pods present");
+            report.add(Figure::plain(name, *floor, "ms").over(few));
+            let name = format!("ADD p50 with {pods} pods present");
+            report.add(Figure::plain(name, self.around(*pods), "ms").over(*floor));
         }
-        let name = format!("ADD p50 with {FULL} pods present");
-        report.add(Figure::plain(name, self.around(FULL), "ms").over(full));
+        let full = self.floors.last().map_or(f64::NAN, |(_, floor)| *floor);
+        let name = format!("ADD p50 with {FULL} pods present beside 1, and its floor's");
+        let grown = Figure::plain(name, self.around(FULL) / first, "×");
+        report.add(grown.over(full / few).within(1.1));
     }
 
     fn report(&self, bench: &mut Bench) {
@@ -210,14 +215,17 @@ impl Filling {
                 )
                 .over(least.rate / 1e3),
             );
-            report.add(
-                Figure::plain(
-                    format!("… datagrams with upstream's rules, {pods} pods"),
-                    there.rate / 1e3,
-                    "k/s",
-                )
-                .over(here.rate / 1e3),
+            let figure = Figure::plain(
+                format!("… datagrams with upstream's rules, {pods} pods"),
+                there.rate / 1e3,
+                "k/s",
             );
+            report.add(figure.over(here.rate / 1e3).within(match pods {
+                ..=3 => 1.0,
+                4..=57 => 1.0 / 1.2,
+                58..=139 => 1.0,
+                140.. => 1.0 / 1.5,
+            }));
         }
     }
 }

@@ -1,4 +1,9 @@
-//! One measured figure with its floor and its budget, and the report of all figures. Measures nothing.
+//! One measured figure with its floor and its budget, and the report of all figures. Measures nothing. The folder has several
+//! runs as one report.
+//!
+//! May use `sample`. Must not know what is measured.
+
+pub mod runs;
 
 use std::{fmt, fs, io, path::Path};
 
@@ -18,6 +23,8 @@ pub struct Figure {
     pub budget: Option<f64>,
     /// Whether the figure is within its budget; true without a budget.
     pub ok: bool,
+    /// The least and the largest of several runs, of the ratio or, without a floor, of the value.
+    pub spread: Option<(f64, f64)>,
 }
 
 impl Figure {
@@ -31,6 +38,7 @@ impl Figure {
             ratio: None,
             budget: None,
             ok: true,
+            spread: None,
         }
     }
 
@@ -49,8 +57,13 @@ impl Figure {
         self.judged()
     }
 
+    /// The ratio or, without a floor, the value.
+    pub fn measured(&self) -> f64 {
+        self.ratio.unwrap_or(self.value)
+    }
+
     fn judged(mut self) -> Self {
-        let measured = self.ratio.unwrap_or(self.value);
+        let measured = self.measured();
         // NaN is never within a budget.
         self.ok = self.budget.is_none_or(|budget| measured <= budget);
         self
@@ -61,8 +74,8 @@ impl Figure {
             None => String::new(),
             Some(_) if self.ok => "kept".to_owned(),
             Some(budget) => format!(
-                "MISSED by {:.0} %",
-                (self.ratio.unwrap_or(self.value) / budget - 1.0) * 100.0
+                "missed by {:.0} %",
+                (self.measured() / budget - 1.0) * 100.0
             ),
         }
     }
@@ -97,13 +110,19 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| figure | value | floor | ratio | budget | verdict |")?;
-        writeln!(f, "|---|--:|--:|--:|--:|---|")?;
+        writeln!(
+            f,
+            "| figure | value | floor | ratio | all runs | budget | |"
+        )?;
+        writeln!(f, "|---|--:|--:|--:|--:|--:|---|")?;
         for figure in &self.0 {
-            let number = |n: Option<f64>| n.map_or_else(|| "–".to_owned(), short);
+            let number = |n: Option<f64>| n.map_or_else(String::new, short);
+            let spread = figure.spread.map_or_else(String::new, |(least, most)| {
+                format!("{}–{}", short(least), short(most))
+            });
             writeln!(
                 f,
-                "| {} | {} {} | {} | {} | {} | {} |",
+                "| {} | {} {} | {} | {} | {spread} | {} | {} |",
                 figure.name,
                 short(figure.value),
                 figure.unit,
@@ -142,7 +161,7 @@ mod tests {
     #[test]
     fn a_missed_budget_shows_by_how_much() {
         let missed = Figure::plain("a", 3.0, "ms").within(2.0);
-        assert_eq!(missed.verdict(), "MISSED by 50 %");
+        assert_eq!(missed.verdict(), "missed by 50 %");
         let mut report = Report::default();
         report.add(missed);
         report.add(Figure::plain("b", 1.0, "ms"));
@@ -150,7 +169,7 @@ mod tests {
         assert!(
             report
                 .to_string()
-                .contains("| a | 3.00 ms | – | – | 2.00 | MISSED by 50 % |")
+                .contains("| a | 3.00 ms |  |  |  | 2.00 | missed by 50 % |")
         );
     }
 }

@@ -13,6 +13,7 @@ use crate::{
 };
 
 const NOOP: &str = include_str!("../../../floor/noop.c");
+const BARE: &str = include_str!("../../../floor/bare.c");
 const STEPS: &str = include_str!("../../../floor/steps.c");
 
 /// The number of pods that one run of the steps wires.
@@ -22,6 +23,7 @@ const PODS: u32 = 50;
 #[derive(Debug)]
 pub struct Floor {
     noop: PathBuf,
+    bare: PathBuf,
     steps: PathBuf,
 }
 
@@ -32,8 +34,9 @@ impl Floor {
     /// If there is no C compiler, or it fails.
     pub fn build(dir: &Path) -> io::Result<Self> {
         Ok(Self {
-            noop: compile(dir, "noop", NOOP)?,
-            steps: compile(dir, "steps", STEPS)?,
+            noop: compile(dir, "noop", NOOP, &[])?,
+            bare: compile(dir, "bare", BARE, &["-nostdlib"])?,
+            steps: compile(dir, "steps", STEPS, &[])?,
         })
     }
 
@@ -46,7 +49,15 @@ impl Floor {
         run(&self.noop)
     }
 
-    /// The total time of this many such programs, all started at once.
+    /// The same of a program without a C library.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn bare_exec(&self) -> io::Result<Duration> {
+        run(&self.bare)
+    }
+
+    /// The total time of this many programs that do nothing, all started at once.
     ///
     /// # Errors
     /// If one cannot be run.
@@ -117,6 +128,7 @@ struct Steps {
 #[derive(Debug, Default)]
 pub struct Floors {
     pub exec: Sample,
+    pub bare: Sample,
     pub pair: Sample,
     pub pod: Sample,
     pub host: Sample,
@@ -132,6 +144,7 @@ impl Floors {
     pub fn gather(&mut self, floor: &Floor, execs: usize) -> io::Result<()> {
         for _ in 0..execs {
             self.exec.took(floor.exec()?);
+            self.bare.took(floor.bare_exec()?);
         }
         let (steps, held) = floor.steps()?;
         self.held.push(held);
@@ -153,10 +166,11 @@ impl Floors {
     }
 }
 
-fn compile(dir: &Path, name: &str, source: &str) -> io::Result<PathBuf> {
+fn compile(dir: &Path, name: &str, source: &str, flags: &[&str]) -> io::Result<PathBuf> {
     let (file, binary) = (dir.join(format!("{name}.c")), dir.join(name));
     std::fs::write(&file, source)?;
     let output = Command::new("gcc")
+        .args(flags)
         .args(["-O2", "-static", "-o"])
         .args([&binary, &file])
         .output()?;

@@ -24,7 +24,7 @@ mod verbs;
 
 use std::{io, path::PathBuf, process::ExitCode};
 
-use figure::Report;
+use figure::{Report, runs};
 use floor::Floor;
 use lab::sandbox;
 use stdout::{errln, out, outln};
@@ -37,6 +37,9 @@ pub struct Bench {
     pub out: PathBuf,
     pub report: Report,
 }
+
+/// How often everything is measured. The report has the medians.
+const RUNS: &str = "RUNS";
 
 type Part = (&'static str, fn(&mut Bench) -> io::Result<()>);
 
@@ -57,6 +60,20 @@ fn main() -> ExitCode {
     stdout::ended("bench", measured.map(|()| ExitCode::SUCCESS))
 }
 
+/// How often to measure everything.
+fn runs_wanted() -> io::Result<usize> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the bench is configured by make, through the environment"
+    )]
+    let count = std::env::var(RUNS);
+    let Ok(count) = count else {
+        return Ok(1);
+    };
+    let wrong = || io::Error::other(format!("{RUNS}={count} is not a number of runs"));
+    count.parse().map_err(|_| wrong())
+}
+
 fn run() -> io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let out = arguments
@@ -70,15 +87,27 @@ fn run() -> io::Result<()> {
         out,
         report: Report::default(),
     };
-    for (name, part) in PARTS {
-        if chosen.is_empty() || chosen.iter().any(|chosen| chosen == name) {
-            errln!("== {name}");
-            part(&mut bench)?;
+    let count = runs_wanted()?;
+    let mut reports = Vec::new();
+    for run in 1..=count {
+        for (name, part) in PARTS {
+            if chosen.is_empty() || chosen.iter().any(|chosen| chosen == name) {
+                errln!("== {name}, run {run}");
+                part(&mut bench)?;
+            }
         }
+        reports.push(std::mem::take(&mut bench.report));
     }
+    let report = runs::combine(&reports);
+    let path = bench.out.join("report.json");
+    let moved = runs::moved(&path, &report);
     // Saved first, because the measurements took minutes and standard output may be closed.
-    bench.report.save(&bench.out.join("report.json"))?;
-    out!("{}", bench.report)?;
-    let (budgets, kept) = bench.report.kept();
-    outln!("\n{kept} of {budgets} budgets kept.")
+    report.save(&path)?;
+    out!("{report}")?;
+    let (budgets, kept) = report.kept();
+    outln!("\n{kept} of {budgets} budgets kept.")?;
+    if !moved.is_empty() {
+        outln!("\nMoved since the last report:\n- {}", moved.join("\n- "))?;
+    }
+    Ok(())
 }

@@ -17,8 +17,8 @@ use crate::{
 
 const ROUNDS: usize = 15;
 /// Live pods, whose records are read at each start.
-const PODS: usize = 100;
-const BUDGET: f64 = 200.0;
+const PODS: usize = 700;
+const BUDGET: f64 = 50.0;
 
 /// See the module.
 ///
@@ -26,9 +26,10 @@ const BUDGET: f64 = 200.0;
 /// If the lab fails.
 pub fn measure(bench: &mut Bench) -> io::Result<()> {
     let lab = Lab::start(SimConfig::default())?;
-    let mut node = lab.node("m5.4xlarge", &[("WARM_IP_TARGET", "125")])?;
+    let settings = [("WARM_IP_TARGET", "0"), ("MINIMUM_IP_TARGET", "735")];
+    let mut node = lab.node("m5.24xlarge", &settings)?;
     let warm = || count(&node, "free").is_ok_and(|free| free >= PODS + ROUNDS);
-    if !eventually(Duration::from_secs(60), warm) {
+    if !eventually(Duration::from_secs(120), warm) {
         return Err(io::Error::other(format!(
             "the pool does not fill:\n{}",
             node.log()

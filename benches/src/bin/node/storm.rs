@@ -64,7 +64,7 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
     report.add(
         Figure::plain("250 ADDs at once, wall", wall.median(), "ms")
             .over(floor.median())
-            .within(1.5),
+            .within(1.2),
     );
     report.add(Figure::plain("250 ADDs at once, p99", slowest.median(), "ms").within(1000.0));
     report.add(Figure::plain("250 DELs at once, wall", down.median(), "ms"));

@@ -60,6 +60,8 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
     }
     let exec = floors.exec.median();
     let report = &mut bench.report;
+    let bare = floors.bare.median();
+    report.add(Figure::plain("start of a program without a C library, p50", bare, "ms").over(exec));
     report.add(
         Figure::plain("plugin start (VERSION), p50", start.median(), "ms")
             .over(exec)
@@ -68,17 +70,17 @@ pub fn measure(bench: &mut Bench) -> io::Result<()> {
     report.add(
         Figure::plain("ADD, one at a time, p50", add.median(), "ms")
             .over(floors.add())
-            .within(1.5),
+            .within(1.3),
     );
     report.add(
         Figure::plain("ADD, one at a time, p99", add.percentile(99), "ms")
             .over(floors.add())
-            .within(5.0),
+            .within(3.0),
     );
     report.add(
         Figure::plain("DEL, one at a time, p50", del.median(), "ms")
             .over(exec)
-            .within(2.0),
+            .within(1.7),
     );
     stages(bench, &node, &floors)?;
     drop((node, lab));
