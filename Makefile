@@ -24,7 +24,7 @@ export HAWSER_CONFORMANCE_PROGRAMS := $(HOME)/.cache/hawser/conformance/$(CLUSTE
 AWS_NODE := tests/aws-node
 export HAWSER_AWS_NODE_PROGRAMS := $(HOME)/.cache/hawser/aws-node/$(shell cat $(AWS_NODE)/go.* $(AWS_NODE)/build.sh | sha256sum | cut -c 1-12)
 
-.PHONY: help tools build plugin previous plugin-binary daemon-binary aws-node-programs cluster-programs conformance-programs cluster cluster-test conformance manifest image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
+.PHONY: help tools build plugin previous plugin-binary daemon-binary aws-node-programs cluster-programs conformance-programs cluster cluster-test aws-node-test conformance manifest image-root demo test sim-conformance bench fleet fmt lint deny ci sim soak fuzz
 
 help: ## List the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,11 +86,16 @@ image-root: plugin-binary daemon-binary ## Fill DIRECTORY with the files of the 
 demo: build ## Run pods on two nodes of a simulated VPC; KEEP=1 keeps the nodes and their live pages
 	@$(CARGO_TARGET_DIR)/debug/demo $(if $(KEEP),keep)
 
-# The test of a whole Kubernetes cluster needs minutes of two idle processors: it has a command of its own.
+# The tests of a whole Kubernetes cluster and of the real AWS VPC CNI have commands of their own: they need programs that take
+# minutes to build, and minutes of two idle processors.
 CLUSTER_TEST := package(cluster) & test(a_real_kubernetes_runs_hawser)
-test: build cluster-programs aws-node-programs ## Run every test but the one of cluster-test
+AWS_NODE_TEST := package(e2e) & test(/^takeover::real::/)
+test: build cluster-programs ## Run every test but those of cluster-test and aws-node-test
 	@echo "== testing"
-	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast -E 'not ($(CLUSTER_TEST))'
+	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast -E 'not (($(CLUSTER_TEST)) | ($(AWS_NODE_TEST)))'
+
+aws-node-test: build aws-node-programs ## Take nodes over from the real AWS VPC CNI, and give them back
+	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast -E '$(AWS_NODE_TEST)'
 
 $(HAWSER_PREVIOUS_CHART):
 	@mkdir -p $(CARGO_TARGET_DIR)/previous/$(PREVIOUS_CHART)

@@ -35,8 +35,6 @@ trials!(
 );
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// For each change of the owner and each pod: packets in flight when its link leaves ARP.
-const IN_FLIGHT: usize = 6;
 
 impl Site {
     fn command(&self, arguments: &[&str]) -> io::Result<(bool, String)> {
@@ -109,11 +107,7 @@ fn forth_and_back(kind: Kind, pods: [usize; 2], times: usize) -> Outcome {
     let ended = flows
         .finish()
         .map_err(|e| io::Error::other(format!("{e}\n{}", site.node.log())))?;
-    let lost = ended.tell(&format!("{kind:?} {times} times"));
-    assert!(
-        lost <= 2 * times * IN_FLIGHT,
-        "{lost} packets were lost in {times} times"
-    );
+    ended.judge(&format!("{kind:?} {times} times"), 2 * times);
     Ok(())
 }
 

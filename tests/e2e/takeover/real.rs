@@ -240,7 +240,9 @@ fn forth_and_back(kind: Kind, pods: usize) -> Outcome {
     site.delete("old-4")?;
     site.add_all("new", 4)?;
     site.reach_all()?;
-    assert_eq!(count(&site.node, "assigned")?, pods + 2);
+    // The runtime calls the old plugin for the old pods, so Hawser sees their end by their links.
+    let released = || count(&site.node, "assigned").is_ok_and(|assigned| assigned == pods + 2);
+    assert!(eventually(LIMIT, released), "{}", site.node.log());
     if kind == Kind::Ipv6 {
         let released = || site.egress().is_ok_and(|left| left == [pods - 2; 2]);
         assert!(eventually(2 * LIMIT, released), "{:?}", site.egress()?);
@@ -251,8 +253,7 @@ fn forth_and_back(kind: Kind, pods: usize) -> Outcome {
     site.reach_all()?;
     site.add_all("newer", 2)?;
     site.reach_all()?;
-    let lost = flows.finish()?.tell(&format!("{kind:?}"));
-    assert!(lost <= 2 * IN_FLIGHT, "{lost} packets were lost");
+    flows.finish()?.judge(&format!("{kind:?}"), 2);
     drop(ends);
     let all: Vec<String> = site.pods.keys().cloned().collect();
     all.iter().try_for_each(|name| site.delete(name))?;
@@ -263,9 +264,6 @@ fn forth_and_back(kind: Kind, pods: usize) -> Outcome {
     }
     Ok(())
 }
-
-/// For each change of the owner: packets in flight when the links of two pods leave ARP.
-const IN_FLIGHT: usize = 6;
 
 fn a_real_node_with_secondary_addresses_goes_forth_and_back() -> Outcome {
     forth_and_back(Kind::SecondaryIps, 20)
