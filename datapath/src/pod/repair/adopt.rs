@@ -9,8 +9,8 @@ use super::super::pod_link::host_route;
 use super::super::wired_pod::WiredPod;
 use crate::constants::PODS_TABLE;
 use crate::netlink::link::{self, Change, InetConf};
-use crate::netlink::route;
-use crate::netlink::{Error, Family, Report, Socket};
+use crate::netlink::{Error, Family, Report, Request, Socket};
+use crate::netlink::{neigh, route};
 use crate::uplink::Uplink;
 
 /// Makes an existing link that of `pod`: its route in the pods table first, and then its group, its owner and its settings. A
@@ -39,6 +39,9 @@ pub fn adopt(host: &mut Socket, pod: &WiredPod, source: Option<IpAddr>) -> Resul
 /// Gives up the host ends of all pods: they lose their group and owner, resolve neighbours again, and get the settings that
 /// `defaults` has for new links. Their routes and rules are not touched.
 ///
+/// An IPv6 pod that Hawser wired keeps its permanent neighbour entry. Its host end was created without a link-local address,
+/// and the kernel sends no neighbour solicitation from such a link: the pod would be unreachable.
+///
 /// # Errors
 /// The kernel's error.
 pub fn let_go(host: &mut Socket, defaults: &[(InetConf, u32)]) -> Result<usize, Error> {
@@ -54,7 +57,14 @@ pub fn let_go(host: &mut Socket, defaults: &[(InetConf, u32)]) -> Result<usize, 
         let without_own = end.ipv6.is_some_and(|conf| conf.no_own_addresses);
         let mut requests = vec![link::set_inet_conf(end.index, defaults)];
         requests.extend(without_own.then(|| link::set_own_ipv6(end.index)));
+        let neighbours = if without_own {
+            permanent(host, end.index)?
+        } else {
+            Vec::new()
+        };
         requests.push(link::set(end.index, &plain));
+        // The kernel forgets all neighbours of a link that begins to resolve them.
+        requests.extend(neighbours);
         let report = host.batch(&requests)?;
         let mut refused = report.results.into_iter().filter_map(Result::err);
         // It belonged to a pod that has ended.
@@ -63,4 +73,14 @@ pub fn let_go(host: &mut Socket, defaults: &[(InetConf, u32)]) -> Result<usize, 
         }
     }
     Ok(links.len())
+}
+
+/// Requests that restore the permanent IPv6 neighbours of a link.
+fn permanent(host: &mut Socket, index: u32) -> Result<Vec<Request>, Error> {
+    let mut neighbours = host.neighbours(Family::V6, Some(index))?;
+    neighbours.retain(|neighbour| neighbour.permanent);
+    let restored = neighbours.iter();
+    Ok(restored
+        .map(|n| neigh::set_permanent(index, n.address, n.mac))
+        .collect())
 }
