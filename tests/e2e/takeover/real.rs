@@ -233,7 +233,8 @@ fn forth_and_back(kind: Kind, pods: usize) -> Outcome {
     let (success, said) = site.dry_run()?;
     assert!(!success && said.contains("aws-node runs"), "{said}");
     site.take_over()?;
-    assert_eq!(count(&site.node, "assigned")?, pods, "{}", site.node.log());
+    let adopted = || count(&site.node, "assigned").is_ok_and(|assigned| assigned == pods);
+    assert!(eventually(LIMIT, adopted), "{}", site.node.log());
     site.reach_all()?;
     // Pods of the old plugin by the new one, and new ones beside them.
     site.delete("old-3")?;

@@ -271,7 +271,8 @@ fn discovery_adds_no_call_to_an_eni() {
     fill(&mut world, 42);
     world.run(60);
     let enis = world.created_in().len() - before;
-    assert!((world.live.len(), enis) >= (42, 2));
+    assert_eq!(world.live.len(), 42);
+    assert!(enis > 0);
     assert_eq!(world.calls_since(from).len(), 3 * enis);
 }
 

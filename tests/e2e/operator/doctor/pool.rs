@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lab::wait::eventually;
+use lab::{node::count, wait::eventually};
 use vpc_sim::{Action, Fault, SimConfig, world::ManagedInterface};
 
 use super::doctor_node::DoctorNode;
@@ -15,6 +15,8 @@ trials!(
     pods_that_wait_for_long_are_found,
     the_last_refusal_of_each_action_is_found_until_the_action_succeeds
 );
+
+const LIMIT: Duration = Duration::from_secs(30);
 
 fn a_full_node_is_found() -> Outcome {
     let examined = DoctorNode::start("t3.nano", SimConfig::default())?;
@@ -76,6 +78,9 @@ fn pods_that_wait_for_long_are_found() -> Outcome {
 
 fn the_last_refusal_of_each_action_is_found_until_the_action_succeeds() -> Outcome {
     let examined = DoctorNode::start("t3.small", SimConfig::default())?;
+    // The first addresses are there before EC2 refuses.
+    let warm = || count(&examined.node, "free").is_ok_and(|free| free >= 2);
+    assert!(eventually(LIMIT, warm), "{}", examined.node.log());
     for (action, code) in [
         (Action::AssignPrivateIpAddresses, "OptInRequired"),
         (
@@ -97,9 +102,8 @@ fn the_last_refusal_of_each_action_is_found_until_the_action_succeeds() -> Outco
         .iter()
         .all(|what| examined.finds("pool", what).is_ok())
     };
-    let limit = Duration::from_secs(30);
     assert!(
-        eventually(limit, refused),
+        eventually(LIMIT, refused),
         "{:#?}",
         examined.told()?.findings()
     );
@@ -120,7 +124,7 @@ fn the_last_refusal_of_each_action_is_found_until_the_action_succeeds() -> Outco
             .is_err()
     };
     assert!(
-        eventually(limit, over),
+        eventually(LIMIT, over),
         "{:#?}",
         examined.told()?.findings()
     );
