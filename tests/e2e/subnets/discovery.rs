@@ -1,8 +1,13 @@
 //! Subnet discovery: where pods are, what an excluded subnet means, and what it costs.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use lab::{node::Pod, wait::eventually};
+use lab::{
+    crash::clock_offset::ClockOffset,
+    node::{Pod, count},
+    traffic::ping::ping,
+    wait::eventually,
+};
 use vpc_sim::{Action, Fault};
 
 use super::vpc::{PATIENCE, Vpc, shows};
@@ -10,6 +15,8 @@ use crate::suite::{Outcome, trials};
 
 trials!(
     a_denied_list_leaves_the_node_its_own_subnet,
+    a_tag_that_changes_while_the_daemon_runs_closes_enis_until_their_pods_leave,
+    denied_route_tables_do_not_stop_growth,
     changed_groups_of_the_primary_eni_are_inherited,
     a_tag_excludes_the_primary_eni_of_a_restarted_node_and_its_pods_stay,
     forty_pods_are_spread_over_the_subnets_that_have_room,
@@ -85,7 +92,7 @@ fn a_tag_excludes_the_primary_eni_of_a_restarted_node_and_its_pods_stay() -> Out
     assert_eq!(node.metric("hawser_closed_enis{reason=\"excluded\"}")?, 1);
     let after = node.add_pod("after")?;
     assert_eq!(vpc.subnet_of(after.address()), Some(1), "{}", node.log());
-    let reached = lab::traffic::ping::ping(&after.netns, None, before.address(), PATIENCE)?;
+    let reached = ping(&after.netns, None, before.address(), PATIENCE)?;
     assert!(
         reached.is_some(),
         "a pod of the closed ENI lost its network\n{}",
@@ -112,6 +119,66 @@ fn a_denied_list_leaves_the_node_its_own_subnet() -> Outcome {
         "EC2 does not list subnets, the last answer stays in force",
     )?;
     assert_eq!(vpc.calls("DescribeSubnets"), 1, "{}", node.log());
+    Ok(())
+}
+
+fn denied_route_tables_do_not_stop_growth() -> Outcome {
+    let vpc = Vpc::start(&[("100.64.1.0/24", 'a'), ("100.64.2.0/24", 'a')])?;
+    vpc.role(0, "0")?;
+    vpc.role(1, "1")?;
+    vpc.role(2, "1")?;
+    let denied = Fault::error(
+        Action::DescribeRouteTables,
+        u32::MAX,
+        "UnauthorizedOperation",
+    );
+    vpc.lab.sim.faults().push(denied);
+    let node = vpc.lab.node("t3.small", &SETTINGS)?;
+    for n in 0..6 {
+        let pod = node.add_pod(&format!("pod{n}"))?;
+        assert_ne!(vpc.subnet_of(pod.address()), Some(0), "{}", node.log());
+    }
+    assert!(vpc.calls("DescribeRouteTables") > 0);
+    let what = "without ec2:DescribeRouteTables new ENIs may go to subnets with other routes";
+    assert!(node.log().contains(what), "{}", node.log());
+    assert_eq!(count(&node, "assigned")?, 6);
+    Ok(())
+}
+
+/// EC2's list is read once an hour.
+fn a_tag_that_changes_while_the_daemon_runs_closes_enis_until_their_pods_leave() -> Outcome {
+    const TWO_HOURS: Duration = Duration::from_secs(7200);
+    let vpc = Vpc::start(&[("100.64.1.0/24", 'a'), ("100.64.2.0/24", 'a')])?;
+    vpc.role(0, "0")?;
+    vpc.role(1, "1")?;
+    let mut ahead = ClockOffset::new(vpc.lab.dir())?;
+    let node = vpc
+        .lab
+        .node("m5.large", &[&SETTINGS[..], &ahead.settings()].concat())?;
+    let before = node.add_pod("before")?;
+    assert_eq!(vpc.subnet_of(before.address()), Some(1), "{}", node.log());
+    vpc.role(1, "0")?;
+    vpc.role(2, "1")?;
+    let lists = vpc.calls("DescribeSubnets");
+    ahead.pass(&node, TWO_HOURS)?;
+    shows(
+        &vpc,
+        &node,
+        "serves no more pods: a tag excludes its subnet",
+    )?;
+    assert_eq!(vpc.calls("DescribeSubnets"), lists + 1);
+    let after = node.add_pod("after")?;
+    assert_eq!(vpc.subnet_of(after.address()), Some(2), "{}", node.log());
+    assert!(ping(&after.netns, None, before.address(), PATIENCE)?.is_some());
+    node.delete_pod(before)?;
+    ahead.pass(&node, TWO_HOURS)?;
+    let left = || !vpc.enis(&node).contains_key(&1);
+    assert!(
+        eventually(PATIENCE, left),
+        "{:?}\n{}",
+        vpc.enis(&node),
+        node.log()
+    );
     Ok(())
 }
 

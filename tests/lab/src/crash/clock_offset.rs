@@ -12,6 +12,13 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::node::{Node, await_stop};
+
 /// The library compiled by `build.rs`.
 const LIBRARY: &str = concat!(env!("OUT_DIR"), "/clock_offset.so");
 
@@ -47,11 +54,29 @@ impl ClockOffset {
         [("LD_PRELOAD", LIBRARY), ("AHEAD", path)]
     }
 
-    /// Sets the clocks forward. The daemon must be stopped, otherwise it may see the time before its timers do.
+    /// Lets this much time pass for the node's daemon at once.
     ///
     /// # Errors
-    /// If the file cannot be written.
-    pub fn leap(&mut self, by: Duration) -> io::Result<()> {
+    /// As [`ClockOffset::fall_asleep`].
+    pub fn pass(&mut self, node: &Node, span: Duration) -> io::Result<()> {
+        let pid = self.fall_asleep(node, span)?;
+        Ok(kill(pid, Signal::SIGCONT)?)
+    }
+
+    /// Stops the node's daemon until it is told to continue, and sets its clocks forward.
+    ///
+    /// # Errors
+    /// If it cannot be stopped.
+    pub fn fall_asleep(&mut self, node: &Node, span: Duration) -> io::Result<Pid> {
+        let pid = Pid::from_raw(i32::try_from(node.pid()).expect("pids are positive"));
+        kill(pid, Signal::SIGSTOP)?;
+        // Otherwise, it may see the time before its timers do.
+        await_stop(pid)?;
+        self.leap(span)?;
+        Ok(pid)
+    }
+
+    fn leap(&mut self, by: Duration) -> io::Result<()> {
         self.seconds += by.as_secs();
         self.file.write_all_at(&self.seconds.to_ne_bytes(), 0)
     }

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     Lab,
     node::{
-        Node, Pod, await_stop, count,
+        Node, Pod, count,
         plugin::{Invocation, Outcome},
     },
     wait::eventually,
@@ -113,12 +113,8 @@ impl Setup {
     /// # Panics
     /// If the setup was not created [`Setup::with_clocks`].
     pub fn fall_asleep(&mut self, span: Duration) -> io::Result<Pid> {
-        let pid = Pid::from_raw(i32::try_from(self.node.pid()).expect("pids are positive"));
-        kill(pid, Signal::SIGSTOP)?;
-        await_stop(pid)?;
         let ahead = self.ahead.as_mut().expect("clocks that can be set forward");
-        ahead.leap(span)?;
-        Ok(pid)
+        ahead.fall_asleep(&self.node, span)
     }
 
     /// Lets this much time pass for the daemon at once.
@@ -126,8 +122,8 @@ impl Setup {
     /// # Errors
     /// As [`Setup::fall_asleep`].
     pub fn pass(&mut self, span: Duration) -> io::Result<()> {
-        let pid = self.fall_asleep(span)?;
-        Ok(kill(pid, Signal::SIGCONT)?)
+        let ahead = self.ahead.as_mut().expect("clocks that can be set forward");
+        ahead.pass(&self.node, span)
     }
 
     /// Waits until this many addresses are free.
