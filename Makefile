@@ -89,12 +89,12 @@ demo: build ## Run pods on two nodes of a simulated VPC; KEEP=1 keeps the nodes 
 # The tests of a whole Kubernetes cluster and of the real AWS VPC CNI have commands of their own: they need programs that take
 # minutes to build, and minutes of two idle processors.
 CLUSTER_TEST := package(cluster) & test(a_real_kubernetes_runs_hawser)
-AWS_NODE_TEST := package(e2e) & test(/^takeover::real::/)
+AWS_NODE_TEST := (package(e2e) & test(/^takeover::real::/)) | (package(cluster) & test(a_node_of_a_real_kubernetes_goes_from_aws_node_to_hawser_and_back))
 test: build cluster-programs ## Run every test but those of cluster-test and aws-node-test
 	@echo "== testing"
 	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast -E 'not (($(CLUSTER_TEST)) | ($(AWS_NODE_TEST)))'
 
-aws-node-test: build aws-node-programs ## Take nodes over from the real AWS VPC CNI, and give them back
+aws-node-test: build cluster-programs aws-node-programs ## Take nodes over from the real AWS VPC CNI, and give them back
 	@$(CARGO) nextest run --workspace --all-targets --no-fail-fast -E '$(AWS_NODE_TEST)'
 
 $(HAWSER_PREVIOUS_CHART):

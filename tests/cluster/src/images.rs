@@ -50,6 +50,28 @@ pub fn archive(directory: &Path) -> io::Result<PathBuf> {
     archive::save(directory, "images", &images)
 }
 
+/// An image whose program is for another architecture than this machine's.
+pub const FOREIGN: &str = "docker.io/library/foreign:1";
+
+/// Creates an archive of [`FOREIGN`]. Its program's path is that of Hawser's.
+///
+/// # Errors
+/// If `directory` cannot be written.
+pub fn foreign(directory: &Path, program: &Path) -> io::Result<PathBuf> {
+    /// Where an ELF header names the machine (elf.h: `e_machine`), two bytes.
+    const MACHINE: std::ops::Range<usize> = 18..20;
+    /// `EM_S390`: no node of AWS.
+    const S390: [u8; 2] = [22, 0];
+    let mut bytes = fs::read(program)?;
+    bytes[MACHINE].copy_from_slice(&S390);
+    let patched = directory.join("foreign");
+    fs::write(&patched, bytes)?;
+    fs::set_permissions(&patched, fs::metadata(program)?.permissions())?;
+    let root = directory.join("foreign.root");
+    let image = Image::of_program(root, FOREIGN, &patched, "usr/bin/ipamd")?;
+    archive::save(directory, "foreign-image", &[image])
+}
+
 /// The web server for critest, which asks its port 80.
 pub const WEB: &str = "docker.io/library/web:1";
 

@@ -157,15 +157,15 @@ impl Ended {
     /// Writes the figures. The node has changed its owner this often: each time, a stream loses at most the packets that are in
     /// flight when its pod's link leaves ARP. How many these are depends on the machine, so interruptions are counted.
     pub fn judge(&self, what: &str, changes: usize) {
-        for Delivery {
-            name,
-            sent,
-            lost,
-            took,
-        } in &self.delivered
-        {
+        for delivery in &self.delivered {
+            let Delivery {
+                name,
+                sent,
+                lost,
+                took,
+            } = delivery;
             stdout::errln!("{what}: {name}: {sent} packets in {took:?}, lost {lost:?}");
-            assert!(interruptions(lost) <= changes, "{name}: {lost:?}");
+            assert!(delivery.interruptions() <= changes, "{name}: {lost:?}");
             let share = *sent / 50;
             assert!(
                 u64::try_from(lost.len()).is_ok_and(|lost| lost <= share),
@@ -175,13 +175,6 @@ impl Ended {
         let (connections, echoes) = (self.connections, self.echoes);
         stdout::errln!("{what}: {connections} connections, {echoes} echoes");
     }
-}
-
-/// The number of gaps in a stream.
-fn interruptions(lost: &[u64]) -> usize {
-    let begins = lost.iter().zip(lost.iter().skip(1));
-    let further = begins.filter(|(before, next)| **before + 1 != **next);
-    usize::from(!lost.is_empty()) + further.count()
 }
 
 fn end(pod: &Pod) -> End<'_> {

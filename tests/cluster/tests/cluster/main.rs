@@ -4,18 +4,13 @@
 #![forbid(unsafe_code)]
 
 mod conformance;
-mod daemon;
 mod deploy;
-mod join;
-mod life;
-mod node;
+mod hawser;
 mod pods;
-mod refusal;
 mod setup;
 mod steps;
 mod streams;
-mod uninstall;
-mod upgrade;
+mod takeover;
 
 use std::process::ExitCode;
 
@@ -33,7 +28,13 @@ fn main() -> ExitCode {
         stdout::errln!("cluster: {why}");
         return ExitCode::FAILURE;
     }
-    let mut trials = vec![Trial::test("a_real_kubernetes_runs_hawser", steps::run)];
+    let mut trials = vec![
+        Trial::test("a_real_kubernetes_runs_hawser", steps::run),
+        Trial::test(
+            "a_node_of_a_real_kubernetes_goes_from_aws_node_to_hawser_and_back",
+            takeover::forth_and_back,
+        ),
+    ];
     trials.extend(conformance::trials());
     trials.extend(deploy::trials());
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -89,7 +89,8 @@ pub fn resolve_names(cluster: &mut Cluster) -> Outcome {
     Ok(())
 }
 
-fn connect(cluster: &Cluster, pod: &str, target: &str) -> Outcome {
+/// A pod connects to an address and a port.
+pub fn connect(cluster: &Cluster, pod: &str, target: &str) -> Outcome {
     cluster.kubectl(&[
         "exec",
         pod,
@@ -103,7 +104,7 @@ fn connect(cluster: &Cluster, pod: &str, target: &str) -> Outcome {
 }
 
 /// Names and addresses of the deployment's pods on a node.
-fn on(cluster: &Cluster, node: &str) -> std::io::Result<Vec<(String, String)>> {
+pub fn on(cluster: &Cluster, node: &str) -> std::io::Result<Vec<(String, String)>> {
     let field = format!("spec.nodeName={node}");
     let form = r#"jsonpath={range .items[*]}{.metadata.name} {.status.podIP}{"\n"}{end}"#;
     let listed = cluster.kubectl(&[

@@ -1,5 +1,15 @@
 //! The steps of the test, on one cluster: its start takes half a minute on two processors. A step that fails does not
 //! stop the others.
+//!
+//! May use `hawser`, `pods`, `streams` and `setup`. Must not know the other tests.
+
+mod daemon;
+mod join;
+mod life;
+mod node;
+mod refusal;
+mod uninstall;
+mod upgrade;
 
 use std::{
     any::Any,
@@ -11,15 +21,14 @@ use cluster::{cluster::Cluster, images, worker::Settings};
 use lab::node::binaries;
 
 use crate::{
-    Outcome, daemon, join, life, node, pods, refusal,
+    Outcome, pods,
     setup::{KIND, NODES, TAINT},
-    uninstall, upgrade,
 };
 
 type Step = fn(&mut Cluster) -> Outcome;
 
 /// In this order: each step leaves the cluster in the state that the next one expects.
-const STEPS: [(&str, Step); 16] = [
+const STEPS: [(&str, Step); 17] = [
     ("nodes become ready by themselves", node::becomes_ready),
     ("the daemon has one capability", daemon::has_one_capability),
     ("the chart's own test passes", daemon::passes_helm_test),
@@ -30,6 +39,10 @@ const STEPS: [(&str, Step); 16] = [
     ("pods run on both nodes", pods::run_on_both_nodes),
     ("pods reach each other and services", pods::reach_services),
     ("names of the VPC resolve", pods::resolve_names),
+    (
+        "an image for another architecture says so",
+        refusal::names_a_foreign_image,
+    ),
     ("a pod too many is told why", refusal::says_why),
     ("a full node says so", node::says_that_it_is_full),
     ("a daemon writes to its own node only", node::is_fenced),

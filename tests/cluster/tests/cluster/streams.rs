@@ -82,16 +82,21 @@ spec:
 }
 
 impl Streams {
-    /// Ends the streams, deletes the pods and checks that every packet arrived.
-    pub fn finish(self, cluster: &Cluster) -> Outcome {
+    /// Ends the streams, deletes the pods and checks that every packet arrived, or that each stream was interrupted at most this
+    /// often.
+    pub fn finish(self, cluster: &Cluster, interruptions: usize) -> Outcome {
         let delivered: io::Result<Vec<_>> = self.0.into_iter().map(Stream::finish).collect();
         // Not waited for: after an outage, kubelets ask the API server again within a minute.
         cluster.kubectl(&["delete", "pods", "-l", "app=steady", "--wait=false"])?;
         for stream in delivered? {
             let (name, sent, lost) = (&stream.name, stream.sent, &stream.lost);
+            let short = u64::try_from(lost.len()).is_ok_and(|lost| lost <= sent / 50);
             stdout::errln!("          {name}: {sent} packets, {} lost", lost.len());
             assert!(sent > 1000, "{name}: only {sent} packets");
-            assert!(lost.is_empty(), "{name}: lost {lost:?}");
+            assert!(
+                stream.interruptions() <= interruptions && short,
+                "{name}: lost {lost:?}"
+            );
         }
         Ok(())
     }

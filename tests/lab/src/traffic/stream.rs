@@ -49,6 +49,17 @@ pub struct Delivery {
     pub took: Duration,
 }
 
+impl Delivery {
+    /// The number of gaps in the stream.
+    #[must_use]
+    pub fn interruptions(&self) -> usize {
+        let lost = &self.lost;
+        let begins = lost.iter().zip(lost.iter().skip(1));
+        let further = begins.filter(|(before, next)| **before + 1 != **next);
+        usize::from(!lost.is_empty()) + further.count()
+    }
+}
+
 impl Stream {
     /// Starts sending from `source` in its namespace to `target` in its namespace.
     ///

@@ -5,6 +5,7 @@
 //! so a test has one such node, after [`Containerd`](crate::containerd::Containerd) made `/run` private. Must not know Hawser.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     os::unix::net::UnixStream,
@@ -12,6 +13,8 @@ use std::{
     process::{Child, Command, Stdio},
     time::Duration,
 };
+
+use vpc_sim::Instance;
 
 use super::{Lab, aws_node::Kind};
 use crate::{containerd::CniDirs, node::Node, wait::eventually};
@@ -22,8 +25,8 @@ pub const DIRECTORY: &str = "/run/aws-node";
 const READY_LIMIT: Duration = Duration::from_secs(120);
 /// Of the standard plugins that its configuration names.
 const STANDARD: &str = "/usr/lib/cni";
-/// What images for Kubernetes nodes and its init container set.
-const HOST: &str = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.eth0.rp_filter=2";
+/// The settings of the host that images for Kubernetes nodes and its init container make, as a shell command.
+pub const HOST: &str = "sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1 net.ipv4.conf.eth0.rp_filter=2";
 /// What its programs are called on a node.
 const NAMES: [(&str, &str); 2] = [
     ("routed-eni-cni-plugin", "aws-cni"),
@@ -33,7 +36,6 @@ const NAMES: [(&str, &str); 2] = [
 /// See the module.
 #[derive(Debug)]
 pub struct AwsVpcCni {
-    programs: PathBuf,
     kind: Kind,
     /// More of its settings.
     settings: Vec<(String, String)>,
@@ -53,16 +55,9 @@ impl AwsVpcCni {
         settings: &[(&str, &str)],
         cni: CniDirs,
     ) -> io::Result<Self> {
-        let programs = programs()?;
-        for (built, name) in NAMES {
-            fs::copy(programs.join(built), cni.bin.join(name))?;
-        }
-        for name in ["portmap", "host-local", "bandwidth"] {
-            fs::copy(Path::new(STANDARD).join(name), cni.bin.join(name))?;
-        }
+        install_plugins(&cni.bin)?;
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         Ok(Self {
-            programs,
             kind,
             settings: settings.iter().map(owned).collect(),
             cni,
@@ -78,19 +73,11 @@ impl AwsVpcCni {
     pub fn start(&mut self, lab: &Lab, node: &Node) -> io::Result<()> {
         node.shell(HOST)?;
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(self.programs.join("aws-k8s-agent"));
+        let name = node.instance.id.to_string();
+        let mut command = Command::new(agent()?);
         command
             .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-            .env("MY_NODE_NAME", node.instance.id.to_string())
-            .env("AWS_ENDPOINT_URL_EC2", lab.sim.ec2_endpoint())
-            .env("AWS_VPC_K8S_CNI_LOG_FILE", "stdout")
-            .env("AWS_VPC_K8S_CNI_LOGLEVEL", "DEBUG")
-            // Its manifest says so; the default is that both families are off.
-            .env("ENABLE_IPv4", "true")
-            // Without an API server, it cannot ask whether its node is schedulable.
-            .env("AWS_MANAGE_ENIS_NON_SCHEDULABLE", "true")
-            .envs(self.kind.settings())
+            .envs(environment(self.kind, &name, &lab.sim.ec2_endpoint()))
             .envs(self.settings.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -109,36 +96,9 @@ impl AwsVpcCni {
         self.configure(node)
     }
 
-    /// As its entry point does.
     fn configure(&self, node: &Node) -> io::Result<()> {
-        let six = self.kind == Kind::Ipv6;
-        let (subnet, to, leases) = match six {
-            true => (
-                "169.254.172.0/22",
-                "0.0.0.0/0",
-                "/run/cni/v6pd/egress-v4-ipam",
-            ),
-            false => ("fd00::ac:00/118", "::/0", "/run/cni/v4pd/egress-v6-ipam"),
-        };
-        let own = node.instance.address.to_string();
-        let logs = self.log.with_file_name("aws-cni.log").display().to_string();
-        let mut text = fs::read_to_string(self.programs.join("10-aws.conflist"))?;
-        for (name, value) in [
-            ("VETHPREFIX", "eni"),
-            ("MTU", "9001"),
-            ("PODSGENFORCINGMODE", "strict"),
-            ("PLUGINLOGFILE", &logs),
-            ("EGRESSPLUGINLOGFILE", &logs),
-            ("PLUGINLOGLEVEL", "Debug"),
-            ("EGRESSPLUGINENABLED", if six { "true" } else { "false" }),
-            ("EGRESSPLUGINIPAMSUBNET", subnet),
-            ("EGRESSPLUGINIPAMDST", to),
-            ("EGRESSPLUGINIPAMDATADIR", leases),
-            ("RANDOMIZESNAT", "prng"),
-            ("NODEIP", if six { &own } else { "" }),
-        ] {
-            text = text.replace(&format!("__{name}__"), value);
-        }
+        let log = self.log.with_file_name("aws-cni.log");
+        let text = network_configuration(self.kind, &node.instance, &log)?;
         let unfinished = self.cni.conf.join("10-aws.tmp");
         fs::write(&unfinished, text)?;
         fs::rename(unfinished, self.cni.conf.join("10-aws.conflist"))
@@ -173,6 +133,84 @@ impl Drop for AwsVpcCni {
     fn drop(&mut self) {
         drop(self.kill());
     }
+}
+
+/// Copies its plugins, and the standard ones that it uses, into the runtime's directory.
+///
+/// # Errors
+/// If its programs are not built, or a file cannot be written.
+pub fn install_plugins(bin: &Path) -> io::Result<()> {
+    let programs = programs()?;
+    for (built, name) in NAMES {
+        fs::copy(programs.join(built), bin.join(name))?;
+    }
+    for name in ["portmap", "host-local", "bandwidth"] {
+        fs::copy(Path::new(STANDARD).join(name), bin.join(name))?;
+    }
+    Ok(())
+}
+
+/// Its daemon's program.
+///
+/// # Errors
+/// If it is not built.
+pub fn agent() -> io::Result<PathBuf> {
+    Ok(programs()?.join("aws-k8s-agent"))
+}
+
+/// The environment of its daemon on the node of this name.
+#[must_use]
+pub fn environment(kind: Kind, node: &str, ec2: &str) -> BTreeMap<String, String> {
+    let always = [
+        ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("MY_NODE_NAME", node),
+        ("AWS_ENDPOINT_URL_EC2", ec2),
+        ("AWS_VPC_K8S_CNI_LOG_FILE", "stdout"),
+        ("AWS_VPC_K8S_CNI_LOGLEVEL", "DEBUG"),
+        // Its manifest says so; the default is that both families are off.
+        ("ENABLE_IPv4", "true"),
+        // Without an API server, it cannot ask whether its node is schedulable.
+        ("AWS_MANAGE_ENIS_NON_SCHEDULABLE", "true"),
+    ];
+    let all = always.into_iter().chain(kind.settings());
+    all.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// The network configuration that its entry point gives the runtime. The plugins log to `log`.
+///
+/// # Errors
+/// If its programs are not built.
+pub fn network_configuration(kind: Kind, instance: &Instance, log: &Path) -> io::Result<String> {
+    let six = kind == Kind::Ipv6;
+    let (subnet, to, leases) = match six {
+        true => (
+            "169.254.172.0/22",
+            "0.0.0.0/0",
+            "/run/cni/v6pd/egress-v4-ipam",
+        ),
+        false => ("fd00::ac:00/118", "::/0", "/run/cni/v4pd/egress-v6-ipam"),
+    };
+    let own = instance.address.to_string();
+    let log = log.display().to_string();
+    let mut text = fs::read_to_string(programs()?.join("10-aws.conflist"))?;
+    for (name, value) in [
+        ("VETHPREFIX", "eni"),
+        ("MTU", "9001"),
+        ("PODSGENFORCINGMODE", "strict"),
+        ("PLUGINLOGFILE", &log),
+        ("EGRESSPLUGINLOGFILE", &log),
+        ("PLUGINLOGLEVEL", "Debug"),
+        ("EGRESSPLUGINENABLED", if six { "true" } else { "false" }),
+        ("EGRESSPLUGINIPAMSUBNET", subnet),
+        ("EGRESSPLUGINIPAMDST", to),
+        ("EGRESSPLUGINIPAMDATADIR", leases),
+        ("RANDOMIZESNAT", "prng"),
+        ("NODEIP", if six { &own } else { "" }),
+    ] {
+        text = text.replace(&format!("__{name}__"), value);
+    }
+    Ok(text)
 }
 
 /// The directory of its programs.

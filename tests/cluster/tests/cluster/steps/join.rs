@@ -12,14 +12,13 @@ use lab::http;
 use vpc_sim::world::model::NetworkInterface;
 
 use crate::{
-    Outcome,
+    Outcome, hawser,
     setup::{NODES, PATIENCE, TAINT, TIMEOUT},
 };
 
 /// 8 ENIs with 29 pod addresses each.
 const KIND: &str = "m5.4xlarge";
 const BURST: usize = 100;
-const METRICS: u16 = 61678;
 /// The primary one, and the one that WARM_ENI_TARGET=1 keeps.
 const ENIS_AT_REST: usize = 2;
 
@@ -143,7 +142,7 @@ spec:
 
 /// The CNI's share of these times: the ADDs on a node that served no others.
 fn told_by_the_daemon(node: &Machine) -> io::Result<()> {
-    let answer = http::get(&node.instance.netns, METRICS, "/metrics", &[])?;
+    let answer = http::get(&node.instance.netns, hawser::METRICS, "/metrics", &[])?;
     let mut buckets = Vec::new();
     for line in answer.body.lines() {
         let Some(rest) = line.strip_prefix("hawser_request_seconds_bucket{") else {

@@ -1,6 +1,8 @@
-//! The 28th pod on an m5.large, which has addresses for 27.
+//! What says why something does not start: the 28th pod on an m5.large, which has addresses for 27, and an image for another
+//! architecture.
 
-use cluster::{cluster::Cluster, images};
+use cluster::{cluster::Cluster, images, worker};
+use lab::node::binaries;
 
 use crate::{Outcome, setup::PATIENCE};
 
@@ -51,5 +53,30 @@ spec:
                   `ipamd max-pods` prints, or use a larger instance type (POD_LIMIT";
     assert!(described.contains(wanted), "{described}");
     cluster.kubectl(&["delete", "pod", EXTRA, "--wait"])?;
+    Ok(())
+}
+
+/// The container's log has the kernel's error and the path, as `deploy/README.md` says.
+pub fn names_a_foreign_image(cluster: &mut Cluster) -> Outcome {
+    const POD: &str = "foreign";
+    let node = &cluster.nodes[0];
+    let directory = cluster.lab.dir().join("images");
+    let archive = images::foreign(&directory, &binaries::plugin())?;
+    worker::import(node, &archive)?;
+    let (image, name) = (images::FOREIGN, &node.name);
+    cluster.apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{ name: {POD} }}
+spec:
+  nodeName: {name}
+  hostNetwork: true
+  containers: [{{ name: ipamd, image: \"{image}\" }}]
+"
+    ))?;
+    cluster.await_kubectl(PATIENCE, &["logs", POD], |text| {
+        text.contains("exec /usr/bin/ipamd: exec format error")
+    })?;
+    cluster.kubectl(&["delete", "pod", POD, "--wait", "--grace-period=1"])?;
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use cluster::{cluster::Cluster, command::run};
 
+use super::refusal::FULL;
 use crate::{
     Outcome,
-    refusal::FULL,
     setup::{NODES, PATIENCE, TAINT},
 };
 

@@ -3,7 +3,7 @@
 use cluster::cluster::Cluster;
 
 use crate::{
-    Outcome, daemon,
+    Outcome, hawser,
     setup::{NODES, PATIENCE},
 };
 
@@ -29,7 +29,7 @@ pub fn leaves_nothing(cluster: &mut Cluster) -> Outcome {
         "kube-system",
         "--replicas=0",
     ])?;
-    daemon::rolled_out(cluster)?;
+    hawser::rolled_out(cluster)?;
     for node in &cluster.nodes {
         // Each of these prints what is Hawser's. It has no routes in the table main, where the simulated instance's own have
         // the same protocol.

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cluster::{
@@ -14,7 +14,7 @@ use cluster::{
 };
 
 use crate::{
-    Outcome, daemon,
+    Outcome, hawser,
     setup::{PATIENCE, TIMEOUT},
     streams,
 };
@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// No sandbox fails, no node is NotReady, no packet of running pods is lost, and every pod runs in the end.
 pub fn loses_no_pod(cluster: &mut Cluster) -> Outcome {
     cluster.install_from(&previous_chart()?, &[])?;
-    daemon::rolled_out(cluster)?;
+    hawser::rolled_out(cluster)?;
     let image = images::PAUSE;
     cluster.apply(&format!(
         "apiVersion: apps/v1
@@ -59,6 +59,8 @@ spec:
     }
     let streams = streams::start(cluster)?;
     let finished = AtomicBool::new(false);
+    #[expect(clippy::disallowed_methods, reason = "the test tells real times")]
+    let begun = Instant::now();
     let (rolled, replacements) = thread::scope(|scope| {
         let churn = scope.spawn(|| {
             let mut replacements = 0;
@@ -73,15 +75,19 @@ spec:
         let rolled = cluster
             .install_from(CHART.as_ref(), &FREES_ENIS)
             .map_err(Into::into)
-            .and_then(|_| daemon::rolled_out(cluster));
+            .and_then(|_| hawser::rolled_out(cluster));
         finished.store(true, Ordering::Relaxed);
         (rolled, churn.join())
     });
-    let delivered = streams.finish(cluster);
+    let delivered = streams.finish(cluster, 0);
     rolled?;
     delivered?;
     let replacements = replacements.map_err(|_| "the churn panicked")??;
-    stdout::errln!("          {replacements} times {REPLICAS} pods were replaced meanwhile");
+    let replaced = replacements * REPLICAS;
+    stdout::errln!(
+        "          {replaced} pods were replaced meanwhile, {:.1} per second",
+        replaced as f64 / begun.elapsed().as_secs_f64()
+    );
     cluster.await_kubectl(PATIENCE, &["get", "deployment", CHURN], |text| {
         text.contains(&format!("{REPLICAS}/{REPLICAS}"))
     })?;

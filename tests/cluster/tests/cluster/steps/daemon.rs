@@ -7,13 +7,13 @@ use cluster::{
     command::feed,
 };
 
-use crate::{Outcome, setup::TIMEOUT};
+use crate::{Outcome, hawser};
 
 /// CAP_NET_ADMIN is bit 12.
 const NET_ADMIN_ONLY: &str = "0000000000001000";
 
 pub fn has_one_capability(cluster: &mut Cluster) -> Outcome {
-    rolled_out(cluster)?;
+    hawser::rolled_out(cluster)?;
     for node in &cluster.nodes {
         // The machine's own processes and its containers', all of which are in its process namespace.
         let status = node.shell("cat /proc/$(pidof -s ipamd)/status")?;
@@ -80,19 +80,5 @@ pub fn is_as_rendered(cluster: &mut Cluster) -> Outcome {
         &installed,
     )?;
     assert_eq!(difference, "");
-    Ok(())
-}
-
-/// Waits until every pod of the DaemonSet is of the newest form and ready.
-pub fn rolled_out(cluster: &Cluster) -> Outcome {
-    let arguments = [
-        "rollout",
-        "status",
-        "daemonset/hawser",
-        "-n",
-        "kube-system",
-        TIMEOUT,
-    ];
-    cluster.kubectl(&arguments)?;
     Ok(())
 }

@@ -6,15 +6,14 @@ use std::{
 };
 
 use cluster::{cluster::Cluster, images, machine::Machine};
-use lab::{http, wait::eventually};
+use lab::wait::eventually;
 
 use crate::{
-    Outcome, pods,
+    Outcome, hawser, pods,
     setup::{NODES, PATIENCE},
     streams,
 };
 
-const METRICS: u16 = 61678;
 const OUTAGE: Duration = Duration::from_secs(120);
 /// The pods whose node cannot start them before the API server is away.
 const LATE: usize = 5;
@@ -23,7 +22,7 @@ const LATE: usize = 5;
 pub fn survives_restarts(cluster: &mut Cluster) -> Outcome {
     let streams = streams::start(cluster)?;
     let restarted = restart_kubelet(cluster).and_then(|()| outage(cluster));
-    let delivered = streams.finish(cluster);
+    let delivered = streams.finish(cluster, 0);
     restarted?;
     delivered?;
     cluster.kubectl(&["delete", "pods", "-l", "app=late", "--wait=false"])?;
@@ -164,39 +163,6 @@ pub fn comes_back_from_a_reboot(cluster: &mut Cluster) -> Outcome {
     addresses.sort_unstable();
     addresses.dedup();
     assert_eq!(addresses.len(), pods::REPLICAS, "{listed}");
-    agrees(cluster)?;
+    hawser::agrees(cluster, &cluster.nodes)?;
     pods::reach_services(cluster)
-}
-
-/// The daemons have as many addresses in use as there are pods.
-fn agrees(cluster: &Cluster) -> Outcome {
-    // kubectl's filters find no pod that lacks a field. These lines begin with a space.
-    let form = r#"jsonpath={range .items[*]}{.spec.hostNetwork} {.status.podIP}{"\n"}{end}"#;
-    let mut seen = (0, 0);
-    let agree = eventually(PATIENCE, || {
-        let listed = cluster.kubectl(&["get", "pods", "-A", "-o", form]);
-        let pods = listed.map(|text| text.lines().filter(|line| line.starts_with(' ')).count());
-        let assigned: io::Result<Vec<_>> = cluster.nodes.iter().map(assigned).collect();
-        match (pods, assigned) {
-            (Ok(pods), Ok(assigned)) => {
-                seen = (pods, assigned.iter().sum());
-                seen.0 == seen.1
-            }
-            _ => false,
-        }
-    });
-    assert!(
-        agree,
-        "pods with an address, and addresses in use: {seen:?}"
-    );
-    Ok(())
-}
-
-/// The number of addresses in use, by the daemon's metrics.
-fn assigned(node: &Machine) -> io::Result<usize> {
-    let answer = http::get(&node.instance.netns, METRICS, "/metrics", &[])?;
-    let lines = answer.body.lines();
-    let mut values = lines.filter_map(|line| line.strip_prefix("awscni_assigned_ip_addresses "));
-    let value = values.next().unwrap_or_default();
-    value.parse().map_err(io::Error::other)
 }
