@@ -73,7 +73,7 @@ pub fn add_eni(
     patience: Duration,
 ) -> Result<u32, HostError> {
     validate(eni, marks)?;
-    let link = wait_for_link_by_mac(socket, eni.mac, patience)
+    let link = wait_for_link_by_mac(socket, eni.mac, eni.address, patience)
         .during("find the ENI's link")?
         .ok_or(HostError::LinkMissing { mac: eni.mac })?;
     ensure(socket, eni, marks, &link)?;

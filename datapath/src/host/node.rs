@@ -58,7 +58,7 @@ pub fn prepare(socket: &mut Socket, config: &HostConfig) -> Result<Prepared, Hos
 
 fn primary_link(socket: &mut Socket, config: &HostConfig) -> Result<Link, HostError> {
     let mac = config.primary.mac;
-    wait_for_link_by_mac(socket, mac, Duration::ZERO)
+    wait_for_link_by_mac(socket, mac, config.primary.address, Duration::ZERO)
         .during("find the primary ENI")?
         .ok_or(HostError::LinkMissing { mac })
 }

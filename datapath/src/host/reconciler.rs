@@ -11,7 +11,7 @@ mod ports;
 mod takeover;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -369,6 +369,24 @@ impl Reconciler {
         Ok(present.any(|mac| macs.contains(&mac) && self.desired.is_unknown(mac)))
     }
 
+    /// Those of `enis`, each given by its MAC address and its own address, that have a link.
+    ///
+    /// # Errors
+    /// If the kernel cannot be queried.
+    pub fn enis_with_link(&mut self, enis: &[(Mac, Ipv4Addr)]) -> Result<BTreeSet<Mac>, Error> {
+        let mut found = BTreeSet::new();
+        for (mac, address) in enis {
+            let link = self.socket.link_with((*address).into())?;
+            found.extend(link.and_then(|link| link.mac).filter(|has| has == mac));
+        }
+        if found.len() < enis.len() {
+            // Its address may have been removed, or not added yet.
+            let links = self.socket.links()?;
+            found.extend(links.iter().filter_map(|link| link.mac));
+        }
+        Ok(found)
+    }
+
     /// The addresses that no pod should get.
     ///
     /// # Errors
@@ -411,6 +429,12 @@ impl Reconciler {
     /// If the kernel cannot be queried or refuses; a repetition removes the rest.
     pub fn remove_leftovers(&mut self, running: &[Predecessor]) -> Result<Vec<Removed>, HostError> {
         let family = self.desired.config.pods;
+        let mut nft = node::nft(&self.socket)?;
+        let has_chains = nft.has_aws_node();
+        let has_chains = has_chains.during("look for chains of the AWS VPC CNI")?;
+        if !has_chains && !Scene::has_traces(&mut self.socket, family)? {
+            return Ok(Vec::new());
+        }
         let scene = Scene::of(&mut self.socket, family)?;
         let mut vpc = self.desired.config.egress.local.clone();
         vpc.push(self.desired.config.primary.subnet);
@@ -428,7 +452,6 @@ impl Reconciler {
         let of = Predecessor::AwsNode;
         if !running.contains(&of) && !scene.has_pods(of) {
             let what = "remove chains of the AWS VPC CNI";
-            let mut nft = node::nft(&self.socket)?;
             let objects = nft.remove_aws_node().during(what)?;
             removed.extend(objects.into_iter().map(|what| Removed { of, what }));
             self.remember_nftables();

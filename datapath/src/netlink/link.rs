@@ -7,6 +7,7 @@
 mod ipv6;
 mod programs;
 
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{DefaultNla, NLM_F_ECHO};
@@ -17,7 +18,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
-use super::{Error, Mac, Request, Socket};
+use super::{Error, Family, Mac, Request, Socket};
 
 pub use ipv6::{Inet6Conf, set_no_own_ipv6, set_no_own_ipv6_by_name, set_own_ipv6};
 
@@ -343,6 +344,19 @@ impl Socket {
     /// As [`Socket::dump`].
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
         self.dump(&dump(), Link::from_message)
+    }
+
+    /// The link that has this address. A host with hundreds of pods has few addresses, so this takes a small part of the time
+    /// of listing all links.
+    ///
+    /// # Errors
+    /// As [`Socket::dump`].
+    pub fn link_with(&mut self, address: IpAddr) -> Result<Option<Link>, Error> {
+        let has = self.addresses(Family::of(address), None)?;
+        match has.iter().find(|known| known.address == address) {
+            Some(known) => self.link_by_index(known.index),
+            None => Ok(None),
+        }
     }
 
     fn one_link(&mut self, request: &Request) -> Result<Option<Link>, Error> {

@@ -3,6 +3,7 @@
 //! Owns a subscribed socket. Notifications can be lost if the reader is slow. The kernel reports this, and so does
 //! [`Event::Overrun`]: the reader must then check the whole state again.
 
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -243,17 +244,21 @@ impl AsFd for Monitor {
 }
 
 /// Waits until the socket's namespace has a link with this MAC address (an ENI that is being attached); `None` if none
-/// appears within `timeout`. If there are several, such as a card and its VLANs, returns the oldest. The calling thread
-/// must be in the socket's namespace.
+/// appears within `timeout`. If there are several, such as a card and its VLANs, returns the one with `address`, or the
+/// oldest. The calling thread must be in the socket's namespace.
 ///
 /// # Errors
 /// [`Error::ForeignNamespace`] if it is not; otherwise failures of either socket.
 pub fn wait_for_link_by_mac(
     socket: &mut Socket,
     mac: Mac,
+    address: Ipv4Addr,
     timeout: Duration,
 ) -> Result<Option<Link>, Error> {
     let has_mac = |link: &Link| link.mac == Some(mac);
+    if let Some(link) = socket.link_with(address.into())?.filter(has_mac) {
+        return Ok(Some(link));
+    }
     if let Some(link) = socket.links()?.into_iter().find(has_mac) {
         return Ok(Some(link));
     }

@@ -450,18 +450,23 @@ fn waiting_for_a_link_finds_an_existing_and_a_new_one() {
     netns
         .run(|| {
             let mut socket = Socket::open().unwrap();
-            let there = wait_for_link_by_mac(&mut socket, A, Duration::ZERO)
+            let there = wait_for_link_by_mac(&mut socket, A, IP, Duration::ZERO)
                 .unwrap()
                 .unwrap();
             assert_eq!(there.index, index);
             assert_eq!(
-                wait_for_link_by_mac(&mut socket, B, Duration::from_millis(1)).unwrap(),
+                wait_for_link_by_mac(&mut socket, B, IP, Duration::from_millis(1)).unwrap(),
                 None
             );
             let waiting = std::thread::scope(|scope| {
                 let waiter = scope.spawn(|| {
-                    wait_for_link_by_mac(&mut Socket::open().unwrap(), B, Duration::from_secs(10))
-                        .unwrap()
+                    wait_for_link_by_mac(
+                        &mut Socket::open().unwrap(),
+                        B,
+                        IP,
+                        Duration::from_secs(10),
+                    )
+                    .unwrap()
                 });
                 socket.apply(&card("d1", B)).unwrap();
                 waiter.join().unwrap()
@@ -474,6 +479,6 @@ fn waiting_for_a_link_finds_an_existing_and_a_new_one() {
 #[test]
 fn waiting_on_a_socket_of_another_namespace_is_a_mistake() {
     let (_netns, mut socket, _) = with_link();
-    let error = wait_for_link_by_mac(&mut socket, B, Duration::ZERO).unwrap_err();
+    let error = wait_for_link_by_mac(&mut socket, B, IP, Duration::ZERO).unwrap_err();
     assert!(matches!(error, Error::ForeignNamespace { .. }), "{error}");
 }

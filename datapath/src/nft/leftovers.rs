@@ -74,6 +74,14 @@ impl Nft {
         Ok(found.shown())
     }
 
+    /// Whether there are any.
+    ///
+    /// # Errors
+    /// If the kernel cannot be queried.
+    pub fn has_aws_node(&mut self) -> Result<bool, Error> {
+        Ok(self.find_aws_node()? != Found::default())
+    }
+
     fn find_aws_node(&mut self) -> Result<Found, Error> {
         let mut found = Found::default();
         self.dump(GET_TABLE, |_, payload| {

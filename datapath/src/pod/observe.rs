@@ -2,6 +2,7 @@
 //!
 //! Only reads.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use nettypes::HostPort;
@@ -100,12 +101,16 @@ pub fn list(host: &mut Socket) -> Result<Vec<HostSide>, Error> {
     let mut routes = host.routes(Family::V4, Some(PODS_TABLE))?;
     // For both families, whichever the node uses now: a wired pod must not be mistaken for an interrupted ADD.
     routes.extend(host.routes(Family::V6, Some(PODS_TABLE))?);
+    let mut addresses: HashMap<u32, Vec<IpAddr>> = HashMap::new();
+    for route in &routes {
+        if route.dst.prefix_len() == route.dst.max_prefix_len() {
+            let over = route.oif.unwrap_or_default();
+            addresses.entry(over).or_default().push(route.dst.addr());
+        }
+    }
     let routed = |link: &Link, egress: bool| {
-        let mut over = routes
-            .iter()
-            .filter(|r| r.oif == Some(link.index) && r.dst.prefix_len() == r.dst.max_prefix_len());
-        over.find(|r| is_egress(r.dst.addr()) == egress)
-            .map(|r| r.dst.addr())
+        let mut over = addresses.get(&link.index).into_iter().flatten();
+        over.find(|address| is_egress(**address) == egress).copied()
     };
     let ours = links.iter().filter_map(|link| {
         let uplink = Uplink::of_group(link.group)?;

@@ -133,7 +133,10 @@ async fn agree(
     };
     let cooldown = config.pool.cooldown;
     let mut agreed = recovery::agree(store, contents, host, cooldown, clock::now()).await?;
-    let here = host.macs().await.map_err(recovery::RecoveryError::from)?;
+    let known = agreed.restored.enis.iter();
+    let known = known.map(|eni| (eni.mac, eni.primary)).collect();
+    let here = host.with_link(known).await;
+    let here = here.map_err(recovery::RecoveryError::from)?;
     agreed.keep_linked(&here);
     if !agreed.explained_by(&agreed.restored.enis) {
         let pods = agreed.orphans.len();

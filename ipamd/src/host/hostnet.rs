@@ -5,7 +5,13 @@
 
 mod adoption;
 
-use std::{collections::BTreeSet, net::IpAddr, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsFd,
+    sync::Arc,
+    time::Duration,
+};
 
 use datapath::{
     constants::eni_table,
@@ -207,14 +213,14 @@ impl HostNet {
         in_use.map_err(|e| WireError::Kernel(e.into()))
     }
 
-    /// The addresses of every Ethernet link of the node: each attached ENI has one.
+    /// Those of `enis`, each given by its MAC address and its own address, that have a link.
     ///
     /// # Errors
     /// [`WireError`] if the kernel could not be queried.
-    pub async fn macs(&self) -> Result<BTreeSet<Mac>, WireError> {
-        let links = self.writer.run(|host| host.socket().links()).await?;
-        let links = links.map_err(|e| WireError::Kernel(e.into()))?;
-        Ok(links.iter().filter_map(|link| link.mac).collect())
+    pub async fn with_link(&self, enis: Vec<(Mac, Ipv4Addr)>) -> Result<BTreeSet<Mac>, WireError> {
+        let look = move |host: &mut Reconciler| host.enis_with_link(&enis);
+        let found = self.writer.run(look).await?;
+        found.map_err(|e| WireError::Kernel(e.into()))
     }
 
     /// Changes which destinations see pods' own addresses.
@@ -247,8 +253,9 @@ impl EniHost for HostNet {
             return Ok(());
         }
         let link = self.eni_link(&eni);
-        let mac = link.mac;
-        let wait = move || netlink::wait_for_link_by_mac(&mut Socket::open()?, mac, LINK_LIMIT);
+        let (mac, address) = (link.mac, link.address);
+        let wait =
+            move || netlink::wait_for_link_by_mac(&mut Socket::open()?, mac, address, LINK_LIMIT);
         match tokio::task::spawn_blocking(wait).await {
             Ok(Ok(Some(_))) => {}
             Ok(Ok(None)) => return Err(failure(&eni, &NoLink)),

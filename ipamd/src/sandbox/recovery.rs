@@ -4,7 +4,11 @@
 //! The kernel alone is enough to keep a pod: a link with a route may carry traffic, whether or not a record shows its
 //! owner (the state file was corrupt, or an ADD died between kernel and record). Nothing that may be alive is removed.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use datapath::pod::HostSide;
 use nettypes::Asked;
@@ -63,12 +67,17 @@ pub fn plan(
     let (mut steps, mut agreed) = (Vec::new(), Agreed::default());
     agreed.restored.enis = contents.enis;
     agreed.restored.demand = contents.demand;
+    let mut by_address: BTreeMap<IpAddr, Vec<&HostSide>> = BTreeMap::new();
+    for link in &links {
+        let address = link.address.into_iter();
+        address.for_each(|address| by_address.entry(address).or_default().push(link));
+    }
+    let mut kept = BTreeSet::new();
     for record in contents.records {
-        let stands = |link: &&HostSide| {
-            link.address == Some(record.address) && names::is_link_of(&record, link)
-        };
-        if let Some(link) = links.iter().find(stands) {
+        let mut links = by_address.get(&record.address).into_iter().flatten();
+        if let Some(link) = links.find(|link| names::is_link_of(&record, link)) {
             let host_index = link.ifindex;
+            kept.insert(host_index);
             agreed.keep(Live { record, host_index });
         } else {
             let until = now + cooldown;
@@ -81,7 +90,7 @@ pub fn plan(
         }
     }
     for link in links {
-        if agreed.pods.iter().any(|pod| pod.host_index == link.ifindex) {
+        if kept.contains(&link.ifindex) {
             continue;
         }
         match link.address {

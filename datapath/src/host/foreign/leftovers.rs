@@ -65,6 +65,33 @@ impl Scene {
         })
     }
 
+    /// Whether a rule, or a route to a pod, shows that a predecessor was here. A pod of a predecessor with neither of them has
+    /// no network. Does not list all links: a node has hundreds of them, and the list takes a tenth of the daemon's start.
+    ///
+    /// # Errors
+    /// If the kernel cannot be queried.
+    pub fn has_traces(socket: &mut Socket, family: Family) -> Result<bool, HostError> {
+        let what = "look for what a predecessor left";
+        let scene = Self {
+            rules: socket.rules(family).during(what)?,
+            routes: socket.routes(family, None).during(what)?,
+            links: Vec::new(),
+        };
+        if scene.rules.iter().any(|rule| shape(rule).is_some()) {
+            return Ok(true);
+        }
+        // Every node has such routes over its ENIs, to the VPC's router for example.
+        let over: BTreeSet<u32> = scene.host_routes().filter_map(|route| route.oif).collect();
+        for index in over {
+            let link = socket.link_by_index(index).during(what)?;
+            let of = [Predecessor::AwsNode, Predecessor::CiliumEni];
+            if link.is_some_and(|link| of.into_iter().any(|of| is_pod_link(&link, of))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The rules that `of` left behind for certain. `vpc` has the blocks of the VPC. The program does not run.
     #[must_use]
     pub fn leftovers(&self, of: Predecessor, vpc: &[Ipv4Net]) -> Vec<Rule> {

@@ -145,6 +145,9 @@ pub fn find(
     family: Family,
     of: Predecessor,
 ) -> Result<Vec<ForeignPod>, HostError> {
+    if !Scene::has_traces(socket, family)? {
+        return Ok(Vec::new());
+    }
     let scene = Scene::of(socket, family)?;
     let what = "look at a predecessor's pods";
     let programs = socket.links_with_programs().during(what)?;
