@@ -15,7 +15,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod pod;
-mod sockets;
+pub mod sockets;
 pub mod uplink;
 
 #[cfg(test)]

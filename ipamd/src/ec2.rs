@@ -14,3 +14,4 @@ pub mod executor;
 pub mod fuzz_entry;
 pub mod instance_type;
 pub mod limiter;
+pub mod own_thread;

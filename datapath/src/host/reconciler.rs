@@ -145,6 +145,19 @@ impl Reconciler {
         Ok(())
     }
 
+    /// The same for an ENI whose link has its address already, as after a restart; false if it has not.
+    ///
+    /// # Errors
+    /// As [`add_eni`](super::add_eni).
+    pub fn add_eni_again(&mut self, eni: EniLink) -> Result<bool, HostError> {
+        let found = self.socket.link_with(eni.address.into());
+        let found = found.during("find the ENI's link")?;
+        if found.is_none_or(|link| link.mac != Some(eni.mac)) {
+            return Ok(false);
+        }
+        self.add_eni(eni).map(|()| true)
+    }
+
     /// As [`remove_eni`](super::remove_eni).
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use proto::error_chain::chain;
 use super::{DaemonError, serve_error};
 use crate::{
     config::{Config, PodSubnets},
-    ec2::{aws::Aws, executor::Executor, instance_type},
+    ec2::{aws::Aws, executor::Executor, instance_type, own_thread::OwnThread},
     host::{hostnet::HostNet, predecessor, vpc_blocks},
     install::handback,
     kube,
@@ -83,8 +83,14 @@ impl Node {
         let aws = aws(&config, &me).await;
         let kind = instance_type(&config, &me, &aws).await?;
         let spans = spans(&config, &me, &imds, &metrics).await;
-        let executor = Executor::new(aws, me.clone(), config.cloud.clone(), metrics.clone())
-            .with_spans(spans.clone());
+        let ec2 = OwnThread::start(aws).map_err(|e| serve_error("EC2 calls", e))?;
+        let executor = Executor::new(
+            Arc::new(ec2),
+            me.clone(),
+            config.cloud.clone(),
+            metrics.clone(),
+        )
+        .with_spans(spans.clone());
         let intents = contents.intents.clone();
         let takeover = takeover::settings(&config, &kind);
         let agreed = agree(&config, &store, contents, &host, &executor, takeover).await?;

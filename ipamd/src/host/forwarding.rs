@@ -13,6 +13,8 @@ use proto::error_chain::chain;
 
 use crate::telemetry::metrics::Metrics;
 
+/// Before the first look: pods may have waited for the daemon's start, and a look takes the kernel's lock for links.
+const FIRST: Duration = Duration::from_secs(2);
 /// Between two looks. A look reads every rule of the node.
 const PERIOD: Duration = Duration::from_secs(60);
 
@@ -61,6 +63,7 @@ pub fn blocked(
 /// Looks for ever. Tells each change once, and has the metric say how many chains there are.
 pub async fn watch(family: Family, veth_prefix: String, marks: Marks, metrics: Arc<Metrics>) {
     let mut told = Vec::new();
+    tokio::time::sleep(FIRST).await;
     loop {
         let prefix = veth_prefix.clone();
         // It reads the kernel, which takes milliseconds where there are thousands of rules.

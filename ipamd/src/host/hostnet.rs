@@ -253,6 +253,11 @@ impl EniHost for HostNet {
             return Ok(());
         }
         let link = self.eni_link(&eni);
+        // Nearly every ENI of a daemon that starts again has its link and its address, and there may be fifteen.
+        let again = link.clone();
+        if let Ok(Ok(true)) = self.writer.run(move |host| host.add_eni_again(again)).await {
+            return Ok(());
+        }
         let (mac, address) = (link.mac, link.address);
         let wait =
             move || netlink::wait_for_link_by_mac(&mut Socket::open()?, mac, address, LINK_LIMIT);

@@ -3,17 +3,22 @@
 //! Other processes are not visible from a container. Their listening sockets are, to everyone in the host's network
 //! namespace. Cilium also runs chained behind Hawser, which is normal: it is in charge only if it routes pods of its own.
 
-use std::fs;
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use datapath::{
     host::{HostError, Predecessor, Scene},
     netlink::{self, Family, Socket},
+    sockets,
 };
+use nettypes::{HostPort, Transport};
 
 /// Where the AWS VPC CNI's daemon listens for its plugin.
 const AWS_NODE_SOCKET: &str = "/aws-node/ipamd.sock";
 /// The same before version 1.23: `127.0.0.1:50051`, a port that others use too, so its other ports count as well.
-const AWS_NODE_PORT: (&str, u16) = ("0100007F", 50051);
+const AWS_NODE_PORT: u16 = 50051;
 /// Its metrics, and its introspection.
 const AWS_NODE_OTHER_PORTS: [u16; 2] = [61678, 61679];
 /// Where Cilium's agent has its sockets.
@@ -50,23 +55,20 @@ impl Seen {
     /// In the network namespace of the calling thread.
     #[must_use]
     pub fn here() -> Self {
-        let read = |name| fs::read_to_string(format!("/proc/thread-self/net/{name}"));
-        let [unix, tcp, tcp6] = ["unix", "tcp", "tcp6"].map(|name| read(name).unwrap_or_default());
-        Self::of(&unix, &[tcp, tcp6])
+        let unix = fs::read_to_string("/proc/thread-self/net/unix").unwrap_or_default();
+        Self::of(&unix, listens)
     }
 
-    fn of(unix: &str, tcp: &[String]) -> Self {
+    /// `listens`: whether a program listens on this port of this address, or of any.
+    fn of(unix: &str, listens: impl Fn(Option<Ipv4Addr>, u16) -> bool) -> Self {
         let paths: Vec<_> = listening_paths(unix).collect();
         let path = |wanted: &dyn Fn(&str) -> bool| {
             let found = paths.iter().find(|path| wanted(path));
             found.map(|path| format!("it listens at {path}"))
         };
-        let ports: Vec<_> = tcp
-            .iter()
-            .flat_map(|table| listening_ports(table))
-            .collect();
-        let listens = |port| ports.iter().any(|(_, listening)| *listening == port);
-        let old = ports.contains(&AWS_NODE_PORT) && AWS_NODE_OTHER_PORTS.into_iter().any(listens);
+        let mut others = AWS_NODE_OTHER_PORTS.into_iter();
+        let old = listens(Some(Ipv4Addr::LOCALHOST), AWS_NODE_PORT)
+            && others.any(|port| listens(None, port));
         let by_port = old.then(|| "it listens at 127.0.0.1:50051".to_owned());
         Self {
             aws_node: path(&|path| path.ends_with(AWS_NODE_SOCKET)).or(by_port),
@@ -105,15 +107,17 @@ fn listening_paths(table: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Of `/proc/net/tcp` or `tcp6`: number, local address and port, remote address and port, state.
-fn listening_ports(table: &str) -> impl Iterator<Item = (&str, u16)> {
-    const LISTEN: &str = "0A";
-    table.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let (address, port) = words.nth(1)?.rsplit_once(':')?;
-        let port = u16::from_str_radix(port, 16).ok()?;
-        (words.nth(1)? == LISTEN).then_some((address, port))
-    })
+/// By the kernel's socket diagnostics. `/proc/net/tcp` would tell the same, but the kernel walks the table of all connections
+/// for it, which takes milliseconds even if there are none.
+fn listens(address: Option<Ipv4Addr>, port: u16) -> bool {
+    let port = HostPort {
+        transport: Transport::Tcp,
+        port,
+        address: address.map(IpAddr::from),
+        pod_port: port,
+    };
+    // A kernel without diagnostics still shows the socket of later versions.
+    matches!(sockets::in_use(&[port], Family::V4), Ok(Some(_)))
 }
 
 #[cfg(test)]
@@ -124,30 +128,28 @@ mod tests {
         0000000000000000: 00000002 00000000 00010000 0001 01 12345 /run/containerd/containerd.sock\n\
         0000000000000000: 00000003 00000000 00000000 0001 03 12346 /var/run/aws-node/ipamd.sock\n\
         0000000000000000: 00000002 00000000 00000000 0002 01 12347\n";
-    const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n\
-           0: 0100007F:C383 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 9 1\n\
-           1: 0100007F:F0EF 0100007F:1234 01 00000000:00000000 00:00000000 00000000     0        0 9 1\n";
-
-    fn seen(unix: &str, tcp: &str) -> Seen {
-        Seen::of(&format!("{UNIX}{unix}"), &[format!("{TCP}{tcp}")])
+    fn seen(unix: &str, ports: &[u16]) -> Seen {
+        Seen::of(&format!("{UNIX}{unix}"), |_, port| ports.contains(&port))
     }
 
     #[test]
     fn only_listening_sockets_count() {
-        assert_eq!(seen("", ""), Seen::default());
+        assert_eq!(seen("", &[]), Seen::default());
         let aws =
             "0000000000000000: 00000002 00000000 00010000 0001 01 9 /var/run/aws-node/ipamd.sock\n";
         let evidence = "it listens at /var/run/aws-node/ipamd.sock";
-        assert_eq!(seen(aws, "").aws_node.as_deref(), Some(evidence));
+        assert_eq!(seen(aws, &[]).aws_node.as_deref(), Some(evidence));
         let cilium =
             "0000000000000000: 00000002 00000000 00010000 0001 01 9 /var/run/cilium/cilium.sock\n";
-        assert!(seen(cilium, "").cilium.is_some() && seen(cilium, "").aws_node.is_none());
+        assert!(seen(cilium, &[]).cilium.is_some() && seen(cilium, &[]).aws_node.is_none());
     }
 
     #[test]
     fn the_port_of_old_versions_counts_only_together_with_another_one() {
-        let metrics = "   2: 00000000000000000000000000000000:F0EE 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 1 1\n";
         let evidence = Some("it listens at 127.0.0.1:50051".to_owned());
-        assert_eq!(seen("", metrics).aws_node, evidence);
+        assert_eq!(seen("", &[50051, 61678]).aws_node, evidence);
+        for ports in [&[50051][..], &[61678, 61679]] {
+            assert_eq!(seen("", ports), Seen::default(), "{ports:?}");
+        }
     }
 }

@@ -25,6 +25,12 @@ use crate::config::Proxies;
 /// The only TLS stack: rustls with ring.
 const TLS: Provider = Provider::Rustls(CryptoMode::Ring);
 
+/// A client that connects directly, and without TLS: it needs no certificates, and reading these takes tens of milliseconds.
+#[must_use]
+pub fn plain_client() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new().build_http()
+}
+
 /// A client that connects directly.
 #[must_use]
 pub fn http_client() -> SharedHttpClient {

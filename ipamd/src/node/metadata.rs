@@ -8,7 +8,7 @@ use planner::{Mac, SecurityGroupId};
 use proto::error_chain::chain;
 
 use super::{
-    http_client::http_client,
+    http_client::plain_client,
     identity::{self, Identity, MetadataError, Texts},
 };
 
@@ -26,7 +26,7 @@ impl Metadata {
     /// time limit per key, including the SDK's own retries.
     #[must_use]
     pub fn new(timeout: Duration) -> Self {
-        let provider = ProviderConfig::default().with_http_client(http_client());
+        let provider = ProviderConfig::default().with_http_client(plain_client());
         let client = Client::builder()
             .configure(&provider)
             .operation_timeout(timeout)
