@@ -5,8 +5,8 @@
 //! the table serves all addresses with at least half of their cooldown over, so churn costs one read per half a
 //! cooldown, on a thread that delays no ADD. An ADD waits only if it gets an address that is not done yet.
 //!
-//! Connections to host ports are deleted as soon as the port leads elsewhere. No ADD or DEL waits for this: it takes as long as
-//! a container needs to start, and one read serves all pods that come and go meanwhile.
+//! Connections to host ports are deleted when the port leads elsewhere. No ADD or DEL waits for this. It happens a moment later,
+//! while the pod's containers are created, so that one read serves all pods that come and go meanwhile.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +16,11 @@ use std::{
     time::Duration,
 };
 
-use datapath::{conntrack::Conntrack, netlink};
+use datapath::{
+    conntrack::Conntrack,
+    netlink::{self, Family, Socket},
+};
+use nettypes::{HostPort, Transport};
 use planner::Mono;
 use proto::error_chain::chain;
 use tokio::sync::Notify;
@@ -27,6 +31,9 @@ use crate::runtime::{clock, worker::Worker};
 /// it. Several addresses should be due together, because a read walks the kernel's whole table and takes 3 ms of a
 /// processor that starting pods need.
 const LEAD: Duration = Duration::from_secs(2);
+
+/// How long after a UDP port leads elsewhere its connections are deleted.
+const SOON: Duration = Duration::from_millis(250);
 
 /// Why connection tracking could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -75,19 +82,13 @@ impl Stale {
     }
 }
 
-/// UDP ports that lead elsewhere than before, at addresses of the node.
-#[derive(Debug, Default)]
-pub struct MovedPorts {
-    pub ports: BTreeSet<u16>,
-    pub at: BTreeSet<IpAddr>,
-}
-
 /// See the module. Cloning gives another handle.
 #[derive(Clone, Debug)]
 pub struct StaleConnections {
     table: Worker<Conntrack>,
     stale: Arc<Mutex<Stale>>,
-    moved: Arc<Mutex<MovedPorts>>,
+    /// UDP ports of the node that lead elsewhere than before.
+    moved: Arc<Mutex<BTreeSet<u16>>>,
     changed: Arc<Notify>,
 }
 
@@ -126,26 +127,24 @@ impl StaleConnections {
         }
     }
 
-    /// Has the connections to these ports deleted soon.
-    pub fn moved(&self, now: MovedPorts) {
-        if now.ports.is_empty() {
-            return;
+    /// Has the connections to those of these ports that are UDP's deleted soon.
+    pub fn moved(&self, ports: &[HostPort]) {
+        let udp = ports.iter().filter(|port| port.transport == Transport::Udp);
+        let mut udp = udp.map(|port| port.port).peekable();
+        if udp.peek().is_some() {
+            self.moved.lock().expect("no holder panics").extend(udp);
+            self.changed.notify_one();
         }
-        let mut moved = self.moved.lock().expect("no holder panics");
-        moved.ports.extend(now.ports);
-        moved.at.extend(now.at);
-        drop(moved);
-        self.changed.notify_one();
     }
 
     async fn forget_moved(&self) {
-        let moved = std::mem::take(&mut *self.moved.lock().expect("no holder panics"));
-        let MovedPorts { ports, at } = moved;
-        if ports.is_empty() {
+        if self.moved.lock().expect("no holder panics").is_empty() {
             return;
         }
+        tokio::time::sleep(SOON).await;
+        let ports = std::mem::take(&mut *self.moved.lock().expect("no holder panics"));
         let count = ports.len();
-        let forgotten = move |table: &mut Conntrack| table.forget_udp(&ports, &at);
+        let forgotten = move |table: &mut Conntrack| table.forget_udp(&ports, &own_addresses()?);
         match self.table.run(forgotten).await {
             Ok(Ok(connections)) => {
                 tracing::debug!(connections, "deleted connections to host ports");
@@ -199,6 +198,14 @@ impl StaleConnections {
         let mut stale = self.stale.lock().expect("no holder panics");
         stale.done(&addresses);
     }
+}
+
+/// Of the node.
+fn own_addresses() -> Result<BTreeSet<IpAddr>, netlink::Error> {
+    let mut socket = Socket::open()?;
+    let mut all = socket.addresses(Family::V4, None)?;
+    all.extend(socket.addresses(Family::V6, None)?);
+    Ok(all.into_iter().map(|own| own.address).collect())
 }
 
 #[cfg(test)]

@@ -26,14 +26,14 @@ use datapath::{
     uplink::Uplink,
 };
 use ipnet::{IpNet, Ipv4Net};
-use nettypes::{Family, HostPort, Mac, Transport};
+use nettypes::{Family, Mac};
 use planner::{Class, EniIndex, Failure, HostClaim, Mono, command::ConfigureEni};
 use proto::{error_chain::chain, handover::Handed};
 
 use crate::{
     config,
     host::{
-        conntrack::{ConntrackError, MovedPorts, StaleConnections},
+        conntrack::{ConntrackError, StaleConnections},
         link_reaper::Reaper,
         names,
         seam::{EniHost, Live, PodHost, WireError},
@@ -301,12 +301,12 @@ impl PodHost for HostNet {
             self.stale_connections.settle(address).await;
         }
         let own = self.own;
-        let (wired, moved) = self
+        let ports = link.asked.ports.clone();
+        let wired = self
             .writer
             .run(move |host| {
                 let (netns, mut pod) = enter(handed, own)?;
-                let wired = host
-                    .add_pod(&mut pod, netns.as_fd(), &link)
+                host.add_pod(&mut pod, netns.as_fd(), &link)
                     .map_err(|error| match error {
                         AddError::InterfaceExists { name } => WireError::InterfaceExists(name),
                         AddError::AddressInUse { address } => WireError::AddressInUse(address),
@@ -314,12 +314,10 @@ impl PodHost for HostNet {
                         used @ AddError::PortInUse { .. } => WireError::PortInUse(used.to_string()),
                         gone @ AddError::NamespaceGone => WireError::Netns(gone.into()),
                         other => WireError::Kernel(other.into()),
-                    })?;
-                let moved = moved_ports(host, link.address, &link.asked.ports);
-                Ok::<_, WireError>((wired, moved))
+                    })
             })
             .await??;
-        self.stale_connections.moved(moved);
+        self.stale_connections.moved(&ports);
         Ok(wired)
     }
 
@@ -331,13 +329,11 @@ impl PodHost for HostNet {
         impl Future<Output = ()> + Send + use<> + 'static,
     ) {
         let (address, host_index) = (pod.address, pod.host_index);
-        let removed = self.writer.run(move |host| {
-            let removed = host.remove_pod(&pod);
-            (removed, moved_ports(host, pod.address, &pod.ports))
-        });
+        let ports = pod.ports.clone();
+        let removed = self.writer.run(move |host| host.remove_pod(&pod));
         let (contested, unrouted) = match removed.await {
-            Ok(((contested, done), moved)) => {
-                self.stale_connections.moved(moved);
+            Ok((contested, done)) => {
+                self.stale_connections.moved(&ports);
                 (contested, done.map_err(|e| WireError::Kernel(e.into())))
             }
             Err(gone) => (false, Err(gone.into())),
@@ -441,23 +437,6 @@ fn remove_leftovers(reconciler: &mut Reconciler, running: &[Predecessor]) {
             "could not remove what a predecessor left behind"
         ),
     }
-}
-
-/// The UDP ports of the node whose connections lead to a pod that is gone, or that was not there before.
-fn moved_ports(host: &mut Reconciler, pod: IpAddr, ports: &[HostPort]) -> MovedPorts {
-    let udp = ports.iter().filter(|port| port.transport == Transport::Udp);
-    let ports: BTreeSet<u16> = udp.map(|port| port.port).collect();
-    if ports.is_empty() {
-        return MovedPorts::default();
-    }
-    let own = host.socket().addresses(Family::of(pod), None);
-    let own = own.unwrap_or_else(|error| {
-        let error = chain(&error);
-        tracing::warn!(error, "could not delete the connections to host ports");
-        Vec::new()
-    });
-    let at = own.into_iter().map(|own| own.address).collect();
-    MovedPorts { ports, at }
 }
 
 /// The data to remove a pod.
