@@ -147,9 +147,15 @@ impl Filling {
             return Err(io::Error::other("two pods are needed"));
         };
         let here = Pair::open(&first.netns, &last.netns, last.address())?;
-        let upstream = upstream::Node::new(pods)?;
-        let [here, there] = packets::in_turn([here, upstream.pair()?])?;
-        self.seen.push(AtDensity { pods, here, there });
+        let (upstream, bare) = (upstream::Node::new(pods)?, upstream::Node::bare()?);
+        let pairs = [here, upstream.pair()?, bare.pair()?];
+        let [here, there, bare] = packets::in_turn(pairs)?;
+        self.seen.push(AtDensity {
+            pods,
+            here,
+            there,
+            bare,
+        });
         Ok(())
     }
 
@@ -186,7 +192,13 @@ impl Filling {
         let Some(least) = self.seen.first().map(|point| point.here) else {
             return;
         };
-        for AtDensity { pods, here, there } in &self.seen {
+        for AtDensity {
+            pods,
+            here,
+            there,
+            bare,
+        } in &self.seen
+        {
             let report = &mut bench.report;
             let figure = Figure::plain(
                 format!("pod-to-pod round trip, {pods} pods"),
@@ -214,6 +226,14 @@ impl Filling {
                     "k/s",
                 )
                 .over(least.rate / 1e3),
+            );
+            report.add(
+                Figure::plain(
+                    format!("… datagrams without any rules, {pods} pods"),
+                    bare.rate / 1e3,
+                    "k/s",
+                )
+                .over(here.rate / 1e3),
             );
             let figure = Figure::plain(
                 format!("… datagrams with upstream's rules, {pods} pods"),

@@ -39,6 +39,8 @@ pub struct AtDensity {
     pub pods: u16,
     pub here: Seen,
     pub there: Seen,
+    /// Without any rule.
+    pub bare: Seen,
 }
 
 /// Two pods of one node with open sockets.

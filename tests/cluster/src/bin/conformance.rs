@@ -138,21 +138,26 @@ fn save(record: &Record) -> io::Result<()> {
     fs::write(page, page::render(record))
 }
 
-/// Fails if a spec did.
+/// Fails if a result is not an expected one.
 fn judge(record: &Record, logs: &Path) -> ExitCode {
-    let failed = page::failed(record);
-    for spec in &failed {
-        errln!("failed: {} in {}", spec.name, spec.suite);
+    let surprises = page::surprises(record);
+    for spec in &surprises {
+        errln!(
+            "not expected: {} in {}: {}",
+            spec.name,
+            spec.suite,
+            spec.outcome
+        );
     }
     let ran = record.specs.len();
     // A closed standard output is no failure of the specs.
     outln!(
-        "{ran} specs, {} failed; logs in {}",
-        failed.len(),
+        "{ran} specs, {} unexpected results; logs in {}",
+        surprises.len(),
         logs.display()
     )
     .unwrap_or_default();
-    if failed.is_empty() {
+    if surprises.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

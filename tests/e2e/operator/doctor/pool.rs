@@ -49,8 +49,16 @@ fn addresses_that_ec2_does_not_confirm_are_found() -> Outcome {
     Ok(())
 }
 
-fn pods_that_wait_for_long_are_found() -> Outcome {
+/// Has two free addresses, which are there before a test lets EC2 refuse.
+fn warm_node() -> Result<DoctorNode, libtest_mimic::Failed> {
     let examined = DoctorNode::start("t3.small", SimConfig::default())?;
+    let warm = || count(&examined.node, "free").is_ok_and(|free| free >= 2);
+    assert!(eventually(LIMIT, warm), "{}", examined.node.log());
+    Ok(examined)
+}
+
+fn pods_that_wait_for_long_are_found() -> Outcome {
+    let examined = warm_node()?;
     for action in [
         Action::AssignPrivateIpAddresses,
         Action::CreateNetworkInterface,
@@ -77,10 +85,7 @@ fn pods_that_wait_for_long_are_found() -> Outcome {
 }
 
 fn the_last_refusal_of_each_action_is_found_until_the_action_succeeds() -> Outcome {
-    let examined = DoctorNode::start("t3.small", SimConfig::default())?;
-    // The first addresses are there before EC2 refuses.
-    let warm = || count(&examined.node, "free").is_ok_and(|free| free >= 2);
-    assert!(eventually(LIMIT, warm), "{}", examined.node.log());
+    let examined = warm_node()?;
     for (action, code) in [
         (Action::AssignPrivateIpAddresses, "OptInRequired"),
         (

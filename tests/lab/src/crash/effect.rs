@@ -116,7 +116,7 @@ impl Reader {
         };
         // Only netlink has a destination address, which is the fifth argument.
         let addressed = call.number == libc::SYS_sendto && call.arguments[4] != 0;
-        let (kind, name) = match self.socket(inode, addressed) {
+        let (kind, name) = match self.socket(inode, addressed)? {
             Socket::Plugin => (Kind::Change, "answer to the plugin".to_owned()),
             Socket::Tcp => {
                 let action = action(data)?;
@@ -146,33 +146,35 @@ impl Reader {
         Some(fs::read_link(path).ok()?.to_str()?.to_owned())
     }
 
-    fn socket(&mut self, inode: &str, addressed: bool) -> Socket {
+    fn socket(&mut self, inode: &str, addressed: bool) -> Option<Socket> {
         if let Some(known) = self.sockets.get(inode) {
-            return *known;
+            return Some(*known);
         }
-        let found = self.look_up(inode.trim_matches(['[', ']']), addressed);
+        let found = self.look_up(inode.trim_matches(['[', ']']), addressed)?;
         self.sockets.insert(inode.to_owned(), found);
-        found
+        Some(found)
     }
 
     /// The kernel's tables of the daemon's namespace list its sockets, but neither those of other namespaces nor
-    /// accepted connections of a Unix socket.
-    fn look_up(&self, inode: &str, addressed: bool) -> Socket {
-        let listed = |table: &str, column: usize| -> Option<Vec<String>> {
-            let text = fs::read_to_string(format!("/proc/{}/net/{table}", self.pid)).ok()?;
+    /// accepted connections of a Unix socket. None if the process is ending: it has no namespace any more, while other
+    /// threads than the main one may still be in a call.
+    fn look_up(&self, inode: &str, addressed: bool) -> Option<Socket> {
+        let table = |name: &str| fs::read_to_string(format!("/proc/{}/net/{name}", self.pid));
+        let (tcp, netlink) = (table("tcp").unwrap_or_default(), table("netlink").ok()?);
+        let listed = |text: &str, column: usize| -> Option<Vec<String>> {
             let mut lines = text.lines().map(str::split_whitespace);
             let line = lines.find(|line| line.clone().nth(column) == Some(inode))?;
             Some(line.map(str::to_owned).collect())
         };
-        if listed("tcp", 9).is_some() {
-            return Socket::Tcp;
+        if listed(&tcp, 9).is_some() {
+            return Some(Socket::Tcp);
         }
-        let netlink = listed("netlink", 9).and_then(|line| line.get(1)?.parse().ok());
-        match netlink {
+        let protocol = listed(&netlink, 9).and_then(|line| line.get(1)?.parse().ok());
+        Some(match protocol {
             Some(protocol) => Socket::Host(protocol),
             None if addressed => Socket::Pod,
             None => Socket::Plugin,
-        }
+        })
     }
 
     fn bytes(&self, at: u64, length: u64) -> Vec<u8> {
