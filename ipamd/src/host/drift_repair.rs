@@ -31,9 +31,6 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(50);
 /// The time between two repairs, even if another program keeps undoing them.
 const PAUSE: Duration = Duration::from_millis(250);
-/// The first check of everything comes this long after the start, for changes before the subscription. It keeps the thread
-/// that wires pods busy for tens of milliseconds on a full node, and pods may have waited for the start.
-const FIRST: Duration = Duration::from_secs(1);
 /// Everything is checked at this interval, because the kernel does not report changes of some settings.
 const ROUND: Duration = Duration::from_secs(60);
 /// The same kind of damage is logged once within this time.
@@ -63,8 +60,8 @@ impl DriftRepair {
             Err(error) => return tracing::error!(%error, "the node's network cannot be watched"),
         };
         let mut log = Log::default();
-        let first = tokio::time::Instant::now() + FIRST;
-        let mut round = tokio::time::interval_at(first, ROUND);
+        // The first round is immediate, for changes before the subscription.
+        let mut round = tokio::time::interval(ROUND);
         round.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut dirty = DirtySet::default();
         let mut known = None;
