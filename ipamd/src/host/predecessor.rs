@@ -59,7 +59,7 @@ impl Seen {
         Self::of(&unix, listens)
     }
 
-    /// `listens`: whether a program listens on this port of this address, or of any.
+    /// `listens`: whether a program listens on this port of exactly this address, or of any.
     fn of(unix: &str, listens: impl Fn(Option<Ipv4Addr>, u16) -> bool) -> Self {
         let paths: Vec<_> = listening_paths(unix).collect();
         let path = |wanted: &dyn Fn(&str) -> bool| {
@@ -117,7 +117,9 @@ fn listens(address: Option<Ipv4Addr>, port: u16) -> bool {
         pod_port: port,
     };
     // A kernel without diagnostics still shows the socket of later versions.
-    matches!(sockets::in_use(&[port], Family::V4), Ok(Some(_)))
+    let found = sockets::in_use(&[port], Family::V4).ok().flatten();
+    // A listener on all addresses has the port too, but is another program: many use 50051.
+    found.is_some_and(|(_, at)| port.address.is_none_or(|wanted| at.ip() == wanted))
 }
 
 #[cfg(test)]

@@ -1,6 +1,11 @@
 //! Network plugins that were on the node before, or still are: the AWS VPC CNI, and Cilium with its own ENIs.
 
-use std::{io, net::IpAddr, os::unix::net::UnixListener, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, TcpListener},
+    os::unix::net::UnixListener,
+    time::Duration,
+};
 
 use lab::{
     Lab,
@@ -18,6 +23,7 @@ trials!(
     what_seems_to_belong_to_a_pod_of_aws_node_keeps_its_address_from_others,
     case_25_a_rule_that_comes_later_keeps_free_addresses_from_pods_until_it_goes,
     a_running_aws_node_is_named_and_the_daemon_does_not_start,
+    an_old_aws_node_is_known_by_its_ports_and_another_program_on_one_of_them_is_not,
     cilium_in_eni_mode_is_named_and_a_chained_one_is_normal,
 );
 
@@ -226,6 +232,21 @@ fn a_running_aws_node_is_named_and_the_daemon_does_not_start() -> Outcome {
     refuses(&lab, &mut node, "aws-node runs on this node")?;
     assert!(!node.shell("ip rule")?.contains("proto 107"));
     drop(aws_node);
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    node.add_pod("a")?;
+    Ok(())
+}
+
+/// Before version 1.23, it listened on ports. Many programs listen on 50051 of all addresses.
+fn an_old_aws_node_is_known_by_its_ports_and_another_program_on_one_of_them_is_not() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.bare_node("t3.small", &[("DISABLE_INTROSPECTION", "true")])?;
+    let listen = |node: &Node, at: &'static str| node.netns().run(|| TcpListener::bind(at))?;
+    let _its_introspection = listen(&node, "127.0.0.1:61679")?;
+    let old = listen(&node, "127.0.0.1:50051")?;
+    refuses(&lab, &mut node, "it listens at 127.0.0.1:50051")?;
+    drop(old);
+    let _another = listen(&node, "0.0.0.0:50051")?;
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     node.add_pod("a")?;
     Ok(())
