@@ -84,6 +84,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         let seconds = DRAIN_LIMIT.as_secs();
         tracing::warn!(seconds, "requests were still in progress at shutdown");
     }
+    node.host.stale_connections().forget_moved().await;
     if !matches!(
         checkpoint::keep_demand(&pool, &node.store).await,
         Ok(Ok(()))

@@ -85,6 +85,8 @@ impl Stale {
 /// See the module. Cloning gives another handle.
 #[derive(Clone, Debug)]
 pub struct StaleConnections {
+    /// Of pods, and so of their host ports.
+    family: Family,
     table: Worker<Conntrack>,
     stale: Arc<Mutex<Stale>>,
     /// UDP ports of the node that lead elsewhere than before.
@@ -97,8 +99,9 @@ impl StaleConnections {
     ///
     /// # Errors
     /// [`ConntrackError`] if socket or thread cannot be had.
-    pub fn start() -> Result<Self, ConntrackError> {
+    pub fn start(family: Family) -> Result<Self, ConntrackError> {
         Ok(Self {
+            family,
             table: Worker::start("conntrack", Conntrack::open()?)?,
             stale: Arc::default(),
             moved: Arc::default(),
@@ -137,14 +140,21 @@ impl StaleConnections {
         }
     }
 
-    async fn forget_moved(&self) {
-        if self.moved.lock().expect("no holder panics").is_empty() {
+    fn has_moved(&self) -> bool {
+        !self.moved.lock().expect("no holder panics").is_empty()
+    }
+
+    /// Deletes the connections to ports that lead elsewhere at once: for a daemon that stops.
+    pub async fn forget_moved(&self) {
+        if !self.has_moved() {
             return;
         }
-        tokio::time::sleep(SOON).await;
         let ports = std::mem::take(&mut *self.moved.lock().expect("no holder panics"));
-        let count = ports.len();
-        let forgotten = move |table: &mut Conntrack| table.forget_udp(&ports, &own_addresses()?);
+        let (count, family) = (ports.len(), self.family);
+        let forgotten = move |table: &mut Conntrack| {
+            let own = Socket::open()?.addresses(family, None)?;
+            table.forget_udp(&ports, &own.iter().map(|own| own.address).collect())
+        };
         match self.table.run(forgotten).await {
             Ok(Ok(connections)) => {
                 tracing::debug!(connections, "deleted connections to host ports");
@@ -163,7 +173,10 @@ impl StaleConnections {
     pub async fn run(self) {
         loop {
             let changed = self.changed.notified();
-            self.forget_moved().await;
+            if self.has_moved() {
+                tokio::time::sleep(SOON).await;
+                self.forget_moved().await;
+            }
             let now = clock::now();
             let due = self.stale.lock().expect("no holder panics").due();
             // Both arms are cancel-safe: a notification that is not awaited is kept.
@@ -198,14 +211,6 @@ impl StaleConnections {
         let mut stale = self.stale.lock().expect("no holder panics");
         stale.done(&addresses);
     }
-}
-
-/// Of the node.
-fn own_addresses() -> Result<BTreeSet<IpAddr>, netlink::Error> {
-    let mut socket = Socket::open()?;
-    let mut all = socket.addresses(Family::V4, None)?;
-    all.extend(socket.addresses(Family::V6, None)?);
-    Ok(all.into_iter().map(|own| own.address).collect())
 }
 
 #[cfg(test)]

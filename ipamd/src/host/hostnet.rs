@@ -115,7 +115,7 @@ impl HostNet {
         let host = Self {
             writer: Worker::start("datapath", reconciler)?,
             reaper: Reaper::start(reaping, metrics)?,
-            stale_connections: StaleConnections::start()?,
+            stale_connections: StaleConnections::start(family)?,
             own,
             eni_mtu: network.eni_mtu,
         };
