@@ -145,11 +145,12 @@ impl Reconciler {
         Ok(())
     }
 
-    /// The same for an ENI whose link has its address already, as after a restart; false if it has not.
+    /// The same for an ENI whose link has its address already, as after a restart. Returns false for another one, without a list
+    /// of all links.
     ///
     /// # Errors
     /// As [`add_eni`](super::add_eni).
-    pub fn add_eni_again(&mut self, eni: EniLink) -> Result<bool, HostError> {
+    pub fn add_present_eni(&mut self, eni: EniLink) -> Result<bool, HostError> {
         let found = self.socket.link_with(eni.address.into());
         let found = found.during("find the ENI's link")?;
         if found.is_none_or(|link| link.mac != Some(eni.mac)) {
@@ -387,17 +388,20 @@ impl Reconciler {
     /// # Errors
     /// If the kernel cannot be queried.
     pub fn enis_with_link(&mut self, enis: &[(Mac, Ipv4Addr)]) -> Result<BTreeSet<Mac>, Error> {
+        let wanted: BTreeSet<Mac> = enis.iter().map(|(mac, _)| *mac).collect();
+        let own: BTreeSet<IpAddr> = enis.iter().map(|(_, own)| IpAddr::from(*own)).collect();
+        let addresses = self.socket.addresses(Family::V4, None)?;
         let mut found = BTreeSet::new();
-        for (mac, address) in enis {
-            let link = self.socket.link_with((*address).into())?;
-            found.extend(link.and_then(|link| link.mac).filter(|has| has == mac));
+        for address in addresses.iter().filter(|has| own.contains(&has.address)) {
+            let link = self.socket.link_by_index(address.index)?;
+            found.extend(link.and_then(|link| link.mac));
         }
-        if found.len() < enis.len() {
-            // Its address may have been removed, or not added yet.
+        if !found.is_superset(&wanted) {
+            // The address of one may have been removed. Listing hundreds of links takes longer than all of this.
             let links = self.socket.links()?;
             found.extend(links.iter().filter_map(|link| link.mac));
         }
-        Ok(found)
+        Ok(&found & &wanted)
     }
 
     /// The addresses that no pod should get.

@@ -141,7 +141,7 @@ async fn agree(
     let mut agreed = recovery::agree(store, contents, host, cooldown, clock::now()).await?;
     let known = agreed.restored.enis.iter();
     let known = known.map(|eni| (eni.mac, eni.primary)).collect();
-    let here = host.with_link(known).await;
+    let here = host.enis_with_link(known).await;
     let here = here.map_err(recovery::RecoveryError::from)?;
     agreed.keep_linked(&here);
     if !agreed.explained_by(&agreed.restored.enis) {

@@ -217,7 +217,10 @@ impl HostNet {
     ///
     /// # Errors
     /// [`WireError`] if the kernel could not be queried.
-    pub async fn with_link(&self, enis: Vec<(Mac, Ipv4Addr)>) -> Result<BTreeSet<Mac>, WireError> {
+    pub async fn enis_with_link(
+        &self,
+        enis: Vec<(Mac, Ipv4Addr)>,
+    ) -> Result<BTreeSet<Mac>, WireError> {
         let look = move |host: &mut Reconciler| host.enis_with_link(&enis);
         let found = self.writer.run(look).await?;
         found.map_err(|e| WireError::Kernel(e.into()))
@@ -254,8 +257,9 @@ impl EniHost for HostNet {
         }
         let link = self.eni_link(&eni);
         // Nearly every ENI of a daemon that starts again has its link and its address, and there may be fifteen.
-        let again = link.clone();
-        if let Ok(Ok(true)) = self.writer.run(move |host| host.add_eni_again(again)).await {
+        let present = link.clone();
+        let added = self.writer.run(move |host| host.add_present_eni(present));
+        if let Ok(Ok(true)) = added.await {
             return Ok(());
         }
         let (mac, address) = (link.mac, link.address);

@@ -159,6 +159,19 @@ fn an_enis_address_is_restored() {
 }
 
 #[test]
+fn enis_with_a_link_are_found_with_and_without_their_address() {
+    let mut kept = Kept::new();
+    let missing = (mac(9), Ipv4Addr::new(10, 0, 0, 99));
+    let asked = [(eni().mac, eni().address), missing];
+    let find = |kept: &mut Kept| kept.reconciler.enis_with_link(&asked).unwrap();
+    assert_eq!(find(&mut kept), [eni().mac].into());
+    assert!(kept.reconciler.add_present_eni(eni()).unwrap());
+    kept.lab.show("ip addr flush dev eth1");
+    assert_eq!(find(&mut kept), [eni().mac].into());
+    assert!(!kept.reconciler.add_present_eni(eni()).unwrap());
+}
+
+#[test]
 fn an_address_that_is_not_ours_goes_from_an_eni() {
     let mut kept = Kept::new();
     let kinds = kept.after("ip addr add 10.0.0.33/32 dev eth1");
