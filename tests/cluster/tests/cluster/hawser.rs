@@ -11,6 +11,19 @@ use crate::{
 };
 
 pub const METRICS: u16 = 61678;
+const PODS: [&str; 4] = ["-n", "kube-system", "-l", "app.kubernetes.io/name=hawser"];
+
+/// Runs `kubectl get pods` for the DaemonSet's pods, with more arguments.
+pub fn get_pods(cluster: &Cluster, more: &[&str]) -> io::Result<String> {
+    cluster.kubectl(&[&["get", "pods"], &PODS[..], more].concat())
+}
+
+/// Waits until the log of one of the DaemonSet's pods has this text.
+pub fn await_log(cluster: &Cluster, wanted: &str) -> io::Result<()> {
+    let logs = [&["logs", "--prefix", "--tail=20"], &PODS[..]].concat();
+    let said = cluster.await_kubectl(PATIENCE, &logs, |text| text.contains(wanted));
+    said.map(drop)
+}
 
 /// Waits until every pod of the DaemonSet is of the newest form and ready.
 pub fn rolled_out(cluster: &Cluster) -> Outcome {

@@ -86,16 +86,7 @@ fn take_over(cluster: &mut Cluster) -> Outcome {
     cluster.install(&["takeover.enabled=true", SELECTOR])?;
     let name = cluster.nodes[NODE].name.clone();
     cluster.kubectl(&["label", "node", &name, LABEL])?;
-    let log = [
-        "logs",
-        "-n",
-        "kube-system",
-        "-l",
-        "app.kubernetes.io/name=hawser",
-        "--tail=20",
-    ];
-    let refused = "another network plugin is in charge of this node";
-    cluster.await_kubectl(PATIENCE, &log, |text| text.contains(refused))?;
+    hawser::await_log(cluster, "another network plugin is in charge of this node")?;
     assert_eq!(seen(cluster)?, before);
     cluster.nodes[NODE].stop(AWS_NODE, "KILL")?;
     hawser::rolled_out(cluster)?;

@@ -113,16 +113,8 @@ fn running(cluster: &Cluster, count: usize) -> io::Result<String> {
 }
 
 fn daemon_restarts(cluster: &Cluster) -> io::Result<String> {
-    cluster.kubectl(&[
-        "get",
-        "pods",
-        "-n",
-        "kube-system",
-        "-l",
-        "app.kubernetes.io/name=hawser",
-        "-o",
-        "jsonpath={.items[*].status.containerStatuses[*].restartCount}",
-    ])
+    let form = "jsonpath={.items[*].status.containerStatuses[*].restartCount}";
+    hawser::get_pods(cluster, &["-o", form])
 }
 
 /// Both nodes at once: with another boot id and an empty /run, and on the second node without libcni's cache of results.

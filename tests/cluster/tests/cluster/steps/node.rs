@@ -4,7 +4,7 @@ use cluster::{cluster::Cluster, command::run};
 
 use super::refusal::FULL;
 use crate::{
-    Outcome,
+    Outcome, hawser,
     setup::{NODES, PATIENCE, TAINT},
 };
 
@@ -54,18 +54,8 @@ pub fn says_that_it_is_full(cluster: &mut Cluster) -> Outcome {
 pub fn is_fenced(cluster: &mut Cluster) -> Outcome {
     let (own, other) = (&cluster.nodes[0].name, &cluster.nodes[1].name);
     let field = format!("spec.nodeName={own}");
-    let pod = cluster.kubectl(&[
-        "get",
-        "pods",
-        "-n",
-        "kube-system",
-        "-l",
-        "app.kubernetes.io/name=hawser",
-        "--field-selector",
-        &field,
-        "-o",
-        "jsonpath={.items[0].metadata.name}",
-    ])?;
+    let name = "jsonpath={.items[0].metadata.name}";
+    let pod = hawser::get_pods(cluster, &["--field-selector", &field, "-o", name])?;
     let token = cluster.kubectl(&[
         "create",
         "token",

@@ -11,17 +11,8 @@ use crate::{
 pub fn leaves_nothing(cluster: &mut Cluster) -> Outcome {
     cluster.kubectl(&["delete", "deployment", "--all", "--wait"])?;
     cluster.install(&["mode=uninstall"])?;
-    let log = [
-        "logs",
-        "-n",
-        "kube-system",
-        "-l",
-        "app.kubernetes.io/name=hawser",
-        "--prefix",
-        "--tail=20",
-    ];
     let refused = "pods with Hawser's addresses run on this node (kube-system/coredns-";
-    cluster.await_kubectl(PATIENCE, &log, |text| text.contains(refused))?;
+    hawser::await_log(cluster, refused)?;
     cluster.kubectl(&[
         "scale",
         "deployment/coredns",
