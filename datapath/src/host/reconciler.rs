@@ -108,7 +108,7 @@ impl Reconciler {
             left: None,
             with_egress_cni: None,
         };
-        reconciler.remember_nftables();
+        reconciler.left = reconciler.look_at_nftables();
         Ok(reconciler)
     }
 
@@ -128,8 +128,11 @@ impl Reconciler {
     /// # Errors
     /// As [`update_local`](super::update_local).
     pub fn update_local(&mut self, local: Vec<Ipv4Net>) -> Result<(), HostError> {
+        let before = self.look_at_nftables();
+        let was_left = before.is_some() && before == self.left;
         node::update_local(&mut self.socket, &mut self.desired.config, local)?;
-        self.remember_nftables();
+        // If somebody had changed our tables before, they are not what we left: the next repair writes them again.
+        self.left = was_left.then(|| self.look_at_nftables()).flatten();
         Ok(())
     }
 
@@ -471,7 +474,6 @@ impl Reconciler {
             let what = "remove chains of the AWS VPC CNI";
             let objects = nft.remove_aws_node().during(what)?;
             removed.extend(objects.into_iter().map(|what| Removed { of, what }));
-            self.remember_nftables();
         }
         Ok(removed)
     }
@@ -568,16 +570,11 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Must be called after each own change, so that the change is not taken for somebody else's. If reading fails, the next
-    /// repair writes the ruleset again, which is harmless.
-    fn remember_nftables(&mut self) {
-        self.left = self.look_at_nftables();
-    }
-
     fn ruleset(&self) -> Result<Ruleset, HostError> {
         node::ruleset(&self.desired.config, self.desired.primary)
     }
 
+    /// What our tables have now. If reading fails, the next repair writes them again, which is harmless.
     fn look_at_nftables(&self) -> Option<(Ruleset, Fingerprint)> {
         let made = self.ruleset().ok()?;
         let fingerprint = node::nft(&self.socket).ok()?.fingerprint().ok()?;

@@ -55,7 +55,6 @@ impl Reconciler {
         if of == Predecessor::AwsNode {
             let mut nft = node::nft(&self.socket)?;
             removed.extend(nft.remove_aws_node().during(what)?);
-            self.remember_nftables();
         }
         let scene = Scene::of(&mut self.socket, self.desired.config.pods)?;
         let pods = self.desired.pods.values();
@@ -110,7 +109,6 @@ impl Reconciler {
             .remove_egress_cni(&alive)
             .during(what)?;
         self.with_egress_cni = Some(alive);
-        self.remember_nftables();
         Ok(released)
     }
 

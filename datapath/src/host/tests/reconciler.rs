@@ -178,6 +178,26 @@ fn an_address_that_is_not_ours_goes_from_an_eni() {
     assert_eq!(kinds, [Kind::Address]);
 }
 
+/// An own change, also one in tables of others, that comes between the damage and its repair.
+#[test]
+fn an_own_change_does_not_hide_damage() {
+    let own: [fn(&mut Reconciler); 4] = [
+        |host| drop(host.release_egress_cni().unwrap()),
+        |host| drop(host.remove_leftovers(&[]).unwrap()),
+        |host| drop(host.remove_traces(Predecessor::AwsNode).unwrap()),
+        |host| host.update_local(config().egress.local).unwrap(),
+    ];
+    for change in own {
+        let mut kept = Kept::new();
+        kept.lab.show("nft flush chain ip hawser choose_eni");
+        let reconciler = &mut kept.reconciler;
+        kept.lab.host.run(|| change(reconciler)).unwrap();
+        let dirty = kept.mark_dirty();
+        assert_eq!(kept.repair(&dirty), [Kind::Nftables]);
+        assert_eq!((kept.show)(&kept.lab.host), kept.right);
+    }
+}
+
 #[test]
 fn nftables_come_back() {
     for meddle in [
