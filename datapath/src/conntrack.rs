@@ -6,7 +6,7 @@
 //! which decided where the port leads when they were made. Never touches other entries, and creates none.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -33,6 +33,7 @@ const ZONE: u16 = 18;
 const TUPLE_IP: u16 = 1;
 /// IPv4 source and destination, IPv6 source and destination.
 const IP: std::ops::RangeInclusive<u16> = 1..=4;
+const IP_SOURCE: [u16; 2] = [1, 3];
 const IP_DESTINATION: [u16; 2] = [2, 4];
 /// Within a tuple, and within its protocol part.
 const TUPLE_PROTOCOL: u16 = 2;
@@ -86,14 +87,15 @@ impl Conntrack {
         Ok(deleted)
     }
 
-    /// Deletes every UDP connection to one of these ports at one of these addresses of the node, and returns their number: a
-    /// client that keeps sending from one port would not notice that the port leads elsewhere.
+    /// Deletes every UDP connection to one of these ports at one of these addresses of the node that leads elsewhere than to
+    /// the pods of its port, and returns their number: a client that keeps sending from one port would not notice that the
+    /// port leads elsewhere now.
     ///
     /// # Errors
     /// As [`Conntrack::forget`].
     pub fn forget_udp(
         &mut self,
-        ports: &BTreeSet<u16>,
+        ports: &BTreeMap<u16, BTreeSet<IpAddr>>,
         at: &BTreeSet<IpAddr>,
     ) -> Result<usize, Error> {
         let mut deleted = 0;
@@ -103,7 +105,7 @@ impl Conntrack {
         ] {
             if wanted && !ports.is_empty() {
                 let family = u8::try_from(family).expect("families are small numbers");
-                deleted += self.forget_those(family, |entry| is_udp_to(entry, ports, at))?;
+                deleted += self.forget_those(family, |entry| is_misled(entry, ports, at))?;
             }
         }
         Ok(deleted)
@@ -206,27 +208,34 @@ fn involves(entry: &[u8], addresses: &BTreeSet<IpAddr>) -> bool {
         .any(|found| addresses.contains(&found))
 }
 
-/// Whether the connection's first packet was sent to one of these ports at one of these addresses.
-fn is_udp_to(entry: &[u8], ports: &BTreeSet<u16>, at: &BTreeSet<IpAddr>) -> bool {
-    let (mut is_udp, mut port, mut destination) = (false, None, None);
-    let original = attributes(entry).filter(|a| a.kind == TUPLE_ORIG);
-    for part in original.flat_map(|tuple| attributes(tuple.value)) {
-        for attribute in attributes(part.value) {
-            match (part.kind, attribute.kind) {
-                (TUPLE_IP, kind) if IP_DESTINATION.contains(&kind) => {
-                    destination = address(attribute.value);
+/// Whether it is a UDP connection to one of these ports at one of these addresses, which leads to no pod of the port.
+fn is_misled(entry: &[u8], ports: &BTreeMap<u16, BTreeSet<IpAddr>>, at: &BTreeSet<IpAddr>) -> bool {
+    let (mut is_udp, mut pods, mut destination, mut replies) = (false, None, None, None);
+    for tuple in attributes(entry) {
+        for part in attributes(tuple.value) {
+            for attribute in attributes(part.value) {
+                let (kind, value) = (attribute.kind, attribute.value);
+                match (tuple.kind, part.kind) {
+                    (TUPLE_ORIG, TUPLE_IP) if IP_DESTINATION.contains(&kind) => {
+                        destination = address(value);
+                    }
+                    (TUPLE_REPLY, TUPLE_IP) if IP_SOURCE.contains(&kind) => {
+                        replies = address(value);
+                    }
+                    (TUPLE_ORIG, TUPLE_PROTOCOL) if kind == PROTOCOL_NUMBER => {
+                        is_udp = value == [UDP];
+                    }
+                    (TUPLE_ORIG, TUPLE_PROTOCOL) if kind == PROTOCOL_DESTINATION => {
+                        let port = value.try_into().ok().map(u16::from_be_bytes);
+                        pods = port.and_then(|port| ports.get(&port));
+                    }
+                    _ => {}
                 }
-                (TUPLE_PROTOCOL, PROTOCOL_NUMBER) => is_udp = attribute.value == [UDP],
-                (TUPLE_PROTOCOL, PROTOCOL_DESTINATION) => {
-                    port = attribute.value.try_into().ok().map(u16::from_be_bytes);
-                }
-                _ => {}
             }
         }
     }
-    is_udp
-        && port.is_some_and(|port| ports.contains(&port))
-        && destination.is_some_and(|destination| at.contains(&destination))
+    let to_port = is_udp && destination.is_some_and(|destination| at.contains(&destination));
+    to_port && pods.is_some_and(|pods| replies.is_none_or(|replies| !pods.contains(&replies)))
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

@@ -85,6 +85,27 @@ fn a_connection_that_was_translated_to_the_pod_goes_too() {
 }
 
 #[test]
+fn connections_to_a_port_stay_if_they_lead_to_its_pod() {
+    let netns = lab();
+    talk(&netns, "10.0.0.8", "10.0.0.8");
+    talk(&netns, "10.0.0.8", "10.0.0.1");
+    let forget = |port: u16, pods: &[&str], at: &[&str]| {
+        let pods = pods.iter().map(|pod| ip(pod)).collect();
+        let at = at.iter().map(|own| ip(own)).collect();
+        let forget = || Conntrack::open()?.forget_udp(&[(port, pods)].into(), &at);
+        netns.run(forget).unwrap().unwrap()
+    };
+    let own = ["10.0.0.1", "10.0.0.8"];
+    assert_eq!(forget(4243, &[], &own), 0, "another port");
+    assert_eq!(forget(4242, &[], &["10.0.0.9"]), 0, "another address");
+    assert_eq!(forget(4242, &[POD], &own), 1);
+    let left = entries(&netns);
+    assert!(left.len() == 1 && left[0].contains(POD), "{left:?}");
+    assert_eq!(forget(4242, &["10.0.0.8"], &own), 1, "another pod");
+    assert_eq!(entries(&netns), Vec::<String>::new());
+}
+
+#[test]
 fn ipv6_connections_are_distinguished_from_ipv4_ones() {
     let netns = lab();
     talk(&netns, "fd00::7", "fd00::8");

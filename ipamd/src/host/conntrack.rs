@@ -82,6 +82,9 @@ impl Stale {
     }
 }
 
+/// UDP ports of the node that lead elsewhere than before, with the pods to which they lead now.
+type Moved = BTreeMap<u16, BTreeSet<IpAddr>>;
+
 /// See the module. Cloning gives another handle.
 #[derive(Clone, Debug)]
 pub struct StaleConnections {
@@ -89,8 +92,7 @@ pub struct StaleConnections {
     family: Family,
     table: Worker<Conntrack>,
     stale: Arc<Mutex<Stale>>,
-    /// UDP ports of the node that lead elsewhere than before.
-    moved: Arc<Mutex<BTreeSet<u16>>>,
+    moved: Arc<Mutex<Moved>>,
     changed: Arc<Notify>,
 }
 
@@ -130,12 +132,27 @@ impl StaleConnections {
         }
     }
 
-    /// Has the connections to those of these ports that are UDP's deleted soon.
-    pub fn moved(&self, ports: &[HostPort]) {
+    /// These ports lead to a pod with this address now. Soon their connections to elsewhere are deleted.
+    pub fn opened(&self, ports: &[HostPort], pod: IpAddr) {
+        self.change(ports, |pods| {
+            pods.insert(pod);
+        });
+    }
+
+    /// These ports no longer lead to the pod with this address. Soon their connections to it are deleted.
+    pub fn closed(&self, ports: &[HostPort], pod: IpAddr) {
+        self.change(ports, |pods| {
+            pods.remove(&pod);
+        });
+    }
+
+    fn change(&self, ports: &[HostPort], change: impl Fn(&mut BTreeSet<IpAddr>)) {
         let udp = ports.iter().filter(|port| port.transport == Transport::Udp);
         let mut udp = udp.map(|port| port.port).peekable();
         if udp.peek().is_some() {
-            self.moved.lock().expect("no holder panics").extend(udp);
+            let mut moved = self.moved.lock().expect("no holder panics");
+            udp.for_each(|port| change(moved.entry(port).or_default()));
+            drop(moved);
             self.changed.notify_one();
         }
     }

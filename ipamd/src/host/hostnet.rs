@@ -135,6 +135,11 @@ impl HostNet {
 
     /// Manages these pods, which a previous process wired.
     pub async fn keep(&self, pods: &[Live]) {
+        for Live { record, .. } in pods {
+            // A daemon that was killed may have left connections from before the pod had the port.
+            let ports = &record.asked.ports;
+            self.stale_connections.opened(ports, record.address);
+        }
         let pods: Vec<WiredPod> = pods.iter().map(wired_pod_of).collect();
         let kept = self.writer.run(move |host| {
             pods.into_iter().for_each(|pod| host.keep_pod(pod));
@@ -305,7 +310,7 @@ impl PodHost for HostNet {
             self.stale_connections.settle(address).await;
         }
         let own = self.own;
-        let ports = link.asked.ports.clone();
+        let (ports, address) = (link.asked.ports.clone(), link.address);
         let wired = self
             .writer
             .run(move |host| {
@@ -321,7 +326,7 @@ impl PodHost for HostNet {
                     })
             })
             .await??;
-        self.stale_connections.moved(&ports);
+        self.stale_connections.opened(&ports, address);
         Ok(wired)
     }
 
@@ -337,7 +342,7 @@ impl PodHost for HostNet {
         let removed = self.writer.run(move |host| host.remove_pod(&pod));
         let (contested, unrouted) = match removed.await {
             Ok((contested, done)) => {
-                self.stale_connections.moved(&ports);
+                self.stale_connections.closed(&ports, address);
                 (contested, done.map_err(|e| WireError::Kernel(e.into())))
             }
             Err(gone) => (false, Err(gone.into())),

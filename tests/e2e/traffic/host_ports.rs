@@ -32,6 +32,7 @@ trials!(
     a_host_port_of_one_address_is_closed_on_others,
     the_nodes_loopback_stays_closed_to_pods,
     udp_clients_follow_the_port_from_pod_to_pod,
+    udp_clients_follow_a_port_whose_daemon_was_killed,
     a_host_port_of_ipv6_leads_to_its_pod_from_everywhere,
     the_number_of_rules_does_not_depend_on_the_number_of_pods,
 );
@@ -260,6 +261,21 @@ fn udp_clients_follow_the_port_from_pod_to_pod() -> Outcome {
         };
         assert!(eventually(LIMIT, none), "{}", node.log());
     }
+    Ok(())
+}
+
+/// The daemon deletes connections a moment after the ADD. It is killed before that.
+fn udp_clients_follow_a_port_whose_daemon_was_killed() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.node("m5.large", &[])?;
+    let (port, client) = (8080, lab.sim.internet());
+    let caller = Caller::new(client, (node.instance.address, port).into())?;
+    assert!(caller.call(2).is_err());
+    let pod = node.add_pod_asking("pod", &mappings(port, None))?;
+    node.kill_daemon()?;
+    let _udp = Responder::start(&pod.netns, (pod.address(), PORT).into(), "pod")?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    assert_eq!(caller.call(TRIES)?.0, "pod");
     Ok(())
 }
 
