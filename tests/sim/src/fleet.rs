@@ -15,6 +15,7 @@ mod tests;
 
 use std::{sync::Arc, time::Duration};
 
+use planner::EniClass;
 use tokio::{task::JoinSet, time::Instant};
 
 use self::{
@@ -31,12 +32,12 @@ const IDLE: Duration = Duration::from_secs(3600);
 ///
 /// # Panics
 /// If the instance type is missing in the planner's table.
-pub async fn run(nodes: usize, seed: u64) -> Vec<Row> {
+pub async fn run(nodes: usize, seed: u64, class: &EniClass) -> Vec<Row> {
     let account = Arc::new(Account::new(nodes, seed));
     let mut tasks = JoinSet::new();
     let mut fleet = Vec::with_capacity(nodes);
     for n in 0..nodes {
-        fleet.push(Node::start(n, seed, &account, &mut tasks));
+        fleet.push(Node::start(n, seed, class, &account, &mut tasks));
     }
     let start = serve(&fleet, &account, "all start", 1).await;
     rest(&account).await;

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use planner::EniClass;
 use sim::fleet;
 
 use crate::{Bench, figure::Figure};
@@ -12,21 +13,23 @@ use crate::{Bench, figure::Figure};
 /// # Errors
 /// Never; the signature is the same for all parts.
 pub fn measure(bench: &mut Bench) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()?;
-    for row in runtime.block_on(fleet::run(1, 1)) {
-        let calls = u32::try_from(row.total().answered).map_or(f64::NAN, f64::from);
-        let budget = match row.scenario {
-            "all grow one ENI" => Some(("EC2 calls for one more ENI", 3.0)),
-            "one hour idle" => Some(("EC2 calls in an idle hour", 0.0)),
-            _ => None,
-        };
-        if let Some((name, budget)) = budget {
-            bench
-                .report
-                .add(Figure::plain(name, calls, "").within(budget));
+    for (class, of_class, idle) in [
+        (EniClass::by_tags(None), "", 1.0),
+        (EniClass::like_primary(), " without subnet discovery", 0.0),
+    ] {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()?;
+        for row in runtime.block_on(fleet::run(1, 1, &class)) {
+            let calls = u32::try_from(row.total().answered).map_or(f64::NAN, f64::from);
+            let (name, budget) = match row.scenario {
+                "all grow one ENI" => ("EC2 calls for one more ENI", 3.0),
+                "one hour idle" => ("EC2 calls in an idle hour", idle),
+                _ => continue,
+            };
+            let figure = Figure::plain(format!("{name}{of_class}"), calls, "");
+            bench.report.add(figure.within(budget));
         }
     }
     Ok(())

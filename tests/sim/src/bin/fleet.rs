@@ -3,6 +3,7 @@
 
 use std::{io, process::ExitCode};
 
+use planner::EniClass;
 use sim::fleet::{report, run};
 use stdout::{errln, out, outln};
 
@@ -19,18 +20,20 @@ fn main() -> ExitCode {
 }
 
 fn print(seed: u64) -> io::Result<ExitCode> {
-    outln!("{}", report::heading())?;
     let mut met = true;
-    for nodes in [1000, 5000] {
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime without I/O needs nothing of the system");
-        for row in runtime.block_on(run(nodes, seed)) {
-            out!("{row}")?;
-            met &= row.passes();
+    for class in [EniClass::by_tags(None), EniClass::like_primary()] {
+        outln!("New ENIs as of {}:\n{}", class.name, report::heading())?;
+        for nodes in [1000, 5000] {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .expect("a runtime without I/O needs nothing of the system");
+            for row in runtime.block_on(run(nodes, seed, &class)) {
+                out!("{row}")?;
+                met &= row.passes();
+            }
         }
     }
     Ok(if met {

@@ -20,7 +20,10 @@ use ipamd::{
     runtime::{clock::Clock, supervise::Detached},
     telemetry::metrics::Metrics,
 };
-use planner::{Config, Event, Failure, Mono, Planner, Pod, Sandbox, command::ConfigureEni, limits};
+use planner::{
+    Config, EniClass, Event, Failure, Mono, Placement, Planner, Pod, Sandbox,
+    command::ConfigureEni, limits,
+};
 use tokio::{task::JoinSet, time::Instant};
 
 use vpc_sim::random::Rng;
@@ -62,11 +65,17 @@ impl EniHost for Kernel {
 }
 
 impl Node {
-    /// Starts node `n` like the daemon does, without records.
+    /// Starts node `n` like the daemon does, without records. Its new ENIs are of this class.
     ///
     /// # Panics
     /// If the planner does not know the instance type.
-    pub fn start(n: usize, seed: u64, account: &Arc<Account>, tasks: &mut JoinSet<()>) -> Self {
+    pub fn start(
+        n: usize,
+        seed: u64,
+        class: &EniClass,
+        account: &Arc<Account>,
+        tasks: &mut JoinSet<()>,
+    ) -> Self {
         let me = identity(n, account);
         let executor = Executor::new(
             Arc::new(account.seat(n)),
@@ -76,7 +85,11 @@ impl Node {
         );
         let own = seed.wrapping_add(u64::try_from(n).expect("64 bits") << 20);
         let kind = limits::require(TYPE).expect("a common type").clone();
-        let planner = Planner::new(config(), kind, me.placement(), own);
+        let placement = Placement {
+            class: Ok(class.clone()),
+            ..me.placement()
+        };
+        let planner = Planner::new(config(), kind, placement, own);
         let kernel = Kernel(Arc::new(Mutex::new(Rng::new(own, 0))));
         let (pool, driver) = Driver::new(
             planner,

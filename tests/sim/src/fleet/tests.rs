@@ -1,5 +1,7 @@
 //! A thousand nodes compared with the target; and the run is a function of its seed.
 
+use ipamd::ec2::limiter::capacity;
+
 use super::*;
 
 fn in_virtual_time<T>(work: impl Future<Output = T>) -> T {
@@ -9,11 +11,11 @@ fn in_virtual_time<T>(work: impl Future<Output = T>) -> T {
 }
 
 fn simulate(nodes: usize, seed: u64) -> Vec<Row> {
-    in_virtual_time(run(nodes, seed))
+    in_virtual_time(run(nodes, seed, &EniClass::by_tags(None)))
 }
 
 #[test]
-fn a_thousand_nodes_are_served_close_to_the_floor_and_idle_in_silence() {
+fn a_thousand_nodes_are_served_close_to_the_floor_and_list_subnets_at_most_hourly() {
     let rows = simulate(1000, 1);
     for row in &rows {
         assert!(row.passes(), "{row}");
@@ -23,7 +25,10 @@ fn a_thousand_nodes_are_served_close_to_the_floor_and_idle_in_silence() {
     };
     assert_eq!(start.floor(), Duration::from_secs(180));
     assert_eq!(grow.floor(), Duration::from_secs(190));
-    assert!(idle.calls.is_empty(), "{idle}");
+    let listed = idle.calls["DescribeSubnets"].answered;
+    assert!(listed > 500, "{idle}");
+    let refill = capacity("DescribeSubnets").refill;
+    assert!((idle.peak as f64) < refill, "the lists are spread: {idle}");
     // One each, whatever order throttling caused.
     for (row, action) in [
         (start, "AssignPrivateIpAddresses"),
@@ -33,6 +38,13 @@ fn a_thousand_nodes_are_served_close_to_the_floor_and_idle_in_silence() {
     ] {
         assert_eq!(row.calls[action].answered, 1000, "{action}");
     }
+}
+
+#[test]
+fn nodes_whose_enis_are_like_the_primary_one_idle_in_silence() {
+    let rows = in_virtual_time(run(300, 3, &EniClass::like_primary()));
+    assert!(rows.iter().all(Row::passes), "{rows:?}");
+    assert!(rows[2].calls.is_empty(), "{}", rows[2]);
 }
 
 #[test]
@@ -60,7 +72,7 @@ fn unattached_enis_of_a_previous_process_are_found_in_time() {
         let account = Arc::new(Account::new(20, 5));
         let mut tasks = JoinSet::new();
         let nodes: Vec<_> = (0..20)
-            .map(|n| Node::start(n, 5, &account, &mut tasks))
+            .map(|n| Node::start(n, 5, &EniClass::like_primary(), &account, &mut tasks))
             .collect();
         account.leave_stray(3);
         tokio::time::sleep(Duration::from_secs(600)).await;
