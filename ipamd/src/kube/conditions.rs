@@ -1,6 +1,6 @@
 //! The pool's state in the words of Kubernetes: Node conditions, and the events at their changes. Pure.
 
-use planner::Snapshot;
+use planner::{Snapshot, placement::NoClass};
 use serde_json::{Value, json};
 
 use crate::runtime::clock::Wall;
@@ -16,13 +16,25 @@ pub(super) struct Condition {
     pub kind: &'static str,
     pub is_true: bool,
     pub reason: &'static str,
-    pub message: String,
+    /// The cause, without times: these change with every try.
+    pub cause: String,
+    /// When EC2 is asked again, if the cause is EC2's.
+    pub until: Option<String>,
 }
 
 impl Condition {
-    /// Whether a reader would learn something: the message alone contains times, which change with every try.
+    /// Whether a reader would learn something.
     pub fn differs(&self, other: &Self) -> bool {
-        (self.is_true, self.reason) != (other.is_true, other.reason)
+        let key = |of: &Self| (of.is_true, of.reason, of.cause.clone());
+        key(self) != key(other)
+    }
+
+    /// For people.
+    pub fn message(&self) -> String {
+        match &self.until {
+            None => self.cause.clone(),
+            Some(until) => format!("{}; EC2 is asked again at {until}", self.cause),
+        }
     }
 
     /// As the API server takes it. `changed`: since when the status has been what it is.
@@ -31,7 +43,7 @@ impl Condition {
             "type": self.kind,
             "status": if self.is_true { "True" } else { "False" },
             "reason": self.reason,
-            "message": self.message,
+            "message": self.message(),
             "lastHeartbeatTime": now,
             "lastTransitionTime": changed,
         })
@@ -40,7 +52,7 @@ impl Condition {
 
 /// Whether pods can have a network here. `announced`: the network configuration is in the runtime's directory.
 pub(super) fn network(announced: bool) -> Condition {
-    let (reason, message) = if announced {
+    let (reason, cause) = if announced {
         ("HawserIsUp", "Hawser serves pods on this node")
     } else {
         (
@@ -52,7 +64,8 @@ pub(super) fn network(announced: bool) -> Condition {
         kind: NETWORK_UNAVAILABLE,
         is_true: !announced,
         reason,
-        message: message.to_owned(),
+        cause: cause.to_owned(),
+        until: None,
     }
 }
 
@@ -61,12 +74,8 @@ pub(super) const NO_POD_SUBNET: &str = "PodSubnetMissing";
 
 /// Whether there is no subnet in which an ENI may be created: a missing or wrong ENIConfig, or tags.
 pub(super) fn subnet(pool: &Snapshot) -> Condition {
-    let (is_true, reason, message) = match &pool.places.none {
-        Some(none) => (
-            true,
-            "NoSubnetForENIs",
-            format!("no ENI can be created: {}; {}", none.why, none.remedy),
-        ),
+    let (is_true, reason, cause) = match &pool.places.none {
+        Some(none) => (true, "NoSubnetForENIs", nowhere(none)),
         None => (
             false,
             "SubnetForENIs",
@@ -77,51 +86,63 @@ pub(super) fn subnet(pool: &Snapshot) -> Condition {
         kind: NO_POD_SUBNET,
         is_true,
         reason,
-        message,
+        cause,
+        until: None,
     }
+}
+
+fn nowhere(none: &NoClass) -> String {
+    format!("no ENI can be created: {}; {}", none.why, none.remedy)
 }
 
 /// Whether a new pod would find no address, and why.
 pub(super) fn pressure(pool: &Snapshot, now: Wall) -> Condition {
     let totals = &pool.totals;
     let spare = totals.free + totals.cooling + totals.incoming;
-    let full = totals.reserved + totals.assigned >= pool.limit.addresses;
-    let exhausted = pool
-        .subnets
-        .iter()
-        .find_map(|view| Some((&view.subnet, view.exhausted_for?)));
-    let (is_true, reason, message) = if spare > 0 || !pool.inventoried {
-        (false, "AddressesAvailable", "pods get addresses".to_owned())
-    } else if full {
-        let message = format!("every pod address is in use: {}", pool.limit.derivation);
-        (true, "PodLimitReached", message)
-    } else if let Some(none) = &pool.places.none {
-        let message = format!("no ENI can be created: {}; {}", none.why, none.remedy);
-        (true, "NoSubnetForENIs", message)
-    } else if let Some((subnet, retry_in)) = exhausted {
-        let until = now.after(retry_in);
-        let message = format!("subnet {subnet} has no free address; EC2 is asked again at {until}");
-        (true, "SubnetExhausted", message)
-    } else if let Some((action, retry_in)) = pool.denied.first() {
-        let until = now.after(*retry_in);
-        let message = format!("IAM denies {action}; EC2 is asked again at {until}");
-        (true, "PermissionDenied", message)
-    } else if let Some(refused) = pool.refused.iter().find(|refused| refused.stops_growth) {
-        let until = now.after(refused.retry_in);
-        let message = format!(
-            "EC2 refuses {}; EC2 is asked again at {until}",
-            refused.message
-        );
-        (true, "RefusedByEC2", message)
-    } else {
-        (false, "AddressesAvailable", "pods get addresses".to_owned())
-    };
+    let lack = (spare == 0 && pool.inventoried)
+        .then(|| lack(pool, now))
+        .flatten();
+    let is_true = lack.is_some();
+    let (reason, cause, until) =
+        lack.unwrap_or_else(|| ("AddressesAvailable", "pods get addresses".to_owned(), None));
     Condition {
         kind: ADDRESS_PRESSURE,
         is_true,
         reason,
-        message,
+        cause,
+        until,
     }
+}
+
+/// Why a pool without a spare address does not grow: reason, cause, and when EC2 is asked again.
+fn lack(pool: &Snapshot, now: Wall) -> Option<(&'static str, String, Option<String>)> {
+    let totals = &pool.totals;
+    if totals.reserved + totals.assigned >= pool.limit.addresses {
+        let cause = format!("every pod address is in use: {}", pool.limit.derivation);
+        return Some(("PodLimitReached", cause, None));
+    }
+    if let Some(none) = &pool.places.none {
+        return Some(("NoSubnetForENIs", nowhere(none), None));
+    }
+    let exhausted = pool
+        .subnets
+        .iter()
+        .find_map(|view| Some((&view.subnet, view.exhausted_for?)));
+    let (reason, cause, retry_in) = if let Some((subnet, retry_in)) = exhausted {
+        let cause = format!("subnet {subnet} has no free address");
+        ("SubnetExhausted", cause, retry_in)
+    } else if let Some((action, retry_in)) = pool.denied.first() {
+        (
+            "PermissionDenied",
+            format!("IAM denies {action}"),
+            *retry_in,
+        )
+    } else {
+        let refused = pool.refused.iter().find(|refused| refused.stops_growth)?;
+        let cause = format!("EC2 refuses {}", refused.message);
+        ("RefusedByEC2", cause, refused.retry_in)
+    };
+    Some((reason, cause, Some(now.after(retry_in))))
 }
 
 /// The event for a change of [`pressure`]. Events of a Node are in namespace `default`, and name the Node as its uid, as
@@ -134,7 +155,7 @@ pub(super) fn event(condition: &Condition, node: &str, now: &str) -> Value {
         "involvedObject": { "apiVersion": "v1", "kind": "Node", "name": node, "uid": node },
         "type": if condition.is_true { "Warning" } else { "Normal" },
         "reason": condition.reason,
-        "message": condition.message,
+        "message": condition.message(),
         "source": { "component": "hawser", "host": node },
         "firstTimestamp": now,
         "lastTimestamp": now,
@@ -174,7 +195,7 @@ mod tests {
             (true, "PodLimitReached")
         );
         assert!(
-            condition.message.contains("27 pod addresses"),
+            condition.message().contains("27 pod addresses"),
             "{condition:?}"
         );
         pool.totals.cooling = 1;
@@ -195,12 +216,15 @@ mod tests {
         assert_eq!(condition.reason, "SubnetExhausted");
         let until = now.after(Duration::from_secs(60));
         assert!(
-            condition.message.contains("subnet-1 has no free"),
+            condition.message().contains("subnet-1 has no free"),
             "{condition:?}"
         );
-        assert!(condition.message.ends_with(&until), "{condition:?}");
+        assert!(condition.message().ends_with(&until), "{condition:?}");
+        pool.subnets[0].exhausted_for = Some(Duration::from_secs(30));
         let later = pressure(&pool, now);
         assert!(!later.differs(&condition));
+        pool.subnets[0].subnet = "subnet-2".into();
+        assert!(pressure(&pool, now).differs(&condition), "another cause");
         pool.inventoried = false;
         assert!(!pressure(&pool, now).is_true, "nothing is known yet");
     }
@@ -218,7 +242,7 @@ mod tests {
             (condition.is_true, condition.reason),
             (true, "NoSubnetForENIs")
         );
-        assert!(condition.message.ends_with("does not exist; create it"));
+        assert!(condition.message().ends_with("does not exist; create it"));
         assert_eq!(pressure(&pool, wall()).reason, "NoSubnetForENIs");
         pool.totals.free = 1;
         assert!(
@@ -245,7 +269,11 @@ mod tests {
             (condition.is_true, condition.reason),
             (true, "RefusedByEC2")
         );
-        assert!(condition.message.contains("NetworkInterfaceLimitExceeded"));
+        assert!(
+            condition
+                .message()
+                .contains("NetworkInterfaceLimitExceeded")
+        );
         pool.refused = vec![planner::snapshot::RefusedView {
             stops_growth: false,
             ..refused
