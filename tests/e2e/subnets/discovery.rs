@@ -1,6 +1,6 @@
 //! Subnet discovery: where pods are, what an excluded subnet means, and what it costs.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
 use lab::{
     crash::clock_offset::ClockOffset,
@@ -14,12 +14,14 @@ use super::vpc::{PATIENCE, Vpc, shows};
 use crate::suite::{Outcome, trials};
 
 trials!(
+    a_fragmented_subnet_gives_no_prefix_and_the_next_one_does,
     a_denied_list_leaves_the_node_its_own_subnet,
     a_tag_that_changes_while_the_daemon_runs_closes_enis_until_their_pods_leave,
     denied_route_tables_do_not_stop_growth,
     changed_groups_of_the_primary_eni_are_inherited,
     a_tag_excludes_the_primary_eni_of_a_restarted_node_and_its_pods_stay,
     forty_pods_are_spread_over_the_subnets_that_have_room,
+    an_idle_node_lists_subnets_at_most_hourly,
     the_cluster_of_a_subnet_counts,
     without_discovery_nothing_is_asked_about_subnets,
 );
@@ -53,6 +55,51 @@ fn forty_pods_are_spread_over_the_subnets_that_have_room() -> Outcome {
     let used: Vec<_> = by_subnet.keys().copied().collect();
     assert_eq!(used, [Some(0), Some(1)], "{by_subnet:?}\n{}", node.log());
     assert_eq!(vpc.calls("DescribeSubnets"), 1, "one list is enough");
+    Ok(())
+}
+
+fn a_fragmented_subnet_gives_no_prefix_and_the_next_one_does() -> Outcome {
+    let vpc = Vpc::start(&[("100.64.1.0/24", 'a'), ("100.64.2.0/25", 'a')])?;
+    for (subnet, role) in [(0, "0"), (1, "1"), (2, "1")] {
+        vpc.role(subnet, role)?;
+    }
+    for block in 0..16 {
+        let address = Ipv4Addr::new(100, 64, 1, 16 * block + 9);
+        let mut world = vpc.lab.sim.world();
+        assert!(world.occupy(&vpc.subnets[1], address.into()));
+    }
+    let prefixes = [("ENABLE_PREFIX_DELEGATION", "true")];
+    let node = vpc
+        .lab
+        .node("m5.large", &[&SETTINGS[..], &prefixes].concat())?;
+    for n in 0..18 {
+        let pod = node.add_pod(&format!("pod{n}"))?;
+        assert_eq!(vpc.subnet_of(pod.address()), Some(2), "{}", node.log());
+    }
+    let enis = vpc.enis(&node);
+    assert_eq!(enis.get(&1), None, "{enis:?}\n{}", node.log());
+    let lists = vpc.calls("DescribeSubnets");
+    assert!(lists <= 2, "{lists} lists\n{}", node.log());
+    Ok(())
+}
+
+fn an_idle_node_lists_subnets_at_most_hourly() -> Outcome {
+    for (discovery, lists) in [("true", 1..=2), ("false", 0..=0)] {
+        let vpc = Vpc::start(&[("100.64.1.0/24", 'a')])?;
+        vpc.role(1, "1")?;
+        let mut ahead = ClockOffset::new(vpc.lab.dir())?;
+        let settings = [("ENABLE_SUBNET_DISCOVERY", discovery)];
+        let settings = [&SETTINGS[..], &settings, &ahead.settings()].concat();
+        let node = vpc.lab.node("t3.small", &settings)?;
+        let pods: Vec<Pod> = (0..4)
+            .map(|n| node.add_pod(&format!("pod{n}")))
+            .collect::<Result<_, _>>()?;
+        let calls = vpc.calls_of_two_idle_hours(&node, &mut ahead)?;
+        assert!(lists.contains(&calls.len()), "{calls:?}\n{}", node.log());
+        let only = |action: &String| action == "DescribeSubnets";
+        assert!(calls.iter().all(only), "{calls:?}");
+        drop(pods);
+    }
     Ok(())
 }
 

@@ -1,8 +1,11 @@
 //! A VPC with several subnets, and what EC2 knows of a node's ENIs in them.
 
-use std::{collections::BTreeMap, io, net::TcpListener, time::Duration};
+use std::{collections::BTreeMap, io, net::TcpListener, thread, time::Duration};
 
-use lab::{Lab, fakes::api_server::ApiServer, node::Node, wait::eventually};
+use lab::{
+    Lab, crash::clock_offset::ClockOffset, fakes::api_server::ApiServer, node::Node,
+    wait::eventually,
+};
 use serde_json::json;
 use vpc_sim::{
     SimConfig,
@@ -94,6 +97,28 @@ impl Vpc {
     pub fn calls(&self, action: &str) -> usize {
         let calls = self.lab.sim.calls();
         calls.iter().filter(|call| call.action == action).count()
+    }
+
+    /// The calls in two hours of a node without anything to do.
+    pub fn calls_of_two_idle_hours(
+        &self,
+        node: &Node,
+        ahead: &mut ClockOffset,
+    ) -> io::Result<Vec<String>> {
+        const STEP: Duration = Duration::from_secs(600);
+        let mut later = || {
+            ahead.pass(node, STEP)?;
+            // What is due by now is done by then.
+            thread::sleep(Duration::from_millis(300));
+            Ok::<_, io::Error>(())
+        };
+        // In the first minutes, a daemon looks for ENIs of its predecessor.
+        later()?;
+        later()?;
+        self.lab.sim.clear_calls();
+        (0..12).try_for_each(|_| later())?;
+        let calls = self.lab.sim.calls();
+        Ok(calls.into_iter().map(|call| call.action).collect())
     }
 
     /// A node in a cluster with custom networking, not started yet, and its API server. With `settings`.

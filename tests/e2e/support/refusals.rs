@@ -13,8 +13,13 @@ use crate::suite::Outcome;
 
 /// An ADD that gives up after this many seconds.
 pub fn add_within(node: &Node, seconds: u32) -> std::io::Result<plugin::Outcome> {
-    let (_netns, path) = node.sandbox("waits")?;
-    node.invocation("ADD", "waits", Some(&path))
+    add_one_within(node, "waits", seconds)
+}
+
+/// The same for the sandbox of this id.
+pub fn add_one_within(node: &Node, id: &str, seconds: u32) -> std::io::Result<plugin::Outcome> {
+    let (_netns, path) = node.sandbox(id)?;
+    node.invocation("ADD", id, Some(&path))
         .conf("deadlineSeconds", json!(seconds))
         .run(node.netns())
 }

@@ -54,6 +54,8 @@ struct World {
     events: Vec<Value>,
     /// The bearer token of every request. `None` if it is not checked.
     token: Option<String>,
+    /// Whether nobody may read Nodes.
+    nodes_forbidden: bool,
     /// The resource version; every change increments it.
     version: u64,
     /// Watches that would start before this version are answered with 410.
@@ -94,6 +96,7 @@ impl ApiServer {
             configs: BTreeMap::new(),
             events: Vec::new(),
             token: None,
+            nodes_forbidden: false,
             version: 7,
             horizon: 0,
             era: 0,
@@ -196,6 +199,14 @@ impl ApiServer {
         self.world.send_modify(|world| world.token = token);
     }
 
+    /// Whether reading Nodes is refused, as without the right to it. Watches in progress end.
+    pub fn forbid_nodes(&self, forbidden: bool) {
+        self.world.send_modify(|world| {
+            world.nodes_forbidden = forbidden;
+            world.era += 1;
+        });
+    }
+
     /// Closes every watch in the middle of its stream.
     pub fn cut(&self) {
         self.world.send_modify(|world| world.era += 1);
@@ -285,6 +296,9 @@ async fn nodes(
     State(world): State<Shared>,
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
+    if world.borrow().nodes_forbidden {
+        return status(StatusCode::FORBIDDEN, "Forbidden", "nodes is forbidden");
+    }
     let of = |name: &str| query.get(name).cloned().unwrap_or_default();
     if of("watch") == "true" {
         let mut era = 0;
@@ -319,18 +333,23 @@ async fn authenticated(State(world): State<Shared>, request: Request, next: Next
         return next.run(request).await;
     }
     world.send_modify(|world| world.refused += 1);
-    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Unauthorized", "code": 401,
-                         "message": "Unauthorized" });
-    (StatusCode::UNAUTHORIZED, status.to_string()).into_response()
+    status(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized")
+}
+
+fn status(code: StatusCode, reason: &str, message: &str) -> Response {
+    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason,
+                         "code": code.as_u16(), "message": message });
+    (code, status.to_string()).into_response()
 }
 
 fn missing() -> Response {
-    let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404,
-                         "message": "it is not there" });
-    (StatusCode::NOT_FOUND, status.to_string()).into_response()
+    status(StatusCode::NOT_FOUND, "NotFound", "it is not there")
 }
 
 async fn node(State(world): State<Shared>, UrlPath(name): UrlPath<String>) -> Response {
+    if world.borrow().nodes_forbidden {
+        return status(StatusCode::FORBIDDEN, "Forbidden", "nodes is forbidden");
+    }
     let node = world.borrow().numbered();
     match node["metadata"]["name"] == json!(name) {
         true => node.to_string().into_response(),
