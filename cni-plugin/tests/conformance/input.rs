@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use crate::daemon::{Daemon, Dir};
 use crate::runtime::{Call, Pod, conf};
 
-const SERVED: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+/// The versions of the specification that the plugin serves.
+pub const SERVED: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 #[test]
 fn row_01_version_with_any_stdin() {

@@ -7,6 +7,7 @@ use proto::refusal::{Reason, Refusal};
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, Dir, nobody};
+use crate::input::SERVED;
 use crate::runtime::{Call, Pod, conf};
 
 fn add(daemon: &Daemon, pod: &Pod, version: &str) -> Value {
@@ -90,21 +91,31 @@ fn row_19_result_names_both_ends() {
 
 #[test]
 fn row_20_chained_add_passes_earlier_entries_through() {
-    let daemon = Daemon::start();
-    let pod = Pod::new();
-    let prev = json!({
-        "cniVersion": "1.0.0",
-        "interfaces": [{"name": "dummy0", "extra": true}],
-        "ips": [{"address": "fd00::1/128", "interface": 0}],
-        "dns": {"search": ["a"]},
-    });
-    let conf = conf("1.0.0", &daemon.socket(), &json!({"prevResult": prev}));
-    let call = Call::new("ADD", &daemon.socket()).netns(pod.path());
-    let result = call.conf(&conf).run().result();
-    assert_eq!(result["interfaces"][0], prev["interfaces"][0]);
-    assert_eq!(result["ips"][0], prev["ips"][0]);
-    assert_eq!(result["ips"][1]["interface"], 2);
-    assert_eq!(result["dns"], prev["dns"]);
+    for version in SERVED {
+        let daemon = Daemon::start();
+        let pod = Pod::new();
+        let mut prev = json!({
+            "cniVersion": version,
+            "interfaces": [{"name": "dummy0", "extra": true}],
+            "ips": [{"address": "fd00::1/128", "interface": 0}],
+            "dns": {"search": ["a"]},
+        });
+        // Until 1.0.0, each address says its family.
+        let says_family = version < "1.0.0";
+        if says_family {
+            prev["ips"][0]["version"] = json!("6");
+        }
+        let conf = conf(version, &daemon.socket(), &json!({"prevResult": prev}));
+        let call = Call::new("ADD", &daemon.socket()).netns(pod.path());
+        let result = call.conf(&conf).run().result();
+        assert_eq!(result["cniVersion"], version);
+        assert_eq!(result["interfaces"][0], prev["interfaces"][0], "{version}");
+        assert_eq!(result["ips"][0], prev["ips"][0], "{version}");
+        assert_eq!(result["ips"][1]["interface"], 2, "{version}");
+        let family = says_family.then_some("4");
+        assert_eq!(result["ips"][1]["version"].as_str(), family, "{version}");
+        assert_eq!(result["dns"], prev["dns"], "{version}");
+    }
 }
 
 #[test]

@@ -47,6 +47,12 @@ impl PortBook {
         })
     }
 
+    /// How many ports sandboxes have.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        self.held.values().map(Vec::len).sum()
+    }
+
     /// The sandbox does not have these ports any more.
     pub fn free(&mut self, sandbox: &Sandbox, ports: &[HostPort]) {
         for port in ports {

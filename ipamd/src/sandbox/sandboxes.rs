@@ -257,6 +257,12 @@ impl<H: PodHost> Sandboxes<H> {
         self.shared.egress.in_use()
     }
 
+    /// How many host ports are in use.
+    #[must_use]
+    pub fn ports_in_use(&self) -> usize {
+        self.shared.ports.lock().expect("no holder panics").in_use()
+    }
+
     /// An address of the other family for a new sandbox, if pods have one.
     fn lease_egress(&self, sandbox: &Sandbox) -> Result<Option<Lease>, Refusal> {
         match self.live(sandbox) {

@@ -1,6 +1,6 @@
 //! The real container runtime: Debian's containerd executes the plugin for CRI requests.
 
-use std::{fs, net::IpAddr, time::Duration};
+use std::{fs, net::IpAddr, process::Command, time::Duration};
 
 use datapath::netns::Netns;
 use lab::{
@@ -21,7 +21,7 @@ use crate::suite::{Outcome, trials};
 
 trials!(
     twenty_pods_start_reach_each_other_and_end,
-    host_ports_of_the_manifest_lead_to_the_pod,
+    host_ports_and_rates_of_the_manifest_are_the_pods,
 );
 
 const PODS: usize = 20;
@@ -77,7 +77,7 @@ fn twenty_pods_start_reach_each_other_and_end() -> Outcome {
 }
 
 /// Everything between the manifest and the port: the kubelet's message, the runtime, the configuration that the daemon wrote.
-fn host_ports_of_the_manifest_lead_to_the_pod() -> Outcome {
+fn host_ports_and_rates_of_the_manifest_are_the_pods() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let cni = CniDirs::create(&lab.dir().join("cni")).map_err(why)?;
     fs::copy(binaries::plugin(), cni.bin.join("hawser"))?;
@@ -89,10 +89,14 @@ fn host_ports_of_the_manifest_lead_to_the_pod() -> Outcome {
     containerd.wait_network_ready().map_err(why)?;
 
     // A port without a hostPort is in the message too.
-    let asks = PodAsks::default()
+    let mut asks = PodAsks::default()
         .port(Protocol::Tcp, 9090, 0)
         .port(Protocol::Tcp, 80, 8080)
         .port(Protocol::Udp, 80, 8080);
+    for (direction, rate) in [("ingress", "20M"), ("egress", "30M")] {
+        let annotation = format!("kubernetes.io/{direction}-bandwidth");
+        asks.annotations.insert(annotation, rate.to_owned());
+    }
     let pod = containerd
         .run_pod_asking("web", "uid", &asks)
         .map_err(why)?;
@@ -101,6 +105,11 @@ fn host_ports_of_the_manifest_lead_to_the_pod() -> Outcome {
     let at = (status.ip.ok_or("no address in the status")?, 80).into();
     let _tcp = Listener::start(&netns, at, "web")?;
     let _udp = Responder::start(&netns, at, "web")?;
+    let to_pod = node.shell("tc qdisc show")?;
+    assert!(to_pod.contains("rate 20Mbit"), "{to_pod}");
+    let from_pod = netns.run(|| Command::new("tc").args(["qdisc", "show"]).output())??;
+    let from_pod = String::from_utf8_lossy(&from_pod.stdout);
+    assert!(from_pod.contains("rate 30Mbit"), "{from_pod}");
     let port = (node.instance.address, 8080).into();
     let client = lab.sim.internet();
     let limit = Duration::from_secs(10);

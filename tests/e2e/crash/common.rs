@@ -2,6 +2,7 @@
 
 use std::io;
 
+use datapath::netlink::Family;
 use lab::{
     crash::setup::Setup,
     node::{
@@ -50,10 +51,12 @@ pub fn full_node(pods: usize) -> io::Result<Setup> {
 
 /// The same with further settings.
 pub fn full_node_with(pods: usize, more: &[(&str, &str)]) -> io::Result<Setup> {
-    // t3.small: the primary ENI has three addresses for pods.
+    // t3.small: the primary ENI has three addresses for pods, or one IPv6 prefix.
     let settings = [("MAX_ENI", "1"), ("WARM_IP_TARGET", "3"), COOLDOWN];
     let mut setup = Setup::new("t3.small", &[&settings[..], more].concat())?;
-    setup.await_free(3)?;
+    if setup.family == Family::V4 {
+        setup.await_free(3)?;
+    }
     for n in 0..pods {
         let id = format!("pod{n}");
         let pod = setup.node.add_pod_asking(&id, &asking(&id))?;
@@ -67,6 +70,8 @@ pub fn full_node_with(pods: usize, more: &[(&str, &str)]) -> io::Result<Setup> {
 pub enum Asked {
     Nothing,
     Everything,
+    /// On a node whose pods have IPv6 addresses.
+    EverythingOfIpv6,
 }
 
 impl Asked {
@@ -75,6 +80,11 @@ impl Asked {
         match self {
             Self::Nothing => &[],
             Self::Everything => &[("ENABLE_V6_EGRESS", "true")],
+            Self::EverythingOfIpv6 => &[
+                ("ENABLE_IPv4", "false"),
+                ("ENABLE_IPv6", "true"),
+                ("ENABLE_PREFIX_DELEGATION", "true"),
+            ],
         }
     }
 
@@ -82,7 +92,7 @@ impl Asked {
     pub fn of(self, id: &str) -> Value {
         match self {
             Self::Nothing => Value::Null,
-            Self::Everything => everything(id),
+            Self::Everything | Self::EverythingOfIpv6 => everything(id),
         }
     }
 }

@@ -29,6 +29,8 @@ trials!(
     growth_survives_a_kill_at_every_effect,
     add_of_a_pod_that_asks_for_all_survives_a_kill_at_every_effect,
     del_of_a_pod_that_asks_for_all_survives_a_kill_at_every_effect,
+    add_of_an_ipv6_pod_that_asks_for_all_survives_a_kill_at_every_effect,
+    del_of_an_ipv6_pod_that_asks_for_all_survives_a_kill_at_every_effect,
 );
 
 /// A node is at rest within this time after a start, including sweeps of pods that ended without DEL.
@@ -197,4 +199,14 @@ fn add_of_a_pod_that_asks_for_all_survives_a_kill_at_every_effect() -> Outcome {
 fn del_of_a_pod_that_asks_for_all_survives_a_kill_at_every_effect() -> Outcome {
     let del = ADel(Restart::Soon, Asked::Everything);
     survive("DEL with everything", &del, WORKERS)
+}
+
+fn add_of_an_ipv6_pod_that_asks_for_all_survives_a_kill_at_every_effect() -> Outcome {
+    let add = AnAdd(Restart::Soon, Asked::EverythingOfIpv6);
+    survive("ADD of an IPv6 pod with everything", &add, WORKERS)
+}
+
+fn del_of_an_ipv6_pod_that_asks_for_all_survives_a_kill_at_every_effect() -> Outcome {
+    let del = ADel(Restart::Soon, Asked::EverythingOfIpv6);
+    survive("DEL of an IPv6 pod with everything", &del, WORKERS)
 }

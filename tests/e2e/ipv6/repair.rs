@@ -3,11 +3,12 @@
 use std::io;
 
 use lab::{node::count, wait::eventually};
+use serde_json::json;
 
 use crate::{
     suite::{Outcome, trials},
     support::{
-        ipv6::{SIX, pods, start},
+        ipv6::{SIX, start},
         repair::{DamagedNode, LIMIT, one_by_one},
     },
 };
@@ -21,17 +22,19 @@ trials!(
 
 /// What an operator would check. The kernel's own link-local addresses depend on a link's carrier.
 const STATE: &str = "ip -6 rule | sort; { ip -6 route show table all; ip -o -6 addr; } | grep -v 'fe80::\\|ff00::' | sort; \
-    ip -6 neigh show nud permanent | sort; nft list table ip6 hawser; \
+    ip -6 neigh show nud permanent | sort; nft list table ip6 hawser; nft list table ip6 hawser_ports | sort; \
     ip -o link | sed 's/ qlen [0-9]*//'; cd /proc/sys/net; \
     for d in ipv6/conf/*; do echo $d $(cat $d/disable_ipv6 $d/forwarding $d/accept_ra $d/addr_gen_mode); done; \
     for d in ipv4/conf/e*; do echo $d $(cat $d/rp_filter $d/accept_redirects); done";
 
 /// Each way to damage a node, and the kind of object that is repaired.
-const DAMAGE: [(&str, &str); 10] = [
+const DAMAGE: [(&str, &str); 12] = [
     ("rule", "ip -6 rule flush protocol 107"),
     ("route", "ip -6 route flush table 27392"),
     ("nftables", "nft delete table ip6 hawser"),
     ("nftables", "nft flush ruleset"),
+    ("nftables", "nft delete table ip6 hawser_ports"),
+    ("nftables", "nft flush table ip6 hawser_ports"),
     ("setting", "echo 0 > /proc/sys/net/ipv6/conf/all/forwarding"),
     (
         "setting",
@@ -59,7 +62,9 @@ fn set() -> io::Result<DamagedNode> {
     let lab = start()?;
     let (node, elsewhere) = (lab.node("t3.small", &SIX)?, lab.node("t3.small", &SIX)?);
     let target = elsewhere.add_pod("target")?;
-    let pods = pods(&node, 2)?;
+    let asking = |n| json!({ "portMappings": [{ "hostPort": 8000 + n, "containerPort": 80, "protocol": "tcp" }] });
+    let pods = (0..2).map(|n| node.add_pod_asking(&format!("pod{n}"), &asking(n)));
+    let pods = pods.collect::<io::Result<Vec<_>>>()?;
     let damaged = DamagedNode {
         lab,
         node,
@@ -81,7 +86,9 @@ fn fault_43_everything_at_once_is_restored() -> Outcome {
     let damaged = set()?;
     let right = damaged.describe()?;
     let all = DAMAGE.iter().map(|(_, how)| *how);
-    let all: Vec<&str> = all.filter(|how| !how.starts_with("nft delete")).collect();
+    let all: Vec<&str> = all
+        .filter(|how| !how.starts_with("nft delete") && !how.starts_with("nft flush table"))
+        .collect();
     let took = damaged.damage(&all.join("; "), &right)?;
     stdout::errln!("all of it: whole after {took:?}");
     Ok(())

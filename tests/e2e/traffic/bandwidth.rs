@@ -11,10 +11,15 @@ use lab::{
 use serde_json::{Value, json};
 use vpc_sim::SimConfig;
 
-use crate::suite::{Outcome, trials};
+use crate::{
+    suite::{Outcome, trials},
+    support::ipv6,
+};
 
 trials!(
     pods_are_held_to_their_rates_in_each_direction,
+    pods_are_held_to_their_rates_towards_other_nodes,
+    pods_of_ipv6_are_held_to_their_rates,
     rates_are_restored_and_outlast_the_daemon,
     check_names_what_a_pod_removed_on_its_own_end,
     a_pod_without_rates_has_no_bucket,
@@ -43,10 +48,34 @@ fn add(node: &Node, id: &str, asked: Value) -> io::Result<Pod> {
     node.add_pod_asking(id, &asked)
 }
 
-/// From pod to pod, over one node.
+/// From pod to pod.
 fn measured(from: &Pod, to: &Pod, seconds: u64) -> io::Result<f64> {
     let at = SocketAddr::from((to.address(), PORT));
     throughput(&from.netns, (&to.netns, at), Duration::from_secs(seconds))
+}
+
+/// A pod on `node` with these rates in both directions, against `peer`. `free` has no rates.
+#[expect(clippy::cast_precision_loss, reason = "rates for people")]
+fn held(node: &Node, (free, peer): (&Pod, &Pod), rate: u64, seconds: u64) -> Outcome {
+    let pod = add(node, &format!("pod-{rate}"), rates(rate, rate))?;
+    for (what, from, to) in [("to", peer, &pod), ("from", &pod, peer)] {
+        let mut seen = Vec::new();
+        let within = |share: &f64| *share >= 0.9;
+        while seen.len() < ATTEMPTS && !seen.iter().any(within) {
+            let share = measured(from, to, seconds)? / rate as f64;
+            assert!(share <= 1.1, "{what} the pod: {share} of {rate} bit/s");
+            seen.push(share);
+        }
+        stdout::errln!("{what} the pod, {rate} bit/s: {seen:?}");
+        // Others may use the machine meanwhile.
+        let reached = || Ok::<_, io::Error>(measured(free, peer, 2)? > 2.0 * rate as f64);
+        assert!(
+            seen.iter().any(within) || !reached()?,
+            "{what} the pod: {seen:?} of {rate} bit/s"
+        );
+    }
+    node.delete_pod(pod)?;
+    Ok(())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates for people")]
@@ -73,24 +102,27 @@ fn pods_are_held_to_their_rates_in_each_direction() -> Outcome {
             stdout::errln!("{rate} bit/s: not reached");
             continue;
         }
-        let pod = add(&node, &format!("pod-{rate}"), rates(rate, rate))?;
-        for (what, from, to) in [("to", &peer, &pod), ("from", &pod, &peer)] {
-            let mut seen = Vec::new();
-            let within = |share: &f64| *share >= 0.9;
-            while seen.len() < ATTEMPTS && !seen.iter().any(within) {
-                let share = measured(from, to, seconds)? / rate as f64;
-                assert!(share <= 1.1, "{what} the pod: {share} of {rate} bit/s");
-                seen.push(share);
-            }
-            stdout::errln!("{what} the pod, {rate} bit/s: {seen:?}");
-            // Others may use the machine meanwhile.
-            let reached = || Ok::<_, io::Error>(measured(&free, &peer, 2)? > 2.0 * rate as f64);
-            assert!(
-                seen.iter().any(within) || !reached()?,
-                "{what} the pod: {seen:?} of {rate} bit/s"
-            );
-        }
-        node.delete_pod(pod)?;
+        held(&node, (&free, &peer), rate, seconds)?;
+    }
+    Ok(())
+}
+
+fn pods_are_held_to_their_rates_towards_other_nodes() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let (node, elsewhere) = (lab.node("m5.large", &[])?, lab.node("m5.large", &[])?);
+    let (free, peer) = (node.add_pod("free")?, elsewhere.add_pod("peer")?);
+    for (rate, seconds) in [(10 * MEGA, 4), (100 * MEGA, 3)] {
+        held(&node, (&free, &peer), rate, seconds)?;
+    }
+    Ok(())
+}
+
+fn pods_of_ipv6_are_held_to_their_rates() -> Outcome {
+    let lab = ipv6::start()?;
+    let node = lab.node("m5.large", &ipv6::SIX)?;
+    let (free, peer) = (node.add_pod("free")?, node.add_pod("peer")?);
+    for (rate, seconds) in [(10 * MEGA, 4), (100 * MEGA, 3)] {
+        held(&node, (&free, &peer), rate, seconds)?;
     }
     Ok(())
 }

@@ -29,6 +29,7 @@ trials!(
     a_host_port_leads_to_its_pod_from_everywhere,
     replies_leave_by_the_primary_eni_without_node_port_support,
     a_service_on_the_same_port_comes_first,
+    a_service_of_ipv6_on_the_same_port_comes_first,
     a_host_port_of_one_address_is_closed_on_others,
     the_nodes_loopback_stays_closed_to_pods,
     udp_clients_follow_the_port_from_pod_to_pod,
@@ -189,6 +190,35 @@ fn a_service_on_the_same_port_comes_first() -> Outcome {
     Ok(pair.verdict()?)
 }
 
+fn a_service_of_ipv6_on_the_same_port_comes_first() -> Outcome {
+    let lab = start()?;
+    let node = lab.node("m5.large", &SIX)?;
+    let holder = node.add_pod_asking("holder", &mappings(8080, None))?;
+    let backend = node.add_pod("backend")?;
+    let at = |pod: &Pod| SocketAddr::from((pod.address(), PORT));
+    let _listeners = [&holder, &backend]
+        .map(|pod| Listener::start(&pod.netns, at(pod), &pod.id))
+        .into_iter()
+        .collect::<io::Result<Vec<_>>>()?;
+    let service = Service {
+        at: (own(&node), 8080).into(),
+        endpoint: at(&backend),
+        masquerade: false,
+    };
+    let answers = || {
+        let reached = TcpConnection::start(lab.sim.internet(), None, service.at, LIMIT);
+        reached.map(|connection| connection.with.clone())
+    };
+    assert_eq!(answers()?, "holder");
+    for proxy in [Proxy::Iptables, Proxy::Nftables] {
+        program(node.netns(), proxy, &[service])?;
+        assert_eq!(answers()?, "backend", "{proxy:?}");
+    }
+    node.shell("nft delete table ip6 kube-proxy")?;
+    assert_eq!(answers()?, "holder");
+    Ok(())
+}
+
 fn a_host_port_of_one_address_is_closed_on_others() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let node = lab.node("m5.large", &[])?;
@@ -242,24 +272,29 @@ fn the_nodes_loopback_stays_closed_to_pods() -> Outcome {
 
 /// A client that keeps its port has a connection in the kernel, which decides where the port leads.
 fn udp_clients_follow_the_port_from_pod_to_pod() -> Outcome {
-    let lab = Lab::start(SimConfig::default())?;
-    let node = lab.node("m5.large", &[])?;
-    let (port, client) = (8080, lab.sim.internet());
-    let caller = Caller::new(client, (node.instance.address, port).into())?;
-    // A connection to the node itself, before any pod has the port.
-    assert!(caller.call(2).is_err());
-    for id in ["first", "second"] {
-        let pod = node.add_pod_asking(id, &mappings(port, None))?;
-        let _udp = Responder::start(&pod.netns, (pod.address(), PORT).into(), id)?;
-        assert_eq!(caller.call(TRIES)?.0, id);
-        node.delete_pod(pod)?;
-        // Not every kernel has the file.
-        let known = "grep -c 'udp.*dport=8080' /proc/net/nf_conntrack || true";
-        let none = || {
-            node.shell(known)
-                .is_ok_and(|n| ["", "0"].contains(&n.trim()))
+    let lab = start()?;
+    for settings in [&[][..], &SIX[..]] {
+        let node = lab.node("m5.large", settings)?;
+        let at = match settings {
+            [] => node.instance.address.into(),
+            _ => own(&node),
         };
-        assert!(eventually(LIMIT, none), "{}", node.log());
+        let caller = Caller::new(lab.sim.internet(), (at, 8080).into())?;
+        // A connection to the node itself, before any pod has the port.
+        assert!(caller.call(2).is_err());
+        for id in ["first", "second"] {
+            let pod = node.add_pod_asking(id, &mappings(8080, None))?;
+            let _udp = Responder::start(&pod.netns, (pod.address(), PORT).into(), id)?;
+            assert_eq!(caller.call(TRIES)?.0, id);
+            node.delete_pod(pod)?;
+            // Not every kernel has the file.
+            let known = "grep -c 'udp.*dport=8080' /proc/net/nf_conntrack || true";
+            let none = || {
+                node.shell(known)
+                    .is_ok_and(|n| ["", "0"].contains(&n.trim()))
+            };
+            assert!(eventually(LIMIT, none), "{}", node.log());
+        }
     }
     Ok(())
 }
@@ -333,41 +368,43 @@ fn rules(node: &Node) -> io::Result<(usize, usize)> {
     Ok((of_nft, of_ip))
 }
 
-/// Of pods that ask for everything.
-fn the_number_of_rules_does_not_depend_on_the_number_of_pods() -> Outcome {
-    let lab = Lab::start(SimConfig::dual_stack())?;
-    // All pods on one ENI, because each ENI has rules of its own.
-    let node = lab.node(
-        "m5.8xlarge",
-        &[
-            ("ENABLE_PREFIX_DELEGATION", "true"),
-            ("WARM_IP_TARGET", "120"),
-            ("ENABLE_V6_EGRESS", "true"),
-        ],
-    )?;
-    let everything = |id: &str| {
-        let bits = 1_000_000_000;
-        let mut all = asking(id);
-        all["bandwidth"] = json!({
-            "ingressRate": bits, "ingressBurst": bits, "egressRate": bits, "egressBurst": bits,
-        });
-        all
-    };
-    let first = node.add_pod_asking("pod0", &everything("pod0"))?;
-    let one = rules(&node)?;
-    let more = (1..110).map(|n| {
-        let id = format!("pod{n}");
-        node.add_pod_asking(&id, &everything(&id))
+fn everything(id: &str) -> Value {
+    let bits = 1_000_000_000;
+    let mut all = asking(id);
+    all["bandwidth"] = json!({
+        "ingressRate": bits, "ingressBurst": bits, "egressRate": bits, "egressBurst": bits,
     });
-    let more: Vec<Pod> = more.collect::<io::Result<_>>()?;
-    assert_eq!(rules(&node)?, one);
-    let last = more.last().ok_or("no pods")?;
-    let _listener = Listener::start(&last.netns, (last.address(), PORT).into(), "last")?;
-    let to = SocketAddr::from((node.instance.address, port_of("pod109")));
-    assert_eq!(
-        TcpConnection::start(lab.sim.internet(), None, to, LIMIT)?.with,
-        "last"
-    );
-    drop(first);
+    all
+}
+
+/// Of pods that ask for everything. All are on one ENI, because each ENI has rules of its own.
+fn the_number_of_rules_does_not_depend_on_the_number_of_pods() -> Outcome {
+    let four = [
+        ("ENABLE_PREFIX_DELEGATION", "true"),
+        ("WARM_IP_TARGET", "120"),
+        ("ENABLE_V6_EGRESS", "true"),
+    ];
+    for settings in [&four[..], &SIX[..]] {
+        let lab = Lab::start(SimConfig::dual_stack())?;
+        let node = lab.node("m5.8xlarge", settings)?;
+        let first = node.add_pod_asking("pod0", &everything("pod0"))?;
+        let one = rules(&node)?;
+        let more = (1..110).map(|n| {
+            let id = format!("pod{n}");
+            node.add_pod_asking(&id, &everything(&id))
+        });
+        let more: Vec<Pod> = more.collect::<io::Result<_>>()?;
+        assert_eq!(rules(&node)?, one);
+        let last = more.last().ok_or("no pods")?;
+        let _listener = Listener::start(&last.netns, (last.address(), PORT).into(), "last")?;
+        let at: IpAddr = match last.address() {
+            IpAddr::V4(_) => node.instance.address.into(),
+            IpAddr::V6(_) => own(&node),
+        };
+        let to = SocketAddr::from((at, port_of("pod109")));
+        let reached = TcpConnection::start(lab.sim.internet(), None, to, LIMIT)?;
+        assert_eq!(reached.with, "last");
+        drop(first);
+    }
     Ok(())
 }

@@ -37,6 +37,7 @@ use crate::{
 trials!(
     pods_of_ipv4_reach_ipv6_destinations,
     pods_of_ipv6_reach_ipv4_destinations,
+    pods_of_ipv6_ask_the_resolvers_of_the_vpc,
     nobody_reaches_a_pod_of_ipv4_by_its_other_address,
     nobody_reaches_a_pod_of_ipv6_by_its_other_address,
     path_mtu_is_learned_by_pods_of_ipv4,
@@ -186,6 +187,29 @@ fn pods_of_ipv6_reach_ipv4_destinations() -> Outcome {
     reach(Family::V6)
 }
 
+/// Like a stub resolver: a reply from another address is ignored.
+fn pods_of_ipv6_ask_the_resolvers_of_the_vpc() -> Outcome {
+    let scene = scene(Family::V6)?;
+    let pod = scene.node.add_pod("pod")?;
+    let address = [192, 0, 2, 7];
+    let mut names = scene.lab.sim.names();
+    names.insert("db.example".to_owned(), vec![address.into()]);
+    drop(names);
+    let mut query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0".to_vec();
+    query.extend(b"\x02db\x07example\0\0\x01\0\x01");
+    for resolver in ["169.254.169.253:53", "10.0.0.2:53"] {
+        let socket = pod.netns.run(|| UdpSocket::bind("0.0.0.0:0"))??;
+        socket.set_read_timeout(Some(LIMIT))?;
+        socket.connect(resolver)?;
+        socket.send(&query)?;
+        let mut reply = [0; 512];
+        let len = socket.recv(&mut reply)?;
+        assert_eq!(reply[..2], query[..2], "{resolver}");
+        assert!(reply[..len].ends_with(&address), "{resolver}");
+    }
+    Ok(())
+}
+
 fn nobody(family: Family) -> Outcome {
     let scene = scene(family)?;
     let (node, other) = (&scene.node, scene.other());
@@ -200,8 +224,13 @@ fn nobody(family: Family) -> Outcome {
         .run(|| TcpStream::connect_timeout(&at, LIMIT))?;
     assert!(from_itself.is_ok(), "the listener is there");
     drop(listener.accept()?);
-    // Another pod is forwarded; the node is on the output path.
-    for (what, netns) in [("another pod", &pods[1].netns), ("the node", node.netns())] {
+    // Another pod and a neighbour are forwarded; the node is on the output path.
+    let neighbour = neighbour(node, own[0])?;
+    for (what, netns) in [
+        ("another pod", &pods[1].netns),
+        ("a neighbour", &neighbour),
+        ("the node", node.netns()),
+    ] {
         let dialled = netns.run(|| TcpStream::connect_timeout(&at, BRIEFLY))?;
         assert!(dialled.is_err(), "{what} reaches {at}");
         let answer = ping(netns, None, own[0], BRIEFLY);
@@ -219,6 +248,47 @@ fn nobody(family: Family) -> Outcome {
     assert!(!matches!(stolen, Ok(Some(_))), "a pod uses {}", own[0]);
     assert!(ping(&pods[0].netns, None, scene.outside(), LIMIT)?.is_some());
     Ok(())
+}
+
+/// A host on a link of the node's own, to which the node is the router of this address's family.
+fn neighbour(node: &Node, to: IpAddr) -> io::Result<Netns> {
+    let host = Netns::create()?;
+    let end = |name| netlink::link::End {
+        name,
+        mtu: None,
+        mac: None,
+        group: 0,
+        up: false,
+    };
+    let pair = netlink::link::add_veth(&end("beside"), &end("eth0"), Some(host.as_fd()));
+    let made = Socket::open_in(node.netns()).and_then(|mut socket| socket.apply(&pair));
+    made.map_err(io::Error::other)?;
+    let (addresses, route) = match to {
+        IpAddr::V4(_) => (["192.0.2.1/24", "192.0.2.2/24"], "192.0.2.1"),
+        IpAddr::V6(_) => (
+            ["2001:db8:9::1/64 nodad", "2001:db8:9::2/64 nodad"],
+            "2001:db8:9::1",
+        ),
+    };
+    inside(
+        node.netns(),
+        &format!(
+            "ip addr add {} dev beside; ip link set beside up",
+            addresses[0]
+        ),
+    )?;
+    inside(
+        &host,
+        &format!(
+            "ip addr add {} dev eth0; ip link set eth0 up; ip route add default via {route}",
+            addresses[1]
+        ),
+    )?;
+    let gateway: IpAddr = route.parse().map_err(io::Error::other)?;
+    match ping(&host, None, gateway, LIMIT)? {
+        Some(_) => Ok(host),
+        None => Err(io::Error::other("the neighbour does not reach the node")),
+    }
 }
 
 fn nobody_reaches_a_pod_of_ipv4_by_its_other_address() -> Outcome {

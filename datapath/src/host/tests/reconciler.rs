@@ -4,6 +4,7 @@ mod asked;
 mod ipv6;
 mod names;
 mod ports;
+mod sctp;
 
 use super::*;
 use crate::constants::GROUP_DYING;

@@ -4,10 +4,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::world::{Fault, World, sandbox};
-use crate::{Class, Command, Config, Event, Rest, Ticket, gate::Action, rng::Rng, snapshot::Phase};
+use super::{
+    subnets,
+    world::{Fault, World, sandbox},
+};
+use crate::{
+    Class, Command, Config, Event, Rest, Ticket, gate::Action, rng::Rng, scope::subnets::ROLE_TAG,
+    snapshot::Phase,
+};
 
-const ACTIONS: [Action; 10] = [
+const ACTIONS: [Action; 11] = [
     Action::Create,
     Action::Attach,
     Action::Modify,
@@ -18,6 +24,7 @@ const ACTIONS: [Action; 10] = [
     Action::Detach,
     Action::Delete,
     Action::Describe,
+    Action::Subnets,
 ];
 
 struct Run {
@@ -26,6 +33,8 @@ struct Run {
     /// Tickets and the deadlines of their answers.
     due: BTreeMap<Ticket, crate::Mono>,
     sizes_itself: bool,
+    /// Whether subnets are chosen by tags.
+    by_tags: bool,
     /// The minimum number of pods that this node can have.
     capacity: usize,
 }
@@ -37,7 +46,11 @@ impl Run {
         let kind = ["t3.small", "m5.large", "t3.medium"][pick(&mut rng, 3)];
         let enis = config.max_eni.map_or(usize::MAX, usize::from);
         let sizes_itself = config.sizes_itself();
-        let mut world = World::bare(kind, config);
+        let by_tags = pick(&mut rng, 3) == 0;
+        let mut world = match by_tags {
+            true => subnets::zone(kind, config),
+            false => World::bare(kind, config),
+        };
         let foreign = pick(&mut rng, 4) == 0;
         if foreign {
             world.foreign(1, false);
@@ -52,6 +65,7 @@ impl Run {
             world,
             due: BTreeMap::new(),
             sizes_itself,
+            by_tags,
             capacity,
         }
     }
@@ -65,7 +79,8 @@ impl Run {
     }
 
     fn step(&mut self) {
-        match self.pick(20) {
+        match self.pick(21) {
+            20 => self.change_subnets(),
             0..=6 => {
                 let n = self.sandbox();
                 let seconds = 1 + self.pick(60) as u64;
@@ -111,6 +126,25 @@ impl Run {
         let seconds = u64::from(self.pick(3) == 0);
         self.world.run(seconds);
         self.on_time();
+    }
+
+    /// Somebody changes the tags of a subnet, or uses its addresses.
+    fn change_subnets(&mut self) {
+        let plots: Vec<_> = self.world.plots.keys().cloned().collect();
+        if !self.by_tags || plots.is_empty() {
+            return;
+        }
+        let id = plots[self.pick(plots.len())].clone();
+        let (role, left) = (self.pick(3), self.pick(100));
+        let plot = self.world.plots.get_mut(&id).unwrap();
+        plot.left = left;
+        match role {
+            0 => plot.listed.tags.insert(ROLE_TAG.into(), "0".into()),
+            1 if id != "subnet-untagged".into() => {
+                plot.listed.tags.insert(ROLE_TAG.into(), "1".into())
+            }
+            _ => plot.listed.tags.remove(ROLE_TAG),
+        };
     }
 
     /// Completes or fails the wiring of waiting sandboxes.
@@ -182,13 +216,29 @@ impl Run {
         self.world.left = 10_000;
         self.world.run(1800);
         self.on_time();
+        if self.by_tags {
+            // No subnet is excluded any more. This is seen within an hour or so.
+            let plots = self.world.plots.values_mut();
+            plots.for_each(|plot| plot.listed.tags.clear());
+            self.world.run(9000);
+        }
         if self.sizes_itself {
             self.fall_silent();
         }
         let from = self.world.log.len();
         self.world.run(3600);
         let calls = self.world.calls_since(from);
+        let (lists, calls): (Vec<_>, Vec<_>) = calls
+            .into_iter()
+            .partition(|call| matches!(call, Command::DescribeSubnets { .. }));
         assert!(calls.is_empty(), "idle at its target, and calls {calls:?}");
+        assert!(lists.len() <= usize::from(self.by_tags), "{lists:?}");
+        let never = ["subnet-far", "subnet-untagged"];
+        let created = self.world.created_in();
+        assert!(
+            !created.iter().any(|subnet| never.contains(&&**subnet)),
+            "{created:?}"
+        );
         let snapshot = self.world.planner.snapshot(self.world.now);
         assert_eq!(snapshot.calls.len(), 0);
         for eni in &snapshot.enis {
@@ -214,7 +264,8 @@ impl Run {
         let enis = self.world.enis.len();
         let free = self.world.planner.totals().free;
         self.world.run(12 * 86_400);
-        let calls = self.world.calls_since(from);
+        let mut calls = self.world.calls_since(from);
+        calls.retain(|call| !matches!(call, Command::DescribeSubnets { .. }));
         let returns = |c: &&&Command| {
             matches!(
                 c,

@@ -44,7 +44,7 @@ fn lists(world: &World) -> usize {
 }
 
 /// Three of unequal size, one exhausted, one fragmented, one tagged 0, one in another zone, one without a tag.
-fn zone(instance: &str, config: Config) -> World {
+pub(super) fn zone(instance: &str, config: Config) -> World {
     let mut world = by_tags(instance, config);
     world.left = 60;
     world.plot("subnet-large", 200);

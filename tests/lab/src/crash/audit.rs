@@ -14,7 +14,10 @@ use datapath::{
     nft::{Nft, PortEntry},
 };
 use proto::v1::Snapshot;
-use vpc_sim::world::model::NetworkInterface;
+use vpc_sim::{
+    fabric::{INTERNET_ADDRESS, INTERNET_ADDRESS_V6},
+    world::model::NetworkInterface,
+};
 
 use super::setup::Setup;
 use crate::{
@@ -79,17 +82,17 @@ fn addresses(pods: &[Pod]) -> BTreeSet<IpAddr> {
 
 /// I4, I7: links, routes and rules are those of the live pods and the attached ENIs.
 fn kernel(setup: &Setup) -> io::Result<Vec<String>> {
-    let names = links(setup)?;
+    let (names, family) = (links(setup)?, setup.family);
     let (routes, rules) = setup
         .node
         .netns()
         .run(|| -> Result<_, netlink::Error> {
             let mut socket = Socket::open()?;
-            Ok((socket.routes(Family::V4, None)?, socket.rules(Family::V4)?))
+            Ok((socket.routes(family, None)?, socket.rules(family)?))
         })?
         .map_err(io::Error::other)?;
     let crossing = Socket::open_in(setup.node.netns())
-        .and_then(|mut socket| socket.routes(Family::V6, Some(PODS_TABLE)));
+        .and_then(|mut socket| socket.routes(other(family), Some(PODS_TABLE)));
     let crossing = crossing.map_err(io::Error::other)?.into_iter();
     let crossing: BTreeSet<IpAddr> = crossing.map(|route| route.dst.addr()).collect();
     let pods: BTreeSet<IpAddr> = routes
@@ -99,7 +102,11 @@ fn kernel(setup: &Setup) -> io::Result<Vec<String>> {
         .collect();
     let living = addresses(&setup.pods);
     let named: BTreeSet<String> = setup.pods.iter().map(host_link).collect();
-    let devices: BTreeSet<u32> = eni_tables(setup);
+    // Pods with IPv6 addresses use the node's own routes.
+    let devices: BTreeSet<u32> = match family {
+        Family::V4 => eni_tables(setup),
+        Family::V6 => BTreeSet::new(),
+    };
     let tables: BTreeSet<u32> = routes
         .iter()
         .map(|route| route.table)
@@ -110,31 +117,49 @@ fn kernel(setup: &Setup) -> io::Result<Vec<String>> {
         .filter(|rule| rule.priority == RULE_ENI)
         .map(|rule| rule.table)
         .collect();
+    let (inside, mut wrong) = egress(setup)?;
     let checks = [
         differ("host ports", &ports(setup)?, &asked(&setup.pods)),
         differ("pod links", &names, &named),
         differ("routes to pods", &pods, &living),
-        differ("routes of the other family", &crossing, &egress(setup)?),
+        differ("routes of the other family", &crossing, &inside),
         differ("ENI tables", &tables, &devices),
         differ("rules by mark", &marked, &devices),
     ];
-    Ok(checks.into_iter().flatten().collect())
+    wrong.extend(checks.into_iter().flatten());
+    Ok(wrong)
 }
 
-/// The live pods' addresses for IPv6 destinations.
-fn egress(setup: &Setup) -> io::Result<BTreeSet<IpAddr>> {
-    let mut all = BTreeSet::new();
-    for pod in &setup.pods {
-        let inside = Socket::open_in(&pod.netns).and_then(|mut s| s.addresses(Family::V6, None));
-        let inside = inside.map_err(io::Error::other)?.into_iter();
-        all.extend(inside.map(|a| a.address).filter(|a| is_egress(*a)));
+fn other(family: Family) -> Family {
+    match family {
+        Family::V4 => Family::V6,
+        Family::V6 => Family::V4,
     }
-    Ok(all)
 }
 
-/// The host ports that lead to a pod: `tcp 8080 10.0.0.5 80`.
+/// The live pods' addresses for destinations of the other family, and which pods do not have exactly as many as they should.
+fn egress(setup: &Setup) -> io::Result<(BTreeSet<IpAddr>, Vec<String>)> {
+    let (mut all, mut wrong) = (BTreeSet::new(), Vec::new());
+    let family = other(setup.family);
+    for pod in &setup.pods {
+        let inside = Socket::open_in(&pod.netns).and_then(|mut s| s.addresses(family, None));
+        let inside = inside.map_err(io::Error::other)?.into_iter();
+        let inside: Vec<_> = inside
+            .map(|a| a.address)
+            .filter(|a| is_egress(*a))
+            .collect();
+        if inside.len() != usize::from(setup.crosses) {
+            wrong.push(format!("{} has for the other family {inside:?}", pod.id));
+        }
+        all.extend(inside);
+    }
+    Ok((all, wrong))
+}
+
+/// The host ports that lead to a pod: `tcp 8080 10.0.0.5 80`, and the pods that reach their own ones: `10.0.0.5 itself`.
 fn ports(setup: &Setup) -> io::Result<BTreeSet<String>> {
-    let look = || Nft::open()?.ports(Family::V4);
+    let family = setup.family;
+    let look = move || Nft::open()?.ports(family);
     let found = setup.node.netns().run(look)?.map_err(io::Error::other)?;
     let text = |entry: &PortEntry| match entry {
         PortEntry::Port(port, pod) => Some(format!(
@@ -143,23 +168,31 @@ fn ports(setup: &Setup) -> io::Result<BTreeSet<String>> {
             port.port,
             port.pod_port
         )),
-        PortEntry::ToItself(_) | PortEntry::Service(_) => None,
+        PortEntry::ToItself(pod) => Some(itself(*pod)),
+        PortEntry::Service(_) => None,
     };
     Ok(found.unwrap_or_default().iter().filter_map(text).collect())
+}
+
+fn itself(pod: IpAddr) -> String {
+    format!("{pod} itself")
 }
 
 /// The same as the pods asked for it.
 fn asked(pods: &[Pod]) -> BTreeSet<String> {
     let of_pod = |pod: &Pod| {
         let mappings = pod.asked["portMappings"].as_array().cloned();
+        let mappings = mappings.unwrap_or_default();
         let address = pod.address();
-        mappings.unwrap_or_default().into_iter().map(move |port| {
+        let itself = (!mappings.is_empty()).then(|| itself(address));
+        let ports = mappings.into_iter().map(move |port| {
             let protocol = port["protocol"].as_str().unwrap_or_default().to_owned();
             format!(
                 "{protocol} {} {address} {}",
                 port["hostPort"], port["containerPort"]
             )
-        })
+        });
+        ports.chain(itself)
     };
     pods.iter().flat_map(of_pod).collect()
 }
@@ -208,14 +241,18 @@ fn ledger(setup: &Setup, snapshot: &Snapshot) -> Vec<String> {
     let listed: BTreeSet<String> = ec2.iter().map(|eni| eni.id.to_string()).collect();
     let known: BTreeSet<String> = snapshot.enis.iter().map(|eni| eni.id.clone()).collect();
     wrong.extend(differ("ENIs that the daemon knows", &known, &listed));
+    let unready = snapshot.enis.iter().filter(|eni| eni.state != "ready");
+    wrong.extend(unready.map(|eni| format!("{} is {}", eni.id, eni.state)));
+    if setup.family == Family::V6 {
+        // An IPv6 node has one prefix, whose addresses are too many for a list.
+        return wrong;
+    }
     let owned: BTreeSet<IpAddr> = ec2
         .iter()
         .flat_map(|eni| eni.ipv4.iter().skip(1).copied().map(IpAddr::V4))
         .collect();
     let held: BTreeSet<IpAddr> = views(snapshot).map(|(address, _)| address).collect();
     wrong.extend(differ("addresses that the daemon knows", &held, &owned));
-    let unready = snapshot.enis.iter().filter(|eni| eni.state != "ready");
-    wrong.extend(unready.map(|eni| format!("{} is {}", eni.id, eni.state)));
     wrong
 }
 
@@ -223,8 +260,10 @@ fn ledger(setup: &Setup, snapshot: &Snapshot) -> Vec<String> {
 fn views(snapshot: &Snapshot) -> impl Iterator<Item = (IpAddr, &str)> {
     let all = snapshot.enis.iter().flat_map(|eni| &eni.addresses);
     all.filter_map(|view| {
-        let octets: [u8; 4] = view.address.as_slice().try_into().ok()?;
-        Some((octets.into(), view.state.as_str()))
+        let octets = view.address.as_slice();
+        let four = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+        let address = four.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from));
+        Some((address.ok()?, view.state.as_str()))
     })
 }
 
@@ -272,16 +311,28 @@ fn datapath(setup: &Setup) -> io::Result<Vec<String>> {
     Ok(wrong)
 }
 
-/// I2, I10: every pod is reachable from its node, from the other pods and from beyond the fabric, and reaches that.
+/// I2, I10: every pod is reachable from its node, from the other pods and from beyond the fabric, and reaches that. It
+/// reaches the internet of the other family if it should.
 fn delivery(setup: &Setup) -> io::Result<Vec<String>> {
     let mut wrong = Vec::new();
-    let far = setup.far.instance.address;
+    let instance = &setup.far.instance;
+    let far = match (setup.family, instance.ipv6) {
+        (Family::V6, Some(six)) => six.into(),
+        _ => instance.address.into(),
+    };
+    let abroad = match setup.family {
+        Family::V4 => IpAddr::from(INTERNET_ADDRESS_V6),
+        Family::V6 => INTERNET_ADDRESS.into(),
+    };
     for pod in &setup.pods {
         let mut pairs = vec![
             (setup.node.netns(), pod.address()),
             (setup.far.netns(), pod.address()),
-            (&pod.netns, far.into()),
+            (&pod.netns, far),
         ];
+        if setup.crosses {
+            pairs.push((&pod.netns, abroad));
+        }
         let others = setup.pods.iter().filter(|other| other.id != pod.id);
         pairs.extend(others.map(|other| (&pod.netns, other.address())));
         for (netns, to) in pairs {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use datapath::netns::Netns;
+use datapath::{netlink::Family, netns::Netns};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -49,6 +49,10 @@ pub struct Setup {
     pub far: Node,
     /// Those that must stay alive.
     pub pods: Vec<Pod>,
+    /// Of the pods.
+    pub family: Family,
+    /// Whether each pod has an address for destinations of the other family too.
+    pub crosses: bool,
     /// The daemon's clocks, if they can be set forward.
     ahead: Option<ClockOffset>,
 }
@@ -68,9 +72,9 @@ impl Setup {
     /// # Errors
     /// If the lab cannot be set up.
     pub fn new(kind: &str, settings: &[(&str, &str)]) -> io::Result<Self> {
-        let lab = Lab::start(SimConfig::default())?;
+        let lab = Lab::start(vpc_for(settings))?;
         let node = lab.node(kind, settings)?;
-        Self::over(lab, node, None)
+        Self::over(lab, node, settings, None)
     }
 
     /// The same, with a daemon that was never started.
@@ -78,9 +82,9 @@ impl Setup {
     /// # Errors
     /// If the lab cannot be set up.
     pub fn bare(kind: &str, settings: &[(&str, &str)]) -> io::Result<Self> {
-        let lab = Lab::start(SimConfig::default())?;
+        let lab = Lab::start(vpc_for(settings))?;
         let node = lab.bare_node(kind, settings)?;
-        Self::over(lab, node, None)
+        Self::over(lab, node, settings, None)
     }
 
     /// The same, with clocks that can be set forward.
@@ -88,14 +92,25 @@ impl Setup {
     /// # Errors
     /// If the lab cannot be set up.
     pub fn with_clocks(kind: &str, settings: &[(&str, &str)]) -> io::Result<Self> {
-        let lab = Lab::start(SimConfig::default())?;
+        let lab = Lab::start(vpc_for(settings))?;
         let ahead = ClockOffset::new(lab.dir())?;
         let node = lab.node(kind, &[settings, &ahead.settings()].concat())?;
-        Self::over(lab, node, Some(ahead))
+        Self::over(lab, node, settings, Some(ahead))
     }
 
-    fn over(lab: Lab, node: Node, ahead: Option<ClockOffset>) -> io::Result<Self> {
+    fn over(
+        lab: Lab,
+        node: Node,
+        settings: &[(&str, &str)],
+        ahead: Option<ClockOffset>,
+    ) -> io::Result<Self> {
+        let (family, crosses) = match is_on(settings, "ENABLE_IPv6", false) {
+            true => (Family::V6, is_on(settings, "ENABLE_V4_EGRESS", true)),
+            false => (Family::V4, is_on(settings, "ENABLE_V6_EGRESS", false)),
+        };
         Ok(Self {
+            family,
+            crosses,
             far: lab.bare_node("t3.small", &[])?,
             host: Arc::new(node.host()?),
             lab,
@@ -279,6 +294,20 @@ impl Setup {
                 Err(panic) => resume_unwind(panic),
             }
         })
+    }
+}
+
+fn is_on(settings: &[(&str, &str)], name: &str, otherwise: bool) -> bool {
+    let set = settings.iter().rev().find(|(known, _)| *known == name);
+    set.map_or(otherwise, |(_, value)| *value == "true")
+}
+
+/// The VPC that a node with these settings needs.
+fn vpc_for(settings: &[(&str, &str)]) -> SimConfig {
+    let six = ["ENABLE_IPv6", "ENABLE_V6_EGRESS"];
+    match six.iter().any(|name| is_on(settings, name, false)) {
+        true => SimConfig::dual_stack(),
+        false => SimConfig::default(),
     }
 }
 

@@ -94,11 +94,13 @@ async fn settle(shared: &Shared, serving: &Serving) {
         if let Some(leak) = leaks.first() {
             state.fail(now, "I4: nothing leaks", leak.clone());
         }
-        let lent = serving
-            .get()
-            .map_or(0, |(sandboxes, _)| sandboxes.egress_in_use());
-        if lent > 0 {
-            let what = format!("{lent} addresses of the other family of deleted pods are left");
+        let (lent, ports) = serving.get().map_or((0, 0), |(sandboxes, _)| {
+            (sandboxes.egress_in_use(), sandboxes.ports_in_use())
+        });
+        if lent + ports > 0 {
+            let what = format!(
+                "{lent} addresses of the other family and {ports} host ports of deleted pods are left"
+            );
             state.fail(now, "I4: nothing leaks", what);
         }
         let held = snapshot.totals.assigned + snapshot.totals.reserved;

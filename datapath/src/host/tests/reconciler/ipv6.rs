@@ -1,10 +1,12 @@
 //! The same with IPv6 pods.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use nettypes::{Asked, HostPort, Transport};
+
 use super::*;
-use crate::testing::snapshot_ipv6;
+use crate::testing::{run_in, snapshot_ipv6};
 
 const POD: Ipv6Addr = Ipv6Addr::new(0x2600, 0x1f14, 0, 1, 2, 0, 0, 1);
 const CONF: &str = "/proc/sys/net/ipv6/conf";
@@ -214,4 +216,50 @@ fn routes_to_pods_carry_the_primary_address_as_source() {
     let dirty = kept.mark_dirty();
     kept.repair(&dirty);
     assert_eq!(snapshot_ipv6(&kept.lab.host), kept.right);
+}
+
+#[test]
+fn an_sctp_port_leads_to_its_pod_and_its_answer_back() {
+    let mut kept = kept();
+    let router = &kept.lab.wires[0];
+    run_in(
+        router,
+        &[
+            "ip",
+            "addr",
+            "add",
+            "2600:1f14:0:1::1/64",
+            "dev",
+            "eth0",
+            "nodad",
+        ],
+    );
+    let asking = PodLink {
+        host_name: "eni12".to_owned(),
+        address: Ipv6Addr::from(u128::from(POD) + 1).into(),
+        asked: Asked {
+            ports: vec![HostPort {
+                transport: Transport::Sctp,
+                port: 9000,
+                address: None,
+                pod_port: 80,
+            }],
+            ..Asked::default()
+        },
+        ..link()
+    };
+    let netns = netns();
+    let mut pod = socket_in(&netns);
+    let reconciler = &mut kept.reconciler;
+    let wire = || reconciler.add_pod(&mut pod, netns.as_fd(), &asking);
+    kept.lab.host.run(wire).unwrap().unwrap();
+    let [client, server] = [&kept.lab.wires[0], &netns].map(|netns| sctp::raw(netns, Family::V6));
+    let init = sctp::packet(1, [5000, 9000], 0);
+    client.send_to(&init, "[2600:1f14:0:1::10]:0").unwrap();
+    let router: IpAddr = "2600:1f14:0:1::1".parse().unwrap();
+    assert_eq!(sctp::hear(&server, 1), ([5000, 80], router));
+    let answer = sctp::packet(2, [80, 5000], 7);
+    server.send_to(&answer, (router, 0)).unwrap();
+    let own: IpAddr = "2600:1f14:0:1::10".parse().unwrap();
+    assert_eq!(sctp::hear(&client, 2), ([9000, 5000], own));
 }

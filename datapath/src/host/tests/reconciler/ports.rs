@@ -1,10 +1,8 @@
 //! Host ports come back, and those of no pod go.
 
 use std::net::IpAddr;
-use std::os::fd::{FromRawFd, OwnedFd};
 
 use nettypes::{Asked, HostPort, Transport};
-use nix::libc;
 
 use super::*;
 
@@ -251,53 +249,6 @@ fn addresses_of_services_are_left_out_as_they_come_and_go() {
     }
 }
 
-/// A raw SCTP socket: no SCTP in the kernel is needed, and translation is connection tracking's.
-fn raw_sctp(netns: &Netns) -> UdpSocket {
-    let open = || {
-        #[expect(unsafe_code, reason = "nix does not know the protocol")]
-        // SAFETY: the call takes no memory, and its result is checked.
-        let raw = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 132) };
-        assert!(raw >= 0, "{}", std::io::Error::last_os_error());
-        #[expect(unsafe_code, reason = "the descriptor comes as a number")]
-        // SAFETY: the kernel has just created it, and nothing else uses it.
-        let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-        UdpSocket::from(socket)
-    };
-    let socket = netns.run(open).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
-/// INIT (1) or INIT ACK (2) with its checksum, from a port to a port.
-fn sctp(kind: u8, [from, to]: [u16; 2], verification: u32) -> Vec<u8> {
-    let mut packet = [from.to_be_bytes(), to.to_be_bytes()].concat();
-    packet.extend(verification.to_be_bytes());
-    packet.extend([0; 4]);
-    packet.extend([kind, 0, 0, 20]);
-    // Tag, window, streams, and first number.
-    packet.extend([0, 0, 0, 7, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
-    let sum = packet.iter().fold(u32::MAX, |sum, byte| {
-        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
-            (sum >> 1) ^ (0x82f6_3b78 & (sum & 1).wrapping_neg())
-        })
-    });
-    packet[8..12].copy_from_slice(&(!sum).to_le_bytes());
-    packet
-}
-
-/// The ports of the next packet of this kind, and the sender.
-fn hear(socket: &UdpSocket, kind: u8) -> ([u16; 2], IpAddr) {
-    loop {
-        let mut packet = [0; 128];
-        let (_, from) = socket.recv_from(&mut packet).unwrap();
-        let sctp = &packet[usize::from(packet[0] & 15) * 4..];
-        let port = |at: usize| u16::from_be_bytes([sctp[at], sctp[at + 1]]);
-        if sctp[12] == kind {
-            return ([port(0), port(2)], from.ip());
-        }
-    }
-}
-
 #[test]
 fn an_sctp_port_leads_to_its_pod_and_its_answer_back() {
     let mut kept = Kept::new();
@@ -306,15 +257,19 @@ fn an_sctp_port_leads_to_its_pod_and_its_answer_back() {
         ..port(9000)
     };
     let (netns, _) = add(&mut kept, &asking(22, &[port])).unwrap();
-    let (client, server) = (raw_sctp(&kept.lab.wires[0]), raw_sctp(&netns));
-    client
-        .send_to(&sctp(1, [5000, 9000], 0), "10.0.0.10:0")
-        .unwrap();
-    let (ports, from) = hear(&server, 1);
-    assert_eq!((ports, from), ([5000, 80], [10, 0, 0, 1].into()));
-    server
-        .send_to(&sctp(2, [80, 5000], 7), "10.0.0.1:0")
-        .unwrap();
-    let (ports, from) = hear(&client, 2);
-    assert_eq!((ports, from), ([9000, 5000], [10, 0, 0, 10].into()));
+    // From outside, and from the node itself.
+    for (from, seen) in [
+        (&kept.lab.wires[0], [10, 0, 0, 1]),
+        (&kept.lab.host, [10, 0, 0, 10]),
+    ] {
+        let [client, server] = [from, &netns].map(|netns| sctp::raw(netns, Family::V4));
+        let init = sctp::packet(1, [5000, 9000], 0);
+        client.send_to(&init, "10.0.0.10:0").unwrap();
+        let (ports, from) = sctp::hear(&server, 1);
+        assert_eq!((ports, from), ([5000, 80], seen.into()));
+        let answer = sctp::packet(2, [80, 5000], 7);
+        server.send_to(&answer, (IpAddr::from(seen), 0)).unwrap();
+        let (ports, from) = sctp::hear(&client, 2);
+        assert_eq!((ports, from), ([9000, 5000], [10, 0, 0, 10].into()));
+    }
 }
