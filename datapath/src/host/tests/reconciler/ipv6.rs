@@ -230,7 +230,7 @@ fn an_sctp_port_leads_to_its_pod_and_its_answer_back() {
             "add",
             "2600:1f14:0:1::1/64",
             "dev",
-            "eth0",
+            "wire",
             "nodad",
         ],
     );
