@@ -149,7 +149,8 @@ pub struct Interface {
     pub eni: EniId,
     pub mac: Mac,
     pub subnet: SubnetId,
-    pub primary: Ipv4Addr,
+    /// `None` for an EFA-only interface, which has no address at all, and in a subnet of IPv6 only.
+    pub primary: Option<Ipv4Addr>,
     pub secondary: Vec<Ipv4Addr>,
     /// Of both families. Single IPv6 addresses belong to the instance, and are left out.
     pub prefixes: Vec<IpNet>,

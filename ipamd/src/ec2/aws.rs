@@ -385,7 +385,10 @@ fn interface(action: &'static str, eni: &NetworkInterface) -> Result<Interface, 
         eni: EniId(need(eni.network_interface_id(), "id")?),
         mac: mac(action, &need(eni.mac_address(), "MAC")?)?,
         subnet: SubnetId(need(eni.subnet_id(), "subnet")?),
-        primary: parse(action, &need(eni.private_ip_address(), "IPv4 address")?)?,
+        primary: eni
+            .private_ip_address()
+            .map(|text| parse(action, text))
+            .transpose()?,
         secondary: secondary
             .filter_map(|a| a.private_ip_address())
             .map(|text| parse::<Ipv4Addr>(action, text))

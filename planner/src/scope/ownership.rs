@@ -15,6 +15,8 @@ pub struct Facts<'a> {
     pub primary: bool,
     /// `interface`, `efa`, `trunk`, …
     pub interface_type: &'a str,
+    /// It has an IPv4 address. EFA-only interfaces have none.
+    pub has_ipv4: bool,
     /// An AWS service requested it or operates it.
     pub managed_by_aws: bool,
     /// The instance id in the tag of the node that created it.
@@ -54,6 +56,7 @@ pub enum Ownership {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     InterfaceType(String),
+    NoIpv4,
     ManagedByAws,
     OtherVpc { vpc: String, ours: String },
     OtherZone { zone: String, ours: String },
@@ -68,6 +71,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InterfaceType(kind) => write!(f, "its type is {kind}, not interface"),
+            Self::NoIpv4 => f.write_str("it has no IPv4 address"),
             Self::ManagedByAws => f.write_str("an AWS service manages it"),
             Self::OtherVpc { vpc, ours } => {
                 write!(f, "it is in {vpc}, and the node is in {ours}")
@@ -123,6 +127,9 @@ pub fn ownership(facts: &Facts<'_>, node: &Node<'_>) -> Ownership {
 fn unusable(facts: &Facts<'_>, node: &Node<'_>) -> Option<Reason> {
     if facts.interface_type != "interface" {
         return Some(Reason::InterfaceType(facts.interface_type.to_owned()));
+    }
+    if !facts.has_ipv4 {
+        return Some(Reason::NoIpv4);
     }
     if facts.managed_by_aws {
         return Some(Reason::ManagedByAws);
@@ -182,6 +189,7 @@ mod tests {
             eni: &eni,
             primary: false,
             interface_type: "interface",
+            has_ipv4: true,
             managed_by_aws: false,
             instance_tag: None,
             no_manage_tag: None,
@@ -246,11 +254,12 @@ mod tests {
     #[test]
     fn enis_that_pods_cannot_use_are_left_alone_whatever_their_tags_say() {
         type Change = fn(&mut Facts<'_>);
-        let cases: [(Change, &str); 6] = [
+        let cases: [(Change, &str); 7] = [
             (
                 |facts| facts.interface_type = "efa",
                 "its type is efa, not interface",
             ),
+            (|facts| facts.has_ipv4 = false, "it has no IPv4 address"),
             (
                 |facts| facts.managed_by_aws = true,
                 "an AWS service manages it",

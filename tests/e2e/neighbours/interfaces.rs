@@ -6,13 +6,14 @@ use lab::{
     Lab,
     node::{Node, inspect::inspect},
     subnets::ByHand,
+    traffic::ping::ping,
     wait::eventually,
 };
 use serde_json::{Value, json};
 use vpc_sim::{
     SimConfig,
     ids::{EniId, SubnetId},
-    world::request::Pick,
+    world::{model::InterfaceType, request::Pick},
 };
 
 use crate::suite::{Outcome, trials};
@@ -22,6 +23,8 @@ trials!(
     case_40_an_eni_of_the_user_is_left_alone_or_kept,
     case_42_an_eni_of_another_vpc_gives_no_address_to_pods,
     an_eni_that_the_host_uses_is_adopted_only_when_the_host_drops_it,
+    interfaces_of_other_network_cards_are_left_alone,
+    a_rule_of_the_operating_system_for_an_eni_is_left_alone,
 );
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -198,4 +201,79 @@ fn an_eni_that_the_host_uses_is_adopted_only_when_the_host_drops_it() -> Outcome
     node.kill_daemon()?;
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     becomes_managed(&node, &eni)
+}
+
+/// What the operating system made for an interface that it found at boot, by the rules of EKS's images.
+fn of_the_system(node: &Node, table: u32) -> io::Result<String> {
+    node.shell(&format!(
+        "ip rule show pref 32765 | grep -v 'proto 107'; ip route show table {table} | grep blackhole"
+    ))
+}
+
+fn interfaces_of_other_network_cards_are_left_alone() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.bare_node("p4d.24xlarge", &[("WARM_IP_TARGET", "1")])?;
+    let mut theirs = Vec::new();
+    for (card, interface_type, ipv4) in [
+        (1, InterfaceType::Interface, Pick::Count(3)),
+        (2, InterfaceType::EfaOnly, Pick::Nothing),
+    ] {
+        let eni = ByHand {
+            interface_type,
+            card,
+            ipv4,
+            ..ByHand::plain(subnet(&lab)?)
+        };
+        theirs.push(lab.attach(&node, eni)?);
+    }
+    node.shell(
+        "ip rule add from 10.0.0.77 lookup 10101 pref 32765; ip route add blackhole default table 10101",
+    )?;
+    let right = of_the_system(&node, 10101)?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    let pod = node.add_pod("pod")?;
+    for restart in [false, true] {
+        if restart {
+            node.kill_daemon()?;
+            node.start_daemon(&lab.sim.ec2_endpoint())?;
+        }
+        for eni in &theirs {
+            let left = || standing(&node, eni).is_ok_and(|seen| seen == (false, true));
+            assert!(eventually(LIMIT, left), "{}", node.log());
+        }
+    }
+    node.delete_pod(pod)?;
+    assert_eq!(of_the_system(&node, 10101)?, right);
+    assert!(theirs.iter().all(|eni| is_attached(&lab, eni)));
+    Ok(())
+}
+
+fn a_rule_of_the_operating_system_for_an_eni_is_left_alone() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let settings = [("WARM_IP_TARGET", "1"), ("IP_COOLDOWN_PERIOD", "1")];
+    let mut node = lab.bare_node("t3.small", &settings)?;
+    let eni = attach(&lab, &node, subnet(&lab)?, &[])?;
+    let address = lab
+        .sim
+        .world()
+        .interface(&eni)
+        .map(|eni| eni.ipv4[0])
+        .ok_or("no ENI")?;
+    node.shell(&format!(
+        "ip rule add from {address} lookup 10001 pref 32765; ip route add blackhole default metric 513 table 10001"
+    ))?;
+    let right = of_the_system(&node, 10001)?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    becomes_managed(&node, &eni)?;
+    let pods = (0..4).map(|n| node.add_pod(&format!("pod{n}")));
+    let pods = pods.collect::<io::Result<Vec<_>>>()?;
+    let reached = ping(&pods[3].netns, None, node.instance.address, LIMIT)?;
+    assert!(reached.is_some(), "{}", node.log());
+    node.kill_daemon()?;
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    for pod in pods {
+        node.delete_pod(pod)?;
+    }
+    assert_eq!(of_the_system(&node, 10001)?, right);
+    Ok(())
 }

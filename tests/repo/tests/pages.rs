@@ -13,7 +13,7 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 const ROWS: usize = 53;
 /// Rows of the second table, N1 and following.
-const NEIGHBOURS: usize = 53;
+const NEIGHBOURS: usize = 54;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::MutexGuard,
 };
 
@@ -40,7 +40,8 @@ pub(super) struct Seen {
 impl Seen {
     /// An address of the ENI that the node itself uses, unless the pool has managed the ENI already.
     fn used_by_host(&self, eni: &Interface) -> Option<IpAddr> {
-        let ours = self.kept.contains(&eni.eni) || self.configured.contains(&eni.primary.into());
+        let configured = |address: Ipv4Addr| self.configured.contains(&address.into());
+        let ours = self.kept.contains(&eni.eni) || eni.primary.is_some_and(configured);
         let mut all = nets(eni).into_iter().filter(|_| !ours);
         all.find(|net| self.uses(net)).map(|net| net.addr())
     }
@@ -191,6 +192,7 @@ impl Executor {
             eni: &eni.eni,
             primary: eni.mac == self.me.mac,
             interface_type: &eni.interface_type,
+            has_ipv4: eni.primary.is_some(),
             managed_by_aws: eni.managed_by_aws,
             instance_tag: eni.tags.get(INSTANCE_TAG).map(String::as_str),
             no_manage_tag: eni.tags.get(NO_MANAGE_TAG).map(String::as_str),
@@ -229,7 +231,8 @@ impl Executor {
             mac: eni.mac,
             subnet: eni.subnet,
             security_groups: eni.groups,
-            primary: eni.primary,
+            // The pool does not manage an ENI without one.
+            primary: eni.primary.unwrap_or(Ipv4Addr::UNSPECIFIED),
             addresses: eni.secondary.into_iter().map(IpAddr::V4).collect(),
             prefixes: eni.prefixes,
             attached,
@@ -312,9 +315,7 @@ impl Executor {
 
 /// Every address of an ENI, its own one first.
 fn nets(eni: &Interface) -> Vec<IpNet> {
-    let addresses = [eni.primary]
-        .into_iter()
-        .chain(eni.secondary.iter().copied());
+    let addresses = eni.primary.into_iter().chain(eni.secondary.iter().copied());
     let addresses = addresses.map(|address| IpNet::from(IpAddr::V4(address)));
     addresses.chain(eni.prefixes.iter().copied()).collect()
 }

@@ -76,7 +76,7 @@ fn interface(id: &str) -> Interface {
         eni: EniId::from(id),
         mac: Mac([2, 0, 0, 0, 0, 9]),
         subnet: SubnetId::from("subnet-1"),
-        primary: Ipv4Addr::new(10, 0, 0, 9),
+        primary: Some(Ipv4Addr::new(10, 0, 0, 9)),
         secondary: vec![Ipv4Addr::new(10, 0, 0, 10)],
         prefixes: vec![],
         vpc: Some("vpc-1".into()),

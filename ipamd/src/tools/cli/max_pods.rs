@@ -84,7 +84,7 @@ pub(super) struct MaxPods {
     /// Pods get addresses from /28 prefixes (ENABLE_PREFIX_DELEGATION); no effect on instances without Nitro
     #[arg(long)]
     prefix_delegation: bool,
-    /// Pods use other subnets than the node, so the primary ENI serves no pods (AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG)
+    /// The primary ENI serves no pods (AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, or a tag excludes the node's subnet)
     #[arg(long)]
     custom_networking: bool,
     /// The maximum number of ENIs (MAX_ENI)

@@ -7,7 +7,7 @@ use vpc_sim::{
     LaunchInstance, SimConfig, SubnetConfig,
     ids::{EniId, GroupId, SubnetId},
     world::{
-        model::{Tags, security::Rule},
+        model::{InterfaceType, Tags, security::Rule},
         request::{AttachNetworkInterface, Attribute, CreateNetworkInterface, Pick4},
     },
 };
@@ -24,6 +24,8 @@ pub struct ByHand {
     pub subnet: SubnetId,
     /// The VPC's default group, if it is empty.
     pub groups: Vec<GroupId>,
+    pub interface_type: InterfaceType,
+    pub card: u32,
     pub device: u32,
     pub description: String,
     /// In addition to the primary address.
@@ -32,12 +34,14 @@ pub struct ByHand {
 }
 
 impl ByHand {
-    /// As device 1, with only the primary address.
+    /// An ordinary one as device 1 of the first card, with only the primary address.
     #[must_use]
     pub const fn plain(subnet: SubnetId) -> Self {
         Self {
             subnet,
             groups: Vec::new(),
+            interface_type: InterfaceType::Interface,
+            card: 0,
             device: 1,
             description: String::new(),
             ipv4: Pick4::Nothing,
@@ -139,6 +143,7 @@ impl Lab {
         let now = self.sim.now();
         let create = CreateNetworkInterface {
             groups: eni.groups,
+            interface_type: eni.interface_type,
             description: eni.description,
             ipv4: eni.ipv4,
             tags: eni.tags,
@@ -151,7 +156,7 @@ impl Lab {
             let attach = AttachNetworkInterface {
                 eni: id.clone(),
                 instance: node.instance.id.clone(),
-                card: 0,
+                card: eni.card,
                 device: eni.device,
             };
             let attached = world.attach_network_interface(&attach, now);

@@ -265,7 +265,7 @@ impl Ledger {
             eni: EniId(format!("eni-{:017x}", self.made)),
             mac: Mac([2, 0, a, b, c, d]),
             subnet: subnet(node).0,
-            primary: self.address(node),
+            primary: Some(self.address(node)),
             secondary: (0..secondary).map(|_| self.address(node)).collect(),
             prefixes: Vec::new(),
             vpc: Some("vpc-1".to_owned()),

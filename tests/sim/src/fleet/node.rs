@@ -153,7 +153,7 @@ fn identity(n: usize, account: &Account) -> Identity {
         instance_type: TYPE.to_owned(),
         region: "us-west-2".to_owned(),
         mac: primary.mac,
-        address: primary.primary,
+        address: primary.primary.expect("instances have one"),
         subnet,
         subnet_cidr,
         security_groups: vec!["sg-fleet".into()],

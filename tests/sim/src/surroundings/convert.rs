@@ -36,7 +36,7 @@ pub fn interface(seen: &NetworkInterface) -> Interface {
         eni: EniId(seen.id.0.clone()),
         mac: Mac(seen.mac.0),
         subnet: SubnetId(seen.subnet.0.clone()),
-        primary: seen.primary().unwrap_or(std::net::Ipv4Addr::UNSPECIFIED),
+        primary: seen.primary(),
         secondary: seen.ipv4.iter().skip(1).copied().collect(),
         prefixes: four.chain(six).collect(),
         vpc: Some(seen.vpc.0.clone()),
