@@ -267,8 +267,12 @@ impl Keeper {
     }
 }
 
-/// The file that the runtime prefers to ours.
-fn rival(directory: &Path) -> io::Result<Option<OsString>> {
+/// The file that the runtime prefers to ours. Meta-plugins have such a file too, and it leads to our network: it names our
+/// file or our plugin.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn rival(directory: &Path) -> io::Result<Option<OsString>> {
     let mut first = None;
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
@@ -279,7 +283,13 @@ fn rival(directory: &Path) -> io::Result<Option<OsString>> {
             first = Some(name);
         }
     }
-    Ok(first)
+    Ok(first.filter(|name| !leads_here(&directory.join(name))))
+}
+
+fn leads_here(path: &Path) -> bool {
+    let plugin = format!("\"{}\"", chain::PLUGIN);
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.contains(NAME) || text.contains(&plugin)
 }
 
 /// `None` if there is no such file. Bytes that are no UTF-8 make a text that is no JSON either.

@@ -263,3 +263,21 @@ fn fault_47_a_file_that_sorts_first_is_reported_and_not_changed() {
     scratch.look();
     assert_eq!(scratch.keeper.rival, None);
 }
+
+/// Multus' configuration, as its installer writes it.
+#[test]
+fn a_meta_plugin_that_leads_to_our_network_is_no_rival() {
+    let mut scratch = Scratch::new("meta");
+    let file = "/host/etc/cni/net.d/10-aws.conflist";
+    let by_file = json!({ "type": "multus-shim", "clusterNetwork": file });
+    let ours = json!({ "name": "aws-cni", "plugins": [{ "type": "hawser" }] });
+    let delegates = json!({ "type": "multus", "delegates": [ours] });
+    for text in [by_file, delegates] {
+        scratch.put("00-multus.conf", &text.to_string());
+        scratch.look();
+        assert_eq!(scratch.keeper.rival, None, "{text}");
+    }
+    scratch.put("00-multus.conf", r#"{ "clusterNetwork": "other" }"#);
+    scratch.look();
+    assert_eq!(scratch.keeper.rival, Some("00-multus.conf".into()));
+}

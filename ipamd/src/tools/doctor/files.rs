@@ -44,15 +44,19 @@ pub(super) fn conflist(places: &Places, config: &Config) -> Check {
     };
     let mut findings: Vec<_> = content(path, config).into_iter().collect();
     findings.extend(companion(places, config));
-    if let Some(first) = all.first().filter(|first| *first != path) {
+    if let Ok(Some(first)) = conflist::rival(&directory) {
         findings.push(failure(
             "another network configuration comes first",
-            format!("{} sorts before {}", name(first), conflist::NAME),
+            format!("{} sorts before {}", first.display(), conflist::NAME),
             "the runtime uses the other plugin for every new pod",
             "remove the other file, or the program that writes it",
         ));
     }
-    let seen = format!("{} is the first of {}", conflist::NAME, all.len());
+    let seen = format!(
+        "{} is in use; network configurations: {}",
+        conflist::NAME,
+        all.len()
+    );
     Check::new("conflist", seen, findings)
 }
 
@@ -84,13 +88,6 @@ fn candidates(directory: &Path) -> io::Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-fn name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
 }
 
 fn content(path: &Path, config: &Config) -> Option<Finding> {
