@@ -14,6 +14,7 @@ mod memory;
 mod page;
 mod settings;
 mod traces;
+mod uninstall;
 
 use crate::suite::suites;
 
@@ -28,5 +29,6 @@ suites!(
     memory,
     page,
     settings,
-    traces
+    traces,
+    uninstall
 );
