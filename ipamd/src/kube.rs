@@ -13,6 +13,7 @@ mod node;
 mod place;
 mod report;
 
+pub use conditions::Announced;
 pub use connection::{NotFollowed, client};
 pub use report::report;
 
@@ -27,6 +28,7 @@ use kube::{
 };
 use planner::{EniClass, Event as PoolEvent, placement::NoClass};
 use proto::error_chain::chain;
+use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt};
 
 use crate::{
@@ -38,7 +40,7 @@ use eni_config::Follower;
 use node::OwnNode;
 use place::Readings;
 
-pub use node::NodeState;
+pub use node::{NodeState, Uid};
 
 /// How the node's ENIs get their class in custom networking.
 #[derive(Clone, Debug)]
@@ -83,8 +85,13 @@ pub async fn class_of_node(
 }
 
 /// Notifies `pool` of every cordon, uncordon and termination and, in custom networking, of every change of the node's
-/// ENIConfig, forever; or logs once why the Node is not watched.
-pub async fn follow(settings: Kubernetes, custom: Option<CustomNetworking>, pool: Pool) {
+/// ENIConfig, and `uid` of every new object of the Node, forever; or logs once why the Node is not watched.
+pub async fn follow(
+    settings: Kubernetes,
+    custom: Option<CustomNetworking>,
+    uid: watch::Sender<Uid>,
+    pool: Pool,
+) {
     let (client, node) = match open(settings).await {
         Ok(found) => found,
         Err(off) => {
@@ -113,6 +120,10 @@ pub async fn follow(settings: Kubernetes, custom: Option<CustomNetworking>, pool
         tokio::select! {
             state = states.next() => {
                 let Some(state) = state else { return };
+                let anew = state.uid.is_some() && *uid.borrow() != state.uid;
+                if anew {
+                    uid.send_replace(state.uid);
+                }
                 if let (Some(configs), Some(name)) = (&mut configs, state.eni_config) {
                     configs.name(&client, name);
                 }
@@ -213,6 +224,7 @@ impl Word {
             state: NodeState {
                 schedulable: true,
                 eni_config: None,
+                uid: None,
             },
             keys,
             away: false,

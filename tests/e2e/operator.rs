@@ -11,6 +11,7 @@ mod inspect;
 mod install;
 mod introspection;
 mod memory;
+mod node_object;
 mod page;
 mod settings;
 mod traces;
@@ -27,6 +28,7 @@ suites!(
     install,
     introspection,
     memory,
+    node_object,
     page,
     settings,
     traces,

@@ -3,6 +3,7 @@
 pub mod campaign;
 pub mod golden;
 pub mod ipv6;
+pub mod kubernetes;
 pub mod reboot;
 pub mod refusals;
 pub mod repair;

@@ -1,9 +1,9 @@
 //! Starts the pool, and the tasks that tell it of changes: in EC2, on the host and in Kubernetes.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use planner::{Event, Family, Planner};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::{DaemonError, prepare::Node};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
         drift_repair::DriftRepair, forwarding, marks_in_transit, other_family, vpc_blocks::Follower,
     },
     install::conflist,
-    kube,
+    kube::{self, Announced},
     pool::{
         checkpoint, discovery,
         driver::{Driver, Pool},
@@ -116,15 +116,21 @@ impl Node {
     /// Reads this node's Node and ENIConfig, and writes to the Node what operators need to know.
     fn follow_kubernetes(&self, pool: &Pool, supervisor: &mut Supervisor) {
         let (settings, told) = (self.config.kubernetes.clone(), pool.clone());
-        let custom = self.custom_networking();
+        let (custom, (registered, uid)) = (self.custom_networking(), watch::channel(None));
         supervisor.restarted("Node follower", move || {
-            kube::follow(settings.clone(), custom.clone(), told.clone())
+            kube::follow(
+                settings.clone(),
+                custom.clone(),
+                registered.clone(),
+                told.clone(),
+            )
         });
         let (settings, told) = (self.config.kubernetes.clone(), pool.clone());
-        let conflist = self.config.paths.cni_conf_dir.clone();
-        let conflist = conflist.map(|directory| directory.join(conflist::NAME));
+        let directory = self.config.paths.cni_conf_dir.clone();
         supervisor.restarted("Node reporter", move || {
-            kube::report(settings.clone(), conflist.clone(), told.clone())
+            let directory = directory.clone();
+            let announced = directory.map(|directory| move || announced(&directory));
+            kube::report(settings.clone(), announced, uid.clone(), told.clone())
         });
     }
 
@@ -190,6 +196,18 @@ impl Node {
             discovery::follow_enis(ask.clone(), executor.clone(), told.clone())
         });
         ended
+    }
+}
+
+/// What the runtime knows of this network, by the directory of its configurations.
+fn announced(directory: &Path) -> Announced {
+    if !directory.join(conflist::NAME).exists() {
+        return Announced::No;
+    }
+    // A directory that cannot be read has been reported.
+    match conflist::rival(directory) {
+        Ok(Some(name)) => Announced::Behind(name.display().to_string()),
+        _ => Announced::Yes,
     }
 }
 

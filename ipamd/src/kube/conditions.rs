@@ -50,21 +50,37 @@ impl Condition {
     }
 }
 
-/// Whether pods can have a network here. `announced`: the network configuration is in the runtime's directory.
-pub(super) fn network(announced: bool) -> Condition {
-    let (reason, cause) = if announced {
-        ("HawserIsUp", "Hawser serves pods on this node")
-    } else {
-        (
+/// What the runtime knows of this network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// Its network configuration is not there yet.
+    No,
+    /// The runtime uses this file of another network for new pods.
+    Behind(String),
+    Yes,
+}
+
+/// Whether pods can have a network here.
+pub(super) fn network(announced: &Announced) -> Condition {
+    let (reason, cause) = match announced {
+        Announced::Yes => ("HawserIsUp", "Hawser serves pods on this node".to_owned()),
+        Announced::No => (
             "HawserIsStarting",
-            "Hawser has not served pods on this node yet",
-        )
+            "Hawser has not served pods on this node yet".to_owned(),
+        ),
+        Announced::Behind(file) => (
+            "AnotherNetworkIsFirst",
+            format!(
+                "the container runtime uses the network configuration {file} for new pods, because it sorts before \
+                 Hawser's; remove that file, or the program that writes it"
+            ),
+        ),
     };
     Condition {
         kind: NETWORK_UNAVAILABLE,
-        is_true: !announced,
+        is_true: *announced != Announced::Yes,
         reason,
-        cause: cause.to_owned(),
+        cause,
         until: None,
     }
 }
@@ -283,9 +299,12 @@ mod tests {
 
     #[test]
     fn the_network_is_unavailable_until_the_runtime_knows_of_it() {
-        assert!(network(false).is_true);
-        let up = network(true);
-        assert!(!up.is_true && up.differs(&network(false)));
+        let [starting, up] = [Announced::No, Announced::Yes].map(|announced| network(&announced));
+        assert!(starting.is_true);
+        assert!(!up.is_true && up.differs(&starting));
+        let behind = network(&Announced::Behind("05-other.conflist".into()));
+        assert!(behind.is_true && behind.differs(&starting));
+        assert!(behind.message().contains("05-other.conflist"), "{behind:?}");
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub(super) fn schedulable(node: &OwnNode) -> bool {
     !(cordoned || terminating || leaving)
 }
 
+/// The uid of a Node object, once it was read. A Node that is registered anew has another one.
+pub type Uid = Option<String>;
+
 /// What matters of a Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeState {
@@ -36,6 +39,7 @@ pub struct NodeState {
     pub schedulable: bool,
     /// The name of its ENIConfig, once it was read and if it matters.
     pub eni_config: Option<String>,
+    pub uid: Uid,
 }
 
 impl NodeState {
@@ -43,6 +47,7 @@ impl NodeState {
         Self {
             schedulable: schedulable(node),
             eni_config: keys.map(|keys| eni_config::name_of(&node.metadata, keys)),
+            uid: node.metadata.uid.clone(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Never on the path of an ADD: this task follows the pool's changes and writes at most once in [`PERIOD`]. While the API
 //! server is away nothing is lost: the next write has the state of then.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event, Node, Taint};
 use kube::{
@@ -12,25 +12,33 @@ use kube::{
     api::{ApiResource, Patch, PatchParams, PostParams},
 };
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use super::{
-    conditions::{self, Condition},
+    conditions::{self, Announced, Condition},
     connection::{open, told},
-    node::OwnNode,
+    node::{OwnNode, Uid},
 };
 use crate::{config::Kubernetes, pool::driver::Pool, runtime::clock};
 
 /// The least time between two writes.
 const PERIOD: Duration = Duration::from_secs(5);
-/// Between two looks at what does not change with the pool: the runtime's directory, a Node that was registered anew.
+/// Between two looks at what does not change with the pool: the runtime's directory.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Reports until the pool ends. Returns at once if nothing is to be reported. `conflist`: the file whose presence tells
-/// the runtime of this network.
-pub async fn report(settings: Kubernetes, conflist: Option<PathBuf>, pool: Pool) {
+/// Reports until the pool ends. Returns at once if nothing is to be reported, or without `announced`, which looks what the
+/// runtime knows of this network. `uid`: the Node's, as [`super::follow`] reads it.
+pub async fn report(
+    settings: Kubernetes,
+    announced: Option<impl Fn() -> Announced>,
+    mut uid: watch::Receiver<Uid>,
+    pool: Pool,
+) {
     let reports = settings.conditions || settings.events || settings.startup_taint.is_some();
-    let (true, Some(conflist)) = (reports, conflist) else {
+    let (true, Some(announced)) = (reports, announced) else {
         return;
     };
     // The task that watches the Node logs why there is no cluster.
@@ -42,29 +50,69 @@ pub async fn report(settings: Kubernetes, conflist: Option<PathBuf>, pool: Pool)
         events: Api::namespaced(client, "default"),
         node,
         settings,
-        written: Vec::new(),
-        taint_removed: false,
+        written: Written::default(),
         failed: false,
     };
     let mut changes = pool.changes();
     while let Ok(snapshot) = pool.snapshot().await {
-        let announced = conflist.exists();
+        reporter.written.now_to(uid.borrow_and_update().as_deref());
+        let announced = announced();
         let mut wanted = vec![
-            conditions::network(announced),
+            conditions::network(&announced),
             conditions::pressure(&snapshot, clock::wall()),
         ];
         let subnet = conditions::subnet(&snapshot);
-        if subnet.is_true || reporter.has_written(subnet.kind) {
+        if subnet.is_true || reporter.written.last(subnet.kind).is_some() {
             wanted.push(subnet);
         }
         let reported = reporter
-            .write(wanted, announced && snapshot.inventoried)
+            .write(wanted, announced == Announced::Yes && snapshot.inventoried)
             .await;
         reporter.note(reported.err());
         sleep(PERIOD).await;
-        if matches!(timeout(LOOK, changes.changed()).await, Ok(Err(_))) {
+        // Pods wait for it.
+        if announced != Announced::Yes {
+            continue;
+        }
+        let news = async {
+            tokio::select! {
+                changed = changes.changed() => changed,
+                Ok(()) = uid.changed() => Ok(()),
+            }
+        };
+        if matches!(timeout(LOOK, news).await, Ok(Err(_))) {
             return;
         }
+    }
+}
+
+/// What was written to the Node.
+#[derive(Debug, Default)]
+struct Written {
+    uid: Uid,
+    /// The last of each kind, with the time of its last transition.
+    conditions: Vec<(Condition, String)>,
+    taint_removed: bool,
+}
+
+impl Written {
+    /// A Node that is registered anew has another uid, the startup taint, and no condition of ours.
+    fn now_to(&mut self, uid: Option<&str>) {
+        let Some(uid) = uid else { return };
+        if self.uid.as_deref().is_some_and(|before| before != uid) {
+            *self = Self::default();
+        }
+        self.uid = Some(uid.to_owned());
+    }
+
+    fn last(&self, kind: &str) -> Option<&(Condition, String)> {
+        self.conditions.iter().find(|(last, _)| last.kind == kind)
+    }
+
+    fn keep(&mut self, condition: Condition, since: String) {
+        self.conditions
+            .retain(|(last, _)| last.kind != condition.kind);
+        self.conditions.push((condition, since));
     }
 }
 
@@ -73,23 +121,17 @@ struct Reporter {
     events: Api<Event>,
     node: String,
     settings: Kubernetes,
-    /// What was written last, with the time of its last transition.
-    written: Vec<(Condition, String)>,
-    taint_removed: bool,
+    written: Written,
     /// The last write failed; logged once.
     failed: bool,
 }
 
 impl Reporter {
-    fn has_written(&self, kind: &str) -> bool {
-        self.written.iter().any(|(last, _)| last.kind == kind)
-    }
-
     async fn write(&mut self, wanted: Vec<Condition>, serving: bool) -> Result<(), kube::Error> {
         let now = clock::wall_rfc3339();
         for condition in wanted {
             let kind = condition.kind;
-            let last = self.written.iter().find(|(last, _)| last.kind == kind);
+            let last = self.written.last(kind);
             if last.is_some_and(|(last, _)| !condition.differs(last)) {
                 continue;
             }
@@ -111,13 +153,12 @@ impl Reporter {
             if self.settings.events && news && kind != conditions::NETWORK_UNAVAILABLE {
                 self.send_event(&condition, &now).await?;
             }
-            self.written.retain(|(last, _)| last.kind != kind);
-            self.written.push((condition, changed));
+            self.written.keep(condition, changed);
         }
         match self.settings.startup_taint.clone() {
-            Some(key) if serving && !self.taint_removed => {
+            Some(key) if serving && !self.written.taint_removed => {
                 self.remove_taint(&key).await?;
-                self.taint_removed = true;
+                self.written.taint_removed = true;
                 Ok(())
             }
             _ => Ok(()),
@@ -162,5 +203,33 @@ impl Reporter {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written() -> Written {
+        let mut written = Written::default();
+        written.keep(conditions::network(&Announced::Yes), "then".to_owned());
+        written.taint_removed = true;
+        written
+    }
+
+    #[test]
+    fn a_node_that_is_registered_anew_has_nothing_of_what_was_written() {
+        let mut written = written();
+        written.now_to(Some("first"));
+        assert!(written.taint_removed, "the first uid is no news");
+        written.now_to(None);
+        written.now_to(Some("first"));
+        assert!(written.last(conditions::NETWORK_UNAVAILABLE).is_some());
+        written.now_to(Some("second"));
+        assert!(!written.taint_removed);
+        assert!(written.last(conditions::NETWORK_UNAVAILABLE).is_none());
+        written.taint_removed = true;
+        written.now_to(Some("second"));
+        assert!(written.taint_removed);
     }
 }

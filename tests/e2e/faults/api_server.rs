@@ -13,7 +13,10 @@ use lab::{
 use serde_json::json;
 use vpc_sim::SimConfig;
 
-use crate::suite::{Outcome, trials};
+use crate::{
+    suite::{Outcome, trials},
+    support::kubernetes::{NAME, serve},
+};
 
 trials!(
     a_cordoned_node_buys_no_addresses_and_a_released_one_does,
@@ -32,7 +35,7 @@ type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 fn bare_node(lab: &Lab, kubeconfig: &Path) -> Fallible<Node> {
     let kubeconfig = kubeconfig.display().to_string();
     let settings = [
-        ("MY_NODE_NAME", "lab-node"),
+        ("MY_NODE_NAME", NAME),
         ("KUBECONFIG", kubeconfig.as_str()),
         ("WARM_IP_TARGET", "3"),
         ("IP_COOLDOWN_PERIOD", "0"),
@@ -51,11 +54,6 @@ fn in_cluster(lab: &Lab) -> Fallible<(Node, ApiServer)> {
     Ok((node, server))
 }
 
-fn serve(node: &Node, address: &str) -> Fallible<ApiServer> {
-    let listener = node.netns().run(|| TcpListener::bind(address))??;
-    Ok(ApiServer::start(listener, "lab-node")?)
-}
-
 /// The same with a certificate of this authority, for clients with one.
 fn serve_secured(node: &Node, address: &str, pki: &Pki) -> Fallible<ApiServer> {
     pki.sign("server", "/CN=server", "IP:127.0.0.1")?;
@@ -65,7 +63,7 @@ fn serve_secured(node: &Node, address: &str, pki: &Pki) -> Fallible<ApiServer> {
         authority: &pki.path("ca.crt"),
     };
     let listener = node.netns().run(|| TcpListener::bind(address))??;
-    Ok(ApiServer::start_secured(listener, "lab-node", &identity)?)
+    Ok(ApiServer::start_secured(listener, NAME, &identity)?)
 }
 
 /// Writes a kubeconfig file with a certificate of this authority.
@@ -204,7 +202,7 @@ fn fault_40_a_new_token_is_read_without_a_restart() -> Outcome {
 fn without_a_cluster_the_daemon_logs_it_once() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
     let nameless = lab.node("t3.small", &[])?;
-    let nowhere = lab.node("t3.small", &[("MY_NODE_NAME", "lab-node")])?;
+    let nowhere = lab.node("t3.small", &[("MY_NODE_NAME", NAME)])?;
     for (node, why) in [
         (&nameless, "MY_NODE_NAME is not set"),
         (&nowhere, "no cluster is configured"),

@@ -12,10 +12,11 @@ use lab::{
 use proto::refusal::Reason;
 use serde_json::json;
 
-use super::vpc::{PATIENCE, Vpc, serve, shows};
+use super::vpc::{PATIENCE, Vpc, shows};
 use crate::{
     suite::{Outcome, trials},
     support::{
+        kubernetes::serve,
         reboot::after_reboot,
         refusals::{add_one_within, add_within, expect_refusal},
     },

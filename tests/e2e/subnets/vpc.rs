@@ -1,6 +1,6 @@
 //! A VPC with several subnets, and what EC2 knows of a node's ENIs in them.
 
-use std::{collections::BTreeMap, io, net::TcpListener, thread, time::Duration};
+use std::{collections::BTreeMap, io, thread, time::Duration};
 
 use lab::{
     Lab, crash::clock_offset::ClockOffset, fakes::api_server::ApiServer, node::Node,
@@ -12,7 +12,10 @@ use vpc_sim::{
     ids::{GroupId, SubnetId},
 };
 
-use crate::suite::Outcome;
+use crate::{
+    suite::Outcome,
+    support::kubernetes::{NAME, serve},
+};
 
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -131,7 +134,7 @@ impl Vpc {
         let kubeconfig = path.display().to_string();
         let own = [
             ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true"),
-            ("MY_NODE_NAME", "lab-node"),
+            ("MY_NODE_NAME", NAME),
             ("KUBECONFIG", kubeconfig.as_str()),
             ("WARM_IP_TARGET", "1"),
             ("IP_COOLDOWN_PERIOD", "0"),
@@ -144,12 +147,6 @@ impl Vpc {
         });
         Ok((node, server))
     }
-}
-
-/// An API server in the node's namespace.
-pub fn serve(node: &Node, address: &str) -> io::Result<ApiServer> {
-    let listener = node.netns().run(|| TcpListener::bind(address))??;
-    ApiServer::start(listener, "lab-node")
 }
 
 /// Waits until the daemon's `inspect` has this text.

@@ -2,10 +2,12 @@
 //! watchers.
 //!
 //! It serves plain HTTP, or HTTPS with certificates on both sides, at an address that the caller has bound, so that it can
-//! run in a node's namespace. It checks the token of a request if the test sets one. It takes events and keeps them.
+//! run in a node's namespace. It checks the token of a request if the test sets one. It takes events and patches of the Node
+//! and keeps them.
 //!
 //! May use no other module. Must not know the daemon, nodes or the VPC.
 
+mod patch;
 mod tls;
 
 pub use tls::Identity;
@@ -26,7 +28,7 @@ use axum::{
     http::{StatusCode, header::AUTHORIZATION},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, patch as patched, post},
 };
 use ipamd::runtime::supervise::Detached;
 use serde_json::{Value, json};
@@ -52,6 +54,8 @@ struct World {
     configs: BTreeMap<String, (u64, Option<Value>)>,
     /// The events that clients have created.
     events: Vec<Value>,
+    /// The patches of the Node that clients have sent.
+    patches: Vec<Value>,
     /// The bearer token of every request. `None` if it is not checked.
     token: Option<String>,
     /// Whether nobody may read Nodes.
@@ -95,6 +99,7 @@ impl ApiServer {
             node: json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name }, "spec": {} }),
             configs: BTreeMap::new(),
             events: Vec::new(),
+            patches: Vec::new(),
             token: None,
             nodes_forbidden: false,
             version: 7,
@@ -193,6 +198,41 @@ impl ApiServer {
             .collect()
     }
 
+    /// The Node as it is now.
+    #[must_use]
+    pub fn node(&self) -> Value {
+        self.world.borrow().node.clone()
+    }
+
+    /// Status and reason of a condition of the Node, or nothing.
+    #[must_use]
+    pub fn condition(&self, kind: &str) -> Option<(String, String)> {
+        let node = self.node();
+        let conditions = node["status"]["conditions"].as_array();
+        let found = conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition["type"] == kind)?;
+        let text = |key: &str| found[key].as_str().map(str::to_owned);
+        Some((text("status")?, text("reason")?))
+    }
+
+    /// The patches of the Node so far.
+    #[must_use]
+    pub fn patches(&self) -> Vec<Value> {
+        self.world.borrow().patches.clone()
+    }
+
+    /// Replaces the Node's object, as when it is deleted and kubelet registers it anew: with this uid and this taint, and without
+    /// conditions.
+    pub fn register(&self, uid: &str, taint: &str) {
+        self.change(|node| {
+            node["metadata"]["uid"] = json!(uid);
+            node["spec"] = json!({ "taints": [{ "key": taint, "effect": "NoSchedule" }] });
+            node["status"] = json!({});
+        });
+    }
+
     /// Refuses requests with another bearer token. Watches in progress go on.
     pub fn require_token(&self, token: &str) {
         let token = Some(token.to_owned());
@@ -281,7 +321,8 @@ enum Subject {
 fn router(world: &Shared) -> Router {
     Router::new()
         .route("/api/v1/nodes", get(nodes))
-        .route("/api/v1/nodes/{name}", get(node))
+        .route("/api/v1/nodes/{name}", get(node).patch(patch::object))
+        .route("/api/v1/nodes/{name}/status", patched(patch::status))
         .route("/api/v1/namespaces/default/events", post(event_created))
         .route(&format!("{CONFIGS}/eniconfigs"), get(configs))
         .route(&format!("{CONFIGS}/eniconfigs/{{name}}"), get(config))
