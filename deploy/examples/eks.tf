@@ -1,4 +1,17 @@
 # An EKS cluster without the AWS VPC CNI, and Hawser from the chart. Roles and subnets come from your own configuration.
+terraform {
+  required_providers {
+    aws = {
+      source = "hashicorp/aws"
+    }
+    # Version 3 has no `set` blocks.
+    helm = {
+      source  = "hashicorp/helm"
+      version = "~> 2.17"
+    }
+  }
+}
+
 resource "aws_eks_cluster" "example" {
   name     = "example"
   role_arn = var.cluster_role_arn

@@ -19,6 +19,10 @@ pub fn trials() -> Vec<Trial> {
             "examples::kubeadm_has_the_pod_limit_of_its_instance_type",
             pod_limit,
         ),
+        Trial::test(
+            "examples::terraform_pins_the_version_of_the_helm_provider_that_has_set_blocks",
+            helm_provider,
+        ),
     ]
 }
 
@@ -85,5 +89,13 @@ fn pod_limit() -> Outcome {
         .args(["max-pods", kind])
         .output()?;
     assert_eq!(String::from_utf8(calculated.stdout)?.trim(), limit);
+    Ok(())
+}
+
+fn helm_provider() -> Outcome {
+    let dense: String = read("eks.tf")?.split_whitespace().collect();
+    let provider = r#"helm={source="hashicorp/helm"version="~>2."#;
+    assert_eq!(dense.contains("set{"), dense.contains(provider));
+    assert!(dense.contains("set{"), "the example sets values");
     Ok(())
 }
