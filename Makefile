@@ -79,9 +79,13 @@ daemon-binary:
 	@echo "== building the daemon as the image contains it (the first time takes about ten minutes)"
 	@$(CARGO) rustc -q --profile image -p ipamd --bin ipamd -- -C link-arg=-Wl,-z,pack-relative-relocs
 
+# In bytes, before compression.
+IMAGE_LIMIT := 25000000
 # Used by deploy/image/Containerfile, which has none of the tools that the tests need.
 image-root: plugin-binary daemon-binary ## Fill DIRECTORY with the files of the image, built for release
 	@sh deploy/image/assemble.sh $(CARGO_TARGET_DIR)/image/ipamd $(HAWSER_PLUGIN) $(DIRECTORY)
+	@size=$$(du --summarize --bytes $(DIRECTORY) | cut -f 1); [ $$size -le $(IMAGE_LIMIT) ] || { \
+	  echo "== the image has $$size bytes, and the limit is $(IMAGE_LIMIT)"; exit 1; }
 
 demo: build ## Run pods on two nodes of a simulated VPC; KEEP=1 keeps the nodes and their live pages
 	@$(CARGO_TARGET_DIR)/debug/demo $(if $(KEEP),keep)

@@ -22,11 +22,14 @@ echo "root:x:0:0:root:/:/sbin/nologin" > "$root/etc/passwd"
 
 cp LICENSE "$doc/LICENSE"
 cp /usr/share/doc/libc6/copyright "$doc/glibc.copyright"
+# Linked statically: musl into the plugin, Rust's standard library into both.
+cp deploy/image/musl.copyright "$doc/musl.copyright"
+gzip -9nc "$(rustc --print sysroot)/share/doc/rust/COPYRIGHT-library.html" > "$doc/rust-std.copyright.html.gz"
 
-# Every crate that is linked into either program: name, version, licence.
+# Every crate that is linked into either program: name, version, licence. cargo marks repeated lines with (*).
 crates=$(mktemp)
 cargo --locked --offline tree --package ipamd --package cni-plugin --edges normal --prefix none --format '{p}|{l}' |
-    sed -n 's/^\([^ ]*\) v\([^ |]*\)[^|]*|\([^(]*[^( ]\).*$/\1 \2 \3/p' | sort -u > "$crates"
+    sed -n 's/ (\*)$//; s/^\([^ ]*\) v\([^ |]*\)[^|]*|\(..*\)$/\1 \2 \3/p' | sort -u > "$crates"
 
 awk -v created="$(date -u -d "@${SOURCE_DATE_EPOCH:-$(date +%s)}" +%Y-%m-%dT%H:%M:%SZ)" '
     BEGIN {
@@ -51,9 +54,9 @@ awk -v created="$(date -u -d "@${SOURCE_DATE_EPOCH:-$(date +%s)}" +%Y-%m-%dT%H:%
 ' "$crates" > "$doc/sbom.spdx.json"
 
 # Each licence text once, below the names of the files that contain it.
-texts=$(mktemp -d)
+texts=$(mktemp -d) sources=${CARGO_HOME:-$HOME/.cargo}/registry/src
 while read -r name version licence; do
-    for file in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"$name-$version"/[Ll][Ii][Cc][Ee][Nn][SsCc][Ee]*; do
+    for file in "$sources"/*/"$name-$version"/[Ll][Ii][Cc][Ee][Nn][SsCc][Ee]* "$sources"/*/"$name-$version"/COPYING*; do
         [ -f "$file" ] || continue
         sum=$(sha256sum "$file" | cut -d ' ' -f 1)
         echo "$name $version: $(basename "$file")" >> "$texts/$sum.names"
