@@ -4,7 +4,9 @@
 
 mod api_server;
 mod eni_config;
+mod fence;
 mod following;
+mod manifest;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -30,14 +32,25 @@ pub fn trials() -> Vec<Trial> {
             following::the_daemon_follows_the_eni_config,
         ),
         Trial::test(
+            "chart::a_daemon_writes_a_few_fields_of_its_own_node_only",
+            fence::a_daemon_writes_a_few_fields_of_its_own_node_only,
+        ),
+        Trial::test(
+            "chart::the_manifest_is_applied_without_a_difference",
+            manifest::is_applied_without_a_difference,
+        ),
+        Trial::test(
             "chart::bad_values_are_told_by_name",
             bad_values_are_told_by_name,
         ),
         Trial::test(
             "chart::the_manifest_is_the_rendered_chart",
-            the_manifest_is_the_rendered_chart,
+            manifest::is_the_rendered_chart,
         ),
-        Trial::test("chart::kustomize_sets_the_image", kustomize_sets_the_image),
+        Trial::test(
+            "chart::kustomize_sets_the_image",
+            manifest::kustomize_sets_the_image,
+        ),
         Trial::test(
             "chart::it_knows_every_setting_of_the_daemon",
             it_knows_every_setting,
@@ -112,39 +125,6 @@ fn bad_values_are_told_by_name() -> Outcome {
             Err(error) => assert!(error.to_string().contains(told), "{value}: {error}"),
         }
     }
-    Ok(())
-}
-
-fn the_manifest_is_the_rendered_chart() -> Outcome {
-    let mut script = Command::new("sh");
-    script.arg("deploy/manifests/render.sh").current_dir(ROOT);
-    script.env("PATH", programs::search_path()?);
-    let rendered = run(&mut script)?;
-    let manifest = fs::read_to_string(Path::new(ROOT).join("deploy/manifests/hawser.yaml"))?;
-    assert!(
-        rendered == manifest,
-        "run `make manifest`: the chart has changed"
-    );
-    Ok(())
-}
-
-fn kustomize_sets_the_image() -> Outcome {
-    let overlay = std::env::temp_dir().join(format!("hawser-overlay-{}", std::process::id()));
-    let base = overlay.join("base");
-    fs::create_dir_all(&base)?;
-    for file in ["kustomization.yaml", "hawser.yaml"] {
-        fs::copy(
-            Path::new(ROOT).join("deploy/manifests").join(file),
-            base.join(file),
-        )?;
-    }
-    let text =
-        "resources: [base]\nimages: [{ name: hawser, newName: registry.example/h, newTag: v9 }]\n";
-    fs::write(overlay.join("kustomization.yaml"), text)?;
-    let built = run(program("kubectl")?.arg("kustomize").arg(&overlay))?;
-    fs::remove_dir_all(&overlay)?;
-    assert_eq!(built.matches("image: registry.example/h:v9").count(), 2);
-    assert!(!built.contains("image: hawser"));
     Ok(())
 }
 

@@ -104,6 +104,16 @@ impl Server {
         run(self.program("kubectl")?.args(arguments))
     }
 
+    /// The same with this token instead of the administrator's certificate.
+    pub fn kubectl_as(&self, token: &str, arguments: &[&str]) -> io::Result<String> {
+        let mut kubectl = self.program("kubectl")?;
+        kubectl
+            .env("KUBECONFIG", "/dev/null")
+            .args(["--server", URL, "--token", token, "--certificate-authority"])
+            .arg(self.authority());
+        run(kubectl.args(arguments))
+    }
+
     pub fn apply(&self, object: &str) -> io::Result<String> {
         feed(self.program("kubectl")?.args(["apply", "-f", "-"]), object)
     }
