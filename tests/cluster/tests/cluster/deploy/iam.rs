@@ -1,9 +1,11 @@
 //! The IAM policies allow the calls that the daemon makes, and no others.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
-use libtest_mimic::Trial;
+use lab::{Lab, subnets::with_pod_subnets, wait::eventually};
+use libtest_mimic::{Failed, Trial};
 use serde_json::Value;
+use vpc_sim::{Action, Fault, SimConfig};
 
 use crate::Outcome;
 
@@ -16,6 +18,14 @@ pub fn trials() -> Vec<Trial> {
             policies_allow_calls,
         ),
         Trial::test("iam::ipv6_changes_no_interface", ipv6_changes_no_interface),
+        Trial::test(
+            "iam::an_ipv4_daemon_lives_with_its_policy",
+            ipv4_lives_with_its_policy,
+        ),
+        Trial::test(
+            "iam::an_ipv6_daemon_lives_with_its_policy",
+            ipv6_lives_with_its_policy,
+        ),
     ]
 }
 
@@ -84,4 +94,91 @@ pub fn allowed(policy: &str) -> Result<BTreeSet<String>, Box<dyn std::error::Err
         }
     }
     Ok(allowed)
+}
+
+const DENIED: &str = "UnauthorizedOperation";
+/// An ENI is kept for a minute before it is given back.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Runs a daemon while its pool grows and shrinks. EC2 refuses what the policy does not allow. Returns the actions that
+/// the daemon has called.
+fn called(
+    lab: &Lab,
+    policy: &str,
+    settings: &[(&str, &str)],
+    last: Action,
+) -> Result<BTreeSet<String>, Failed> {
+    let allowed = allowed(policy)?;
+    for action in Action::ALL {
+        if !allowed.contains(&format!("ec2:{action}")) {
+            lab.sim
+                .faults()
+                .push(Fault::error(*action, u32::MAX, DENIED));
+        }
+    }
+    let node = lab.node("t3.small", settings)?;
+    let pods: Vec<_> = (0..6)
+        .map(|n| node.add_pod(&format!("pod{n}")))
+        .collect::<Result<_, _>>()?;
+    for pod in pods {
+        node.delete_pod(pod)?;
+    }
+    let called = || {
+        let calls = lab.sim.calls();
+        let names = calls.iter().map(|call| format!("ec2:{}", call.action));
+        names.collect::<BTreeSet<_>>()
+    };
+    let ended = eventually(PATIENCE, || called().contains(&format!("ec2:{last}")));
+    assert!(ended, "no {last}: {:?}\n{}", called(), node.log());
+    let refused = vpc_sim::Outcome::Refused(DENIED.to_owned());
+    let refused: Vec<_> = lab
+        .sim
+        .calls()
+        .into_iter()
+        .filter(|call| call.outcome == refused)
+        .collect();
+    assert!(refused.is_empty(), "{policy}: {refused:?}");
+    Ok(called())
+}
+
+/// What a policy allows without these actions, which a run does not need. None needs DescribeInstanceTypes, which is called for
+/// a type that Hawser does not know. EC2 checks CreateTags for CreateNetworkInterface with tags.
+fn needed(policy: &str, without: &[&str]) -> Result<BTreeSet<String>, Box<dyn std::error::Error>> {
+    let mut needed = allowed(policy)?;
+    for action in [&["ec2:DescribeInstanceTypes"], without].concat() {
+        assert!(needed.remove(action), "{policy} does not allow {action}");
+    }
+    Ok(needed)
+}
+
+fn ipv4_lives_with_its_policy() -> Outcome {
+    let lab = Lab::start(with_pod_subnets(&["100.64.1.0/24"])?)?;
+    let settings = [
+        ("WARM_IP_TARGET", "1"),
+        ("IP_COOLDOWN_PERIOD", "1"),
+        ("CLUSTER_NAME", "example"),
+    ];
+    let called = called(&lab, "ipv4.json", &settings, Action::DeleteNetworkInterface)?;
+    assert_eq!(called, needed("ipv4.json", &["ec2:CreateTags"])?);
+    let calls = lab.sim.calls();
+    let mut creations = calls
+        .iter()
+        .filter(|call| call.action == Action::CreateNetworkInterface.name());
+    let tag = "Key=cluster.k8s.amazonaws.com/name";
+    assert!(creations.all(|call| call.params.contains(tag)), "{calls:?}");
+    Ok(())
+}
+
+fn ipv6_lives_with_its_policy() -> Outcome {
+    let lab = Lab::start(SimConfig::dual_stack())?;
+    let settings = [
+        ("ENABLE_IPv4", "false"),
+        ("ENABLE_IPv6", "true"),
+        ("ENABLE_PREFIX_DELEGATION", "true"),
+    ];
+    let called = called(&lab, "ipv6.json", &settings, Action::AssignIpv6Addresses)?;
+    // `ipamd doctor` looks at the subnet. One prefix is enough for all pods, so none is given back.
+    let without = ["ec2:DescribeSubnets", "ec2:UnassignIpv6Addresses"];
+    assert_eq!(called, needed("ipv6.json", &without)?);
+    Ok(())
 }
