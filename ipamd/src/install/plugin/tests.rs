@@ -2,9 +2,11 @@
 
 use std::{
     error::Error as _,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     os::unix::fs::{PermissionsExt as _, symlink},
     path::PathBuf,
+    process::Stdio,
 };
 
 use super::{InstallError, Installed, NAME, UNFINISHED, install, remove};
@@ -48,17 +50,37 @@ fn the_plugin_is_installed_once_and_replaced_when_it_is_another() {
     let target = scratch.host().join(NAME);
     assert_eq!(scratch.install().unwrap(), Installed::Written);
     assert_eq!(scratch.install().unwrap(), Installed::Unchanged);
-    let running = fs::File::open(&target).unwrap();
     fs::write(scratch.0.join("image"), "two").unwrap();
     assert_eq!(scratch.install().unwrap(), Installed::Written);
     assert_eq!(fs::read_to_string(&target).unwrap(), "two");
-    assert_eq!(io::read_to_string(running).unwrap(), "one", "its own file");
     let mode = fs::metadata(&target).unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o755);
     assert_eq!(scratch.files(), [NAME]);
     remove(&scratch.host()).unwrap();
     remove(&scratch.host()).unwrap();
     assert!(scratch.files().is_empty());
+}
+
+/// Writing to the file of a running program fails with ETXTBSY.
+#[test]
+fn a_running_plugin_is_replaced_and_goes_on() {
+    let scratch = Scratch::new("running");
+    let target = scratch.host().join(NAME);
+    fs::copy("/bin/cat", scratch.0.join("image")).unwrap();
+    assert_eq!(scratch.install().unwrap(), Installed::Written);
+    let mut command = std::process::Command::new(&target);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let running = command.spawn().unwrap();
+    let in_place = fs::OpenOptions::new().write(true).open(&target);
+    let busy = io::ErrorKind::ExecutableFileBusy;
+    assert_eq!(in_place.unwrap_err().kind(), busy, "it runs");
+    fs::write(scratch.0.join("image"), "two").unwrap();
+    assert_eq!(scratch.install().unwrap(), Installed::Written);
+    assert_eq!(fs::read_to_string(&target).unwrap(), "two");
+    let mut input = running.stdin.as_ref().unwrap();
+    input.write_all(b"one").unwrap();
+    let output = running.wait_with_output().unwrap();
+    assert_eq!(output.stdout, b"one");
 }
 
 #[test]

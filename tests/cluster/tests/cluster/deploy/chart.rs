@@ -56,6 +56,10 @@ pub fn trials() -> Vec<Trial> {
             it_knows_every_setting,
         ),
         Trial::test("chart::values_reach_the_pod", values_reach_the_pod),
+        Trial::test(
+            "chart::the_pods_have_no_more_rights_than_they_need",
+            few_rights,
+        ),
     ]
 }
 
@@ -175,5 +179,38 @@ fn values_reach_the_pod() -> Outcome {
         !render(&[])?.contains("eniconfigs"),
         "the right comes with the feature"
     );
+    Ok(())
+}
+
+/// Both containers have a security context of their own. What the AWS VPC CNI has left is removed too.
+fn few_rights() -> Outcome {
+    for (values, host_paths) in [
+        (&[][..], 3),
+        (&["env.ENABLE_IPv6=true"], 4),
+        (&["mode=uninstall"], 5),
+    ] {
+        let rendered = render(values)?;
+        for refused in ["privileged: true", "hostPID", "hostIPC", "SYS_ADMIN"] {
+            assert!(!rendered.contains(refused), "{values:?} has {refused}");
+        }
+        assert_eq!(
+            rendered.matches("hostPath:").count(),
+            host_paths,
+            "{values:?}"
+        );
+        let containers = rendered.matches("drop: [ALL]").count();
+        assert_ne!(containers, 0, "{values:?}");
+        for wanted in [
+            "allowPrivilegeEscalation: false",
+            "readOnlyRootFilesystem: true",
+        ] {
+            assert_eq!(
+                rendered.matches(wanted).count(),
+                containers,
+                "{values:?}: {wanted}"
+            );
+        }
+        assert_eq!(rendered.matches("NET_ADMIN").count(), 1, "{values:?}");
+    }
     Ok(())
 }
