@@ -12,6 +12,23 @@ const ADDRESSES: usize = 27;
 /// Comes when every address is in use.
 const EXTRA: &str = "one-too-many";
 
+/// The message of its event. `SANDBOX` stands for the id of the sandbox.
+const REFUSAL: &str = "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox \
+                       \"SANDBOX\": plugin type=\"hawser\" name=\"aws-cni\" failed (add): all 27 pod addresses are in use: \
+                       m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses; the pod starts when another pod is \
+                       deleted; lower the kubelet's max-pods to the value that `ipamd max-pods` prints, or use a larger \
+                       instance type (POD_LIMIT)";
+
+/// The message of the event in the output of `kubectl describe pod`.
+fn refusal(described: &str) -> Option<String> {
+    let mut lines = described.lines();
+    let line = lines.find(|line| line.contains("FailedCreatePodSandBox"))?;
+    let message = &line[line.find("Failed to create pod sandbox")?..];
+    let mut parts: Vec<_> = message.split('"').collect();
+    *parts.get_mut(1)? = "SANDBOX";
+    Some(parts.join("\""))
+}
+
 /// `kubectl describe pod` says which limit is reached, and what helps.
 pub fn says_why(cluster: &mut Cluster) -> Outcome {
     cluster.kubectl(&["delete", "deployment", "web", "--wait"])?;
@@ -48,15 +65,12 @@ spec:
     let described = cluster.await_kubectl(PATIENCE, &["describe", "pod", EXTRA], |text| {
         text.contains("FailedCreatePodSandBox")
     })?;
-    let wanted = "all 27 pod addresses are in use: m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses; \
-                  the pod starts when another pod is deleted; lower the kubelet's max-pods to the value that \
-                  `ipamd max-pods` prints, or use a larger instance type (POD_LIMIT";
-    assert!(described.contains(wanted), "{described}");
+    assert_eq!(refusal(&described).as_deref(), Some(REFUSAL), "{described}");
     cluster.kubectl(&["delete", "pod", EXTRA, "--wait"])?;
     Ok(())
 }
 
-/// The container's log has the kernel's error and the path, as `deploy/README.md` says.
+/// The log of the first container, which installs the plugin, has the kernel's error and the path, as `deploy/README.md` says.
 pub fn names_a_foreign_image(cluster: &mut Cluster) -> Outcome {
     const POD: &str = "foreign";
     let node = &cluster.nodes[0];
@@ -71,10 +85,11 @@ metadata: {{ name: {POD} }}
 spec:
   nodeName: {name}
   hostNetwork: true
+  initContainers: [{{ name: install, image: \"{image}\" }}]
   containers: [{{ name: ipamd, image: \"{image}\" }}]
 "
     ))?;
-    cluster.await_kubectl(PATIENCE, &["logs", POD], |text| {
+    cluster.await_kubectl(PATIENCE, &["logs", POD, "-c", "install"], |text| {
         text.contains("exec /usr/bin/ipamd: exec format error")
     })?;
     cluster.kubectl(&["delete", "pod", POD, "--wait", "--grace-period=1"])?;
