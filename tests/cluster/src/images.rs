@@ -105,12 +105,34 @@ pub fn test_tools(directory: &Path, names: &[String]) -> io::Result<PathBuf> {
     archive::save(directory, "tools", &images)
 }
 
+/// The tag of an image that [`HAWSER`] replaces.
+pub const EARLIER: &str = "earlier";
+
+/// Builds an image with the tag [`EARLIER`] and another plugin: the same, followed by a byte that is not loaded.
+///
+/// # Errors
+/// As [`hawser`].
+pub fn earlier(directory: &Path, ipamd: &Path, plugin: &Path) -> io::Result<PathBuf> {
+    let directory = directory.join(EARLIER);
+    fs::create_dir_all(&directory)?;
+    let other = directory.join("hawser");
+    let mut bytes = fs::read(plugin)?;
+    bytes.push(0);
+    fs::write(&other, bytes)?;
+    let image = format!("docker.io/library/hawser:{EARLIER}");
+    build(&directory, &image, ipamd, &other)
+}
+
 /// Builds Hawser's image from these programs, with the Containerfile of the release but without its build stage, and
 /// returns its archive.
 ///
 /// # Errors
 /// If buildah or the script that assembles the image's files fails.
 pub fn hawser(directory: &Path, ipamd: &Path, plugin: &Path) -> io::Result<PathBuf> {
+    build(directory, HAWSER, ipamd, plugin)
+}
+
+fn build(directory: &Path, image: &str, ipamd: &Path, plugin: &Path) -> io::Result<PathBuf> {
     // Replaces the file system of the build stage, which has the image's files in `/image`.
     let stage = directory.join("hawser.stage");
     let mut assemble = Command::new("sh");
@@ -132,14 +154,14 @@ pub fn hawser(directory: &Path, ipamd: &Path, plugin: &Path) -> io::Result<PathB
     let context = format!("build={}", stage.display());
     let mut build = buildah();
     build
-        .args(["build", "--isolation", "chroot", "--tag", HAWSER])
+        .args(["build", "--isolation", "chroot", "--tag", image])
         .args(["--build-context", &context])
         .args(["--file", "deploy/image/Containerfile"])
         .arg(&stage);
     run(&mut build)?;
     let archive = directory.join("hawser.tar");
-    let target = format!("docker-archive:{}:{HAWSER}", archive.display());
-    run(buildah().args(["push", HAWSER, &target]))?;
+    let target = format!("docker-archive:{}:{image}", archive.display());
+    run(buildah().args(["push", image, &target]))?;
     fs::remove_dir_all(directory.join("storage"))?;
     Ok(archive)
 }

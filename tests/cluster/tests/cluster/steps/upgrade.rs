@@ -1,7 +1,7 @@
 //! A rolling upgrade of the DaemonSet, from the previous version of the chart, while pods come and go.
 
 use std::{
-    env,
+    env, fs, io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -10,8 +10,9 @@ use std::{
 
 use cluster::{
     cluster::{CHART, Cluster},
-    images,
+    images, worker,
 };
+use lab::node::binaries;
 
 use crate::{
     Outcome, hawser,
@@ -32,8 +33,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// No sandbox fails, no node is NotReady, no packet of running pods is lost, and every pod runs in the end.
 pub fn loses_no_pod(cluster: &mut Cluster) -> Outcome {
-    cluster.install_from(&previous_chart()?, &[])?;
-    hawser::rolled_out(cluster)?;
+    install_earlier(cluster)?;
     let image = images::PAUSE;
     cluster.apply(&format!(
         "apiVersion: apps/v1
@@ -82,6 +82,7 @@ spec:
     let delivered = streams.finish(cluster, 0);
     rolled?;
     delivered?;
+    assert!(has_plugin(cluster)?, "the plugin was not replaced");
     let replacements = replacements.map_err(|_| "the churn panicked")??;
     let replaced = replacements * REPLICAS;
     stdout::errln!(
@@ -107,6 +108,31 @@ spec:
     }
     cluster.kubectl(&["delete", "deployment", CHURN, "--wait"])?;
     Ok(())
+}
+
+/// The previous version of the chart, with an image whose plugin is another one.
+fn install_earlier(cluster: &Cluster) -> Outcome {
+    let directory = cluster.lab.dir().join("images");
+    let archive = images::earlier(&directory, &binaries::ipamd(), &binaries::plugin())?;
+    for node in &cluster.nodes {
+        worker::import(node, &archive)?;
+    }
+    let tag = format!("image.tag={}", images::EARLIER);
+    cluster.install_from(&previous_chart()?, &[&tag])?;
+    hawser::rolled_out(cluster)?;
+    assert!(!has_plugin(cluster)?, "it is not another plugin");
+    Ok(())
+}
+
+/// Whether the plugin on every node is the one of this checkout.
+fn has_plugin(cluster: &Cluster) -> io::Result<bool> {
+    let wanted = fs::read(binaries::plugin())?;
+    let installed = cluster
+        .nodes
+        .iter()
+        .map(|node| fs::read(node.path("opt/cni/bin/hawser")));
+    let installed: Vec<_> = installed.collect::<io::Result<_>>()?;
+    Ok(installed.iter().all(|plugin| *plugin == wanted))
 }
 
 /// `make` unpacks it.
