@@ -114,15 +114,24 @@ impl Cluster {
         worker::start_containerd(&mut self.nodes[number])
     }
 
-    /// Reboots a node.
+    /// Starts a node's kube-proxy, which does not run.
     ///
     /// # Errors
-    /// If the machine does not boot, or a service cannot be started.
-    pub fn reboot(&mut self, number: usize) -> io::Result<()> {
+    /// If it cannot be started.
+    pub fn start_proxy(&mut self, number: usize) -> io::Result<()> {
+        worker::start_proxy(&mut self.nodes[number], &self.pki, worker::PROXY_MODES[0])
+    }
+
+    /// Reboots a node. The script runs on it before the services start, as the boot of an operating system that resets its disk.
+    ///
+    /// # Errors
+    /// If the machine does not boot, the script fails, or a service cannot be started.
+    pub fn reboot(&mut self, number: usize, script: &str) -> io::Result<()> {
         self.nodes[number].reboot()?;
+        self.nodes[number].shell(script)?;
         self.start_containerd(number)?;
         self.start_kubelet(number)?;
-        worker::start_proxy(&mut self.nodes[number], &self.pki, worker::PROXY_MODES[0])
+        self.start_proxy(number)
     }
 
     /// Ends a node's machine and terminates its instance. Its Node object stays.

@@ -25,6 +25,8 @@ pub struct Settings {
     pub max_pods: u32,
     /// Taints with which kubelet registers the node, as `KEY=VALUE:EFFECT`.
     pub taints: Vec<String>,
+    /// Whether kube-proxy is started with the node. Otherwise it comes later.
+    pub proxy: bool,
 }
 
 impl Default for Settings {
@@ -32,11 +34,12 @@ impl Default for Settings {
         Self {
             max_pods: 110,
             taints: Vec::new(),
+            proxy: true,
         }
     }
 }
 
-/// Starts all three. The node registers itself, and becomes ready when a CNI plugin is installed.
+/// Starts all three, or two of them. The node registers itself, and becomes ready when a CNI plugin is installed.
 ///
 /// # Errors
 /// If one of them cannot be started, or an image cannot be imported.
@@ -52,7 +55,10 @@ pub fn start(
         import(machine, archive.as_ref())?;
     }
     start_kubelet(machine, pki, api_server, settings)?;
-    start_proxy(machine, pki, PROXY_MODES[0])
+    match settings.proxy {
+        true => start_proxy(machine, pki, PROXY_MODES[0]),
+        false => Ok(()),
+    }
 }
 
 /// Imports the images of an archive into the node's containerd.

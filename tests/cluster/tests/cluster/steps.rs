@@ -28,10 +28,14 @@ use crate::{
 type Step = fn(&mut Cluster) -> Outcome;
 
 /// In this order: each step leaves the cluster in the state that the next one expects.
-const STEPS: [(&str, Step); 17] = [
+const STEPS: [(&str, Step); 18] = [
     ("nodes become ready by themselves", node::becomes_ready),
     ("the daemon has one capability", daemon::has_one_capability),
     ("the chart's own test passes", daemon::passes_helm_test),
+    (
+        "nothing with the port of the AWS VPC CNI runs beside it",
+        daemon::keeps_others_off,
+    ),
     (
         "what is installed is what is rendered",
         daemon::is_as_rendered,
@@ -69,11 +73,12 @@ pub fn run() -> Outcome {
     let archive = images::hawser(&directory, &binaries::ipamd(), &binaries::plugin())?;
     cluster.preload(archive);
     cluster.install(&[])?;
-    let settings = Settings {
-        taints: vec![format!("{TAINT}=:NoSchedule")],
-        ..Settings::default()
-    };
-    for _ in 0..NODES {
+    for number in 0..NODES {
+        let settings = Settings {
+            taints: vec![format!("{TAINT}=:NoSchedule")],
+            proxy: number != node::WITHOUT_PROXY,
+            ..Settings::default()
+        };
         cluster.add_node(KIND, &settings)?;
     }
     stdout::errln!(

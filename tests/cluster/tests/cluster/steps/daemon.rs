@@ -5,9 +5,10 @@ use std::process::Command;
 use cluster::{
     cluster::{CHART, Cluster},
     command::feed,
+    images,
 };
 
-use crate::{Outcome, hawser};
+use crate::{Outcome, hawser, setup::PATIENCE};
 
 /// CAP_NET_ADMIN is bit 12.
 const NET_ADMIN_ONLY: &str = "0000000000001000";
@@ -44,6 +45,30 @@ pub fn passes_helm_test(cluster: &mut Cluster) -> Outcome {
         "--timeout",
         "240s",
     ])?;
+    Ok(())
+}
+
+/// The DaemonSet of the AWS VPC CNI has the same host port.
+pub fn keeps_others_off(cluster: &mut Cluster) -> Outcome {
+    const POD: &str = "other-network";
+    let (node, image, port) = (&cluster.nodes[0].name, images::PAUSE, hawser::METRICS);
+    cluster.apply(&format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{ name: {POD} }}
+spec:
+  hostNetwork: true
+  nodeSelector: {{ kubernetes.io/hostname: {node} }}
+  tolerations: [{{ operator: Exists }}]
+  terminationGracePeriodSeconds: 1
+  containers: [{{ name: other, image: \"{image}\", ports: [{{ containerPort: {port}, hostPort: {port} }}] }}]
+"
+    ))?;
+    let form = "jsonpath={.status.phase} {.status.conditions[?(@.type==\"PodScheduled\")].message}";
+    cluster.await_kubectl(PATIENCE, &["get", "pod", POD, "-o", form], |text| {
+        text.starts_with("Pending ") && text.contains("free ports for the requested pod ports")
+    })?;
+    cluster.kubectl(&["delete", "pod", POD, "--wait"])?;
     Ok(())
 }
 

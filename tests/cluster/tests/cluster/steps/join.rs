@@ -29,6 +29,7 @@ pub fn takes_a_burst(cluster: &mut Cluster) -> Outcome {
     let settings = Settings {
         max_pods: 250,
         taints: vec![format!("{TAINT}=:NoSchedule")],
+        ..Settings::default()
     };
     let number = cluster.add_node(KIND, &settings)?;
     let started = begun.elapsed();

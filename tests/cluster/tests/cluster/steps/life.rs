@@ -117,7 +117,13 @@ fn daemon_restarts(cluster: &Cluster) -> io::Result<String> {
     hawser::get_pods(cluster, &["-o", form])
 }
 
-/// Both nodes at once: with another boot id and an empty /run, and on the second node without libcni's cache of results.
+/// What the boot of the second node removes: libcni's cache of results and, as on Bottlerocket, all that was installed: the
+/// network configuration and the plugins, except for the operating system's own.
+const WIPE: &str = "rm -r /var/lib/cni/* /etc/cni/net.d/*
+    find /opt/cni/bin -type f ! -name loopback -delete
+    [ ! -e /opt/cni/bin/hawser ]";
+
+/// Both nodes at once: with another boot id and an empty /run.
 pub fn comes_back_from_a_reboot(cluster: &mut Cluster) -> Outcome {
     // After the outage, the nodes have taints until their kubelets are heard again.
     let form = "jsonpath={.items[*].spec.taints}";
@@ -132,9 +138,8 @@ pub fn comes_back_from_a_reboot(cluster: &mut Cluster) -> Outcome {
         "jsonpath={.items[*].status.nodeInfo.bootID}",
     ];
     let before = cluster.kubectl(&boots)?;
-    cluster.nodes[1].shell("rm -r /var/lib/cni/*")?;
     for number in 0..NODES {
-        cluster.reboot(number)?;
+        cluster.reboot(number, if number == 1 { WIPE } else { "" })?;
     }
     let all_new = |text: &str| {
         let mut ids = text.split(' ');
@@ -155,6 +160,7 @@ pub fn comes_back_from_a_reboot(cluster: &mut Cluster) -> Outcome {
     addresses.sort_unstable();
     addresses.dedup();
     assert_eq!(addresses.len(), pods::REPLICAS, "{listed}");
+    cluster.nodes[1].shell("ls /opt/cni/bin/hawser /etc/cni/net.d/10-aws.conflist")?;
     hawser::agrees(cluster, &cluster.nodes)?;
     pods::reach_services(cluster)
 }

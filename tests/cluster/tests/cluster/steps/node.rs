@@ -8,7 +8,11 @@ use crate::{
     setup::{NODES, PATIENCE, TAINT},
 };
 
-/// From a cold start, with kube-proxy and CoreDNS coming later than Hawser. The startup taint goes when pods can be served.
+/// The node whose kube-proxy comes when the node is Ready.
+pub const WITHOUT_PROXY: usize = 1;
+
+/// From a cold start, with CoreDNS and on one node kube-proxy coming later than Hawser. The startup taint goes when pods can be
+/// served.
 pub fn becomes_ready(cluster: &mut Cluster) -> Outcome {
     let ready = |text: &str| text.matches(" Ready ").count() == NODES;
     cluster.await_kubectl(PATIENCE, &["get", "nodes"], ready)?;
@@ -23,6 +27,7 @@ pub fn becomes_ready(cluster: &mut Cluster) -> Outcome {
     let arguments = ["get", "nodes", "-o", conditions.as_str()];
     let up = |text: &str| text.matches("False HawserIsUp;").count() == NODES;
     cluster.await_kubectl(PATIENCE, &arguments, up)?;
+    cluster.start_proxy(WITHOUT_PROXY)?;
     Ok(())
 }
 
@@ -37,16 +42,18 @@ pub fn says_that_it_is_full(cluster: &mut Cluster) -> Outcome {
     let limit =
         "every pod address is in use: m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses";
     assert!(described.contains(limit), "{described}");
-    let reason = [
-        "get",
-        "events",
-        "--field-selector",
-        "reason=PodLimitReached",
-    ];
-    cluster.await_kubectl(PATIENCE, &reason, |text| text.contains(&name))?;
+    await_event(cluster, "PodLimitReached", &name)?;
     cluster.kubectl(&["delete", "deployment", FULL, "--wait"])?;
     let well = |text: &str| text.starts_with("False AddressesAvailable;");
     cluster.await_kubectl(PATIENCE, &arguments, well)?;
+    await_event(cluster, "AddressesAvailable", &name)
+}
+
+/// Waits for an event of a node.
+fn await_event(cluster: &Cluster, reason: &str, node: &str) -> Outcome {
+    let selector = format!("reason={reason}");
+    let events = ["get", "events", "--field-selector", &selector];
+    cluster.await_kubectl(PATIENCE, &events, |text| text.contains(node))?;
     Ok(())
 }
 
