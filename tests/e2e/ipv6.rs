@@ -3,6 +3,7 @@
 //! Owns no helper that another theme needs: those are in `support`. May use `lab`, `suite` and `support`. Must not know
 //! the other themes.
 
+mod container;
 mod forgery;
 mod pods;
 mod repair;
@@ -10,4 +11,4 @@ mod services;
 
 use crate::suite::suites;
 
-suites!(forgery, pods, repair, services);
+suites!(container, forgery, pods, repair, services);
