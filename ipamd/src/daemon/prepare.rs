@@ -66,7 +66,7 @@ impl Node {
         let boot = boot_id().map_err(|source| serve_error("the boot id", source))?;
         make_run_dir(&config)?;
         let (store, contents) = Store::open(&config.paths.state(), &boot)?;
-        let running = predecessor::running(config.pool.family)?;
+        let running = predecessor::running(config.pool.family, &config.paths.socket())?;
         let forgotten = handback::forget(&config.paths);
         forgotten.map_err(|source| serve_error("the mark of a handback", source))?;
         let imds = Metadata::new(config.cloud.timeout);

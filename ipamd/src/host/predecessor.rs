@@ -6,6 +6,8 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
+    os::unix::net::UnixStream,
+    path::Path,
 };
 
 use datapath::{
@@ -19,7 +21,8 @@ use nettypes::{HostPort, Transport};
 const AWS_NODE_SOCKET: &str = "/aws-node/ipamd.sock";
 /// The same before version 1.23: `127.0.0.1:50051`, a port that others use too, so its other ports count as well.
 const AWS_NODE_PORT: u16 = 50051;
-/// Its metrics, and its introspection.
+/// Its metrics, and its introspection. It listens there until its process ends, which was seen minutes after it had closed its
+/// socket. Hawser's daemon has the same ports.
 const AWS_NODE_OTHER_PORTS: [u16; 2] = [61678, 61679];
 /// Where Cilium's agent has its sockets.
 const CILIUM_SOCKETS: &str = "/cilium/";
@@ -47,7 +50,10 @@ pub enum StillRunning {
 /// Each program with what shows that it runs.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Seen {
+    /// It serves its plugin.
     pub aws_node: Option<String>,
+    /// It serves no plugin, but its process or Hawser's daemon runs.
+    pub aws_node_or_ours: Option<String>,
     pub cilium: Option<String>,
 }
 
@@ -67,23 +73,28 @@ impl Seen {
             found.map(|path| format!("it listens at {path}"))
         };
         let mut others = AWS_NODE_OTHER_PORTS.into_iter();
-        let old = listens(Some(Ipv4Addr::LOCALHOST), AWS_NODE_PORT)
-            && others.any(|port| listens(None, port));
+        let other = others.find(|port| listens(None, *port));
+        let old = other.is_some() && listens(Some(Ipv4Addr::LOCALHOST), AWS_NODE_PORT);
         let by_port = old.then(|| "it listens at 127.0.0.1:50051".to_owned());
         Self {
             aws_node: path(&|path| path.ends_with(AWS_NODE_SOCKET)).or(by_port),
+            aws_node_or_ours: other.map(|port| format!("it listens on port {port}")),
             cilium: path(&|path| path.contains(CILIUM_SOCKETS)),
         }
     }
 }
 
-/// The predecessors that run, and that may therefore still use what they added.
+/// The predecessors that run, and that may therefore still use what they added. `ours` is the socket of Hawser's daemon.
 ///
 /// # Errors
 /// [`StillRunning`] if one of them is in charge of this node.
-pub fn running(family: Family) -> Result<Vec<Predecessor>, StillRunning> {
+pub fn running(family: Family, ours: &Path) -> Result<Vec<Predecessor>, StillRunning> {
     let seen = Seen::here();
-    if let Some(seen) = seen.aws_node {
+    let ends = || {
+        let ends = seen.aws_node_or_ours;
+        ends.filter(|_| UnixStream::connect(ours).is_err())
+    };
+    if let Some(seen) = seen.aws_node.or_else(ends) {
         return Err(StillRunning::AwsNode { seen });
     }
     let Some(seen) = seen.cilium else {
@@ -150,8 +161,16 @@ mod tests {
     fn the_port_of_old_versions_counts_only_together_with_another_one() {
         let evidence = Some("it listens at 127.0.0.1:50051".to_owned());
         assert_eq!(seen("", &[50051, 61678]).aws_node, evidence);
-        for ports in [&[50051][..], &[61678, 61679]] {
-            assert_eq!(seen("", ports), Seen::default(), "{ports:?}");
+        assert_eq!(seen("", &[50051]), Seen::default());
+    }
+
+    #[test]
+    fn the_ports_that_remain_until_its_process_ends_are_told_apart() {
+        for (ports, port) in [(&[61678, 61679][..], 61678), (&[61679], 61679)] {
+            let found = seen("", ports);
+            let evidence = format!("it listens on port {port}");
+            assert_eq!(found.aws_node_or_ours, Some(evidence));
+            assert_eq!(found.aws_node, None, "it serves no plugin");
         }
     }
 }

@@ -24,6 +24,7 @@ trials!(
     case_25_a_rule_that_comes_later_keeps_free_addresses_from_pods_until_it_goes,
     a_running_aws_node_is_named_and_the_daemon_does_not_start,
     an_old_aws_node_is_known_by_its_ports_and_another_program_on_one_of_them_is_not,
+    an_aws_node_that_has_closed_its_socket_and_still_runs_is_named,
     cilium_in_eni_mode_is_named_and_a_chained_one_is_normal,
 );
 
@@ -218,6 +219,10 @@ fn listening(lab: &Lab, node: &Node, path: &str) -> io::Result<UnixListener> {
     node.netns().run(move || UnixListener::bind(path))?
 }
 
+fn listen(node: &Node, at: &'static str) -> io::Result<TcpListener> {
+    node.netns().run(move || TcpListener::bind(at))?
+}
+
 fn refuses(lab: &Lab, node: &mut Node, why: &str) -> Outcome {
     let ended = node.run_daemon(&lab.sim.ec2_endpoint())?;
     let said = String::from_utf8_lossy(&ended.stderr);
@@ -240,16 +245,38 @@ fn a_running_aws_node_is_named_and_the_daemon_does_not_start() -> Outcome {
 /// Before version 1.23, it listened on ports. Many programs listen on 50051 of all addresses.
 fn an_old_aws_node_is_known_by_its_ports_and_another_program_on_one_of_them_is_not() -> Outcome {
     let lab = Lab::start(SimConfig::default())?;
-    let mut node = lab.bare_node("t3.small", &[("DISABLE_INTROSPECTION", "true")])?;
-    let listen = |node: &Node, at: &'static str| node.netns().run(|| TcpListener::bind(at))?;
-    let _its_introspection = listen(&node, "127.0.0.1:61679")?;
+    let mut node = lab.bare_node("t3.small", &[])?;
+    let its_introspection = listen(&node, "127.0.0.1:61679")?;
     let old = listen(&node, "127.0.0.1:50051")?;
     refuses(&lab, &mut node, "it listens at 127.0.0.1:50051")?;
-    drop(old);
+    drop((old, its_introspection));
     let _another = listen(&node, "0.0.0.0:50051")?;
     node.start_daemon(&lab.sim.ec2_endpoint())?;
     node.add_pod("a")?;
     Ok(())
+}
+
+/// On a real node, a daemon was seen to run for minutes after SIGTERM, beside its successor.
+fn an_aws_node_that_has_closed_its_socket_and_still_runs_is_named() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let mut node = lab.bare_node("t3.small", &[])?;
+    for (at, seen) in [
+        ("127.0.0.1:61679", "it listens on port 61679"),
+        ("0.0.0.0:61678", "it listens on port 61678"),
+    ] {
+        let its = listen(&node, at)?;
+        refuses(&lab, &mut node, seen)?;
+        assert!(!node.shell("ip rule")?.contains("proto 107"));
+        drop(its);
+    }
+    node.start_daemon(&lab.sim.ec2_endpoint())?;
+    // Now these ports are Hawser's.
+    let asked = node.ask(&lab.sim.ec2_endpoint(), &["takeover", "--dry-run"])?;
+    let said = String::from_utf8_lossy(&asked.stderr);
+    assert!(asked.status.success(), "{said}");
+    node.kill_daemon()?;
+    node.start_daemon(&lab.sim.ec2_endpoint())
+        .map_err(Into::into)
 }
 
 fn cilium_in_eni_mode_is_named_and_a_chained_one_is_normal() -> Outcome {

@@ -37,7 +37,7 @@ impl Takeover {
                 return ExitCode::from(USAGE);
             }
         };
-        let running = predecessor::running(config.pool.family);
+        let running = predecessor::running(config.pool.family, &config.paths.socket());
         let plan = match block_on(look(&config)) {
             Ok(Ok(plan)) => plan,
             Ok(Err(error)) => return print_error(&error),
