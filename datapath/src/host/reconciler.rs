@@ -448,14 +448,14 @@ impl Reconciler {
     /// # Errors
     /// If the kernel cannot be queried or refuses; a repetition removes the rest.
     pub fn remove_leftovers(&mut self, running: &[Predecessor]) -> Result<Vec<Removed>, HostError> {
-        let family = self.desired.config.pods;
+        let (family, marks) = (self.desired.config.pods, self.desired.config.egress.marks);
         let mut nft = node::nft(&self.socket)?;
         let has_chains = nft.has_aws_node();
         let has_chains = has_chains.during("look for chains of the AWS VPC CNI")?;
-        if !has_chains && !Scene::has_traces(&mut self.socket, family)? {
+        if !has_chains && !Scene::has_traces(&mut self.socket, family, marks)? {
             return Ok(Vec::new());
         }
-        let scene = Scene::of(&mut self.socket, family)?;
+        let scene = Scene::of(&mut self.socket, family, marks)?;
         let mut vpc = self.desired.config.egress.local.clone();
         vpc.push(self.desired.config.primary.subnet);
         let mut removed = Vec::new();

@@ -12,6 +12,7 @@ use std::{
 
 use datapath::{
     host::{HostError, Predecessor, Scene},
+    marks::Marks,
     netlink::{self, Family, Socket},
     sockets,
 };
@@ -100,7 +101,7 @@ pub fn running(family: Family, ours: &Path) -> Result<Vec<Predecessor>, StillRun
     let Some(seen) = seen.cilium else {
         return Ok(Vec::new());
     };
-    let scene = Scene::of(&mut Socket::open()?, family)?;
+    let scene = Scene::of(&mut Socket::open()?, family, Marks::DEFAULT)?;
     if scene.routes_pods(Predecessor::CiliumEni) {
         return Err(StillRunning::CiliumEni { seen });
     }

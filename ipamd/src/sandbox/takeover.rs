@@ -12,7 +12,7 @@ pub mod plan;
 
 use std::path::{Path, PathBuf};
 
-use datapath::host::ForeignPod;
+use datapath::{host::ForeignPod, marks::Marks};
 use planner::{Family, InstanceType, Mono, Observed, Op, command::ConfigureEni};
 
 use self::plan::{Adoption, Evidence, Plan, Refusal};
@@ -51,6 +51,8 @@ pub struct Settings {
     pub directory: PathBuf,
     pub despite_policies: bool,
     pub family: Family,
+    /// Of packets, ours.
+    pub marks: Marks,
     pub cooldown: std::time::Duration,
     /// The network card of the primary ENI.
     pub default_card: u16,
@@ -63,6 +65,7 @@ pub fn settings(config: &Config, kind: &InstanceType) -> Settings {
         directory: config.takeover.directory.clone(),
         despite_policies: config.takeover.despite_policies,
         family: config.pool.family,
+        marks: config.egress.marks,
         cooldown: config.pool.cooldown,
         default_card: kind.default_card,
     }
@@ -296,7 +299,7 @@ pub fn dry_run(
 ) -> Result<Plan, TakeoverError> {
     let kernel = |error: Box<dyn std::error::Error + Send + Sync>| WireError::Kernel(error);
     let of = datapath::host::Predecessor::AwsNode;
-    let found = datapath::host::find(socket, settings.family, of);
+    let found = datapath::host::find(socket, settings.family, settings.marks, of);
     let pods = found.map_err(|error| kernel(error.into()))?;
     let own = datapath::pod::list(socket).map_err(|error| kernel(error.into()))?;
     let checkpoints = aws_node::read_all(&settings.directory)?;

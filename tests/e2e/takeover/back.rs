@@ -25,6 +25,7 @@ trials!(
     a_node_goes_forth_and_back_twenty_times_under_traffic,
     a_node_with_prefixes_is_given_back,
     a_node_without_translation_is_given_back,
+    a_node_with_a_mark_and_links_of_its_own_is_given_back,
     a_node_of_ipv6_is_given_back,
     pods_that_hawser_started_are_given_back,
     ipv6_pods_that_hawser_started_are_given_back,
@@ -137,6 +138,10 @@ fn a_node_with_prefixes_is_given_back() -> Outcome {
 
 fn a_node_without_translation_is_given_back() -> Outcome {
     forth_and_back(Kind::ExternalSnat, [2, 2], 2)
+}
+
+fn a_node_with_a_mark_and_links_of_its_own_is_given_back() -> Outcome {
+    forth_and_back(Kind::Customised, [2, 2], 2)
 }
 
 fn a_node_of_ipv6_is_given_back() -> Outcome {

@@ -19,6 +19,7 @@ trials!(
     a_node_with_secondary_addresses_is_taken_over_under_traffic,
     a_node_with_prefixes_is_taken_over_under_traffic,
     a_node_without_translation_is_taken_over_under_traffic,
+    a_node_with_a_mark_and_links_of_its_own_is_taken_over_under_traffic,
     a_node_of_ipv6_is_taken_over_under_traffic,
     a_running_aws_node_is_not_taken_over,
     what_contradicts_is_refused_and_nothing_is_changed,
@@ -104,7 +105,7 @@ impl Site {
         let left: Vec<_> = left
             .lines()
             .filter(|line| {
-                ["eni", "AWS", "aws-cni", "lookup"]
+                ["eni", "dev pod", "AWS", "aws-cni", "lookup"]
                     .iter()
                     .any(|of_theirs| line.contains(of_theirs))
             })
@@ -135,7 +136,7 @@ impl Site {
         assert!(eventually(LIMIT, assigned), "{}", self.node.log());
         let links = || {
             let shown = self.node.shell("ip -o link");
-            shown.is_ok_and(|links| !links.contains(" eni"))
+            shown.is_ok_and(|links| ![" eni", " pod"].iter().any(|pod| links.contains(pod)))
         };
         assert!(eventually(LIMIT, links));
         Ok(())
@@ -176,6 +177,10 @@ fn a_node_with_prefixes_is_taken_over_under_traffic() -> Outcome {
 
 fn a_node_without_translation_is_taken_over_under_traffic() -> Outcome {
     under_traffic(Kind::ExternalSnat, [3, 3])
+}
+
+fn a_node_with_a_mark_and_links_of_its_own_is_taken_over_under_traffic() -> Outcome {
+    under_traffic(Kind::Customised, [2, 2])
 }
 
 fn a_node_of_ipv6_is_taken_over_under_traffic() -> Outcome {

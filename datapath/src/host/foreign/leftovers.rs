@@ -12,13 +12,14 @@ use super::super::error::{During, HostError};
 use crate::constants::{
     GROUP_BASE, GROUP_DYING, PODS_TABLE, PROTOCOL, RULE_ENI, RULE_PODS, RULE_PRIMARY,
 };
+use crate::marks::Marks;
 use crate::netlink::link::Link;
 use crate::netlink::route::{LOCAL, MAIN, Route};
 use crate::netlink::rule::{Action, Rule};
 use crate::netlink::{Family, Socket};
 
-/// The mark with which both programs route replies of `NodePort` connections.
-const NODE_PORT_MARK: (u32, u32) = (0x80, 0x80);
+/// To each of `AWS_EXTERNAL_SERVICE_CIDRS`. The AWS VPC CNI takes every such rule for its own.
+const RULE_EXTERNAL_SERVICE: u32 = 1535;
 
 /// A program that may have given addresses of this VPC to pods of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +50,8 @@ pub struct Scene {
     pub routes: Vec<Route>,
     /// Of the namespace.
     pub links: Vec<Link>,
+    /// Ours. Both programs route replies of `NodePort` connections by one mark, which operators may have changed.
+    pub marks: Marks,
 }
 
 impl Scene {
@@ -56,12 +59,13 @@ impl Scene {
     ///
     /// # Errors
     /// If the kernel cannot be queried.
-    pub fn of(socket: &mut Socket, family: Family) -> Result<Self, HostError> {
+    pub fn of(socket: &mut Socket, family: Family, marks: Marks) -> Result<Self, HostError> {
         let what = "look for what a predecessor left";
         Ok(Self {
             rules: socket.rules(family).during(what)?,
             routes: socket.routes(family, None).during(what)?,
             links: socket.links().during(what)?,
+            marks,
         })
     }
 
@@ -70,14 +74,20 @@ impl Scene {
     ///
     /// # Errors
     /// If the kernel cannot be queried.
-    pub fn has_traces(socket: &mut Socket, family: Family) -> Result<bool, HostError> {
+    pub fn has_traces(
+        socket: &mut Socket,
+        family: Family,
+        marks: Marks,
+    ) -> Result<bool, HostError> {
         let what = "look for what a predecessor left";
         let scene = Self {
             rules: socket.rules(family).during(what)?,
             routes: socket.routes(family, None).during(what)?,
             links: Vec::new(),
+            marks,
         };
-        if scene.rules.iter().any(|rule| shape(rule).is_some()) {
+        let mut rules = scene.rules.iter();
+        if rules.any(|rule| scene.shape(rule).is_some()) {
             return Ok(true);
         }
         // Every node has such routes over its ENIs, to the VPC's router for example.
@@ -104,7 +114,7 @@ impl Scene {
         }
         let has_pods = self.has_pods(of);
         let routed = self.routed();
-        let left = |rule: &&Rule| match shape(rule) {
+        let left = |rule: &&Rule| match self.shape(rule) {
             Some((by, Some(pod))) => by == of && in_vpc(pod) && !routed.contains(&pod),
             Some((by, None)) => by == of && !has_pods,
             None => false,
@@ -114,7 +124,7 @@ impl Scene {
 
     /// The rules that look like the program's, whether it needs them or not.
     pub fn rules_of(&self, of: Predecessor) -> impl Iterator<Item = &Rule> {
-        let looks = move |rule: &&Rule| shape(rule).is_some_and(|(by, _)| by == of);
+        let looks = move |rule: &&Rule| self.shape(rule).is_some_and(|(by, _)| by == of);
         self.rules.iter().filter(looks)
     }
 
@@ -128,7 +138,7 @@ impl Scene {
     #[must_use]
     pub fn routes_pods(&self, of: Predecessor) -> bool {
         let routed = self.routed();
-        let lives = |rule: &Rule| match shape(rule) {
+        let lives = |rule: &Rule| match self.shape(rule) {
             Some((by, Some(pod))) => by == of && routed.contains(&pod),
             _ => false,
         };
@@ -157,34 +167,51 @@ impl Scene {
         };
         self.routes.iter().filter(single).filter(foreign)
     }
-}
 
-/// The program that adds rules of exactly this form, and the pod's address, if it is for one pod.
-pub(super) fn shape(rule: &Rule) -> Option<(Predecessor, Option<IpAddr>)> {
-    let plain = rule.protocol != PROTOCOL
-        && rule.action == Action::Lookup
-        && rule.suppress_prefix.is_none()
-        && rule.suppress_group.is_none()
-        && rule.iif.is_none()
-        && !rule.inverted
-        && !rule.narrowed;
-    if !plain {
-        return None;
-    }
-    let to_main = rule.table == MAIN;
-    let known = match (rule.priority, rule.from, rule.to, rule.mark) {
-        (RULE_PODS, None, Some(to), None) if to_main => (Predecessor::AwsNode, Some(single(to)?)),
-        // Old versions had one for each block of the VPC.
-        (RULE_ENI, Some(from), _, None) if !to_main => (Predecessor::AwsNode, Some(single(from)?)),
-        (RULE_PRIMARY, None, None, Some(NODE_PORT_MARK)) if to_main => (Predecessor::AwsNode, None),
-        (20, None, Some(to), None) if to_main => (Predecessor::CiliumEni, Some(single(to)?)),
-        (110 | 111, Some(from), _, None) if !to_main => {
-            (Predecessor::CiliumEni, Some(single(from)?))
+    /// The program that adds rules of exactly this form, and the pod's address, if it is for one pod.
+    pub(super) fn shape(&self, rule: &Rule) -> Option<(Predecessor, Option<IpAddr>)> {
+        let plain = rule.protocol != PROTOCOL
+            && rule.action == Action::Lookup
+            && rule.suppress_prefix.is_none()
+            && rule.suppress_group.is_none()
+            && rule.iif.is_none()
+            && !rule.inverted
+            && !rule.narrowed;
+        if !plain {
+            return None;
         }
-        (109, None, None, Some(NODE_PORT_MARK)) if to_main => (Predecessor::CiliumEni, None),
-        _ => return None,
-    };
-    Some(known)
+        let to_main = rule.table == MAIN;
+        let known = match (rule.priority, rule.from, rule.to, rule.mark) {
+            (RULE_PODS, None, Some(to), None) if to_main => {
+                (Predecessor::AwsNode, Some(single(to)?))
+            }
+            // Old versions had one for each block of the VPC.
+            (RULE_ENI, Some(from), _, None) if !to_main => {
+                (Predecessor::AwsNode, Some(single(from)?))
+            }
+            (RULE_PRIMARY, None, None, Some(mark)) if to_main && self.is_of_node_ports(mark) => {
+                (Predecessor::AwsNode, None)
+            }
+            (RULE_EXTERNAL_SERVICE, None, Some(_), None) if to_main => (Predecessor::AwsNode, None),
+            (20, None, Some(to), None) if to_main => (Predecessor::CiliumEni, Some(single(to)?)),
+            (110 | 111, Some(from), _, None) if !to_main => {
+                (Predecessor::CiliumEni, Some(single(from)?))
+            }
+            (109, None, None, Some(mark)) if to_main && self.is_of_node_ports(mark) => {
+                (Predecessor::CiliumEni, None)
+            }
+            _ => return None,
+        };
+        Some(known)
+    }
+
+    /// The predecessor may have had the default when ours are others.
+    fn is_of_node_ports(&self, mark: (u32, u32)) -> bool {
+        let known = [self.marks, Marks::DEFAULT];
+        known
+            .iter()
+            .any(|marks| mark == (marks.primary(), marks.primary()))
+    }
 }
 
 fn single(net: IpNet) -> Option<IpAddr> {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::leftovers::{Predecessor, Scene, is_pod_link, shape};
+use super::leftovers::{Predecessor, Scene, is_pod_link};
 use crate::constants::RULE_ENI;
 use crate::netlink::Mac;
 use crate::netlink::link::Link;
@@ -77,7 +77,7 @@ impl Scene {
         let pods = pods.filter(|(rules, routes)| !(rules.is_empty() && routes.is_empty()));
         let pods = pods.collect();
         let alone = !self.links.iter().any(|link| is_pod_link(link, of));
-        let for_all = |rule: &&Rule| alone && shape(rule) == Some((of, None));
+        let for_all = |rule: &&Rule| alone && self.shape(rule) == Some((of, None));
         let node = self.rules.iter().filter(for_all);
         Traces {
             pods,
@@ -91,7 +91,7 @@ impl Scene {
         (address, index): (IpAddr, u32),
     ) -> (Vec<Rule>, Vec<Route>) {
         let rules = self.rules.iter();
-        let rules = rules.filter(|rule| shape(rule) == Some((of, Some(address))));
+        let rules = rules.filter(|rule| self.shape(rule) == Some((of, Some(address))));
         let routes = self.host_routes().filter(|route| {
             let to_pod = route.dst.addr() == address && route.oif == Some(index);
             to_pod && route.table == MAIN

@@ -6,6 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::*;
 use crate::constants::{GROUP_BASE, PODS_TABLE, RULE_ENI, RULE_HOST_RESUME, RULE_PODS, eni_table};
+use crate::marks::Marks;
 use crate::netlink::Family;
 use crate::netlink::link::Link;
 use crate::netlink::route::{Kind, MAIN, Route};
@@ -274,6 +275,7 @@ fn what_a_predecessor_left_is_recognised() {
                 ..veth(6, "eni0123456789a")
             },
         ],
+        ..Scene::default()
     };
     let [aws, cilium_eni] = left(&scene);
     assert_eq!(aws, aws_node());
@@ -291,6 +293,7 @@ fn the_rules_of_pods_that_live_stay() {
         rules: rules(&aws_node()),
         routes: [routes(), vec![route("10.0.3.8/32", MAIN)]].concat(),
         links: vec![veth(2, "eni0123456789a")],
+        ..Scene::default()
     };
     // Only what is for the pod that is gone; the rule for marks serves the other one.
     assert_eq!(left(&scene)[0], [to(512, "10.0.3.7", MAIN)]);
@@ -303,8 +306,42 @@ fn where_a_link_is_of_an_unknown_address_everything_stays() {
         rules: rules(&aws_node()),
         routes: routes(),
         links: vec![veth(9, "eni0123456789a")],
+        ..Scene::default()
     };
     assert_eq!(left(&scene)[0], []);
+}
+
+/// As with `AWS_VPC_K8S_CNI_CONNMARK` and `AWS_EXTERNAL_SERVICE_CIDRS`.
+#[test]
+fn rules_for_another_mark_and_for_external_services_are_recognised() {
+    let marked = |bit| Rule {
+        mark: Some((bit, bit)),
+        ..theirs(1024, MAIN)
+    };
+    let all = [
+        marked(0x80),
+        marked(0x1000),
+        to(1535, "192.0.2.0/24", MAIN),
+        to(1535, "192.0.2.0/24", 77),
+    ];
+    let scene = |marks| Scene {
+        rules: rules(&all),
+        marks,
+        ..Scene::default()
+    };
+    let own = scene(Marks::new(0x1000, 0x7f).unwrap());
+    assert_eq!(left(&own)[0], all[..3]);
+    assert_eq!(own.traces(Predecessor::AwsNode, &[]).node, all[..3]);
+    let default = scene(Marks::DEFAULT);
+    let only_theirs = [all[0].clone(), all[2].clone()];
+    assert_eq!(left(&default)[0], only_theirs);
+    // A pod of the AWS VPC CNI still needs them.
+    let needed = Scene {
+        links: vec![veth(9, "eni0123456789a")],
+        ..own
+    };
+    assert_eq!(left(&needed)[0], []);
+    assert_eq!(needed.traces(Predecessor::AwsNode, &[]).node, []);
 }
 
 #[test]
@@ -333,6 +370,7 @@ fn rules_of_another_form_stay() {
         rules: rules(&others),
         routes: routes(),
         links: Vec::new(),
+        ..Scene::default()
     };
     assert_eq!(left(&scene), [Vec::new(), Vec::new()]);
 }
@@ -352,6 +390,7 @@ fn living_pods_are_listed_with_their_addresses() {
             veth(4, "vlan0123456789c"),
             veth(5, "docker0"),
         ],
+        ..Scene::default()
     };
     let pods = strict.pods(Predecessor::AwsNode);
     let seen: Vec<_> = pods
@@ -364,6 +403,7 @@ fn living_pods_are_listed_with_their_addresses() {
         rules: rules(&[to(512, POD, MAIN), from(1536, POD, 105)]),
         routes: vec![route("10.0.3.7/32", MAIN)],
         links: vec![veth(2, "eni0123456789a")],
+        ..Scene::default()
     };
     let pods = standard.pods(Predecessor::AwsNode);
     assert!(pods[0].branch, "its source is routed by a VLAN's table");
@@ -382,6 +422,7 @@ fn the_traces_of_a_pod_are_its_own_and_end_with_its_route() {
             group: GROUP_BASE,
             ..veth(2, "eni0123456789a")
         }],
+        ..Scene::default()
     };
     let traces = scene.traces(Predecessor::AwsNode, &[("10.0.3.8".parse().unwrap(), 2)]);
     let [(of_pod, to_pod)] = &traces.pods[..] else {

@@ -12,6 +12,7 @@ use super::super::foreign::{ForeignPod, Predecessor, Scene};
 use super::super::{node, rules};
 use super::Reconciler;
 use crate::constants::{EGRESS_V4, EGRESS_V6, PROTOCOL, RULE_ENI_ADDRESS};
+use crate::marks::Marks;
 use crate::netlink::route::MAIN;
 use crate::netlink::rule::Rule;
 use crate::netlink::{Errno, Error, Family, Mac, Socket, route, rule};
@@ -23,7 +24,8 @@ impl Reconciler {
     /// # Errors
     /// If the kernel cannot be queried.
     pub fn foreign_pods(&mut self, of: Predecessor) -> Result<Vec<ForeignPod>, HostError> {
-        find(&mut self.socket, self.desired.config.pods, of)
+        let (family, marks) = (self.desired.config.pods, self.desired.config.egress.marks);
+        find(&mut self.socket, family, marks, of)
     }
 
     /// Makes the link of a predecessor's pod Hawser's, beside the rules that it has. Returns whether the link is still there.
@@ -56,7 +58,8 @@ impl Reconciler {
             let mut nft = node::nft(&self.socket)?;
             removed.extend(nft.remove_aws_node().during(what)?);
         }
-        let scene = Scene::of(&mut self.socket, self.desired.config.pods)?;
+        let (family, marks) = (self.desired.config.pods, self.desired.config.egress.marks);
+        let scene = Scene::of(&mut self.socket, family, marks)?;
         let pods = self.desired.pods.values();
         let pods: Vec<_> = pods.map(|pod| (pod.address, pod.host_index)).collect();
         let traces = scene.traces(of, &pods);
@@ -141,12 +144,13 @@ impl Reconciler {
 pub fn find(
     socket: &mut Socket,
     family: Family,
+    marks: Marks,
     of: Predecessor,
 ) -> Result<Vec<ForeignPod>, HostError> {
-    if !Scene::has_traces(socket, family)? {
+    if !Scene::has_traces(socket, family, marks)? {
         return Ok(Vec::new());
     }
-    let scene = Scene::of(socket, family)?;
+    let scene = Scene::of(socket, family, marks)?;
     let what = "look at a predecessor's pods";
     let programs = socket.links_with_programs().during(what)?;
     let mut pods = scene.pods(of);

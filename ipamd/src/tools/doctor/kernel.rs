@@ -8,6 +8,7 @@ use datapath::{
     constants::{PODS_TABLE, PROTOCOL, RULE_ENI, RULE_ENI_ADDRESS, RULE_PODS, eni_table},
     filter,
     host::Scene,
+    marks::Marks,
     netlink::{Family, Socket, link::Link},
     nft::{Listed, Nft},
 };
@@ -36,7 +37,7 @@ pub(super) fn checks(places: &Places, config: &Config, view: Option<&View>) -> V
             checks.push(settings(&mut socket, family, view));
             checks.push(links(&mut socket, config, view));
             checks.push(rules(&mut socket, config, view));
-            checks.push(predecessors(&mut socket, family));
+            checks.push(predecessors(&mut socket, family, config.egress.marks));
             checks.push(leases(&mut socket, family, view, Manager::here(places)));
             checks.push(routes(&mut socket, family, view));
         }
@@ -263,9 +264,9 @@ fn rules(socket: &mut Socket, config: &Config, view: Option<&View>) -> Check {
 }
 
 /// Whether another network plugin runs here, or left its rules and chains.
-fn predecessors(socket: &mut Socket, family: Family) -> Check {
+fn predecessors(socket: &mut Socket, family: Family, marks: Marks) -> Check {
     const NAME: &str = "predecessors";
-    let looked = Scene::of(socket, family);
+    let looked = Scene::of(socket, family, marks);
     let scene = match looked {
         Ok(scene) => scene,
         Err(error) => return blind(NAME, &error),

@@ -40,6 +40,8 @@ pub enum Kind {
     Prefixes,
     /// Pods keep their address on the way out of the VPC.
     ExternalSnat,
+    /// Another mark, another prefix of links, and services outside the VPC.
+    Customised,
     /// Addresses of a /80 prefix on the primary ENI.
     Ipv6,
 }
@@ -52,6 +54,11 @@ impl Kind {
             Self::SecondaryIps => &[],
             Self::Prefixes => &[("ENABLE_PREFIX_DELEGATION", "true")],
             Self::ExternalSnat => &[("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true")],
+            Self::Customised => &[
+                ("AWS_VPC_K8S_CNI_CONNMARK", "4096"),
+                ("AWS_VPC_K8S_CNI_VETHPREFIX", "pod"),
+                ("AWS_EXTERNAL_SERVICE_CIDRS", SERVICES),
+            ],
             Self::Ipv6 => &[
                 ("ENABLE_IPv4", "false"),
                 ("ENABLE_IPv6", "true"),
@@ -65,6 +72,24 @@ impl Kind {
         match self {
             Self::Ipv6 => "ip -6",
             _ => "ip",
+        }
+    }
+
+    /// Of the names of pods' links.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Customised => "pod",
+            _ => "eni",
+        }
+    }
+
+    /// Its mark and the prefix of its links in a script for the default ones.
+    fn adapt(self, script: &str) -> String {
+        match self {
+            Self::Customised => script
+                .replace("0x80", "0x1000")
+                .replace("eni", self.prefix()),
+            _ => script.to_owned(),
         }
     }
 }
@@ -208,7 +233,7 @@ impl AwsNode {
     ) -> io::Result<()> {
         let container = format!("{name}-container");
         let (netns, path) = node.sandbox(&container)?;
-        let host_end = upstream_host_name("eni", "default", name);
+        let host_end = upstream_host_name(self.kind.prefix(), "default", name);
         let host_mac = veth(node, &netns, &host_end)?;
         let inside = match address {
             IpAddr::V4(_) => format!(
@@ -299,11 +324,14 @@ impl AwsNode {
             );
         }
         let mut script = String::from("sysctl -qw net.ipv4.ip_forward=1\n");
-        script += "ip rule del fwmark 0x80/0x80 pref 1024 lookup main 2>/dev/null || true; \
-                   ip rule add fwmark 0x80/0x80 pref 1024 lookup main\n";
-        script += MANGLE;
+        script += &self.kind.adapt(MARKS);
         if self.kind != Kind::ExternalSnat {
-            script += &SNAT.replace("OWN", &own.to_string());
+            script += &self.kind.adapt(SNAT).replace("OWN", &own.to_string());
+        }
+        if self.kind == Kind::Customised {
+            script += &format!(
+                "while ip rule del pref 1535 2>/dev/null; do :; done; ip rule add to {SERVICES} pref 1535 lookup main\n"
+            );
         }
         if let Some((eni, own)) = &self.second {
             let links = node.shell("ip -o link")?;
@@ -411,9 +439,14 @@ const LOOK: &str = "ip -d -o link | sed 's/ \\(qlen\\|state\\) [^ ]*//g; s/NO-CA
     ip -6 route show table all | grep -v 'fe80\\|ff00\\|anycast'; ip rule; ip -6 rule; \
     for t in nat mangle filter; do iptables-nft-save -t $t; iptables-legacy-save -t $t 2>/dev/null || true; done | grep -v '^#\\|^:'; \
     nft list ruleset | sed 's/counter packets [0-9]* bytes [0-9]*//'; \
-    for d in /proc/sys/net/ipv4/conf/eni*; do echo $d $(cat $d/rp_filter $d/forwarding $d/accept_redirects $d/send_redirects); done";
+    for d in /proc/sys/net/ipv4/conf/eni* /proc/sys/net/ipv4/conf/pod*; do echo $d $(cat $d/rp_filter $d/forwarding $d/accept_redirects $d/send_redirects); done";
 
-const MANGLE: &str = "iptables-nft -t mangle -C PREROUTING -i eth0 -m comment --comment 'AWS, primary ENI' -m addrtype --dst-type LOCAL \
+/// Of `AWS_EXTERNAL_SERVICE_CIDRS`.
+const SERVICES: &str = "192.0.2.0/24";
+
+const MARKS: &str = "ip rule del fwmark 0x80/0x80 pref 1024 lookup main 2>/dev/null || true; \
+    ip rule add fwmark 0x80/0x80 pref 1024 lookup main
+    iptables-nft -t mangle -C PREROUTING -i eth0 -m comment --comment 'AWS, primary ENI' -m addrtype --dst-type LOCAL \
       --limit-iface-in -j CONNMARK --set-xmark 0x80/0x80 2>/dev/null || \
     iptables-nft -t mangle -A PREROUTING -i eth0 -m comment --comment 'AWS, primary ENI' -m addrtype --dst-type LOCAL \
       --limit-iface-in -j CONNMARK --set-xmark 0x80/0x80
