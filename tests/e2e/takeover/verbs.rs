@@ -8,6 +8,7 @@ use super::forth::Site;
 use crate::suite::{Outcome, trials};
 
 trials!(
+    a_pod_is_known_by_its_container_under_any_name_of_the_network,
     taken_over_pods_are_checked_deleted_and_collected_with_the_old_results,
     a_pod_whose_old_plugin_is_called_is_released_by_its_link,
 );
@@ -79,6 +80,38 @@ fn taken_over_pods_are_checked_deleted_and_collected_with_the_old_results() -> O
     assert!(collected.succeeded(), "{collected:?}");
     assert_eq!(count(node, "assigned")?, 1);
     assert!(ask("CHECK", &kept, "1.0.0")?.succeeded());
+    Ok(())
+}
+
+/// An operator has renamed the network, and one pod is so old that the checkpoint has no network for it.
+fn a_pod_is_known_by_its_container_under_any_name_of_the_network() -> Outcome {
+    let mut site = Site::build(Kind::SecondaryIps, [2, 1])?;
+    site.was.edit(|entries| {
+        entries[0]["networkName"] = "_migrated-from-cri".into();
+        entries[0]["ifName"] = "unknown".into();
+    })?;
+    site.take_over()?;
+    let node = &site.node;
+    for (left, pod) in [2, 1, 0].into_iter().zip(&site.was.pods) {
+        let ask = |verb: &str, container: &str| {
+            let asked = node
+                .invocation(verb, container, Some(&pod.path))
+                .conf("cniVersion", "1.0.0".into())
+                .conf("name", "old-net".into());
+            asked
+                .conf("prevResult", result(pod, "1.0.0"))
+                .run(node.netns())
+        };
+        let checked = ask("CHECK", &pod.id)?;
+        assert!(checked.succeeded(), "{checked:?}");
+        // Another container's DEL frees nothing.
+        assert!(ask("DEL", "other-container")?.succeeded());
+        assert_eq!(count(node, "assigned")?, left + 1);
+        let deleted = ask("DEL", &pod.id)?;
+        assert!(deleted.succeeded(), "{deleted:?}");
+        // At once, and not when the link ends.
+        assert_eq!(count(node, "assigned")?, left, "{}", node.log());
+    }
     Ok(())
 }
 
