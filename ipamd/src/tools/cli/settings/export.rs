@@ -1,6 +1,6 @@
 //! From a DaemonSet to a values file. Pure: text in, text out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -35,7 +35,7 @@ pub(super) fn export(text: &str) -> Result<Exported, String> {
     if value["kind"] != "DaemonSet" || !spec["containers"].is_array() {
         return Err("not a DaemonSet".to_owned());
     }
-    let given = variables(spec);
+    let Variables { given, elsewhere } = variables(spec);
     if !given.contains_key("AWS_VPC_K8S_CNI_LOGLEVEL") && !given.contains_key("AWS_VPC_ENI_MTU") {
         return Err("not the DaemonSet of the AWS VPC CNI".to_owned());
     }
@@ -66,6 +66,9 @@ pub(super) fn export(text: &str) -> Result<Exported, String> {
             }
         }
     }
+    for what in elsewhere {
+        comments.push_str(&format!("# {what}\n"));
+    }
     if has_policy_agent(spec) {
         comments.push_str("# Network policies are in force: run another policy engine before a node is taken over.\n");
     }
@@ -89,23 +92,53 @@ fn comment(comments: &mut String, name: &str, value: &str, why: &str) {
     comments.push_str(&format!("# {name}={value}: {why}\n"));
 }
 
+/// The variables of containers.
+#[derive(Default)]
+struct Variables {
+    /// With a value.
+    given: BTreeMap<String, String>,
+    /// Those whose value is in another object, each as a sentence.
+    elsewhere: BTreeSet<String>,
+}
+
 /// Of all containers except the policy agent's. Those of the daemon win over those of the init container.
-fn variables(spec: &Value) -> BTreeMap<String, String> {
-    let mut given = BTreeMap::new();
+fn variables(spec: &Value) -> Variables {
+    let mut all = Variables::default();
     for containers in ["initContainers", "containers"] {
         let containers = spec[containers].as_array().into_iter().flatten();
         for container in containers.filter(|c| c["name"] != POLICY_AGENT.0) {
             for variable in container["env"].as_array().into_iter().flatten() {
-                // One without a value is taken from the pod or the node, and the chart knows how.
-                if let (Some(name), Some(value)) =
-                    (variable["name"].as_str(), variable["value"].as_str())
-                {
-                    given.insert(name.to_owned(), value.to_owned());
-                }
+                all.add(variable);
+            }
+            for source in container["envFrom"].as_array().into_iter().flatten() {
+                all.elsewhere.insert(format!(
+                    "All variables of {source} are missing here: add those that Hawser knows to env."
+                ));
             }
         }
     }
-    given
+    all
+}
+
+impl Variables {
+    fn add(&mut self, variable: &Value) {
+        let Some(name) = variable["name"].as_str() else {
+            return;
+        };
+        let source = &variable["valueFrom"];
+        if source.is_null() {
+            // Kubernetes takes a variable without a value for an empty one.
+            let value = variable["value"].as_str().unwrap_or_default();
+            self.given.insert(name.to_owned(), value.to_owned());
+            return;
+        }
+        self.given.remove(name);
+        if !OF_THE_CHART.contains(&name) {
+            self.elsewhere.insert(format!(
+                "{name} has its value from {source}: add it to env, if Hawser knows the setting."
+            ));
+        }
+    }
 }
 
 fn has_policy_agent(spec: &Value) -> bool {
@@ -182,6 +215,31 @@ mod tests {
                 .contains("# ENABLE_POD_ENI=\"true\": refused: ")
         );
         assert!(exported.text.contains("# Network policies are in force"));
+    }
+
+    #[test]
+    fn variables_with_a_value_elsewhere_are_named() {
+        let mut object: Value =
+            serde_json::from_str(&daemonset(&[("AWS_VPC_ENI_MTU", "9001")], false)).unwrap();
+        let container = &mut object["spec"]["template"]["spec"]["containers"][0];
+        let env = container["env"].as_array_mut().unwrap();
+        env.push(json!({ "name": "WARM_IP_TARGET",
+            "valueFrom": { "configMapKeyRef": { "name": "cni", "key": "warm" } } }));
+        env.push(json!({ "name": "MY_NODE_NAME",
+            "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } } }));
+        container["envFrom"] = json!([{ "configMapRef": { "name": "more" } }]);
+        let text = export(&object.to_string()).unwrap().text;
+        for told in [
+            "# WARM_IP_TARGET has its value from {\"configMapKeyRef\":{\"key\":\"warm\",\"name\":\"cni\"}}: ",
+            "# All variables of {\"configMapRef\":{\"name\":\"more\"}} are missing here: ",
+        ] {
+            assert!(text.contains(told), "{text}");
+        }
+        assert!(!text.contains("MY_NODE_NAME"), "the chart sets it: {text}");
+        assert!(
+            !text.contains("WARM_IP_TARGET:"),
+            "no value is made up: {text}"
+        );
     }
 
     #[test]
