@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 
-use super::{Error, Family, Request, Socket, family};
+use super::link::Link;
+use super::{Errno, Error, Family, Request, Socket, family};
 
 /// An address on a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,6 +128,35 @@ impl Socket {
         match self.dump(&dump(family, index), read) {
             Err(e) if e.is_gone() => Ok(Vec::new()),
             other => other,
+        }
+    }
+
+    /// The addresses of a family on the other end of a veth in another namespace, as [`Socket::peer_of`]. `None` if there is no
+    /// such end any more, or if the kernel is too old to tell.
+    ///
+    /// # Errors
+    /// As [`Socket::dump`].
+    pub fn peer_addresses(
+        &mut self,
+        link: &Link,
+        family: Family,
+    ) -> Result<Option<Vec<IpAddr>>, Error> {
+        let (Some(index), Some(netns)) = (link.peer, link.peer_netns) else {
+            return Ok(None);
+        };
+        let mut message = AddressMessage::default();
+        message.header.family = family::code(family);
+        message.header.index = index;
+        let netns = AddressAttribute::TargetNetNsId(netns);
+        message.attributes.push(netns);
+        let request = Request::dump("address dump", RouteNetlinkMessage::GetAddress(message));
+        let on_it = |a: &Address| a.index == index;
+        let read = |message: &_| Address::from_message(message).filter(on_it);
+        match self.dump(&request, read) {
+            Ok(found) => Ok(Some(found.iter().map(|found| found.address).collect())),
+            // The link is gone, or the namespace and its id are.
+            Err(e) if e.is_gone() || e.is(Errno::EINVAL) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use datapath::host::HostMonitor;
 use ipnet::Ipv4Net;
-use planner::{EniClass, Family, InstanceType, Mono, Placement};
+use planner::{EniClass, Family, InstanceType, Mono, Observed, Placement};
 use proto::error_chain::chain;
 
 use super::{DaemonError, serve_error};
@@ -76,9 +76,6 @@ impl Node {
         let mut records = contents.records.iter();
         let other_family = config.egress.other_family || records.any(|r| r.egress.is_some());
         let egress = vpc_blocks::egress(&config.egress, &me, &vpc_blocks, other_family);
-        let (family, network) = (config.pool.family, &config.network);
-        let (host, host_changes) =
-            HostNet::start(&me, family, network, egress, &running, metrics.clone())?;
         let placement = placement(&config, &me, &contents);
         let aws = aws(&config, &me).await;
         let kind = instance_type(&config, &me, &aws).await?;
@@ -93,6 +90,13 @@ impl Node {
         .with_spans(spans.clone());
         let intents = contents.intents.clone();
         let takeover = takeover::settings(&config, &kind);
+        // Before anything is changed on the node.
+        let list = || discovery::attached(&executor);
+        let enis = takeover::refuse_or_list(&takeover, list).await?;
+        let (family, network) = (config.pool.family, &config.network);
+        let (host, host_changes) =
+            HostNet::start(&me, family, network, egress, &running, metrics.clone())?;
+        let takeover = (takeover, enis);
         let agreed = agree(&config, &store, contents, &host, &executor, takeover).await?;
         let store = store.counted(metrics.clone());
         let store = Worker::start("store", store).map_err(|e| serve_error("the store", e))?;
@@ -127,11 +131,14 @@ async fn agree(
     mut contents: Contents,
     host: &HostNet,
     executor: &Executor,
-    takeover: takeover::Settings,
+    (takeover, enis): (takeover::Settings, Option<Vec<Observed>>),
 ) -> Result<Agreed, DaemonError> {
     let adopted = match Takeover::look(takeover, host).await? {
         Some(due) => {
-            let enis = discovery::attached(executor).await;
+            let enis = match enis {
+                Some(enis) => enis,
+                None => discovery::attached(executor).await,
+            };
             let records = (store, &mut contents);
             Some(due.begin(records, host, enis, clock::now()).await?)
         }

@@ -12,7 +12,12 @@ pub mod plan;
 
 use std::path::{Path, PathBuf};
 
-use datapath::{host::ForeignPod, marks::Marks};
+use datapath::{
+    host::{ForeignPod, Predecessor},
+    marks::Marks,
+    netlink::Socket,
+    pod::HostSide,
+};
 use planner::{Family, InstanceType, Mono, Observed, Op, command::ConfigureEni};
 
 use self::plan::{Adoption, Evidence, Plan, Refusal};
@@ -123,16 +128,12 @@ impl Takeover {
         enis: Vec<Observed>,
         now: Mono,
     ) -> Result<Adopted, TakeoverError> {
-        let own = host.list().await?;
-        let plan = plan::plan(&Evidence {
-            checkpoints: &self.checkpoints,
-            pods: &self.pods,
-            own: &own,
-            enis: &enis,
-            default_card: self.settings.default_card,
-            family: self.settings.family,
-            despite_policies: self.settings.despite_policies,
-        });
+        let found = Found {
+            checkpoints: self.checkpoints,
+            pods: self.pods,
+            own: host.list().await?,
+        };
+        let plan = found.plan(&self.settings, &enis);
         tell(&plan);
         let Plan {
             adopt,
@@ -269,6 +270,13 @@ fn tell(plan: &Plan) {
             "a pod of the AWS VPC CNI is in no checkpoint: its end will be seen by its link"
         );
     }
+    for link in &plan.unverified {
+        tracing::warn!(
+            link,
+            "the kernel does not show the address of this link's other end, inside the pod: the route and the checkpoint are \
+             believed"
+        );
+    }
     for link in &plan.unexplained {
         tracing::warn!(
             link,
@@ -288,6 +296,30 @@ fn tell_of_pods(pods: &[ForeignPod], directory: &Path) {
     }
 }
 
+/// Plans a takeover that is due, so that one that is refused changes nothing on the node. Returns the ENIs that `list` lists;
+/// `None` if there is nothing to take over.
+///
+/// # Errors
+/// [`TakeoverError::Refused`], or if the kernel or the checkpoint cannot be read.
+pub async fn refuse_or_list<L: Future<Output = Vec<Observed>>>(
+    settings: &Settings,
+    list: impl FnOnce() -> L,
+) -> Result<Option<Vec<Observed>>, TakeoverError> {
+    if !settings.directory.is_dir() {
+        return Ok(None);
+    }
+    let mut socket = Socket::open().map_err(|error| WireError::Kernel(error.into()))?;
+    let found = Found::read(settings, &mut socket)?;
+    if found.pods.is_empty() && found.checkpoints.is_empty() {
+        return Ok(None);
+    }
+    let enis = list().await;
+    match found.plan(settings, &enis).refusals {
+        refusals if refusals.is_empty() => Ok(Some(enis)),
+        refusals => Err(TakeoverError::Refused(refusals)),
+    }
+}
+
 /// The plan of a takeover, without a change.
 ///
 /// # Errors
@@ -295,23 +327,42 @@ fn tell_of_pods(pods: &[ForeignPod], directory: &Path) {
 pub fn dry_run(
     settings: &Settings,
     enis: &[Observed],
-    socket: &mut datapath::netlink::Socket,
+    socket: &mut Socket,
 ) -> Result<Plan, TakeoverError> {
-    let kernel = |error: Box<dyn std::error::Error + Send + Sync>| WireError::Kernel(error);
-    let of = datapath::host::Predecessor::AwsNode;
-    let found = datapath::host::find(socket, settings.family, settings.marks, of);
-    let pods = found.map_err(|error| kernel(error.into()))?;
-    let own = datapath::pod::list(socket).map_err(|error| kernel(error.into()))?;
-    let checkpoints = aws_node::read_all(&settings.directory)?;
-    Ok(plan::plan(&Evidence {
-        checkpoints: &checkpoints,
-        pods: &pods,
-        own: &own,
-        enis,
-        default_card: settings.default_card,
-        family: settings.family,
-        despite_policies: settings.despite_policies,
-    }))
+    Ok(Found::read(settings, socket)?.plan(settings, enis))
+}
+
+/// What the node has.
+struct Found {
+    checkpoints: Vec<(u16, Checkpoint)>,
+    pods: Vec<ForeignPod>,
+    own: Vec<HostSide>,
+}
+
+impl Found {
+    fn read(settings: &Settings, socket: &mut Socket) -> Result<Self, TakeoverError> {
+        let kernel = |error: Box<dyn std::error::Error + Send + Sync>| WireError::Kernel(error);
+        let of = Predecessor::AwsNode;
+        let pods = datapath::host::find(socket, settings.family, settings.marks, of);
+        let own = datapath::pod::list(socket);
+        Ok(Self {
+            checkpoints: aws_node::read_all(&settings.directory)?,
+            pods: pods.map_err(|error| kernel(error.into()))?,
+            own: own.map_err(|error| kernel(error.into()))?,
+        })
+    }
+
+    fn plan(&self, settings: &Settings, enis: &[Observed]) -> Plan {
+        plan::plan(&Evidence {
+            checkpoints: &self.checkpoints,
+            pods: &self.pods,
+            own: &self.own,
+            enis,
+            default_card: settings.default_card,
+            family: settings.family,
+            despite_policies: settings.despite_policies,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -2,14 +2,15 @@
 
 use std::{collections::BTreeMap, fs, io, net::IpAddr, time::Duration};
 
-use datapath::constants::PODS_TABLE;
+use datapath::{constants::PODS_TABLE, pod::upstream_host_name};
 use lab::{
     Lab,
-    aws_node::{AwsNode, Kind},
+    aws_node::{AwsNode, Kind, run_in},
     node::{Node, Pod, count, host_link, inspect::inspect},
     traffic::ping::ping,
     wait::eventually,
 };
+use serde_json::Value;
 use vpc_sim::SimConfig;
 
 use super::flows::Flows;
@@ -23,6 +24,9 @@ trials!(
     a_node_of_ipv6_is_taken_over_under_traffic,
     a_running_aws_node_is_not_taken_over,
     what_contradicts_is_refused_and_nothing_is_changed,
+    a_pod_with_another_address_inside_is_refused_and_nothing_is_changed,
+    each_refusal_names_the_pod_and_nothing_is_changed,
+    network_policies_are_refused_unless_they_are_to_stay_as_they_are,
     pods_without_a_record_and_records_without_a_pod_are_told_apart,
     without_the_directory_pods_keep_their_rules,
     the_plan_is_printed_without_a_change,
@@ -208,17 +212,132 @@ fn what_contradicts_is_refused_and_nothing_is_changed() -> Outcome {
         let twice = entries[0]["ipv4"].clone();
         entries[1]["ipv4"] = twice;
     })?;
-    let ended = site.node.run_daemon(&site.lab.sim.ec2_endpoint())?;
-    let said = String::from_utf8_lossy(&ended.stderr);
-    let why = format!("the checkpoint has {first} twice");
-    assert!(!ended.status.success() && said.contains(&why), "{said}");
+    refused(&mut site, &format!("the checkpoint has {first} twice"))?;
     // Pods go on as before.
     for pod in &site.was.pods {
         assert!(ping(&pod.netns, None, site.far.address(), LIMIT)?.is_some());
     }
-    let rules = site.node.shell("ip rule")?;
-    assert_eq!(rules.matches("512:").count(), 3 + 1, "{rules}");
     site.was.edit(|entries| *entries = before)?;
+    site.take_over()?;
+    site.is_ours()
+}
+
+/// What is broken before the start, and what the refusal says.
+type Broken = (fn(&mut Site, &str) -> io::Result<()>, &'static str);
+
+/// `LINK` is that of the pod `web-0`.
+const REFUSED: [Broken; 5] = [
+    (
+        |site, link| {
+            let pod = &site.was.pods[0];
+            let own = pod.address();
+            let moved = "ip addr add 10.0.77.7/32 dev eth0; ip addr del";
+            drop(run_in(&pod.netns, &format!("{moved} {own}/32 dev eth0"))?);
+            let moved = format!("ip route del {own}; ip route add 10.0.77.7 dev {link}");
+            drop(site.node.shell(&moved)?);
+            site.was
+                .edit(|entries| entries[0]["ipv4"] = "10.0.77.7".into())
+        },
+        "default/web-0 has 10.0.77.7, which is on no ENI",
+    ),
+    (
+        |site, _| {
+            let other = |entries: &mut Vec<Value>| {
+                entries[0]["metadata"]["k8sPodName"] = "other".into();
+            };
+            site.was.edit(other)
+        },
+        "is of default/other, but the kernel routes it to LINK",
+    ),
+    (
+        |site, _| {
+            let unknown = r#"{ "version": "vpc-cni-ipam/2", "allocations": [] }"#;
+            fs::write(site.was.directory.join("ipam.json"), unknown)
+        },
+        "has version \"vpc-cni-ipam/2\"",
+    ),
+    (
+        |site, _| {
+            let own = site.was.pods[0].address();
+            let branch = format!("ip rule add from {own} pref 1536 lookup 105");
+            site.node.shell(&branch).map(drop)
+        },
+        "default/web-0 have an ENI of their own",
+    ),
+    (
+        |site, _| {
+            let entries = site.was.directory.join("ipam-nic-1.json");
+            let text = fs::read_to_string(site.was.directory.join("ipam.json"))?;
+            fs::write(entries, text)?;
+            let second = upstream_host_name("eni", "default", "web-0.1");
+            let add = format!("ip link add {second} type veth peer name further");
+            site.node.shell(&add).map(drop)
+        },
+        "default/web-0 have interfaces on several network cards",
+    ),
+];
+
+fn each_refusal_names_the_pod_and_nothing_is_changed() -> Outcome {
+    for (breaks, why) in REFUSED {
+        let mut site = Site::build(Kind::SecondaryIps, [1, 1])?;
+        site.was.stop()?;
+        let link = host_link(&site.was.pods[0]);
+        breaks(&mut site, &link)?;
+        refused(&mut site, &why.replace("LINK", &link))?;
+    }
+    Ok(())
+}
+
+/// The daemon does not start, the plan says the same, and the node stays as it is.
+fn refused(site: &mut Site, why: &str) -> Outcome {
+    let before = site.was.look(&site.node)?;
+    let endpoint = site.lab.sim.ec2_endpoint();
+    let ended = site.node.run_daemon(&endpoint)?;
+    let planned = site.node.ask(&endpoint, &["takeover", "--dry-run"])?;
+    for output in [ended, planned] {
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!output.status.success() && said.contains(why), "{said}");
+    }
+    assert_eq!(site.was.look(&site.node)?, before);
+    Ok(())
+}
+
+fn network_policies_are_refused_unless_they_are_to_stay_as_they_are() -> Outcome {
+    let mut site = Site::build(Kind::SecondaryIps, [1, 1])?;
+    site.was.stop()?;
+    let link = host_link(&site.was.pods[0]);
+    let attach = format!("tc qdisc add dev {link} clsact");
+    site.node.shell(&attach)?;
+    refused(&mut site, "network policies are in force for default/web-0")?;
+    site.node.set("HAWSER_TAKEOVER_DESPITE_POLICIES", "true");
+    site.take_over()?;
+    site.is_ours()?;
+    let kept = site.node.shell(&format!("tc qdisc show dev {link}"))?;
+    assert!(kept.contains("clsact"), "{kept}");
+    Ok(())
+}
+
+fn a_pod_with_another_address_inside_is_refused_and_nothing_is_changed() -> Outcome {
+    let mut site = Site::build(Kind::SecondaryIps, [2, 1])?;
+    site.was.stop()?;
+    let pod = &site.was.pods[0];
+    let (right, link) = (pod.address(), host_link(pod));
+    let inside = |from: &str, to: &str| {
+        let script = format!("ip addr del {from}/32 dev eth0; ip addr add {to}/32 dev eth0");
+        run_in(&pod.netns, &script)
+    };
+    let own = right.to_string();
+    inside(&own, "10.0.77.7")?;
+    let before = site.was.look(&site.node)?;
+    let ended = site.node.run_daemon(&site.lab.sim.ec2_endpoint())?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let why = format!("routes {right} to {link}, but inside the pod");
+    assert!(!ended.status.success() && said.contains(&why), "{said}");
+    assert!(said.contains("10.0.77.7"), "{said}");
+    assert_eq!(site.was.look(&site.node)?, before);
+    // The route of a pod is lost: its own end tells the address.
+    inside("10.0.77.7", &own)?;
+    site.node.shell(&format!("ip route del {own} dev {link}"))?;
     site.take_over()?;
     site.is_ours()
 }

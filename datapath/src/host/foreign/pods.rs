@@ -27,6 +27,8 @@ pub struct ForeignPod {
     pub filtered: bool,
     /// The MAC address of its own end; `None` if the kernel does not tell.
     pub pod_mac: Option<Mac>,
+    /// The addresses of its own end, without link-local ones. None if it has none or if the kernel does not tell.
+    pub inside: Vec<IpAddr>,
 }
 
 /// What is of no use any more when the pods are Hawser's.
@@ -66,6 +68,7 @@ impl Scene {
             addresses,
             filtered: false,
             pod_mac: None,
+            inside: Vec::new(),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::constants::{EGRESS_V4, EGRESS_V6, PROTOCOL, RULE_ENI_ADDRESS};
 use crate::marks::Marks;
 use crate::netlink::route::MAIN;
 use crate::netlink::rule::Rule;
-use crate::netlink::{Errno, Error, Family, Mac, Socket, route, rule};
+use crate::netlink::{Errno, Error, Family, Socket, route, rule};
 use crate::pod::{self, WiredPod};
 
 impl Reconciler {
@@ -156,16 +156,32 @@ pub fn find(
     let mut pods = scene.pods(of);
     for pod in &mut pods {
         pod.filtered = programs.contains(&pod.link.index);
-        pod.pod_mac = pod_mac(socket, pod).during(what)?;
+        look_inside(socket, pod, family).during(what)?;
     }
     Ok(pods)
 }
 
-/// A kernel that does not tell costs only the fixed neighbour entry: the pod is found by ARP as before.
-fn pod_mac(socket: &mut Socket, pod: &ForeignPod) -> Result<Option<Mac>, Error> {
-    match socket.peer_of(&pod.link) {
-        Ok(peer) => Ok(peer.and_then(|peer| peer.mac)),
+/// What the pod's own end has. A kernel that does not tell costs the fixed neighbour entry, and the check of the address: the pod
+/// is found by ARP as before.
+fn look_inside(socket: &mut Socket, pod: &mut ForeignPod, family: Family) -> Result<(), Error> {
+    let peer = if_allowed(socket.peer_of(&pod.link))?;
+    pod.pod_mac = peer.and_then(|peer| peer.mac);
+    let inside = if_allowed(socket.peer_addresses(&pod.link, family))?;
+    pod.inside = inside.unwrap_or_default();
+    pod.inside.retain(|address| !is_link_local(*address));
+    Ok(())
+}
+
+fn if_allowed<T>(told: Result<Option<T>, Error>) -> Result<Option<T>, Error> {
+    match told {
         Err(error) if error.is(Errno::EPERM) => Ok(None),
-        Err(error) => Err(error),
+        other => other,
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }

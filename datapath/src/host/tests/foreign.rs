@@ -231,15 +231,29 @@ fn the_other_end_of_a_pods_link_is_known_without_entering_the_pod() {
                 Some(pod.as_fd()),
             );
             socket.apply(&pair).unwrap();
+            let mut own = Socket::open_in(&pod).unwrap();
+            let eth0 = own.link_by_name("eth0").unwrap().unwrap().index;
+            for address in ["10.0.3.7", "2600:1f14::7"] {
+                let address: IpAddr = address.parse().unwrap();
+                own.apply(&addr::add(&Address::host(eth0, address)))
+                    .unwrap();
+            }
             keep_only_net_admin();
             let mut socket = Socket::open().unwrap();
             let near = socket.link_by_name("eni0").unwrap().unwrap();
             let far = socket.peer_of(&near).unwrap();
             let ours = socket.links_with_programs().unwrap();
-            (far.and_then(|far| far.mac), ours.contains(&near.index))
+            let inside = [Family::V4, Family::V6]
+                .map(|family| socket.peer_addresses(&near, family).unwrap());
+            (
+                far.and_then(|far| far.mac),
+                ours.contains(&near.index),
+                inside,
+            )
         })
         .unwrap();
-    assert_eq!(told, (Some(mac(9)), false));
+    let inside = ["10.0.3.7", "2600:1f14::7"].map(|a| Some(vec![a.parse().unwrap()]));
+    assert_eq!(told, (Some(mac(9)), false, inside));
 }
 
 #[test]

@@ -69,6 +69,8 @@ pub struct Plan {
     pub free: Vec<IpAddr>,
     /// Links like those of pods, without an address or a record. They stay as they are.
     pub unexplained: Vec<String>,
+    /// Links of pods whose inside the kernel does not show: their addresses are not verified.
+    pub unverified: Vec<String>,
     pub refusals: Vec<Refusal>,
 }
 
@@ -101,6 +103,15 @@ pub enum Refusal {
         address: IpAddr,
         pod: String,
         link: String,
+    },
+    #[error(
+        "the node routes {address} to {link}, but inside the pod the other end of this link has {}: delete the pod",
+        list(inside)
+    )]
+    OtherInside {
+        link: String,
+        address: IpAddr,
+        inside: Vec<IpAddr>,
     },
     #[error(
         "{link} has several addresses, {}, and the checkpoint has none of them for its pod: delete the pod",
@@ -249,9 +260,14 @@ impl<'a> Work<'a> {
     fn classify(&mut self, pod: &ForeignPod) {
         let own = self.of_link(&pod.link.name);
         let recorded = |address: IpAddr| own.iter().find(|e| e.address() == Some(address)).copied();
-        let (address, entry) = match &pod.addresses[..] {
+        // Where the route was lost, the pod's own end still has the address.
+        let witnesses = match &pod.addresses[..] {
+            [] => &pod.inside,
+            routed => routed,
+        };
+        let (address, entry) = match witnesses {
             [] => {
-                // The route was lost. The youngest entry is the pod's that has the link, unless its address is elsewhere.
+                // The youngest entry is the pod's that has the link, unless its address is elsewhere.
                 let elsewhere = |entry: &&&Allocation| {
                     let address = entry.address();
                     let routed =
@@ -277,6 +293,17 @@ impl<'a> Work<'a> {
             },
         };
         self.alive.insert(address);
+        if !pod.inside.is_empty() && !pod.inside.contains(&address) {
+            let (link, inside) = (pod.link.name.clone(), pod.inside.clone());
+            return self.plan.refusals.push(Refusal::OtherInside {
+                link,
+                address,
+                inside,
+            });
+        }
+        if pod.inside.is_empty() {
+            self.plan.unverified.push(pod.link.name.clone());
+        }
         let entry = match entry.or_else(|| self.by_address(address)) {
             // An entry of another pod: the address was moved, or the checkpoint is old.
             Some(other) if entry.is_none() && other.pod().is_some() => {
@@ -458,6 +485,12 @@ impl fmt::Display for Plan {
         for entry in &self.dead {
             let address = entry.address().map(|a| a.to_string()).unwrap_or_default();
             writeln!(f, "  release  {address:<16} {}", full_name(entry))?;
+        }
+        for link in &self.unverified {
+            writeln!(
+                f,
+                "  unknown  {link}: the kernel does not show the address of its other end"
+            )?;
         }
         for link in &self.unexplained {
             writeln!(f, "  leave    {link}: neither an address nor a record")?;

@@ -83,6 +83,7 @@ fn lives(name: &str, index: u32, addresses: &[[u8; 4]]) -> ForeignPod {
         },
         addresses: addresses.iter().map(|a| IpAddr::from(*a)).collect(),
         pod_mac: Some(Mac([6, 0, 0, 0, 0, 2])),
+        inside: addresses.iter().map(|a| IpAddr::from(*a)).collect(),
         ..ForeignPod::default()
     }
 }
@@ -387,4 +388,40 @@ fn the_indices_are_those_of_the_pool() {
         let id = eni.id.expect("restored ENIs have one");
         assert_eq!(eni.index, expected.get(&id).copied(), "{id}");
     }
+}
+
+#[test]
+fn the_address_inside_the_pod_is_compared_and_replaces_a_lost_route() {
+    let inside = |addresses: &[[u8; 4]], inside: &[[u8; 4]]| ForeignPod {
+        inside: inside.iter().map(|a| IpAddr::from(*a)).collect(),
+        ..lives("web", 7, addresses)
+    };
+    let both = || vec![entry("web", A), entry("web", C)];
+    let other = planned(both(), &[inside(&[A], &[B])]);
+    let [
+        Refusal::OtherInside {
+            address,
+            inside: had,
+            ..
+        },
+    ] = &other.refusals[..]
+    else {
+        panic!("{other:?}")
+    };
+    assert_eq!((*address, &had[..]), (A.into(), &[IpAddr::from(B)][..]));
+    // One of several is enough: a pod may have added others.
+    assert_eq!(planned(both(), &[inside(&[A], &[B, A])]).refusals, []);
+    // Of two entries of a pod without a route, that of its own end counts, whichever is younger.
+    for kept in [A, C] {
+        let plan = planned(both(), &[inside(&[], &[kept])]);
+        assert_eq!(adopted(&plan)[0].0, IpAddr::from(kept));
+    }
+    let without_record = planned(Vec::new(), &[inside(&[], &[B])]);
+    assert_eq!(adopted(&without_record), [(B.into(), "eni-0", 7)]);
+    let untold = planned(vec![entry("web", A)], &[inside(&[A], &[])]);
+    assert_eq!(
+        untold.unverified,
+        [upstream_host_name("eni", "default", "web")]
+    );
+    assert_eq!(untold.adopt.len(), 1);
 }

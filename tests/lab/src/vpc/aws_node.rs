@@ -8,7 +8,7 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr},
     os::{fd::AsFd, unix::net::UnixListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -247,7 +247,7 @@ impl AwsNode {
                  ip -6 neigh add fe80::1 lladdr {host_mac} nud permanent dev eth0"
             ),
         };
-        run_in(&netns, &inside)?;
+        drop(run_in(&netns, &inside)?);
         let ip = self.kind.ip();
         let from = table.map(|t| format!("; {ip} rule add from {address} pref 1536 lookup {t}"));
         node.shell(&format!(
@@ -282,6 +282,18 @@ impl AwsNode {
     pub fn edit(&mut self, change: impl FnOnce(&mut Vec<Value>)) -> io::Result<()> {
         change(&mut self.allocations);
         self.write()
+    }
+
+    /// Puts its network configuration where both programs look for it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn configure_network(&self, node: &mut Node) -> io::Result<()> {
+        let file = conflist(&self.directory);
+        let directory = file.parent().unwrap_or(&self.directory);
+        fs::create_dir_all(directory)?;
+        node.set("HOST_CNI_CONFDIR_PATH", &directory.display().to_string());
+        fs::write(&file, CONFLIST)
     }
 
     fn write(&self) -> io::Result<()> {
@@ -441,6 +453,15 @@ const LOOK: &str = "ip -d -o link | sed 's/ \\(qlen\\|state\\) [^ ]*//g; s/NO-CA
     nft list ruleset | sed 's/counter packets [0-9]* bytes [0-9]*//'; \
     for d in /proc/sys/net/ipv4/conf/eni* /proc/sys/net/ipv4/conf/pod*; do echo $d $(cat $d/rp_filter $d/forwarding $d/accept_redirects $d/send_redirects); done";
 
+const CONFLIST: &str = r#"{ "cniVersion": "0.4.0", "name": "aws-cni", "disableCheck": true, "plugins": [
+    { "name": "aws-cni", "type": "aws-cni", "vethPrefix": "eni", "mtu": "9001", "podSGEnforcingMode": "strict",
+      "capabilities": { "io.kubernetes.cri.pod-annotations": true } },
+    { "name": "egress-cni", "type": "egress-cni", "mtu": "9001", "enabled": "false", "randomizeSNAT": "prng", "nodeIP": "",
+      "ipam": { "type": "host-local", "ranges": [[{ "subnet": "fd00::ac:00/118" }]], "routes": [{ "dst": "::/0" }],
+        "dataDir": "/run/cni/v4pd/egress-v6-ipam" } },
+    { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
+    { "type": "linkerd-cni" }]}"#;
+
 /// Of `AWS_EXTERNAL_SERVICE_CIDRS`.
 const SERVICES: &str = "192.0.2.0/24";
 
@@ -525,12 +546,34 @@ fn link_names(node: &Node) -> io::Result<Vec<String>> {
     Ok(links.into_iter().map(|link| link.name).collect())
 }
 
-fn run_in(netns: &Netns, script: &str) -> io::Result<()> {
+/// The network configuration of a node with this directory of the checkpoint.
+#[must_use]
+pub fn conflist(directory: &Path) -> PathBuf {
+    directory.join("net.d/10-aws.conflist")
+}
+
+/// The kinds of its plugins, in their order.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn plugins_of(directory: &Path) -> io::Result<Vec<String>> {
+    let text = fs::read_to_string(conflist(directory))?;
+    let list: Value = serde_json::from_str(&text)?;
+    let plugins = list["plugins"].as_array().into_iter().flatten();
+    let kinds = plugins.filter_map(|plugin| Some(plugin["type"].as_str()?.to_owned()));
+    Ok(kinds.collect())
+}
+
+/// Runs a script in a pod's namespace, and returns what it prints.
+///
+/// # Errors
+/// If it fails.
+pub fn run_in(netns: &Netns, script: &str) -> io::Result<String> {
     let mut shell = Command::new("sh");
     shell.args(["-ec", script]);
     let output = netns.run(move || shell.output())??;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(io::Error::other(format!("{script}: {said}")))
