@@ -10,9 +10,9 @@ use std::{
 
 use lab::{
     Lab,
-    aws_node::{Kind, Restored},
+    aws_node::{Kind, Restored, conflist, plugins_of, run_in},
     node::{Node, Pod, host_link},
-    traffic::ping::ping,
+    traffic::{ping::ping, stream::Delivery},
     wait::eventually,
 };
 use serde_json::{Value, json};
@@ -30,6 +30,9 @@ trials!(
     pods_that_hawser_started_are_given_back,
     ipv6_pods_that_hawser_started_are_given_back,
     the_network_configuration_goes_forth_and_back,
+    host_ports_are_an_obstacle_and_limits_of_bandwidth_stay,
+    the_model_of_the_restore_drops_and_fails_as_the_real_one_does,
+    an_aws_node_that_starts_beside_hawser_does_no_harm,
     what_no_record_knows_is_an_obstacle,
     a_running_daemon_gives_nothing_back,
     a_handback_that_was_begun_can_be_taken_back,
@@ -192,37 +195,21 @@ fn started_pods_are_given_back(kind: Kind, pods: [usize; 2]) -> Outcome {
 
 fn the_network_configuration_goes_forth_and_back() -> Outcome {
     let mut site = Site::build(Kind::SecondaryIps, [1, 1])?;
-    let directory = site.was.directory.join("net.d");
-    fs::create_dir_all(&directory)?;
-    site.node
-        .set("HOST_CNI_CONFDIR_PATH", &directory.display().to_string());
-    let file = directory.join("10-aws.conflist");
-    let theirs = json!({ "cniVersion": "0.4.0", "name": "aws-cni", "disableCheck": true, "plugins": [
-        { "name": "aws-cni", "type": "aws-cni", "vethPrefix": "eni", "mtu": "9001" },
-        { "name": "egress-cni", "type": "egress-cni", "enabled": "false" },
-        { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
-        { "type": "linkerd-cni" },
-    ]});
-    fs::write(&file, theirs.to_string())?;
+    site.was.configure_network(&mut site.node)?;
+    let file = conflist(&site.was.directory);
     site.take_over()?;
-    let read = || -> io::Result<Value> { Ok(serde_json::from_str(&fs::read_to_string(&file)?)?) };
-    let kinds = |list: &Value| -> Vec<String> {
-        let plugins = list["plugins"].as_array().into_iter().flatten();
-        plugins
-            .filter_map(|plugin| Some(plugin["type"].as_str()?.to_owned()))
-            .collect()
-    };
-    let ours = || read().is_ok_and(|list| kinds(&list).first().is_some_and(|k| k == "hawser"));
+    let kinds = || plugins_of(&site.was.directory);
+    let ours = || kinds().is_ok_and(|kinds| kinds.first().is_some_and(|k| k == "hawser"));
     assert!(eventually(LIMIT, ours), "{}", site.node.log());
-    assert!(kinds(&read()?).contains(&"linkerd-cni".to_owned()));
-    let mut list = read()?;
+    assert!(kinds()?.contains(&"linkerd-cni".to_owned()));
+    let mut list: Value = serde_json::from_str(&fs::read_to_string(&file)?)?;
     if let Some(plugins) = list["plugins"].as_array_mut() {
         plugins.push(json!({ "type": "istio-cni" }));
     }
     fs::write(&file, list.to_string())?;
     site.give_back()?;
     assert_eq!(
-        kinds(&read()?),
+        plugins_of(&site.was.directory)?,
         [
             "aws-cni",
             "egress-cni",
@@ -231,6 +218,124 @@ fn the_network_configuration_goes_forth_and_back() -> Outcome {
             "istio-cni"
         ]
     );
+    Ok(())
+}
+
+fn host_ports_are_an_obstacle_and_limits_of_bandwidth_stay() -> Outcome {
+    let mut site = Site::build(Kind::SecondaryIps, [1, 1])?;
+    let before = site.was.look(&site.node)?;
+    site.take_over()?;
+    let limits = json!({ "ingressRate": 80_000_000, "ingressBurst": 8_000_000, "egressRate": 80_000_000, "egressBurst": 8_000_000 });
+    let limits = json!({ "bandwidth": limits });
+    let limited = site.node.add_pod_asking("limited", &limits)?;
+    let ports = json!([{ "hostPort": 18080, "containerPort": 80, "protocol": "tcp" }]);
+    let ports = json!({ "portMappings": ports });
+    let open = site.node.add_pod_asking("open", &ports)?;
+    let shown = |node: &Node, pod: &Pod| -> io::Result<[String; 2]> {
+        let link = host_link(pod);
+        let outside = node.shell(&format!("tc qdisc show dev {link}"))?;
+        Ok([outside, run_in(&pod.netns, "tc qdisc show dev eth0")?])
+    };
+    let buckets = shown(&site.node, &limited)?;
+    assert!(
+        buckets.iter().all(|side| side.contains("tbf")),
+        "{buckets:?}"
+    );
+    site.node.stop_daemon()?;
+    let rules = site.node.shell("ip rule; nft list ruleset")?;
+    for arguments in [&["handback", "--dry-run"][..], &["handback"]] {
+        let (success, said) = site.command(arguments)?;
+        assert!(
+            !success && said.contains("pod-open has host ports"),
+            "{said}"
+        );
+        assert!(!said.contains("pod-limited has"), "{said}");
+    }
+    assert_eq!(site.node.shell("ip rule; nft list ruleset")?, rules);
+    let (success, said) = site.command(&["handback", "--force"])?;
+    assert!(success, "{said}");
+    let restored = site.was.start(&site.lab, &site.node)?;
+    let [first, second] = &site.was.pods[..] else {
+        return Err("two pods were built".into());
+    };
+    site.expect_kept(&restored, &[first, second, &limited, &open]);
+    assert_eq!(shown(&site.node, &limited)?, buckets);
+    // Nothing but the two new pods differs: their links, routes, rules and settings.
+    let of_new = |line: &&String| {
+        let mut words = line.split([' ', '/', '@', ':']);
+        words.any(|word| {
+            [&limited, &open]
+                .iter()
+                .any(|pod| word == host_link(pod) || word == pod.address().to_string())
+        })
+    };
+    let after = site.was.look(&site.node)?;
+    let more: Vec<_> = after
+        .difference(&before)
+        .filter(|line| !of_new(line))
+        .collect();
+    let less: Vec<_> = before.difference(&after).collect();
+    assert!(more.is_empty() && less.is_empty(), "{more:#?}\n{less:#?}");
+    Ok(())
+}
+
+/// Otherwise a test that expects kept pods could not fail.
+fn the_model_of_the_restore_drops_and_fails_as_the_real_one_does() -> Outcome {
+    let mut site = Site::build(Kind::SecondaryIps, [3, 1])?;
+    let [renamed, elsewhere, ..] = &site.was.pods[..] else {
+        return Err("four pods were built".into());
+    };
+    let expected = BTreeSet::from([renamed.address(), IpAddr::from([10, 0, 88, 8])]);
+    let (link, moved) = (host_link(renamed), elsewhere.address());
+    let rename = format!("ip link set {link} down; ip link set {link} name foreign0");
+    site.node.shell(&rename)?;
+    site.was
+        .edit(|entries| entries[1]["ipv4"] = "10.0.88.8".into())?;
+    let Site { lab, node, was, .. } = &mut site;
+    let restored = was.start(lab, node)?;
+    assert_eq!(restored.dropped, expected);
+    let kept: BTreeSet<_> = restored.kept.keys().copied().collect();
+    assert_eq!(kept, was.pods[2..].iter().map(Pod::address).collect());
+    assert!(!kept.contains(&moved));
+    was.edit(|entries| entries.push(entries[0].clone()))?;
+    let twice = was.start(lab, node).map(drop);
+    assert!(twice.is_err_and(|error| error.to_string().contains("twice")));
+    let other = r#"{ "version": "vpc-cni-ipam/2", "allocations": [] }"#;
+    fs::write(was.directory.join("ipam.json"), other)?;
+    let version = was.start(lab, node).map(drop);
+    assert!(version.is_err_and(|error| error.to_string().contains("vpc-cni-ipam/2")));
+    Ok(())
+}
+
+/// Both DaemonSets run on the node by mistake.
+fn an_aws_node_that_starts_beside_hawser_does_no_harm() -> Outcome {
+    let mut site = Site::build(Kind::SecondaryIps, [2, 2])?;
+    site.take_over()?;
+    let flows = Flows::start(&site.lab, &site.node, &site.was.pods, &site.far)?;
+    let Site { lab, node, was, .. } = &mut site;
+    // It sets up the host's network, and ends at the file in the place of its checkpoint.
+    let started = was.start(lab, node).map(drop);
+    let told = started.map_err(|error| error.to_string());
+    assert!(told.is_err_and(|error| error.contains("this node is Hawser's")));
+    let ended = flows
+        .finish()
+        .map_err(|e| io::Error::other(format!("{e}\n{}", site.node.log())))?;
+    // It empties its ENI of addresses and configures it anew, as at each of its starts. How long that takes is its affair.
+    let once = |delivery: &Delivery| delivery.interruptions() <= 1;
+    assert!(ended.delivered.iter().all(once), "{:?}", ended.delivered);
+    let new = site.node.add_pod("new")?;
+    assert!(ping(&new.netns, None, site.far.address(), LIMIT)?.is_some());
+    site.node.delete_pod(new)?;
+    // The next start removes what it made.
+    site.node.kill_daemon()?;
+    site.node.start_daemon(&site.lab.sim.ec2_endpoint())?;
+    // The rule for an ENI's own address is the same in both programs, and serves on.
+    let left = site.node.shell(
+        "iptables-nft-save 2>/dev/null | grep AWS || true; nft list tables | grep aws-cni || true; \
+         ip rule | grep '^1024:\\|512:' | grep -v 'proto 107' || true",
+    )?;
+    assert_eq!(left, "");
+    assert_eq!(site.assigned()?.len(), site.was.pods.len());
     Ok(())
 }
 

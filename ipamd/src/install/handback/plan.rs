@@ -10,7 +10,6 @@ use datapath::{
     host::HandedBack,
     pod::{HostSide, upstream_host_name},
 };
-use nettypes::Asked;
 use planner::{EniIndex, Observed};
 
 use crate::{
@@ -33,7 +32,7 @@ pub enum Obstacle {
         address: std::net::IpAddr,
     },
     #[error(
-        "{pod} has host ports, limits of its bandwidth or an address of the other family from Hawser, and the plugins of the AWS VPC CNI set these up only \
+        "{pod} has host ports or an address of the other family from Hawser, and the plugins of the AWS VPC CNI set these up only \
          when a pod starts: delete the pod"
     )]
     Asked { pod: String },
@@ -111,9 +110,9 @@ pub fn plan(contents: &Contents, links: &[HostSide], aside: &[Allocation], now: 
     plan
 }
 
-/// Whether Hawser does more for the pod than give it an address.
-fn asks(record: &Record) -> bool {
-    record.asked != Asked::default() || record.egress.is_some()
+/// Whether the pod has something that ends with Hawser's rules. Limits of its bandwidth are on its link, and stay.
+const fn asks(record: &Record) -> bool {
+    !record.asked.ports.is_empty() || record.egress.is_some()
 }
 
 fn name_of(record: &Record, link: &HostSide) -> String {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use datapath::uplink::Uplink;
-use nettypes::{Asked, HostPort, Transport};
+use nettypes::{Asked, Bandwidth, HostPort, RateLimit, Transport};
 use planner::{AttachmentId, EniAttachment, EniId, Mac, Pod, Sandbox, SubnetId};
 
 use super::*;
@@ -188,4 +188,24 @@ fn what_only_hawser_does_for_a_pod_is_an_obstacle() {
         assert!(matches!(&plan.obstacles[..], [Obstacle::Asked { pod }] if pod == "default/web"));
         assert_eq!(plan.pods.len(), 1);
     }
+}
+
+#[test]
+fn limits_of_bandwidth_are_no_obstacle() {
+    let limit = RateLimit {
+        rate: 80_000_000,
+        burst: 8_000_000,
+    };
+    let pod = Record {
+        asked: Asked {
+            bandwidth: Bandwidth {
+                ingress: Some(limit),
+                egress: Some(limit),
+            },
+            ..Asked::default()
+        },
+        ..record("a", Some("web"), [10, 0, 0, 11], EniIndex::PRIMARY)
+    };
+    let plan = planned(std::slice::from_ref(&pod), &[link(&pod, 4)]);
+    assert_eq!((plan.obstacles, plan.pods.len()), (Vec::new(), 1));
 }
