@@ -72,7 +72,7 @@ impl Scenario for Recovery {
         setup: &mut Setup,
         at: Option<&Boundary>,
     ) -> io::Result<(Trace, Option<Answer>)> {
-        let trace = setup.strike_start(at, |setup| self.done(setup))?;
+        let trace = setup.strike_start(at, |setup| self.done(setup), |_| Ok(()))?;
         Ok((trace, None))
     }
 

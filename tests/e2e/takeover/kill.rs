@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::Mutex,
     time::Duration,
 };
 
 use lab::{
-    aws_node::{AwsNode, Kind},
+    aws_node::{AwsNode, Kind, plugins_of},
     crash::{
         audit,
         campaign::Scenario,
@@ -20,6 +21,7 @@ use lab::{
     traffic::ping::ping,
     wait::eventually,
 };
+use vpc_sim::fabric::INTERNET_ADDRESS;
 
 use crate::{
     suite::{Outcome, trials},
@@ -44,7 +46,48 @@ fn before_the_takeover() -> io::Result<(Setup, AwsNode)> {
     ];
     let mut setup = Setup::bare("m5.large", &settings)?;
     let was = AwsNode::build(&setup.lab, &mut setup.node, Kind::SecondaryIps, [2, 2])?;
+    was.configure_network(&mut setup.node)?;
     Ok((setup, was))
+}
+
+/// The addresses of the node's ENIs that no pod has: nobody recorded when they were released.
+fn resting(setup: &Setup) -> Vec<IpAddr> {
+    let node = &setup.node.instance.id;
+    let world = setup.lab.sim.world();
+    let here = world.interfaces().filter(|eni| {
+        let attachment = eni.attachment.as_ref();
+        attachment.is_some_and(|attached| attached.instance == *node)
+    });
+    let addresses = here.flat_map(|eni| eni.ipv4.iter().skip(1).copied());
+    let of_no_pod = |address: &IpAddr| setup.pods.iter().all(|pod| pod.address() != *address);
+    addresses.map(IpAddr::from).filter(of_no_pod).collect()
+}
+
+/// Whether this is the first plugin of the network.
+fn calls_first(setup: &Setup, plugin: &str) -> bool {
+    let directory = setup.lab.dir().join(setup.node.instance.id.to_string());
+    let plugins = plugins_of(&directory.join("aws-node"));
+    plugins.is_ok_and(|plugins| plugins.first().is_some_and(|first| first == plugin))
+}
+
+/// Every pod reaches another node, that node reaches it, and it reaches the destinations `outside`.
+fn reachable(setup: &Setup, pods: &[Pod], outside: &[Ipv4Addr]) -> io::Result<()> {
+    let far = &setup.far;
+    for pod in pods {
+        let address = pod.address();
+        let mut ways = vec![ping(far.netns(), None, address, SOON)?];
+        for to in [&[far.instance.address], outside].concat() {
+            ways.push(ping(&pod.netns, None, to, SOON)?);
+        }
+        if ways.iter().any(Option::is_none) {
+            let state = "ip rule; ip route show table all; nft list ruleset";
+            let (state, log) = (setup.node.shell(state)?, setup.node.log());
+            return Err(io::Error::other(format!(
+                "{address} is cut off: {ways:?}\n{state}\n{log}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 struct Takeover;
@@ -62,28 +105,21 @@ impl Scenario for Takeover {
         setup: &mut Setup,
         at: Option<&Boundary>,
     ) -> io::Result<(Trace, Option<Answer>)> {
-        let trace = setup.strike_start(at, |setup| self.done(setup))?;
+        let trace = setup.strike_start(
+            at,
+            |setup| self.done(setup),
+            |setup| reachable(setup, &setup.pods, &[INTERNET_ADDRESS]),
+        )?;
         Ok((trace, None))
     }
 
     fn done(&self, setup: &Setup) -> bool {
-        setup.node.log().contains("\"ready\"")
+        setup.node.log().contains("\"ready\"") && calls_first(setup, "hawser")
     }
 
     fn judge(&self, setup: &mut Setup, _: Option<Answer>) -> io::Result<()> {
-        for pod in &setup.pods {
-            let out = ping(&pod.netns, None, setup.far.instance.address, SOON)?;
-            if out.is_none() {
-                let state = setup
-                    .node
-                    .shell("ip rule; ip route show table all; nft list ruleset")?;
-                let (address, log) = (pod.address(), setup.node.log());
-                return Err(io::Error::other(format!(
-                    "{address} is cut off\n{state}\n{log}"
-                )));
-            }
-        }
-        audit::at_rest(setup, &[], REST)?;
+        reachable(setup, &setup.pods, &[INTERNET_ADDRESS])?;
+        audit::at_rest(setup, &resting(setup), REST)?;
         let left = setup.node.shell("ip rule | grep -v 'proto 107'")?;
         let left: BTreeSet<&str> = left
             .lines()
@@ -142,6 +178,8 @@ impl Scenario for Handback {
             .expect("no worker panics")
             .remove(setup.lab.dir());
         let (mut was, before) = nodes.ok_or_else(|| io::Error::other("a node without a past"))?;
+        // As the kill has left it. Pods on secondary ENIs may have to wait for the AWS VPC CNI's translation.
+        reachable(setup, &was.pods, &[])?;
         let endpoint = setup.lab.sim.ec2_endpoint();
         let again = setup.node.ask(&endpoint, &["handback"])?;
         if !again.status.success() {
@@ -157,11 +195,12 @@ impl Scenario for Handback {
                 "{kept:?} of {expected:?}\n{differ:#?}"
             )));
         }
-        for pod in &was.pods {
-            let out = ping(&pod.netns, None, setup.far.instance.address, SOON)?;
-            out.ok_or_else(|| io::Error::other(format!("{} is cut off", pod.address())))?;
+        if !calls_first(setup, "aws-cni") {
+            return Err(io::Error::other(
+                "the network configuration is not aws-node's",
+            ));
         }
-        Ok(())
+        reachable(setup, &was.pods, &[INTERNET_ADDRESS])
     }
 }
 

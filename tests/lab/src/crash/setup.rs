@@ -192,18 +192,21 @@ impl Setup {
     }
 
     /// Starts the daemon, kills it `at` a boundary of its start (or, without one, when that is `done`) and starts it again.
+    /// `dead` looks at the node in between.
     ///
     /// # Errors
-    /// As [`Setup::strike`].
+    /// As [`Setup::strike`]; those of `dead`.
     pub fn strike_start(
         &mut self,
         at: Option<&Boundary>,
         done: impl Fn(&Self) -> bool,
+        dead: impl FnOnce(&Self) -> io::Result<()>,
     ) -> io::Result<Trace> {
         self.lab.sim.clear_calls();
         let pid = self.node.hold_daemon(&self.lab.sim.ec2_endpoint())?;
         let here = |boundary: &Boundary| at == Some(boundary);
         let (trace, _) = self.trace(pid, &here, None, &done)?;
+        dead(self)?;
         self.start()?;
         Ok(trace)
     }
