@@ -9,6 +9,7 @@ use crate::suite::{Outcome, trials};
 
 trials!(
     a_pod_is_known_by_its_container_under_any_name_of_the_network,
+    a_pod_is_checked_and_deleted_with_every_shape_of_an_old_result,
     taken_over_pods_are_checked_deleted_and_collected_with_the_old_results,
     a_pod_whose_old_plugin_is_called_is_released_by_its_link,
 );
@@ -80,6 +81,72 @@ fn taken_over_pods_are_checked_deleted_and_collected_with_the_old_results() -> O
     assert!(collected.succeeded(), "{collected:?}");
     assert_eq!(count(node, "assigned")?, 1);
     assert!(ask("CHECK", &kept, "1.0.0")?.succeeded());
+    Ok(())
+}
+
+/// Each changes a result: releases before 1.20 had no table in it, bandwidth adds an IFB, `ENABLE_MULTI_NIC` a second pair, and
+/// converters and other plugins cut lists off.
+/// The second part is the code of the error with which CHECK refuses: it needs the pod's own interface.
+const SHAPES: [Shape; 6] = [
+    (
+        |result| {
+            let own = result["interfaces"][1].as_object_mut();
+            own.and_then(|own| own.remove("mac"));
+        },
+        None,
+    ),
+    (
+        |result| push(result, "interfaces", json!({ "name": "bwp0123456789ab" })),
+        None,
+    ),
+    (
+        |result| {
+            push(result, "interfaces", json!({ "name": "eni0123456789b" }));
+            let further = json!({ "mac": "10101", "name": "eth1", "sandbox": "/run/netns/x" });
+            push(result, "interfaces", further);
+        },
+        None,
+    ),
+    (|result| result["interfaces"] = json!([]), Some(7)),
+    (
+        |result| {
+            let first = result["interfaces"][0].clone();
+            result["interfaces"] = json!([first]);
+            result["ips"][0]["interface"] = 7.into();
+        },
+        Some(7),
+    ),
+    (|result| result["routes"] = Value::Null, None),
+];
+
+type Shape = (fn(&mut Value), Option<u64>);
+
+fn push(result: &mut Value, list: &str, entry: Value) {
+    result[list]
+        .as_array_mut()
+        .into_iter()
+        .for_each(|all| all.push(entry.clone()));
+}
+
+fn a_pod_is_checked_and_deleted_with_every_shape_of_an_old_result() -> Outcome {
+    let mut site = Site::build(Kind::SecondaryIps, [3, 3])?;
+    site.take_over()?;
+    let node = &site.node;
+    for (n, ((change, refusal), pod)) in SHAPES.iter().zip(&site.was.pods).enumerate() {
+        let mut given = result(pod, "1.0.0");
+        change(&mut given);
+        let ask = |verb| {
+            let asked = node.invocation(verb, &pod.id, Some(&pod.path));
+            let asked = asked.conf("cniVersion", "1.0.0".into());
+            asked.conf("prevResult", given.clone()).run(node.netns())
+        };
+        let checked = ask("CHECK")?;
+        assert_eq!(checked.error_code(), *refusal, "{given}: {checked:?}");
+        assert_eq!(checked.succeeded(), refusal.is_none(), "{checked:?}");
+        let deleted = ask("DEL")?;
+        assert!(deleted.succeeded(), "{given}: {deleted:?}");
+        assert_eq!(count(node, "assigned")?, 5 - n);
+    }
     Ok(())
 }
 
