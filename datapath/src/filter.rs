@@ -1,7 +1,7 @@
 //! Whether the filters of other programs drop pods' packets on their way through the node.
 //!
 //! Reads the rulesets of nftables, of iptables on top of it, and of the older iptables, and follows a new TCP connection
-//! through each chain of the forward hook and of the hooks around it. Owns no rule and changes nothing. Reading does not
+//! through each chain of the forward hook and of the hooks around it. Owns no rule, and only [`remove_legacy`] changes something. Reading does not
 //! load a ruleset that is absent. Hawser's own tables are left out. May use `marks`, `netlink` and `nft`. Must not know pods or the
 //! reason for the question.
 //!
@@ -85,6 +85,35 @@ pub fn blocked(packet: &Packet<'_>) -> Result<Vec<Blocked>, Error> {
 /// If a ruleset that is there cannot be read.
 pub fn legacy_mentions(family: Family, texts: &[&str]) -> Result<bool, Error> {
     legacy::mentions(family, texts)
+}
+
+/// Objects in rulesets of the older iptables.
+#[derive(Clone, Copy, Debug)]
+pub struct OfLegacy<'a> {
+    /// What the names of chains begin with.
+    pub chains: &'a [&'a str],
+    /// The comments of rules in chains of others.
+    pub comments: &'a [&'a str],
+}
+
+/// Why objects could not be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum LegacyError {
+    /// Without the lock, changes of other programs could be lost.
+    #[error("the lock of iptables, /run/xtables.lock, could not be taken")]
+    Lock(#[source] std::io::Error),
+    /// The kernel's error.
+    #[error(transparent)]
+    Kernel(#[from] Error),
+}
+
+/// Removes objects from the rulesets of the older iptables, with the rules that lead to them, and returns each as text. The
+/// other rules keep their counters.
+///
+/// # Errors
+/// [`LegacyError`]. A repetition removes the rest.
+pub fn remove_legacy(family: Family, wanted: &OfLegacy<'_>) -> Result<Vec<String>, LegacyError> {
+    legacy::remove(family, wanted)
 }
 
 #[cfg(test)]

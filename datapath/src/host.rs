@@ -3,7 +3,7 @@
 //! Owns everything on a node that does not belong to one pod. Each function compares the actual state with the desired
 //! state: correct objects are not touched, missing ones are added, and wrong ones are removed last. All functions can
 //! therefore be repeated at any time, under traffic. Rules and routes of other programs are recognised by their
-//! protocol number and are not changed. May use `netlink`, `nft` and `pod`; must not know AWS or who calls.
+//! protocol number and are not changed. May use `filter`, `netlink`, `nft` and `pod`; must not know AWS or who calls.
 
 mod config;
 mod eni;

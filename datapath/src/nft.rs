@@ -23,6 +23,8 @@ mod ports;
 mod ruleset;
 mod socket;
 
+pub(crate) use leftovers::{AWS_NODE_CHAINS, AWS_NODE_COMMENTS};
+
 pub use egress::{Egress, Snat, SourcePorts};
 pub use list::Listed;
 pub use observe::{Fingerprint, NftMonitor};

@@ -1,7 +1,11 @@
 //! Rulesets of the older iptables, read like its own programs read them (`ip_tables.h`, `ip6_tables.h`).
 //!
+//! [`remove`] alone changes something. May use the rest of `filter`, and `netlink`. Must not know whose rules they are.
+//!
 //! The kernel creates a table when a program asks for it, so only the tables in `ip_tables_names` are requested. The file is
 //! read for the thread, because `/proc/net` shows the namespace of the process.
+
+mod rewrite;
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +25,8 @@ use super::{
     xt,
 };
 use crate::netlink::{Error, Family};
+
+pub use rewrite::remove;
 
 const OP: &str = "iptables tables";
 const GET_INFO: libc::c_int = 64;
@@ -131,13 +137,7 @@ fn tables(layout: &Layout) -> Result<Vec<Table>, Error> {
     let names = fs::read_to_string(layout.names).unwrap_or_default();
     let mut found = Vec::new();
     for name in names.split_whitespace() {
-        let fd = socket(
-            layout.domain,
-            SockType::Datagram,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )
-        .map_err(failed)?;
+        let fd = socket_of(layout)?;
         let (info, entries) = table(&fd, layout, name)?;
         found.push(Table {
             name: name.to_owned(),
@@ -146,6 +146,11 @@ fn tables(layout: &Layout) -> Result<Vec<Table>, Error> {
         });
     }
     Ok(found)
+}
+
+fn socket_of(layout: &Layout) -> Result<OwnedFd, Error> {
+    let (kind, flags) = (SockType::Datagram, SockFlag::SOCK_CLOEXEC);
+    socket(layout.domain, kind, flags, None).map_err(failed)
 }
 
 const fn failed(errno: Errno) -> Error {

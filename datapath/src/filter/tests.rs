@@ -198,3 +198,88 @@ fn the_configured_bits_of_a_mark_may_have_any_value() {
         );
     }
 }
+
+fn saved(netns: &Netns, tool: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    for table in ["nat", "mangle", "filter"] {
+        let mut command = Command::new(format!("{tool}-legacy-save"));
+        command.args(["-c", "-t", table]);
+        let output = netns.run(|| command.output()).unwrap().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        lines.extend(
+            text.lines()
+                .filter(|line| !line.starts_with('#'))
+                .map(str::to_owned),
+        );
+    }
+    lines
+}
+
+#[test]
+fn chains_and_rules_are_removed_from_tables_of_the_older_iptables_and_the_others_keep_their_counters()
+ {
+    let wanted = OfLegacy {
+        chains: &["AWS-SNAT-CHAIN-", "AWS-CONNMARK-CHAIN-"],
+        comments: &["AWS,"],
+    };
+    for (family, tool, own) in [
+        (Family::V4, "iptables", "10.0.0.10"),
+        (Family::V6, "ip6tables", "2600:1f14::10"),
+    ] {
+        let netns = Netns::create().unwrap();
+        let others = [
+            "-t nat -N KUBE-SERVICES",
+            "-t nat -N KUBE-MARK",
+            "-t nat -A PREROUTING -j KUBE-SERVICES",
+            "-t nat -A KUBE-SERVICES -p tcp --dport 80 -j KUBE-MARK -c 7 700",
+            "-t nat -A KUBE-MARK -j MARK --set-xmark 0x4000/0x4000 -c 8 800",
+            "-t mangle -A PREROUTING -i eth0 -j ACCEPT -c 9 900",
+            "-t filter -P FORWARD DROP",
+        ];
+        let first = [
+            "-t nat -N AWS-SNAT-CHAIN-0",
+            "-t nat -N AWS-CONNMARK-CHAIN-0",
+        ];
+        let snat = format!(
+            "-t nat -A AWS-SNAT-CHAIN-0 -m comment --comment AWS,SNAT -j SNAT --to-source {own} --random-fully"
+        );
+        let theirs = [
+            "-t nat -I PREROUTING -i eni+ -m comment --comment AWS,out -j AWS-CONNMARK-CHAIN-0",
+            "-t nat -A AWS-CONNMARK-CHAIN-0 -j CONNMARK --set-xmark 0x80/0x80",
+            "-t nat -I POSTROUTING -j AWS-SNAT-CHAIN-0",
+            &snat,
+            "-t nat -I KUBE-MARK -m comment --comment AWS,x -j ACCEPT",
+            "-t mangle -I PREROUTING -m comment --comment AWS,primary -j CONNMARK --restore-mark",
+        ];
+        let add = |rules: &[&str]| {
+            let lines: Vec<_> = rules.iter().map(|r| format!("{tool}-legacy {r}")).collect();
+            run(
+                &netns,
+                &lines.iter().map(String::as_str).collect::<Vec<_>>(),
+            );
+        };
+        // The chains that go lie between those that stay.
+        add(&first[..1]);
+        add(&others);
+        add(&first[1..]);
+        let bare = |line: &String| !line.contains("AWS");
+        let before: Vec<_> = saved(&netns, tool).into_iter().filter(bare).collect();
+        assert!(
+            before.iter().any(|line| line.starts_with("[8:800]")),
+            "{before:#?}"
+        );
+        add(&theirs);
+        let removed = netns
+            .run(|| remove_legacy(family, &wanted))
+            .unwrap()
+            .unwrap();
+        assert_eq!(saved(&netns, tool), before, "{removed:#?}");
+        // Two chains with the end of each, and a rule of each line.
+        assert_eq!(removed.len(), 2 + 2 + theirs.len(), "{removed:#?}");
+        let again = netns
+            .run(|| remove_legacy(family, &wanted))
+            .unwrap()
+            .unwrap();
+        assert_eq!(again, Vec::<String>::new());
+    }
+}

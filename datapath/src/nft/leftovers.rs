@@ -24,9 +24,9 @@ const NFGENMSG: usize = 4;
 /// A table of its own, since version 1.23.
 const OWN_TABLE: &str = "aws-cni";
 /// What the names of its chains begin with.
-const CHAINS: [&str; 2] = ["AWS-SNAT-CHAIN-", "AWS-CONNMARK-CHAIN-"];
+pub(crate) const AWS_NODE_CHAINS: [&str; 2] = ["AWS-SNAT-CHAIN-", "AWS-CONNMARK-CHAIN-"];
 /// The comments of its rules in chains of others. Rules with a jump contain the name of their chain.
-const COMMENTS: [&str; 5] = [
+pub(crate) const AWS_NODE_COMMENTS: [&str; 5] = [
     "AWS, primary ENI",
     "AWS, outbound connections",
     "AWS, CONNMARK",
@@ -96,7 +96,7 @@ impl Nft {
             let object = payload.get(NFGENMSG..).unwrap_or_default();
             let named = (ip_family(payload), text(object, 1), text(object, 3));
             if let (Some(family), Some(table), Some(chain)) = named
-                && CHAINS.iter().any(|start| chain.starts_with(start))
+                && AWS_NODE_CHAINS.iter().any(|start| chain.starts_with(start))
             {
                 found.chains.insert(((family, table), chain));
             }
@@ -106,7 +106,10 @@ impl Nft {
             let named = (ip_family(payload), text(object, 1), text(object, 2));
             if let (Some(family), Some(table), Some(chain)) = named
                 && let Some(handle) = attribute(object, 3).and_then(|h| h.try_into().ok())
-                && CHAINS.iter().chain(&COMMENTS).any(|m| mentions(object, m))
+                && AWS_NODE_CHAINS
+                    .iter()
+                    .chain(&AWS_NODE_COMMENTS)
+                    .any(|m| mentions(object, m))
             {
                 let handle = u64::from_be_bytes(handle);
                 found.rules.push(((family, table), chain, handle));

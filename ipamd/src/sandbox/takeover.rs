@@ -19,6 +19,7 @@ use datapath::{
     pod::HostSide,
 };
 use planner::{Family, InstanceType, Mono, Observed, Op, command::ConfigureEni};
+use proto::error_chain::chain;
 
 use self::plan::{Adoption, Evidence, Plan, Refusal};
 use super::recovery::Agreed;
@@ -187,6 +188,19 @@ impl Adopted {
     ) -> Result<(), TakeoverError> {
         for what in host.remove_traces().await? {
             tracing::info!(what, "removed what a pod had from the AWS VPC CNI");
+        }
+        match host.remove_legacy_chains().await {
+            Ok(removed) => removed
+                .iter()
+                .for_each(|what| tracing::info!(what, "removed what the AWS VPC CNI had")),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::warn!(
+                    error,
+                    "chains of the AWS VPC CNI stay in tables of iptables-legacy: they do the same as Hawser's, and ipamd doctor \
+                     names them"
+                );
+            }
         }
         let dead = self.dead.iter().filter_map(Allocation::address);
         let dead: Vec<_> = dead.map(|address| (address, self.until)).collect();

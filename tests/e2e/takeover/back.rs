@@ -26,6 +26,7 @@ trials!(
     a_node_with_prefixes_is_given_back,
     a_node_without_translation_is_given_back,
     a_node_with_a_mark_and_links_of_its_own_is_given_back,
+    a_node_with_the_older_iptables_is_given_back,
     a_node_of_ipv6_is_given_back,
     pods_that_hawser_started_are_given_back,
     ipv6_pods_that_hawser_started_are_given_back,
@@ -55,6 +56,16 @@ impl Site {
         let Self { lab, node, was, .. } = self;
         let endpoint = lab.sim.ec2_endpoint();
         while_handing_back(node, &endpoint, false, || was.start(lab, node))
+    }
+
+    /// What EC2 has of the node.
+    fn enis(&self) -> BTreeSet<String> {
+        let world = self.lab.sim.world();
+        let here = world.interfaces().filter(|eni| {
+            let attachment = eni.attachment.as_ref();
+            attachment.is_some_and(|attached| attached.instance == self.node.instance.id)
+        });
+        here.map(|eni| format!("{eni:?}")).collect()
     }
 
     fn expect_kept(&self, restored: &Restored, pods: &[&Pod]) {
@@ -105,12 +116,14 @@ fn forth_and_back(kind: Kind, pods: [usize; 2], times: usize) -> Outcome {
     let mut site = Site::build(kind, pods)?;
     let flows = Flows::start(&site.lab, &site.node, &site.was.pods, &site.far)?;
     let before = site.was.look(&site.node)?;
+    let enis = site.enis();
     for time in 1..=times {
         site.take_over()?;
         site.is_ours()?;
         let restored = site.give_back()?;
         site.expect_kept(&restored, &site.was.pods.iter().collect::<Vec<_>>());
         same(&site, &before, time)?;
+        assert_eq!(site.enis(), enis, "time {time}");
     }
     let ended = flows
         .finish()
@@ -145,6 +158,10 @@ fn a_node_without_translation_is_given_back() -> Outcome {
 
 fn a_node_with_a_mark_and_links_of_its_own_is_given_back() -> Outcome {
     forth_and_back(Kind::Customised, [2, 2], 2)
+}
+
+fn a_node_with_the_older_iptables_is_given_back() -> Outcome {
+    forth_and_back(Kind::LegacyIptables, [2, 2], 2)
 }
 
 fn a_node_of_ipv6_is_given_back() -> Outcome {

@@ -104,7 +104,7 @@ impl Site {
         assert_eq!(self.assigned()?, self.expected(), "{}", self.node.log());
         let left = self.node.shell(
             "{ ip rule; ip -6 rule; ip route; ip -6 route; } | grep -v 'proto 107\\|default\\|kernel\\|^0:\\|3276[67]:' || true; \
-             iptables-nft-save 2>/dev/null | grep AWS || true; nft list tables | grep aws-cni || true",
+             { iptables-nft-save; iptables-legacy-save; } 2>/dev/null | grep AWS || true; nft list tables | grep aws-cni || true",
         )?;
         let left: Vec<_> = left
             .lines()

@@ -12,10 +12,12 @@ use super::super::foreign::{ForeignPod, Predecessor, Scene};
 use super::super::{node, rules};
 use super::Reconciler;
 use crate::constants::{EGRESS_V4, EGRESS_V6, PROTOCOL, RULE_ENI_ADDRESS};
+use crate::filter::{self, LegacyError, OfLegacy};
 use crate::marks::Marks;
 use crate::netlink::route::MAIN;
 use crate::netlink::rule::Rule;
 use crate::netlink::{Errno, Error, Family, Socket, route, rule};
+use crate::nft::{AWS_NODE_CHAINS, AWS_NODE_COMMENTS};
 use crate::pod::{self, WiredPod};
 
 impl Reconciler {
@@ -82,6 +84,20 @@ impl Reconciler {
             .during(what)?;
         removed.extend(traces.node.iter().map(|rule| format!("ip rule {rule}")));
         self.own_rules_of_enis(&scene.rules)?;
+        Ok(removed)
+    }
+
+    /// Removes the AWS VPC CNI's chains from tables of the older iptables, and returns each object as text.
+    ///
+    /// # Errors
+    /// If the lock of iptables is not there, or if the kernel refuses. What is left does the same as our own chains.
+    pub fn remove_legacy_chains(&mut self) -> Result<Vec<String>, LegacyError> {
+        let wanted = OfLegacy {
+            chains: &AWS_NODE_CHAINS,
+            comments: &AWS_NODE_COMMENTS,
+        };
+        let mut removed = filter::remove_legacy(Family::V4, &wanted)?;
+        removed.extend(filter::remove_legacy(Family::V6, &wanted)?);
         Ok(removed)
     }
 

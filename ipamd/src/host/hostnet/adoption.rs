@@ -41,6 +41,15 @@ impl HostNet {
             .await
     }
 
+    /// Removes the AWS VPC CNI's chains from tables of the older iptables, and returns each object as text.
+    ///
+    /// # Errors
+    /// [`WireError`]. What is left does no harm.
+    pub async fn remove_legacy_chains(&self) -> Result<Vec<String>, WireError> {
+        let removed = self.writer.run(Reconciler::remove_legacy_chains).await?;
+        removed.map_err(|error| WireError::Kernel(error.into()))
+    }
+
     /// Removes what the AWS VPC CNI's egress plugin made for pods that have ended, and returns their addresses.
     ///
     /// # Errors

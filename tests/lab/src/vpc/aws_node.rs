@@ -42,6 +42,8 @@ pub enum Kind {
     ExternalSnat,
     /// Another mark, another prefix of links, and services outside the VPC.
     Customised,
+    /// Chains in tables of the older iptables.
+    LegacyIptables,
     /// Addresses of a /80 prefix on the primary ENI.
     Ipv6,
 }
@@ -51,7 +53,7 @@ impl Kind {
     #[must_use]
     pub fn settings(self) -> Vec<(&'static str, &'static str)> {
         let own: &[(&str, &str)] = match self {
-            Self::SecondaryIps => &[],
+            Self::SecondaryIps | Self::LegacyIptables => &[],
             Self::Prefixes => &[("ENABLE_PREFIX_DELEGATION", "true")],
             Self::ExternalSnat => &[("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true")],
             Self::Customised => &[
@@ -86,6 +88,7 @@ impl Kind {
     /// Its mark and the prefix of its links in a script for the default ones.
     fn adapt(self, script: &str) -> String {
         match self {
+            Self::LegacyIptables => script.replace("iptables-nft", "iptables-legacy"),
             Self::Customised => script
                 .replace("0x80", "0x1000")
                 .replace("eni", self.prefix()),
@@ -339,6 +342,10 @@ impl AwsNode {
         script += &self.kind.adapt(MARKS);
         if self.kind != Kind::ExternalSnat {
             script += &self.kind.adapt(SNAT).replace("OWN", &own.to_string());
+            script += &self.kind.adapt(match self.kind {
+                Kind::LegacyIptables => CONNMARK,
+                _ => OWN_TABLE,
+            });
         }
         if self.kind == Kind::Customised {
             script += &format!(
@@ -431,12 +438,26 @@ impl AwsNode {
         Ok(())
     }
 
-    /// Links, routes of all tables, rules, chains and settings of links of the node, in an order of their own, without counters.
+    /// Links, routes of all tables, rules, chains, queues and settings of links of the node, the names of its daemon's files, and
+    /// what is inside the pods, in an order of their own, without counters.
     ///
     /// # Errors
     /// If a command fails.
     pub fn look(&self, node: &Node) -> io::Result<BTreeSet<String>> {
-        let shown = node.shell(LOOK)?;
+        let mut shown = node.shell(LOOK)?;
+        for entry in fs::read_dir(&self.directory)? {
+            let name = entry?.file_name();
+            // It comes and goes with its daemon.
+            if name != "ipamd.sock" {
+                shown += &format!("file {}\n", name.to_string_lossy());
+            }
+        }
+        for pod in &self.pods {
+            let inside = run_in(&pod.netns, INSIDE)?;
+            inside
+                .lines()
+                .for_each(|line| shown += &format!("{} {line}\n", pod.id));
+        }
         let lines = shown.lines().map(|line| {
             let words = line.split_whitespace();
             words.collect::<Vec<_>>().join(" ")
@@ -450,7 +471,7 @@ const LOOK: &str = "ip -d -o link | sed 's/ \\(qlen\\|state\\) [^ ]*//g; s/NO-CA
     ip -o addr | sed 's/ tentative//; s/valid_lft.*//'; ip route show table all | grep -v '^fe80\\|^ff00\\|^multicast\\|fe80::'; \
     ip -6 route show table all | grep -v 'fe80\\|ff00\\|anycast'; ip rule; ip -6 rule; \
     for t in nat mangle filter; do iptables-nft-save -t $t; iptables-legacy-save -t $t 2>/dev/null || true; done | grep -v '^#\\|^:'; \
-    nft list ruleset | sed 's/counter packets [0-9]* bytes [0-9]*//'; \
+    tc qdisc show | grep -v ' noqueue ' || true; nft list ruleset | sed 's/counter packets [0-9]* bytes [0-9]*//'; \
     for d in /proc/sys/net/ipv4/conf/eni* /proc/sys/net/ipv4/conf/pod*; do echo $d $(cat $d/rp_filter $d/forwarding $d/accept_redirects $d/send_redirects); done";
 
 const CONFLIST: &str = r#"{ "cniVersion": "0.4.0", "name": "aws-cni", "disableCheck": true, "plugins": [
@@ -461,6 +482,10 @@ const CONFLIST: &str = r#"{ "cniVersion": "0.4.0", "name": "aws-cni", "disableCh
         "dataDir": "/run/cni/v4pd/egress-v6-ipam" } },
     { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true },
     { "type": "linkerd-cni" }]}"#;
+
+/// In a pod's namespace.
+const INSIDE: &str = "ip -o link | sed 's/ \\(qlen\\|state\\) [^ ]*//g'; ip -o addr | grep -v fe80 | sed 's/valid_lft.*//'; ip route; \
+    ip -6 route | grep -v '^fe80::/64\\|^multicast' || true; ip neigh show nud permanent";
 
 /// Of `AWS_EXTERNAL_SERVICE_CIDRS`.
 const SERVICES: &str = "192.0.2.0/24";
@@ -483,11 +508,24 @@ const SNAT: &str = "iptables-nft -t nat -N AWS-SNAT-CHAIN-0 2>/dev/null || true
     iptables-nft -t nat -A POSTROUTING -m comment --comment 'AWS SNAT CHAIN' -j AWS-SNAT-CHAIN-0
     iptables-nft -t nat -A AWS-SNAT-CHAIN-0 -d 10.0.0.0/16 -m comment --comment 'AWS SNAT CHAIN' -j RETURN
     iptables-nft -t nat -A AWS-SNAT-CHAIN-0 ! -o vlan+ -m comment --comment 'AWS, SNAT' -m addrtype ! --dst-type LOCAL \
-      -j SNAT --to-source OWN --random-fully
-    nft 'table ip aws-cni; delete table ip aws-cni; table ip aws-cni { \
+      -j SNAT --to-source OWN --random-fully\n";
+
+/// Since version 1.23, where iptables writes to nftables.
+const OWN_TABLE: &str = "nft 'table ip aws-cni; delete table ip aws-cni; table ip aws-cni { \
       chain snat-mark { ip daddr 10.0.0.0/16 counter return; counter ct mark set ct mark or 0x80; }; \
       chain nat-prerouting { type nat hook prerouting priority -90; fib daddr type local return; \
         iifname \"eni*\" counter jump snat-mark; counter meta mark set ct mark and 0x80; }; }'\n";
+
+/// Where it does not, and in older versions.
+const CONNMARK: &str = "iptables-nft -t nat -N AWS-CONNMARK-CHAIN-0 2>/dev/null || true
+    iptables-nft -t nat -F AWS-CONNMARK-CHAIN-0
+    iptables-nft -t nat -C PREROUTING -i eni+ -m comment --comment 'AWS, outbound connections' -j AWS-CONNMARK-CHAIN-0 \
+      2>/dev/null || \
+    iptables-nft -t nat -A PREROUTING -i eni+ -m comment --comment 'AWS, outbound connections' -j AWS-CONNMARK-CHAIN-0
+    iptables-nft -t nat -C PREROUTING -m comment --comment 'AWS, CONNMARK' -j CONNMARK --restore-mark --mask 0x80 2>/dev/null || \
+    iptables-nft -t nat -A PREROUTING -m comment --comment 'AWS, CONNMARK' -j CONNMARK --restore-mark --mask 0x80
+    iptables-nft -t nat -A AWS-CONNMARK-CHAIN-0 -d 10.0.0.0/16 -m comment --comment 'AWS CONNMARK CHAIN, VPC CIDR' -j RETURN
+    iptables-nft -t nat -A AWS-CONNMARK-CHAIN-0 -m comment --comment 'AWS, CONNMARK' -j CONNMARK --set-xmark 0x80/0x80\n";
 
 fn allocation(container: &str, name: &str, address: IpAddr) -> Value {
     let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };

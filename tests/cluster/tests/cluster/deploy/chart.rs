@@ -60,6 +60,10 @@ pub fn trials() -> Vec<Trial> {
             "chart::the_pods_have_no_more_rights_than_they_need",
             few_rights,
         ),
+        Trial::test(
+            "chart::what_only_a_takeover_needs_is_mounted_only_for_it",
+            what_only_a_takeover_needs_is_mounted_only_for_it,
+        ),
     ]
 }
 
@@ -140,6 +144,29 @@ fn it_knows_every_setting() -> Outcome {
     let file = fs::read_to_string(Path::new(CHART).join("files/settings.txt"))?;
     let known: BTreeSet<_> = file.lines().collect();
     assert_eq!(known, documented);
+    Ok(())
+}
+
+fn what_only_a_takeover_needs_is_mounted_only_for_it() -> Outcome {
+    let paths = ["/run/aws-node", "/run/cni", "/run/xtables.lock"];
+    for (value, mounted) in [
+        ("takeover.enabled=true", true),
+        ("mode=handback", true),
+        ("takeover.enabled=false", false),
+    ] {
+        let rendered = render(&[value])?;
+        for path in paths {
+            // Of the node, and in the container.
+            let ends = |key: &str| {
+                rendered.lines().any(|line| {
+                    let line = line.trim();
+                    line.starts_with(key) && line.ends_with(path)
+                })
+            };
+            assert_eq!(ends("path: "), mounted, "{value}: {path}");
+            assert_eq!(ends("mountPath: "), mounted, "{value}: {path}");
+        }
+    }
     Ok(())
 }
 
