@@ -61,6 +61,10 @@ pub fn trials() -> Vec<Trial> {
             few_rights,
         ),
         Trial::test(
+            "chart::exported_settings_of_aws_node_are_values_of_the_chart",
+            exported_settings_of_aws_node_are_values_of_the_chart,
+        ),
+        Trial::test(
             "chart::what_only_a_takeover_needs_is_mounted_only_for_it",
             what_only_a_takeover_needs_is_mounted_only_for_it,
         ),
@@ -144,6 +148,68 @@ fn it_knows_every_setting() -> Outcome {
     let file = fs::read_to_string(Path::new(CHART).join("files/settings.txt"))?;
     let known: BTreeSet<_> = file.lines().collect();
     assert_eq!(known, documented);
+    Ok(())
+}
+
+const DAEMONSET: &str = r#"{ "kind": "DaemonSet", "spec": { "template": { "spec": {
+    "initContainers": [{ "name": "aws-vpc-cni-init", "env": [{ "name": "ENABLE_IPv6", "value": "false" }] }],
+    "containers": [{ "name": "aws-node", "envFrom": [{ "configMapRef": { "name": "more" } }], "env": [
+        { "name": "ADDITIONAL_ENI_TAGS", "value": "{\"a\": \"b\"}" },
+        { "name": "AWS_VPC_ENI_MTU", "value": "8901" },
+        { "name": "ENABLE_POD_ENI", "value": "GIVEN" },
+        { "name": "WARM_IP_TARGET", "value": "5" },
+        { "name": "MINIMUM_IP_TARGET", "valueFrom": { "configMapKeyRef": { "name": "cni", "key": "minimum" } } },
+        { "name": "MY_NODE_NAME", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } } }] }] }}}}"#;
+
+fn exported_settings_of_aws_node_are_values_of_the_chart() -> Outcome {
+    let directory = std::env::temp_dir().join(format!("hawser-export-{}", std::process::id()));
+    fs::create_dir_all(&directory)?;
+    let (given, values) = (
+        directory.join("aws-node.json"),
+        directory.join("values.yaml"),
+    );
+    let export = |pod_eni: &str| -> std::io::Result<std::process::Output> {
+        fs::write(&given, DAEMONSET.replace("GIVEN", pod_eni))?;
+        let mut ipamd = Command::new(lab::node::binaries::ipamd());
+        let ipamd = ipamd.args(["settings", "--from-daemonset"]).arg(&given);
+        ipamd.env_clear().output()
+    };
+    let refused = export("true")?;
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let exported = export("false")?;
+    assert_eq!(exported.status.code(), Some(0), "{exported:?}");
+    let text = String::from_utf8_lossy(&exported.stdout);
+    for named in [
+        "# MINIMUM_IP_TARGET has its value from",
+        "# All variables of",
+    ] {
+        assert!(text.contains(named), "{text}");
+    }
+    fs::write(&values, text.as_bytes())?;
+    let mut helm = program("helm")?;
+    helm.args([
+        "template",
+        "hawser",
+        CHART,
+        "--namespace",
+        "kube-system",
+        "-f",
+    ]);
+    let rendered = run(helm.arg(&values))?;
+    for value in [
+        "value: \"8901\"",
+        "name: WARM_IP_TARGET",
+        "name: ADDITIONAL_ENI_TAGS",
+    ] {
+        assert!(rendered.contains(value), "{value} is not in\n{rendered}");
+    }
+    fs::remove_file(&given)?;
+    let missing = Command::new(lab::node::binaries::ipamd())
+        .args(["settings", "--from-daemonset"])
+        .arg(&given)
+        .output()?;
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    fs::remove_dir_all(&directory)?;
     Ok(())
 }
 
