@@ -195,5 +195,16 @@ fn a_pod_whose_old_plugin_is_called_is_released_by_its_link() -> Outcome {
         "{}",
         site.node.log()
     );
+    // CRI-O collects what it does not know, and frees no other pod's address.
+    let others = site.was.pods.iter();
+    let valid = others.map(|pod| json!({ "containerID": pod.id, "ifname": "eth0" }));
+    let collected = site
+        .node
+        .invocation("GC", "", None)
+        .conf("cniVersion", "1.1.0".into())
+        .conf("cni.dev/valid-attachments", valid.collect())
+        .run(site.node.netns())?;
+    assert!(collected.succeeded(), "{collected:?}");
+    assert_eq!(count(&site.node, "assigned")?, 2);
     Ok(())
 }
