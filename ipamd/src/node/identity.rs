@@ -26,7 +26,10 @@ pub struct Identity {
 /// The metadata service could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
-    #[error("instance metadata key \"{key}\" could not be read: {message}")]
+    #[error(
+        "instance metadata key \"{key}\" could not be read: {message}; check that the instance's metadata service is enabled \
+         and that no firewall drops packets to it; for a pod that is not on the host's network, its hop limit must be 2"
+    )]
     Read { key: String, message: String },
     #[error("instance metadata key \"{key}\" has the invalid value \"{text}\"")]
     Unusable { key: String, text: String },

@@ -21,6 +21,7 @@ trials!(
     fault_19_an_address_moved_away_is_not_granted,
     fault_22_an_eni_that_metadata_omits_keeps_its_pods,
     fault_24_metadata_that_fails_at_first_is_asked_again,
+    fault_24_a_metadata_service_that_never_answers_is_named_with_what_helps,
     fault_24_growth_needs_no_metadata,
     fault_50_a_deleted_subnet_or_group_stops_only_growth,
     a_node_in_a_subnet_without_free_addresses_is_ready,
@@ -232,6 +233,28 @@ fn fault_24_metadata_that_fails_at_first_is_asked_again() -> Outcome {
         }
         started?;
         node.add_pod("pod0")?;
+    }
+    Ok(())
+}
+
+/// The daemon's log is what an operator sees first, because a daemon without an identity writes to no Node.
+fn fault_24_a_metadata_service_that_never_answers_is_named_with_what_helps() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    lab.sim.imds().push(ImdsFault {
+        path: "/latest/".to_owned(),
+        times: 1000,
+        delay: Duration::from_secs(300),
+        status: None,
+    });
+    let mut node = lab.bare_node("t3.small", &[])?;
+    let started = node.start_daemon(&lab.sim.ec2_endpoint());
+    let told = started.expect_err("it has no identity").to_string();
+    for words in [
+        "/latest/meta-data/mac",
+        "is enabled",
+        "its hop limit must be 2",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
     }
     Ok(())
 }
