@@ -14,7 +14,7 @@ const EXTRA: &str = "one-too-many";
 
 /// The message of its event. `SANDBOX` stands for the id of the sandbox.
 const REFUSAL: &str = "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox \
-                       \"SANDBOX\": plugin type=\"hawser\" name=\"aws-cni\" failed (add): all 27 pod addresses are in use: \
+                       \"SANDBOX\": plugin type=\"hawser\" failed (add): all 27 pod addresses are in use: \
                        m5.large: 3 ENIs × (10 − 1) addresses = 27 pod addresses; the pod starts when another pod is \
                        deleted; lower the kubelet's max-pods to the value that `ipamd max-pods` prints, or use a larger \
                        instance type (POD_LIMIT)";
