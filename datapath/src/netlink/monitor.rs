@@ -56,7 +56,12 @@ pub enum Topic {
 /// One notification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// An object appeared, changed or disappeared.
+    /// A link appeared or changed. This is its state of then. (A decoded message of a link takes 10 kB, and hundreds of them
+    /// may be pending.)
+    Link(Box<Link>),
+    /// A link disappeared.
+    LinkGone(Box<Link>),
+    /// Another object appeared, changed or disappeared.
     Change(Box<RouteNetlinkMessage>),
     /// A setting of this link changed; `None` for a setting of all links or of new links.
     Setting {
@@ -65,30 +70,6 @@ pub enum Event {
     },
     /// Notifications were lost: list everything relevant.
     Overrun,
-}
-
-impl Event {
-    /// The link that appeared or changed, as it was then.
-    #[must_use]
-    pub fn link(&self) -> Option<Link> {
-        match self {
-            Self::Change(message) if matches!(**message, RouteNetlinkMessage::NewLink(_)) => {
-                Link::from_message(message)
-            }
-            _ => None,
-        }
-    }
-
-    /// The link that disappeared.
-    #[must_use]
-    pub fn link_gone(&self) -> Option<Link> {
-        match self {
-            Self::Change(message) if matches!(**message, RouteNetlinkMessage::DelLink(_)) => {
-                Link::from_message(message)
-            }
-            _ => None,
-        }
-    }
 }
 
 /// A subscribed socket.
@@ -210,9 +191,17 @@ fn event(frame: &Frame<'_>) -> Option<Event> {
         }
     };
     trace!(?message, "netlink notification");
-    match message.payload {
-        NetlinkPayload::InnerMessage(inner) => Some(Event::Change(Box::new(inner))),
-        _ => None,
+    let NetlinkPayload::InnerMessage(inner) = message.payload else {
+        return None;
+    };
+    match &inner {
+        RouteNetlinkMessage::NewLink(_) => {
+            Link::from_message(&inner).map(Box::new).map(Event::Link)
+        }
+        RouteNetlinkMessage::DelLink(_) => Link::from_message(&inner)
+            .map(Box::new)
+            .map(Event::LinkGone),
+        _ => Some(Event::Change(Box::new(inner))),
     }
 }
 
@@ -282,10 +271,8 @@ pub fn wait_for_link_by_mac(
                 None => return Ok(None),
                 Some(Event::Overrun) => break,
                 // The notification may be out of date; the list above decides.
-                Some(Event::Change(m)) if Link::from_message(&m).is_some_and(|l| has_mac(&l)) => {
-                    break;
-                }
-                Some(Event::Change(_) | Event::Setting { .. }) => {}
+                Some(Event::Link(link)) if has_mac(&link) => break,
+                Some(_) => {}
             }
         }
     }

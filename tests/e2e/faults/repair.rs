@@ -178,12 +178,8 @@ fn a_pod_that_ends_is_noticed_at_once() -> Outcome {
 
 /// Whether a link that is not in `old` appeared after the first of them disappeared and before the last.
 fn new_in_between(events: &[Event], old: &BTreeSet<u32>) -> bool {
-    let is_new = |event: &Event| event.link().is_some_and(|link| !old.contains(&link.index));
-    let went = |event: &Event| {
-        event
-            .link_gone()
-            .is_some_and(|link| old.contains(&link.index))
-    };
+    let is_new = |event: &Event| matches!(event, Event::Link(link) if !old.contains(&link.index));
+    let went = |event: &Event| matches!(event, Event::LinkGone(link) if old.contains(&link.index));
     let (first, last) = (events.iter().position(went), events.iter().rposition(went));
     let between = first
         .zip(last)

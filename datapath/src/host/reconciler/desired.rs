@@ -75,6 +75,15 @@ impl Desired {
                 dirty.node = true;
                 dirty.pods = true;
             }
+            Event::Link(link) => self.mark_link(link, dirty),
+            Event::LinkGone(link) => {
+                dirty.links.remove(&link.index);
+                dirty.ended |= self.pods.contains_key(&link.index);
+                dirty.pods |= self.contested.contains(&link.name);
+                let of_eni = |(_, index): &(_, _)| *index == Some(link.index);
+                dirty.node |= self.enis.values().any(of_eni);
+                dirty.node |= self.removed.contains_key(&link.index);
+            }
             Event::Change(message) => self.mark_change(message, dirty),
         }
     }
@@ -82,21 +91,6 @@ impl Desired {
     fn mark_change(&self, message: &RouteNetlinkMessage, dirty: &mut DirtySet) {
         use RouteNetlinkMessage as M;
         match message {
-            M::DelLink(_) => {
-                if let Some(link) = Link::from_message(message) {
-                    dirty.links.remove(&link.index);
-                    dirty.ended |= self.pods.contains_key(&link.index);
-                    dirty.pods |= self.contested.contains(&link.name);
-                    let of_eni = |(_, index): &(_, _)| *index == Some(link.index);
-                    dirty.node |= self.enis.values().any(of_eni);
-                    dirty.node |= self.removed.contains_key(&link.index);
-                }
-            }
-            M::NewLink(_) => {
-                if let Some(link) = Link::from_message(message) {
-                    self.mark_link(&link, dirty);
-                }
-            }
             M::NewQueueDiscipline(root) | M::DelQueueDiscipline(root) => {
                 let pod = qdisc::index_of(root).and_then(|index| self.pods.get(&index));
                 dirty.pods |= pod.is_some_and(|pod| pod.ingress_bucket().is_some());
