@@ -22,7 +22,7 @@ use crate::{
 
 const CHURN: &str = "churn";
 /// Pods that are there at any time.
-const REPLICAS: usize = 14;
+const REPLICAS: usize = 10;
 /// With these settings, a drained node gives ENIs back, as a later step shows. By default, a cordoned node keeps all.
 const FREES_ENIS: [&str; 2] = [
     "env.WARM_ENI_TARGET=1",
