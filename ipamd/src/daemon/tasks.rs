@@ -20,6 +20,7 @@ use crate::{
     },
     runtime::{
         clock::Clock,
+        memory,
         supervise::{Detached, Supervisor},
     },
     sandbox::recovery,
@@ -52,6 +53,7 @@ impl Node {
         for (address, until) in self.agreed.left_empty() {
             self.host.stale_connections().left(address, until);
         }
+        supervisor.restarted("memory", memory::give_back);
         supervisor.critical("conntrack", self.host.stale_connections().clone().run());
         self.restore(&pool).await?;
         self.follow_ec2(&pool, supervisor);

@@ -23,7 +23,13 @@ use std::{
 use datapath::{pod::PodLink, uplink::Uplink};
 use nettypes::{Asked, HostPort};
 use planner::{Event, Family, Mac, Mono, Obstacle, Pod, Sandbox};
-use proto::{error_chain::chain, handover::Handed, refusal::Refusal, v1::Reason};
+use proto::{
+    error_chain::chain,
+    handover::Handed,
+    names::{FORMER_NETWORK, NETWORK},
+    refusal::Refusal,
+    v1::Reason,
+};
 
 use super::{
     early_del::EarlyDels,
@@ -471,18 +477,17 @@ impl<H: PodHost> Sandboxes<H> {
             .collect()
     }
 
-    /// The key under which the sandbox is recorded. A runtime asks under the network's name of today, also for a sandbox that was
-    /// made when the network had another name. A container has only one interface of a name.
+    /// The key under which the sandbox is recorded. A runtime asks under the network's name of today, also for a sandbox
+    /// that was made when the network had its former name.
     fn known_as(&self, sandbox: &Sandbox) -> Sandbox {
-        let live = self.shared.live.lock().expect("no holder panics");
-        if live.contains_key(sandbox) {
-            return sandbox.clone();
-        }
-        let mut known = live.keys();
-        let other = known.find(|known| {
-            known.container_id == sandbox.container_id && known.ifname == sandbox.ifname
-        });
-        other.unwrap_or(sandbox).clone()
+        let former = Sandbox {
+            network: FORMER_NETWORK.to_owned(),
+            ..sandbox.clone()
+        };
+        let renamed = sandbox.network == NETWORK
+            && self.live(sandbox).is_none()
+            && self.live(&former).is_some();
+        if renamed { former } else { sandbox.clone() }
     }
 
     fn live(&self, sandbox: &Sandbox) -> Option<Live> {

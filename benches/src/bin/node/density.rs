@@ -33,8 +33,8 @@ const AROUND: usize = 20;
 const FLOOR_RUNS: usize = 3;
 /// How long the kernel may take to remove the namespaces of those runs.
 const REMOVAL: Duration = Duration::from_secs(3);
-/// Longer than the interval of the daemon's check of everything that it manages.
-const A_LOOK: Duration = Duration::from_secs(65);
+/// Longer than the interval in which the daemon checks everything that it manages, and in which it gives back memory.
+pub const A_LOOK: Duration = Duration::from_secs(65);
 /// The maximum resident memory with a full node.
 const MEMORY: f64 = 20.0;
 

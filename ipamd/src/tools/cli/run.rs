@@ -13,7 +13,7 @@ use crate::{
         notices::{Kind, Notice, differing},
     },
     daemon,
-    runtime::{allocator, log},
+    runtime::{log, memory},
 };
 
 /// The OpenTelemetry variables that the daemon supports.
@@ -74,7 +74,7 @@ impl Run {
                 return ExitCode::from(USAGE);
             }
         };
-        allocator::use_one_arena();
+        memory::use_one_arena();
         log::start(config.log_level);
         tell(&config);
         // One worker thread. Two would wake each other for every task that follows another one, which takes a fifth of
