@@ -8,7 +8,7 @@ use super::forth::Site;
 use crate::suite::{Outcome, trials};
 
 trials!(
-    a_pod_is_known_by_its_container_under_any_name_of_the_network,
+    a_pod_without_a_recorded_network_is_known_by_its_container,
     a_pod_is_checked_and_deleted_with_every_shape_of_an_old_result,
     taken_over_pods_are_checked_deleted_and_collected_with_the_old_results,
     a_pod_whose_old_plugin_is_called_is_released_by_its_link,
@@ -150,35 +150,35 @@ fn a_pod_is_checked_and_deleted_with_every_shape_of_an_old_result() -> Outcome {
     Ok(())
 }
 
-/// An operator has renamed the network, and one pod is so old that the checkpoint has no network for it.
-fn a_pod_is_known_by_its_container_under_any_name_of_the_network() -> Outcome {
+/// One pod is so old that the checkpoint has no network for it. The runtime asks under today's name.
+fn a_pod_without_a_recorded_network_is_known_by_its_container() -> Outcome {
     let mut site = Site::build(Kind::SecondaryIps, [2, 1])?;
     site.was.edit(|entries| {
         entries[0]["networkName"] = "_migrated-from-cri".into();
         entries[0]["ifName"] = "unknown".into();
     })?;
     site.take_over()?;
-    let node = &site.node;
-    for (left, pod) in [2, 1, 0].into_iter().zip(&site.was.pods) {
-        let ask = |verb: &str, container: &str| {
-            let asked = node
-                .invocation(verb, container, Some(&pod.path))
-                .conf("cniVersion", "1.0.0".into())
-                .conf("name", "old-net".into());
-            asked
-                .conf("prevResult", result(pod, "1.0.0"))
-                .run(node.netns())
-        };
-        let checked = ask("CHECK", &pod.id)?;
-        assert!(checked.succeeded(), "{checked:?}");
-        // Another container's DEL frees nothing.
-        assert!(ask("DEL", "other-container")?.succeeded());
-        assert_eq!(count(node, "assigned")?, left + 1);
-        let deleted = ask("DEL", &pod.id)?;
-        assert!(deleted.succeeded(), "{deleted:?}");
-        // At once, and not when the link ends.
-        assert_eq!(count(node, "assigned")?, left, "{}", node.log());
+    let (node, pod) = (&site.node, &site.was.pods[0]);
+    let ask = |verb: &str, network: &str, container: &str| {
+        let asked = node
+            .invocation(verb, container, Some(&pod.path))
+            .conf("cniVersion", "1.0.0".into())
+            .conf("name", network.into());
+        asked
+            .conf("prevResult", result(pod, "1.0.0"))
+            .run(node.netns())
+    };
+    let checked = ask("CHECK", "aws-cni", &pod.id)?;
+    assert!(checked.succeeded(), "{checked:?}");
+    // Another container and another network free nothing.
+    for (network, container) in [("aws-cni", "other-container"), ("second", &*pod.id)] {
+        assert!(ask("DEL", network, container)?.succeeded());
     }
+    assert_eq!(count(node, "assigned")?, 3);
+    let deleted = ask("DEL", "aws-cni", &pod.id)?;
+    assert!(deleted.succeeded(), "{deleted:?}");
+    // At once, and not when the link ends.
+    assert_eq!(count(node, "assigned")?, 2, "{}", node.log());
     Ok(())
 }
 
