@@ -280,7 +280,7 @@ fn few_rights() -> Outcome {
     for (values, host_paths) in [
         (&[][..], 3),
         (&["env.ENABLE_IPv6=true"], 4),
-        (&["mode=uninstall"], 5),
+        (&["mode=uninstall"], 6),
     ] {
         let rendered = render(values)?;
         for refused in ["privileged: true", "hostPID", "hostIPC", "SYS_ADMIN"] {
