@@ -36,9 +36,9 @@ pub fn succeeded(answer: Option<Answer>) -> io::Result<Answer> {
     Err(io::Error::other(format!("{answer:?}")))
 }
 
-/// The host ports of a pod in these campaigns.
+/// The host ports of a pod in these campaigns, which no two of its ids share.
 pub fn asking(id: &str) -> Value {
-    let port = 8000 + u32::from(id.bytes().next_back().unwrap_or_default());
+    let port = 8000 + id.bytes().map(u32::from).sum::<u32>();
     let of =
         |protocol: &str| json!({ "hostPort": port, "containerPort": 80, "protocol": protocol });
     json!({ "portMappings": [of("tcp"), of("udp")] })

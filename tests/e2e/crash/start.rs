@@ -16,19 +16,22 @@ use lab::{
 use serde_json::json;
 
 use crate::{
-    crash::common::succeeded,
+    crash::common::{Asked, succeeded},
     suite::{Outcome, trials},
     support::campaign::{COOLDOWN, survive},
 };
 
-trials!(a_recovery_survives_a_kill_at_every_effect);
+trials!(
+    a_recovery_survives_a_kill_at_every_effect,
+    a_recovery_of_pods_that_ask_for_all_survives_a_kill_at_every_effect,
+);
 
 const WORKERS: usize = 12;
 const REST: Duration = Duration::from_secs(60);
 
 /// Five pods: one lives, one was deleted and one ended while no daemon ran, and the ADDs of the last two were
 /// interrupted: one had a network and no record, one a record and only a link.
-struct Recovery;
+struct Recovery(Asked);
 
 /// Removes a pod's record from the file of a dead daemon.
 fn forget(setup: &Setup, pod: &Pod) -> io::Result<()> {
@@ -44,10 +47,11 @@ fn forget(setup: &Setup, pod: &Pod) -> io::Result<()> {
 impl Scenario for Recovery {
     fn setup(&self) -> io::Result<Setup> {
         let settings = [("MAX_ENI", "1"), ("WARM_IP_TARGET", "9"), COOLDOWN];
+        let settings = [&settings[..], self.0.settings()].concat();
         let mut setup = Setup::new("m5.large", &settings)?;
         setup.await_free(9)?;
         for id in ["lives", "deleted", "ended", "unrecorded", "unwired"] {
-            let pod = setup.node.add_pod(id)?;
+            let pod = setup.node.add_pod_asking(id, &self.0.of(id))?;
             setup.pods.push(pod);
         }
         setup.node.kill_daemon()?;
@@ -95,5 +99,10 @@ impl Scenario for Recovery {
 }
 
 fn a_recovery_survives_a_kill_at_every_effect() -> Outcome {
-    survive("recovery", &Recovery, WORKERS)
+    survive("recovery", &Recovery(Asked::Nothing), WORKERS)
+}
+
+fn a_recovery_of_pods_that_ask_for_all_survives_a_kill_at_every_effect() -> Outcome {
+    let recovery = Recovery(Asked::Everything);
+    survive("recovery with everything", &recovery, WORKERS)
 }
