@@ -1,4 +1,4 @@
-//! The page of the results, and the specs that may fail.
+//! The page of the results.
 
 use std::collections::BTreeMap;
 
@@ -11,32 +11,10 @@ use crate::worker::PROXY_MODES;
 /// The specs of sig-network that conformance consists of, in this version of Kubernetes.
 pub const SPECS: usize = 47;
 
-/// Specs that fail, by the end of their names, with the reason.
-const FAILING: [(&str, &str); 2] = [
-    (
-        "HostPort validates that there is no conflict between pods with same hostPort but different hostIP and protocol \
-         [LinuxOnly] [Conformance]",
-        "Host ports are served by the standard plugin `portmap` behind Hawser's. The nodes of this cluster do not have \
-         it, and the daemon's pod does not see the host's plugins yet.",
-    ),
-    (
-        "runtime should support port mapping with host port and container port [Conformance]",
-        "The same.",
-    ),
-];
-
-/// Why a spec may fail.
-#[must_use]
-pub fn excuse(name: &str) -> Option<&'static str> {
-    let known = FAILING.iter().find(|(end, _)| name.ends_with(end));
-    known.map(|(_, why)| *why)
-}
-
-/// The results that were not expected: a failure without a reason, and a success of a spec that has a reason to fail.
-#[must_use]
-pub fn surprises(record: &Record) -> Vec<&Spec> {
-    let surprise = |spec: &&Spec| (spec.outcome == Outcome::Failed) != excuse(&spec.name).is_some();
-    record.specs.iter().filter(surprise).collect()
+/// The specs that failed.
+pub fn failed(record: &Record) -> impl Iterator<Item = &Spec> {
+    let specs = record.specs.iter();
+    specs.filter(|spec| spec.outcome == Outcome::Failed)
 }
 
 const HEAD: &str = "# Conformance of the network
@@ -84,10 +62,6 @@ pub fn render(record: &Record) -> String {
         if let Some(spec) = suites.get(critest::SUITE) {
             row(&mut page, &[name, &cell(spec)]);
         }
-    }
-    page.push_str("\n## Why specs fail\n\n");
-    for (name, why) in FAILING {
-        page.push_str(&format!("- {name}: {why}\n"));
     }
     page
 }
