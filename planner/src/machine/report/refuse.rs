@@ -6,7 +6,10 @@ use crate::machine::Planner;
 use crate::{
     Class, Command, Failure, Mono, Obstacle, PodLimit, Refusal, Sandbox, SubnetId, Ticket,
     gate::Gate,
-    pool::{block::Block, eni::Eni},
+    pool::{
+        block::Block,
+        eni::{Eni, Trust},
+    },
     snapshot::Phase,
 };
 
@@ -115,10 +118,13 @@ impl Planner {
         let room = if self.gates.limit.shut(self.now) {
             0
         } else {
+            // One that EC2 did not list and that gets no more pods may be gone.
+            let gone =
+                |eni: &Eni| eni.closed.is_some() && matches!(eni.trust, Trust::Missing { .. });
             let leaving = self
                 .pool
                 .enis()
-                .filter(|eni| eni.occupies() && departs(eni));
+                .filter(|eni| eni.occupies() && (departs(eni) || gone(eni)));
             self.eni_room() + u16::try_from(leaving.count()).unwrap_or(u16::MAX)
         };
         ours + u32::from(room) * slots * unit

@@ -86,6 +86,38 @@ fn in_custom_networking_the_primary_eni_serves_no_pods() {
     );
 }
 
+/// Somebody has detached it. Two lists must agree on that before another one takes its place, and until then a pod waits.
+#[test]
+fn a_pod_waits_while_an_eni_that_gets_no_more_pods_may_be_gone() {
+    let cap = Config {
+        max_eni: Some(2),
+        ..config()
+    };
+    let first = class("subnet-2", Some("sg-7"));
+    let mut world = World::placed("m5.large", cap, Ok(first));
+    world.plot("subnet-2", 500);
+    world.plot("subnet-3", 500);
+    world.start();
+    fill(&mut world, 0..1);
+    let other = class("subnet-3", Some("sg-7"));
+    world.send(Event::Class(Ok(other)));
+    world.run(5);
+    assert_eq!(closed(&world, Closed::OtherClass), 1);
+    let mut secondary = world.enis.values_mut().map(|eni| &mut eni.observed);
+    let lost = secondary
+        .find(|eni| eni.subnet == "subnet-2".into())
+        .unwrap();
+    lost.attached = None;
+    let list = world.listing();
+    world.send(Event::Inventory(list));
+    let ticket = world.add(1);
+    world.run(1);
+    assert!(!world.refused.contains_key(&ticket), "{:?}", world.refused);
+    world.run(58);
+    assert!(world.granted.contains_key(&ticket), "{:?}", world.refused);
+    assert_eq!(attached(&world), ["subnet-3"]);
+}
+
 #[test]
 fn pods_of_the_primary_eni_stay_when_custom_networking_is_enabled() {
     let mut world = World::new("m5.large", config());
