@@ -87,6 +87,7 @@ impl Node {
             config.cloud.clone(),
             metrics.clone(),
         )
+        .knowing(&contents.subnets)
         .with_spans(spans.clone());
         let intents = contents.intents.clone();
         let takeover = takeover::settings(&config, &kind);

@@ -17,7 +17,10 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use planner::{Answer, Class, Command, EniId, Failure, Mac, Mono, SecurityGroupId, SubnetId};
+use planner::{
+    Answer, Class, Command, EniId, Failure, Mac, Mono, SecurityGroupId, SubnetId,
+    placement::SubnetList,
+};
 use tokio::sync::broadcast;
 
 use super::limiter::{Gauge, Limiter};
@@ -74,6 +77,15 @@ struct Sent {
     groups: Vec<SecurityGroupId>,
 }
 
+/// The ENI exists, whatever the call that describes its subnet has met. The planner repeats the Create with the same token, which
+/// returns the same ENI.
+fn created_unseen(failure: Failure) -> Failure {
+    Failure {
+        class: Class::Ambiguous,
+        ..failure
+    }
+}
+
 impl std::fmt::Debug for Executor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Executor")
@@ -108,6 +120,16 @@ impl Executor {
         }
     }
 
+    /// With what the previous process knew of subnets, so that lists of ENIs need not ask for them.
+    #[must_use]
+    pub fn knowing(self, subnets: &SubnetList) -> Self {
+        let mut known = self.subnets.lock().expect("no holder panics");
+        let listed = subnets.subnets.iter();
+        known.extend(listed.map(|subnet| (subnet.subnet.clone(), subnet.cidr)));
+        drop(known);
+        self
+    }
+
     /// Enables spans for its calls.
     #[must_use]
     pub fn with_spans(self, spans: Spans) -> Self {
@@ -135,7 +157,10 @@ impl Executor {
                     amount: spec.amount,
                 };
                 match self.call(call).await? {
-                    Reply::Interface(eni) => Ok(Answer::Created(self.observe(*eni).await?)),
+                    Reply::Interface(eni) => {
+                        let observed = self.observe(*eni).await;
+                        observed.map(Answer::Created).map_err(created_unseen)
+                    }
                     other => Err(unexpected(&other)),
                 }
             }

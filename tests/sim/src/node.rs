@@ -141,6 +141,10 @@ impl Start {
             settings(&self.shared),
             self.metrics.clone(),
         );
+        let known = self
+            .shared
+            .with(|state, _| state.places.placement().subnets);
+        let executor = executor.knowing(&known);
         let (config, kind, seed) = self.shared.with(|state, _| {
             let scenario = &state.scenario;
             (

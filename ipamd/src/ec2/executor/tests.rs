@@ -5,7 +5,7 @@ mod subnets;
 
 use std::{collections::VecDeque, net::Ipv4Addr};
 
-use planner::{Amount, AttachmentId, EniSpec, HostClaim, Mac, Op};
+use planner::{Amount, AttachmentId, EniSpec, HostClaim, Mac, Op, placement::Candidate};
 
 use super::*;
 use crate::ec2::{
@@ -262,6 +262,36 @@ async fn a_create_carries_everything_in_one_call() {
         keys,
         [CLUSTER_TAG, OWNER_TAG.0, CREATED_TAG, INSTANCE_TAG, "team"]
     );
+}
+
+/// Otherwise the planner would create another one, and nobody would know of this one.
+#[tokio::test]
+async fn an_eni_that_was_created_may_exist_although_its_subnet_cannot_be_described() {
+    let made = || {
+        let mut eni = tagged(interface("eni-9"), INSTANCE_TAG, ME);
+        eni.subnet = SubnetId::from("subnet-7");
+        Ok(Reply::Interface(Box::new(eni)))
+    };
+    let refused = || Err(error("RequestLimitExceeded"));
+    let (executor, _) = executor(false, vec![made(), refused(), made()]);
+    let failed = executor.run(create("token")).await.unwrap_err();
+    assert_eq!(failed.class, Class::Ambiguous, "{failed:?}");
+    // What the previous process knew of the subnet is enough.
+    let executor = executor.knowing(&SubnetList {
+        zone: None,
+        subnets: vec![Candidate {
+            subnet: SubnetId::from("subnet-7"),
+            zone: None,
+            cidr: "100.64.7.0/24".parse().unwrap(),
+            free: 0,
+            tags: [].into(),
+            route_table: None,
+        }],
+    });
+    let Ok(Answer::Created(seen)) = executor.run(create("token")).await else {
+        panic!("the ENI is not seen");
+    };
+    assert_eq!(seen.subnet_cidr, "100.64.7.0/24".parse().ok());
 }
 
 #[tokio::test]
