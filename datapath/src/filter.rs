@@ -1,9 +1,9 @@
 //! Whether the filters of other programs drop pods' packets on their way through the node.
 //!
 //! Reads the rulesets of nftables, of iptables on top of it, and of the older iptables, and follows a new TCP connection
-//! through each chain of the forward hook and of the hooks around it. Owns no rule, and only [`remove_legacy`] changes something. Reading does not
-//! load a ruleset that is absent. Hawser's own tables are left out. May use `marks`, `netlink` and `nft`. Must not know pods or the
-//! reason for the question.
+//! through each chain of the forward hook and of the hooks around it. Owns no rule, and only [`remove_legacy`] changes
+//! something. Reading does not load a ruleset that is absent. Hawser's own tables are left out. May use `marks`, `netlink` and
+//! `nft`. Must not know pods or the reason for the question.
 //!
 //! If a condition cannot be decided here, the packet is assumed to pass: only what is certainly dropped is reported.
 

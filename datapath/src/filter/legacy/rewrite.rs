@@ -3,9 +3,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{File, TryLockError},
     io,
     os::fd::{AsRawFd, OwnedFd},
+    thread,
+    time::Duration,
 };
 
 use nix::{errno::Errno, libc};
@@ -18,6 +20,9 @@ use crate::{
 
 /// What every program locks that changes such a table.
 const LOCK: &str = "/run/xtables.lock";
+/// Ten seconds: others hold it for milliseconds, and the daemon serves no pods yet.
+const ATTEMPTS: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(50);
 const REPLACE: libc::c_int = 64;
 const ADD_COUNTERS: libc::c_int = 65;
 const HOOKS: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
@@ -36,7 +41,7 @@ pub fn remove(family: Family, wanted: &OfLegacy<'_>) -> Result<Vec<String>, Lega
         return Ok(Vec::new());
     }
     // What others change while the lock is held is undone by our replacement.
-    let _lock = lock().map_err(LegacyError::Lock)?;
+    let _lock = lock(LOCK, ATTEMPTS).map_err(LegacyError::Lock)?;
     let mut removed = Vec::new();
     for (table, rest) in rests(layout, wanted)? {
         replace(layout, &table, &rest)?;
@@ -45,11 +50,18 @@ pub fn remove(family: Family, wanted: &OfLegacy<'_>) -> Result<Vec<String>, Lega
     Ok(removed)
 }
 
-/// Waits for the programs that change a table at the moment.
-fn lock() -> io::Result<File> {
-    let file = File::options().read(true).write(true).open(LOCK)?;
-    file.lock()?;
-    Ok(file)
+/// Waits for the programs that change a table at the moment, but not for one that hangs.
+fn lock(path: &str, attempts: u32) -> io::Result<File> {
+    let file = File::options().read(true).write(true).open(path)?;
+    for _ in 0..attempts {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => thread::sleep(PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    let told = "another program holds it";
+    Err(io::Error::new(io::ErrorKind::TimedOut, told))
 }
 
 /// The tables that have something of `wanted`, each with what stays of it.
@@ -201,7 +213,8 @@ fn replace(layout: &Layout, table: &Table, rest: &Rest) -> Result<(), Error> {
         .chain(rest.policies)
         .chain([before]);
     fields.for_each(|field| request.extend(field.to_ne_bytes()));
-    request.extend(counted.as_mut_ptr().addr().to_ne_bytes());
+    // Exposed, because the kernel writes through this address.
+    request.extend(counted.as_mut_ptr().expose_provenance().to_ne_bytes());
     debug_assert_eq!(request.len(), REPLACE_HEAD, "struct ipt_replace");
     request.extend(&rest.entries);
     tell(&fd, layout.level, REPLACE, &request).map_err(failed)?;
@@ -225,4 +238,23 @@ fn tell(fd: &OwnedFd, level: libc::c_int, option: libc::c_int, bytes: &[u8]) -> 
     let done =
         unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, bytes.as_ptr().cast(), length) };
     Errno::result(done).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_another_program_keeps_is_an_error_and_no_endless_wait() {
+        let path = std::env::temp_dir().join(format!("xtables-{}.lock", std::process::id()));
+        let path = path.to_str().unwrap();
+        assert_eq!(lock(path, 1).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let held = File::create(path).unwrap();
+        held.lock().unwrap();
+        let error = lock(path, 2).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        drop(held);
+        lock(path, 1).unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
 }
