@@ -1,8 +1,8 @@
-//! The standard plugins behind ours in the chain: our result is enough for them, and what they make stays.
+//! The standard plugins before and behind ours in the chain: our result is enough for them, and what they make stays.
 
 use std::{
     io::{self, Write as _},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     process::{Command, Stdio},
     time::Duration,
@@ -22,6 +22,7 @@ use vpc_sim::{SimConfig, fabric::INTERNET_ADDRESS_V6};
 use crate::suite::{Outcome, trials};
 
 trials!(
+    a_standard_plugin_before_ours_keeps_its_part_of_the_result,
     standard_plugins_work_behind_ours_with_everything_switched_on,
     sbr_works_behind_a_second_attachment,
 );
@@ -139,6 +140,46 @@ fn standard_plugins_work_behind_ours_with_everything_switched_on() -> Outcome {
     }
     node.delete_pod(pod)?;
     assert_eq!(lab::node::count(&node, "assigned")?, 0);
+    Ok(())
+}
+
+/// `loopback` before ours, `tuning` behind: each gets what those before it have made.
+fn a_standard_plugin_before_ours_keeps_its_part_of_the_result() -> Outcome {
+    let lab = Lab::start(SimConfig::default())?;
+    let (node, elsewhere) = (lab.node("t3.small", &[])?, lab.node("t3.small", &[])?);
+    let before = json!({ "type": "loopback" });
+    let behind = json!({ "type": "tuning", "sysctl": { "net.core.somaxconn": "500" } });
+    let (netns, path) = node.sandbox("pod")?;
+    let theirs = |verb, plugin: &Value, prev: &Value| {
+        call(&node, (verb, "eth0"), ("pod", &path), plugin, prev)
+    };
+    let first = theirs("ADD", &before, &Value::Null)?;
+    assert_eq!(first["interfaces"][0]["name"], "lo", "{first}");
+    let ours = |verb: &str, prev: &Value| {
+        let invocation = node.invocation(verb, "pod", Some(&path));
+        let invocation = invocation.conf("cniVersion", json!("1.0.0"));
+        invocation
+            .conf("prevResult", prev.clone())
+            .run(node.netns())
+    };
+    let added = ours("ADD", &first)?;
+    assert!(added.succeeded(), "{added:?}");
+    let last = theirs("ADD", &behind, &added.json)?;
+    assert_eq!(last["interfaces"][0], first["interfaces"][0], "{last}");
+    assert_eq!(last["ips"][0], first["ips"][0], "{last}");
+    let own = last["ips"].as_array().and_then(|ips| ips.last()).cloned();
+    let own = own.unwrap_or_default()["address"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
+    let address: IpAddr = own.trim_end_matches("/32").parse()?;
+    assert!(ping(elsewhere.netns(), None, address, LIMIT)?.is_some());
+    for checked in [ours("CHECK", &last)?, ours("DEL", &last)?] {
+        assert!(checked.succeeded(), "{checked:?}");
+    }
+    theirs("DEL", &before, &last)?;
+    assert_eq!(lab::node::count(&node, "assigned")?, 0);
+    drop(netns);
     Ok(())
 }
 
