@@ -1,5 +1,6 @@
 //! Shared by several themes. Owns no test. May use `lab` and `suite`; must not know the themes.
 
+pub mod bandwidth;
 pub mod campaign;
 pub mod golden;
 pub mod ipv6;

@@ -12,7 +12,7 @@ use lab::{
 };
 use serde_json::{Value, json};
 
-use crate::support::campaign::COOLDOWN;
+use crate::support::{bandwidth::limited, campaign::COOLDOWN};
 
 /// Creates the sandbox for the work; its pod is not yet one that must stay alive.
 pub fn sandbox(setup: &Setup, id: &str) -> io::Result<Pod> {
@@ -98,12 +98,7 @@ impl Asked {
 }
 
 fn everything(id: &str) -> Value {
-    let bits = 100_000_000;
-    let mut all = asking(id);
-    all["bandwidth"] = json!({
-        "ingressRate": bits, "ingressBurst": bits, "egressRate": bits, "egressBurst": bits,
-    });
-    all
+    limited(asking(id), 100_000_000)
 }
 
 /// ADD for this pod, with what it asks for.

@@ -22,7 +22,10 @@ use vpc_sim::{SimConfig, fabric::INTERNET_ADDRESS_V6};
 
 use crate::{
     suite::{Outcome, trials},
-    support::ipv6::{SIX, own, start},
+    support::{
+        bandwidth::limited,
+        ipv6::{SIX, own, start},
+    },
 };
 
 trials!(
@@ -369,12 +372,7 @@ fn rules(node: &Node) -> io::Result<(usize, usize)> {
 }
 
 fn everything(id: &str) -> Value {
-    let bits = 1_000_000_000;
-    let mut all = asking(id);
-    all["bandwidth"] = json!({
-        "ingressRate": bits, "ingressBurst": bits, "egressRate": bits, "egressBurst": bits,
-    });
-    all
+    limited(asking(id), 1_000_000_000)
 }
 
 /// Of pods that ask for everything. All are on one ENI, because each ENI has rules of its own.
